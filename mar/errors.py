@@ -1,0 +1,22 @@
+"""Errors that are the user's to mend. The command line prints them in one line and ends with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from orderings.grid import Unsupported
+
+__all__ = ["Unsupported", "UserError", "unknown"]
+
+
+class UserError(Exception):
+    """Something in the recipe, the command or the files that the user can mend; the message says how."""
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}")

@@ -1,0 +1,83 @@
+"""What a head is: one context vector -> one distribution over one token.
+
+M gathered tokens · D context width · E token channels · V vocabulary
+
+Only wanted tokens reach a head. Categories have shape (M,), vectors (M, E).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from mar.errors import Unsupported
+from mar.noise import Noise
+from mar.tokens import TokenKind
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Base of every head's options."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Base of every head's options at sampling time (``head.sampling``), beside guidance and temperature."""
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Log-probabilities (or log-densities) of M tokens.
+
+    Attributes:
+        nats_M: log p(x_m | z_m) in nats; never averaged over channels.
+        kind: "exact", "bound" (E[nats] <= log p) or "ode".
+        evaluations: evaluations of the head's network for each token.
+    """
+
+    nats_M: torch.Tensor
+    kind: str
+    evaluations: int = 1
+
+
+class Head(nn.Module):
+    """Constructed as ``Head(context_width, token, options)``."""
+
+    Options: ClassVar[type] = HeadOptions
+    Sampling: ClassVar[type] = SamplingOptions
+    tokens: ClassVar[type]  # Categories or Vectors: what this head models
+    likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
+    default_likelihood: ClassVar[str]
+
+    token: TokenKind
+    sampling: SamplingOptions  # replaced, never mutated, by who samples
+
+    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """loss_M: the training loss of each token (nats where the loss is a likelihood)."""
+        raise NotImplementedError
+
+    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+        """Log-probabilities of one of the kinds in ``likelihoods``: guidance 1, temperature 1, no truncation."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        z_MD: torch.Tensor,
+        noise: Noise,
+        z_null_MD: torch.Tensor | None = None,
+        guidance_M: torch.Tensor | float = 1.0,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """x_M (int64) or x_ME (float32). ``noise`` has one stream for each of the M tokens.
+
+        With ``z_null_MD`` the prediction is null + guidance (conditional - null): Ho & Salimans 2022, in the form
+        where 1 means no guidance.
+        """
+        raise NotImplementedError
+
+    def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
+        """nats_M: the entropy of each token's distribution."""
+        raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")

@@ -1,0 +1,94 @@
+"""Categorical head: a softmax over the vocabulary.
+
+M gathered tokens · D context width · V vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mar.errors import UserError
+from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
+from mar.noise import Noise
+from mar.tokens import Categories
+
+
+@dataclass(frozen=True)
+class CategoricalOptions(HeadOptions):
+    label_smoothing: float = 0.0  # of the training loss only
+
+
+@dataclass(frozen=True)
+class CategoricalSampling(SamplingOptions):
+    """Truncation at sampling time (never in a likelihood)."""
+
+    greedy: bool = False
+    top_k: int = 0  # keep the k likeliest categories; 0: all
+    top_p: float = 1.0  # keep the smallest set of categories with at least this probability (Holtzman et al. 2020)
+
+    def __post_init__(self) -> None:
+        if self.top_k < 0 or not 0.0 < self.top_p <= 1.0:
+            raise UserError(f"top_k must be >= 0 and 0 < top_p <= 1, not {self.top_k} and {self.top_p}")
+
+
+class CategoricalHead(Head):
+    Options = CategoricalOptions
+    Sampling = CategoricalSampling
+    tokens = Categories
+    likelihoods = frozenset({"exact"})
+    default_likelihood = "exact"
+
+    def __init__(self, context_width: int, token: Categories, options: CategoricalOptions) -> None:
+        super().__init__()
+        self.token, self.options, self.sampling = token, options, CategoricalSampling()
+        self.logits = nn.Linear(context_width, token.vocabulary)
+
+    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """Cross-entropy in nats."""
+        logits_MV = self.logits(z_MD).float()
+        return F.cross_entropy(logits_MV, x_M, reduction="none", label_smoothing=self.options.label_smoothing)
+
+    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+        log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)
+        return LogProb(log_p_MV.gather(1, x_M[:, None])[:, 0], "exact")
+
+    def sample(
+        self,
+        z_MD: torch.Tensor,
+        noise: Noise,
+        z_null_MD: torch.Tensor | None = None,
+        guidance_M: torch.Tensor | float = 1.0,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        logits_MV = self.logits(z_MD).float()
+        if z_null_MD is not None:
+            null_MV = self.logits(z_null_MD).float()
+            scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
+            logits_MV = null_MV + scale * (logits_MV - null_MV)
+        if self.sampling.greedy or temperature == 0.0:
+            return logits_MV.argmax(-1)
+        logits_MV = _truncate(logits_MV / temperature, self.sampling)
+        # inverse transform: one uniform for each token, so that the draw does not depend on the batch around it
+        cumulative_MV = logits_MV.softmax(-1).cumsum(-1)
+        threshold_M1 = noise.uniform(1).to(cumulative_MV) * cumulative_MV[:, -1:]
+        return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=self.token.vocabulary - 1)
+
+    def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
+        log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)
+        return -(log_p_MV.exp() * log_p_MV).sum(-1)
+
+
+def _truncate(logits_MV: torch.Tensor, sampling: CategoricalSampling) -> torch.Tensor:
+    """Top-k, then top-p: everything else gets probability zero."""
+    if 0 < sampling.top_k < logits_MV.shape[-1]:
+        kth_M1 = logits_MV.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits_MV = logits_MV.masked_fill(logits_MV < kth_M1, -torch.inf)
+    if sampling.top_p < 1.0:
+        p_MV, order_MV = logits_MV.softmax(-1).sort(dim=-1, descending=True)
+        beyond_MV = p_MV.cumsum(-1) - p_MV >= sampling.top_p  # the mass before this category already suffices
+        logits_MV = logits_MV.masked_fill(torch.zeros_like(beyond_MV).scatter(-1, order_MV, beyond_MV), -torch.inf)
+    return logits_MV

@@ -1,0 +1,66 @@
+"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+
+B batch · L tokens · E token channels · C condition width · D width · M gathered tokens
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mar.heads.base import Head
+from mar.networks.base import Network
+from mar.tokenizers.base import Tokenizer
+from mar.tokens import Categories, TokenKind
+
+
+class TokenEmbedding(nn.Module):
+    """Categories by a table, vectors by a linear map."""
+
+    def __init__(self, token: TokenKind, width: int) -> None:
+        super().__init__()
+        if isinstance(token, Categories):
+            self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
+            nn.init.normal_(self.embed.weight, std=0.02)
+        else:
+            self.embed = nn.Linear(token.width, width)
+            nn.init.xavier_uniform_(self.embed.weight)
+            nn.init.zeros_(self.embed.bias)
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        return self.embed(token)
+
+
+class Model(nn.Module):
+    """The four parts, and the class embedding. ``n_classes`` 0: unconditional."""
+
+    def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
+        super().__init__()
+        self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
+        self.embedding = TokenEmbedding(tokenizer.token, network.token_width)
+        self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
+        if n_classes:
+            self.classes = nn.Embedding(n_classes, network.condition_width)
+            nn.init.normal_(self.classes.weight, std=0.02)
+
+    def condition(self, label_B: torch.Tensor, drop_B: torch.Tensor | None = None) -> torch.Tensor:
+        """condition_BC: the class embedding, replaced by the null condition where ``drop_B`` (bool) or label < 0."""
+        drop_B = label_B < 0 if drop_B is None else drop_B | (label_B < 0)
+        if not self.n_classes:
+            return self.null_condition(len(label_B))
+        condition_BC = self.classes(label_B.clamp(min=0))
+        return torch.where(drop_B[:, None], self.null.to(condition_BC.dtype), condition_BC)
+
+    def null_condition(self, batch: int) -> torch.Tensor:
+        """(B, C): the learned condition that stands for "no class"."""
+        return self.null.expand(batch, -1)
+
+    def context(
+        self, token: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
+    ) -> torch.Tensor:
+        """z_MD of the targets: the network's contract, on raw tokens."""
+        return self.network(self.embedding(token), step_BL, condition_BC, target_BL)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,106 @@
+"""What a network is: from what is known, one context vector for each wanted token.
+
+B batch · L tokens · D width · C condition width · M gathered tokens
+
+A network knows tensors and the shape of its grid. It never knows an ordering: who may see whom is read from
+``step_BL`` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from mar.errors import Unsupported
+from mar.noise import Noise
+
+GIVEN = -1  # the same values as orderings.GIVEN and ABSENT (a test holds them together)
+ABSENT = 2**30
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Base of every network's options."""
+
+
+@dataclass
+class State:
+    """Incremental generation without a cache: everything observed so far. Caching networks have their own."""
+
+    condition_BC: torch.Tensor
+    token_BLD: torch.Tensor
+    step_BL: torch.Tensor  # unknown tokens stand at the current step
+    count: int  # the current step; -1 until the given tokens are observed
+
+
+class Network(nn.Module):
+    """Constructed as ``Network(shape, options)``, where ``shape`` is the grid's, e.g. ``(16, 16)``.
+
+    Attributes:
+        token_width: width of the embedded tokens that it reads.
+        condition_width: C.
+        context_width: D of the context vectors that it returns.
+    """
+
+    Options: ClassVar[type] = NetworkOptions
+    one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
+    shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch
+
+    token_width: int
+    condition_width: int
+    context_width: int
+
+    def forward(
+        self,
+        token_BLD: torch.Tensor,
+        step_BL: torch.Tensor,
+        condition_BC: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:
+        """z_MD for the M targets, ``target_BL.nonzero()`` in row-major order.
+
+        For each target (b, l), z depends on token[b, m] only where step[b, m] < step[b, l]. ABSENT tokens are never
+        a key, a query or a target. If not ``one_pass``, all targets of a row share one known set: the tokens with a
+        step below the smallest step among the row's targets.
+
+        Args:
+            token_BLD: embedded tokens; those that are not known hold anything.
+            step_BL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
+            condition_BC: the embedded class, or the null condition.
+            target_BL: bool, the tokens whose context is wanted.
+        """
+        raise NotImplementedError
+
+    def check(self, step_BL: torch.Tensor) -> None:
+        """Raises Unsupported, by name and with what would work, if this network cannot serve such plans."""
+        if self.shares_plan and len(step_BL) > 1 and not bool((step_BL == step_BL[:1]).all()):
+            raise Unsupported(f"{type(self).__name__} wants one plan for the whole batch: use a fixed ordering")
+
+    def resample(self, generator: Noise) -> None:  # noqa: B027 - networks without random structure do nothing
+        """Draw the network's random structure anew (MADE's connectivity)."""
+
+    # Incremental generation. Defaults repeat the full forward pass; networks with a cache override all three.
+
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
+        """The state before anything is known. ``absent_BL`` (bool) marks padding."""
+        token_BLD = torch.zeros(*absent_BL.shape, self.token_width, device=absent_BL.device)
+        step_BL = torch.where(absent_BL, ABSENT, GIVEN)
+        return State(condition_BC, token_BLD, step_BL, count=GIVEN)
+
+    def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
+        """Take in the tokens of one step (``index_BL``, bool). The first call gives the GIVEN tokens, maybe none."""
+        count = state.count + 1
+        waiting_BL = (state.step_BL == state.count) & ~index_BL
+        return State(
+            state.condition_BC,
+            torch.where(index_BL[..., None], token_BLD.to(state.token_BLD.dtype), state.token_BLD),
+            torch.where(waiting_BL, count, state.step_BL),
+            count,
+        )
+
+    def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
+        """z_MD for the unknown tokens ``index_BL`` (bool) given everything observed."""
+        return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)

@@ -1,0 +1,118 @@
+"""All randomness: a vectorised counter-based generator keyed by (seed, purpose, example, token, draw).
+
+N streams · e.g. one per image, or one per gathered token
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in int64 tensor arithmetic, so
+that the same key gives the same bits on every device, for any batching and any number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """N independent streams of random numbers, stream n keyed by (seed, purpose, example_N[n], token_N[n], draw).
+
+    Calling the same method twice gives the same numbers: a new draw needs a new ``draw``, ``purpose`` or key.
+    """
+
+    seed: int
+    purpose: str
+    example_N: torch.Tensor  # int64 in [0, 2**32)
+    token_N: torch.Tensor | None = None  # int64 in [0, 2**32); None: all zero
+    draw: int = 0
+
+    def __len__(self) -> int:
+        return len(self.example_N)
+
+    def at(self, purpose: str | None = None, draw: int | None = None) -> Noise:
+        """The same streams for another use: ``purpose`` is appended to the path, ``draw`` replaces the draw."""
+        return replace(
+            self,
+            purpose=self.purpose if purpose is None else f"{self.purpose}/{purpose}",
+            draw=self.draw if draw is None else draw,
+        )
+
+    def tokens(self, row_M: torch.Tensor, token_M: torch.Tensor) -> Noise:
+        """One stream for each gathered token (row, token) of streams that are rows."""
+        return replace(self, example_N=self.example_N[row_M], token_N=token_M)
+
+    def rows(self, index: torch.Tensor | slice) -> Noise:
+        """Some of the streams."""
+        return replace(
+            self, example_N=self.example_N[index], token_N=None if self.token_N is None else self.token_N[index]
+        )
+
+    def to(self, device: torch.device | str) -> Noise:
+        token_N = None if self.token_N is None else self.token_N.to(device)
+        return replace(self, example_N=self.example_N.to(device), token_N=token_N)
+
+    def uniform(self, n: int) -> torch.Tensor:
+        """(N, n) float32 in [0, 1): 24 random bits each."""
+        return (self._bits(n) >> 8).to(torch.float32) * 2.0**-24
+
+    def normal(self, n: int) -> torch.Tensor:
+        """(N, n) standard normal float32, by Box and Muller."""
+        half = (n + 1) // 2
+        bits = self._bits(2 * half).reshape(len(self), 2, half)
+        radius = ((bits[:, 0].to(torch.float64) + 1.0) * 2.0**-32).log().mul(-2.0).sqrt()
+        angle = bits[:, 1].to(torch.float64) * (2.0 * math.pi * 2.0**-32)
+        pair = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
+        return pair.reshape(len(self), 2 * half)[:, :n].to(torch.float32)
+
+    def _bits(self, n: int) -> torch.Tensor:
+        """(N, n) int64 holding 32 random bits each."""
+        example = self.example_N
+        blocks = torch.arange((n + 3) // 4, device=example.device)
+        token = torch.zeros_like(example) if self.token_N is None else self.token_N
+        shape = (len(example), len(blocks))
+        counter = [
+            blocks.expand(shape),
+            torch.full(shape, self.draw & _MASK, device=example.device, dtype=torch.int64),
+            (token & _MASK)[:, None].expand(shape),
+            (example & _MASK)[:, None].expand(shape),
+        ]
+        words = _philox(counter, _key(self.seed, self.purpose))
+        return torch.stack(words, dim=-1).reshape(len(example), -1)[:, :n]
+
+
+def stream(seed: int, purpose: str, examples: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:
+    """Streams for examples 0..n-1 (an int), or for the given example numbers."""
+    index = torch.arange(examples) if isinstance(examples, int) else examples
+    return Noise(seed, purpose, index.to(device=device, dtype=torch.int64))
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a function of ``parts``, for libraries that take a seed (dropout, workers)."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _key(seed: int, purpose: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+def _philox(counter: list[torch.Tensor], key: tuple[int, int]) -> list[torch.Tensor]:
+    """Ten rounds of Philox4x32. Products of 32-bit words wrap in int64 without losing any bit."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIER[0], c2 * _MULTIPLIER[1]
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+            p1 & _MASK,
+            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+            p0 & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return [c0, c1, c2, c3]

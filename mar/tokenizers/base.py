@@ -1,0 +1,61 @@
+"""What a tokenizer is: data <-> tokens on a grid, and what that does to a likelihood.
+
+B batch · L tokens · E token channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from mar.noise import Noise
+from mar.tokens import TokenKind
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """Base of every tokenizer's options."""
+
+
+class Tokenizer(nn.Module):
+    """Constructed as ``Tokenizer(spec, options)`` from a ``DataSpec``; refuses with UserError what it cannot serve.
+
+    Attributes:
+        shape: the token grid's, e.g. (14, 14).
+        token: Categories or Vectors.
+        dimensions: data dimensions of one example, the denominator of bits/dim; 0 for latents, which have none.
+    """
+
+    Options: ClassVar[type] = TokenizerOptions
+
+    shape: tuple[int, ...]
+    token: TokenKind
+    dimensions: int
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:  # noqa: B027 - most have nothing to measure
+        """Measure what is measured from data (the scale), over batches of the training split; kept in buffers."""
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """Tokens (B, L) int64 or (B, L, E) float32 of a batch of data.
+
+        With ``noise`` (one stream an example), integer levels are uniformly dequantised first, v -> v + u; without,
+        they stand at the middle of their bin. Categories ignore it.
+        """
+        raise NotImplementedError
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """Data of the tokens, in the levels and type of the data set; values out of range are clamped."""
+        raise NotImplementedError
+
+    @property
+    def log_jacobian(self) -> float:
+        """Nats per example to add to log p(tokens) for log p(data): log |det d(token)/d(data)|, 0 for categories.
+
+        With uniform dequantisation, E_u[log p(tokens)] + log_jacobian is a lower bound of the log-probability of the
+        integer data (Theis et al. 2016, eq. 3).
+        """
+        return 0.0

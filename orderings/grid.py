@@ -1,0 +1,50 @@
+"""The token lattice: 1-D for text and audio, 2-D for images, 3-D for images with channels.
+
+L tokens · D grid dimensions
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+class Unsupported(ValueError):
+    """A component that cannot serve this grid, plan or request; the message says why and what can."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A lattice of ``shape`` tokens, numbered row-major: token l sits at ``coordinates()[l]``."""
+
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+            raise ValueError(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
+        object.__setattr__(self, "shape", shape)
+
+    @classmethod
+    def parse(cls, text: str) -> Grid:
+        """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,))."""
+        try:
+            return cls(tuple(int(n) for n in text.lower().split("x")))
+        except ValueError:
+            raise ValueError(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape))
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def coordinates(self) -> torch.Tensor:
+        """(L, D) integers: the coordinates of every token, in row-major order."""
+        return torch.cartesian_prod(*(torch.arange(n) for n in self.shape)).reshape(len(self), self.ndim)

@@ -1,0 +1,96 @@
+"""A plan: an ordered partition of the tokens, as one integer tensor.
+
+B batch · L tokens · K AR steps
+
+    p(x) = prod_k p(x_{S_k} | x_{S_1}, ..., x_{S_{k-1}})
+
+``step_BL[b, l]`` is the AR step at which token l of row b is generated. Everything downstream reads it and nothing
+else: tokens known before step s are ``step < s``, those predicted at s are ``step == s``, and a causal attention
+mask is ``step_query > step_key``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
+from orderings.grid import Grid
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``rank_BL`` and ``step_BL`` (int64). GIVEN tokens are known from the start, ABSENT ones do not exist."""
+
+    rank_BL: torch.Tensor
+    step_BL: torch.Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        ordering: Ordering,
+        partition: Partition,
+        grid: Grid,
+        batch: int,
+        generator: Source,
+        given_BL: torch.Tensor | None = None,
+        absent_BL: torch.Tensor | None = None,
+    ) -> Plan:
+        """A plan for ``batch`` rows. The tokens to generate keep their relative order around given and absent ones.
+
+        Raises:
+            Unsupported: the ordering or partition cannot serve ``grid``.
+        """
+        rank_BL = ordering.ranks(grid, batch, generator)
+        if given_BL is not None or absent_BL is not None:
+            rank_BL = _rerank(rank_BL, given_BL, absent_BL)
+        return cls(rank_BL, partition.steps(rank_BL, grid))
+
+    @property
+    def n_steps_B(self) -> torch.Tensor:
+        """(B,) int64: the number of AR steps of each row (0 when nothing is left to generate)."""
+        return torch.where(self.scored_BL, self.step_BL, -1).amax(1) + 1
+
+    @property
+    def scored_BL(self) -> torch.Tensor:
+        """(B, L) bool: the tokens this plan generates, and whose likelihood it scores."""
+        return (self.step_BL > GIVEN) & (self.step_BL < ABSENT)
+
+    def known(self, s: int | torch.Tensor) -> torch.Tensor:
+        """(B, L) bool: the tokens known before step ``s`` (an int, or one per row)."""
+        return self.step_BL < _per_row(s)
+
+    def target(self, s: int | torch.Tensor) -> torch.Tensor:
+        """(B, L) bool: the tokens generated at step ``s`` (an int, or one per row)."""
+        return self.step_BL == _per_row(s)
+
+    def sizes(self) -> torch.Tensor:
+        """(B, K) int64: how many tokens each step of each row generates, 0 after a row's last."""
+        n_steps = int(self.n_steps_B.max())
+        index_BL = torch.where(self.scored_BL, self.step_BL, n_steps)
+        counts = torch.zeros(len(index_BL), n_steps + 1, dtype=torch.int64, device=index_BL.device)
+        return counts.scatter_add_(1, index_BL, torch.ones_like(index_BL))[:, :n_steps]
+
+    def rows(self, index: torch.Tensor | slice) -> Plan:
+        """The plan of some rows."""
+        return Plan(self.rank_BL[index], self.step_BL[index])
+
+    def to(self, device: torch.device | str) -> Plan:
+        return Plan(self.rank_BL.to(device), self.step_BL.to(device))
+
+
+def _per_row(s: int | torch.Tensor) -> int | torch.Tensor:
+    return s[:, None] if isinstance(s, torch.Tensor) and s.ndim == 1 else s
+
+
+def _rerank(rank_BL: torch.Tensor, given_BL: torch.Tensor | None, absent_BL: torch.Tensor | None) -> torch.Tensor:
+    """Ranks 0..n-1 of the remaining tokens in their order; GIVEN and ABSENT elsewhere."""
+    none_BL = torch.zeros_like(rank_BL, dtype=torch.bool)
+    given_BL = none_BL if given_BL is None else given_BL.to(rank_BL.device)
+    absent_BL = none_BL if absent_BL is None else absent_BL.to(rank_BL.device)
+    kept_BL = ~(given_BL | absent_BL)
+    kept_by_rank = torch.zeros_like(kept_BL).scatter_(1, rank_BL, kept_BL)
+    rank_BL = (kept_by_rank.cumsum(1) - 1).gather(1, rank_BL)
+    rank_BL = torch.where(given_BL, GIVEN, rank_BL)
+    return torch.where(absent_BL, ABSENT, rank_BL)
