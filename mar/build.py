@@ -1,0 +1,153 @@
+"""Recipe -> objects: the only file that knows every class.
+
+Adding a network, head, tokenizer or data set is one new file in its family and one line here. Other packages plug in
+through the entry-point groups ``mar.networks``, ``mar.heads``, ``mar.tokenizers`` and ``mar.data``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+import orderings
+from mar.config import Component, Recipe
+from mar.data.base import Data
+from mar.errors import UserError, unknown
+from mar.model import Model
+from mar.noise import derived_seed, stream
+from mar.tokens import Categories
+
+NETWORKS = {
+    "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
+}
+HEADS = {
+    "categorical": "mar.heads.categorical:CategoricalHead",
+    "diffusion": "mar.heads.diffusion:DiffusionHead",
+}
+TOKENIZERS = {
+    "pixels": "mar.tokenizers.pixels:Pixels",
+    "binary-patches": "mar.tokenizers.binary_patches:BinaryPatches",
+    "patches": "mar.tokenizers.patches:Patches",
+}
+DATA = {
+    "digits": "mar.data.digits:Digits",
+    "mnist": "mar.data.idx:Mnist",
+    "fashion-mnist": "mar.data.idx:FashionMnist",
+    "binarized-mnist": "mar.data.amat:BinarizedMnist",
+    "folder": "mar.data.folder:Folder",
+    "synthetic": "mar.data.synthetic:Synthetic",
+}
+MASK_RATIOS = {
+    "uniform": "mar.training.objective:Uniform",
+    "truncated-normal": "mar.training.objective:TruncatedNormal",
+    "plan": "mar.training.objective:NextSet",
+}
+FAMILIES = {
+    "network": NETWORKS,
+    "head": HEADS,
+    "tokenizer": TOKENIZERS,
+    "data": DATA,
+    "mask_ratio": MASK_RATIOS,
+}
+
+
+def find(family: str, kind: str) -> Any:
+    """The class of a kind: our own, or another package's entry point.
+
+    Raises:
+        UserError: no such kind, with the nearest one.
+    """
+    if family == "ordering":
+        return orderings.find_ordering(kind)
+    if family == "partition":
+        return orderings.find_partition(kind)
+    names = FAMILIES[family]
+    if kind in names:
+        module, name = names[kind].split(":")
+        return getattr(importlib.import_module(module), name)
+    plugged = {e.name: e for e in entry_points(group=f"mar.{family}s" if family != "data" else "mar.data")}
+    if kind in plugged:
+        return plugged[kind].load()
+    raise unknown(f"{family.replace('_', ' ')} kind", kind, [*names, *plugged])
+
+
+def options(family: str, component: Component) -> Any:
+    """The component's options, typed by its class (orderings, partitions and mask ratios are their own options)."""
+    cls = find(family, component.kind)
+    typed = getattr(cls, "Options", cls)
+    valid = list(typed.__dataclass_fields__)
+    for key in component.options:
+        if key not in valid:
+            raise unknown(f"option of {family} {component.kind!r}:", key, valid or ["(it has none)"])
+    try:
+        return _adapter(typed).validate_python(component.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{family}.{where} ({component.kind}): {first['msg']}, got {first['input']!r}") from None
+
+
+@cache
+def _adapter(typed: type) -> TypeAdapter[Any]:
+    return TypeAdapter(typed)
+
+
+def ordering(recipe: Recipe) -> orderings.Ordering:
+    return options("ordering", recipe.ordering)
+
+
+def partition(recipe: Recipe) -> orderings.Partition:
+    return options("partition", recipe.partition)
+
+
+def data(recipe: Recipe) -> Data:
+    return find("data", recipe.data.kind).load(options("data", recipe.data))
+
+
+def model(recipe: Recipe, dataset: Data) -> Model:
+    """An untrained model, initialised from the recipe's seed, checked against its own ordering and partition.
+
+    Raises:
+        UserError, Unsupported: the components do not fit each other; the message says which would.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
+        built = _assemble(recipe, dataset)
+    grid = orderings.Grid(built.tokenizer.shape)
+    noise = stream(recipe.seed, "check", 2)
+    plan = orderings.Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
+    built.network.check(plan.step_BL)
+    return built
+
+
+def _assemble(recipe: Recipe, dataset: Data) -> Model:
+    n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
+    tokenizer = find("tokenizer", recipe.tokenizer.kind)(dataset.spec, options("tokenizer", recipe.tokenizer))
+    head_class = find("head", recipe.head.kind)
+    if not isinstance(tokenizer.token, head_class.tokens):
+        kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"
+        raise UserError(
+            f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
+        )
+    network = find("network", recipe.network.kind)(tokenizer.shape, options("network", recipe.network))
+    head = head_class(network.context_width, tokenizer.token, options("head", recipe.head))
+    return Model(tokenizer, network, head, n_classes)
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every option of every component written out, checked."""
+    filled = recipe.as_dict()
+    for family in ("data", "tokenizer", "ordering", "partition", "network", "head"):
+        filled[family] = _filled(family, getattr(recipe, family))
+    filled["train"]["mask_ratio"] = _filled("mask_ratio", recipe.train.mask_ratio)
+    return Recipe.model_validate(filled)
+
+
+def _filled(family: str, component: Component) -> dict[str, Any]:
+    return {"kind": component.kind, **asdict(options(family, component))}

@@ -1,0 +1,188 @@
+"""The recipe: what a run is. Nested typed models; unknown keys are refused with the nearest valid one.
+
+A component (data, tokenizer, ordering, partition, network, head, mask ratio) is a ``kind`` beside that kind's own options.
+This file knows no classes: ``mar.build`` checks each component's options against its class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mar.errors import UserError, unknown
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """``kind`` and that kind's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Schedule(Section):
+    """Learning rate as a pure function of examples seen."""
+
+    kind: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(default=100, ge=0, description="iterations of linear warm-up")
+    final: float = Field(default=0.0, ge=0, description="the last learning rate as a share of the peak (cosine)")
+
+
+class Train(Section):
+    iterations: int = Field(default=2000, ge=1)
+    batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes and accumulation")
+    accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Schedule = Schedule()
+    weight_decay: float = Field(default=0.02, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(default=3.0, gt=0, description="gradient norm")
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    mask_ratio: Component = Component(kind="uniform")
+    label_drop: float = Field(default=0.1, ge=0, le=1, description="share of labels replaced by the null condition")
+    log_every: int = Field(default=20, ge=1)
+    validate_every: int = Field(default=500, ge=0, description="iterations; 0: never")
+    validation_examples: int = Field(default=128, ge=1)
+    sample_every: int = Field(default=1000, ge=0, description="iterations; 0: never")
+    save_every: int = Field(default=500, ge=1)
+    keep: int = Field(default=2, ge=1, description="checkpoints kept")
+
+
+class Recipe(Section):
+    name: str = "run"
+    seed: int = Field(default=0, ge=0)
+    data: Component = Component(kind="digits")
+    tokenizer: Component = Component(kind="pixels")
+    ordering: Component = Component(kind="random")
+    partition: Component = Component(kind="singles")
+    network: Component = Component(kind="masked-transformer")
+    head: Component = Component(kind="categorical")
+    class_conditional: bool = True
+    train: Train = Train()
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not name or any(c in name for c in "/\\") or name.startswith("."):
+            raise ValueError("a run's name is a plain folder name")
+        return name
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that identify everything but the name."""
+        content = {k: v for k, v in self.as_dict().items() if k != "name"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def recipe_names() -> list[str]:
+    return sorted(p.stem for p in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """A file, or the name of a shipped recipe."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UserError(f"no recipe file {name!r}")
+    if (RECIPES / f"{name}.yaml").is_file():
+        return RECIPES / f"{name}.yaml"
+    raise unknown("recipe", name, recipe_names())
+
+
+def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file or a shipped name, with ``key=value`` overrides (nested keys with dots).
+
+    Raises:
+        UserError: no such recipe; a key, a value or the YAML is wrong.
+    """
+    path = recipe_path(name)
+    try:
+        base = OmegaConf.to_container(OmegaConf.load(path), resolve=True) or {}
+    except Exception as error:  # omegaconf and yaml raise many kinds
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(base, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys")
+    return parse({"name": path.stem, **{str(k): v for k, v in base.items()}}, overrides)
+
+
+def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain values and ``key=value`` overrides. Changing a ``kind`` drops the old kind's options."""
+    for text in overrides:
+        content = _override(content, text)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_readable(error)) from None
+
+
+def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"an override is written key=value, not {text!r}")
+    if key.split(".")[0] in Recipe.model_fields and key in _components():
+        text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
+    try:
+        change = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
+        if key.endswith(".kind"):
+            content = _dropped(content, key.split(".")[:-1])
+        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(change)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{text!r}: {str(error).splitlines()[0]}") from None
+    return merged  # type: ignore[return-value]
+
+
+def _components() -> set[str]:
+    top = {k for k, f in Recipe.model_fields.items() if f.annotation is Component}
+    return top | {"train.mask_ratio"}
+
+
+def _dropped(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """``content`` without the options of the component at ``path``."""
+    head, *rest = path
+    inner = content.get(head)
+    if not rest:
+        return {k: v for k, v in content.items() if k != head}
+    return {**content, head: _dropped(inner, rest)} if isinstance(inner, dict) else content
+
+
+def _readable(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _valid_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown recipe key {where!r}: {hint}choose from {', '.join(known)}"
+    return f"recipe key {where!r}: {first['msg']} (got {first['input']!r})"
+
+
+def _valid_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

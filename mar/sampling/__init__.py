@@ -1,0 +1,1 @@
+"""Sampling: generate along a plan, with guidance, given tokens and adaptive orders."""

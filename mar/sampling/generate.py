@@ -1,0 +1,114 @@
+"""Generate tokens along a plan.
+
+B batch · L tokens · E token channels · M gathered tokens · K AR steps · D width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from mar.model import Model
+from mar.noise import Noise
+from mar.sampling.guidance import Guidance
+from mar.tokens import Categories
+from orderings import ABSENT, GIVEN, Plan
+
+OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, the tokens just made)
+
+
+def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.Tensor:
+    """Zeros of the model's kind of token: (B, L) int64 or (B, L, E) float32."""
+    n_tokens = int(torch.tensor(model.tokenizer.shape).prod())
+    token = model.tokenizer.token
+    if isinstance(token, Categories):
+        return torch.zeros(batch, n_tokens, dtype=torch.int64, device=device)
+    return torch.zeros(batch, n_tokens, token.width, device=device)
+
+
+class Generation:
+    """The state of a batch under generation: what is known, and the network's caches with and without the class.
+
+    ``contexts`` then ``sample`` then ``accept`` make one AR step; fixed plans and adaptive orders share them.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        label_B: torch.Tensor,
+        noise: Noise,
+        guidance: Guidance,
+        temperature: float,
+        token: torch.Tensor,
+        step_BL: torch.Tensor,
+    ) -> None:
+        self.model, self.noise, self.guidance, self.temperature = model, noise, guidance, temperature
+        self.token = token.clone()
+        given_BL, absent_BL = step_BL == GIVEN, step_BL == ABSENT
+        self.unknown_BL = ~given_BL & ~absent_BL
+        self.present_B = (~absent_BL).sum(1)
+        network = model.network
+        self.state = network.begin(model.condition(label_B), absent_BL)
+        self.null_state = network.begin(model.null_condition(len(label_B)), absent_BL) if guidance.active else None
+        self._observe(given_BL)
+
+    def contexts(self, target_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """z_MD of some unknown tokens, and the same under the null condition when guidance is on."""
+        query = self.model.network.query
+        null_MD = None if self.null_state is None else query(self.null_state, target_BL)
+        return query(self.state, target_BL), null_MD
+
+    def sample(self, target_BL: torch.Tensor, known_after_B: torch.Tensor) -> torch.Tensor:
+        """One draw of each target token, independent given what is known: x_M or x_ME."""
+        z_MD, null_MD = self.contexts(target_BL)
+        row_M, token_M = target_BL.nonzero(as_tuple=True)
+        scale_B = self.guidance.at(known_after_B, self.present_B)
+        return self.model.head.sample(
+            z_MD, self.noise.tokens(row_M, token_M), null_MD, scale_B[row_M], self.temperature
+        )
+
+    def accept(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
+        """Make the targets known."""
+        self.token[target_BL] = x_M.to(self.token.dtype)
+        self.unknown_BL = self.unknown_BL & ~target_BL
+        self._observe(target_BL)
+
+    def _observe(self, index_BL: torch.Tensor) -> None:
+        embedded_BLD = self.model.embedding(self.token)
+        self.state = self.model.network.observe(self.state, embedded_BLD, index_BL)
+        if self.null_state is not None:
+            self.null_state = self.model.network.observe(self.null_state, embedded_BLD, index_BL)
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    plan: Plan,
+    label_B: torch.Tensor,
+    noise: Noise,
+    guidance: Guidance | None = None,
+    temperature: float = 1.0,
+    given: torch.Tensor | None = None,
+    on_step: OnStep | None = None,
+) -> torch.Tensor:
+    """Tokens (B, L) or (B, L, E) drawn set by set along ``plan``.
+
+    Args:
+        model: in evaluation mode.
+        plan: its GIVEN tokens are taken from ``given``.
+        label_B: classes; negative: unconditional.
+        noise: one stream per row; the same row gives the same tokens in any batch.
+        given: tokens of the whole grid, read where the plan says GIVEN.
+        on_step: called after every step.
+    """
+    token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
+    run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL)
+    for step in range(int(plan.n_steps_B.max())):
+        target_BL = plan.target(step)
+        if target_BL.any():
+            known_after_B = run.present_B - run.unknown_BL.sum(1) + target_BL.sum(1)
+            run.accept(target_BL, run.sample(target_BL, known_after_B))
+        if on_step is not None:
+            on_step(step, run.token, target_BL)
+    return run.token

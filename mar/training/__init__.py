@@ -1,0 +1,1 @@
+"""Training: draw a plan, draw a step, score the targets."""

@@ -1,0 +1,167 @@
+"""What one training example asks: which tokens are known, which are scored, and with what weight.
+
+B batch · L tokens · K AR steps · M gathered tokens
+
+A mask-ratio distribution turns a plan into a task. Each says what its loss estimates (shown against the exact NLL in
+tests/training/test_objective.py):
+
+- ``uniform``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
+  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5). With a
+  fixed order it is a suffix loss and no NLL.
+- ``plan``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: that plan's
+  NLL. A one-pass network scores all steps at once with weight 1.
+- ``truncated-normal``: MAR's; the share of masked tokens comes from a truncated normal, averaged over the masked. It is
+  no NLL, and the late conditionals are never trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from mar.errors import UserError
+from mar.model import Model
+from mar.noise import Noise
+from orderings import ABSENT, GIVEN, Plan
+
+_GOLDEN = 0.6180339887498949  # its multiples modulo 1 are evenly spread over any run of consecutive rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """``loss = sum over targets of weight * loss_M / denominator``, in nats per token where the head's loss is.
+
+    Attributes:
+        step_BL: what the network sees: GIVEN (known), 0.. (targets and later), ABSENT.
+        target_BL: bool, the tokens that are scored.
+        weight_B: weight of every target of a row.
+        denominator: this batch's share of the global denominator.
+    """
+
+    step_BL: torch.Tensor
+    target_BL: torch.Tensor
+    weight_B: torch.Tensor
+    denominator: float
+
+    def to(self, device: torch.device | str) -> Task:
+        return Task(self.step_BL.to(device), self.target_BL.to(device), self.weight_B.to(device), self.denominator)
+
+
+@dataclass(frozen=True)
+class MaskRatio:
+    """How many tokens are known. ``task`` reads the plan and two kinds of noise: the rows' and the iteration's."""
+
+    late_conditionals: ClassVar[bool] = True  # False: the last conditionals are never trained, so an NLL warns
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        """The task of each row.
+
+        Args:
+            plan: one plan per row.
+            position_B: the rows' positions in the global batch.
+            iteration: a single stream, the same on every process.
+            one_pass: the network returns every conditional of a plan at once.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Uniform(MaskRatio):
+    targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        n_B = plan.scored_BL.sum(1)
+        known_B = _spread(position_B, iteration, n_B)
+        if self.targets == "next":
+            target_BL = plan.scored_BL & (plan.rank_BL == known_B[:, None])
+            weight_B = n_B.double()
+        else:
+            target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
+            weight_B = n_B / (n_B - known_B).clamp(min=1).double()
+        return Task(_known_or_not(plan, known_B), target_BL, weight_B.float(), float(n_B.sum()))
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(MaskRatio):
+    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked."""
+
+    mean: float = 1.0
+    std: float = 0.25
+    low: float = 0.7
+    high: float = 1.0
+    per_batch: bool = True  # one draw for the whole batch, as published; otherwise one per row
+    late_conditionals: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
+            raise UserError(f"mask ratio truncated-normal wants 0 <= low < high <= 1 and std > 0, not {self}")
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        position_B = torch.zeros_like(position_B) if self.per_batch else position_B
+        u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
+        normal = torch.distributions.Normal(self.mean, self.std)
+        low, high = (normal.cdf(torch.tensor(x, dtype=torch.float64)) for x in (self.low, self.high))
+        rate_B = normal.icdf(low + u_B * (high - low)).clamp(self.low, self.high)
+        n_B = plan.scored_BL.sum(1)
+        masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
+        known_B = n_B - masked_B
+        target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
+        return Task(
+            _known_or_not(plan, known_B), target_BL, torch.ones(len(n_B)), float(masked_B.sum())
+        )
+
+
+@dataclass(frozen=True)
+class NextSet(MaskRatio):
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        denominator = float(plan.scored_BL.sum())
+        if one_pass:
+            return Task(plan.step_BL, plan.scored_BL, torch.ones(len(position_B)), denominator)
+        step_B = _spread(position_B, iteration, plan.n_steps_B)
+        return Task(plan.step_BL, plan.target(step_B), plan.n_steps_B.float(), denominator)
+
+
+def _spread(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tensor) -> torch.Tensor:
+    """One of 0..n-1 for each row: uniform, and evenly spread over the rows of a batch to lower the variance."""
+    u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
+    return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
+
+
+def _known_or_not(plan: Plan, known_B: torch.Tensor) -> torch.Tensor:
+    """step_BL of what is known (GIVEN) against all that is not (0)."""
+    step_BL = torch.where(plan.rank_BL < known_B[:, None], GIVEN, 0)
+    return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
+
+
+class Objective(nn.Module):
+    """The training loss as one module, so that a data-parallel wrapper sees one forward pass."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        token: torch.Tensor,
+        label_B: torch.Tensor,
+        drop_B: torch.Tensor,
+        task: Task,
+        noise: Noise,
+    ) -> torch.Tensor:
+        """The weighted sum of the targets' losses (divide by the global denominator).
+
+        Args:
+            token: (B, L) or (B, L, E).
+            label_B: classes; negative: none.
+            drop_B: bool, rows whose class is replaced by the null condition.
+            task: what is known, what is scored.
+            noise: one stream per row.
+        """
+        condition_BC = self.model.condition(label_B, drop_B)
+        z_MD = self.model.context(token, task.step_BL, condition_BC, task.target_BL)
+        row_M, token_M = task.target_BL.nonzero(as_tuple=True)
+        loss_M = self.model.head.loss(z_MD, token[task.target_BL], noise.tokens(row_M, token_M))
+        return (loss_M * task.weight_B[row_M]).sum()
