@@ -47,7 +47,9 @@ class Schedule(Section):
 
 class Train(Section):
     iterations: int = Field(default=2000, ge=1)
-    batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes and accumulation")
+    batch_size: int = Field(
+        default=128, ge=1, description="examples per iteration, over all processes and accumulation"
+    )
     accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()

@@ -55,6 +55,19 @@ class Head(nn.Module):
     token: TokenKind
     sampling: SamplingOptions  # replaced, never mutated, by who samples
 
+    def check_kind(self, kind: str | None) -> str:
+        """The kind of likelihood to compute; None means the default.
+
+        Raises:
+            Unsupported: this head has no such likelihood.
+        """
+        kind = kind or self.default_likelihood
+        if kind not in self.likelihoods:
+            raise Unsupported(
+                f"{type(self).__name__} has no likelihood of kind {kind!r}: choose {', '.join(sorted(self.likelihoods))}"
+            )
+        return kind
+
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
         """loss_M: the training loss of each token (nats where the loss is a likelihood)."""
         raise NotImplementedError

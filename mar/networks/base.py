@@ -79,7 +79,7 @@ class Network(nn.Module):
         if self.shares_plan and len(step_BL) > 1 and not bool((step_BL == step_BL[:1]).all()):
             raise Unsupported(f"{type(self).__name__} wants one plan for the whole batch: use a fixed ordering")
 
-    def resample(self, generator: Noise) -> None:  # noqa: B027 - networks without random structure do nothing
+    def resample(self, generator: Noise) -> None:
         """Draw the network's random structure anew (MADE's connectivity)."""
 
     # Incremental generation. Defaults repeat the full forward pass; networks with a cache override all three.

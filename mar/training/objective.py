@@ -109,9 +109,7 @@ class TruncatedNormal(MaskRatio):
         masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
         known_B = n_B - masked_B
         target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
-        return Task(
-            _known_or_not(plan, known_B), target_BL, torch.ones(len(n_B)), float(masked_B.sum())
-        )
+        return Task(_known_or_not(plan, known_B), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""log p(x | plan) token by token: the sum over steps and over the tokens of each set.
+
+B batch · L tokens · M gathered tokens · R (image, step) pairs
+
+    -log p(x | plan) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})        (ARCHITECTURE: mathematics, point 3)
+
+A one-pass network gives every conditional in one forward pass. Any other needs a pass for each step: those are batched
+over (image, step) pairs, ordered by step, so that the device stays full and the pairs of a batch know about equally
+many tokens; the number of pairs at a time follows from a memory budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mar.model import Model
+from mar.noise import Noise
+from mar.tokens import Categories
+from orderings import Plan
+
+DEFAULT_BUDGET = 2**30  # bytes of activations
+
+
+@dataclass(frozen=True)
+class TokenLogProb:
+    """Log-probabilities of the tokens of a batch.
+
+    Attributes:
+        nats_BL: log p(x_l | x_{S_<k}) in nats; 0 where a token is given or absent.
+        kind: "exact", "bound" or "ode".
+        evaluations: evaluations of the head per token.
+        forward_rows: rows that went through the network.
+    """
+
+    nats_BL: torch.Tensor
+    kind: str
+    evaluations: int
+    forward_rows: int
+
+
+def rows_in_budget(model: Model, budget: int) -> int:
+    """How many rows at a time keep the activations of a forward pass (no gradients) within ``budget`` bytes.
+
+    Counted per token: 16 float32 vectors of the context width (a residual stream, queries, keys, values and a hidden
+    layer of four widths, with what PyTorch holds beside them), and four of the vocabulary.
+    """
+    n_tokens = 1
+    for n in model.tokenizer.shape:
+        n_tokens *= n
+    token = model.tokenizer.token
+    head = 4 * token.vocabulary if isinstance(token, Categories) else 0
+    return max(1, budget // (4 * n_tokens * (16 * model.network.context_width + head)))
+
+
+@torch.no_grad()
+def token_log_prob(
+    model: Model,
+    token: torch.Tensor,
+    plan: Plan,
+    label_B: torch.Tensor,
+    noise: Noise,
+    kind: str | None = None,
+    budget: int = DEFAULT_BUDGET,
+    on_rows: Callable[[int], None] | None = None,
+) -> TokenLogProb:
+    """Every conditional of ``plan`` for a batch of tokens.
+
+    Args:
+        model: in evaluation mode.
+        token: (B, L) int64 or (B, L, E) float32.
+        plan: one row for each row of ``token``, on its device.
+        label_B: classes; negative: none.
+        noise: one stream per row; read by stochastic bounds only.
+        kind: one of the head's likelihoods; None: its default.
+        budget: bytes of activations (``rows_in_budget``).
+        on_rows: called with the number of (image, step) pairs just done.
+
+    Raises:
+        Unsupported: the head has no likelihood of this kind.
+    """
+    kind = model.head.check_kind(kind)
+    image_R, step_R = _pairs(plan, model.network.one_pass)
+    rows = rows_in_budget(model, budget)
+    nats_BL = torch.zeros(plan.step_BL.shape, device=token.device)
+    condition_BC = model.condition(label_B)
+    evaluations = 0
+    for start in range(0, len(image_R), rows):
+        image, step = image_R[start : start + rows], step_R[start : start + rows]
+        step_RL = plan.step_BL[image]
+        target_RL = plan.scored_BL[image] if model.network.one_pass else step_RL == step[:, None]
+        z_MD = model.context(token[image], step_RL, condition_BC[image], target_RL)
+        row_M, token_M = target_RL.nonzero(as_tuple=True)
+        result = model.head.log_prob(z_MD, token[image][target_RL], kind, noise.tokens(image[row_M], token_M))
+        nats_BL[image[row_M], token_M] = result.nats_M.float()
+        evaluations = result.evaluations
+        if on_rows is not None:
+            on_rows(len(image))
+    return TokenLogProb(nats_BL, kind, evaluations, len(image_R))
+
+
+def n_pairs(plan: Plan, one_pass: bool) -> int:
+    """How many rows ``token_log_prob`` sends through the network."""
+    return len(plan.step_BL) if one_pass else int(plan.n_steps_B.sum())
+
+
+def _pairs(plan: Plan, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(image_R, step_R): every step of every row, ordered by step; for a one-pass network one pair per row."""
+    n_steps_B = plan.n_steps_B
+    if one_pass:
+        return torch.arange(len(n_steps_B), device=n_steps_B.device), torch.zeros_like(n_steps_B)
+    steps = torch.arange(int(n_steps_B.max()), device=n_steps_B.device)
+    step_R, image_R = (steps[:, None] < n_steps_B).nonzero(as_tuple=True)
+    return image_R, step_R
