@@ -1,11 +1,15 @@
 """What a data set is: examples of integer levels with an optional class, in three splits.
 
 N examples · B batch
+
+A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options`` and a classmethod ``load``.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -65,3 +69,32 @@ class Data:
 
     def split(self, name: str) -> Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Base of every data kind's options."""
+
+
+class DataSource:
+    """A kind of data set. ``load`` raises UserError in one line: which file, what was expected, where to get it."""
+
+    Options: ClassVar[type] = DataOptions
+    name: ClassVar[str]
+
+    @classmethod
+    def load(cls, options: DataOptions) -> Data:
+        """The three splits. Examples and splits are a function of the options and the files alone."""
+        raise NotImplementedError
+
+
+def fingerprint(*tensors: torch.Tensor | None) -> str:
+    """A sha256 over types, shapes and contents, in this order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is None:
+            digest.update(b"none;")
+        else:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

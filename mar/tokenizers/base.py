@@ -36,7 +36,7 @@ class Tokenizer(nn.Module):
     token: TokenKind
     dimensions: int
 
-    def fit(self, batches: Iterable[torch.Tensor]) -> None:  # noqa: B027 - most have nothing to measure
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure what is measured from data (the scale), over batches of the training split; kept in buffers."""
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:

@@ -1,0 +1,96 @@
+"""Static binarised MNIST in Larochelle's .amat text files, plain or gzipped.
+
+Each line is one image: 784 values, 0 or 1, between spaces (Larochelle and Murray 2011; Salakhutdinov and Murray 2008
+drew the binarisation once). 50,000 / 10,000 / 10,000 images in an order of their own, without labels. Figures on it do
+not compare with those on dynamically binarised MNIST.
+
+N examples
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.data.files import PublishedFile
+
+_SIDE = 28
+_HOME = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+_PARTS = {  # name of the split: (name in the file, images, md5 of the unpacked file)
+    "train": ("train", 50_000, "db28b1a6ae0fe70cbd3da91acf46e477"),
+    "validation": ("valid", 10_000, "bf37822a04e94123630de6a7dfd9c9ef"),
+    "test": ("test", 10_000, "14e41ae11040adba6ab8cb291eda0dd8"),
+}
+
+
+@dataclass(frozen=True)
+class AmatOptions(DataOptions):
+    path: str = ""  # the folder with the three files
+
+
+def parse_amat(raw: bytes, width: int) -> torch.Tensor:
+    """(N, width) uint8 of 0 and 1. Raises ValueError with the reason where ``raw`` is not such a text.
+
+    Every value is a single character between white space, so that the text is read as bytes, without a parser.
+    """
+    text = np.frombuffer(raw, np.uint8)
+    is_digit = text > ord(" ")
+    value = text[is_digit] - ord("0")  # anything but 0 and 1 wraps to more than 1
+    if value.size and value.max() > 1:
+        strange = chr(int(text[is_digit][value > 1][0]))
+        raise ValueError(f"it holds {strange!r}; every value is a single 0 or 1")
+    if (is_digit[1:] & is_digit[:-1]).any():
+        raise ValueError("it holds values of several digits; every value is a single 0 or 1")
+    if not value.size or value.size % width:
+        raise ValueError(f"it holds {value.size} values, which is not a positive multiple of {width}")
+    if not _rows_end_in_newlines(text, is_digit, width):
+        raise ValueError(f"its lines do not have {width} values each")
+    return torch.from_numpy(value.reshape(-1, width))
+
+
+def _rows_end_in_newlines(text: np.ndarray, is_digit: np.ndarray, width: int) -> bool:
+    """Whether line breaks stand between rows of ``width`` values and nowhere else."""
+    newline = np.flatnonzero(text == ord("\n"))
+    digit = np.flatnonzero(is_digit)
+    before = np.searchsorted(digit, newline)  # values before each line break
+    rows = digit.size // width
+    return bool((before % width == 0).all()) and len(np.union1d(before, [0, digit.size])) == rows + 1
+
+
+class BinarizedMnist(DataSource):
+    """Static binarised MNIST, 28x28, two levels, the published three splits."""
+
+    Options = AmatOptions
+    name = "binarized-mnist"
+
+    @classmethod
+    def load(cls, options: AmatOptions) -> Data:
+        notes: dict[str, str] = {}
+        x = {split: cls._part(options.path, split, notes) for split in _PARTS}
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, _SIDE, _SIDE), 2),
+            train=TensorSplit(x["train"]),
+            validation=TensorSplit(x["validation"]),
+            test=TensorSplit(x["test"]),
+            fingerprint=fingerprint(*x.values()),
+            notes=notes,
+        )
+
+    @classmethod
+    def _part(cls, path: str, split: str, notes: dict[str, str]) -> torch.Tensor:
+        """x (N, 1, 28, 28) uint8."""
+        name, n, md5 = _PARTS[split]
+        expected = f"{n:,} lines of {_SIDE**2} values 0 or 1, {2 * n * _SIDE**2:,} bytes unpacked, md5 {md5}"
+        published = PublishedFile((f"binarized_mnist_{name}.amat",), expected, _HOME, md5)
+        file = published.find(path, ("binarized-mnist", "binarized_mnist", "BinarizedMNIST"))
+        raw = published.read(file)
+        try:
+            x_NP = parse_amat(raw, _SIDE**2)
+        except ValueError as error:
+            raise published.damaged(file, str(error)) from None
+        notes.update(published.note(raw))
+        return x_NP.reshape(-1, 1, _SIDE, _SIDE)

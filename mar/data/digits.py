@@ -1,0 +1,52 @@
+"""The handwritten digits that scikit-learn carries: 8x8, 17 levels, 1,797 examples. The embedded default.
+
+Alpaydin and Kaynak 1998 (UCI, test set of "Optical recognition of handwritten digits").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.errors import UserError
+from mar.noise import stream
+
+_TEST = 360  # the last 20 % of the shuffle
+
+
+@dataclass(frozen=True)
+class DigitsOptions(DataOptions):
+    validation: int = 72  # the last so many before the test examples
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.validation <= 1000:
+            raise UserError(f"data.validation must be in 1..1000 of 1,437 examples, not {self.validation}")
+
+
+class Digits(DataSource):
+    """One fixed shuffle, then train, validation and test in this order: test never depends on an option."""
+
+    Options = DigitsOptions
+    name = "digits"
+
+    @classmethod
+    def load(cls, options: DigitsOptions) -> Data:
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        # our own generator: the shuffle is the same whatever becomes of other libraries'
+        order = stream(0, "data/digits/shuffle", len(pixels)).uniform(1)[:, 0].argsort(stable=True)
+        x = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)[order]
+        label = torch.from_numpy(labels).long()[order]
+        sizes = [len(x) - _TEST - options.validation, options.validation, _TEST]
+        train, validation, test = (TensorSplit(*part) for part in zip(x.split(sizes), label.split(sizes), strict=True))
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, 8, 8), 17, 10, tuple("0123456789")),
+            train=train,
+            validation=validation,
+            test=test,
+            fingerprint=fingerprint(*(part for s in (train, validation, test) for part in (s.x, s.label))),
+        )

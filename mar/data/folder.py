@@ -1,0 +1,210 @@
+"""Any folder of images in class folders, read when asked for.
+
+``path/train/<class>/…`` with ``path/val`` and ``path/test`` beside it, or ``path/<class>/…`` alone: a missing split is
+cut out of the training images by a hash of each image's path inside its split. Images that lie in no class folder make
+a data set without labels.
+
+N examples · B batch · C, H, W channels, rows, columns of an image
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, Split
+from mar.errors import UserError
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class FolderOptions(DataOptions):
+    path: str = ""  # the folder
+    size: int = 64  # side of the square images, in pixels
+    colour: Literal["rgb", "grey"] = "rgb"
+    flip: bool = False  # each training image twice: example N + i is example i mirrored
+    validation: float = 0.05  # share of the images where there is no folder of validation images
+    test: float = 0.05  # the same for test images
+    workers: int = 4  # threads that decode
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.workers) < 1:
+            raise UserError(f"data.size and data.workers must be at least 1, not {self.size} and {self.workers}")
+        if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
+            raise UserError(
+                f"data.validation and data.test are shares that leave some to train on, "
+                f"not {self.validation} and {self.test}"
+            )
+        if self.colour not in ("rgb", "grey"):
+            raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
+
+
+@dataclass(frozen=True)
+class FolderSplit(Split):
+    """Images decoded when asked for. With ``flip`` the second half of the numbers are the mirrored first half."""
+
+    root: Path
+    files: tuple[str, ...]
+    label_N: torch.Tensor | None
+    options: FolderOptions
+
+    def __len__(self) -> int:
+        return len(self.files) * (2 if self.options.flip else 1)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x (B, C, size, size) uint8 and label_B. Raises UserError naming an image that cannot be served."""
+        # threads live for one batch: nothing to fork, pickle or shut down, for about a millisecond
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            images = list(pool.map(self._example, index_B.tolist()))
+        label_B = None if self.label_N is None else self.label_N[index_B % len(self.files)]
+        return torch.stack(images), label_B
+
+    def _example(self, index: int) -> torch.Tensor:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        image = read_image(self.root / self.files[index % len(self.files)], self.options.size, self.options.colour)
+        return image if index < len(self.files) else image.flip(-1)
+
+
+class Folder(DataSource):
+    """Square images of one size, 256 levels."""
+
+    Options = FolderOptions
+    name = "folder"
+
+    @classmethod
+    def load(cls, options: FolderOptions) -> Data:
+        """Lists the files and reads one image of each split; everything else is read when asked for."""
+        if not options.path:
+            raise UserError("data.path is not set: it names a folder with one folder of images for each class")
+        root = Path(options.path).expanduser()
+        if not root.is_dir():
+            raise UserError(f"data.path={options.path} is not a folder: it should hold one folder of images a class")
+        files, notes = _find_splits(root, options)
+        classes = _classes(files, root)
+        number = {name: i for i, name in enumerate(classes)}
+        splits = {}
+        for split, pairs in files.items():
+            label_N = torch.tensor([number[_class(inside)] for _, inside in pairs]) if classes else None
+            own = options if split == "train" else replace(options, flip=False)
+            splits[split] = FolderSplit(root, tuple(file for file, _ in pairs), label_N, own)
+            splits[split].batch(torch.tensor([0]))  # what is wrong with all is said now, not in an hour
+        channels = 3 if options.colour == "rgb" else 1
+        return Data(
+            name=cls.name,
+            spec=DataSpec((channels, options.size, options.size), 256, len(classes), classes),
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+            fingerprint=_fingerprint(root, files, options),
+            notes=notes,
+        )
+
+
+def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
+    """(C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or of more than 8 bits."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+            mode, loaded = image.mode, image.convert("RGB" if colour == "rgb" else "L")
+    except Exception as error:  # on a damaged file Pillow raises almost anything
+        raise UserError(f"{file} is no readable image ({error}): replace or remove it") from None
+    if mode.startswith(("I", "F")):
+        raise UserError(f"{file} has more than 8 bits a channel: convert it to 8")
+    if min(loaded.size) < size:
+        width, height = loaded.size
+        raise UserError(f"{file} is {width}x{height}, smaller than data.size={size}: lower the size or remove it")
+    pixels = np.array(centre_crop(loaded, size)).reshape(size, size, -1)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021): halved by box filter while
+    at least twice too large, then bicubic, then cropped."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its path inside the split's folder
+
+
+def _find_splits(root: Path, options: FolderOptions) -> tuple[dict[str, Pairs], dict[str, str]]:
+    """The images of each split, in a fixed order, and a note on splits that were cut out of the training images."""
+    if not (root / "train").is_dir():
+        files = {"train": [(inside, inside) for inside in _images(root)]}
+    else:
+        files = {}
+        for split, names in _FOLDERS.items():
+            name = next((name for name in names if (root / name).is_dir()), None)
+            if name:
+                files[split] = [(f"{name}/{inside}", inside) for inside in _images(root / name)]
+    notes, start = {}, 0.0
+    everything = files["train"]
+    for split, share in (("test", options.test), ("validation", options.validation)):
+        if split not in files:
+            files[split] = [pair for pair in everything if start <= _position(pair[1]) < start + share]
+            files["train"] = [pair for pair in files["train"] if not start <= _position(pair[1]) < start + share]
+            notes[split] = f"cut out of the training images by a hash of the path, share {share}"
+        start += share
+    for split, pairs in files.items():
+        if not pairs:
+            what = "no images" if not everything else f"no images for {split}"
+            raise UserError(f"{root} has {what} ({', '.join(_SUFFIXES)}): add some, or raise data.{split}'s share")
+    return files, notes
+
+
+def _images(folder: Path) -> list[str]:
+    """Paths of the images below ``folder``, relative to it, with forward slashes, sorted."""
+    found = []
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        prefix = Path(here).relative_to(folder).as_posix()
+        wanted = (name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith("."))
+        found += [name if prefix == "." else f"{prefix}/{name}" for name in wanted]
+    return sorted(found)
+
+
+def _position(inside: str) -> float:
+    """A number in [0, 1) that is a function of the path alone."""
+    return int.from_bytes(hashlib.sha256(inside.encode()).digest()[:6], "little") * 2.0**-48
+
+
+def _class(inside: str) -> str:
+    return inside.split("/")[0] if "/" in inside else ""
+
+
+def _classes(files: dict[str, Pairs], root: Path) -> tuple[str, ...]:
+    """Class names, sorted; () when no image lies in a class folder."""
+    names = {split: {_class(inside) for _, inside in pairs} for split, pairs in files.items()}
+    everywhere = set().union(*names.values())
+    if everywhere == {""}:
+        return ()
+    if "" in everywhere:
+        raise UserError(f"{root} has images both in class folders and beside them: move all into class folders")
+    extra = sorted(everywhere - names["train"])
+    if extra:
+        raise UserError(f"class {extra[0]!r} in {root} has no training images: add some or remove it")
+    return tuple(sorted(everywhere))
+
+
+def _fingerprint(root: Path, files: dict[str, Pairs], options: FolderOptions) -> str:
+    """A sha256 over the listing with the files' sizes, and the options that change examples (contents: too slow)."""
+    digest = hashlib.sha256(f"{options.size} {options.colour} {options.flip};".encode())
+    for split, pairs in sorted(files.items()):
+        for file, _ in pairs:
+            digest.update(f"{split} {file} {(root / file).stat().st_size};".encode())
+    return digest.hexdigest()

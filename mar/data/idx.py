@@ -1,0 +1,154 @@
+"""MNIST and Fashion-MNIST: images and labels in idx files, plain or gzipped.
+
+The idx format (LeCun, Cortes, Burges; yann.lecun.com/exdb/mnist): two zero bytes, a type byte (8: unsigned byte), the
+number of dimensions, each dimension as a big-endian uint32, then the values in row-major order.
+
+N examples
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.data.files import PublishedFile
+from mar.errors import UserError
+
+
+@dataclass(frozen=True)
+class IdxOptions(DataOptions):
+    path: str = ""  # the folder with the four files
+    validation: int = 5000  # the last so many training examples
+
+    def __post_init__(self) -> None:
+        if self.validation < 1:
+            raise UserError(f"data.validation must be at least 1, not {self.validation}")
+
+
+def parse_idx(raw: bytes, ndim: int) -> torch.Tensor:
+    """uint8 tensor of ``ndim`` dimensions. Raises ValueError with the reason where ``raw`` is not such a file."""
+    magic = bytes([0, 0, 8, ndim])
+    if raw[:4] != magic:
+        raise ValueError(f"it starts with 0x{raw[:4].hex()} instead of the magic number 0x{magic.hex()}")
+    start = 4 + 4 * ndim
+    if len(raw) < start:
+        raise ValueError(f"it ends within its header, after {len(raw)} bytes")
+    shape = struct.unpack(f">{ndim}I", raw[4:start])
+    if len(raw) != start + prod(shape):
+        promised = "x".join(map(str, shape))
+        raise ValueError(
+            f"its header promises {promised} values ({start + prod(shape)} bytes), it has {len(raw)} bytes"
+        )
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
+
+
+class IdxImages(DataSource):
+    """Images with labels in four idx files; the subclasses say which were published."""
+
+    Options = IdxOptions
+    nested: ClassVar[tuple[str, ...]]  # folders inside data.path that downloads commonly have
+    class_names: ClassVar[tuple[str, ...]]
+    home: ClassVar[str]
+    md5: ClassVar[dict[str, str]]  # of the unpacked image files
+
+    @classmethod
+    def load(cls, options: IdxOptions) -> Data:
+        """Training examples without the last ``validation``, these, and the published test examples."""
+        notes: dict[str, str] = {}
+        x_train, y_train = cls._part(options.path, "train", 60_000, notes)
+        x_test, y_test = cls._part(options.path, "t10k", 10_000, notes)
+        if x_train.shape[1:] != x_test.shape[1:]:
+            raise UserError(f"{cls.name}: training images are {_size(x_train)}, test images {_size(x_test)}")
+        cut = len(x_train) - options.validation
+        if cut < 1:
+            raise UserError(f"data.validation={options.validation} leaves none of {len(x_train)} examples to train on")
+        return Data(
+            name=cls.name,
+            spec=DataSpec(tuple(x_train.shape[1:]), 256, len(cls.class_names), cls.class_names),
+            train=TensorSplit(x_train[:cut], y_train[:cut]),
+            validation=TensorSplit(x_train[cut:], y_train[cut:]),
+            test=TensorSplit(x_test, y_test),
+            fingerprint=fingerprint(x_train[:cut], y_train[:cut], x_train[cut:], y_train[cut:], x_test, y_test),
+            notes=notes,
+        )
+
+    @classmethod
+    def _part(cls, path: str, part: str, n: int, notes: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """x (N, 1, H, W) uint8 and label_N int64 of "train" or "t10k"."""
+        images = cls._published(part, "images", 3, f"{n:,} images of 28x28, {16 + 784 * n:,} bytes unpacked")
+        labels = cls._published(part, "labels", 1, f"{n:,} labels, {8 + n:,} bytes unpacked")
+        (image_file, x), (label_file, label_N) = (
+            cls._read(file, path, ndim, notes) for file, ndim in ((images, 3), (labels, 1))
+        )
+        if len(x) == 0:
+            raise images.damaged(image_file, "it holds no images")
+        if len(x) != len(label_N):
+            raise labels.damaged(label_file, f"it has {len(label_N)} labels for {len(x)} images")
+        if int(label_N.max()) >= len(cls.class_names):
+            raise labels.damaged(label_file, f"it has a label {int(label_N.max())} of {len(cls.class_names)} classes")
+        return x[:, None], label_N.long()
+
+    @classmethod
+    def _published(cls, part: str, what: str, ndim: int, expected: str) -> PublishedFile:
+        names = (f"{part}-{what}-idx{ndim}-ubyte", f"{part}-{what}.idx{ndim}-ubyte")
+        md5 = cls.md5.get(names[0], "")
+        return PublishedFile(names, expected + (f", md5 {md5}" if md5 else ""), cls.home, md5)
+
+    @classmethod
+    def _read(cls, published: PublishedFile, path: str, ndim: int, notes: dict[str, str]) -> tuple[Path, torch.Tensor]:
+        file = published.find(path, cls.nested)
+        raw = published.read(file)
+        try:
+            values = parse_idx(raw, ndim)
+        except ValueError as error:
+            raise published.damaged(file, str(error)) from None
+        notes.update(published.note(raw))
+        return file, values
+
+
+def _size(x_N1HW: torch.Tensor) -> str:
+    return "x".join(map(str, x_N1HW.shape[2:]))
+
+
+class Mnist(IdxImages):
+    """Handwritten digits, 60,000 + 10,000, 28x28 (LeCun et al. 1998)."""
+
+    name = "mnist"
+    nested = ("mnist", "MNIST", "MNIST/raw", "raw")
+    class_names = tuple("0123456789")
+    home = "https://yann.lecun.com/exdb/mnist or its mirror https://ossci-datasets.s3.amazonaws.com/mnist"
+    md5: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    }
+
+
+class FashionMnist(IdxImages):
+    """Pictures of clothes in MNIST's form (Xiao et al. 2017)."""
+
+    name = "fashion-mnist"
+    nested = ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "data/fashion", "raw")
+    class_names = (
+        "t-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
+    home = "https://github.com/zalandoresearch/fashion-mnist"
+    md5: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    }

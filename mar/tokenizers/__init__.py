@@ -1,0 +1,1 @@
+"""Tokenizers: one file per algorithm, all a ``mar.tokenizers.base.Tokenizer``."""

@@ -1,0 +1,121 @@
+"""Patches of pixels as continuous vectors with a measured scale; and cutting into patches for everyone who needs it.
+
+B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from einops import rearrange
+
+from mar.errors import UserError
+from mar.noise import Noise
+from mar.tokenizers.base import Tokenizer, TokenizerOptions
+from mar.tokens import Vectors
+
+if TYPE_CHECKING:
+    from mar.data.base import DataSpec
+
+
+def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
+    """(B, C, H, W) -> (B, L, C p p): p×p patches, row-major; channels in the order (c p q), as MAR's."""
+    return rearrange(x_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+
+
+def unpatchify(token_BLE: torch.Tensor, shape: tuple[int, ...], p: int) -> torch.Tensor:
+    """(B, L, C p p) -> (B, C, H, W), the inverse of ``patchify``; ``shape`` is the token grid's, (H / p, W / p)."""
+    return rearrange(token_BLE, "b (h w) (c p q) -> b c (h p) (w q)", h=shape[0], w=shape[1], p=p, q=p)
+
+
+def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, int]:
+    """The token grid (H / p, W / p) of (C, H, W) images. Raises UserError with the nearest sizes that work, of at most
+    ``largest``."""
+    if len(shape) != 3:
+        raise UserError(f"patches are cut from images of shape (C, H, W), not {shape}: choose a data set of images")
+    height, width = shape[1:]
+    if p >= 1 and height % p == 0 and width % p == 0:
+        return height // p, width // p
+    common = math.gcd(height, width)
+    divisors = [d for d in range(1, min(common, largest or common) + 1) if common % d == 0]
+    near = sorted(sorted(divisors, key=lambda d: abs(d - p))[:3])
+    message = (
+        f"{height}x{width} images do not divide into patches of {p}: use tokenizer.patch={' or '.join(map(str, near))}"
+    )
+    if p >= 1:
+        smaller, larger = ([max(1, side // p + more) * p for side in (height, width)] for more in (0, 1))
+        message += f", or images of {smaller[0]}x{smaller[1]} or {larger[0]}x{larger[1]}"
+    raise UserError(message)
+
+
+@dataclass(frozen=True)
+class PatchesOptions(TokenizerOptions):
+    patch: int = 4  # side of a patch in pixels
+    scale: Literal["global", "channel"] = "global"  # one mean and deviation, or one for each token channel
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("global", "channel"):
+            raise UserError(f"tokenizer.scale is global or channel, not {self.scale!r}")
+
+
+class Patches(Tokenizer):
+    """token = ((v + u) · 2 / levels − 1 − shift) / scale, with v the integer level and u uniform in [0, 1)."""
+
+    Options = PatchesOptions
+    token: Vectors
+    shift: torch.Tensor  # (E,)
+    scale: torch.Tensor  # (E,)
+
+    def __init__(self, spec: DataSpec, options: PatchesOptions) -> None:
+        super().__init__()
+        self.shape = patch_grid(spec.shape, options.patch)
+        if not 2 <= spec.levels <= 256:
+            raise UserError(f"tokenizer patches needs 2 to 256 integer levels, not {spec.levels}: use images")
+        self.options, self.levels = options, spec.levels
+        self.token = Vectors(spec.shape[0] * options.patch**2)
+        self.dimensions = math.prod(spec.shape)
+        self.register_buffer("shift", torch.zeros(self.token.width))
+        self.register_buffer("scale", torch.ones(self.token.width))
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """Mean and standard deviation of the dequantised values, the uniform's own variance included."""
+        count = 0
+        total_E = square_E = torch.zeros(self.token.width, dtype=torch.float64)
+        for x in batches:
+            y_NE = self._middle(patchify(x.cpu(), self.options.patch)).double().flatten(0, 1)
+            count, total_E, square_E = count + len(y_NE), total_E + y_NE.sum(0), square_E + y_NE.square().sum(0)
+        if count == 0:
+            raise UserError("no training data to measure the scale of the tokens from")
+        mean_E, second_E = total_E / count, square_E / count
+        if self.options.scale == "global":
+            mean_E, second_E = mean_E.mean().expand_as(mean_E), second_E.mean().expand_as(second_E)
+        bin_variance = (2.0 / self.levels) ** 2 / 12.0  # keeps the scale positive where a pixel never changes
+        self.shift.copy_(mean_E)
+        self.scale.copy_((second_E - mean_E.square()).clamp(min=0.0).add(bin_variance).sqrt())
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, C, H, W) integers -> (B, L, E) float32. One draw of ``noise`` covers the whole image."""
+        y = self._middle(x) if noise is None else self._to_unit(x + noise.uniform(x.shape[1:].numel()).reshape(x.shape))
+        return (patchify(y, self.options.patch) - self.shift) / self.scale
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L, E) -> (B, C, H, W) uint8: the level whose bin holds the value, clamped to the levels there are."""
+        y = unpatchify(token.float() * self.scale + self.shift, self.shape, self.options.patch)
+        return ((y + 1.0) * (self.levels / 2.0)).floor().clamp(0, self.levels - 1).to(torch.uint8)
+
+    @property
+    def log_jacobian(self) -> float:
+        """H W C log(2 / levels) − L Σ_E log scale."""
+        n_tokens = self.shape[0] * self.shape[1]
+        return self.dimensions * math.log(2.0 / self.levels) - n_tokens * float(self.scale.double().log().sum())
+
+    def _to_unit(self, v: torch.Tensor) -> torch.Tensor:
+        """[0, levels) -> [-1, 1)."""
+        return v * (2.0 / self.levels) - 1.0
+
+    def _middle(self, x: torch.Tensor) -> torch.Tensor:
+        return self._to_unit(x.float() + 0.5)
