@@ -1,7 +1,7 @@
 """The recipe: what a run is. Nested typed models; unknown keys are refused with the nearest valid one.
 
-A component (data, tokenizer, ordering, partition, network, head, mask ratio) is a ``kind`` beside that kind's own options.
-This file knows no classes: ``mar.build`` checks each component's options against its class.
+A component (data, tokenizer, ordering, partition, network, head, mask ratio) is a ``kind`` beside that kind's own
+options. This file knows no classes: ``mar.build`` checks each component's options against its class.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class Schedule(Section):
 
 class Train(Section):
     iterations: int = Field(default=2000, ge=1)
-    batch_size: int = Field(
-        default=128, ge=1, description="examples per iteration, over all processes and accumulation"
-    )
+    batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes")
     accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()

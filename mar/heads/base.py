@@ -7,13 +7,15 @@ Only wanted tokens reach a head. Categories have shape (M,), vectors (M, E).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from mar.errors import Unsupported
+from mar.errors import Unsupported, unknown
 from mar.noise import Noise
 from mar.tokens import TokenKind
 
@@ -51,6 +53,7 @@ class Head(nn.Module):
     tokens: ClassVar[type]  # Categories or Vectors: what this head models
     likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
     default_likelihood: ClassVar[str]
+    loss_is_nll: ClassVar[bool] = False  # the training loss estimates -log p in nats (or bounds it)
 
     token: TokenKind
     sampling: SamplingOptions  # replaced, never mutated, by who samples
@@ -63,9 +66,8 @@ class Head(nn.Module):
         """
         kind = kind or self.default_likelihood
         if kind not in self.likelihoods:
-            raise Unsupported(
-                f"{type(self).__name__} has no likelihood of kind {kind!r}: choose {', '.join(sorted(self.likelihoods))}"
-            )
+            known = ", ".join(sorted(self.likelihoods))
+            raise Unsupported(f"{type(self).__name__} has no likelihood of kind {kind!r}: choose {known}")
         return kind
 
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
@@ -94,3 +96,22 @@ class Head(nn.Module):
     def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
         """nats_M: the entropy of each token's distribution."""
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
+
+
+@contextmanager
+def sampling_options(head: Head, options: dict[str, Any]) -> Iterator[None]:
+    """The head samples with ``options`` in place of its own inside the block.
+
+    Raises:
+        UserError: the head has no such option; the message names those that it has.
+    """
+    before = head.sampling
+    known = [f.name for f in fields(before)]
+    for name in options:
+        if name not in known:
+            raise unknown(f"sampling option of {type(head).__name__}:", name, known or ["(it has none)"])
+    head.sampling = replace(before, **options)
+    try:
+        yield
+    finally:
+        head.sampling = before

@@ -41,6 +41,7 @@ class CategoricalHead(Head):
     tokens = Categories
     likelihoods = frozenset({"exact"})
     default_likelihood = "exact"
+    loss_is_nll = True
 
     def __init__(self, context_width: int, token: Categories, options: CategoricalOptions) -> None:
         super().__init__()

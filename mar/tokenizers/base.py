@@ -5,6 +5,7 @@ B batch · L tokens · E token channels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from mar.errors import Unsupported
 from mar.noise import Noise
 from mar.tokens import TokenKind
 
@@ -59,3 +61,13 @@ class Tokenizer(nn.Module):
         integer data (Theis et al. 2016, eq. 3).
         """
         return 0.0
+
+    def bits_per_dim(self, nats_per_image: float) -> float:
+        """-log p(tokens) in nats per example -> bits per dimension of the data, Jacobian included.
+
+        Raises:
+            Unsupported: latents have no data dimensions.
+        """
+        if not self.dimensions:
+            raise Unsupported("latent tokens have nats per latent dimension, no bits/dim of images")
+        return (nats_per_image - self.log_jacobian) / (math.log(2.0) * self.dimensions)

@@ -6,8 +6,8 @@ A mask-ratio distribution turns a plan into a task. Each says what its loss esti
 tests/training/test_objective.py):
 
 - ``uniform``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
-  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5). With a
-  fixed order it is a suffix loss and no NLL.
+  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5).
+  With a fixed order it is a suffix loss and no NLL.
 - ``plan``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: that plan's
   NLL. A one-pass network scores all steps at once with weight 1.
 - ``truncated-normal``: MAR's; the share of masked tokens comes from a truncated normal, averaged over the masked. It is
@@ -149,7 +149,7 @@ class Objective(nn.Module):
         task: Task,
         noise: Noise,
     ) -> torch.Tensor:
-        """The weighted sum of the targets' losses (divide by the global denominator).
+        """loss_B: each row's weighted sum of its targets' losses (divide by the global denominator).
 
         Args:
             token: (B, L) or (B, L, E).
@@ -162,4 +162,4 @@ class Objective(nn.Module):
         z_MD = self.model.context(token, task.step_BL, condition_BC, task.target_BL)
         row_M, token_M = task.target_BL.nonzero(as_tuple=True)
         loss_M = self.model.head.loss(z_MD, token[task.target_BL], noise.tokens(row_M, token_M))
-        return (loss_M * task.weight_B[row_M]).sum()
+        return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B

@@ -1,0 +1,84 @@
+"""What is in a batch: a function of (seed, iteration, position), never of the number of processes.
+
+B batch · L tokens · E token channels
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from mar.data.base import Split
+from mar.noise import Noise, stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of one process.
+
+    Attributes:
+        x: data, (B, *shape).
+        label_B: classes; -1 where there are none.
+        position_B: positions in the iteration's global batch.
+        noise: one stream per row, keyed by the number of examples seen before it.
+    """
+
+    x: torch.Tensor
+    label_B: torch.Tensor
+    position_B: torch.Tensor
+    noise: Noise
+
+
+def examples(seed: int, first: int, count: int, size: int) -> torch.Tensor:
+    """Which examples of a split of ``size`` are numbers first..first+count-1 of the endless shuffled sequence.
+
+    Every epoch is a new permutation, and no example is dropped between epochs.
+    """
+    number = torch.arange(first, first + count)
+    out = torch.empty_like(number)
+    for epoch in (number // size).unique().tolist():
+        here = number // size == epoch
+        out[here] = _epoch(seed, epoch, size)[number[here] % size]
+    return out
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, size: int) -> torch.Tensor:
+    return stream(seed, "epoch", torch.tensor([epoch])).uniform(size)[0].argsort(stable=True)
+
+
+class Batches:
+    """The micro-batches of one process, the next one read while the current one is used."""
+
+    def __init__(
+        self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device
+    ) -> None:
+        self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, device
+        rows = batch_size // (world * accumulation)
+        self.positions = [torch.arange(rows) + rows * (rank * accumulation + micro) for micro in range(accumulation)]
+        self._reader = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[list[Batch]]] = {}
+
+    def at(self, iteration: int) -> list[Batch]:
+        """The micro-batches of an iteration, on the device."""
+        ready = self._ahead.pop(iteration, None)
+        batches = self._read(iteration) if ready is None else ready.result()
+        self._ahead = {iteration + 1: self._reader.submit(self._read, iteration + 1)}
+        return batches
+
+    def close(self) -> None:
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, iteration: int) -> list[Batch]:
+        first = iteration * self.batch_size
+        index = examples(self.seed, first, self.batch_size, len(self.split))
+        out = []
+        for position_B in self.positions:
+            x, label_B = self.split.batch(index[position_B])
+            label_B = torch.full((len(position_B),), -1) if label_B is None else label_B.long()
+            noise = stream(self.seed, "train", first + position_B, self.device)
+            out.append(Batch(x.to(self.device), label_B.to(self.device), position_B, noise))
+        return out

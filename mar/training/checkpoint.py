@@ -1,0 +1,116 @@
+"""Checkpoints: written aside, then renamed; the newest one that is whole is the one that counts.
+
+A checkpoint is a folder ``checkpoints/00001000`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.pt``
+(loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). There are no
+random states to keep: every random number is a function of (seed, iteration, rank).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mar.errors import UserError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One whole checkpoint on disk, taken after ``iteration`` iterations."""
+
+    path: Path
+    iteration: int
+
+    def load_model(self, model: nn.Module, ema: bool = False) -> None:
+        """Weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
+        state = load_file(self.path / "model.safetensors")
+        if ema:
+            state |= load_file(self.path / "ema.safetensors")
+        ours = {k: v.shape for k, v in model.state_dict().items()}
+        theirs = {k: v.shape for k, v in state.items()}
+        wrong = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+        if wrong:
+            raise UserError(
+                f"{self.path} holds another model: {len(wrong)} tensors disagree with the recipe, first {wrong[0]!r} "
+                f"({tuple(theirs.get(wrong[0], ()))} in the file, {tuple(ours.get(wrong[0], ()))} in the recipe)"
+            )
+        model.load_state_dict(state)
+
+    def load_ema(self) -> dict[str, torch.Tensor]:
+        return load_file(self.path / "ema.safetensors")
+
+    def load_optimizer(self) -> dict[str, Any]:
+        return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu")
+
+
+def save(
+    folder: Path, iteration: int, model: nn.Module, ema: dict[str, torch.Tensor], training: dict[str, Any], keep: int
+) -> Checkpoint:
+    """Write a checkpoint and delete all but the newest ``keep``. ``training`` is the optimiser's and scaler's state."""
+    final = folder / f"{iteration:08d}"
+    aside = folder / f".{iteration:08d}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, aside / "model.safetensors")
+    save_file({k: v.contiguous() for k, v in ema.items()}, aside / "ema.safetensors")
+    torch.save(training, aside / "optimizer.pt")
+    files = sorted(aside.iterdir())
+    state = {"iteration": iteration, "sha256": {f.name: _checksum(f) for f in files}}
+    (aside / "state.json").write_text(json.dumps(state, indent=1))
+    for file in [*files, aside / "state.json"]:
+        _flush(file)
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(aside, final)
+    _flush(folder)
+    for old in _folders(folder)[:-keep]:
+        shutil.rmtree(old)
+    return Checkpoint(final, iteration)
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and a line for each damaged one that was passed over."""
+    damaged = []
+    for path in reversed(_folders(folder)):
+        reason = _damage(path)
+        if reason is None:
+            return Checkpoint(path, int(path.name)), damaged
+        damaged.append(f"{path}: {reason}; passed over")
+    return None, damaged
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit())
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        expected = json.loads((path / "state.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        return "state.json is missing or damaged"
+    for name, checksum in expected.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _checksum(path / name) != checksum:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,158 @@
+"""What a run reports while it trains: losses, validation, samples, and the first loss that is not finite.
+
+B batch
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from mar.data.base import Data
+from mar.errors import UserError
+from mar.noise import stream
+from mar.training.batches import Batch
+
+if TYPE_CHECKING:
+    from mar.training.loop import Trainer
+
+
+_VALIDATION = 2**32 - 1  # keys the draw of the validation tasks: the same at every iteration
+
+
+class Monitor:
+    """Losses stay on the device until they are logged, so that reporting never waits for it in between."""
+
+    def __init__(self, trainer: Trainer, data: Data) -> None:
+        self.trainer, self.data = trainer, data
+        self.pending: list[torch.Tensor] = []
+        self.norms: list[torch.Tensor] = []
+        self.clock, self.clock_at = time.monotonic(), trainer.iteration
+        self.board = None
+        if trainer.processes.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(trainer.folder.path / "tensorboard"), purge_step=trainer.iteration + 1)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[int, torch.Tensor], None]]:
+        """A bar on the first process: iterations, loss, time left."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        trainer = self.trainer
+        with Progress(*columns, disable=not trainer.processes.is_main) as bar:
+            task = bar.add_task("", total=trainer.train.iterations, completed=trainer.iteration, loss="")
+
+            def advance(iteration: int, loss: torch.Tensor) -> None:
+                if iteration % 10 == 0 or iteration == trainer.train.iterations:
+                    bar.update(task, completed=iteration, loss=f"loss {float(loss):.4f}")
+
+            yield advance
+
+    def after(self, iteration: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Log, validate and sample when it is time."""
+        train = self.trainer.train
+        self.pending.append(loss)
+        self.norms.append(norm)
+        if iteration % train.log_every == 0 or iteration == train.iterations:
+            self.flush()
+        if train.validate_every and (iteration % train.validate_every == 0 or iteration == train.iterations):
+            self.validate(iteration)
+        if train.sample_every and (iteration % train.sample_every == 0 or iteration == train.iterations):
+            self.sample(iteration)
+
+    def flush(self) -> None:
+        """Log the losses since the last time.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        if not self.pending:
+            return
+        trainer, losses = self.trainer, torch.stack(self.pending).double()
+        if trainer.processes.world > 1:
+            losses = trainer.processes.accelerator.reduce(losses, reduction="sum")
+        iteration, first = trainer.iteration, trainer.iteration - len(self.pending)
+        finite = losses.isfinite()
+        norm = float(torch.stack([n.detach().float().cpu() for n in self.norms]).mean())
+        self.pending, self.norms = [], []
+        if not bool(finite.all()):
+            raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0]) + 1))
+        seconds = max(time.monotonic() - self.clock, 1e-9)
+        rate = (iteration - self.clock_at) * trainer.train.batch_size / seconds
+        self.clock, self.clock_at = time.monotonic(), iteration
+        self._log(
+            iteration, loss_nats_per_token=float(losses.mean()), gradient_norm=norm, images_per_second=rate,
+            learning_rate=trainer.optimizer.param_groups[0]["lr"],
+            seconds=time.monotonic() - trainer.started,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def validate(self, iteration: int) -> None:
+        """The objective on held-out examples with the averaged weights and, every time, the same noise."""
+        trainer = self.trainer
+        if not trainer.processes.is_main or len(self.data.validation) == 0:
+            trainer.processes.wait()
+            return
+        count = min(trainer.train.validation_examples, len(self.data.validation))
+        repeats = max(1, trainer.train.validation_examples // count)
+        sums, denominator = [], 0.0
+        trainer.objective.eval()
+        with trainer.ema.applied(trainer.model), trainer.alone():
+            for repeat in range(repeats):
+                batch = self._validation_batch(count, repeat)
+                task = trainer.task(batch, _VALIDATION)
+                sums.append(trainer.loss(batch, task))
+                denominator += task.denominator
+        row_nats = torch.stack(sums).double() * len(sums[0]) * repeats / denominator
+        per_image = row_nats.mean(0)
+        mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
+        values = {"validation_nats_per_token": mean, "validation_standard_error": error}
+        if trainer.model.head.loss_is_nll and trainer.model.tokenizer.dimensions:
+            values["validation_bits_per_dim"] = trainer.model.tokenizer.bits_per_dim(mean * len(trainer.grid))
+        self._log(iteration, **values)
+        trainer.processes.wait()
+
+    def _validation_batch(self, count: int, repeat: int) -> Batch:
+        x, label_B = self.data.validation.batch(torch.arange(count))
+        device, number_B = self.trainer.processes.device, torch.arange(count) + repeat * count
+        label_B = torch.full((count,), -1) if label_B is None else label_B.long()
+        noise = stream(self.trainer.recipe.seed, "validation", number_B, device)
+        return Batch(x.to(device), label_B.to(device), number_B, noise)
+
+    def sample(self, iteration: int) -> None:
+        """A small grid of samples with the averaged weights."""
+        from mar.sampling.pictures import sample_grid
+
+        trainer = self.trainer
+        if trainer.processes.is_main:
+            trainer.model.eval()
+            with trainer.ema.applied(trainer.model):
+                path = trainer.folder.path / "samples" / f"training-{iteration:08d}.png"
+                sample_grid(trainer.model, trainer.ordering.at(1.0), trainer.recipe.seed, path, self.data.spec.levels)
+        trainer.processes.wait()
+
+    def _log(self, iteration: int, **values: float) -> None:
+        if not self.trainer.processes.is_main:
+            return
+        self.trainer.folder.log(iteration=iteration, **values)
+        assert self.board is not None
+        for name, value in values.items():
+            self.board.add_scalar(name, value, iteration)
+        self.board.flush()
+
+    def _not_finite(self, iteration: int) -> str:
+        from mar.training import checkpoint
+
+        good, _ = checkpoint.latest(self.trainer.folder.checkpoints)
+        where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
+        causes = "a learning rate too high, a warm-up too short, fp16 overflow, or data that are not finite"
+        return f"the loss is not finite at iteration {iteration}; {where}; likely causes: {causes}"

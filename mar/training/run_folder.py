@@ -1,0 +1,148 @@
+"""A run is a folder: recipe, environment, metrics, checkpoints, samples, scores."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from mar.config import Recipe, parse
+from mar.errors import UserError
+
+_MAY_CHANGE = {"log_every", "validate_every", "validation_examples", "sample_every", "save_every", "keep", "iterations"}
+
+
+class RunFolder:
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was started with.
+
+        Raises:
+            UserError: not a run folder.
+        """
+        file = self.path / "recipe.yaml"
+        if not file.is_file():
+            raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
+        return parse(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
+
+    def start(self, recipe: Recipe) -> None:
+        """Create the folder, or check that it belongs to the same recipe (only the training's length and how often it
+        reports may change).
+
+        Raises:
+            UserError: the folder holds another run; the message names the first differing key.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / "recipe.yaml").is_file():
+            differing = _differences(self.recipe().as_dict(), recipe.as_dict())
+            if differing:
+                raise UserError(
+                    f"{self.path} holds a run of another recipe ({differing[0]}): choose another --out, or delete it"
+                )
+        write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write(self.path / "environment.json", json.dumps(environment(), indent=1))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one run writes to a folder at a time.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"another run is writing to {self.path}: wait for it, or choose another --out"
+                ) from None
+            yield
+
+    def log(self, **values: Any) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every logged line."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+
+    def rewind(self, iteration: int) -> None:
+        """Forget what was logged after ``iteration``: it is about to happen again."""
+        kept = [line for line in self.history() if line["iteration"] <= iteration]
+        write(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file aside and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions, device, revision, command."""
+    packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "revision": _revision(),
+        "command": " ".join(["mar", *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _revision() -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if key in _MAY_CHANGE or key == "name" or a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
+    return found
