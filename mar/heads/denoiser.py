@@ -1,0 +1,97 @@
+"""The denoising network of the diffusion head: a residual MLP modulated by timestep and context (AdaLN).
+
+N rows (a token at a timestep) · D context width · E token channels · W width of the MLP
+
+Li et al. 2024, "Autoregressive image generation without vector quantization", section 4.2; AdaLN as in DiT (Peebles &
+Xie 2023). Names of submodules are those of the released weights (``diffloss.net.*``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+_FREQUENCIES = 128  # half of the sinusoidal embedding's width
+_LONGEST_PERIOD = 10_000.0
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of a timestep (cosines, then sines), then an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t_N: torch.Tensor) -> torch.Tensor:
+        exponent = torch.arange(_FREQUENCIES, dtype=torch.float32, device=t_N.device) / _FREQUENCIES
+        angle = t_N.float()[:, None] * torch.exp(-math.log(_LONGEST_PERIOD) * exponent)
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+
+
+class ResidualBlock(nn.Module):
+    """x + gate * MLP(LayerNorm(x) * (1 + scale) + shift)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.in_ln = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+
+    def forward(self, x_NW: torch.Tensor, y_NW: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate = self.adaLN_modulation(y_NW).chunk(3, dim=-1)
+        return x_NW + gate * self.mlp(self.in_ln(x_NW) * (1 + scale) + shift)
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x_NW: torch.Tensor, y_NW: torch.Tensor) -> torch.Tensor:
+        shift, scale = self.adaLN_modulation(y_NW).chunk(2, dim=-1)
+        return self.linear(self.norm_final(x_NW) * (1 + scale) + shift)
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise in x_t and where the variance lies in its range: 2E outputs, zero at the start."""
+
+    def __init__(self, channels: int, context_width: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.time_embed = TimeEmbedding(width)
+        self.cond_embed = nn.Linear(context_width, width)
+        self.input_proj = nn.Linear(channels, width)
+        self.res_blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
+        self.final_layer = FinalLayer(width, 2 * channels)
+        self._initialise()
+
+    def forward(self, x_NE: torch.Tensor, t_N: torch.Tensor, condition_NW: torch.Tensor) -> torch.Tensor:
+        """out_N(2E): eps, then the range of the variance, float32.
+
+        Args:
+            x_NE: the noisy tokens.
+            t_N: their timesteps in the training chain, or a single one, shape (1,), for all of them.
+            condition_NW: ``cond_embed`` of the context; projected by the caller, once for all timesteps of a token.
+        """
+        y_NW = self.time_embed(t_N) + condition_NW
+        x_NW = self.input_proj(x_NE)
+        for block in self.res_blocks:
+            x_NW = block(x_NW, y_NW)
+        return self.final_layer(x_NW, y_NW).float()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for layer in self.time_embed.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+        # Every block starts as the identity, and the prediction at zero.
+        nn.init.zeros_(self.final_layer.linear.weight)
+        for name, weight in self.named_parameters():
+            if name.endswith("adaLN_modulation.1.weight"):
+                nn.init.zeros_(weight)

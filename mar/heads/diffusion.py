@@ -1,0 +1,207 @@
+"""Diffusion head: the distribution of a token is a small diffusion chain conditioned on its context.
+
+M gathered tokens · N rows (a token at a timestep) · D context width · E token channels · R repeats · T timesteps
+
+Li et al. 2024, "Autoregressive image generation without vector quantization". The network predicts the noise eps and
+a learned range of variance (Nichol & Dhariwal 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+
+from mar.errors import Unsupported, UserError
+from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
+from mar.heads.denoiser import Denoiser
+from mar.heads.diffusion_process import LastTerm, Process, Schedule, betas, spaced_timesteps
+from mar.heads.solvers import solve
+from mar.noise import Noise
+from mar.tokens import Vectors
+
+_ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
+
+
+@dataclass(frozen=True)
+class DiffusionOptions(HeadOptions):
+    width: int = 256  # 1024 (base), 1280 (large), 1536 (huge) as published
+    depth: int = 3  # residual blocks: 6, 8, 12 as published
+    schedule: Schedule = "cosine"
+    timesteps: int = 1000
+    repeats: int = 4  # timesteps drawn for each token and iteration
+    last_term: LastTerm = "gaussian"  # of the training bound; "discretised" as published, for 8-bit pixels in [-1, 1]
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.repeats) < 1 or self.timesteps < 2:
+            raise UserError(f"width, depth and repeats must be at least 1, timesteps at least 2: {self}")
+
+
+@dataclass(frozen=True)
+class DiffusionSampling(SamplingOptions):
+    """How the head samples, and over which chain its bound is taken."""
+
+    solver: Literal["ancestral", "ddim", "dpm-solver++", "unipc", "heun"] = "ancestral"
+    steps: int = 100
+    timesteps: tuple[int, ...] = field(default=())  # the ancestral chain, spelled out in place of ``steps``
+    bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all of the training chain
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.bound_steps < 0 or self.bound_steps == 1:
+            raise UserError(f"steps must be at least 2, bound_steps 0 (all) or at least 2: {self}")
+        if self.timesteps and self.solver != "ancestral":
+            raise UserError(f"explicit timesteps are for solver=ancestral; {self.solver} takes steps")
+
+
+class Losses(NamedTuple):
+    """Of each row: squared error of eps, mean over channels; the bound's term in bits/dim; their sum."""
+
+    mse_N: torch.Tensor
+    vb_N: torch.Tensor
+    total_N: torch.Tensor
+
+
+class DiffusionHead(Head):
+    Options = DiffusionOptions
+    Sampling = DiffusionSampling
+    tokens = Vectors
+    likelihoods = frozenset({"bound"})
+    default_likelihood = "bound"
+
+    token: Vectors
+    sampling: DiffusionSampling
+
+    def __init__(self, context_width: int, token: Vectors, options: DiffusionOptions) -> None:
+        super().__init__()
+        self.token, self.options, self.sampling = token, options, DiffusionSampling()
+        self.net = Denoiser(token.width, context_width, options.width, options.depth)
+        self.process = Process(options.schedule, options.timesteps)
+
+    def chain(self, steps: int = 0, timesteps: tuple[int, ...] = ()) -> Process:
+        """The training chain (0 steps), or one over ``steps`` of its timesteps, or over the given ones."""
+        total = self.options.timesteps
+        chosen = timesteps or (spaced_timesteps(total, steps) if steps else None)
+        return self.process if chosen is None else Process(self.options.schedule, total, chosen)
+
+    # Training
+
+    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """loss_M: mean over ``repeats`` uniformly drawn timesteps of ``Losses.total_N``."""
+        count, repeats, channels = len(x_M), self.options.repeats, self.token.width
+        uniform_MR = noise.at("timestep").uniform(repeats)
+        t_N = (uniform_MR * self.options.timesteps).long().clamp(max=self.options.timesteps - 1).reshape(-1)
+        eps_NE = noise.at("eps").normal(repeats * channels).reshape(-1, channels)
+        condition_NW = self.net.cond_embed(z_MD).repeat_interleave(repeats, 0)
+        losses = self.losses(condition_NW, x_M.float().repeat_interleave(repeats, 0), t_N, eps_NE)
+        return losses.total_N.reshape(count, repeats).mean(1)
+
+    def losses(
+        self, condition_NW: torch.Tensor, x_0_NE: torch.Tensor, t_N: torch.Tensor, eps_NE: torch.Tensor
+    ) -> Losses:
+        """The hybrid loss (Nichol & Dhariwal 2021, eq. 16, with the bound's weight 1): eps learns from its squared
+        error alone, the variance from the bound, which sees eps detached. ``condition_NW`` is ``net.cond_embed(z)``.
+        """
+        x_t_NE = self.process.diffuse(x_0_NE, eps_NE, t_N)
+        predicted_NE, range_NE = self.net(x_t_NE, t_N, condition_NW).chunk(2, dim=-1)
+        term_NE = self.process.bound_terms(x_0_NE, eps_NE, predicted_NE.detach(), range_NE, t_N, self.options.last_term)
+        mse_N = (predicted_NE - eps_NE).square().mean(-1)
+        vb_N = term_NE.mean(-1) / math.log(2)
+        return Losses(mse_N, vb_N, mse_N + vb_N)
+
+    # Likelihood
+
+    @torch.no_grad()
+    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+        """ "bound": E[nats] <= log p of the ancestral chain over ``sampling.bound_steps`` timesteps, with a Gaussian
+        density as its last term; one draw of noise for each token and timestep.
+
+        Raises:
+            Unsupported: for another kind.
+        """
+        self.check_kind(kind)
+        process = self.chain(self.sampling.bound_steps)
+        parts = [torch.zeros(0, device=x_M.device)]
+        for row_M in torch.arange(len(x_M), device=x_M.device).split(_ROWS):
+            x_ME = x_M[row_M].float()
+            term_MT = self.bound_terms(z_MD[row_M], x_ME, noise.rows(row_M), process)
+            parts.append(-(term_MT.double().sum(1) + process.prior_nats(x_ME).sum(1)).float())
+        return LogProb(torch.cat(parts), "bound", len(process))
+
+    @torch.no_grad()
+    def bound_terms(
+        self, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, process: Process, last_term: LastTerm = "gaussian"
+    ) -> torch.Tensor:
+        """nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
+
+        The noise of a token at timestep t is ``noise.at("bound", draw=t)``: shared by chains that share the timestep.
+        """
+        condition_MW, count = self.net.cond_embed(z_MD), len(x_ME)
+        timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
+        parts = []
+        for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, _ROWS // max(1, count))):
+            draws = [noise.at("bound", draw=process.timesteps[i]).normal(self.token.width) for i in index_I.tolist()]
+            eps_NE = torch.cat(draws)
+            x_0_NE, condition_NW = x_ME.repeat(len(index_I), 1), condition_MW.repeat(len(index_I), 1)
+            index_N = index_I.repeat_interleave(count)
+            x_t_NE = process.diffuse(x_0_NE, eps_NE, index_N)
+            predicted_NE, range_NE = self.net(x_t_NE, timestep_T[index_N], condition_NW).chunk(2, dim=-1)
+            term_NE = process.bound_terms(x_0_NE, eps_NE, predicted_NE, range_NE, index_N, last_term)
+            parts.append(term_NE.sum(-1).reshape(len(index_I), count).T)
+        return torch.cat(parts, dim=1)
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self,
+        z_MD: torch.Tensor,
+        noise: Noise,
+        z_null_MD: torch.Tensor | None = None,
+        guidance_M: torch.Tensor | float = 1.0,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """x_ME. The start is ``noise.at("init")``, the step to index i - 1 takes ``noise.at("step", draw=i)``.
+
+        Guidance acts on eps; the variance is the conditional one. Temperature scales the noise of the ancestral steps,
+        never the start.
+
+        Raises:
+            Unsupported: for a temperature with a deterministic solver.
+        """
+        x_ME = noise.at("init").normal(self.token.width)
+        predict = self._predictor(z_MD, z_null_MD, guidance_M)
+        if self.sampling.solver != "ancestral":
+            if temperature != 1.0:
+                raise Unsupported(f"solver={self.sampling.solver} has no temperature: choose solver=ancestral, or 1")
+            beta_T = betas(self.options.schedule, self.options.timesteps)
+            return solve(self.sampling.solver, self.sampling.steps, beta_T, x_ME, lambda x, t: predict(x, t)[0])
+        process = self.chain(self.sampling.steps, self.sampling.timesteps)
+        timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
+        for index in reversed(range(len(process))):
+            eps_ME, range_ME = predict(x_ME, timestep_T[index : index + 1])
+            draw_ME = noise.at("step", draw=index).normal(self.token.width) * temperature if index else None
+            x_ME = process.step(x_ME, eps_ME, range_ME, index, draw_ME)
+        return x_ME
+
+    def _predictor(
+        self, z_MD: torch.Tensor, z_null_MD: torch.Tensor | None, guidance_M: torch.Tensor | float
+    ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """(x_ME, t of shape (1,)) -> eps_ME with guidance, range_ME: one evaluation of 2M rows, or M without guidance.
+
+        The context is projected here, once for all timesteps.
+        """
+        if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
+            condition_MW = self.net.cond_embed(z_MD)
+            return lambda x_ME, t: tuple(self.net(x_ME, t, condition_MW).chunk(2, dim=-1))
+        condition_NW = self.net.cond_embed(torch.cat([z_MD, z_null_MD]))
+        scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
+
+        def guided(x_ME: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            conditional, null = self.net(torch.cat([x_ME, x_ME]), t, condition_NW).chunk(2)
+            (eps_ME, range_ME), null_ME = conditional.chunk(2, dim=-1), null[:, : self.token.width]
+            return null_ME + scale * (eps_ME - null_ME), range_ME
+
+        return guided

@@ -1,0 +1,185 @@
+"""The diffusion chain: q(x_t | x_0), p(x_{t-1} | x_t), and the terms of its variational bound.
+
+N rows (a token at a timestep) · E token channels · T timesteps of the chain
+
+One definition of p(x_{t-1} | x_t) serves the ancestral sampler and the bound (Ho et al. 2020; Nichol & Dhariwal 2021,
+"Improved denoising diffusion probabilistic models"). Coefficients are computed in float64; noise comes from outside.
+
+Both q(x_{t-1} | x_t, x_0) and p(x_{t-1} | x_t) have the mean (x_t - beta eps / sqrt(1 - abar)) / sqrt(alpha), q with
+the true noise and p with the predicted one. A difference of means is therefore a difference of eps, not cancelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+import torch
+
+from mar.errors import UserError
+
+Schedule = Literal["cosine", "linear"]
+LastTerm = Literal["gaussian", "discretised"]
+
+_LARGEST_BETA = 0.999  # keeps the last timesteps of the cosine schedule away from a division by zero
+
+
+def betas(schedule: Schedule, total: int) -> torch.Tensor:
+    """beta_T (float64) of the training chain: linear (Ho et al. 2020) or cosine (Nichol & Dhariwal 2021, eq. 17)."""
+    if schedule == "linear":
+        scale = 1000 / total
+        return torch.linspace(scale * 1e-4, scale * 0.02, total, dtype=torch.float64).clamp(max=_LARGEST_BETA)
+    time = torch.arange(total + 1, dtype=torch.float64) / total
+    abar = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - abar[1:] / abar[:-1]).clamp(max=_LARGEST_BETA)
+
+
+def spaced_timesteps(total: int, count: int) -> list[int]:
+    """``count`` of the timesteps 0..total-1, evenly spaced and with both ends (improved-diffusion's respacing)."""
+    if not 2 <= count <= total:
+        raise UserError(f"a chain of {count} timesteps cannot be cut from {total}: choose 2 to {total}")
+    # Summed, not multiplied: the accumulated rounding decides ties, and published chains were spaced that way.
+    stride = (total - 1) / (count - 1)
+    return [round(position) for position in accumulate([0.0] + [stride] * (count - 1))]
+
+
+class Coefficients(NamedTuple):
+    """Of one timestep: numbers, or one for each row, shape (N, 1)."""
+
+    signal: torch.Tensor | float  # sqrt(abar): x_t = signal x_0 + noise eps
+    noise: torch.Tensor | float  # sqrt(1 - abar)
+    grow: torch.Tensor | float  # 1 / sqrt(alpha): mean of x_{t-1} = grow x_t - gain eps
+    gain: torch.Tensor | float  # beta / sqrt(alpha (1 - abar))
+    log_smallest: torch.Tensor | float  # log of the variance of q(x_{t-1} | x_t, x_0), the least that p can need
+    log_largest: torch.Tensor | float  # log beta, the most
+
+
+class Process:
+    """A chain over chosen timesteps of the training chain; ``index`` 0..T-1 counts the chosen ones, least noise first.
+
+    Attributes:
+        timesteps: the chosen timesteps, increasing: what the network is told.
+        table: (6, T) float64, the rows of ``Coefficients``.
+        last_alpha_bar: abar at the noisiest timestep.
+    """
+
+    def __init__(self, schedule: Schedule, total: int, timesteps: Sequence[int] | None = None) -> None:
+        self.timesteps = list(range(total)) if timesteps is None else list(timesteps)
+        ascending = all(a < b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False))
+        if len(self.timesteps) < 2 or not ascending or self.timesteps[0] < 0 or self.timesteps[-1] >= total:
+            raise UserError(f"timesteps must be two or more increasing numbers in 0..{total - 1}: {self.timesteps}")
+        abar = torch.cumprod(1 - betas(schedule, total), 0)[self.timesteps]
+        before = torch.cat([abar.new_ones(1), abar[:-1]])
+        alpha = abar / before
+        beta = 1 - alpha
+        variance = beta * (1 - before) / (1 - abar)
+        variance[0] = variance[1]  # zero otherwise: q(x_0 | x_1, x_0) is a point, p(x_0 | x_1) is not
+        self.table = torch.stack(
+            [
+                abar.sqrt(),
+                (1 - abar).sqrt(),
+                alpha.rsqrt(),
+                beta / (alpha * (1 - abar)).sqrt(),
+                variance.log(),
+                beta.log(),
+            ]
+        )
+        self.last_alpha_bar = float(abar[-1])
+        self._tables: dict[torch.device, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def at(self, index: int | torch.Tensor) -> Coefficients:
+        """The coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""
+        if not isinstance(index, torch.Tensor):
+            return Coefficients(*self.table[:, index].tolist())
+        if index.device not in self._tables:
+            self._tables[index.device] = self.table.to(index.device)
+        return Coefficients(*self._tables[index.device][:, index].float()[..., None])
+
+    def diffuse(self, x_0_NE: torch.Tensor, eps_NE: torch.Tensor, index: int | torch.Tensor) -> torch.Tensor:
+        """x_t ~ q(x_t | x_0) for standard normal ``eps``."""
+        c = self.at(index)
+        return c.signal * x_0_NE + c.noise * eps_NE
+
+    def predicted_x_0(self, x_t_NE: torch.Tensor, eps_NE: torch.Tensor, index: int | torch.Tensor) -> torch.Tensor:
+        """The x_0 that ``eps`` implies."""
+        c = self.at(index)
+        return (x_t_NE - c.noise * eps_NE) / c.signal
+
+    def reverse(
+        self, x_t_NE: torch.Tensor, eps_NE: torch.Tensor, range_NE: torch.Tensor, index: int | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """mean_NE and log_variance_NE of p(x_{t-1} | x_t) from the network's two outputs.
+
+        ``range`` -1 is the smallest variance that p can need, +1 the largest (Nichol & Dhariwal 2021, eq. 15).
+        """
+        c = self.at(index)
+        share_NE = (range_NE + 1) / 2
+        log_variance_NE = share_NE * c.log_largest + (1 - share_NE) * c.log_smallest
+        return c.grow * x_t_NE - c.gain * eps_NE, log_variance_NE
+
+    def step(
+        self,
+        x_t_NE: torch.Tensor,
+        eps_NE: torch.Tensor,
+        range_NE: torch.Tensor,
+        index: int,
+        noise_NE: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """x_{t-1} ~ p(x_{t-1} | x_t); the mean itself when ``noise_NE`` is None, as it is used at index 0."""
+        mean_NE, log_variance_NE = self.reverse(x_t_NE, eps_NE, range_NE, index)
+        return mean_NE if noise_NE is None else mean_NE + (0.5 * log_variance_NE).exp() * noise_NE
+
+    def bound_terms(
+        self,
+        x_0_NE: torch.Tensor,
+        true_eps_NE: torch.Tensor,
+        eps_NE: torch.Tensor,
+        range_NE: torch.Tensor,
+        index_N: torch.Tensor,
+        last_term: LastTerm = "gaussian",
+    ) -> torch.Tensor:
+        """nats_NE: one term of the bound for each row (Ho et al. 2020, eq. 5), where x_t = diffuse(x_0, true_eps).
+
+        Index > 0: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)). Index 0: -log p(x_0 | x_1), a Gaussian density, or
+        for 8-bit pixels in [-1, 1] the probability of its 256-level bin ("discretised").
+        """
+        c = self.at(index_N)
+        x_t_NE = self.diffuse(x_0_NE, true_eps_NE, index_N)
+        mean_NE, log_variance_NE = self.reverse(x_t_NE, eps_NE, range_NE, index_N)
+        square_NE = (c.gain * (true_eps_NE - eps_NE)).square()
+        scaled_NE = square_NE * (-log_variance_NE).exp()
+        excess_NE = log_variance_NE - c.log_smallest
+        kl_NE = 0.5 * (excess_NE + (-excess_NE).exp() - 1 + scaled_NE)
+        if last_term == "gaussian":
+            last_NE = 0.5 * (math.log(2 * math.pi) + log_variance_NE + scaled_NE)
+        else:
+            last_NE = discretised_nats(x_0_NE, mean_NE, 0.5 * log_variance_NE)
+        return torch.where(index_N[:, None] == 0, last_NE, kl_NE)
+
+    def prior_nats(self, x_0_NE: torch.Tensor) -> torch.Tensor:
+        """nats_NE (float64): KL(q(x_T | x_0) || N(0, 1)), the term of the bound that nothing can learn."""
+        variance = 1 - self.last_alpha_bar
+        return 0.5 * (variance - 1 - math.log(variance) + self.last_alpha_bar * x_0_NE.double().square())
+
+
+def discretised_nats(x_NE: torch.Tensor, mean_NE: torch.Tensor, log_scale_NE: torch.Tensor) -> torch.Tensor:
+    """nats_NE: -log of a Gaussian's mass in the bin of x among 256 levels on [-1, 1], the outer bins open.
+
+    The normal distribution function is the tanh approximation that published numbers use. No density bound for
+    anything but 8-bit pixels.
+    """
+    scale_NE = (-log_scale_NE).exp()
+    above_NE = _normal_cdf(scale_NE * (x_NE - mean_NE + 1 / 255))
+    below_NE = _normal_cdf(scale_NE * (x_NE - mean_NE - 1 / 255))
+    above_NE = torch.where(x_NE > 0.999, 1.0, above_NE)
+    below_NE = torch.where(x_NE < -0.999, 0.0, below_NE)
+    return -(above_NE - below_NE).clamp(min=1e-12).log()
+
+
+def _normal_cdf(x: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
