@@ -83,7 +83,7 @@ class Noise:
             (example & _MASK)[:, None].expand(shape),
         ]
         words = _philox(counter, _key(self.seed, self.purpose))
-        return torch.stack(words, dim=-1).reshape(len(example), -1)[:, :n]
+        return torch.stack(words, dim=-1).flatten(1)[:, :n]
 
 
 def stream(seed: int, purpose: str, examples: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:

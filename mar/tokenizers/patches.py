@@ -47,8 +47,8 @@ def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tu
         f"{height}x{width} images do not divide into patches of {p}: use tokenizer.patch={' or '.join(map(str, near))}"
     )
     if p >= 1:
-        smaller, larger = ([max(1, side // p + more) * p for side in (height, width)] for more in (0, 1))
-        message += f", or images of {smaller[0]}x{smaller[1]} or {larger[0]}x{larger[1]}"
+        sizes = {f"{max(1, height // p + more) * p}x{max(1, width // p + more) * p}": None for more in (0, 1)}
+        message += f", or images of {' or '.join(sizes)}"
     raise UserError(message)
 
 

@@ -1,0 +1,93 @@
+"""Small files in the published formats, written by the tests, and the folder of real ones where there is one."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mar import build
+
+
+def write_idx(folder: Path, n_train: int = 12, n_test: int = 5, packed: bool = True) -> Path:
+    """MNIST's four files with random 6x5 images; label i is i modulo 10."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, n in (("train", n_train), ("t10k", n_test)):
+        images = struct.pack(">4I", 0x803, n, 6, 5) + rng.integers(0, 256, 30 * n, dtype=np.uint8).tobytes()
+        labels = struct.pack(">2I", 0x801, n) + bytes(i % 10 for i in range(n))
+        for name, raw in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            if packed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
+            else:
+                (folder / name).write_bytes(raw)
+    return folder
+
+
+def write_amat(folder: Path, n: int = 4) -> Path:
+    """The three files of static binarised MNIST with random values."""
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "valid", "test"):
+        rows = [" ".join(map(str, row)) for row in rng.integers(0, 2, (n, 784))]
+        (folder / f"binarized_mnist_{part}.amat.gz").write_bytes(
+            gzip.compress("".join(f"{r} \n" for r in rows).encode())
+        )
+    return folder
+
+
+def write_images(folder: Path, names: list[str], size: tuple[int, int] = (12, 10), mode: str = "RGB") -> Path:
+    """Random images (size: width, height), the same for the same name."""
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(sum(map(ord, name)))
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode).save(file)
+    return folder
+
+
+NAMES = [f"{animal}/{i}.png" for animal in ("cat", "dog") for i in range(20)]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The writers, and a folder to write to."""
+
+    class Files:
+        root = tmp_path
+        idx, amat, images, names = map(staticmethod, (write_idx, write_amat, write_images, lambda: list(NAMES)))
+
+    return Files
+
+
+@pytest.fixture(params=sorted(build.DATA))
+def source(request, tmp_path):
+    """(class, options) of every registered kind, with small files of its own."""
+    cls = build.find("data", request.param)
+    folder = str(tmp_path)
+    changes = {
+        "digits": dict,
+        "synthetic": dict,
+        "mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
+        "fashion-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
+        "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},
+        "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
+    }
+    if request.param not in changes:
+        pytest.fail(f"write small files for data kind {request.param!r} into {folder} here")
+    return cls, replace(cls.Options(), **changes[request.param]())
+
+
+@pytest.fixture
+def real_data() -> Path:
+    folder = os.environ.get("MAR_DATA_DIR", "")
+    if not folder:
+        pytest.skip("set MAR_DATA_DIR to the folder with mnist, fashion-mnist and binarized-mnist")
+    return Path(folder)
