@@ -50,6 +50,8 @@ class Head(nn.Module):
 
     Options: ClassVar[type] = HeadOptions
     Sampling: ClassVar[type] = SamplingOptions
+    tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
+    tiny_sampling: ClassVar[dict[str, Any]] = {}  # sampling options that go with them
     tokens: ClassVar[type]  # Categories or Vectors: what this head models
     likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
     default_likelihood: ClassVar[str]

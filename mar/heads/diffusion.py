@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 
@@ -67,6 +67,8 @@ class Losses(NamedTuple):
 class DiffusionHead(Head):
     Options = DiffusionOptions
     Sampling = DiffusionSampling
+    tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1, "timesteps": 8, "repeats": 2}
+    tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4, "bound_steps": 4}
     tokens = Vectors
     likelihoods = frozenset({"bound"})
     default_likelihood = "bound"

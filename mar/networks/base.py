@@ -46,6 +46,7 @@ class Network(nn.Module):
     """
 
     Options: ClassVar[type] = NetworkOptions
+    tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
     shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch
 
