@@ -10,11 +10,12 @@ The first field is the one that ``name:value`` sets on the command line.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
 
-from orderings.grid import Grid
+from orderings.grid import Grid, Unsupported
 
 GIVEN = -1  # known from the start: conditioned on, never scored
 ABSENT = 2**30  # padding: never a key, a query or a target
@@ -25,6 +26,10 @@ class Source(Protocol):
 
     def uniform(self, n: int) -> torch.Tensor:
         """(B, n) float32 uniforms in [0, 1), row b a function of row b's own key."""
+        ...
+
+    def at(self, purpose: str) -> Source:
+        """Independent streams of the same rows, for an ordering that draws more than once."""
         ...
 
 
@@ -38,12 +43,16 @@ class Seeded:
     def uniform(self, n: int) -> torch.Tensor:
         return torch.rand(self.batch, n, generator=self.generator)
 
+    def at(self, purpose: str) -> Seeded:
+        return self  # every call of ``uniform`` is fresh already
+
 
 @dataclass(frozen=True)
 class Ordering:
     """Who comes before whom."""
 
-    random: ClassVar[bool] = False  # True when ``ranks`` draws from the generator
+    random: ClassVar[bool] = False  # True when ``ranks`` draws from the generator (composites set it per instance)
+    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it makes sense on
     summary: ClassVar[str] = ""  # one line for ``mar orderings list``
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
@@ -53,6 +62,16 @@ class Ordering:
             Unsupported: this ordering makes no sense on ``grid``; the message says where it does.
         """
         raise NotImplementedError
+
+    def check(self, grid: Grid) -> None:
+        """Refuse a grid that this ordering makes no sense on.
+
+        Raises:
+            Unsupported: ``grid`` has the wrong number of dimensions.
+        """
+        if grid.ndim not in self.grids:
+            fits = " or ".join(f"{n}-D" for n in self.grids)
+            raise Unsupported(f"{type(self).__name__} orders a {fits} grid, not the {grid.ndim}-D {grid}")
 
     def at(self, progress: float) -> Ordering:
         """The ordering at a fraction 0..1 of training; only annealed orderings change."""
@@ -68,7 +87,35 @@ class FixedOrdering(Ordering):
         raise NotImplementedError
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        return self.rank(grid).expand(batch, -1)
+        self.check(grid)
+        return _rank(self, grid).repeat(batch, 1)  # a copy: nobody can write into the cache
+
+
+@lru_cache(maxsize=256)
+def _rank(ordering: FixedOrdering, grid: Grid) -> torch.Tensor:
+    """Each fixed order is computed once for a grid, so that drawing it again is free."""
+    return ordering.rank(grid)
+
+
+@dataclass(frozen=True)
+class PixelOrdering(FixedOrdering):
+    """A fixed order of pixels (or, on a 1-D grid, of tokens): implement ``pixels``.
+
+    On a 3-D grid H×W×C the C channels of a pixel come consecutively, in their own order.
+    """
+
+    grids: ClassVar[tuple[int, ...]] = (2, 3)
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        """rank (int64, one per pixel of the 1-D or 2-D ``plane``): a permutation."""
+        raise NotImplementedError
+
+    def rank(self, grid: Grid) -> torch.Tensor:
+        pixel_rank = self.pixels(Grid(grid.shape[:2]))
+        if grid.ndim < 3:
+            return pixel_rank
+        channels = grid.shape[2]
+        return (pixel_rank[:, None] * channels + torch.arange(channels)).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -92,12 +139,12 @@ class Partition:
         """
         scored_BL = (rank_BL > GIVEN) & (rank_BL < ABSENT)
         n_B = scored_BL.sum(1)
-        step_BL = rank_BL.clone()
+        step_BL = rank_BL
         for n in n_B.unique().tolist():  # a handful of values: one per number of tokens to generate
             if n == 0:
                 continue
-            ends_K = self.sizes(n).to(rank_BL.device).cumsum(0)
-            step_of_rank = torch.searchsorted(ends_K, torch.arange(n, device=rank_BL.device), right=True)
+            sizes_K = self.sizes(n).to(rank_BL.device)
+            step_of_rank = torch.arange(len(sizes_K), device=rank_BL.device).repeat_interleave(sizes_K)
             here_BL = scored_BL & (n_B == n)[:, None]
-            step_BL[here_BL] = step_of_rank[rank_BL[here_BL]]
+            step_BL = torch.where(here_BL, step_of_rank[rank_BL.clamp(0, n - 1)], step_BL)
         return step_BL

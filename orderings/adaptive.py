@@ -1,0 +1,125 @@
+"""Orders found while sampling: the next set, from a tensor of scores. Knows no model.
+
+B batch · L tokens
+
+The sampler asks at every AR step: it scores all unknown tokens, and the rule picks as many as the partition says. Where
+the scores are functions of the known tokens alone, the product of conditionals along the chosen order is a normalised
+density; where they look at values just sampled, it has no tractable likelihood (``uses_sampled_values``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from orderings.base import Source
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A rule for the next set."""
+
+    score: ClassVar[Literal["entropy", "log-probability"]]  # what ``score_BL`` holds, in nats
+    uses_sampled_values: ClassVar[bool] = False
+    summary: ClassVar[str] = ""
+
+    def next_set(
+        self,
+        score_BL: torch.Tensor,
+        unknown_BL: torch.Tensor,
+        size_B: torch.Tensor,
+        progress: float = 0.0,
+        generator: Source | None = None,
+    ) -> torch.Tensor:
+        """target_BL (bool): the tokens to generate now, ``size_B`` of each row's unknown ones (or all, if fewer).
+
+        Args:
+            score_BL: float, in nats, of every token; those of known tokens are ignored.
+            unknown_BL: bool.
+            size_B: int64, how many.
+            progress: the share of AR steps done once this one is, in (0, 1].
+            generator: uniforms, for rules that draw.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LowestEntropy(Adaptive):
+    """The surest tokens first: lowest entropy of the conditional, ties by token number."""
+
+    score: ClassVar[Literal["entropy"]] = "entropy"
+    summary: ClassVar[str] = "lowest entropy first; exact likelihood"
+
+    def next_set(
+        self,
+        score_BL: torch.Tensor,
+        unknown_BL: torch.Tensor,
+        size_B: torch.Tensor,
+        progress: float = 0.0,
+        generator: Source | None = None,
+    ) -> torch.Tensor:
+        return smallest(score_BL, unknown_BL, size_B)
+
+
+@dataclass(frozen=True)
+class HighestEntropy(Adaptive):
+    """The least sure tokens first: highest entropy of the conditional, ties by token number."""
+
+    score: ClassVar[Literal["entropy"]] = "entropy"
+    summary: ClassVar[str] = "highest entropy first; exact likelihood"
+
+    def next_set(
+        self,
+        score_BL: torch.Tensor,
+        unknown_BL: torch.Tensor,
+        size_B: torch.Tensor,
+        progress: float = 0.0,
+        generator: Source | None = None,
+    ) -> torch.Tensor:
+        return smallest(-score_BL, unknown_BL, size_B)
+
+
+@dataclass(frozen=True)
+class Confidence(Adaptive):
+    """MaskGIT's rule (arXiv 2202.04200): keep the sampled values of highest probability, with Gumbel noise that fades.
+
+    log p(sampled value) + temperature · (1 − progress) · Gumbel noise, highest first, ties by token number. It looks at
+    the values just sampled: no likelihood.
+    """
+
+    temperature: float = 4.5  # of the choice, at the start; 0: no noise
+    score: ClassVar[Literal["log-probability"]] = "log-probability"
+    uses_sampled_values: ClassVar[bool] = True
+    summary: ClassVar[str] = "MaskGIT's confidence with annealed Gumbel noise; no likelihood"
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0.0:
+            raise ValueError(f"confidence: the temperature is not negative, not {self.temperature:g}")
+
+    def next_set(
+        self,
+        score_BL: torch.Tensor,
+        unknown_BL: torch.Tensor,
+        size_B: torch.Tensor,
+        progress: float = 0.0,
+        generator: Source | None = None,
+    ) -> torch.Tensor:
+        scale = self.temperature * (1.0 - progress)
+        if scale > 0.0:
+            if generator is None:
+                raise ValueError("confidence: its Gumbel noise needs a generator (or temperature=0)")
+            u_BL = generator.uniform(score_BL.shape[1]).to(score_BL.device).clamp(2.0**-25, 1.0 - 2.0**-24)
+            score_BL = score_BL - scale * (-u_BL.log()).log()
+        return smallest(-score_BL, unknown_BL, size_B)
+
+
+def smallest(score_BL: torch.Tensor, unknown_BL: torch.Tensor, size_B: torch.Tensor) -> torch.Tensor:
+    """target_BL: in each row the ``size_B`` unknown tokens of smallest score, ties by token number."""
+    order_BL = torch.argsort(score_BL, dim=1, stable=True)
+    known_first_BL = (~unknown_BL).gather(1, order_BL)
+    order_BL = order_BL.gather(1, torch.argsort(known_first_BL.byte(), dim=1, stable=True))  # known tokens last
+    place_L = torch.arange(score_BL.shape[1], device=score_BL.device)
+    chosen_BL = torch.zeros_like(unknown_BL).scatter_(1, order_BL, place_L < size_B[:, None])
+    return chosen_BL & unknown_BL

@@ -1,0 +1,151 @@
+"""Blocks: any order of blocks, any order inside them; and random segments.
+
+B batch · L tokens · N blocks · D grid dimensions
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+
+from orderings.base import FixedOrdering, Ordering, Seeded, Source
+from orderings.curves import Hilbert
+from orderings.grid import Grid, Unsupported
+from orderings.ranking import inverse, shuffle
+from orderings.scans import Raster
+
+
+def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
+    """The shape of a whole block: one size for all spatial directions, or one for each; channels stay together.
+
+    Raises:
+        Unsupported: more sizes than the grid has dimensions, or two sizes for three directions.
+    """
+    spatial = min(grid.ndim, 2)
+    if len(size) == 1:
+        size = size * spatial
+    if len(size) == spatial:
+        size = size + grid.shape[spatial:]
+    if len(size) != grid.ndim:
+        raise Unsupported(f"blocks of {'x'.join(map(str, size))} do not fit the {grid.ndim}-D grid {grid}")
+    return size
+
+
+def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:
+    """block_L, the number of the block of each token, and the grid of blocks. Edge blocks may be smaller."""
+    shape = torch.tensor(block_shape(size, grid))
+    blocks = Grid(tuple(-(-n // s) for n, s in zip(grid.shape, shape.tolist(), strict=True)))
+    strides = torch.tensor([math.prod(blocks.shape[d + 1 :]) for d in range(grid.ndim)])
+    return (grid.coordinates() // shape * strides).sum(1), blocks
+
+
+def check_size(size: tuple[int, ...]) -> None:
+    if not 1 <= len(size) <= 3 or min(size) < 1:
+        raise ValueError(f"blocks: a size is like 4, 4x2 or 4x4x1, not {'x'.join(map(str, size))!r}")
+
+
+@dataclass(frozen=True)
+class Blocks(FixedOrdering):
+    """Block by block: ``outer`` orders the blocks, ``inner`` the tokens of each (anew in each block where it draws).
+
+    Sizes that do not divide the grid leave smaller blocks at the far edges. On a 1-D grid blocks are runs of tokens; on
+    a 3-D grid they hold all channels of their pixels, unless a third size cuts those too.
+    """
+
+    size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
+    outer: Ordering = field(default=Raster())
+    inner: Ordering = field(default=Raster())
+    summary: ClassVar[str] = "block by block, with any order of blocks and any order inside"
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        object.__setattr__(self, "random", self.outer.random or self.inner.random)
+
+    def at(self, progress: float) -> Blocks:
+        return replace(self, outer=self.outer.at(progress), inner=self.inner.at(progress))
+
+    def rank(self, grid: Grid) -> torch.Tensor:
+        return self._draw(grid, 1, Seeded(1))[0]
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        return self._draw(grid, batch, generator) if self.random else super().ranks(grid, batch, generator)
+
+    def _draw(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        block_L, blocks = block_of(self.size, grid)
+        outer_BN = self.outer.ranks(blocks, batch, generator.at("outer"))
+        size_N = torch.bincount(block_L, minlength=len(blocks)).to(outer_BN.device)
+        size_by_rank_BN = size_N[inverse(outer_BN)]
+        start_BN = (size_by_rank_BN.cumsum(1) - size_by_rank_BN).gather(1, outer_BN)
+        return start_BN[:, block_L.to(start_BN.device)] + self._inside(block_L, blocks, grid, batch, generator)
+
+    def _inside(self, block_L: torch.Tensor, blocks: Grid, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        """The rank of every token inside its own block. Blocks of one shape, of at most 2^D, are drawn together."""
+        shape = block_shape(self.size, grid)
+        extent_ND = torch.minimum(
+            torch.tensor(shape), torch.tensor(grid.shape) - blocks.coordinates() * torch.tensor(shape)
+        )
+        token_by_block = torch.argsort(block_L, stable=True)  # row-major inside each block, as its own grid is
+        start_N = torch.bincount(block_L, minlength=len(blocks)).cumsum(0) - extent_ND.prod(1)
+        inside_BL = torch.empty(batch, len(grid), dtype=torch.int64)
+        for extent_D in extent_ND.unique(dim=0):
+            alike = (extent_ND == extent_D).all(1).nonzero()[:, 0]
+            block = Grid(tuple(extent_D.tolist()))
+            source = _Folded(generator.at(f"inner {block}"), len(alike))
+            rank = self.inner.ranks(block, batch * len(alike), source).to(inside_BL.device)
+            tokens = token_by_block[start_N[alike, None] + torch.arange(len(block))]
+            inside_BL = inside_BL.to(rank.device)
+            inside_BL[:, tokens.reshape(-1).to(rank.device)] = rank.reshape(batch, -1)
+        return inside_BL
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A source of ``batch * fold`` rows made of one of ``batch`` rows: each row's stream serves ``fold`` blocks."""
+
+    source: Source
+    fold: int
+
+    def uniform(self, n: int) -> torch.Tensor:
+        return self.source.uniform(self.fold * n).reshape(-1, n)
+
+    def at(self, purpose: str) -> _Folded:
+        return _Folded(self.source.at(purpose), self.fold)
+
+
+@dataclass(frozen=True)
+class Segments(Ordering):
+    """Random segments, serialised at random (RandSAC, arXiv 2203.12054).
+
+    A curve through all tokens, turned by a random amount, is cut into runs of ``size`` tokens, and the runs are
+    generated in random order: on a Hilbert curve each is a connected blob (the one that holds both ends of the curve
+    excepted). A shorter run, left where ``size`` does not divide the tokens, comes last, so that the partition
+    ``equal:size`` makes one set of every segment. The blocks variant is ``blocks:4:outer=random/blocks:4``.
+    """
+
+    size: int = 4  # tokens
+    along: Ordering | None = None  # a fixed order; none: Hilbert, or raster on a 1-D grid
+    random: ClassVar[bool] = True
+    summary: ClassVar[str] = "random runs of a curve, in random order (RandSAC)"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"segments: size is at least 1 token, not {self.size}")
+        if self.along is not None and self.along.random:
+            raise ValueError("segments: along takes a fixed order, such as hilbert, serpentine or raster")
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        along = self.along or (Raster() if grid.ndim == 1 else Hilbert())
+        length = len(grid)
+        curve_BL = along.ranks(grid, batch, generator)
+        turn_B1 = (generator.at("turn").uniform(1) * length).long().clamp(max=length - 1)
+        turned_BL = (curve_BL.to(turn_B1.device) + turn_B1) % length
+        whole = length // self.size
+        if whole == 0:
+            return turned_BL
+        run_rank_BN = shuffle(generator.at("runs").uniform(whole))
+        last_B1 = torch.full_like(turn_B1, whole)
+        rank_of_run_BN = torch.cat([run_rank_BN, last_B1], dim=1)
+        return rank_of_run_BN.gather(1, turned_BL // self.size) * self.size + turned_BL % self.size

@@ -1,0 +1,76 @@
+"""Space-filling curves: Hilbert on any rectangle, Morton.
+
+L tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from orderings.base import PixelOrdering
+from orderings.grid import Grid
+from orderings.ranking import inverse, rank_by
+
+
+@dataclass(frozen=True)
+class Hilbert(PixelOrdering):
+    """Hilbert's curve (1891), generalised to any rectangle after Červený's "generalized Hilbert curve" (2018).
+
+    It starts at the top left and ends at the far end of the longer side. Consecutive pixels touch, except for one
+    diagonal step when the longer side is odd and the shorter even. 2-D and 3-D (a pixel's channels consecutively).
+    """
+
+    summary: ClassVar[str] = "Hilbert's space-filling curve, on any rectangle"
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        height, width = plane.shape
+        path: list[int] = []
+        if width >= height:
+            _walk(path, 0, 1, width, width, height)
+        else:
+            _walk(path, 0, width, height, 1, width)
+        return inverse(torch.tensor(path))
+
+
+def _walk(path: list[int], start: int, a: int, n: int, b: int, m: int) -> None:
+    """Append the pixels of the rectangle that spans n steps of ``a`` by m steps of ``b`` from pixel ``start``.
+
+    ``a`` and ``b`` are increments of the pixel's number. The walk begins at ``start`` and ends n-1 steps along ``a``.
+    """
+    if m == 1:
+        path.extend(start + a * k for k in range(n))
+        return
+    if n == 1:
+        path.extend(start + b * k for k in range(m))
+        return
+    # halves are even where possible: an even side lets the walk return to the side it came from
+    half_n = n // 2 + (n // 2) % 2 * (n > 2)
+    half_m = m // 2 + (m // 2) % 2 * (m > 2)
+    if 2 * n > 3 * m:  # long: two rectangles one after the other
+        _walk(path, start, a, half_n, b, m)
+        _walk(path, start + a * half_n, a, n - half_n, b, m)
+        return
+    half_n = n // 2
+    _walk(path, start, b, half_m, a, half_n)  # up,
+    _walk(path, start + b * half_m, a, n, b, m - half_m)  # along,
+    _walk(path, start + a * (n - 1) + b * (half_m - 1), -b, half_m, -a, n - half_n)  # and down
+
+
+@dataclass(frozen=True)
+class Morton(PixelOrdering):
+    """The Z-order curve (Morton 1966; RAR's "z-curve"): by the interleaved bits of row and column, on any rectangle.
+
+    2-D and 3-D (a pixel's channels consecutively).
+    """
+
+    summary: ClassVar[str] = "Z-order curve: interleaved bits of row and column"
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        i_L, j_L = plane.coordinates().unbind(1)
+        code_L = torch.zeros_like(i_L)
+        for bit in range(max(plane.shape).bit_length()):
+            code_L |= ((i_L >> bit) & 1) << (2 * bit + 1) | ((j_L >> bit) & 1) << (2 * bit)
+        return rank_by(code_L)

@@ -1,0 +1,152 @@
+"""Plans in short: ``spiral:outward/cosine:16``.
+
+    plan       ordering[/partition]                 the partition defaults to singles
+    ordering   name[:value][:option=value]…         a bare value sets the first option
+    value      text, or (text) where it holds any of : + , / = ( )
+
+``describe`` writes the shortest such text, and parsing it gives an equal plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
+
+from orderings import values
+from orderings.adaptive import Adaptive
+from orderings.base import Ordering, Partition
+from orderings.partitions import Singles
+from orderings.registry import ALIASES, UnknownName, all_of, find, name_of
+
+T = TypeVar("T", Ordering, Partition, Adaptive)
+
+
+def parse_ordering(text: str) -> Ordering:
+    """``"blocks:4:inner=serpentine"`` → Blocks(size=(4,), inner=Serpentine()).
+
+    Raises:
+        UnknownName: no such ordering or option; the message holds the nearest.
+        ValueError: a value is not what its option takes.
+    """
+    return _parse(Ordering, text)
+
+
+def parse_partition(text: str) -> Partition:
+    """``"cosine:16"`` → Cosine(k=16). Raises as ``parse_ordering``."""
+    return _parse(Partition, text)
+
+
+def parse_adaptive(text: str) -> Adaptive:
+    """``"confidence:4.5"`` → Confidence(temperature=4.5). Raises as ``parse_ordering``."""
+    return _parse(Adaptive, text)
+
+
+def parse_plan(text: str) -> tuple[Ordering, Partition]:
+    """``"spiral/cosine:16"`` → (Spiral(), Cosine(k=16)). Raises as ``parse_ordering``."""
+    *head, tail = values.split(text.strip(), "/")
+    if not head or _is_path(head[0], tail):
+        return parse_ordering(text), Singles()
+    return parse_ordering("/".join(head)), parse_partition(tail)
+
+
+def make_ordering(kind: str, options: Mapping[str, Any]) -> Ordering:
+    """An ordering from plain values, as a recipe holds them: ``("blocks", {"size": 4, "inner": "random"})``.
+
+    Raises as ``parse_ordering``.
+    """
+    return _make(Ordering, kind, options)
+
+
+def make_partition(kind: str, options: Mapping[str, Any]) -> Partition:
+    """A partition from plain values, as a recipe holds them. Raises as ``parse_ordering``."""
+    return _make(Partition, kind, options)
+
+
+def describe(ordering: Ordering | Adaptive, partition: Partition | None = None) -> str:
+    """The canonical short text: options at their defaults are left out, but for a leading number."""
+    text = _write(ordering)
+    return text if partition is None or partition == Singles() else f"{text}/{_write(partition)}"
+
+
+def describe_partition(partition: Partition) -> str:
+    """The canonical short text of a partition alone: ``"cosine:16"``."""
+    return _write(partition)
+
+
+def as_options(component: Ordering | Partition) -> dict[str, str]:
+    """Every option as text; ``make_ordering(name, as_options(ordering))`` gives it back."""
+    return {f.name: values.write(getattr(component, f.name), f, _write) for f in fields(component)}
+
+
+def option_grammar(cls: type) -> dict[str, tuple[str, str]]:
+    """{option: (how its values are written, its default)} of a class, for listings."""
+    kinds, default = get_type_hints(cls), cls()
+    return {
+        f.name: (values.grammar(kinds[f.name], f), values.write(getattr(default, f.name), f, _write))
+        for f in fields(cls)
+    }
+
+
+def _is_path(head: str, tail: str) -> bool:
+    """``file:orders/mine.json``: the slash belongs to the path."""
+    kind = ALIASES.get(head.partition(":")[0].strip(), head.partition(":")[0].strip())
+    return kind == "file" and tail.partition(":")[0].strip() not in all_of(Partition)
+
+
+def _parse(base: type[T], text: str) -> T:
+    name, *given = values.split(values.unwrap(text), ":")
+    kind = name.strip().lower().replace("_", "-")
+    options: dict[str, str] = {}
+    for place, item in enumerate(given):
+        pieces = values.split(item, "=")
+        if len(pieces) > 1:
+            key, value = pieces[0].strip(), "=".join(pieces[1:])
+        elif place == 0:
+            key, value = _first(base, kind), item
+        else:
+            raise ValueError(f"{kind}: a further option is written option=value, not {item!r}")
+        if key in options:
+            raise ValueError(f"{kind}: {key} is given twice")
+        options[key] = value.strip()
+    return _make(base, kind, options)
+
+
+def _first(base: type, kind: str) -> str:
+    own = fields(find(base, kind))
+    if not own:
+        raise ValueError(f"{kind} has no options")
+    return own[0].name
+
+
+def _make(base: type[T], kind: str, options: Mapping[str, Any]) -> T:
+    cls = find(base, kind)
+    own, kinds = {f.name: f for f in fields(cls)}, get_type_hints(cls)
+    for key in options:
+        if key not in own:
+            raise UnknownName(f"option of {kind}:", key, own)
+    return cls(**{key: values.read(value, kinds[key], own[key], _nested) for key, value in options.items()})
+
+
+def _nested(value: Any) -> Ordering:
+    if isinstance(value, Ordering):
+        return value
+    if isinstance(value, Mapping):
+        return make_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
+    return parse_ordering(str(value))
+
+
+def _write(component: Ordering | Partition | Adaptive) -> str:
+    text, default = name_of(component), type(component)()
+    for place, field in enumerate(fields(component)):
+        value = getattr(component, field.name)
+        if value == getattr(default, field.name) and not (place == 0 and _is_number(value)):
+            continue
+        written = values.write(value, field, _write)
+        text += f":{written}" if place == 0 else f":{field.name}={written}"
+    return text
+
+
+def _is_number(value: Any) -> bool:
+    head = value[0] if isinstance(value, tuple) and value else value
+    return isinstance(head, int | float) and not isinstance(head, bool)

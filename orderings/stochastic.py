@@ -1,0 +1,122 @@
+"""Orders that are drawn: uniform, one fixed draw, mixtures, annealing.
+
+B batch · L tokens · S component orderings
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from orderings.base import FixedOrdering, Ordering, Source
+from orderings.grid import Grid
+from orderings.ranking import shuffle
+from orderings.scans import Raster
+
+
+@dataclass(frozen=True)
+class Random(Ordering):
+    """Every order equally likely, anew in each row: the order of any-order autoregression and of MAR. Every grid."""
+
+    random: ClassVar[bool] = True
+    summary: ClassVar[str] = "uniformly random, anew for each image"
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        return shuffle(generator.uniform(len(grid)))
+
+
+@dataclass(frozen=True)
+class FixedRandom(FixedOrdering):
+    """One random order, the same for all images, chosen by ``seed``. Every grid."""
+
+    seed: int = 0
+    summary: ClassVar[str] = "one random order for all images"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"fixed-random: the seed is a whole number in 0..{2**32 - 1}, not {self.seed}")
+
+    def rank(self, grid: Grid) -> torch.Tensor:
+        # RandomState, whose streams NumPy promises never to change: a seed names the same order for ever
+        return torch.from_numpy(np.random.RandomState(self.seed).permutation(len(grid))).long()
+
+
+@dataclass(frozen=True)
+class Mixture(Ordering):
+    """Each row draws one of several orderings. Every grid that all of them order.
+
+    Its likelihood is that of the mixture only when averaged over the components as probabilities.
+    """
+
+    orderings: tuple[Ordering, ...] = (Raster(), Random())
+    weights: tuple[float, ...] = ()  # relative; none: equal
+    random: ClassVar[bool] = True
+    summary: ClassVar[str] = "each image draws one of several orderings"
+
+    def __post_init__(self) -> None:
+        if not self.orderings:
+            raise ValueError("mixture: name at least one ordering, as in mixture:raster+spiral")
+        if self.weights and len(self.weights) != len(self.orderings):
+            raise ValueError(f"mixture: {len(self.weights)} weights for {len(self.orderings)} orderings")
+        if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise ValueError("mixture: weights are not negative and not all zero")
+
+    def at(self, progress: float) -> Mixture:
+        return replace(self, orderings=tuple(ordering.at(progress) for ordering in self.orderings))
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        choice_B1 = generator.at("choice").uniform(1)
+        weight_S = torch.tensor(self.weights or (1.0,) * len(self.orderings), dtype=torch.float64)
+        edge_S = (weight_S.cumsum(0) / weight_S.sum()).to(choice_B1.device)
+        edge_S[weight_S.nonzero().max() :] = 1.0  # rounding must not open a gap behind the last component
+        chosen_B1 = torch.searchsorted(edge_S, choice_B1.double(), right=True)
+        rank_BL = torch.empty(batch, len(grid), dtype=torch.int64, device=choice_B1.device)
+        for s, ordering in enumerate(self.orderings):
+            component_BL = ordering.ranks(grid, batch, generator.at(f"component {s}"))
+            rank_BL = torch.where(chosen_B1 == s, component_BL.to(rank_BL.device), rank_BL)
+        return rank_BL
+
+
+@dataclass(frozen=True)
+class Annealed(Ordering):
+    """From random orders to ``target`` in the course of training (RAR, arXiv 2411.00776, section 3.3).
+
+    A row's order is uniformly random with a probability that is 1 until ``start``, falls linearly and is 0 from ``end``
+    on (fractions of training; RAR's best: epochs 200 and 300 of 400). Every grid that ``target`` orders.
+    """
+
+    target: Ordering = field(default=Raster())
+    start: float = 0.5
+    end: float = 0.75
+    progress: float = 1.0  # where training stands; set by ``at``
+    summary: ClassVar[str] = "random orders that turn into a fixed one in training (RAR)"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start <= self.end <= 1.0:
+            raise ValueError(f"annealed: 0 <= start <= end <= 1, not start={self.start:g} and end={self.end:g}")
+        if not 0.0 <= self.progress <= 1.0:
+            raise ValueError(f"annealed: progress is a fraction 0..1 of training, not {self.progress:g}")
+        object.__setattr__(self, "random", self.probability > 0.0 or self.target.random)
+
+    @property
+    def probability(self) -> float:
+        """The probability that a row's order is random, now."""
+        if self.progress >= self.end:
+            return 0.0
+        if self.progress < self.start:
+            return 1.0
+        return 1.0 - (self.progress - self.start) / (self.end - self.start)
+
+    def at(self, progress: float) -> Annealed:
+        return replace(self, progress=progress, target=self.target.at(progress))
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        target_BL = self.target.ranks(grid, batch, generator.at("target"))
+        if self.probability == 0.0:
+            return target_BL
+        random_BL = Random().ranks(grid, batch, generator.at("random"))
+        choice_B1 = generator.at("choice").uniform(1)
+        return torch.where(choice_B1 < self.probability, random_BL, target_BL.to(random_BL.device))
