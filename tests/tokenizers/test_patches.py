@@ -97,6 +97,12 @@ def test_dequantisation_is_uniform_in_the_bin_of_the_level():
     assert (tokenizer.decode(token) != x).double().mean() < 1e-4  # float32 at the very edge of a bin
 
 
+def test_without_noise_levels_stand_at_the_middle_of_their_bins():
+    tokenizer = fitted()
+    v = (unpatchify(tokenizer.encode(images()) * tokenizer.scale + tokenizer.shift, (2, 3), 2) + 1) * 17 / 2
+    assert torch.allclose(v, images() + 0.5, atol=1e-5, rtol=0)
+
+
 def test_the_dequantisation_bound_is_tight_for_the_matching_density():
     """A density that is uniform over the data range gives exactly log(1 / levels^dimensions) for every image."""
     tokenizer = fitted("channel")
