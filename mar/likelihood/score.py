@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from mar import build
 from mar.errors import UserError
-from mar.likelihood.chain import DEFAULT_BUDGET, n_pairs, token_log_prob
-from orderings import Plan, describe, parse_plan
-
-if TYPE_CHECKING:
-    from mar.run import PlanLike, Run
+from mar.likelihood.chain import DEFAULT_BUDGET, TokenLogProb, n_pairs, token_log_prob
+from mar.model import Model
+from mar.noise import Noise, stream
+from orderings import Plan
 
 _IMAGES = 256  # at a time; the memory budget cuts these further
 
@@ -65,32 +63,40 @@ class Likelihood:
         return asdict(self)
 
 
+DrawPlan = Callable[[Noise], Plan]  # one plan for each stream, the same for the same key
+
+
 def score(
-    run: Run,
+    model: Model,
     images: torch.Tensor,
     labels: torch.Tensor | None,
-    plan: PlanLike,
+    draw_plan: DrawPlan,
+    plan: str,
     seed: int = 0,
     kind: str | None = None,
     budget: int = DEFAULT_BUDGET,
+    warnings: tuple[str, ...] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Likelihood:
-    """Score ``images`` (N, C, H, W), in the data set's levels, along ``plan``, every step.
+    """Score ``images`` (N, C, H, W), in the data set's levels, along plans, every step.
 
     The plan of image k, its dequantisation and the noise of a bound are functions of (seed, k) alone, so two plans
     scored with one seed are compared on the same images and noise.
 
     Args:
+        draw_plan: from one stream per image, their plans.
+        plan: the plan's short text.
         kind: one of the head's likelihoods; None: its default.
         budget: bytes of activations.
         progress: called with (rows done, rows in all).
     """
     if len(images) == 0:
         raise UserError("no images to score")
+    device = next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels
-    chunks = range(0, len(images), _IMAGES)
-    plans = [_plan(run, plan, seed, start, min(_IMAGES, len(images) - start)) for start in chunks]
-    total = sum(n_pairs(p, run.model.network.one_pass) for p in plans)
+    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
+    plans = [draw_plan(noise.at("order")) for noise in streams]
+    total = sum(n_pairs(p, model.network.one_pass) for p in plans)
     done = 0
 
     def advance(rows: int) -> None:
@@ -100,28 +106,25 @@ def score(
             progress(done, total)
 
     results = []
-    for start, rows in zip(chunks, plans, strict=True):
-        index = torch.arange(start, start + len(rows.step_BL))
-        noise = run.streams(seed, "nll", index)
-        token = run.model.tokenizer.encode(images[index].to(run.device), noise.at("dequantise"))
-        label_B = labels[index].to(run.device)
-        results.append(token_log_prob(run.model, token, rows, label_B, noise.at("head"), kind, budget, advance))
+    for noise, rows, x, label_B in zip(streams, plans, images.split(_IMAGES), labels.split(_IMAGES), strict=True):
+        token = model.tokenizer.encode(x.to(device), noise.at("dequantise"))
+        head = noise.at("head")
+        results.append(token_log_prob(model, token, rows, label_B.to(device), head, kind, budget, advance))
     steps = torch.cat([p.step_BL for p in plans]).cpu()
     nats = -torch.cat([r.nats_BL for r in results]).double().cpu()
-    return _summary(run, plan, steps, nats, results[0].kind, results[0].evaluations, total)
-
-
-def _plan(run: Run, plan: PlanLike, seed: int, start: int, count: int) -> Plan:
-    index = torch.arange(start, start + count)
-    return plan.rows(index).to(run.device) if isinstance(plan, Plan) else run.plan(
-        plan, count, run.streams(seed, "nll/order", index)
-    )  # fmt: skip
+    return _summary(model, plan, steps, nats, results[0], total, warnings)
 
 
 def _summary(
-    run: Run, plan: PlanLike, step_NL: torch.Tensor, nats_NL: torch.Tensor, kind: str, evaluations: int, rows: int
+    model: Model,
+    plan: str,
+    step_NL: torch.Tensor,
+    nats_NL: torch.Tensor,
+    first: TokenLogProb,
+    rows: int,
+    warnings: tuple[str, ...],
 ) -> Likelihood:
-    tokenizer, n = run.model.tokenizer, len(nats_NL)
+    n, tokenizer = len(nats_NL), model.tokenizer
     nats_N = nats_NL.sum(1) - tokenizer.log_jacobian
     mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(n)) if n > 1 else math.nan
     per_dim = math.log(2.0) * tokenizer.dimensions
@@ -129,36 +132,19 @@ def _summary(
     n_steps = int(step_NL[scored_NL].max()) + 1
     curve = torch.zeros(n_steps, dtype=torch.float64).index_add_(0, step_NL[scored_NL], nats_NL[scored_NL])
     return Likelihood(
-        plan=_text(plan),
-        kind=kind,
+        plan=plan,
+        kind=first.kind,
         n_images=n,
         nats_per_image=mean,
         standard_error_nats=error,
         bits_per_dim=mean / per_dim if per_dim else None,
         standard_error_bits_per_dim=error / per_dim if per_dim else None,
         steps=n_steps,
-        evaluations=evaluations,
+        evaluations=first.evaluations,
         forward_rows_per_image=rows / n,
-        warnings=_warnings(run),
+        warnings=warnings,
         nats_per_step=tuple((curve / n).tolist()),
         tokens_per_step=tuple((step_NL[scored_NL].bincount(minlength=n_steps) / n).tolist()),
         nats_per_position=tuple(nats_NL.mean(0).tolist()),
         nats_of_image=tuple(nats_N.tolist()),
-    )
-
-
-def _text(plan: PlanLike) -> str:
-    if isinstance(plan, Plan):
-        return "a plan given as a tensor"
-    return describe(*(parse_plan(plan) if isinstance(plan, str) else plan))
-
-
-def _warnings(run: Run) -> tuple[str, ...]:
-    mask_ratio = build.options("mask_ratio", run.recipe.train.mask_ratio)
-    if mask_ratio.late_conditionals:
-        return ()
-    share = 100 * getattr(mask_ratio, "low", 0.0)
-    return (
-        f"trained with at least {share:.0f} % of the tokens masked: the late conditionals were never trained, so this "
-        "NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
     )

@@ -59,14 +59,24 @@ class Generation:
         null_MD = None if self.null_state is None else query(self.null_state, target_BL)
         return query(self.state, target_BL), null_MD
 
-    def sample(self, target_BL: torch.Tensor, known_after_B: torch.Tensor) -> torch.Tensor:
-        """One draw of each target token, independent given what is known: x_M or x_ME."""
+    def sample(self, target_BL: torch.Tensor, known_after_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
+        """One draw of each target token, independent given what is known: x_M or x_ME.
+
+        ``known_after_B`` tokens are known after this step, for the guidance schedule; ``purpose`` keys another draw.
+        """
         z_MD, null_MD = self.contexts(target_BL)
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         scale_B = self.guidance.at(known_after_B, self.present_B)
         return self.model.head.sample(
-            z_MD, self.noise.tokens(row_M, token_M), null_MD, scale_B[row_M], self.temperature
+            z_MD, self.noise.at(purpose).tokens(row_M, token_M), null_MD, scale_B[row_M], self.temperature
         )
+
+    def log_prob(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> torch.Tensor:
+        """nats_M: log-probabilities of values of unknown tokens, given what is known and the class."""
+        row_M, token_M = target_BL.nonzero(as_tuple=True)
+        kind = self.model.head.check_kind(None)
+        noise = self.noise.at("confidence").tokens(row_M, token_M)
+        return self.model.head.log_prob(self.contexts(target_BL)[0], x_M, kind, noise).nats_M
 
     def accept(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
         """Make the targets known."""

@@ -6,65 +6,86 @@ N images · B batch · L tokens · K AR steps
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 
 from mar.errors import UserError
+from mar.model import Model
+from mar.noise import Noise, stream
+from mar.sampling.adaptive import generate_adaptively
 from mar.sampling.generate import OnStep, generate
 from mar.sampling.guidance import Guidance
 from orderings import Plan
 
-if TYPE_CHECKING:
-    from mar.run import PlanLike, Run
+DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample, beside the plan.
+
+    Attributes:
+        adaptive: a rule of ``orderings.ADAPTIVE`` that chooses each next set; the plan gives the set sizes.
+        given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
+        mask: (L,) bool, True where tokens are generated.
+    """
+
+    guidance: Guidance = field(default_factory=Guidance)
+    temperature: float = 1.0
+    seed: int = 0
+    adaptive: str | None = None
+    given: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.given is None) != (self.mask is None):
+            raise UserError("inpainting wants both a given image and a mask of the tokens to generate")
+        if self.temperature < 0:
+            raise UserError(f"temperature must be at least 0, not {self.temperature}")
 
 
 def sample_many(
-    run: Run,
-    n: int,
-    plan: PlanLike,
+    model: Model,
     label_N: torch.Tensor,
-    guidance: Guidance,
-    temperature: float,
-    seed: int,
-    batch_size: int,
-    on_step: OnStep | None,
-    given: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    progress: Callable[[int, int], None] | None,
+    draw_plan: DrawPlan,
+    settings: Settings,
+    batch_size: int = 256,
+    on_step: OnStep | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
-    """N examples in the data set's levels. See ``Run.sample`` for the arguments."""
-    if (given is None) != (mask is None):
-        raise UserError("inpainting wants both given images and a mask of the tokens to generate")
+    """(N, C, H, W) examples in the data set's levels, one for each label."""
+    device = next(model.parameters()).device
     out = []
-    for start in range(0, n, batch_size):
-        index = torch.arange(start, min(start + batch_size, n))
-        noise = run.streams(seed, "sample", index)
-        given_BL, token = _given(run, given, mask, index)
-        rows = _rows(run, plan, index, noise, given_BL)
-        label_B = label_N[index].to(run.device)
-        token = generate(run.model, rows, label_B, noise.at("tokens"), guidance, temperature, token, on_step)
-        out.append(run.model.tokenizer.decode(token).cpu())
+    for index in torch.arange(len(label_N)).split(batch_size):
+        noise = stream(settings.seed, "sample", index, device)
+        given_BL, token = _given(model, settings, index)
+        plan = draw_plan(noise.at("order"), given_BL)
+        arguments = (
+            model, plan, label_N[index].to(device), noise.at("tokens"), settings.guidance, settings.temperature, token,
+        )  # fmt: skip
+        if settings.adaptive is None:
+            token = generate(*arguments, on_step)
+        else:
+            token = generate_adaptively(*arguments, settings.adaptive, on_step)
+        out.append(model.tokenizer.decode(token).cpu())
         if progress is not None:
-            progress(start + len(index), n)
+            progress(int(index[-1]) + 1, len(label_N))
     return torch.cat(out)
 
 
-def _rows(run: Run, plan: PlanLike, index: torch.Tensor, noise, given_BL: torch.Tensor | None) -> Plan:
-    if isinstance(plan, Plan):
-        return plan.rows(index).to(run.device)
-    return run.plan(plan, len(index), noise.at("order"), given_BL)
-
-
 def _given(
-    run: Run, given: torch.Tensor | None, mask: torch.Tensor | None, index: torch.Tensor
+    model: Model, settings: Settings, index: torch.Tensor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """given_BL (bool) and the tokens of the given images."""
-    if given is None or mask is None:
+    if settings.given is None or settings.mask is None:
         return None, None
-    if mask.numel() != len(run.grid):
-        raise UserError(f"the mask has {mask.numel()} tokens, the grid {run.grid} has {len(run.grid)}")
+    n_tokens = 1
+    for n in model.tokenizer.shape:
+        n_tokens *= n
+    if settings.mask.numel() != n_tokens:
+        raise UserError(f"the mask has {settings.mask.numel()} tokens, the grid {model.tokenizer.shape} has {n_tokens}")
+    given = settings.given
     images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
-    token = run.model.tokenizer.encode(images.to(run.device))
-    given_BL = ~mask.reshape(1, -1).bool().expand(len(index), -1)
-    return given_BL, token
+    token = model.tokenizer.encode(images.to(next(model.parameters()).device))
+    return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token

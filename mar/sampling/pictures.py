@@ -15,7 +15,7 @@ from PIL import Image
 from mar.model import Model
 from mar.noise import stream
 from mar.sampling.generate import generate
-from orderings import Cosine, Grid, Ordering, Plan
+from orderings import Grid, Ordering, Plan, parse_partition
 
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
@@ -62,7 +62,7 @@ def sample_grid(model: Model, ordering: Ordering, seed: int, path: Path, levels:
     device = next(model.parameters()).device
     grid = Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
-    partition = Cosine(min(16, len(grid)))
+    partition = parse_partition(f"cosine:{min(16, len(grid))}")
     plan = Plan.draw(ordering, partition, grid, n, noise.at("order").to("cpu")).to(device)
     label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
     x = model.tokenizer.decode(generate(model, plan, label_B, noise.at("tokens")))

@@ -48,6 +48,9 @@ class Monitor:
             TimeRemainingColumn(),
         )  # fmt: skip
         trainer = self.trainer
+        if trainer.processes.is_main:
+            size = f"{trainer.model.n_parameters:,} parameters, {len(self.data.train):,} examples of {self.data.name}"
+            print(f"{trainer.folder.path}: {size}, {trainer.processes.world} process(es) on {trainer.processes.device}")
         with Progress(*columns, disable=not trainer.processes.is_main) as bar:
             task = bar.add_task("", total=trainer.train.iterations, completed=trainer.iteration, loss="")
 

@@ -17,7 +17,7 @@ tests/training/test_objective.py):
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -54,7 +54,9 @@ class Task:
 class MaskRatio:
     """How many tokens are known. ``task`` reads the plan and two kinds of noise: the rows' and the iteration's."""
 
-    late_conditionals: ClassVar[bool] = True  # False: the last conditionals are never trained, so an NLL warns
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before quoting a likelihood of a model trained so."""
+        return ()
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         """The task of each row.
@@ -93,11 +95,16 @@ class TruncatedNormal(MaskRatio):
     low: float = 0.7
     high: float = 1.0
     per_batch: bool = True  # one draw for the whole batch, as published; otherwise one per row
-    late_conditionals: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
             raise UserError(f"mask ratio truncated-normal wants 0 <= low < high <= 1 and std > 0, not {self}")
+
+    def warnings(self) -> tuple[str, ...]:
+        return (
+            f"trained with at least {100 * self.low:.0f} % of the tokens masked: the late conditionals were never "
+            "trained, so this NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
+        )
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         position_B = torch.zeros_like(position_B) if self.per_batch else position_B

@@ -65,12 +65,15 @@ class RunFolder:
         write(self.path / "environment.json", json.dumps(environment(), indent=1))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Only one run writes to a folder at a time.
+    def locked(self, hold: bool = True) -> Iterator[None]:
+        """Only one run writes to a folder at a time; its processes but the first do not ``hold`` it themselves.
 
         Raises:
             UserError: another process holds it.
         """
+        if not hold:
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
             try:

@@ -1,0 +1,33 @@
+# Sourced by the other scripts: an active virtual environment, made in .venv if none is, with the project installed.
+# usage: source scripts/environment.sh [EXTRAS]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extras="${1:-}"
+
+if [ -z "${VIRTUAL_ENV:-}" ]; then
+  if [ ! -x .venv/bin/python ]; then
+    python=""
+    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
+      if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python="$candidate"
+        break
+      fi
+    done
+    if [ -z "$python" ]; then
+      echo "Python 3.11 or newer was not found: install it, or set PYTHON to it" >&2
+      exit 1
+    fi
+    echo "making a virtual environment in .venv with $("$python" --version)"
+    "$python" -m venv .venv
+  fi
+  source .venv/bin/activate
+fi
+
+# installed already, from this folder, with these extras and these requirements? then this is quick
+stamp="$VIRTUAL_ENV/.mar-orderings-${extras//,/-}"
+wanted="$(pwd) $(cat pyproject.toml constraints.txt | cksum)"
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
+  echo "installing (a minute or two the first time)"
+  python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extras:+[$extras]}" 2> >(grep -v '^WARNING: Location' >&2)
+  printf '%s' "$wanted" > "$stamp"
+fi
