@@ -10,6 +10,7 @@ N examples
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -46,18 +47,10 @@ def parse_amat(raw: bytes, width: int) -> torch.Tensor:
         raise ValueError("it holds values of several digits; every value is a single 0 or 1")
     if not value.size or value.size % width:
         raise ValueError(f"it holds {value.size} values, which is not a positive multiple of {width}")
-    if not _rows_end_in_newlines(text, is_digit, width):
+    ends = [0, *np.flatnonzero(text == ord("\n")).tolist(), len(text)]
+    if any(np.count_nonzero(is_digit[a:b]) not in (0, width) for a, b in pairwise(ends)):
         raise ValueError(f"its lines do not have {width} values each")
     return torch.from_numpy(value.reshape(-1, width))
-
-
-def _rows_end_in_newlines(text: np.ndarray, is_digit: np.ndarray, width: int) -> bool:
-    """Whether line breaks stand between rows of ``width`` values and nowhere else."""
-    newline = np.flatnonzero(text == ord("\n"))
-    digit = np.flatnonzero(is_digit)
-    before = np.searchsorted(digit, newline)  # values before each line break
-    rows = digit.size // width
-    return bool((before % width == 0).all()) and len(np.union1d(before, [0, digit.size])) == rows + 1
 
 
 class BinarizedMnist(DataSource):
