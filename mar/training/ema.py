@@ -22,6 +22,11 @@ class EMA:
         current = [p.detach().float() for _, p in model.named_parameters()]
         torch._foreach_lerp_(list(self.weights.values()), current, 1.0 - decay)
 
+    def load(self, weights: dict[str, torch.Tensor]) -> None:
+        """Go on from saved averages."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])
+
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model computes with the averaged weights inside the block, and has its own again after it."""

@@ -179,7 +179,7 @@ class Trainer:
         self.optimizer.load_state_dict(training["optimizer"])
         if "scaler" in training and self.processes.accelerator.scaler is not None:
             self.processes.accelerator.scaler.load_state_dict(training["scaler"])
-        self.ema.weights = {k: v.to(self.processes.device) for k, v in self.resumed.load_ema().items()}
+        self.ema.load(self.resumed.load_ema())
         if self.processes.is_main:
             self.folder.rewind(self.iteration)
             print(f"resuming {self.folder.path} after iteration {self.iteration}")

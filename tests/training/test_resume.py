@@ -1,0 +1,141 @@
+"""Training for 10 iterations equals training for 5, being killed, and resuming for 5: bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mar import config
+from mar.errors import UserError
+from mar.run import train
+from mar.training import checkpoint
+from mar.training.loop import Trainer
+from mar.training.run_folder import RunFolder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest, _ = checkpoint.latest(run / "checkpoints")
+    assert newest is not None
+    everything = load_file(newest.path / "model.safetensors")
+    return everything | {f"ema.{k}": v for k, v in load_file(newest.path / "ema.safetensors").items()}
+
+
+def assert_equal(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    different = [k for k in left if not torch.equal(left[k], right[k])]
+    assert not different, different
+
+
+def test_a_killed_run_resumes_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, tiny, monkeypatch):
+    overrides = [*tiny, "data.validation=1000", "train.batch_size=48", "network.projection_dropout=0.1"]  # 437 examples
+    train(config.read("digits", overrides), tmp_path / "whole")
+    step = Trainer.step
+
+    def killed(self, batches):
+        if self.iteration == 7:
+            raise RuntimeError("killed")
+        return step(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config.read("digits", overrides), tmp_path / "parts")
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path / "parts" / "checkpoints")[0].iteration == 5
+    train(config.read("digits", overrides), tmp_path / "parts")
+    assert_equal(tmp_path / "whole", tmp_path / "parts")
+    logged = [line["iteration"] for line in RunFolder(tmp_path / "parts").history() if "gradient_norm" in line]
+    assert logged == list(range(1, 11)), "what was lost is logged once, when it happens again"
+
+
+def test_accumulation_does_not_change_the_result(tmp_path, tiny):
+    overrides = [*tiny, "network.projection_dropout=0", "network.attention_dropout=0", "train.iterations=3"]
+    train(config.read("digits", overrides), tmp_path / "one")
+    train(config.read("digits", [*overrides, "train.accumulation=4"]), tmp_path / "four")
+    left, right = weights(tmp_path / "one"), weights(tmp_path / "four")
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def launch(processes: int, run: Path, overrides: list[str]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    done = subprocess.run(
+        [*command, "-m", "mar", "train", "digits", *overrides, "--out", str(run)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_resume_bit_for_bit_and_agree_with_one(tmp_path, tiny):
+    overrides = [*tiny, "network.projection_dropout=0", "network.attention_dropout=0"]
+    launch(2, tmp_path / "whole", overrides)
+    launch(2, tmp_path / "parts", [*overrides, "train.iterations=5"])
+    launch(2, tmp_path / "parts", overrides)
+    assert_equal(tmp_path / "whole", tmp_path / "parts")
+    train(config.read("digits", overrides), tmp_path / "one")
+    left, right = weights(tmp_path / "one"), weights(tmp_path / "whole")
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_the_same_command_goes_on(tmp_path, tiny, number):
+    command = [sys.executable, "-m", "mar", "train", "digits", *tiny, "train.save_every=1000", "--out", str(tmp_path)]
+    long = [*command, "train.iterations=100000"]
+    process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    assert "the same command goes on" in errors
+    saved, _ = checkpoint.latest(tmp_path / "checkpoints")
+    assert saved is not None and saved.iteration >= 3
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, recipe, capsys):
+    train(recipe, tmp_path)
+    newest, _ = checkpoint.latest(tmp_path / "checkpoints")
+    assert newest.iteration == 10
+    file = newest.path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(bytes(content))
+    older, said = checkpoint.latest(tmp_path / "checkpoints")
+    assert older.iteration == 5 and "does not match its checksum" in said[0]
+    train(recipe, tmp_path)
+    assert "passed over" in capsys.readouterr().out
+    assert checkpoint.latest(tmp_path / "checkpoints")[0].iteration == 10
+
+
+def test_another_recipe_is_refused_in_the_same_folder(tmp_path, tiny, recipe):
+    train(recipe, tmp_path)
+    with pytest.raises(UserError, match=r"network.buffer is 1 there, 2 here"):
+        train(config.read("digits", [*tiny, "network.buffer=2"]), tmp_path)
+
+
+def test_two_runs_never_write_to_one_folder(tmp_path, recipe):
+    with RunFolder(tmp_path).locked(), pytest.raises(UserError, match="another run is writing"):
+        train(recipe, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_iteration_and_the_last_good_checkpoint(tmp_path, recipe, monkeypatch):
+    step = Trainer.step
+
+    def poisoned(self, batches):
+        loss, norm = step(self, batches)
+        return (loss * float("nan") if self.iteration == 6 else loss), norm
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(UserError, match=r"iteration 7; the last good checkpoint is .*00000005; likely causes") as error:
+        train(recipe, tmp_path)
+    assert "\n" not in str(error.value)
