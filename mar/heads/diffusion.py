@@ -67,8 +67,8 @@ class Losses(NamedTuple):
 class DiffusionHead(Head):
     Options = DiffusionOptions
     Sampling = DiffusionSampling
-    tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1, "timesteps": 8, "repeats": 2}
-    tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4, "bound_steps": 4}
+    tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1, "timesteps": 4}
+    tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4}
     tokens = Vectors
     likelihoods = frozenset({"bound"})
     default_likelihood = "bound"
