@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -53,6 +53,7 @@ class Ordering:
 
     random: ClassVar[bool] = False  # True when ``ranks`` draws from the generator (composites set it per instance)
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it makes sense on
+    tiny: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
     summary: ClassVar[str] = ""  # one line for ``mar orderings list``
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
@@ -122,6 +123,7 @@ class PixelOrdering(FixedOrdering):
 class Partition:
     """Where the sequence of ranks is cut into sets: implement ``sizes``, or ``steps`` if it depends on the tokens."""
 
+    tiny: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
     summary: ClassVar[str] = ""
 
     def sizes(self, n: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -53,6 +53,7 @@ class Schedule(Partition):
     """
 
     k: int = 16
+    tiny: ClassVar[dict[str, Any]] = {"k": 3}
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -131,6 +132,7 @@ class Sizes(Partition):
     """
 
     sets: tuple[int, ...] = ()
+    tiny: ClassVar[dict[str, Any]] = {"sets": (2, 1, 3)}
     summary: ClassVar[str] = "explicit set sizes"
 
     def __post_init__(self) -> None:
@@ -162,6 +164,7 @@ class BlockSets(Partition):
     """
 
     size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
+    tiny: ClassVar[dict[str, Any]] = {"size": (2,)}
     summary: ClassVar[str] = "a new set whenever the block changes"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,196 @@
+"""Pictures of plans: rank heat map, step map, the path over the grid, a gallery, an animation.
+
+L tokens · K AR steps
+
+A 2-D grid is drawn as it lies; a 1-D one as lines of text; a 3-D one with its channels side by side. matplotlib and
+Pillow are imported when a picture is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orderings.base import ABSENT, GIVEN
+from orderings.canvas import COLOURS, GIVEN_GREY, INK, NOW, PANEL, PAPER, Canvas, animation, one_row, scored
+from orderings.grid import Grid
+from orderings.plan import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
+    """Three panels of one row of a plan: when each token comes (its rank), in which AR step, and the path.
+
+    The path joins the tokens in the order of their ranks; long jumps are thin. On a 3-D grid it is that of the pixels;
+    on a 1-D grid the third panel plots rank against position.
+    """
+    from matplotlib.figure import Figure
+
+    rank_L, step_L = one_row(plan, row)
+    canvas = Canvas.of(grid)
+    aspect = canvas.height / canvas.width
+    tall = aspect < 0.4  # wide grids: panels one above the other
+    size = (9.0, 2 * (8.0 * aspect + 0.7) + 2.8) if tall else (12.5, 3.6 * min(aspect, 2.5) + 0.8)
+    picture = Figure(figsize=size, facecolor=PAPER, layout="constrained")
+    ratios = {"height_ratios": [aspect + 0.08, aspect + 0.08, 0.3]} if tall else {}
+    axes: Any = picture.subplots(3 if tall else 1, 1 if tall else 3, gridspec_kw=ratios)
+    _heat(axes[0], canvas, rank_L, "rank")
+    _heat(axes[1], canvas, step_L, f"AR step (of {int(plan.n_steps_B[row])})")
+    _path(axes[2], grid, rank_L)
+    if title:
+        picture.suptitle(title + "\n", fontsize=13, color=INK, fontfamily="monospace")
+    return picture
+
+
+def gallery(plans: Mapping[str, Plan], grid: Grid, columns: int = 6) -> Figure:
+    """One small map of AR steps for each named plan's first row, with its path where it mostly moves to neighbours."""
+    from matplotlib.figure import Figure
+
+    canvas = Canvas.of(grid)
+    columns = min(columns, len(plans))
+    rows = -(-len(plans) // columns)
+    picture = Figure(
+        figsize=(2.1 * columns, rows * (max(0.2, 2.0 * canvas.height / canvas.width) + 0.35)), facecolor=PAPER
+    )
+    axes: Any = picture.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.22})
+    for axis in axes.flat[len(plans) :]:
+        axis.set_axis_off()
+    for axis, (name, plan) in zip(axes.flat, plans.items(), strict=False):
+        rank_L, step_L = one_row(plan, 0)
+        _cells(axis, canvas, step_L)
+        points = _walk(canvas, rank_L)
+        one_by_one = (np.bincount(step_L[scored(step_L)]) == 1).all()
+        if one_by_one and len(points) > 1 and np.median(abs(np.diff(points, axis=0)).max(1)) <= 1:
+            _line(axis, points, colour=PAPER, width=0.9)
+        font = min(9.0, 200.0 / max(1, len(name)))
+        axis.set_title(name, fontsize=font, color=INK, pad=4, fontfamily="monospace")
+    picture.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / picture.get_figheight())
+    return picture
+
+
+def png(picture: Figure, dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, bbox_inches="tight", pad_inches=0.08)
+    return buffer.getvalue()
+
+
+def plan_png(plan: Plan, grid: Grid, row: int = 0, title: str = "", dpi: int = 110) -> bytes:
+    """``figure`` as the bytes of a PNG file, for a page."""
+    return png(figure(plan, grid, row, title), dpi)
+
+
+def map_png(plan: Plan, grid: Grid, row: int = 0, dpi: int = 110) -> bytes:
+    """The map of AR steps alone, without title or margins, as the bytes of a small PNG file."""
+    return png(gallery({"": plan.rows(slice(row, row + 1))}, grid), dpi)
+
+
+def save(plan: Plan, grid: Grid, path: str | Path, row: int = 0, title: str = "") -> Path:
+    """Write a .png (three panels) or a .gif (the generation, step by step); its folder is made if need be.
+
+    Raises:
+        ValueError: the name ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise ValueError(f"a picture's name ends in .png or .gif, not {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".png":
+        path.write_bytes(plan_png(plan, grid, row, title))
+        return path
+    frames = animation(plan, grid, row)
+    milliseconds = [max(40, min(300, 6000 // len(frames)))] * (len(frames) - 1) + [1500]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return path
+
+
+def _cells(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> Any:
+    """The tokens' cells in colour; given tokens grey, absent ones blank."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    given = canvas.fill(np.where(value_L == GIVEN, 1.0, np.nan))
+    axis.imshow(given, cmap=ListedColormap([GIVEN_GREY]), interpolation="nearest")
+    cells = canvas.fill(np.where(scored(value_L), value_L, np.nan))
+    image = axis.imshow(cells, cmap=colormaps[COLOURS], interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if max(canvas.height, canvas.width) <= 64:  # a white line between cells
+        axis.set_xticks(np.arange(0.5, canvas.width - 1), minor=True)
+        axis.set_yticks(np.arange(0.5, canvas.height - 1), minor=True)
+        axis.grid(which="minor", color=PAPER, linewidth=0.5)
+        axis.tick_params(which="minor", length=0)
+    return image
+
+
+def _heat(axis: Axes, canvas: Canvas, value_L: np.ndarray, title: str) -> None:
+    image = _cells(axis, canvas, value_L)
+    axis.set_title(title, fontsize=11, color=INK)
+    bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.02, 0.0, 0.025, 1.0)))
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.ax.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
+    if max(canvas.height, canvas.width) > 16:
+        return
+    largest = max(1, int(value_L[scored(value_L)].max(initial=0)))
+    for row, column, value in zip(canvas.row_L, canvas.column_L, value_L, strict=True):
+        if GIVEN < value < ABSENT:
+            colour = INK if value > 0.6 * largest else PAPER
+            axis.text(column, row, str(value), ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
+    axis.set_facecolor(PANEL)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if grid.ndim == 1:
+        place_L = np.flatnonzero(scored(rank_L))
+        axis.scatter(place_L, rank_L[place_L], c=rank_L[place_L], cmap=COLOURS, s=12)
+        axis.set_title("rank against position", fontsize=11, color=INK)
+        axis.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
+        return
+    plane = Canvas.of(Grid(grid.shape[:2]))
+    points = _walk(plane, rank_L)
+    axis.set(xlim=(-0.5, plane.width - 0.5), ylim=(plane.height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+    axis.set_title("path", fontsize=11, color=INK)
+    _line(axis, points, colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))
+
+
+def _walk(canvas: Canvas, rank_L: np.ndarray) -> np.ndarray:
+    """(N, 2): the places x, y of the tokens to generate in the order of their ranks, channels of a pixel as one."""
+    visited = np.flatnonzero(scored(rank_L))
+    pixel = visited[np.argsort(rank_L[visited])] // (len(rank_L) // len(canvas.row_L))
+    pixel = pixel[np.diff(pixel, prepend=-1) != 0]
+    return np.stack([canvas.column_L[pixel], canvas.row_L[pixel]], axis=1).astype(float)
+
+
+def _line(axis: Axes, points: np.ndarray, colour: str | None, width: float) -> None:
+    """The points joined, all in ``colour`` or coloured by their place in the walk, from a dot to a square."""
+    from matplotlib.collections import LineCollection
+
+    if len(points) == 0:
+        return
+    if len(points) > 1:
+        pieces = np.stack([points[:-1], points[1:]], axis=1)
+        far = abs(pieces[:, 1] - pieces[:, 0]).max(1) > 1  # jumps are thin and faint
+        thin = min(0.7, width)
+        lines = LineCollection(
+            pieces.tolist(),
+            linewidths=np.where(far, thin, thin if far.mean() > 0.8 else width).tolist(),
+            alpha=np.where(far, 0.45, 1.0).tolist(),
+            capstyle="round",
+        )
+        lines.set(**({"color": colour} if colour else {"array": np.arange(len(pieces)), "cmap": COLOURS}))
+        axis.add_collection(lines)
+    size = 4.5 * math.sqrt(width)
+    axis.plot(*points[0], "o", color=NOW, markersize=size, zorder=3)
+    axis.plot(*points[-1], "s", color=colour or INK, markersize=0.8 * size, zorder=3)
