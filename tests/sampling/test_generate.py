@@ -58,7 +58,8 @@ def test_image_k_is_the_same_in_any_batch(which, guidance, request):
     if which == "categorical":
         assert (whole != parts).float().mean() <= 1e-5
     else:
-        torch.testing.assert_close(whole, parts, rtol=0, atol=1e-4)
+        largest = max(1.0, float(whole.abs().max()))  # an untrained chain amplifies: relative to what it reaches
+        torch.testing.assert_close(whole / largest, parts / largest, rtol=0, atol=1e-4)
     assert torch.equal(whole, tokens(model, "random/equal:8", torch.arange(12), **options)), "same shape, same bits"
 
 
