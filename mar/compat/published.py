@@ -1,0 +1,118 @@
+"""Released MAR weights: their names and what their shapes say (https://github.com/LTH14/mar, ``models/mar.py``).
+
+L tokens · S buffer tokens · C condition width · E token channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mar.errors import UserError
+from mar.networks.masked_transformer import SIZES, MaskedTransformerOptions
+
+_NAMES = {
+    "class_emb.weight": "classes.weight",
+    "fake_latent": "null",
+    "z_proj.weight": "embedding.embed.weight",
+    "z_proj.bias": "embedding.embed.bias",
+    "encoder_pos_embed_learned": "network.encoder_position",
+    "z_proj_ln.weight": "network.embed_norm.weight",
+    "z_proj_ln.bias": "network.embed_norm.bias",
+    "mask_token": "network.mask_token",
+    "decoder_pos_embed_learned": "network.decoder_position",
+    "diffusion_pos_embed_learned": "network.target_position",
+}
+_PREFIXES = {
+    "encoder_blocks.": "network.encoder_blocks.",
+    "encoder_norm.": "network.encoder_norm.",
+    "decoder_embed.": "network.decoder_embed.",
+    "decoder_blocks.": "network.decoder_blocks.",
+    "decoder_norm.": "network.decoder_norm.",
+    "diffloss.net.": "head.net.",
+}
+_BATCHED = {  # published with leading dimensions of size 1
+    "fake_latent": 1,
+    "mask_token": 2,
+    "encoder_pos_embed_learned": 1,
+    "decoder_pos_embed_learned": 1,
+    "diffusion_pos_embed_learned": 1,
+}
+
+
+def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A published state dict in the names and shapes of our ``Model`` (its tokenizer's buffers are not in it).
+
+    Raises:
+        UserError: an entry that is not the published MAR's.
+    """
+    return {_ours(name): value.flatten(0, _BATCHED.get(name, 0)) for name, value in state.items()}
+
+
+def _ours(name: str) -> str:
+    if name in _NAMES:
+        return _NAMES[name]
+    for published, ours in _PREFIXES.items():
+        if name.startswith(published):
+            return ours + name.removeprefix(published)
+    raise UserError(f"{name!r} is no weight of the published MAR: give one of its state dicts (model or model_ema)")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published state dict was built with."""
+
+    n_tokens: int
+    token_width: int  # channels of a latent × patch size squared
+    n_classes: int
+    head_width: int
+    head_depth: int
+    network: MaskedTransformerOptions
+
+
+def infer(
+    state: Mapping[str, torch.Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
+) -> Published:
+    """Sizes read off the shapes of a published state dict.
+
+    Numbers of attention heads leave no trace in any shape: by default those of the published size of that width,
+    otherwise heads of 64 channels.
+
+    Raises:
+        UserError: weights of the published MAR are missing.
+    """
+    try:
+        n_tokens = state["diffusion_pos_embed_learned"].shape[1]
+        encoder_width, token_width = state["z_proj.weight"].shape
+        decoder_width = state["decoder_embed.weight"].shape[0]
+        hidden = state["encoder_blocks.0.mlp.fc1.weight"].shape[0]
+        network = MaskedTransformerOptions(
+            encoder_width=encoder_width,
+            encoder_depth=_depth(state, "encoder_blocks."),
+            encoder_heads=encoder_heads or _heads(encoder_width),
+            decoder_width=decoder_width,
+            decoder_depth=_depth(state, "decoder_blocks."),
+            decoder_heads=decoder_heads or _heads(decoder_width),
+            buffer=state["encoder_pos_embed_learned"].shape[1] - n_tokens,
+            mlp_ratio=hidden / encoder_width,
+        )
+        head_width, head_depth = (
+            state["diffloss.net.input_proj.weight"].shape[0],
+            _depth(state, "diffloss.net.res_blocks."),
+        )
+        return Published(n_tokens, token_width, len(state["class_emb.weight"]), head_width, head_depth, network)
+    except KeyError as error:
+        raise UserError(f"no {error} among the weights: give a state dict of the published MAR") from None
+
+
+def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
+    return 1 + max(
+        (int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)), default=-1
+    )
+
+
+def _heads(width: int) -> int:
+    published = {size.encoder_width: size.encoder_heads for size in SIZES.values()}
+    return published.get(width) or max(1, width // 64)

@@ -1,0 +1,188 @@
+"""MAR's masked Transformer: an encoder over what is known, a decoder over everything (Li et al. 2024, Sec. 3.3, after
+MAE, He et al. 2022).
+
+B batch · L tokens · S buffer tokens · P = S + L places of a row · R rows with targets · N packed slots · D width ·
+C condition width · M gathered tokens
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mar.errors import UserError
+from mar.networks.base import ABSENT, Network, NetworkOptions
+from mar.networks.packing import PackedBlock, Packing, pack
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths, numbers of blocks and of attention heads; ``buffer`` tokens in front carry the condition."""
+
+    encoder_width: int
+    encoder_depth: int
+    encoder_heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    buffer: int
+
+
+SIZES = {
+    "tiny": Sizes(64, 2, 4, 64, 2, 4, 4),  # 8 × 8 digits on two CPU cores
+    "small": Sizes(128, 4, 4, 128, 4, 4, 8),  # 14 × 14 patches of MNIST on a CPU
+    "base": Sizes(768, 12, 12, 768, 12, 12, 64),  # base, large and huge as published
+    "large": Sizes(1024, 16, 16, 1024, 16, 16, 64),
+    "huge": Sizes(1280, 20, 16, 1280, 20, 16, 64),
+}
+
+
+@dataclass(frozen=True)
+class MaskedTransformerOptions(NetworkOptions):
+    """A named size, of which any number may be replaced."""
+
+    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"
+    encoder_width: int | None = None  # None, here and below: the size's
+    encoder_depth: int | None = None
+    encoder_heads: int | None = None
+    decoder_width: int | None = None
+    decoder_depth: int | None = None
+    decoder_heads: int | None = None
+    buffer: int | None = None  # tokens in front that carry the condition
+    mlp_ratio: float = 4.0
+    attention_dropout: float = 0.0
+    projection_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = self.sizes
+        for field in fields(Sizes):
+            if (value := getattr(sizes, field.name)) < 1:
+                raise UserError(f"network.{field.name} must be at least 1, not {value}")
+        for part in ("encoder", "decoder"):
+            width, heads = getattr(sizes, f"{part}_width"), getattr(sizes, f"{part}_heads")
+            if width % heads:
+                raise UserError(f"network.{part}_width must be a multiple of {part}_heads: {width} is not of {heads}")
+        for name in ("attention_dropout", "projection_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"network.{name} must be in [0, 1), not {getattr(self, name)}")
+        if self.mlp_ratio <= 0:
+            raise UserError(f"network.mlp_ratio must be positive, not {self.mlp_ratio}")
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of ``size``, with those that are given here in their place."""
+        preset = SIZES[self.size]
+        given = {field.name: getattr(self, field.name) for field in fields(Sizes)}
+        return Sizes(**{name: getattr(preset, name) if value is None else value for name, value in given.items()})
+
+
+class MaskedTransformer(Network):
+    """Not one-pass: in each row, what is known is what comes before the row's earliest target.
+
+    Attributes:
+        buckets: 0; or how many different lengths known tokens and targets are padded to (8 is good), so that blocks
+            compiled one by one see few shapes: about three times as many in all, which is a recompile limit to set.
+            The price is that all rows are padded to the batch's longest.
+    """
+
+    Options = MaskedTransformerOptions
+
+    def __init__(self, shape: tuple[int, ...], options: MaskedTransformerOptions) -> None:
+        super().__init__()
+        self.options, self.sizes, self.n_tokens, self.buckets = options, options.sizes, math.prod(shape), 0
+        sizes, places = self.sizes, options.sizes.buffer + self.n_tokens
+        self.token_width = self.condition_width = sizes.encoder_width
+        self.context_width = sizes.decoder_width
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        block = partial(
+            PackedBlock,
+            mlp_ratio=options.mlp_ratio,
+            qkv_bias=True,
+            proj_drop=options.projection_dropout,
+            attn_drop=options.attention_dropout,
+            norm_layer=norm,
+        )
+        self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
+        self.embed_norm = norm(sizes.encoder_width)
+        self.encoder_blocks = nn.ModuleList(
+            block(sizes.encoder_width, sizes.encoder_heads) for _ in range(sizes.encoder_depth)
+        )
+        self.encoder_norm = norm(sizes.encoder_width)
+        self.decoder_embed = nn.Linear(sizes.encoder_width, sizes.decoder_width)
+        self.mask_token = nn.Parameter(torch.empty(sizes.decoder_width))
+        self.decoder_position = nn.Parameter(torch.empty(places, sizes.decoder_width))
+        self.decoder_blocks = nn.ModuleList(
+            block(sizes.decoder_width, sizes.decoder_heads) for _ in range(sizes.decoder_depth)
+        )
+        self.decoder_norm = norm(sizes.decoder_width)
+        self.target_position = nn.Parameter(torch.empty(self.n_tokens, sizes.decoder_width))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for parameter in (self.encoder_position, self.mask_token, self.decoder_position, self.target_position):
+            nn.init.normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        token_BLD: torch.Tensor,
+        step_BL: torch.Tensor,
+        condition_BC: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:
+        row_R = target_BL.any(1).nonzero()[:, 0]
+        if not len(row_R):
+            return token_BLD.new_zeros(0, self.context_width)
+        step_RL, target_RL = step_BL[row_R], target_BL[row_R]
+        now_R1 = torch.where(target_RL, step_RL, ABSENT).amin(1, keepdim=True)
+        known, present = self._pack(step_RL < now_R1), self._pack(step_RL < ABSENT)
+        encoded_ND = self.encode(token_BLD, condition_BC, row_R, known)
+        target_M, token_M = target_RL.nonzero(as_tuple=True)
+        wanted_M = present.slot_RP[target_M, self.sizes.buffer + token_M]
+        z_MD = self.decode(encoded_ND, known, present, wanted_M)
+        return z_MD + F.embedding(token_M, self.target_position)
+
+    def encode(
+        self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, row_R: torch.Tensor, known: Packing
+    ) -> torch.Tensor:
+        """encoded_ND of the buffer and known tokens of rows ``row_R``, as packed by ``known``."""
+        # One table of all that a slot may hold; unknown tokens are in it but no slot points at them.
+        table = torch.cat([condition_BC[:, None], token_BLD], dim=1).flatten(0, 1)
+        place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
+        x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
+        x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
+        for block in self.encoder_blocks:
+            x_ND = block(x_ND, known.spans)
+        return self.encoder_norm(x_ND)
+
+    def decode(
+        self, encoded_ND: torch.Tensor, known: Packing, present: Packing, wanted_M: torch.Tensor
+    ) -> torch.Tensor:
+        """Decoder output at the slots ``wanted_M`` of ``present``; mask tokens stand for what is unknown."""
+        x_ND = self.decoder_embed(encoded_ND)
+        table = torch.cat([x_ND, self.mask_token.to(x_ND.dtype)[None]])  # unknown places point one past the last slot
+        x_ND = F.embedding(known.slot_RP[present.row_N, present.place_N], table)
+        x_ND = x_ND + F.embedding(present.place_N, self.decoder_position)
+        M = len(wanted_M)
+        if self.buckets:
+            wanted_M = F.pad(wanted_M, (0, -M % -(-len(present) // self.buckets)))
+        *blocks, last = self.decoder_blocks
+        for block in blocks:
+            x_ND = block(x_ND, present.spans)
+        return self.decoder_norm(last(x_ND, present.spans, wanted_M))[:M]
+
+    def _pack(self, keep_RL: torch.Tensor) -> Packing:
+        """The buffer and the kept tokens of each row."""
+        keep_RP = F.pad(keep_RL, (self.sizes.buffer, 0), value=True)
+        if not self.buckets:
+            return pack(keep_RP)
+        return pack(keep_RP, groups=1, multiple=-(-keep_RP.shape[1] // self.buckets))

@@ -1,0 +1,138 @@
+"""Transformer blocks over a batch of rows of unequal length, without wasting work on padding.
+
+R rows · P places of a row · N packed slots · D width · H heads
+
+Everything in a block except attention works on each slot alone, so all rows lie one after another in one x_ND. Only
+attention needs to know where rows begin: rows of similar length are padded to a common one and attend as a group.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mar.compat import torchvision_repair  # noqa: F401 - before timm
+
+from timm.models.vision_transformer import Attention, Block  # isort: skip
+
+GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Span:
+    """``rows`` consecutive rows of ``length`` slots each. ``mask`` (rows, 1, 1, length): the real keys; None: all."""
+
+    rows: int
+    length: int
+    mask: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each place of each row lies among the N slots.
+
+    Attributes:
+        row_N, place_N: which place each slot holds; padding slots hold place 0 of their row.
+        slot_RP: the slot of each place, N (one past the last) for places that are not kept.
+    """
+
+    spans: tuple[Span, ...]
+    row_N: torch.Tensor
+    place_N: torch.Tensor
+    slot_RP: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.row_N)
+
+
+def pack(keep_RP: torch.Tensor, groups: int = GROUPS, multiple: int = 1) -> Packing:
+    """Pack the kept places of each row; every row keeps at least its place 0.
+
+    Rows are sorted by length and cut into G groups of nearly equal numbers of rows, each padded to its own longest
+    row. Let group g have rows of a_g to b_g places, so that b_{g-1} <= a_g. Its longest row needs no padding and each
+    of the others, at most ceil(R/G) - 1 <= R/G of them, at most b_g - a_g. The sum over groups telescopes:
+
+        padding <= R/G sum_g (b_g - a_g) <= R/G (b_G - a_1) <= R P / G
+
+    that is, at most P/G slots a row, and none when all rows have one length (one group then, and no mask).
+
+    Args:
+        keep_RP: bool.
+        groups: G.
+        multiple: lengths are rounded up to a multiple of this, at most P: fewer shapes, for compiled code.
+    """
+    P = keep_RP.shape[1]
+    length_R, order_R = keep_RP.sum(1).sort()
+    lengths = length_R.tolist()
+    places_RP = (~keep_RP).to(torch.uint8).argsort(dim=1, stable=True)[order_R]  # kept places first, in their order
+    real_RP = torch.arange(P, device=keep_RP.device) < length_R[:, None]
+    places_RP = torch.where(real_RP, places_RP, 0)
+    spans, rows, places, reals = [], [], [], []
+    for first, last, length in _groups(lengths, groups, multiple, P):
+        part = slice(first, last)
+        full = lengths[first] == length
+        spans.append(Span(last - first, length, None if full else real_RP[part, None, None, :length]))
+        rows.append(order_R[part, None].expand(-1, length).reshape(-1))
+        places.append(places_RP[part, :length].reshape(-1))
+        reals.append(real_RP[part, :length].reshape(-1))
+    row_N, place_N, real_N = torch.cat(rows), torch.cat(places), torch.cat(reals)
+    slot_RP = torch.full_like(places_RP, len(row_N))
+    real = real_N.nonzero()[:, 0]
+    slot_RP[row_N[real], place_N[real]] = real
+    return Packing(tuple(spans), row_N, place_N, slot_RP)
+
+
+def _groups(lengths: list[int], groups: int, multiple: int, longest: int) -> list[tuple[int, int, int]]:
+    """(first row, end, padded length) of each group of rows sorted by length; equal lengths share a group."""
+    cuts: list[tuple[int, int, int]] = []
+    R, G = len(lengths), min(groups, len(lengths))
+    for g in range(G):
+        first, last = R * g // G, R * (g + 1) // G
+        length = min(-(-lengths[last - 1] // multiple) * multiple, longest)
+        if cuts and cuts[-1][2] == length:
+            first = cuts.pop()[0]
+        cuts.append((first, last, length))
+    return cuts
+
+
+class PackedBlock(Block):
+    """timm's pre-norm Transformer block, on packed rows."""
+
+    attn: Attention
+    norm1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x_ND: torch.Tensor, spans: tuple[Span, ...], wanted_M: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x_ND, or x_MD: only the slots ``wanted_M``, everything after attention being computed for them alone."""
+        attention = self.attn
+        dropout = attention.attn_drop.p if self.training else 0.0
+        mixed_ND = attend(attention.qkv(self.norm1(x_ND)), attention.num_heads, spans, dropout)
+        if wanted_M is not None:
+            x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
+        x_ND = x_ND + attention.proj_drop(attention.proj(mixed_ND))
+        return x_ND + self.mlp(self.norm2(x_ND))
+
+
+def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: float) -> torch.Tensor:
+    """Self-attention within each row; ``qkv_ND`` is (N, 3 D)."""
+    mixed = []
+    for span, qkv in zip(spans, qkv_ND.split([span.rows * span.length for span in spans]), strict=True):
+        q, k, v = qkv.view(span.rows, span.length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (rows, H, length, D / H)
+        with _backend(q):
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask, dropout_p=dropout)
+        mixed.append(out.transpose(1, 2).reshape(span.rows * span.length, -1))
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def _backend(q: torch.Tensor) -> AbstractContextManager[object]:
+    """On a CPU the fused kernel's bfloat16 backward is several times slower than the plain one."""
+    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
