@@ -1,0 +1,1 @@
+"""Speed: training, sampling and likelihood, memory and operations, beside the published code if there is a checkout."""

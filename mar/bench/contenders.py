@@ -1,0 +1,165 @@
+"""Who is measured: our model, eager or compiled. The published code, from a checkout, is in ``reference``.
+
+B batch · L tokens · E token channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mar import build
+from mar.config import Recipe
+from mar.data.base import Data
+from mar.heads.diffusion import DiffusionHead
+from mar.likelihood.chain import token_log_prob
+from mar.model import Model
+from mar.noise import stream
+from mar.sampling.generate import empty_tokens, generate
+from mar.sampling.guidance import Guidance
+from mar.tokens import Categories
+from mar.training.loop import make_optimizer
+from mar.training.objective import Objective, Task
+from orderings import Grid, Plan
+
+POOL = 4  # different training batches; each has its own number of known tokens
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders share."""
+
+    device: torch.device
+    precision: str
+    guidance: float
+    temperature: float
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training batch: random tokens, classes, and what is known of each row."""
+
+    token: torch.Tensor
+    label_B: torch.Tensor
+    drop_B: torch.Tensor
+    task: Task
+
+
+class Inputs:
+    """The same random inputs for every contender, keyed by the round's number."""
+
+    def __init__(self, recipe: Recipe, data: Data, model: Model, batch: int, setting: Setting) -> None:
+        self.recipe, self.batch, self.setting = recipe, batch, setting
+        self.model, self.n_classes = model, data.spec.n_classes if recipe.class_conditional else 0
+        self.ordering, self.partition = build.ordering(recipe), build.partition(recipe)
+        self.mask_ratio = build.options("mask_ratio", recipe.train.mask_ratio)
+        self.grid = Grid(model.tokenizer.shape)
+        self.examples = [self._example(index) for index in range(POOL)]
+
+    def example(self, index: int) -> Example:
+        return self.examples[index % POOL]
+
+    def plan(self, index: int) -> Plan:
+        noise = stream(index, "bench/order", self.batch)
+        return Plan.draw(self.ordering, self.partition, self.grid, self.batch, noise).to(self.setting.device)
+
+    def labels(self, index: int) -> torch.Tensor:
+        u_B = stream(index, "bench/label", self.batch).uniform(1)[:, 0]
+        label_B = (u_B * self.n_classes).long() if self.n_classes else torch.full((self.batch,), -1)
+        return label_B.to(self.setting.device)
+
+    def _example(self, index: int) -> Example:
+        device, noise = self.setting.device, stream(index, "bench/token", self.batch)
+        token, kind = empty_tokens(self.model, self.batch, "cpu"), self.model.tokenizer.token
+        if isinstance(kind, Categories):
+            token = (noise.uniform(token.shape[1]) * kind.vocabulary).long()
+        else:
+            token = noise.normal(token[0].numel()).reshape(token.shape)
+        plan, position_B = self.plan(index).to("cpu"), torch.arange(self.batch)
+        task = self.mask_ratio.task(plan, position_B, stream(index, "bench/mask", 1), self.model.network.one_pass)
+        drop_B = stream(index, "bench/drop", self.batch).uniform(1)[:, 0] < self.recipe.train.label_drop
+        return Example(token.to(device), self.labels(index), drop_B.to(device), task.to(device))
+
+
+class Ours:
+    """Our model. ``compiled`` shares weights and optimiser with the eager one that it is made from."""
+
+    def __init__(self, recipe: Recipe, model: Model, setting: Setting, compiled: bool = False) -> None:
+        self.name = "mar compiled" if compiled else "mar"
+        self.recipe, self.model, self.setting = recipe, model, setting
+        self.objective = Objective(model)
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.stance = "default" if compiled else "force_eager"  # of code that is compiled in place
+        if compiled:
+            compile_parts(model)
+
+    @property
+    def n_parameters(self) -> int:
+        return self.model.n_parameters
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[tuple[Any, str]]]:
+        network = self.model.network
+        return {"network": [(network, "observe"), (network, "query")], "head": [(self.model.head, "sample")]}
+
+    def train(self, inputs: Inputs) -> Callable[[int], None]:
+        """An optimiser step: forward, backward, AdamW."""
+        self.optimizer = self.optimizer or make_optimizer(self.model, self.recipe.train)
+        optimizer = self.optimizer
+
+        def work(index: int) -> None:
+            self.model.train()
+            example, noise = inputs.example(index), stream(index, "bench/head", inputs.batch, self.setting.device)
+            with torch.compiler.set_stance(self.stance):
+                with self.setting.autocast():
+                    loss_B = self.objective(example.token, example.label_B, example.drop_B, example.task, noise)
+                    loss = loss_B.sum() / example.task.denominator
+                loss.backward()
+            step(optimizer)
+
+        return work
+
+    def sample(self, inputs: Inputs) -> Callable[[int], None]:
+        """Generation of a batch along a plan."""
+
+        def work(index: int) -> None:
+            self.model.eval()
+            noise = stream(index, "bench/sample", inputs.batch, self.setting.device)
+            guidance = Guidance(self.setting.guidance, "linear")
+            with torch.compiler.set_stance(self.stance), self.setting.autocast():
+                plan, label_B = inputs.plan(index), inputs.labels(index)
+                generate(self.model, plan, label_B, noise, guidance, self.setting.temperature)
+
+        return work
+
+    def nll(self, inputs: Inputs) -> Callable[[int], None]:
+        """Every conditional of a plan, by the head's default likelihood."""
+
+        def work(index: int) -> None:
+            self.model.eval()
+            noise = stream(index, "bench/nll", inputs.batch, self.setting.device)
+            example = inputs.example(index)
+            with torch.compiler.set_stance(self.stance), self.setting.autocast():
+                token_log_prob(self.model, example.token, inputs.plan(index), example.label_B, noise)
+
+        return work
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def compile_parts(model: Model) -> None:
+    model.network.compile(dynamic=False)
+    if isinstance(model.head, DiffusionHead):
+        model.head.net.compile(dynamic=True)

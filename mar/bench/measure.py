@@ -1,0 +1,189 @@
+"""Instruments: paired times, memory, floating-point operations, the matrix peak, a stopwatch on methods."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LEAST_ROUNDS, MOST_ROUNDS = 3, 100
+_STATM = Path("/proc/self/statm")  # resident memory, in pages
+_PAGE = 4096
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleave(
+    works: Mapping[str, Callable[[int], None]], seconds: float, device: torch.device
+) -> dict[str, tuple[float, ...]]:
+    """Times of each work, in rounds: every round runs all of them at the same round number, in alternating order.
+
+    A machine that slows down for a while slows all sides of a round; compare round by round and take the median.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    started, rounds = time.perf_counter(), 0
+    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - started < seconds):
+        for name in list(works)[:: -1 if rounds % 2 else 1]:
+            synchronise(device)
+            start = time.perf_counter()
+            works[name](rounds)
+            synchronise(device)
+            times[name].append(time.perf_counter() - start)
+        rounds += 1
+    return {name: tuple(values) for name, values in times.items()}
+
+
+@dataclass
+class Footprint:
+    """``flops`` executed by matrix products and attention, and ``peak_bytes`` above the memory in use before."""
+
+    flops: float = 0.0
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def footprint(device: torch.device) -> Iterator[Footprint]:
+    """Counts the operations and the peak memory of its body. On a CPU memory is the process's, read every 5 ms."""
+    found = Footprint()
+    counter = _Operations()
+    peak = _CudaPeak(device) if device.type == "cuda" else _ResidentPeak()
+    with peak, counter:
+        yield found
+    found.flops, found.peak_bytes = float(counter.flops), peak.bytes
+
+
+class _CudaPeak:
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.bytes = device, None
+
+    def __enter__(self) -> _CudaPeak:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.before = torch.cuda.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
+
+
+class _ResidentPeak:
+    def __init__(self) -> None:
+        self.bytes: int | None = None
+        self.ended = threading.Event()
+
+    def __enter__(self) -> _ResidentPeak:
+        if _STATM.exists():
+            _give_back_freed()
+            self.before = self.most = _resident_bytes()
+            self.watcher = threading.Thread(target=self._watch, daemon=True)
+            self.watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if _STATM.exists():
+            self.ended.set()
+            self.watcher.join()
+            self.bytes = max(self.most, _resident_bytes()) - self.before
+
+    def _watch(self) -> None:
+        while not self.ended.wait(0.005):
+            self.most = max(self.most, _resident_bytes())
+
+
+def _give_back_freed() -> None:
+    """Freed memory that the C library keeps would hide the next peak."""
+    with suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_bytes() -> int:
+    return int(_STATM.read_text().split()[1]) * _PAGE
+
+
+class _Operations(TorchDispatchMode):
+    """PyTorch's formulas, without the module hooks of its own counter, which fail on views made without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, func._overloadpacket
+        if name not in _FORMULAS:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        if name in _FORMULAS:
+            self.flops += _FORMULAS[name](*args, **kwargs, out_val=out)
+        return out
+
+
+def _cpu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    return flop_counter.sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _cpu_attention_backward(
+    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> int:
+    return flop_counter.sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+_FORMULAS = {
+    **flop_counter.flop_registry,  # which has no fused attention of a CPU
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Operations per second of the best of ``repeats`` large square matrix products."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats + 1):  # the first one warms up
+        synchronise(device)
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * side**3 / best
+
+
+@contextmanager
+def stopwatch(parts: Mapping[str, Sequence[tuple[Any, str]]], device: torch.device) -> Iterator[dict[str, float]]:
+    """Seconds spent in some methods of some objects while the body runs: ``parts`` is name -> (object, method)."""
+    seconds = dict.fromkeys(parts, 0.0)
+
+    def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            synchronise(device)
+            start = time.perf_counter()
+            result = method(*args, **kwargs)
+            synchronise(device)
+            seconds[part] += time.perf_counter() - start
+            return result
+
+        return call
+
+    for part, methods in parts.items():
+        for owner, name in methods:
+            setattr(owner, name, timed(part, getattr(owner, name)))
+    try:
+        yield seconds
+    finally:
+        for methods in parts.values():
+            for owner, name in methods:
+                delattr(owner, name)  # the class's own method shows again

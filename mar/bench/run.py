@@ -1,0 +1,135 @@
+"""The benchmark: every contender at every kind of work, interleaved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mar import build
+from mar.bench.contenders import POOL, Inputs, Ours, Setting
+from mar.bench.measure import Footprint, footprint, interleave, matrix_peak, stopwatch, synchronise
+from mar.bench.reference import Reference, published
+from mar.bench.results import Measurement, Report, Shares, speed
+from mar.config import Recipe
+from mar.data.base import Data
+from mar.errors import UserError
+from mar.heads.base import sampling_options
+from mar.training.run_folder import environment
+
+WORKS = ("train", "sample", "nll")
+Contender = Ours | Reference
+Say = Callable[[str], None]
+
+
+def run(
+    recipe: Recipe,
+    data: Data,
+    batch: int,
+    seconds: float,
+    works: Sequence[str] = WORKS,
+    compile: bool = False,
+    precision: str = "fp32",
+    guidance: float = 1.0,
+    temperature: float = 1.0,
+    head: Mapping[str, Any] | None = None,
+    reference: Path | None = None,
+    say: Say = lambda line: None,
+) -> Report:
+    """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least three rounds.
+
+    Args:
+        compile: measure compiled code beside eager code.
+        head: sampling options of the head, in place of its own.
+        reference: a checkout of the published code, measured in the same rounds.
+        say: told what is being measured.
+
+    Raises:
+        UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
+    """
+    _check(batch, seconds, works, precision)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    setting = Setting(device, precision, guidance, temperature)
+    peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    model = build.model(recipe, data).to(device)
+    with (
+        published(reference, device) if reference else nullcontext() as module,
+        sampling_options(model.head, dict(head or {})),
+    ):
+        contenders: list[Contender] = [Ours(recipe, model, setting)]
+        if compile:
+            contenders.append(Ours(recipe, model, setting, compiled=True))
+        if module is not None:
+            contenders.append(Reference(module, recipe, model, setting))
+        inputs = Inputs(recipe, data, model, batch, setting)
+        single = inputs if batch == 1 else Inputs(recipe, data, model, 1, setting)
+        measurements, shares = [], []
+        for work in works:
+            for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:
+                say(f"{work}, batch {sized.batch}")
+                measurements.append(_measure(work, contenders, sized, seconds, peak))
+                if work == "sample":
+                    shares += [_shares(contender, sized) for contender in contenders]
+        sampling = asdict(model.head.sampling)
+    return Report(
+        recipe=recipe.as_dict(),
+        environment=environment(),
+        precision=precision,
+        matrix_peak_flops_per_second=peak,
+        parameters={contender.name: contender.n_parameters for contender in contenders},
+        tokens=len(inputs.grid),
+        ar_steps=int(inputs.plan(0).n_steps_B[0]),
+        head=sampling,
+        guidance=guidance,
+        temperature=temperature,
+        measurements=tuple(measurements),
+        shares=tuple(shares),
+    )
+
+
+def _measure(work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float) -> Measurement:
+    """One kind of work, by all who can do it. Compiled code executes what the eager one is counted to."""
+    calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
+    footprints: dict[str, Footprint] = {}
+    for name, call in calls.items():
+        if name == "mar compiled":
+            footprints[name] = Footprint(footprints["mar"].flops)
+            for index in range(POOL):  # every shape is compiled before the clock starts
+                call(index)
+        else:
+            with footprint(inputs.setting.device) as footprints[name]:
+                call(0)
+    times = interleave(calls, seconds, inputs.setting.device)
+    theirs = times.get(Reference.name, ())
+    speeds = []
+    for name in calls:
+        found = footprints[name]
+        rival = () if name == Reference.name else theirs
+        speeds.append(speed(name, inputs.batch, times[name], found.flops, peak, found.peak_bytes, rival))
+    return Measurement(work, inputs.batch, tuple(speeds))
+
+
+def _shares(contender: Contender, inputs: Inputs) -> Shares:
+    """One more generation, its parts timed: on a GPU this costs its overlap, so the speeds are measured without."""
+    device, call = inputs.setting.device, contender.sample(inputs)
+    with stopwatch(contender.parts, device) as parts:
+        start = time.perf_counter()
+        call(0)
+        synchronise(device)
+        whole = time.perf_counter() - start
+    network, head = parts["network"] / inputs.batch, parts["head"] / inputs.batch
+    return Shares(contender.name, inputs.batch, network, head, whole / inputs.batch - network - head)
+
+
+def _check(batch: int, seconds: float, works: Sequence[str], precision: str) -> None:
+    if batch < 1 or seconds < 0:
+        raise UserError(f"--batch must be at least 1 and --seconds at least 0, not {batch} and {seconds}")
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
+    if not works or (wrong := [work for work in works if work not in WORKS]):
+        raise UserError(f"--only takes some of {', '.join(WORKS)}, not {', '.join(wrong) if works else 'nothing'}")

@@ -1,0 +1,55 @@
+"""What to measure: a recipe, or one of a few shapes that need no data files.
+
+Speed depends on shapes alone, so a shape is a recipe whose data set is a description without examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mar import build, config
+from mar.config import Recipe
+from mar.data.base import Data, DataSpec, TensorSplit
+
+
+def _published(size: str, head_width: int, head_depth: int) -> dict[str, Any]:
+    """MAR on 256 tokens of 16 channels (Li et al. 2024, table 4), 64 AR steps."""
+    return {
+        "name": f"mar-{size}",
+        "data": {"kind": "none"},
+        "tokenizer": {"kind": "patches", "patch": 1},
+        "ordering": {"kind": "random"},
+        "partition": {"kind": "cosine", "k": 64},
+        "network": {
+            "kind": "masked-transformer",
+            "size": size,
+            "attention_dropout": 0.1,
+            "projection_dropout": 0.1,
+        },
+        "head": {"kind": "diffusion", "width": head_width, "depth": head_depth},
+        "train": {"mask_ratio": {"kind": "truncated-normal"}, "learning_rate": 1e-4, "batch_size": 2048},
+    }
+
+
+_LATENTS = DataSpec((16, 16, 16), 256, 1000)
+SHAPES = {
+    "mar-base": _published("base", 1024, 6),
+    "mar-large": _published("large", 1280, 8),
+    "mar-huge": _published("huge", 1536, 12),
+}
+
+
+def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:
+    """The recipe and the data that one of ``SHAPES``, a shipped recipe or a recipe file describes.
+
+    Raises:
+        UserError: no such name, a wrong key or value, or a recipe whose data files are missing.
+    """
+    if name not in SHAPES:
+        recipe = config.read(name, overrides)
+        return recipe, build.data(recipe)
+    empty = TensorSplit(torch.zeros(0, *_LATENTS.shape, dtype=torch.uint8))
+    return config.parse(SHAPES[name], overrides), Data(name, _LATENTS, empty, empty, empty, fingerprint="none")

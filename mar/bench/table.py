@@ -1,0 +1,53 @@
+"""A report as tables for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from mar.bench.results import Report
+
+
+def tables(report: Report) -> Group:
+    machine, peak = report.environment, report.matrix_peak_flops_per_second / 1e9
+    head = (
+        f"{report.recipe['name']}: {report.tokens} tokens, {report.ar_steps} AR steps, guidance {report.guidance:g}, "
+        f"{report.precision}\n{machine['device']}, {machine['threads']} threads, torch {machine['packages']['torch']}, "
+        f"matrix peak {peak:.0f} GFLOP/s\nparameters: "
+        + ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
+    )
+    return Group(head, _speeds(report), *([_shares(report)] if report.shares else []))
+
+
+def _speeds(report: Report) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("work", "batch", "contender"):
+        table.add_column(column, no_wrap=True)
+    for column in ("images/s", "GFLOP/image", "of peak", "memory", "× reference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for measurement in report.measurements:
+        for speed in measurement.speeds:
+            memory = "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.0f} MiB"
+            table.add_row(
+                measurement.work,
+                str(measurement.batch),
+                speed.contender,
+                f"{speed.images_per_second:.4g}",
+                f"{speed.flops_per_image / 1e9:.4g}",
+                f"{speed.matrix_peak_share:.0%}",
+                memory,
+                "" if speed.ratio is None else f"{speed.ratio:.3f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
+            )
+    return table
+
+
+def _shares(report: Report) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("sample, s/image", no_wrap=True)
+    for column in ("batch", "network", "head", "other"):
+        table.add_column(column, justify="right")
+    for share in report.shares:
+        seconds = (share.network_seconds_per_image, share.head_seconds_per_image, share.other_seconds_per_image)
+        table.add_row(share.contender, str(share.batch), *(f"{s:.4g}" for s in seconds))
+    return table

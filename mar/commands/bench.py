@@ -1,0 +1,82 @@
+"""``mar bench``: training, sampling and likelihood speed, alone or beside a checkout of the published code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+# ruff: noqa: UP045 - typer reads Optional
+
+
+def bench(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="mar-base, mar-large, mar-huge (published sizes; no data needed), or any recipe whose data are there."
+        ),
+    ] = "digits",
+    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value changes of the recipe.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the numbers as JSON.")] = None,
+    reference: Annotated[
+        Optional[Path], typer.Option(help="Checkout of the published MAR, measured in the same run.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
+    seconds: Annotated[float, typer.Option(help="For each kind of work; at least three rounds.")] = 10.0,
+    only: Annotated[str, typer.Option(help="Some of train,sample,nll.")] = "train,sample,nll",
+    compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast).")] = "fp32",
+    guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1 is none.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
+    head_steps: Annotated[
+        Optional[int], typer.Option(min=2, help="Diffusion head: timesteps of sampling and NLL.")
+    ] = None,
+    solver: Annotated[
+        Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
+    ] = None,
+) -> None:
+    """Images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
+
+    Examples:
+
+        mar bench
+
+        mar bench mar-base --batch 4 --only train --reference ../mar --out speed.json
+
+        mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --reference ../mar
+    """
+    import json
+
+    from rich.console import Console
+
+    from mar.bench import shapes
+    from mar.bench.run import run
+    from mar.bench.table import tables
+
+    console = Console()
+    head: dict[str, Any] = {} if head_steps is None else {"steps": head_steps, "bound_steps": head_steps}
+    if solver is not None:
+        head["solver"] = solver
+    if "=" in recipe:  # no recipe is named, only changes
+        recipe, overrides = "digits", [recipe, *(overrides or ())]
+    chosen, data = shapes.read(recipe, overrides or ())
+    report = run(
+        chosen,
+        data,
+        batch=batch,
+        seconds=seconds,
+        works=[work.strip() for work in only.split(",") if work.strip()],
+        compile=compile,
+        precision=precision,
+        guidance=guidance,
+        temperature=temperature,
+        head=head,
+        reference=reference,
+        say=lambda line: console.print(f"[dim]{line}"),
+    )
+    console.print(tables(report))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"written to {out}")
