@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mar.errors import UserError
-from mar.likelihood.chain import DEFAULT_BUDGET, TokenLogProb, n_pairs, token_log_prob
+from mar.likelihood.chain import TokenLogProb, n_pairs, token_log_prob
 from mar.model import Model
 from mar.noise import Noise, stream
 from orderings import Plan
@@ -74,7 +74,7 @@ def score(
     plan: str,
     seed: int = 0,
     kind: str | None = None,
-    budget: int = DEFAULT_BUDGET,
+    budget: int | None = None,
     warnings: tuple[str, ...] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Likelihood:
@@ -87,7 +87,7 @@ def score(
         draw_plan: from one stream per image, their plans.
         plan: the plan's short text.
         kind: one of the head's likelihoods; None: its default.
-        budget: bytes of activations.
+        budget: bytes of activations; None: what suits the device.
         progress: called with (rows done, rows in all).
     """
     if len(images) == 0:
