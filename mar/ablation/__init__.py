@@ -1,0 +1,1 @@
+"""Ablations: one model, many plans, one typed result."""

@@ -1,0 +1,134 @@
+"""The part of the page that shows each ordering: its maps, its NLL along the way, its samples.
+
+L tokens · K AR steps
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from html import escape
+from itertools import accumulate
+from pathlib import Path
+
+from mar.ablation.result import AblationResult, PlanMap, Row
+from mar.likelihood.score import Likelihood
+from mar.reports.svg import Chart, Line, heat_map, rows_of
+
+_MIME = {".png": "image/png", ".gif": "image/gif"}
+
+
+def hint(result: AblationResult) -> str:
+    """How to read the cards (HTML)."""
+    low, high = _position_range(result)
+    scale = f'<span class="scale"></span> from {low:.1f} to {high:.1f} bits' if high > low else ""
+    return (
+        "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
+        f"consecutive tokens that touch. NLL by position: {scale}. In the curves a step's NLL is divided by its "
+        "tokens, and the other orderings of the same partition are drawn in grey."
+    )
+
+
+def cards(result: AblationResult, folder: Path) -> str:
+    """One card an ordering, one strip a partition (HTML)."""
+    by_ordering: dict[str, list[Row]] = {}
+    for row in result.rows:
+        by_ordering.setdefault(row.ordering, []).append(row)
+    chart, positions = _chart(result), _position_range(result)
+    parts = _ghosts(result, chart)
+    for ordering, rows in by_ordering.items():
+        strips = "".join(_strip(row, chart, positions, folder) for row in rows)
+        parts.append(f'<article class="card"><h3>{escape(ordering)}</h3>{strips}</article>')
+    return "".join(parts)
+
+
+def _strip(row: Row, chart: Chart, positions: tuple[float, float], folder: Path) -> str:
+    figures = [_maps(row)] if row.map is not None else []
+    if row.likelihood is not None and row.map is not None:
+        figures.append(_position_map(row.likelihood, row.map, positions, row.plan))
+        curve = chart.svg([_curve(row.likelihood, "own", row.plan)], f"NLL per step, {row.plan}", _ghost_id(row))
+        figures.append(_figure(curve, "NLL per token along the order", "curve-figure"))
+    figures += [
+        _figure(f'<img src="{_data_uri(folder / picture)}" alt="{escape(what)}, {escape(row.plan)}">', what, "picture")
+        for picture, what in ((row.animation, "generation, blue: not yet known"), (row.samples, "samples"))
+        if picture is not None
+    ]
+    problems = "".join(f'<p class="problem">{escape(error)}</p>' for error in row.errors)
+    return f'<div class="plan"><h4>{escape(row.partition)} <span>{_headline(row)}</span></h4>{problems}' + (
+        f'<div class="strip">{"".join(figures)}</div></div>'
+    )
+
+
+def _headline(row: Row) -> str:
+    parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
+    if row.likelihood is not None:
+        bits = row.likelihood.bits_per_dim
+        parts.append(
+            f"NLL {row.likelihood.nats_per_image:.2f} nats/image" if bits is None else f"NLL {bits:.4f} bits/dim"
+        )
+    if row.images is not None:
+        parts.append(f"FID {row.images.fid:.2f}")
+    return " · ".join(parts)
+
+
+def _maps(row: Row) -> str:
+    assert row.map is not None
+    grid, last = row.map.grid, max(row.map.step_L)
+    ranks, steps = rows_of(row.map.rank_L, grid), rows_of(row.map.step_L, grid)
+    draw = ", one draw" if row.map.random else ""
+    rank_map = heat_map(
+        ranks, f"Rank map, {row.plan}", 0, len(row.map.rank_L) - 1, lambda v: f"rank {v:g}", path=not row.map.random
+    )
+    step_map = heat_map(steps, f"Step map, {row.plan}", 0, last, lambda v: f"step {v:g}")
+    return _figure(rank_map, f"rank{draw}") + _figure(step_map, f"step, {last + 1} in all")
+
+
+def _position_map(likelihood: Likelihood, plan: PlanMap, span: tuple[float, float], name: str) -> str:
+    bits = [nats / math.log(2.0) for nats in likelihood.nats_per_position]
+    drawn = heat_map(rows_of(bits, plan.grid), f"NLL by position, {name}", *span, text=lambda v: f"{v:.2f} bits")
+    return _figure(drawn, "NLL by position")
+
+
+def _figure(content: str, caption: str, style: str = "map-figure") -> str:
+    return f'<figure class="{style}">{content}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _curve(likelihood: Likelihood, style: str, name: str) -> Line:
+    """Bits per token against tokens known before the step, flat along each step."""
+    ends = list(accumulate(likelihood.tokens_per_step))
+    pairs = zip(likelihood.nats_per_step, likelihood.tokens_per_step, strict=True)
+    bits = [nats / tokens / math.log(2.0) for nats, tokens in pairs]
+    x = [place for start, end in zip([0.0, *ends], ends, strict=False) for place in (start, end)]
+    return Line(x, [value for value in bits for _ in range(2)], style, name)
+
+
+def _chart(result: AblationResult) -> Chart:
+    """One pair of axes for all plans."""
+    curves = [_curve(row.likelihood, "", "") for row in result.rows if row.likelihood is not None]
+    x = max((curve.x[-1] for curve in curves), default=1.0)
+    low = min((y for curve in curves for y in curve.y), default=0.0)
+    high = max((y for curve in curves for y in curve.y), default=1.0)
+    return Chart("tokens known", "bits per token", (0, x), (min(0.0, low), high))
+
+
+def _ghosts(result: AblationResult, chart: Chart) -> list[str]:
+    """The curves of all orderings of a partition, drawn once and shared by its charts."""
+    by_partition: dict[str, list[Line]] = {}
+    for row in result.rows:
+        if row.likelihood is not None:
+            by_partition.setdefault(_ghost_id(row), []).append(_curve(row.likelihood, "ghost", row.plan))
+    return [chart.group(lines, name) for name, lines in by_partition.items()]
+
+
+def _ghost_id(row: Row) -> str:
+    return "ghost-" + "".join(c if c.isalnum() else "-" for c in row.partition)
+
+
+def _position_range(result: AblationResult) -> tuple[float, float]:
+    """Bits of the least and the most uncertain position under any plan."""
+    nats = [v for row in result.rows if row.likelihood is not None for v in row.likelihood.nats_per_position]
+    return (min(nats) / math.log(2.0), max(nats) / math.log(2.0)) if nats else (0.0, 0.0)
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

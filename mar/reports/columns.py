@@ -1,0 +1,192 @@
+"""The columns of an ablation's table: one definition for Markdown, CSV, the terminal and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mar.ablation.result import AblationResult, Row
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        title: its head, with unit.
+        better: which way is better; "": neither.
+        value: the number or text of a row; None where it has none.
+        digits: after the point, in a table that is read.
+        text: what a reader sees, where it is more than the number.
+        sign: show a plus.
+    """
+
+    title: str
+    value: Callable[[Row], float | int | str | None]
+    better: Literal["", "lower", "higher"] = ""
+    digits: int = 0
+    text: Callable[[Row], str] | None = None
+    sign: bool = False
+
+    @property
+    def head(self) -> str:
+        """The title with an arrow towards better."""
+        return f"{self.title} {ARROWS[self.better]}".strip()
+
+    @property
+    def numeric(self) -> bool:
+        return self.title not in ("plan", "ordering", "partition", "problem")
+
+    def show(self, row: Row) -> str:
+        """The cell that a reader sees."""
+        value = self.value(row)
+        if value is None:
+            return MISSING
+        if self.text is not None:
+            return self.text(row)
+        plus = "+" if self.sign else ""
+        return f"{value:{plus}.{self.digits}f}" if isinstance(value, float) else str(value)
+
+
+ARROWS = {"": "", "lower": "↓", "higher": "↑"}
+
+
+def compact(result: AblationResult) -> list[Column]:
+    """What fits a terminal of 80 characters: no errors or intervals."""
+    shown = [Column("plan", lambda row: row.plan)]
+    for column in columns(result):
+        if column.title.startswith(("NLL", "Δ")):
+            shown.append(replace(column, text=None, sign=column.title.startswith("Δ")))
+        elif column.title in ("p (Holm)", "FID", "problem"):
+            shown.append(column)
+    return shown
+
+
+def columns(result: AblationResult) -> list[Column]:
+    """What is read: the columns of which at least one row has a value."""
+    bits = any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
+    everything = [
+        Column("ordering", lambda row: row.ordering),
+        Column("partition", lambda row: row.partition),
+        Column("AR steps", _steps),
+        Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error)
+        if bits
+        else Column("NLL, nats/image", _nats, "lower", 2, _nats_with_error),
+        Column(f"Δ to {result.reference}, bits/dim", _difference_bits, "lower", 4, _bits_interval)
+        if bits
+        else Column(f"Δ to {result.reference}, nats/image", _difference_nats, "lower", 2, _nats_interval),
+        Column("p (Holm)", lambda row: row.difference and row.difference.p_holm, "", 3, _p_value),
+        Column("FID", lambda row: row.images and row.images.fid, "lower", 2),
+        Column("KID", lambda row: row.images and row.images.generated.kid_mean, "lower", 4),
+        Column("IS", lambda row: row.images and row.images.generated.inception_score_mean, "higher", 2),
+        Column("precision", lambda row: row.images and row.images.generated.precision, "higher", 3),
+        Column("recall", lambda row: row.images and row.images.generated.recall, "higher", 3),
+        Column("images/s", lambda row: row.images_per_second, "higher", 1),
+        Column("problem", lambda row: "; ".join(row.errors) or None),
+    ]
+    return [c for c in everything if any(c.value(row) is not None for row in result.rows)]
+
+
+def data_columns() -> list[Column]:
+    """What is computed with: every number on its own, at full precision, with the unit in its name."""
+    return [
+        Column("plan", lambda row: row.plan),
+        Column("ordering", lambda row: row.ordering),
+        Column("partition", lambda row: row.partition),
+        Column("ar_steps", _steps),
+        Column("nll_kind", lambda row: row.likelihood and row.likelihood.kind),
+        Column("nll_images", lambda row: row.likelihood and row.likelihood.n_images),
+        Column("nll_nats_per_image", _nats),
+        Column("nll_nats_per_image_standard_error", lambda row: row.likelihood and row.likelihood.standard_error_nats),
+        Column("nll_bits_per_dim", _bits),
+        Column(
+            "nll_bits_per_dim_standard_error",
+            lambda row: row.likelihood and row.likelihood.standard_error_bits_per_dim,
+        ),
+        Column("difference_reference", lambda row: row.difference and row.difference.reference),
+        Column("difference_nats_per_image", _difference_nats),
+        Column("difference_nats_per_image_low", lambda row: row.difference and row.difference.interval_nats[0]),
+        Column("difference_nats_per_image_high", lambda row: row.difference and row.difference.interval_nats[1]),
+        Column("difference_bits_per_dim", _difference_bits),
+        Column("difference_bits_per_dim_low", lambda row: _interval_bits(row, 0)),
+        Column("difference_bits_per_dim_high", lambda row: _interval_bits(row, 1)),
+        Column("difference_confidence", lambda row: row.difference and row.difference.confidence),
+        Column("difference_p_value", lambda row: row.difference and row.difference.p_value),
+        Column("difference_p_holm", lambda row: row.difference and row.difference.p_holm),
+        Column("images", lambda row: row.images and row.images.generated.n_images),
+        Column("fid", lambda row: row.images and row.images.fid),
+        Column("fid_noise_floor", lambda row: row.images and row.images.noise_floor_fid),
+        Column("kid_mean", lambda row: row.images and row.images.generated.kid_mean),
+        Column("kid_std", lambda row: row.images and row.images.generated.kid_std),
+        Column("inception_score_mean", lambda row: row.images and row.images.generated.inception_score_mean),
+        Column("inception_score_std", lambda row: row.images and row.images.generated.inception_score_std),
+        Column("precision", lambda row: row.images and row.images.generated.precision),
+        Column("recall", lambda row: row.images and row.images.generated.recall),
+        Column("nll_seconds", lambda row: row.nll_seconds),
+        Column("sampling_seconds", lambda row: row.sampling_seconds),
+        Column("images_per_second", lambda row: row.images_per_second),
+        Column("errors", lambda row: "; ".join(row.errors) or None),
+    ]
+
+
+def best_rows(column: Column, rows: tuple[Row, ...]) -> set[int]:
+    """The numbers of the rows that read best in a column with a direction."""
+    values = {k: v for k, row in enumerate(rows) if isinstance(v := column.value(row), float | int)}
+    if not column.better or len(values) < 2:
+        return set()
+    best = (min if column.better == "lower" else max)(values.values())
+    return {k for k, value in values.items() if value == best}
+
+
+def _steps(row: Row) -> int | None:
+    return None if row.map is None else max(row.map.step_L) + 1
+
+
+def _nats(row: Row) -> float | None:
+    return row.likelihood and row.likelihood.nats_per_image
+
+
+def _bits(row: Row) -> float | None:
+    return row.likelihood and row.likelihood.bits_per_dim
+
+
+def _difference_nats(row: Row) -> float | None:
+    return row.difference and row.difference.nats_per_image
+
+
+def _difference_bits(row: Row) -> float | None:
+    return row.difference and row.difference.bits_per_dim
+
+
+def _interval_bits(row: Row, end: int) -> float | None:
+    return row.difference and row.difference.interval_bits_per_dim and row.difference.interval_bits_per_dim[end]
+
+
+def _bits_with_error(row: Row) -> str:
+    assert row.likelihood is not None
+    return f"{row.likelihood.bits_per_dim:.4f} ± {row.likelihood.standard_error_bits_per_dim:.4f}"
+
+
+def _nats_with_error(row: Row) -> str:
+    assert row.likelihood is not None
+    return f"{row.likelihood.nats_per_image:.2f} ± {row.likelihood.standard_error_nats:.2f}"
+
+
+def _bits_interval(row: Row) -> str:
+    assert row.difference is not None and row.difference.interval_bits_per_dim is not None
+    low, high = row.difference.interval_bits_per_dim
+    return f"{row.difference.bits_per_dim:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def _nats_interval(row: Row) -> str:
+    assert row.difference is not None
+    low, high = row.difference.interval_nats
+    return f"{row.difference.nats_per_image:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _p_value(row: Row) -> str:
+    assert row.difference is not None
+    return "< 0.001" if row.difference.p_holm < 0.001 else f"{row.difference.p_holm:.3f}"
