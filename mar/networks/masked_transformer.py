@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -92,6 +92,11 @@ class MaskedTransformer(Network):
     """
 
     Options = MaskedTransformerOptions
+    tiny: ClassVar[dict[str, Any]] = {
+        **dict.fromkeys(("encoder_width", "decoder_width"), 8),
+        **dict.fromkeys(("encoder_depth", "decoder_depth", "buffer"), 1),
+        **dict.fromkeys(("encoder_heads", "decoder_heads"), 2),
+    }
 
     def __init__(self, shape: tuple[int, ...], options: MaskedTransformerOptions) -> None:
         super().__init__()

@@ -1,0 +1,158 @@
+"""What the contract tests are run on: small grids, plans with sets, given and absent tokens, live weights.
+
+B batch · L tokens · D width · C condition width
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from mar.errors import Unsupported, UserError
+from mar.heads.base import Head
+from mar.networks.base import Network
+from mar.noise import stream
+from mar.tokens import Categories, TokenKind, Vectors
+from orderings import ABSENT, GIVEN, Grid, Plan
+
+SHAPES = ((3, 3), (7,), (2, 2, 2))  # for networks alone
+SMALL = ((2, 2), (4,), (1, 2, 2))  # where every image can be enumerated
+TOKENS: tuple[TokenKind, ...] = (Categories(2), Categories(5), Vectors(1), Vectors(3))
+WIDTH = 8  # of the contexts that a head alone is given
+
+
+@dataclass(frozen=True)
+class Case:
+    """One plan, and random inputs for it."""
+
+    name: str
+    plan: Plan
+    token_BLD: torch.Tensor
+    condition_BC: torch.Tensor
+
+
+def normal(seed: int, purpose: str, *shape: int) -> torch.Tensor:
+    """Standard normals of a shape, a function of seed and purpose."""
+    count = 1
+    for n in shape[1:]:
+        count *= n
+    return stream(seed, f"verify/{purpose}", shape[0]).normal(count).reshape(shape)
+
+
+def random_plan(n_tokens: int, batch: int, seed: int, given: bool = False, absent: bool = False) -> Plan:
+    """A random ordered partition in every row; with about a quarter of the tokens given, or absent."""
+    uniform = stream(seed, "verify/plan", batch).uniform(2 * n_tokens + 2)
+    order_BL = uniform[:, :n_tokens].argsort(1).argsort(1)
+    n_given_B = (uniform[:, -1] * n_tokens / 2).long() * given
+    n_absent_B = (uniform[:, -2] * n_tokens / 2).long() * absent
+    rank_BL = order_BL - n_given_B[:, None]
+    cut_BL = uniform[:, n_tokens : 2 * n_tokens] < 0.5  # a new set starts at this rank
+    cut_BL[:, 0] = False
+    step_BL = cut_BL.cumsum(1).gather(1, rank_BL.clamp(min=0))
+    n_scored_B = n_tokens - n_given_B - n_absent_B
+    for mark, here_BL in ((GIVEN, rank_BL < 0), (ABSENT, rank_BL >= n_scored_B[:, None])):
+        rank_BL, step_BL = rank_BL.masked_fill(here_BL, mark), step_BL.masked_fill(here_BL, mark)
+    return Plan(rank_BL, step_BL)
+
+
+def raster_plan(n_tokens: int, batch: int, n_given: int = 0, one_set: bool = False) -> Plan:
+    """Raster order, one token at a time after ``n_given`` given ones, or all tokens as one set."""
+    rank_BL = (torch.arange(n_tokens) - n_given).clamp(min=GIVEN).expand(batch, -1)
+    return Plan(rank_BL, torch.zeros_like(rank_BL) if one_set else rank_BL)
+
+
+def plans(network: Network, n_tokens: int, batch: int = 4, seed: int = 0) -> dict[str, Plan]:
+    """Every kind of plan that the network accepts, by name; maybe none."""
+
+    def shared(plan: Plan) -> Plan:
+        return plan.rows(torch.zeros(batch, dtype=torch.int64))
+
+    candidates = {
+        "random sets": random_plan(n_tokens, batch, seed),
+        "random sets, given and absent tokens": random_plan(n_tokens, batch, seed + 1, given=True, absent=True),
+        "the same random sets in every row": shared(random_plan(n_tokens, 1, seed + 2)),
+        "the same random sets, given and absent tokens": shared(random_plan(n_tokens, 1, seed + 5, True, True)),
+        "raster": raster_plan(n_tokens, batch),
+        "raster after a given prefix": raster_plan(n_tokens, batch, n_given=n_tokens // 3),
+        "everything at once": raster_plan(n_tokens, batch, one_set=True),
+    }
+    return {name: plan for name, plan in candidates.items() if accepts(network, plan)}
+
+
+def accepts(network: Network, plan: Plan) -> bool:
+    try:
+        network.check(plan.step_BL)
+    except Unsupported:
+        return False
+    return True
+
+
+def cases(network: Network, n_tokens: int, batch: int = 4) -> list[Case]:
+    return [case(name, network, plan) for name, plan in plans(network, n_tokens, batch).items()]
+
+
+def case(name: str, network: Network, plan: Plan) -> Case:
+    batch, n_tokens = plan.step_BL.shape
+    token_BLD = normal(0, f"token/{name}", batch, n_tokens, network.token_width)
+    return Case(name, plan, token_BLD, normal(0, f"condition/{name}", batch, network.condition_width))
+
+
+def small_network(cls: type[Network], shape: tuple[int, ...]) -> Network:
+    """An instance for verification, with its ``tiny`` options.
+
+    Raises:
+        Unsupported, UserError: the network does not serve this shape.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: Network = cls(shape, cls.Options(**cls.tiny))  # pyright: ignore[reportCallIssue]
+    return enlivened(network)
+
+
+def small_head(cls: type[Head], token: TokenKind, context_width: int = WIDTH, live: bool = True) -> Head:
+    """As ``small_network``; ``Unsupported`` for tokens that this head does not model. Not ``live``: as initialised."""
+    if not isinstance(token, cls.tokens):
+        raise Unsupported(f"{cls.__name__} does not model {token}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = cls(context_width, token, cls.Options(**cls.tiny))  # pyright: ignore[reportCallIssue]
+    head.sampling = cls.Sampling(**cls.tiny_sampling)
+    return enlivened(head) if live else head.eval()
+
+
+def served(make: Any, cls: type, candidates: tuple[Any, ...]) -> dict[str, Any]:
+    """``make(cls, candidate)`` for each candidate that is not refused, by the candidate's name."""
+    made = {}
+    for candidate in candidates:
+        try:
+            made[name_of(candidate)] = make(cls, candidate)
+        except (Unsupported, UserError):
+            continue
+    return made
+
+
+def name_of(candidate: Any) -> str:
+    return str(Grid(candidate)) if isinstance(candidate, tuple) else str(candidate)
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def enlivened(module: Module, scale: float = 0.3) -> Module:
+    """The module in evaluation mode, its weights moved at random so that no layer is silent (as zero-initialised
+    ones are)."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.is_floating_point():
+                shift = stream(0, f"verify/weights/{name}", 1).normal(parameter.numel())
+                parameter.add_(scale * shift.reshape(parameter.shape))
+    return module.eval()
+
+
+def all_images(vocabulary: int, n_tokens: int) -> torch.Tensor:
+    """(vocabulary ** n_tokens, n_tokens) int64: every image."""
+    return torch.tensor(list(itertools.product(range(vocabulary), repeat=n_tokens)), dtype=torch.int64)

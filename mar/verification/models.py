@@ -1,0 +1,192 @@
+"""Contract tests of a whole model: likelihood and sampler, along a plan.
+
+B batch · L tokens · P plans (rows of a Plan) · V vocabulary · N draws
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mar.heads.base import Head
+from mar.likelihood.chain import token_log_prob
+from mar.model import Model
+from mar.networks.base import Network
+from mar.noise import Noise, stream
+from mar.sampling.generate import generate
+from mar.sampling.guidance import Guidance
+from mar.tokenizers.base import Tokenizer
+from mar.tokens import Categories, TokenKind
+from mar.verification.cases import (
+    SMALL,
+    all_images,
+    enlivened,
+    normal,
+    plans,
+    served,
+    small_head,
+    small_network,
+)
+from mar.verification.statistics import ALPHA, p_value
+from mar.verification.verdict import Verdict, claim, require
+from orderings import GIVEN, Grid, Plan
+
+_N_CLASSES = 2
+_DRAWS = 2000  # images of each plan in a chi-square test
+
+
+class BareTokens(Tokenizer):
+    """The tokenizer of data that are tokens already."""
+
+    def __init__(self, shape: tuple[int, ...], token: TokenKind) -> None:
+        super().__init__()
+        self.shape, self.token, self.dimensions = shape, token, len(Grid(shape))
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        return x
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        return token
+
+
+def small_model(network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind) -> Model:
+    """An instance for verification, class-conditional, its weights moved at random.
+
+    Raises:
+        Unsupported, UserError: the parts do not serve this grid or token.
+    """
+    built = small_network(network, shape)
+    tokenizer = BareTokens(shape, token)
+    return enlivened(Model(tokenizer, built, small_head(head, token, built.context_width), _N_CLASSES))
+
+
+def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) -> list[Verdict]:
+    """Is it a distribution, and does the sampler draw from it? The network under a categorical head."""
+
+    def make(network: type[Network], shape: tuple[int, ...]) -> Model:
+        return small_model(network, head, shape, Categories(2))
+
+    verdicts = []
+    for name, model in served(make, cls, SMALL).items():
+        kinds = plans(model.network, len(Grid(model.tokenizer.shape)), batch=3)
+        found = [verify_model(model, plan, f"{subject} on {name}, {kind}") for kind, plan in kinds.items()]
+        verdicts += [_all_of(of_claim, f"{subject} on {name}") for of_claim in zip(*found, strict=True)]
+    return verdicts
+
+
+def _all_of(verdicts: Sequence[Verdict], subject: str) -> Verdict:
+    """One verdict of several of the same claim: the first that failed, or all."""
+    for verdict in verdicts:
+        if not verdict.passed:
+            return verdict
+    return Verdict(verdicts[0].claim, subject, True, f"{len(verdicts)} kinds of plan, the first: {verdicts[0].detail}")
+
+
+def verify_model(model: Model, plan: Plan, subject: str) -> list[Verdict]:
+    """Every claim about a model under a plan of a few rows."""
+    checks: list[Any] = [generation_is_keyed, likelihood_is_keyed]
+    if isinstance(model.tokenizer.token, Categories):
+        checks = [sums_to_one, sampler_agrees, *checks]
+    return [check(subject, model, plan) for check in checks]
+
+
+def _labels(batch: int) -> torch.Tensor:
+    return torch.arange(batch) % (_N_CLASSES + 1) - 1  # both classes and none
+
+
+def _noise(batch: int) -> Noise:
+    return stream(9, "verify/model", batch)
+
+
+def _tokens(model: Model, batch: int) -> torch.Tensor:
+    """Any tokens of the model's kind."""
+    n_tokens, token = len(Grid(model.tokenizer.shape)), model.tokenizer.token
+    if isinstance(token, Categories):
+        return (stream(10, "verify/tokens", batch).uniform(n_tokens) * token.vocabulary).long()
+    return normal(10, "tokens", batch, n_tokens, token.width)
+
+
+def _every_image(model: Model, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    """(row_R, token_RL): for each row of the plan, every image that agrees with its given tokens."""
+    assert isinstance(model.tokenizer.token, Categories)
+    base_PL, rows, tokens = _tokens(model, len(plan.step_BL)), [], []
+    for row, scored_L in enumerate(plan.scored_BL):
+        image_NU = all_images(model.tokenizer.token.vocabulary, int(scored_L.sum()))
+        token_NL = base_PL[row].repeat(len(image_NU), 1)
+        token_NL[:, scored_L] = image_NU
+        rows.append(torch.full((len(image_NU),), row))
+        tokens.append(token_NL)
+    return torch.cat(rows), torch.cat(tokens)
+
+
+def _probabilities(model: Model, plan: Plan) -> list[torch.Tensor]:
+    """For each row of the plan, the probability of every image."""
+    row_R, token_RL = _every_image(model, plan)
+    label_R = _labels(len(plan.step_BL))[row_R]
+    result = token_log_prob(model, token_RL, plan.rows(row_R), label_R, _noise(len(row_R)))
+    p_R = result.nats_BL.double().sum(1).exp()
+    return [p_R[row_R == row] for row in range(len(plan.step_BL))]
+
+
+@claim("probabilities of all images sum to 1")
+def sums_to_one(model: Model, plan: Plan) -> str:
+    probabilities = _probabilities(model, plan)
+    totals = [float(p_N.sum()) for p_N in probabilities]
+    for row, total in enumerate(totals):
+        steps = plan.step_BL[row].tolist()
+        require(abs(total - 1) < 1e-4, f"under steps {steps} {len(probabilities[row])} images sum to {total:.5f}")
+    return f"{sum(map(len, probabilities))} images under {len(totals)} plans, {min(totals):.6f} to {max(totals):.6f}"
+
+
+@claim("generated images follow the likelihood (chi-square)")
+def sampler_agrees(model: Model, plan: Plan) -> str:
+    assert isinstance(model.tokenizer.token, Categories)
+    vocabulary, rows = model.tokenizer.token.vocabulary, len(plan.step_BL)
+    row_N = torch.arange(rows).repeat(_DRAWS)
+    drawn_NL = generate(
+        model, plan.rows(row_N), _labels(rows)[row_N], _noise(len(row_N)), given=_tokens(model, rows)[row_N]
+    )
+    smallest = 1.0
+    for row, p_V in enumerate(_probabilities(model, plan)):
+        drawn_NU = drawn_NL[row_N == row][:, plan.scored_BL[row]]
+        place_U = vocabulary ** torch.arange(drawn_NU.shape[1] - 1, -1, -1)
+        count_V = torch.bincount((drawn_NU * place_U).sum(1), minlength=len(p_V)).numpy()
+        smallest = min(smallest, p_value(count_V, np.asarray(p_V)))
+    require(smallest > ALPHA / rows, f"smallest p-value {smallest:.1e} over {rows} plans of {_DRAWS} images")
+    return f"{rows} plans of {_DRAWS} images, smallest p-value {smallest:.2g}"
+
+
+@claim("image k of a generation does not depend on the batch, and given tokens stay")
+def generation_is_keyed(model: Model, plan: Plan) -> str:
+    rows = len(plan.step_BL)
+    token, label_B, noise = _tokens(model, rows), _labels(rows), _noise(rows)
+    for guidance in (Guidance(), Guidance(2.0)):
+        drawn = generate(model, plan, label_B, noise, guidance, given=token)
+        given_BL = plan.step_BL == GIVEN
+        require(torch.equal(drawn[given_BL], token[given_BL]), "a given token was changed")
+        require(bool(drawn[plan.scored_BL].isfinite().all()), "a generated token is not finite")
+        for row in range(rows):
+            one = slice(row, row + 1)
+            alone = generate(model, plan.rows(one), label_B[one], noise.rows(one), guidance, given=token[one])
+            close = torch.allclose(alone.float(), drawn[one].float(), atol=1e-3, rtol=1e-3)
+            require(close, f"image {row} alone is another image (guidance {guidance.scale:g})")
+    return f"{rows} images one by one, with and without guidance"
+
+
+@claim("an image's likelihood does not depend on the batch or the memory budget")
+def likelihood_is_keyed(model: Model, plan: Plan) -> str:
+    rows = len(plan.step_BL)
+    token, label_B, noise = _tokens(model, rows), _labels(rows), _noise(rows)
+    for kind in sorted(model.head.likelihoods):
+        all_BL = token_log_prob(model, token, plan, label_B, noise, kind).nats_BL
+        require(bool(all_BL.isfinite().all()), f"{kind}: a log-probability is not finite")
+        require(not bool(all_BL[~plan.scored_BL].any()), f"{kind}: a given or absent token is scored")
+        for row in range(rows):
+            one = slice(row, row + 1)
+            alone = token_log_prob(model, token[one], plan.rows(one), label_B[one], noise.rows(one), kind, budget=1)
+            close = torch.allclose(alone.nats_BL, all_BL[one], atol=1e-3, rtol=1e-3)
+            require(close, f"{kind}: image {row} alone has another likelihood")
+    return f"{rows} images one by one, {', '.join(sorted(model.head.likelihoods)) or 'no likelihood'}"
