@@ -7,7 +7,7 @@ through the entry-point groups ``mar.networks``, ``mar.heads``, ``mar.tokenizers
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -15,13 +15,25 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-import orderings
 from mar.config import Component, Recipe
 from mar.data.base import Data
 from mar.errors import UserError, unknown
 from mar.model import Model
 from mar.noise import derived_seed, stream
 from mar.tokens import Categories
+from mar.training.objective import MaskRatio
+from orderings import (
+    Grid,
+    Ordering,
+    Partition,
+    Plan,
+    as_options,
+    make_ordering,
+    make_partition,
+    name_of,
+    parse_ordering,
+    parse_partition,
+)
 
 NETWORKS = {
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
@@ -63,10 +75,6 @@ def find(family: str, kind: str) -> Any:
     Raises:
         UserError: no such kind, with the nearest one.
     """
-    if family == "ordering":
-        return orderings.find_ordering(kind)
-    if family == "partition":
-        return orderings.find_partition(kind)
     names = FAMILIES[family]
     if kind in names:
         module, name = names[kind].split(":")
@@ -78,10 +86,14 @@ def find(family: str, kind: str) -> Any:
 
 
 def options(family: str, component: Component) -> Any:
-    """The component's options, typed by its class (orderings, partitions and mask ratios are their own options)."""
+    """The component's options, typed by its class (a mask ratio is its own options).
+
+    Raises:
+        UserError: no such kind or option, with the nearest one; or a value that it does not take.
+    """
     cls = find(family, component.kind)
     typed = getattr(cls, "Options", cls)
-    valid = list(typed.__dataclass_fields__)
+    valid = [f.name for f in fields(typed)]
     for key in component.options:
         if key not in valid:
             raise unknown(f"option of {family} {component.kind!r}:", key, valid or ["(it has none)"])
@@ -98,12 +110,20 @@ def _adapter(typed: type) -> TypeAdapter[Any]:
     return TypeAdapter(typed)
 
 
-def ordering(recipe: Recipe) -> orderings.Ordering:
-    return options("ordering", recipe.ordering)
+def ordering(recipe: Recipe) -> Ordering:
+    """``ordering.kind`` is a name beside its options, or the short text of the command line (``spiral:outward``)."""
+    kind = recipe.ordering.kind
+    return parse_ordering(kind) if ":" in kind else make_ordering(kind, recipe.ordering.options)
 
 
-def partition(recipe: Recipe) -> orderings.Partition:
-    return options("partition", recipe.partition)
+def partition(recipe: Recipe) -> Partition:
+    """``partition.kind`` is a name beside its options, or short text (``cosine:16``)."""
+    kind = recipe.partition.kind
+    return parse_partition(kind) if ":" in kind else make_partition(kind, recipe.partition.options)
+
+
+def mask_ratio(recipe: Recipe) -> MaskRatio:
+    return options("mask_ratio", recipe.train.mask_ratio)
 
 
 def data(recipe: Recipe) -> Data:
@@ -119,9 +139,9 @@ def model(recipe: Recipe, dataset: Data) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
         built = _assemble(recipe, dataset)
-    grid = orderings.Grid(built.tokenizer.shape)
+    grid = Grid(built.tokenizer.shape)
     noise = stream(recipe.seed, "check", 2)
-    plan = orderings.Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
+    plan = Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
     built.network.check(plan.step_BL)
     return built
 
@@ -143,8 +163,10 @@ def _assemble(recipe: Recipe, dataset: Data) -> Model:
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with every option of every component written out, checked."""
     filled = recipe.as_dict()
-    for family in ("data", "tokenizer", "ordering", "partition", "network", "head"):
+    for family in ("data", "tokenizer", "network", "head"):
         filled[family] = _filled(family, getattr(recipe, family))
+    for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
+        filled[family] = {"kind": name_of(component), **as_options(component)}
     filled["train"]["mask_ratio"] = _filled("mask_ratio", recipe.train.mask_ratio)
     return Recipe.model_validate(filled)
 

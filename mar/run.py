@@ -89,7 +89,7 @@ class Run:
             source = self.data.split(split)
             images, labels = source.batch(torch.arange(min(limit or len(source), len(source))))
         plan = self.training_plan if plan is None else plan
-        mask_ratio = build.options("mask_ratio", self.recipe.train.mask_ratio)
+        mask_ratio = build.mask_ratio(self.recipe)
         return score(
             self.model, images, labels, lambda noise: self._draw(plan, noise), _text(plan), seed,
             warnings=mask_ratio.warnings(), progress=progress, **options,
@@ -181,7 +181,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
             folder.start(recipe)
         processes.wait()
         model.tokenizer.fit(_batches(data))
-        parts = build.ordering(recipe), build.partition(recipe), build.options("mask_ratio", recipe.train.mask_ratio)
+        parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
         Trainer(recipe, model, data, *parts, folder, processes).run()
 
 

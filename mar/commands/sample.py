@@ -13,19 +13,31 @@ import typer
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 64,
-    plan: Annotated[str, typer.Option(help="ordering/partition, e.g. spiral/cosine:16; default the training plan.")] = "",
-    label: Annotated[Optional[list[int]], typer.Option("--class", help="A class, repeatable; default all in turn.")] = None,
+    plan: Annotated[
+        str, typer.Option(help="ordering/partition, e.g. spiral/cosine:16; default the training plan.")
+    ] = "",
+    label: Annotated[
+        Optional[list[int]], typer.Option("--class", help="A class, repeatable; default all in turn.")
+    ] = None,
     guidance: Annotated[float, typer.Option(min=0.0, help="Guidance scale; 1 is none.")] = 1.0,
     guidance_schedule: Annotated[str, typer.Option(help="constant or linear (in known tokens).")] = "linear",
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    adaptive: Annotated[str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy, confidence.")] = "",
+    adaptive: Annotated[
+        str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy, confidence.")
+    ] = "",
     top_k: Annotated[Optional[int], typer.Option(min=1, help="Categorical head: keep the k likeliest.")] = None,
     top_p: Annotated[Optional[float], typer.Option(help="Categorical head: keep this much probability.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Categorical head: always the likeliest.")] = False,
-    solver: Annotated[Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")] = None,
+    solver: Annotated[
+        Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
+    ] = None,
     head_steps: Annotated[Optional[int], typer.Option(min=1, help="Diffusion head: number of timesteps.")] = None,
-    image: Annotated[Optional[Path], typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")] = None,
-    mask: Annotated[Optional[Path], typer.Option(help="Inpainting: a picture, bright where tokens are generated.")] = None,
+    image: Annotated[
+        Optional[Path], typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
+    ] = None,
+    mask: Annotated[
+        Optional[Path], typer.Option(help="Inpainting: a picture, bright where tokens are generated.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
@@ -81,7 +93,14 @@ def sample(
         x = loaded.sample(n, plan, batch_size=batch_size, progress=progress, **options)
     frames = loaded.frames(min(n, 64), plan, **options) if gif else None
     write_samples(x, loaded.data.spec.levels, folder, frames)
-    record = {"plan": plan, "n": n, "guidance": guidance, "temperature": temperature, "adaptive": adaptive, "seed": seed}
+    record = {
+        "plan": plan,
+        "n": n,
+        "guidance": guidance,
+        "temperature": temperature,
+        "adaptive": adaptive,
+        "seed": seed,
+    }
     record |= {"classes": label, "head": head_options, "weights": "last" if last_weights else "ema"}
     write(folder / "samples.json", json.dumps({**record, "environment": environment()}, indent=1))
     print(f"wrote {n} images to {folder}: grid.png, images.npz, images/" + (", generation.gif" if gif else ""))

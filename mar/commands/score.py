@@ -14,16 +14,27 @@ def score(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     nll: Annotated[bool, typer.Option("--nll", help="Likelihood along each plan.")] = False,
     fid: Annotated[bool, typer.Option("--fid", help="FID, IS, KID, precision and recall of samples.")] = False,
-    plans: Annotated[str, typer.Option(help="Comma-separated plans, e.g. raster,spiral/cosine:16; default the training plan.")] = "",
+    plans: Annotated[
+        str, typer.Option(help="Comma-separated plans, e.g. raster,spiral/cosine:16; default the training plan.")
+    ] = "",
     paired_with: Annotated[str, typer.Option(help="A plan that the others are compared with, image by image.")] = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    n: Annotated[Optional[int], typer.Option("-n", "--n", min=2, help="Images: scored (NLL; default all) or generated (FID; default 1000).")] = None,
-    kind: Annotated[Optional[str], typer.Option(help="Likelihood kind: exact, bound or ode; default the head's.")] = None,
+    n: Annotated[
+        Optional[int],
+        typer.Option("-n", "--n", min=2, help="Images: scored (NLL; default all) or generated (FID; default 1000)."),
+    ] = None,
+    kind: Annotated[
+        Optional[str], typer.Option(help="Likelihood kind: exact, bound or ode; default the head's.")
+    ] = None,
     guidance: Annotated[float, typer.Option(min=0.0, help="FID only; a likelihood always has guidance 1.")] = 1.0,
     temperature: Annotated[float, typer.Option(min=0.0, help="FID only.")] = 1.0,
     features: Annotated[str, typer.Option(help="FID: auto, inception or classifier.")] = "auto",
-    inception_weights: Annotated[Optional[Path], typer.Option(help="FID: torch-fidelity's Inception weights file.")] = None,
-    labelled: Annotated[str, typer.Option(help="FID of unlabelled data: kind:path of labelled data for the classifier.")] = "",
+    inception_weights: Annotated[
+        Optional[Path], typer.Option(help="FID: torch-fidelity's Inception weights file.")
+    ] = None,
+    labelled: Annotated[
+        str, typer.Option(help="FID of unlabelled data: kind:path of labelled data for the classifier.")
+    ] = "",
     budget: Annotated[float, typer.Option(min=0.01, help="GiB of activations.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="FID: images generated at a time.")] = 256,

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from mar.errors import unknown
 from mar.model import Model
 from mar.noise import Noise
 from mar.sampling.generate import Generation, OnStep, empty_tokens
 from mar.sampling.guidance import Guidance
-from orderings import ADAPTIVE, Plan
+from orderings import Plan, parse_adaptive
 
 
 @torch.no_grad()
@@ -34,12 +33,10 @@ def generate_adaptively(
     looks at the values, so these samples have no tractable likelihood.
 
     Raises:
-        UserError: no such rule.
+        UnknownName: no such rule (``"lowest-entropy"``, ``"confidence:4.5"``, …).
         Unsupported: the head has no entropy or no exact probability.
     """
-    if rule not in ADAPTIVE:
-        raise unknown("adaptive rule", rule, ADAPTIVE)
-    chooser = ADAPTIVE[rule]()
+    chooser = parse_adaptive(rule)
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
     run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL)
     size_BK = plan.sizes().to(label_B.device)

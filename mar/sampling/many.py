@@ -74,9 +74,7 @@ def sample_many(
     return torch.cat(out)
 
 
-def _given(
-    model: Model, settings: Settings, index: torch.Tensor
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """given_BL (bool) and the tokens of the given images."""
     if settings.given is None or settings.mask is None:
         return None, None
