@@ -108,6 +108,8 @@ def grammar(kind: Any, field: Field[Any]) -> str:
 
 
 def _items(value: Any, kind: Any, field: Field[Any]) -> Sequence[Any]:
+    if value == "":
+        return ()
     if isinstance(value, str):
         separator = "+" if kind is Ordering else field.metadata.get("separator", ",")
         value = value if kind is Ordering else value.replace(",", separator)

@@ -1,0 +1,80 @@
+"""Adaptive orders: the next set from scores."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from orderings import ADAPTIVE, parse_adaptive
+from tests.orderings import cases
+
+INF = float("inf")
+SCORE = torch.tensor([[3.0, 1.0, 2.0, 1.0, 0.0], [INF, -INF, 0.0, INF, INF]])
+UNKNOWN = torch.tensor([[True, True, True, True, False], [True, False, False, True, True]])
+
+
+def chosen(text: str, sizes: list[int], **more) -> list[list[int]]:
+    target_BL = parse_adaptive(text).next_set(SCORE, UNKNOWN, torch.tensor(sizes), **more)
+    return [row.nonzero()[:, 0].tolist() for row in target_BL]
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "by_hand"),
+    [
+        ("lowest-entropy", [1, 1], [[1], [0]]),  # a tie: the first token
+        ("lowest-entropy", [3, 2], [[1, 2, 3], [0, 3]]),
+        ("highest-entropy", [1, 2], [[0], [0, 3]]),
+        ("highest-entropy", [2, 9], [[0, 2], [0, 3, 4]]),  # fewer remain than asked for
+        ("confidence:0", [2, 0], [[0, 2], []]),
+        ("lowest-entropy", [0, 3], [[], [0, 3, 4]]),
+    ],
+)
+def test_next_sets_written_out_by_hand(text, sizes, by_hand):
+    assert chosen(text, sizes) == by_hand
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_every_rule_takes_as_many_unknown_tokens_as_asked(seed, length):
+    rng = torch.Generator().manual_seed(seed)
+    score_BL = torch.randint(0, 3, (4, length), generator=rng).float()  # many ties
+    unknown_BL = torch.rand(4, length, generator=rng) < 0.6
+    size_B = torch.randint(0, length + 2, (4,), generator=rng)
+    for rule in ADAPTIVE.values():
+        target_BL = rule().next_set(score_BL, unknown_BL, size_B, 0.5, cases.noise(4, seed))
+        assert not (target_BL & ~unknown_BL).any()
+        assert torch.equal(target_BL.sum(1), torch.minimum(size_B, unknown_BL.sum(1)))
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_scores_of_known_tokens_play_no_part(name):
+    rule, size_B = ADAPTIVE[name](), torch.tensor([2, 2])
+    changed = torch.where(UNKNOWN, SCORE, torch.tensor(-7.0))
+    for progress in (0.2, 1.0):
+        first = rule.next_set(SCORE, UNKNOWN, size_B, progress, cases.noise(2))
+        assert torch.equal(first, rule.next_set(changed, UNKNOWN, size_B, progress, cases.noise(2)))
+
+
+def test_only_the_rule_that_sees_sampled_values_says_so():
+    assert {name for name, rule in ADAPTIVE.items() if rule.uses_sampled_values} == {"confidence"}
+
+
+def test_confidence_noise_draws_by_the_softmax_of_the_scores():
+    """Gumbel: the largest of score + temperature · noise is a draw with probability ∝ exp(score / temperature)."""
+    batch, probability = 20_000, torch.tensor([0.5, 0.3, 0.2])
+    score_BL = 2.0 * probability.log().expand(batch, -1)
+    rule = parse_adaptive("confidence:4")  # at half way the noise is halved: temperature 2
+    target_BL = rule.next_set(
+        score_BL, torch.ones(batch, 3, dtype=torch.bool), torch.ones(batch).long(), 0.5, cases.noise(batch)
+    )
+    assert chisquare(target_BL.sum(0).numpy(), (batch * probability).double().numpy()).pvalue > 1e-6
+
+
+def test_confidence_noise_fades_to_nothing_and_needs_a_generator_before():
+    assert chosen("confidence", [1, 1], progress=1.0) == [[0], [0]]
+    with pytest.raises(ValueError, match="needs a generator"):
+        chosen("confidence", [1, 1], progress=0.5)
+    with pytest.raises(ValueError, match="not negative"):
+        parse_adaptive("confidence:-1")

@@ -1,0 +1,86 @@
+"""A user's own order from a file."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from orderings import Grid, Unsupported, parse_ordering
+from tests.orderings import cases
+
+SPIRAL = [[0, 1, 2], [5, 4, 3]]
+POSITIONS = [0, 1, 2, 5, 4, 3]
+
+
+def ranks(path, holds: str = "ranks", shape: tuple[int, ...] = (2, 3)) -> list:
+    rank_BL = parse_ordering(f"file:({path}):holds={holds}").ranks(Grid(shape), 2, cases.noise(2))
+    return rank_BL[1].reshape(shape).tolist()
+
+
+def test_the_same_order_reads_from_every_format(tmp_path):
+    (tmp_path / "a.txt").write_text("# my order\n0 1 2\n5, 4, 3  # back\n")
+    (tmp_path / "a.json").write_text(json.dumps(SPIRAL))
+    (tmp_path / "says.json").write_text(json.dumps({"positions": POSITIONS}))
+    (tmp_path / "pairs.json").write_text(json.dumps({"positions": [[p // 3, p % 3] for p in POSITIONS]}))
+    np.save(tmp_path / "a.npy", np.array(SPIRAL, dtype=np.uint8))
+    np.save(tmp_path / "flat.npy", np.array(SPIRAL).reshape(-1))
+    for name in ("a.txt", "a.json", "says.json", "pairs.json", "a.npy", "flat.npy"):
+        assert ranks(tmp_path / name) == SPIRAL
+    (tmp_path / "visits.txt").write_text("\n".join(map(str, [1, 2, 0, 3, 4, 5])))
+    assert ranks(tmp_path / "visits.txt", "positions") == [[2, 0, 1], [3, 4, 5]]
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("0 1 2 3 4 5")
+    assert ranks(path) == [[0, 1, 2], [3, 4, 5]]
+    path.write_text("5 4 3 2 1 0")
+    os.utime(path, ns=(1, 1))
+    assert ranks(path) == [[5, 4, 3], [2, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0 1 2 3 4 6", "ranks are the numbers 0..5, each once, but it holds 6"),
+        ("0 1 2 3 4 -1", "it holds -1"),
+        ("0 1 2 3 3 5", "3 is there twice and 4 is missing"),
+        ("0 1 2 3 4", "holds 5 ranks, but the grid 2x3 has 6 tokens"),
+        ("0 1 2 3 4 x", "invalid literal"),
+        ("0 1 2 3 4 5.5", "invalid literal"),
+        ("", "whole numbers only|holds 0 ranks"),
+    ],
+)
+def test_what_is_no_permutation_is_refused_in_one_line(tmp_path, content, message):
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        ranks(tmp_path / "a.txt")
+    assert "a.txt" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "{oops", "a.json"),
+        ("a.json", '{"order": [0]}', 'one key, "ranks" or "positions"'),
+        ("a.json", "[0.5, 1, 2, 3, 4, 5]", "whole numbers only"),
+        ("a.json", '{"positions": [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [2, 2]]}', "outside the grid 2x3"),
+        ("a.npy", "not numpy", "a.npy"),
+        ("a.csv", "0", "ends in .txt, .json or .npy"),
+    ],
+)
+def test_files_of_another_kind_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        ranks(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_no_file_at_all(tmp_path):
+    with pytest.raises(ValueError, match="no order file"):
+        ranks(tmp_path / "none.txt")
+    with pytest.raises(Unsupported, match="file needs the path of an order"):
+        parse_ordering("file").ranks(Grid((2, 3)), 1, cases.noise(1))
