@@ -55,12 +55,12 @@ ARROWS = {"": "", "lower": "↓", "higher": "↑"}
 
 
 def compact(result: AblationResult) -> list[Column]:
-    """What fits a terminal of 80 characters: no errors or intervals."""
+    """What fits a terminal of 80 characters: no standard errors or intervals."""
     shown = [Column("plan", lambda row: row.plan)]
     for column in columns(result):
         if column.title.startswith(("NLL", "Δ")):
             shown.append(replace(column, text=None, sign=column.title.startswith("Δ")))
-        elif column.title in ("p (Holm)", "FID", "problem"):
+        elif column.title in ("p (Holm)", "FID"):
             shown.append(column)
     return shown
 

@@ -50,14 +50,14 @@ def as_csv(result: AblationResult) -> str:
 
 
 def terminal(result: AblationResult) -> list[Any]:
-    """The table and its notes for ``rich``."""
+    """The table, what failed, and the notes, for ``rich``."""
     from rich.table import Table
     from rich.text import Text
 
     shown = compact(result)
     table = Table(title=result.name, title_style="bold")
     for column in shown:
-        table.add_column(column.head, justify="right" if column.numeric else "left")
+        table.add_column(column.head, justify="right" if column.numeric else "left", no_wrap=not column.numeric)
     best = [best_rows(column, result.rows) for column in shown]
     for number, row in enumerate(result.rows):
         cells = [
@@ -66,7 +66,8 @@ def terminal(result: AblationResult) -> list[Any]:
         ]
         table.add_row(*cells)
     _add_baselines(table, result.baselines, shown)
-    return [table, *(Text(f"· {note}") for note in notes_of(result))]
+    failures = [Text(f"{row.plan}: {error}", style="red") for row in result.rows for error in row.errors]
+    return [table, *failures, *(Text(f"· {note}") for note in notes_of(result))]
 
 
 def _add_baselines(table: Table, baselines: tuple[Row, ...], shown: list[Column]) -> None:

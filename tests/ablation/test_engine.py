@@ -1,0 +1,225 @@
+"""A tiny ablation from grid to result: nothing is repeated, failures are recorded, killing it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mar.ablation.engine as engine_module
+from mar.ablation import cell
+from mar.ablation.assemble import assemble
+from mar.ablation.engine import Engine
+from mar.ablation.grid import GridFile, read
+from mar.ablation.result import AblationResult
+from mar.errors import Unsupported, UserError
+
+GRID = """
+recipe: digits
+overrides:
+  - train.iterations=4
+  - train.batch_size=8
+  - train.validate_every=2
+  - train.validation_examples=8
+  - train.sample_every=0
+  - network.encoder_depth=1
+  - network.decoder_depth=1
+orderings: [raster, random]
+partitions: ["linear:4", "cosine:2"]
+nll: {images: 12}
+fid: {images: 12, shown: 4, animated: 2}
+"""
+PLANS = ["raster/linear:4", "random/linear:4", "raster/cosine:2", "random/cosine:2"]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> GridFile:
+    path = tmp_path_factory.mktemp("grid") / "tiny.yaml"
+    path.write_text(GRID)
+    return read(str(path))
+
+
+@pytest.fixture(scope="module")
+def finished(grid: GridFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[AblationResult, Path]:
+    """The result and its folder. Tests that change the folder take the grid and a folder of their own."""
+    folder = tmp_path_factory.mktemp("ablation")
+    engine = Engine(grid, folder)
+    return assemble(engine, engine.run()), folder
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the costly functions are called, under the names of what they do."""
+    count: Counter[str] = Counter()
+
+    def counted(module: object, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*args, **kwargs):
+            count[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(engine_module, "train")
+    for name in ("score_nll", "sample", "score_images"):
+        counted(cell, name)
+    return count
+
+
+def without_clocks(result: AblationResult) -> AblationResult:
+    """The result without what two machines or moments may differ in."""
+    rows = tuple(replace(row, nll_seconds=None, sampling_seconds=None) for row in result.rows)
+    return replace(result, rows=rows, seconds=0.0, environment={}, training=replace(result.training, seconds=0.0))
+
+
+def test_every_plan_is_scored_sampled_and_compared(finished: tuple[AblationResult, Path]) -> None:
+    result, folder = finished
+    assert [row.plan for row in result.rows] == PLANS
+    for row in result.rows:
+        assert row.errors == ()
+        assert row.likelihood is not None and row.likelihood.n_images == 12
+        assert row.images is not None and row.images.generated.n_images == 12
+        assert row.samples is not None and (folder / row.samples).is_file()
+        assert row.animation is not None and (folder / row.animation).is_file()
+        assert (row.difference is None) == (row.plan == "raster/linear:4")
+    assert result.training.validation_iteration == (2, 4)
+
+
+def test_a_result_survives_its_file(finished: tuple[AblationResult, Path], tmp_path: Path) -> None:
+    result, _ = finished
+    result.save(tmp_path / "result.json")
+    assert AblationResult.load(tmp_path / "result.json") == result
+
+
+def test_a_second_run_repeats_nothing(
+    grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str]
+) -> None:
+    result, folder = finished
+    engine = Engine(grid, folder)
+    again = assemble(engine, engine.run())
+    assert not calls
+    assert without_clocks(again) == without_clocks(result)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str], tmp_path: Path, monkeypatch
+) -> None:
+    scoring, stopped = cell.score_images, []
+
+    def stops_once(*args):
+        if calls["score_images"] == 1 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+        return scoring(*args)
+
+    monkeypatch.setattr(cell, "score_images", stops_once)
+    shutil.copytree(finished[1] / "features", tmp_path / "features")  # spares the training of a classifier
+    with pytest.raises(KeyboardInterrupt):
+        Engine(grid, tmp_path).run()
+    assert calls == {"train": 1, "score_nll": 2, "sample": 2, "score_images": 1}
+    engine = Engine(grid, tmp_path)
+    result = assemble(engine, engine.run())
+    assert calls == {"train": 1, "score_nll": 4, "sample": 5, "score_images": 4}  # only what was under way, again
+    assert without_clocks(result) == without_clocks(finished[0])
+
+
+def test_a_failed_plan_is_recorded_and_the_rest_goes_on(
+    grid: GridFile, calls: Counter[str], tmp_path: Path, monkeypatch
+) -> None:
+    counted, broken = cell.score_nll, ["random/linear:4"]
+
+    def breaks(run, plan, *rest):
+        if plan in broken:
+            raise RuntimeError("out of\nmemory")
+        return counted(run, plan, *rest)
+
+    monkeypatch.setattr(cell, "score_nll", breaks)
+    grid = grid.model_copy(update={"fid": None})
+    engine = Engine(grid, tmp_path)
+    rows = assemble(engine, engine.run()).rows
+    assert [row.errors for row in rows] == [(), ("NLL: RuntimeError: out of memory",), (), ()]
+    assert rows[1].likelihood is None and rows[3].difference is not None
+    broken.clear()
+    Engine(grid, tmp_path).run()
+    assert calls["score_nll"] == 3  # known to fail: left alone unless asked
+    engine = Engine(grid, tmp_path, retry_failed=True)
+    assert assemble(engine, engine.run()).rows[1].errors == ()
+    assert calls["score_nll"] == 4
+
+
+def test_a_changed_question_is_answered_anew_and_nothing_else_is(
+    grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str], tmp_path: Path
+) -> None:
+    assert grid.nll is not None
+    changed = grid.model_copy(update={"nll": grid.nll.model_copy(update={"images": 8}), "fid": None})
+    Engine(grid.model_copy(update={"fid": None}), tmp_path).run()
+    calls.clear()
+    engine = Engine(changed, tmp_path)
+    result = assemble(engine, engine.run())
+    assert calls == {"score_nll": 4}
+    assert [row.likelihood.n_images for row in result.rows if row.likelihood] == [8] * 4
+
+
+def test_an_impossible_plan_is_refused_before_training(grid: GridFile, calls: Counter[str], tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="65"):
+        Engine(grid.model_copy(update={"partitions": ("linear:65",)}), tmp_path)
+    assert not calls and not list(tmp_path.iterdir())
+
+
+def test_two_engines_do_not_share_a_folder(grid: GridFile, tmp_path: Path) -> None:
+    outer = Engine(grid, tmp_path)
+    with engine_module.RunFolder(tmp_path).locked(), pytest.raises(UserError, match="another"):
+        outer.run()
+
+
+def test_the_animation_shows_what_is_not_yet_known(finished: tuple[AblationResult, Path]) -> None:
+    from PIL import Image
+
+    result, folder = finished
+    assert result.rows[0].animation is not None
+    with Image.open(folder / result.rows[0].animation) as film:
+        shares = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            red, _, blue = np.asarray(film.convert("RGB")).astype(int).transpose(2, 0, 1)
+            shares.append((blue > red + 40).mean())
+    assert shares[0] > 0.5 > shares[1] > shares[-1] == 0.0
+
+
+def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path], capsys, monkeypatch) -> None:
+    from mar.commands.ablate import ablate
+
+    _, folder = finished
+    (folder / "tiny.yaml").write_text(GRID)
+    ablate(str(folder / "tiny.yaml"), [], folder)
+    printed = capsys.readouterr().out
+    for name in ("table.md", "table.csv", "index.html"):
+        assert (folder / name).is_file() and name in printed.replace("\n", "")
+    assert json.loads((folder / "result.json").read_text())["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("orderings=[rastr]", "did you mean 'raster'"),
+        ("fid.imgs=9", "did you mean 'images'"),
+        ("reference=morton", "not among"),
+        ("train.iteration=9", "did you mean 'iterations'"),
+        ("partitions=[]", "partitions"),
+    ],
+)
+def test_a_wrong_grid_is_refused_with_what_would_work(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read("digits", [override])
+
+
+def test_shipped_grids_have_the_promised_size() -> None:
+    grid = read("digits")
+    assert len(grid.orderings) >= 8 and len(grid.partitions) == 2
+    assert len(grid.plans()) == len(grid.orderings) * len(grid.partitions)

@@ -1,0 +1,73 @@
+"""Tables say the numbers of the result, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+
+from mar.ablation.result import AblationResult
+from mar.reports.columns import columns, data_columns
+from mar.reports.table import as_csv, markdown, terminal
+
+
+def test_csv_holds_every_number_at_full_precision(result: AblationResult) -> None:
+    read = list(csv.DictReader(io.StringIO(as_csv(result))))
+    assert [line["plan"] for line in read] == [row.plan for row in (*result.rows, *result.baselines)]
+    for line, row in zip(read, (*result.rows, *result.baselines), strict=True):
+        for column in data_columns():
+            value = column.value(row)
+            if isinstance(value, float | int):
+                assert float(line[column.title]) == value
+            else:
+                assert line[column.title] == (value or "")
+    assert float(read[1]["difference_bits_per_dim_low"]) == result.rows[1].difference.interval_bits_per_dim[0]  # type: ignore
+
+
+def test_markdown_parses_back_to_the_same_numbers(result: AblationResult) -> None:
+    lines = [line for line in markdown(result).splitlines() if line.startswith("|")]
+    heads, _, *body = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    shown = columns(result)
+    assert heads == [column.head for column in shown]
+    for cells, row in zip(body, (*result.rows, *result.baselines), strict=True):
+        assert len(cells) == len(shown)
+        for text, column in zip(cells, shown, strict=True):
+            value = column.value(row)
+            if value is None:
+                assert text == "–"
+            elif isinstance(value, float) and not text.startswith("< "):
+                number = float(re.match(r"\**([-+]?[\d.]+)", text).group(1))  # type: ignore[union-attr]
+                assert number == pytest.approx(value, abs=0.51 * 10.0**-column.digits)
+
+
+def test_the_best_values_are_bold_and_only_they(result: AblationResult) -> None:
+    lines = markdown(result).splitlines()
+    raster, random = (next(line for line in lines if line.startswith(f"| {name}")) for name in ("raster", "random"))
+    assert "**12.50**" in raster and "**13.75**" not in random
+    assert f"**{result.rows[1].likelihood.bits_per_dim:.4f}" in random  # type: ignore[union-attr]
+
+
+def test_heads_carry_units_and_direction(result: AblationResult) -> None:
+    heads = [column.head for column in columns(result)]
+    assert "NLL, bits/dim ↓" in heads and "FID ↓" in heads and "images/s ↑" in heads
+    assert "Δ to raster, bits/dim ↓" in heads
+
+
+def test_notes_say_what_the_figures_are(result: AblationResult) -> None:
+    text = markdown(result)
+    for said in ("exact", "20 test images", "30 generated", "40 test images", "a-classifier-acc0.99", "FID 1.25",
+                 "subsets of 10", "Holm", "95 %", "guidance 1.5", "beware"):  # fmt: skip
+        assert said in text
+
+
+def test_the_terminal_fits_eighty_characters(result: AblationResult) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(*terminal(result), sep="\n")
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "random/linear:2" in text and "12.50" in text and "independent" in text
+    assert "spiral: NLL: RuntimeError" in text
