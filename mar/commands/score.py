@@ -35,7 +35,7 @@ def score(
     labelled: Annotated[
         str, typer.Option(help="FID of unlabelled data: kind:path of labelled data for the classifier.")
     ] = "",
-    budget: Annotated[float, typer.Option(min=0.01, help="GiB of activations.")] = 1.0,
+    budget: Annotated[Optional[float], typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="FID: images generated at a time.")] = 256,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
@@ -64,7 +64,7 @@ def score(
     chosen = [p.strip() for p in plans.split(",") if p.strip()] or [loaded.training_plan]
     weights = "last" if last_weights else "ema"
     if nll:
-        score_nll(loaded, chosen, paired_with, split, n, kind, int(budget * 2**30), seed, weights)
+        score_nll(loaded, chosen, paired_with, split, n, kind, int(budget * 2**30) if budget else None, seed, weights)
     if fid:
         score_fid(
             loaded, chosen, split, n or 1000, guidance, temperature, features, inception_weights, labelled, seed,

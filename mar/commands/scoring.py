@@ -24,7 +24,7 @@ from orderings import describe, parse_plan
 
 
 def score_nll(
-    run: Run, plans: list[str], paired_with: str, split: str, n: int | None, kind: str | None, budget: int, seed: int,
+    run: Run, plans: list[str], paired_with: str, split: str, n: int | None, kind: str | None, budget: int | None, seed: int,
     weights: str,
 ) -> None:  # fmt: skip
     """Likelihood along each plan, on the same images and noise; paired with one of them if wanted."""

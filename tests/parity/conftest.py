@@ -10,6 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from mar.compat.published import infer, rename
+from mar.heads.diffusion import DiffusionHead, DiffusionOptions
+from mar.model import Model
+from mar.networks.masked_transformer import MaskedTransformer
+from mar.tokenizers.base import Tokenizer
+from mar.tokens import Vectors
+
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
@@ -35,3 +42,19 @@ def config(folder: Path) -> dict:
 def published(recorded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state dict, in the released names and shapes."""
     return {key.removeprefix("state."): value for key, value in recorded.items() if key.startswith("state.")}
+
+
+@pytest.fixture(scope="session")
+def model(published, config) -> Model:
+    """Our model with every published weight in it."""
+    found = infer(published, config["encoder_num_heads"], config["decoder_num_heads"])
+    tokenizer = Tokenizer()
+    tokenizer.shape, tokenizer.token = (4, 4), Vectors(found.token_width)
+    network = MaskedTransformer(tokenizer.shape, found.network)
+    head = DiffusionHead(
+        network.context_width, tokenizer.token, DiffusionOptions(width=found.head_width, depth=found.head_depth)
+    )
+    model = Model(tokenizer, network, head, found.n_classes)
+    missing = model.load_state_dict(rename(published), strict=False).missing_keys
+    assert not [name for name in missing if dict(model.named_parameters()).get(name) is not None]
+    return model.eval()

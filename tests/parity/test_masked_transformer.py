@@ -7,31 +7,10 @@ import torch
 
 from mar.compat.published import infer, rename
 from mar.errors import UserError
-from mar.heads.diffusion import DiffusionHead, DiffusionOptions
-from mar.model import Model
 from mar.networks.base import GIVEN
-from mar.networks.masked_transformer import MaskedTransformer
-from mar.tokenizers.base import Tokenizer
 from mar.tokenizers.patches import patchify, unpatchify
-from mar.tokens import Vectors
 
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def model(published, config) -> Model:
-    """Our model with every published weight in it."""
-    found = infer(published, config["encoder_num_heads"], config["decoder_num_heads"])
-    tokenizer = Tokenizer()
-    tokenizer.shape, tokenizer.token = (4, 4), Vectors(found.token_width)
-    network = MaskedTransformer(tokenizer.shape, found.network)
-    head = DiffusionHead(
-        network.context_width, tokenizer.token, DiffusionOptions(width=found.head_width, depth=found.head_depth)
-    )
-    model = Model(tokenizer, network, head, found.n_classes)
-    missing = model.load_state_dict(rename(published), strict=False).missing_keys
-    assert not [name for name in missing if dict(model.named_parameters()).get(name) is not None]
-    return model.eval()
 
 
 def test_sizes_are_read_off_the_shapes(published, config):
