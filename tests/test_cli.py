@@ -1,0 +1,118 @@
+"""The command line: quick help, one-line errors with the nearest valid choice, exit code 2, and the whole path."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COMMANDS = ["train", "sample", "score", "ablate", "verify", "bench", "recipes", "orderings list", "orderings show"]
+TINY = [
+    "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
+    "network.decoder_depth=1", "network.decoder_heads=2", "network.buffer=1", "train.batch_size=16",
+    "train.iterations=4", "train.log_every=2", "train.validate_every=4", "train.sample_every=4", "train.save_every=2",
+]  # fmt: skip
+
+
+def mar(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "mar", *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
+    )
+
+
+def test_help_needs_no_torch():
+    code = "import mar.cli, sys; print(sorted({'torch', 'numpy', 'matplotlib', 'diffusers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command):
+    done = mar(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout and f"mar {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ("train digitz", "unknown recipe 'digitz': did you mean 'digits'?"),
+        ("train digits trian.iterations=3", "unknown recipe key 'trian': did you mean 'train'?"),
+        ("train digits train.iteration=3", "did you mean 'iterations'?"),
+        ("train digits train.iterations=many", "recipe key 'train.iterations'"),
+        ("train digits ordering=spirl", "did you mean 'spiral'?"),
+        ("train digits ordering=spiral ordering.inwards=1", "did you mean 'inward'?"),
+        ("train digits partition=cosine:100", "cosine:100 asks for more steps than the 64 tokens of 8x8 allow"),
+        ("train digits network=masked-transformr", "did you mean 'masked-transformer'?"),
+        ("train digits network.size=tny", "network.size"),
+        ("train digits head=diffusion", "does not model categories"),
+        ("train digits tokenizer=binary-patches", "17"),
+        ("train digits tokenizer=patches tokenizer.patch=3 head=diffusion", "tokenizer.patch=2 or 4"),
+        ("train digits data=mnist data.path=/nowhere", "/nowhere"),
+        ("sample nowhere", "nowhere is not a run folder"),
+        ("score nowhere --nll", "nowhere is not a run folder"),
+        ("orderings show spiral --grid 8y8", "a grid is written like 16x16"),
+        ("orderings show spiraal --grid 8x8", "did you mean 'spiral'?"),
+        ("ablate digit", "did you mean 'digits'?"),
+        ("verify nowhere.py:Mine", "nowhere.py"),
+    ],
+)
+def test_mistakes_get_one_line_and_code_two(arguments, said, tmp_path):
+    done = mar(*arguments.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0], done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+
+
+def test_train_sample_and_score(tmp_path):
+    run = tmp_path / "run"
+    done = mar("train", "digits", *TINY, "--out", str(run))
+    assert done.returncode == 0, done.stderr
+    assert (run / "samples" / "training-00000004.png").is_file()
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss_nats_per_token", "validation_bits_per_dim"} <= set().union(*logged)
+
+    done = mar("sample", str(run), "-n", "5", "--plan", "spiral/cosine:6", "--class", "3", "--guidance", "2",
+               "--top-k", "5", "--out", str(tmp_path / "out"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = np.load(tmp_path / "out" / "images.npz")["images"]
+    assert images.shape == (5, 1, 8, 8) and images.max() <= 16
+    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 5
+    assert Image.open(tmp_path / "out" / "generation.gif").n_frames >= 6
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["head"] == {"top_k": 5}
+
+    plans = "raster/equal:16,random/cosine:4"
+    done = mar("score", str(run), "--nll", "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
+    assert done.returncode == 0, done.stderr
+    scores = sorted((run / "scores").glob("nll-*.json"))
+    assert len(scores) == 2
+    record = json.loads((run / "scores" / "nll-random-cosine4-test-n8.json").read_text())
+    assert record["kind"] == "exact" and record["n_images"] == 8 and record["weights"] == "ema"
+    assert record["data_fingerprint"] and record["paired"]["reference"] == "raster/equal:16"
+
+
+def test_inpainting_keeps_what_is_given(tmp_path):
+    run = tmp_path / "run"
+    assert mar("train", "digits", *TINY, "--out", str(run)).returncode == 0
+    given = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[:, 4:] = 255
+    Image.fromarray(given).save(tmp_path / "given.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "out"
+    done = mar("sample", str(run), "-n", "3", "--image", str(tmp_path / "given.png"), "--mask",
+               str(tmp_path / "mask.png"), "--out", str(out), "--no-gif")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    images = np.load(out / "images.npz")["images"][:, 0]
+    expected = np.rint(given / 255 * 16).astype(np.uint8)
+    assert (images[:, :, :4] == expected[:, :4]).all()
+    assert len({image.tobytes() for image in images}) > 1
