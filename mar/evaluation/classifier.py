@@ -9,9 +9,11 @@ rank, and unit variance over the training data, so that their scale does not dep
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +71,8 @@ class TrainedClassifier:
 def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClassifier:
     """The classifier of ``data`` requantised to ``levels``: read from ``cache_dir``, or trained and kept there.
 
-    On one machine and number of threads the same data gives the same weights; elsewhere rounding may differ, and
-    the hash in the name says so.
+    The same data gives the same weights for any number of threads; another kind of CPU or version of torch may round
+    differently, and the hash in the name says so.
 
     Raises:
         UserError: the data has no labels, or its examples are not images.
@@ -99,7 +101,7 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
     image_NCHW, label_N = _all(data.train, data.spec.levels, levels)
     n = len(label_N)
     epochs = max(_EPOCHS, -(-_LEAST_IMAGES // n))
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    with _one_thread(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(derived_seed(seed, "classifier"))
         model = Classifier(data.spec.shape, data.spec.n_classes).train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
@@ -116,6 +118,17 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
                 optimiser.step()
                 schedule.step()
     return model.eval()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order whatever the machine. Layers this small gain little from more threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 
 from mar.data.base import DataSpec
 from mar.errors import UserError
-from mar.evaluation.classifier import FEATURE_WIDTH, Classifier, trained_classifier, weight_hash
+from mar.evaluation.classifier import FEATURE_WIDTH, Classifier, train, trained_classifier, weight_hash
 
 
 def test_it_reads_digits_and_its_name_says_how_well(digits, cache):
@@ -33,6 +33,19 @@ def test_training_twice_gives_the_same_weights(digits, tmp_path, brief_training)
     second = trained_classifier(digits, 17, tmp_path / "b")
     assert first.name == second.name
     assert torch.equal(torch.get_rng_state(), state), "training used or changed the global generator"
+
+
+def test_the_number_of_threads_changes_nothing(digits, brief_training):
+    before = torch.get_num_threads()
+    names = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            names.append(weight_hash(train(digits, 17)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert names[0] == names[1]
 
 
 def test_a_classifier_is_trained_once_and_read_back_whole(digits, tmp_path, brief_training, monkeypatch):
