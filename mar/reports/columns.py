@@ -59,7 +59,8 @@ def compact(result: AblationResult) -> list[Column]:
     shown = [Column("plan", lambda row: row.plan)]
     for column in columns(result):
         if column.title.startswith(("NLL", "Δ")):
-            shown.append(replace(column, text=None, sign=column.title.startswith("Δ")))
+            title = column.title.replace(f" to {result.reference}", "")
+            shown.append(replace(column, title=title, text=None, sign=title.startswith("Δ")))
         elif column.title in ("p (Holm)", "FID"):
             shown.append(column)
     return shown

@@ -79,7 +79,7 @@ class Chart:
     y_label: str
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    width: int = 340
+    width: int = 260
     height: int = 170
 
     _left, _right, _top, _bottom = 34, 8, 8, 30
