@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def verify(
     targets: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[FILE.py:Class]...", help="Or module:Class; none: our registry.")
+        Optional[list[str]], typer.Argument(metavar="FILE.py:Class", help="Or module:Class; none: our registry.")
     ] = None,
     whole: Annotated[
         bool, typer.Option("--all", help="Every model of the registry, not only enough to cover every pair of parts.")
@@ -67,19 +67,18 @@ def verify(
 
 
 def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
-    """One line a verdict, subject by subject."""
-    from rich.table import Table
+    """Subject by subject: each claim, and what was looked at or what broke."""
+    from rich.padding import Padding
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 1))
     subject = None
     for verdict in verdicts:
         if verdict.subject != subject:
             subject = verdict.subject
-            table.add_row("", Text(subject, style="bold"), "")
-        mark = Text("✓", style="green") if verdict.passed else Text("✗", style="bold red")
-        table.add_row(mark, Text(f"  {verdict.claim}"), Text(verdict.detail, style="dim" if verdict.passed else "red"))
-    console.print(table)
+            console.print(Text(f"\n{subject}", style="bold"))
+        mark = Text("✓ ", style="green") if verdict.passed else Text("✗ ", style="bold red")
+        console.print(mark + Text(verdict.claim))
+        console.print(Padding(Text(verdict.detail, style="dim" if verdict.passed else "red"), (0, 0, 0, 4)))
 
 
 def _print_by_claim(console: Console, verdicts: Iterable[Verdict]) -> None:

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +28,9 @@ def load(target: str) -> type:
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise UserError(f"write FILE.py:Class or module:Class, not {target!r}")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    path = Path(place)
+    with _importable(path.parent if path.suffix == ".py" else Path()):
+        module = _from_file(path) if path.suffix == ".py" else _from_name(place)
     classes = {
         key: value
         for key, value in vars(module).items()
@@ -39,6 +43,17 @@ def load(target: str) -> type:
     raise unknown(f"class of {place}:", name, classes or ["(it defines no ordering, partition, network or head)"])
 
 
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """A user's file may import its neighbours and what lies in the working directory, as a script may."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"no file {str(path)!r}")
@@ -47,14 +62,11 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    sys.path.insert(0, str(path.parent))  # it may import its neighbours, as a script may
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"{path} does not import: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.remove(str(path.parent))
     return module
 
 
