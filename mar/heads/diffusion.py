@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -18,11 +18,12 @@ import torch
 from mar.errors import Unsupported, UserError
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
 from mar.heads.denoiser import Denoiser
-from mar.heads.diffusion_process import LastTerm, Process, Schedule, betas, spaced_timesteps
+from mar.heads.diffusion_process import LastTerm, Process, Schedule, spaced_timesteps, trailing_timesteps
 from mar.heads.solvers import solve
 from mar.noise import Noise
 from mar.tokens import Vectors
 
+Spacing = Callable[[int, int], list[int]]
 _ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
 
 
@@ -46,14 +47,15 @@ class DiffusionSampling(SamplingOptions):
 
     solver: Literal["ancestral", "ddim", "dpm-solver++", "unipc", "heun"] = "ancestral"
     steps: int = 100
-    timesteps: tuple[int, ...] = field(default=())  # the ancestral chain, spelled out in place of ``steps``
-    bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all of the training chain
+    start: int = (
+        0  # noisiest timestep of every chain; 0: the last with a signal (993 of cosine's 0..999); published: 999
+    )
+    timesteps: tuple[int, ...] = ()  # of the sampling chain, spelled out in place of steps and start
+    bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all from the start
 
     def __post_init__(self) -> None:
         if self.steps < 2 or self.bound_steps < 0 or self.bound_steps == 1:
             raise UserError(f"steps must be at least 2, bound_steps 0 (all) or at least 2: {self}")
-        if self.timesteps and self.solver != "ancestral":
-            raise UserError(f"explicit timesteps are for solver=ancestral; {self.solver} takes steps")
 
 
 class Losses(NamedTuple):
@@ -78,15 +80,30 @@ class DiffusionHead(Head):
 
     def __init__(self, context_width: int, token: Vectors, options: DiffusionOptions) -> None:
         super().__init__()
-        self.token, self.options, self.sampling = token, options, DiffusionSampling()
+        self.token, self.options = token, options
         self.net = Denoiser(token.width, context_width, options.width, options.depth)
         self.process = Process(options.schedule, options.timesteps)
+        self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
 
-    def chain(self, steps: int = 0, timesteps: tuple[int, ...] = ()) -> Process:
-        """The training chain (0 steps), or one over ``steps`` of its timesteps, or over the given ones."""
-        total = self.options.timesteps
-        chosen = timesteps or (spaced_timesteps(total, steps) if steps else None)
-        return self.process if chosen is None else Process(self.options.schedule, total, chosen)
+    @property
+    def start(self) -> int:
+        """The noisiest timestep of every chain."""
+        start = self.sampling.start or self.process.start
+        if not 0 < start < len(self.process):
+            raise UserError(f"a chain starts at a timestep in 1..{len(self.process) - 1}, not {start}")
+        return start
+
+    def chain(self, steps: int = 0, spacing: Spacing = spaced_timesteps) -> Process:
+        """Every timestep of the training chain up to the start (0 steps), or ``steps`` of them."""
+        chosen = spacing(self.start + 1, steps or self.start + 1)
+        return Process(self.options.schedule, self.options.timesteps, chosen)
+
+    def sampling_chain(self) -> Process:
+        """The chain that ``sampling`` describes: published spacing for the ancestral sampler, trailing for solvers."""
+        if self.sampling.timesteps:
+            return Process(self.options.schedule, self.options.timesteps, self.sampling.timesteps)
+        spacing = spaced_timesteps if self.sampling.solver == "ancestral" else trailing_timesteps
+        return self.chain(self.sampling.steps, spacing)
 
     # Training
 
@@ -175,12 +192,11 @@ class DiffusionHead(Head):
         """
         x_ME = noise.at("init").normal(self.token.width)
         predict = self._predictor(z_MD, z_null_MD, guidance_M)
+        process = self.sampling_chain()
         if self.sampling.solver != "ancestral":
             if temperature != 1.0:
                 raise Unsupported(f"solver={self.sampling.solver} has no temperature: choose solver=ancestral, or 1")
-            beta_T = betas(self.options.schedule, self.options.timesteps)
-            return solve(self.sampling.solver, self.sampling.steps, beta_T, x_ME, lambda x, t: predict(x, t)[0])
-        process = self.chain(self.sampling.steps, self.sampling.timesteps)
+            return solve(self.sampling.solver, process, x_ME, lambda x, t: predict(x, t)[0])
         timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
         for index in reversed(range(len(process))):
             eps_ME, range_ME = predict(x_ME, timestep_T[index : index + 1])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ Schedule = Literal["cosine", "linear"]
 LastTerm = Literal["gaussian", "discretised"]
 
 _LARGEST_BETA = 0.999  # keeps the last timesteps of the cosine schedule away from a division by zero
+_LEAST_SIGNAL = 1e-4  # abar below which a timestep says nothing about x_0 any more
 
 
 def betas(schedule: Schedule, total: int) -> torch.Tensor:
@@ -45,6 +46,16 @@ def spaced_timesteps(total: int, count: int) -> list[int]:
     return [round(position) for position in accumulate([0.0] + [stride] * (count - 1))]
 
 
+def trailing_timesteps(total: int, count: int) -> list[int]:
+    """``count`` of the timesteps 0..total-1, evenly spaced back from the last (Lin et al. 2024, table 2).
+
+    The first is total / count - 1: a solver's last step to x_0 is as long as the others.
+    """
+    if not 2 <= count <= total:
+        raise UserError(f"a chain of {count} timesteps cannot be cut from {total}: choose 2 to {total}")
+    return [round((index + 1) * total / count) - 1 for index in range(count)]
+
+
 class Coefficients(NamedTuple):
     """Of one timestep: numbers, or one for each row, shape (N, 1)."""
 
@@ -62,12 +73,13 @@ class Process:
     Attributes:
         timesteps: the chosen timesteps, increasing: what the network is told.
         table: (6, T) float64, the rows of ``Coefficients``.
+        betas: of the chosen timesteps, (T,) float64.
         last_alpha_bar: abar at the noisiest timestep.
     """
 
     def __init__(self, schedule: Schedule, total: int, timesteps: Sequence[int] | None = None) -> None:
         self.timesteps = list(range(total)) if timesteps is None else list(timesteps)
-        ascending = all(a < b for a, b in zip(self.timesteps, self.timesteps[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(self.timesteps))
         if len(self.timesteps) < 2 or not ascending or self.timesteps[0] < 0 or self.timesteps[-1] >= total:
             raise UserError(f"timesteps must be two or more increasing numbers in 0..{total - 1}: {self.timesteps}")
         abar = torch.cumprod(1 - betas(schedule, total), 0)[self.timesteps]
@@ -86,11 +98,22 @@ class Process:
                 beta.log(),
             ]
         )
+        self.betas = beta
         self.last_alpha_bar = float(abar[-1])
         self._tables: dict[torch.device, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def start(self) -> int:
+        """The noisiest index that still has a signal: abar >= 1e-4.
+
+        From pure noise, a step multiplies the error of eps by 1 / sqrt(alpha): 350 for the first of 100 steps of the
+        cosine chain, whose samples then explode unless the network is very well trained. Starting from N(0, 1) here
+        instead costs KL(q(x_t | x_0) || N(0, 1)), 5e-5 nats for a channel of unit variance.
+        """
+        return max(1, int((self.table[0].square() >= _LEAST_SIGNAL).sum()) - 1)
 
     def at(self, index: int | torch.Tensor) -> Coefficients:
         """The coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""

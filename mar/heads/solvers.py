@@ -14,41 +14,42 @@ from typing import Any, Literal
 import torch
 
 from mar.errors import UserError
+from mar.heads.diffusion_process import Process
 
 Solver = Literal["ddim", "dpm-solver++", "unipc", "heun"]
 
 
 def solve(
     solver: Solver,
-    steps: int,
-    beta_T: torch.Tensor,
+    process: Process,
     noise_NE: torch.Tensor,
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """x_0_NE from standard normal ``noise_NE``, in ``steps`` steps (Heun evaluates 2 steps - 1 times, others steps).
+    """x_0_NE from standard normal ``noise_NE``, over the timesteps of ``process`` (Heun evaluates most of them twice).
 
     Args:
-        beta_T: betas of the training chain.
-        predict: (x_t_NE, t, shape (1,)) -> eps_NE, in the training chain's timesteps and scaling of x_t.
+        predict: (x_t_NE, timestep of shape (1,)) -> eps_NE.
     """
-    scheduler = _scheduler(solver, beta_T)  # a fresh one: they keep history between calls
-    scheduler.set_timesteps(steps, device=noise_NE.device)
+    scheduler = _scheduler(solver, process)  # a fresh one: they keep history between calls
+    scheduler.set_timesteps(len(process))
+    timestep_T = torch.tensor(process.timesteps, device=noise_NE.device)
     x_NE = noise_NE * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
+    for index in scheduler.timesteps:
         # Heun works on x_t / signal; its scheduler scales back to what the network was trained on, others do nothing.
-        eps_NE = predict(scheduler.scale_model_input(x_NE, t), t.reshape(1))
-        x_NE = scheduler.step(eps_NE, t, x_NE).prev_sample
+        eps_NE = predict(scheduler.scale_model_input(x_NE, index), timestep_T[int(index)].reshape(1))
+        x_NE = scheduler.step(eps_NE, index, x_NE).prev_sample
     return x_NE
 
 
-def _scheduler(solver: Solver, beta_T: torch.Tensor) -> Any:
+def _scheduler(solver: Solver, process: Process) -> Any:
     from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
     import diffusers
 
-    # "trailing" starts at the noisiest timestep and ends at x_0, whatever the number of steps.
+    # The scheduler's training chain is our chain, so that a step is one of its timesteps: diffusers' own spacing is
+    # wrong for DDIM where the number of steps does not divide the number of timesteps.
     common = {
-        "num_train_timesteps": len(beta_T),
-        "trained_betas": beta_T.cpu().numpy(),
+        "num_train_timesteps": len(process),
+        "trained_betas": process.betas.numpy(),
         "timestep_spacing": "trailing",
     }
     if solver == "ddim":
