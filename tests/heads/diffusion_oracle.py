@@ -52,7 +52,7 @@ def gaussian_head(channels: int = 2, sampling: DiffusionSampling | None = None, 
 def random_head(context: int = 6, channels: int = 3, **options) -> DiffusionHead:
     """A head whose output is not the zero that training starts from."""
     torch.manual_seed(0)
-    head = DiffusionHead(context, Vectors(channels), DiffusionOptions(**({"width": 32, "depth": 2} | options)))
+    head = DiffusionHead(context, Vectors(channels), DiffusionOptions(width=32, depth=2, **options))
     for parameter in head.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)

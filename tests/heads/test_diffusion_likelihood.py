@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from diffusion_oracle import STD, gaussian_head, random_head
 from torch import nn
 
 from mar.heads import diffusion
@@ -14,6 +13,7 @@ from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampli
 from mar.heads.diffusion_process import betas
 from mar.noise import stream
 from mar.tokens import Vectors
+from tests.heads.diffusion_oracle import STD, gaussian_head, random_head
 
 
 def excess_nats(head: DiffusionHead, x: torch.Tensor, z: torch.Tensor, log_p: torch.Tensor) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def test_the_bound_is_tight_exactly_where_the_reverse_chain_is_exact(channels, b
     log_p = torch.distributions.Normal(mean, STD).log_prob(x).sum(-1)
     sampling = DiffusionSampling(bound_steps=bound_steps)
     exact, smallest = (gaussian_head(channels, sampling, variance, timesteps=200) for variance in (True, False))
-    exact.net.process = exact.chain(bound_steps)
+    exact.net.process = exact.chain(bound_steps)  # pyright: ignore[reportArgumentType]
     assert exact.log_prob(mean[:2], x[:2], "bound", stream(1, "score", 2)).evaluations == (bound_steps or 198)
     excess, error = excess_nats(exact, x, mean, log_p)
     assert abs(excess) < 4 * error < 0.25

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
 from mar.heads.diffusion_process import Process, spaced_timesteps
 from mar.tokens import Vectors
-
-FOLDER = os.environ.get("MAR_PARITY_DIR")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="MAR_PARITY_DIR does not name the folder of recorded behaviour")
 
 
 class Recorded:
@@ -25,11 +18,14 @@ class Recorded:
     def __init__(self, init: torch.Tensor | None, draws: torch.Tensor) -> None:
         self.init, self.draws = init, draws
 
-    def at(self, purpose: str, draw: int = 0) -> Recorded:
-        return Recorded(None, self.init if purpose == "init" else self.draws[len(self.draws) - 1 - draw])
+    def at(self, purpose: str) -> Recorded:
+        return Recorded(None, self.init) if purpose == "init" and self.init is not None else self
 
     def normal(self, n: int) -> torch.Tensor:
         return self.draws
+
+    def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
+        return (self.draws[len(self.draws) - 1 - draw] for draw in draws)
 
 
 class RecordedBound(Recorded):
@@ -39,28 +35,19 @@ class RecordedBound(Recorded):
         super().__init__(None, draws)
         self.timesteps = timesteps
 
-    def at(self, purpose: str, draw: int = 0) -> Recorded:
-        return super().at(purpose, self.timesteps.index(draw))
+    def at(self, purpose: str) -> Recorded:
+        return self
+
+    def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
+        return super().normals(n, [self.timesteps.index(draw) for draw in draws])
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, torch.Tensor]:
-    with safe_open(Path(FOLDER or "") / "reference_mar.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-
-
-@pytest.fixture(scope="module")
-def config() -> dict:
-    with safe_open(Path(FOLDER or "") / "reference_mar.safetensors", "pt") as file:
-        return json.loads(file.metadata()["config"])
-
-
-@pytest.fixture(scope="module")
-def head(recorded, config) -> DiffusionHead:
+def head(published, config) -> DiffusionHead:
     options = DiffusionOptions(width=config["diffloss_w"], depth=config["diffloss_d"], last_term="discretised")
     head = DiffusionHead(config["decoder_embed_dim"], Vectors(config["vae_embed_dim"]), options)
-    prefix = "state.diffloss.net."
-    weights = {key[len(prefix) :]: value for key, value in recorded.items() if key.startswith(prefix)}
+    prefix = "diffloss.net."
+    weights = {key.removeprefix(prefix): value for key, value in published.items() if key.startswith(prefix)}
     head.net.load_state_dict(weights, strict=True)
     head.sampling = DiffusionSampling(timesteps=tuple(config["gen_timesteps"]))
     return head.eval()
