@@ -54,7 +54,7 @@ def sample(run: Run, plan: str, wanted: FidEvaluation, folder: Path, progress: P
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     shown = images[: wanted.shown]
-    image_grid(shown, run.data.spec.levels, columns=min(8, len(shown))).save(folder / SAMPLES)
+    image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
     save_animation(film.frames, 256, folder / ANIMATION)
     return images
 

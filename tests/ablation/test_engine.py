@@ -223,3 +223,13 @@ def test_shipped_grids_have_the_promised_size() -> None:
     grid = read("digits")
     assert len(grid.orderings) >= 8 and len(grid.partitions) == 2
     assert len(grid.plans()) == len(grid.orderings) * len(grid.partitions)
+
+
+def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_path: Path, capsys) -> None:
+    from mar.commands.ablate import ablate
+
+    (tmp_path / "tiny.yaml").write_text(GRID)
+    ablate(str(tmp_path / "tiny.yaml"), [], tmp_path / "out", dry_run=True)
+    printed = capsys.readouterr().out
+    assert all(plan in printed for plan in PLANS) and "to train" in printed
+    assert not calls and not (tmp_path / "out").exists()
