@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ import torch
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_NUMBERS_AT_ONCE = 2**20  # of ``normals``: bounds its working memory
 
 
 @dataclass(frozen=True)
@@ -59,31 +61,44 @@ class Noise:
 
     def uniform(self, n: int) -> torch.Tensor:
         """(N, n) float32 in [0, 1): 24 random bits each."""
-        return (self._bits(n) >> 8).to(torch.float32) * 2.0**-24
+        return (self._bits(n, [self.draw])[0] >> 8).to(torch.float32) * 2.0**-24
 
     def normal(self, n: int) -> torch.Tensor:
         """(N, n) standard normal float32, by Box and Muller."""
-        half = (n + 1) // 2
-        bits = self._bits(2 * half).reshape(len(self), 2, half)
-        radius = ((bits[:, 0].to(torch.float64) + 1.0) * 2.0**-32).log().mul(-2.0).sqrt()
-        angle = bits[:, 1].to(torch.float64) * (2.0 * math.pi * 2.0**-32)
-        pair = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-        return pair.reshape(len(self), 2 * half)[:, :n].to(torch.float32)
+        return self._normal(n, [self.draw])[0]
 
-    def _bits(self, n: int) -> torch.Tensor:
-        """(N, n) int64 holding 32 random bits each."""
-        example = self.example_N
-        blocks = torch.arange((n + 3) // 4, device=example.device)
-        token = torch.zeros_like(example) if self.token_N is None else self.token_N
-        shape = (len(example), len(blocks))
+    def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
+        """``at(draw=d).normal(n)`` for each of ``draws``.
+
+        The generator is some two hundred small operations, so as many draws as fit in memory are made at a time.
+        """
+        at_once = max(1, _NUMBERS_AT_ONCE // max(1, n * len(self)))
+        for start in range(0, len(draws), at_once):
+            yield from self._normal(n, draws[start : start + at_once])
+
+    def _normal(self, n: int, draws: Sequence[int]) -> torch.Tensor:
+        """(K, N, n) for K draws."""
+        half = (n + 1) // 2
+        bits = self._bits(2 * half, draws).unflatten(2, (2, half))
+        radius = ((bits[:, :, 0].to(torch.float64) + 1.0) * 2.0**-32).log().mul(-2.0).sqrt()
+        angle = bits[:, :, 1].to(torch.float64) * (2.0 * math.pi * 2.0**-32)
+        return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(2)[..., :n].to(torch.float32)
+
+    def _bits(self, n: int, draws: Sequence[int]) -> torch.Tensor:
+        """(K, N, n) int64 holding 32 random bits each, for K draws."""
+        example_N = self.example_N
+        blocks = torch.arange((n + 3) // 4, device=example_N.device)
+        draw_K = torch.tensor([draw & _MASK for draw in draws], device=example_N.device)
+        token_N = torch.zeros_like(example_N) if self.token_N is None else self.token_N
+        shape = (len(draw_K), len(example_N), len(blocks))
         counter = [
             blocks.expand(shape),
-            torch.full(shape, self.draw & _MASK, device=example.device, dtype=torch.int64),
-            (token & _MASK)[:, None].expand(shape),
-            (example & _MASK)[:, None].expand(shape),
+            draw_K[:, None, None].expand(shape),
+            (token_N & _MASK)[:, None].expand(shape),
+            (example_N & _MASK)[:, None].expand(shape),
         ]
         words = _philox(counter, _key(self.seed, self.purpose))
-        return torch.stack(words, dim=-1).flatten(1)[:, :n]
+        return torch.stack(words, dim=-1).flatten(2)[..., :n]
 
 
 def stream(seed: int, purpose: str, examples: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:

@@ -60,6 +60,14 @@ def test_the_same_key_gives_the_same_numbers_in_any_batch():
     assert torch.equal(noise.tokens(row_M, token_M).normal(5)[1:], alone.normal(5))
 
 
+@pytest.mark.parametrize("at_once", [1, 50, 2**20])
+def test_many_draws_are_those_made_one_by_one(at_once, monkeypatch):
+    monkeypatch.setattr("mar.noise._NUMBERS_AT_ONCE", at_once)
+    noise, draws = stream(0, "test", 3).tokens(torch.arange(3), torch.arange(3)), range(12, 0, -1)
+    for draw, normal in zip(draws, noise.normals(5, draws), strict=True):
+        assert torch.equal(normal, noise.at(draw=draw).normal(5))
+
+
 def test_more_numbers_of_a_stream_begin_with_the_fewer():
     noise = stream(3, "test", 2)
     assert torch.equal(noise.uniform(9)[:, :5], noise.uniform(5))

@@ -12,6 +12,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _FREQUENCIES = 128  # half of the sinusoidal embedding's width
 _LONGEST_PERIOD = 10_000.0
@@ -39,9 +40,9 @@ class ResidualBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
-    def forward(self, x_NW: torch.Tensor, y_NW: torch.Tensor) -> torch.Tensor:
-        shift, scale, gate = self.adaLN_modulation(y_NW).chunk(3, dim=-1)
-        return x_NW + gate * self.mlp(self.in_ln(x_NW) * (1 + scale) + shift)
+    def forward(self, x_NW: torch.Tensor, silu_NW: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate = self.adaLN_modulation[1](silu_NW).chunk(3, dim=-1)
+        return torch.addcmul(x_NW, gate, self.mlp(torch.addcmul(shift, self.in_ln(x_NW), 1 + scale)))
 
 
 class FinalLayer(nn.Module):
@@ -51,9 +52,9 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x_NW: torch.Tensor, y_NW: torch.Tensor) -> torch.Tensor:
-        shift, scale = self.adaLN_modulation(y_NW).chunk(2, dim=-1)
-        return self.linear(self.norm_final(x_NW) * (1 + scale) + shift)
+    def forward(self, x_NW: torch.Tensor, silu_NW: torch.Tensor) -> torch.Tensor:
+        shift, scale = self.adaLN_modulation[1](silu_NW).chunk(2, dim=-1)
+        return self.linear(torch.addcmul(shift, self.norm_final(x_NW), 1 + scale))
 
 
 class Denoiser(nn.Module):
@@ -76,11 +77,11 @@ class Denoiser(nn.Module):
             t_N: their timesteps in the training chain, or a single one, shape (1,), for all of them.
             condition_NW: ``cond_embed`` of the context; projected by the caller, once for all timesteps of a token.
         """
-        y_NW = self.time_embed(t_N) + condition_NW
+        silu_NW = F.silu(self.time_embed(t_N) + condition_NW)  # every adaLN_modulation starts with it: once for all
         x_NW = self.input_proj(x_NE)
         for block in self.res_blocks:
-            x_NW = block(x_NW, y_NW)
-        return self.final_layer(x_NW, y_NW).float()
+            x_NW = block(x_NW, silu_NW)
+        return self.final_layer(x_NW, silu_NW).float()
 
     def _initialise(self) -> None:
         for module in self.modules():

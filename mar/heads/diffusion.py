@@ -161,8 +161,8 @@ class DiffusionHead(Head):
         timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
         parts = []
         for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, _ROWS // max(1, count))):
-            draws = [noise.at("bound", draw=process.timesteps[i]).normal(self.token.width) for i in index_I.tolist()]
-            eps_NE = torch.cat(draws)
+            draws = [process.timesteps[i] for i in index_I.tolist()]
+            eps_NE = torch.cat(list(noise.at("bound").normals(self.token.width, draws)))
             x_0_NE, condition_NW = x_ME.repeat(len(index_I), 1), condition_MW.repeat(len(index_I), 1)
             index_N = index_I.repeat_interleave(count)
             x_t_NE = process.diffuse(x_0_NE, eps_NE, index_N)
@@ -198,9 +198,10 @@ class DiffusionHead(Head):
                 raise Unsupported(f"solver={self.sampling.solver} has no temperature: choose solver=ancestral, or 1")
             return solve(self.sampling.solver, process, x_ME, lambda x, t: predict(x, t)[0])
         timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
+        draws = noise.at("step").normals(self.token.width, range(len(process) - 1, 0, -1))
         for index in reversed(range(len(process))):
             eps_ME, range_ME = predict(x_ME, timestep_T[index : index + 1])
-            draw_ME = noise.at("step", draw=index).normal(self.token.width) * temperature if index else None
+            draw_ME = next(draws) * temperature if index else None
             x_ME = process.step(x_ME, eps_ME, range_ME, index, draw_ME)
         return x_ME
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -31,17 +32,17 @@ class Replayed:
         self.current, self.count = self.ar_steps.pop(0), len(row_M)
         return self
 
-    def at(self, purpose: str | None = None, draw: int | None = None) -> Replayed:
+    def at(self, purpose: str) -> Replayed:
         if purpose == "init":
             self.draw = self.current[0]
-        elif purpose == "step":
-            assert draw is not None
-            self.draw = self.current[len(self.current) - 1 - draw]
         return self
 
     def normal(self, n: int) -> torch.Tensor:
         assert self.draw is not None and self.draw.shape[1] == n
         return self.draw[: self.count]
+
+    def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
+        return (self.current[len(self.current) - 1 - draw][: self.count] for draw in draws)
 
 
 @pytest.mark.parametrize("name", ["plain", "cfg", "constant"])
