@@ -1,6 +1,6 @@
 """What the contract tests are run on: small grids, plans with sets, given and absent tokens, live weights.
 
-B batch · L tokens · D width · C condition width
+B batch · L tokens · D width · C condition width · M gathered tokens
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from mar.errors import Unsupported, UserError
 from mar.heads.base import Head
 from mar.networks.base import Network
-from mar.noise import stream
+from mar.noise import Noise, stream
 from mar.tokens import Categories, TokenKind, Vectors
 from orderings import ABSENT, GIVEN, Grid, Plan
 
@@ -23,6 +23,8 @@ SHAPES = ((3, 3), (7,), (2, 2, 2))  # for networks alone
 SMALL = ((2, 2), (4,), (1, 2, 2))  # where every image can be enumerated
 TOKENS: tuple[TokenKind, ...] = (Categories(2), Categories(5), Vectors(1), Vectors(3))
 WIDTH = 8  # of the contexts that a head alone is given
+CONTEXTS = 12  # how many
+DRAWS = 4000  # samples of each context in a chi-square test
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,29 @@ def enlivened(module: Module, scale: float = 0.3) -> Module:
                 shift = stream(0, f"verify/weights/{name}", 1).normal(parameter.numel())
                 parameter.add_(scale * shift.reshape(parameter.shape))
     return module.eval()
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A head with a few contexts, tokens and streams of noise."""
+
+    head: Head
+    z_MD: torch.Tensor
+    x_M: torch.Tensor
+    noise: Noise
+
+    @classmethod
+    def of(cls, head: Head) -> HeadCase:
+        if isinstance(head.token, Categories):
+            x_M = torch.arange(CONTEXTS) % head.token.vocabulary
+        else:
+            x_M = normal(5, "value", CONTEXTS, head.token.width)
+        return cls(head, normal(6, "context", CONTEXTS, WIDTH), x_M, streams(CONTEXTS))
+
+
+def streams(count: int) -> Noise:
+    """One stream a token, as generation hands them to a head."""
+    return stream(7, "verify/head", 1).tokens(torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
 def all_images(vocabulary: int, n_tokens: int) -> torch.Tensor:

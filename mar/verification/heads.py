@@ -1,67 +1,36 @@
 """Contract tests of a head.
 
-M gathered tokens · D context width · E token channels · V vocabulary · N points or draws
+M gathered tokens · D context width · V vocabulary · N draws
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
 from mar.errors import Unsupported, UserError
 from mar.heads.base import Head
-from mar.noise import Noise, stream
 from mar.tokens import Categories, Vectors
-from mar.verification.cases import TOKENS, WIDTH, normal, served, small_head
+from mar.verification.cases import CONTEXTS, DRAWS, TOKENS, HeadCase, normal, served, small_head, streams
+from mar.verification.densities import bound_is_below, fit, integrates_to_one, sampler_agrees_with_density
 from mar.verification.statistics import ALPHA, p_value
 from mar.verification.verdict import Broken, Verdict, claim, require
-
-_CONTEXTS = 12
-_DRAWS = 4000  # samples of each context in a chi-square test
-_BOUND_DRAWS = 50  # evaluations of a stochastic bound that are averaged before exponentiation
-_MASS_TOLERANCE = {"exact": 1e-3, "ode": 5e-3}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A head with a few contexts, tokens and streams of noise."""
-
-    head: Head
-    z_MD: torch.Tensor
-    x_M: torch.Tensor
-    noise: Noise
-
-    @classmethod
-    def of(cls, head: Head) -> Subject:
-        if isinstance(head.token, Categories):
-            x_M = torch.arange(_CONTEXTS) % head.token.vocabulary
-        else:
-            x_M = normal(5, "value", _CONTEXTS, head.token.width)
-        return cls(head, normal(6, "context", _CONTEXTS, WIDTH), x_M, _streams(_CONTEXTS))
 
 
 def verify_head(cls: type[Head], subject: str) -> list[Verdict]:
     """Every claim of the ``Head`` contract, on each kind of token that the head models."""
     verdicts = []
     for name, head in served(small_head, cls, TOKENS).items():
-        on, of = f"{subject} on {name}", Subject.of(head)
+        on, of = f"{subject} on {name}", HeadCase.of(head)
         verdicts += [check(on, of) for check in (losses, likelihood_kinds, rows_alone, draws_are_keyed, no_guidance)]
         if isinstance(head.token, Categories):
             verdicts += [check(on, of) for check in (sums_to_one, sampler_agrees, temperature_agrees, entropy_agrees)]
         elif head.token == Vectors(1):
             verdicts += [integrates_to_one(f"{on}, {kind}", of, kind) for kind in sorted(head.likelihoods - {"bound"})]
             if "bound" in head.likelihoods:
-                verdicts.append(bound_is_below(on, Subject.of(fit(small_head(cls, head.token, live=False)))))
+                verdicts.append(bound_is_below(on, HeadCase.of(fit(small_head(cls, head.token, live=False)))))
             if "exact" in head.likelihoods:
                 verdicts.append(sampler_agrees_with_density(on, of))
     return verdicts or [serves_tokens(subject, cls)]
-
-
-def _streams(count: int) -> Noise:
-    """One stream a token, as generation hands them to a head."""
-    return stream(7, "verify/head", 1).tokens(torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
 @claim("it serves some kind of token with its tiny options")
@@ -76,10 +45,10 @@ def serves_tokens(cls: type[Head]) -> str:
 
 
 @claim("the loss is one finite value a token, with finite gradients")
-def losses(of: Subject) -> str:
+def losses(of: HeadCase) -> str:
     z_MD = of.z_MD.clone().requires_grad_()
     loss_M = of.head.loss(z_MD, of.x_M, of.noise)
-    require(tuple(loss_M.shape) == (_CONTEXTS,), f"the loss of {_CONTEXTS} tokens has shape {tuple(loss_M.shape)}")
+    require(tuple(loss_M.shape) == (CONTEXTS,), f"the loss of {CONTEXTS} tokens has shape {tuple(loss_M.shape)}")
     require(bool(loss_M.isfinite().all()), "a loss is not finite")
     loss_M.sum().backward()
     grads = [z_MD.grad, *(p.grad for p in of.head.parameters())]
@@ -89,19 +58,19 @@ def losses(of: Subject) -> str:
     with torch.no_grad():
         few_M = of.head.loss(of.z_MD[:3], of.x_M[:3], of.noise.rows(slice(0, 3)))
     require(torch.allclose(few_M, loss_M[:3].detach(), atol=1e-4, rtol=1e-4), "a token's loss depends on its batch")
-    return f"{_CONTEXTS} tokens, mean {float(loss_M.detach().mean()):.3f}"
+    return f"{CONTEXTS} tokens, mean {float(loss_M.detach().mean()):.3f}"
 
 
 @claim("likelihoods are of the kinds it names, and others are refused")
 @torch.no_grad()
-def likelihood_kinds(of: Subject) -> str:
+def likelihood_kinds(of: HeadCase) -> str:
     head, kinds = of.head, sorted(of.head.likelihoods)
     require(set(kinds) <= {"exact", "ode", "bound"}, f"unknown kinds of likelihood {kinds}")
     require(not kinds or head.default_likelihood in kinds, f"the default {head.default_likelihood!r} is not in {kinds}")
     for kind in kinds:
         result = head.log_prob(of.z_MD, of.x_M, kind, of.noise)
         require(result.kind == kind, f"asked for {kind!r}, got {result.kind!r}")
-        require(tuple(result.nats_M.shape) == (_CONTEXTS,), f"{kind}: shape {tuple(result.nats_M.shape)}")
+        require(tuple(result.nats_M.shape) == (CONTEXTS,), f"{kind}: shape {tuple(result.nats_M.shape)}")
         require(bool(result.nats_M.isfinite().all()), f"{kind}: a log-probability is not finite")
     for kind in {"exact", "ode", "bound"} - set(kinds):
         try:
@@ -114,19 +83,19 @@ def likelihood_kinds(of: Subject) -> str:
 
 @claim("a token's likelihood does not depend on its batch")
 @torch.no_grad()
-def rows_alone(of: Subject) -> str:
+def rows_alone(of: HeadCase) -> str:
     for kind in sorted(of.head.likelihoods):
         all_M = of.head.log_prob(of.z_MD, of.x_M, kind, of.noise).nats_M
-        for m in range(_CONTEXTS):
+        for m in range(CONTEXTS):
             only = slice(m, m + 1)
             alone_1 = of.head.log_prob(of.z_MD[only], of.x_M[only], kind, of.noise.rows(only)).nats_M
             require(torch.allclose(alone_1, all_M[only], atol=1e-4, rtol=1e-4), f"{kind}: token {m} alone differs")
-    return f"{_CONTEXTS} tokens one by one"
+    return f"{CONTEXTS} tokens one by one"
 
 
 @claim("a draw depends on its own stream of noise alone")
 @torch.no_grad()
-def draws_are_keyed(of: Subject) -> str:
+def draws_are_keyed(of: HeadCase) -> str:
     head = of.head
     x_M = head.sample(of.z_MD, of.noise)
     require(x_M.dtype == of.x_M.dtype, f"samples are {x_M.dtype}, not {of.x_M.dtype}")
@@ -134,70 +103,70 @@ def draws_are_keyed(of: Subject) -> str:
     if isinstance(head.token, Categories):
         require(bool(((x_M >= 0) & (x_M < head.token.vocabulary)).all()), "a sample is out of range")
     require(torch.equal(head.sample(of.z_MD, of.noise), x_M), "the same noise gave two samples")
-    other = torch.arange(_CONTEXTS - 1, -1, -2)  # fewer rows, in another order
+    other = torch.arange(CONTEXTS - 1, -1, -2)  # fewer rows, in another order
     some_M = head.sample(of.z_MD[other], of.noise.rows(other))
     require(torch.allclose(some_M, x_M[other], atol=1e-4, rtol=1e-4), "a draw depends on its batch")
     z_MD = of.z_MD[:1].expand(200, -1)
-    require(len(head.sample(z_MD, _streams(200)).unique(dim=0)) > 1, "200 streams of one context gave one sample")
-    return f"{_CONTEXTS} draws, in two batches"
+    require(len(head.sample(z_MD, streams(200)).unique(dim=0)) > 1, "200 streams of one context gave one sample")
+    return f"{CONTEXTS} draws, in two batches"
 
 
 @claim("guidance 1 is no guidance")
 @torch.no_grad()
-def no_guidance(of: Subject) -> str:
+def no_guidance(of: HeadCase) -> str:
     null_MD = normal(8, "null context", *of.z_MD.shape)
     plain_M = of.head.sample(of.z_MD, of.noise)
-    for scale in (1.0, torch.ones(_CONTEXTS)):
+    for scale in (1.0, torch.ones(CONTEXTS)):
         guided_M = of.head.sample(of.z_MD, of.noise, null_MD, scale)
         require(torch.allclose(guided_M, plain_M, atol=1e-3, rtol=1e-3), "guidance 1 changed a sample")
-    a_M, b_M = (of.head.sample(of.z_MD, of.noise, null_MD, g) for g in (2.5, torch.full((_CONTEXTS,), 2.5)))
+    a_M, b_M = (of.head.sample(of.z_MD, of.noise, null_MD, g) for g in (2.5, torch.full((CONTEXTS,), 2.5)))
     require(torch.allclose(a_M, b_M, atol=1e-4, rtol=1e-4), "a scale for each token differs from one for all")
     return "as a number and as a tensor"
 
 
-def _probabilities(of: Subject) -> torch.Tensor:
+def _probabilities(of: HeadCase) -> torch.Tensor:
     """probability_MV, from ``log_prob`` of every category."""
     assert isinstance(of.head.token, Categories)
     vocabulary = of.head.token.vocabulary
-    row = torch.arange(_CONTEXTS).repeat_interleave(vocabulary)
-    x_N = torch.arange(vocabulary).repeat(_CONTEXTS)
+    row = torch.arange(CONTEXTS).repeat_interleave(vocabulary)
+    x_N = torch.arange(vocabulary).repeat(CONTEXTS)
     with torch.no_grad():
         result = of.head.log_prob(of.z_MD[row], x_N, of.head.default_likelihood, of.noise.rows(row))
-    return result.nats_M.double().exp().reshape(_CONTEXTS, vocabulary)
+    return result.nats_M.double().exp().reshape(CONTEXTS, vocabulary)
 
 
 @claim("probabilities sum to 1 over the vocabulary")
-def sums_to_one(of: Subject) -> str:
+def sums_to_one(of: HeadCase) -> str:
     off = float((_probabilities(of).sum(1) - 1).abs().max())
     require(off < 1e-5, f"off by {off:.1e}")
-    return f"{_CONTEXTS} contexts, off by {off:.0e}"
+    return f"{CONTEXTS} contexts, off by {off:.0e}"
 
 
 @claim("samples follow the likelihood (chi-square)")
-def sampler_agrees(of: Subject) -> str:
+def sampler_agrees(of: HeadCase) -> str:
     return _chi_square(of, _probabilities(of), 1.0)
 
 
 @claim("samples at temperature T follow p^(1/T) (chi-square)")
-def temperature_agrees(of: Subject) -> str:
+def temperature_agrees(of: HeadCase) -> str:
     sharpened = _probabilities(of) ** 2
     return _chi_square(of, sharpened / sharpened.sum(1, keepdim=True), 0.5)
 
 
 @torch.no_grad()
-def _chi_square(of: Subject, probability_MV: torch.Tensor, temperature: float) -> str:
+def _chi_square(of: HeadCase, probability_MV: torch.Tensor, temperature: float) -> str:
     smallest = 1.0
-    for m in range(_CONTEXTS):
-        x_N = of.head.sample(of.z_MD[m : m + 1].expand(_DRAWS, -1), _streams(_DRAWS), temperature=temperature)
+    for m in range(CONTEXTS):
+        x_N = of.head.sample(of.z_MD[m : m + 1].expand(DRAWS, -1), streams(DRAWS), temperature=temperature)
         count_V = torch.bincount(x_N, minlength=probability_MV.shape[1]).numpy()
         smallest = min(smallest, p_value(count_V, probability_MV[m].numpy()))
-    require(smallest > ALPHA / _CONTEXTS, f"smallest p-value {smallest:.1e} over {_CONTEXTS} contexts")
-    return f"{_CONTEXTS} contexts of {_DRAWS} draws, smallest p-value {smallest:.2g}"
+    require(smallest > ALPHA / CONTEXTS, f"smallest p-value {smallest:.1e} over {CONTEXTS} contexts")
+    return f"{CONTEXTS} contexts of {DRAWS} draws, smallest p-value {smallest:.2g}"
 
 
 @claim("the entropy is that of the likelihood, or refused")
 @torch.no_grad()
-def entropy_agrees(of: Subject) -> str:
+def entropy_agrees(of: HeadCase) -> str:
     try:
         entropy_M = of.head.entropy(of.z_MD).double()
     except Unsupported:
@@ -206,80 +175,3 @@ def entropy_agrees(of: Subject) -> str:
     off = float((entropy_M + (p_MV * p_MV.clamp(min=1e-300).log()).sum(1)).abs().max())
     require(off < 1e-4, f"off by {off:.1e} nats")
     return f"off by {off:.0e} nats"
-
-
-# Continuous tokens of one channel: the density on the whole line
-
-
-def fit(head: Head, iterations: int = 300, batch: int = 64) -> Head:
-    """The head trained for a few seconds on a standard normal, whatever the context: a bound of random weights is so
-    loose that it shows nothing."""
-    optimiser = torch.optim.Adam(head.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, iterations)
-    for iteration in range(iterations):
-        z_MD, x_M1 = (normal(iteration, f"fit/{what}", batch, n) for what, n in (("context", WIDTH), ("value", 1)))
-        optimiser.zero_grad()
-        head.loss(z_MD, x_M1, stream(iteration, "verify/fit", batch)).mean().backward()
-        optimiser.step()
-        schedule.step()
-    head.zero_grad()
-    return head
-
-
-@torch.no_grad()
-def _density(of: Subject, m: int, kind: str, x_N: torch.Tensor, draws: int = 1) -> torch.Tensor:
-    """The density of context m at points x_N; for a bound, the exponential of its mean over draws of noise."""
-    nats_N = torch.zeros(len(x_N), dtype=torch.float64)
-    for draw in range(draws):
-        z_ND = of.z_MD[m : m + 1].expand(len(x_N), -1)
-        noise = _streams(len(x_N)).at(f"point {draw}")
-        nats_N += of.head.log_prob(z_ND, x_N[:, None].float(), kind, noise).nats_M.double()
-    return (nats_N / draws).exp()
-
-
-def _support(of: Subject, m: int, kind: str, points: int) -> torch.Tensor:
-    """Evenly spaced points over all places where the density is not negligible."""
-    wide_N = torch.linspace(-6.0, 6.0, 401, dtype=torch.float64).sinh()  # -200 to 200, finest at zero
-    density_N = _density(of, m, kind, wide_N, draws=4)
-    sound = bool(density_N.isfinite().all()) and float(density_N.max()) > 0
-    require(sound, f"context {m}: the density is 0 or infinite")
-    inside = (density_N > 1e-9 * density_N.max()).nonzero()[:, 0]
-    low, high = max(0, int(inside[0]) - 1), min(len(wide_N) - 1, int(inside[-1]) + 1)
-    return torch.linspace(float(wide_N[low]), float(wide_N[high]), points, dtype=torch.float64)
-
-
-@claim("the density integrates to 1")
-def integrates_to_one(of: Subject, kind: str) -> str:
-    masses = []
-    for m in range(3):
-        x_N = _support(of, m, kind, points=4001)
-        masses.append(float(torch.trapezoid(_density(of, m, kind, x_N), x_N)))
-        off = abs(masses[-1] - 1)
-        require(off < _MASS_TOLERANCE[kind], f"context {m}: the density integrates to {masses[-1]:.5f}")
-    return ", ".join(f"{mass:.5f}" for mass in masses)
-
-
-@claim("a bound lies below a density: its exponential integrates to at most 1")
-def bound_is_below(of: Subject) -> str:
-    masses = []
-    for m in range(3):
-        x_N = _support(of, m, "bound", points=201)
-        masses.append(float(torch.trapezoid(_density(of, m, "bound", x_N, _BOUND_DRAWS), x_N)))
-        require(masses[-1] < 1.01, f"context {m}: exp of the bound integrates to {masses[-1]:.4f}")
-    return f"{', '.join(f'{mass:.2f}' for mass in masses)} after a few seconds of training"
-
-
-@claim("samples follow the density (chi-square)")
-@torch.no_grad()
-def sampler_agrees_with_density(of: Subject) -> str:
-    smallest = 1.0
-    for m in range(3):
-        x_N = _support(of, m, "exact", points=4001).numpy()
-        density_N = _density(of, m, "exact", torch.from_numpy(x_N)).numpy()
-        cdf_N = np.append(0.0, np.cumsum(np.diff(x_N) * (density_N[1:] + density_N[:-1]) / 2))
-        edges = np.interp(np.linspace(0, 1, 21)[1:-1], cdf_N / cdf_N[-1], x_N)  # twenty bins of equal probability
-        draws = of.head.sample(of.z_MD[m : m + 1].expand(_DRAWS, -1), _streams(_DRAWS))[:, 0].double().numpy()
-        count = np.bincount(np.searchsorted(edges, draws), minlength=20)
-        smallest = min(smallest, p_value(count, np.full(20, 0.05)))
-    require(smallest > ALPHA / 3, f"smallest p-value {smallest:.1e} over 3 contexts")
-    return f"3 contexts of {_DRAWS} draws, smallest p-value {smallest:.2g}"

@@ -40,7 +40,8 @@ def load(target: str) -> type:
         return classes[name]
     if hasattr(module, name):
         raise UserError(f"{target}: {name} is no Ordering, Partition, Network or Head: subclass the one that it is")
-    raise unknown(f"class of {place}:", name, classes or ["(it defines no ordering, partition, network or head)"])
+    defined = [key for key, value in classes.items() if value.__module__ == module.__name__]
+    raise unknown(f"class of {place}:", name, defined or ["(it defines no ordering, partition, network or head)"])
 
 
 @contextmanager
