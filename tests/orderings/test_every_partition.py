@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -138,6 +139,19 @@ def test_block_sets_are_the_blocks_of_the_ordering_of_that_size():
             for step in range(int(step_L.max()) + 1):
                 assert len(block[step_L == step].unique(dim=0)) == 1
         assert plan.n_steps_B.tolist() == [math.ceil(5 / height) * math.ceil(7 / width)] * 3
+
+
+def test_block_sets_change_with_the_block_of_the_last_generated_token():
+    """Given and absent tokens in between change nothing."""
+    grid = Grid((4, 4))
+    block_L = (grid.coordinates() // 2 * torch.tensor([2, 1])).sum(1).tolist()
+    kind_BL = torch.randint(0, 4, (50, 16), generator=torch.Generator().manual_seed(0))
+    draw = (parse_ordering("random"), parse_partition("blocks:2"), grid, 50, cases.noise(50))
+    plan = Plan.draw(*draw, given_BL=kind_BL == 0, absent_BL=kind_BL == 1)
+    for rank_L, step_L, scored_L in zip(plan.rank_BL, plan.step_BL, plan.scored_BL, strict=True):
+        tokens = sorted(scored_L.nonzero()[:, 0].tolist(), key=rank_L.tolist().__getitem__)
+        changes = [block_L[a] != block_L[b] for a, b in itertools.pairwise(tokens)]
+        assert step_L[tokens].tolist() == list(itertools.accumulate(changes, initial=0))
 
 
 def test_a_block_entered_twice_gives_two_sets():

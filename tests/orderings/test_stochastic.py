@@ -84,6 +84,14 @@ def test_annealing_follows_rar(progress, probability):
     assert ordering.random == (probability > 0)
 
 
+@pytest.mark.parametrize("text", ["annealed:progress=0.7", "mixture:random+raster:weights=1,4"])
+def test_the_choice_to_be_random_says_nothing_about_the_random_order(text):
+    rank_BL = parse_ordering(text).ranks(Grid((8,)), 20_000, cases.noise(20_000))
+    rank_BL = rank_BL[(rank_BL != torch.arange(8)).any(1)]
+    for token in range(8):
+        assert chisquare(rank_BL[:, token].bincount(minlength=8).numpy()).pvalue > 1e-6
+
+
 def test_annealing_at_once_and_nested():
     step = parse_ordering("annealed:raster:start=.5:end=.5")
     assert (step.at(0.49).probability, step.at(0.5).probability) == (1.0, 0.0)
