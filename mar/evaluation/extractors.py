@@ -140,7 +140,7 @@ def _downloaded() -> Path:
         except (urllib.error.URLError, OSError) as error:
             raise UserError(
                 f"the Inception weights could not be downloaded ({error}): fetch {URL_INCEPTION_V3} elsewhere and "
-                f"give its path (--weights FILE), or put it at {path}"
+                f"give its path (--inception-weights FILE), or put it at {path}"
             ) from error
     return path
 

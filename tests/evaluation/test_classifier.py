@@ -72,7 +72,7 @@ def test_training_works_where_gradients_are_off(digits, tmp_path, brief_training
 
 
 def test_data_without_labels_say_what_to_pass(digits, tmp_path):
-    with pytest.raises(UserError, match="--features-from"):
+    with pytest.raises(UserError, match="--labelled"):
         trained_classifier(replace(digits, spec=DataSpec((1, 8, 8), 17)), 17, tmp_path)
 
 
