@@ -45,9 +45,9 @@ def main() -> None:
 
 def _is_the_users(error: Exception) -> bool:
     """Errors made to be read; a plain ValueError or KeyError is a bug and keeps its traceback."""
-    from mar.errors import Unsupported, UserError
+    from mar.errors import InvalidRequest, Unsupported, UserError
 
-    return isinstance(error, UserError | Unsupported)
+    return isinstance(error, UserError | Unsupported | InvalidRequest)
 
 
 def _leave(code: int) -> None:

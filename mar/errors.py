@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from orderings.grid import Unsupported
+from orderings.grid import InvalidRequest, Unsupported
 
-__all__ = ["Unsupported", "UserError", "unknown"]
+__all__ = ["InvalidRequest", "Unsupported", "UserError", "unknown"]
 
 
 class UserError(Exception):

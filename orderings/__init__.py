@@ -7,7 +7,7 @@ plan.step_BL  # the AR step of every token
 
 from orderings.adaptive import Adaptive
 from orderings.base import ABSENT, GIVEN, FixedOrdering, Ordering, Partition, PixelOrdering, Seeded, Source
-from orderings.grid import Grid, Unsupported
+from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.parse import (
     as_options,
     describe,
@@ -42,6 +42,7 @@ __all__ = [
     "Adaptive",
     "FixedOrdering",
     "Grid",
+    "InvalidRequest",
     "Ordering",
     "Partition",
     "PixelOrdering",

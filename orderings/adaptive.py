@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import torch
 
 from orderings.base import Source
+from orderings.grid import InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Confidence(Adaptive):
 
     def __post_init__(self) -> None:
         if self.temperature < 0.0:
-            raise ValueError(f"confidence: the temperature is not negative, not {self.temperature:g}")
+            raise InvalidRequest(f"confidence: the temperature is not negative, not {self.temperature:g}")
 
     def next_set(
         self,

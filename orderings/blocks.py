@@ -13,7 +13,7 @@ import torch
 
 from orderings.base import FixedOrdering, Ordering, Seeded, Source
 from orderings.curves import Hilbert
-from orderings.grid import Grid, Unsupported
+from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.ranking import inverse, shuffle
 from orderings.scans import Raster
 
@@ -44,7 +44,7 @@ def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:
 
 def check_size(size: tuple[int, ...]) -> None:
     if not 1 <= len(size) <= 3 or min(size) < 1:
-        raise ValueError(f"blocks: a size is like 4, 4x2 or 4x4x1, not {'x'.join(map(str, size))!r}")
+        raise InvalidRequest(f"blocks: a size is like 4, 4x2 or 4x4x1, not {'x'.join(map(str, size))!r}")
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class Segments(Ordering):
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"segments: size is at least 1 token, not {self.size}")
+            raise InvalidRequest(f"segments: size is at least 1 token, not {self.size}")
         if self.along is not None and self.along.random:
-            raise ValueError("segments: along takes a fixed order, such as hilbert, serpentine or raster")
+            raise InvalidRequest("segments: along takes a fixed order, such as hilbert, serpentine or raster")
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         along = self.along or (Raster() if grid.ndim == 1 else Hilbert())

@@ -18,7 +18,7 @@ import numpy as np
 
 from orderings.base import ABSENT, GIVEN
 from orderings.canvas import COLOURS, GIVEN_GREY, INK, NOW, PANEL, PAPER, Canvas, animation, one_row, scored
-from orderings.grid import Grid
+from orderings.grid import Grid, InvalidRequest
 from orderings.plan import Plan
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def save(plan: Plan, grid: Grid, path: str | Path, row: int = 0, title: str = ""
     """Write a .png (three panels) or a .gif (the generation, step by step); its folder is made if need be.
 
     Raises:
-        ValueError: the name ends otherwise.
+        InvalidRequest: the name ends otherwise.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".gif"):
-        raise ValueError(f"a picture's name ends in .png or .gif, not {path.name!r}")
+        raise InvalidRequest(f"a picture's name ends in .png or .gif, not {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
         path.write_bytes(plan_png(plan, grid, row, title))

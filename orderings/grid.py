@@ -15,6 +15,10 @@ class Unsupported(ValueError):
     """A component that cannot serve this grid, plan or request; the message says why and what can."""
 
 
+class InvalidRequest(ValueError):
+    """A name, an option, a text or a file that the user can mend; the message says how, in one line."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """A lattice of ``shape`` tokens, numbered row-major: token l sits at ``coordinates()[l]``."""
@@ -24,7 +28,7 @@ class Grid:
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
-            raise ValueError(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
+            raise InvalidRequest(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
         object.__setattr__(self, "shape", shape)
 
     @classmethod
@@ -32,8 +36,8 @@ class Grid:
         """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,))."""
         try:
             return cls(tuple(int(n) for n in text.lower().split("x")))
-        except ValueError:
-            raise ValueError(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
+        except ValueError:  # int's, or the one above
+            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
 
     def __len__(self) -> int:
         return math.prod(self.shape)

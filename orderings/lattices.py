@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from orderings.base import PixelOrdering
-from orderings.grid import Grid
+from orderings.grid import Grid, InvalidRequest
 from orderings.ranking import rank_by
 
 
@@ -31,7 +31,7 @@ class Subsample(PixelOrdering):
 
     def __post_init__(self) -> None:
         if self.levels is not None and self.levels < 1:
-            raise ValueError(f"subsample: levels is at least 1, not {self.levels}")
+            raise InvalidRequest(f"subsample: levels is at least 1, not {self.levels}")
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         coordinates_LD = plane.coordinates()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 from orderings import values
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
+from orderings.grid import InvalidRequest
 from orderings.partitions import Singles
 from orderings.registry import ALIASES, UnknownName, all_of, find, name_of
 
@@ -27,7 +28,7 @@ def parse_ordering(text: str) -> Ordering:
 
     Raises:
         UnknownName: no such ordering or option; the message holds the nearest.
-        ValueError: a value is not what its option takes.
+        InvalidRequest: a value is not what its option takes.
     """
     return _parse(Ordering, text)
 
@@ -105,9 +106,9 @@ def _parse(base: type[T], text: str) -> T:
         elif place == 0:
             key, value = _first(base, kind), item
         else:
-            raise ValueError(f"{kind}: a further option is written option=value, not {item!r}")
+            raise InvalidRequest(f"{kind}: a further option is written option=value, not {item!r}")
         if key in options:
-            raise ValueError(f"{kind}: {key} is given twice")
+            raise InvalidRequest(f"{kind}: {key} is given twice")
         options[key] = value.strip()
     return _make(base, kind, options)
 
@@ -115,7 +116,7 @@ def _parse(base: type[T], text: str) -> T:
 def _first(base: type, kind: str) -> str:
     own = fields(find(base, kind))
     if not own:
-        raise ValueError(f"{kind} has no options")
+        raise InvalidRequest(f"{kind} has no options")
     return own[0].name
 
 

@@ -14,7 +14,7 @@ import torch
 
 from orderings.base import ABSENT, GIVEN, Partition
 from orderings.blocks import block_of, check_size
-from orderings.grid import Grid, Unsupported
+from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.ranking import argsort_whole
 
 
@@ -37,7 +37,7 @@ class Equal(Partition):
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"equal: a set holds at least 1 token, not {self.size}")
+            raise InvalidRequest(f"equal: a set holds at least 1 token, not {self.size}")
 
     def sizes(self, n: int) -> torch.Tensor:
         return torch.tensor([min(self.size, n - start) for start in range(0, n, self.size)], dtype=torch.int64)
@@ -57,7 +57,7 @@ class Schedule(Partition):
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"{type(self).__name__.lower()}: at least 1 step, not {self.k}")
+            raise InvalidRequest(f"{type(self).__name__.lower()}: at least 1 step, not {self.k}")
 
     def remaining(self, step: int, k: int) -> float | Fraction:
         """The share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
@@ -108,7 +108,7 @@ class Power(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.exponent <= 0.0:
-            raise ValueError(f"power: the exponent is positive, not {self.exponent:g}")
+            raise InvalidRequest(f"power: the exponent is positive, not {self.exponent:g}")
 
     def remaining(self, step: int, k: int) -> float:
         return 1.0 - (step / k) ** self.exponent
@@ -137,7 +137,7 @@ class Sizes(Partition):
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.sets):
-            raise ValueError(f"sizes: every set holds at least 1 token, not {','.join(map(str, self.sets))}")
+            raise InvalidRequest(f"sizes: every set holds at least 1 token, not {','.join(map(str, self.sets))}")
 
     def sizes(self, n: int) -> torch.Tensor:
         if not self.sets:

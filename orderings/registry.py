@@ -14,6 +14,7 @@ from typing import NamedTuple
 from orderings import adaptive, blocks, curves, halton, lattices, partitions, scans, spiral, stochastic, user
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
+from orderings.grid import InvalidRequest
 
 ORDERINGS: dict[str, type[Ordering]] = {
     "raster": scans.Raster,
@@ -65,7 +66,7 @@ ALIASES = {
 }
 
 
-class UnknownName(ValueError):
+class UnknownName(InvalidRequest):
     """A name or an option that does not exist; the message names the nearest one that does."""
 
     def __init__(self, what: str, name: str, choices: Iterable[str]) -> None:

@@ -22,8 +22,8 @@ class Spiral(PixelOrdering):
     """Ring by ring; consecutive pixels touch. 2-D and 3-D (a pixel's channels consecutively).
 
     Around the centre, an inward spiral starts at ``corner`` and an outward one ends there; an outward spiral is an
-    inward one travelled backwards, so that both are unbroken on every H×W grid. The spirals of the VQGAN and RAR ablations
-    (arXiv 2012.09841, 2411.00776) are ``corner=bottom-right``, inward with ``clockwise=false`` and outward without.
+    inward one travelled backwards, so that both are unbroken on every H×W grid. The spirals of the VQGAN and RAR
+    ablations (arXiv 2012.09841, 2411.00776) are ``corner=bottom-right``, inward with ``clockwise=false``.
     Around the corner, quarter rings of pixels equally far from ``corner`` are swept there and back: outward from it or
     inward to it. This too is unbroken, but for one jump on some grids that are not square.
     """

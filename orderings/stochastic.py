@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from orderings.base import FixedOrdering, Ordering, Source
-from orderings.grid import Grid
+from orderings.grid import Grid, InvalidRequest
 from orderings.ranking import shuffle
 from orderings.scans import Raster
 
@@ -37,7 +37,7 @@ class FixedRandom(FixedOrdering):
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"fixed-random: the seed is a whole number in 0..{2**32 - 1}, not {self.seed}")
+            raise InvalidRequest(f"fixed-random: the seed is a whole number in 0..{2**32 - 1}, not {self.seed}")
 
     def rank(self, grid: Grid) -> torch.Tensor:
         # RandomState, whose streams NumPy promises never to change: a seed names the same order for ever
@@ -58,11 +58,11 @@ class Mixture(Ordering):
 
     def __post_init__(self) -> None:
         if not self.orderings:
-            raise ValueError("mixture: name at least one ordering, as in mixture:raster+spiral")
+            raise InvalidRequest("mixture: name at least one ordering, as in mixture:raster+spiral")
         if self.weights and len(self.weights) != len(self.orderings):
-            raise ValueError(f"mixture: {len(self.weights)} weights for {len(self.orderings)} orderings")
+            raise InvalidRequest(f"mixture: {len(self.weights)} weights for {len(self.orderings)} orderings")
         if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise ValueError("mixture: weights are not negative and not all zero")
+            raise InvalidRequest("mixture: weights are not negative and not all zero")
 
     def at(self, progress: float) -> Mixture:
         return replace(self, orderings=tuple(ordering.at(progress) for ordering in self.orderings))
@@ -96,9 +96,9 @@ class Annealed(Ordering):
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start <= self.end <= 1.0:
-            raise ValueError(f"annealed: 0 <= start <= end <= 1, not start={self.start:g} and end={self.end:g}")
+            raise InvalidRequest(f"annealed: 0 <= start <= end <= 1, not start={self.start:g} and end={self.end:g}")
         if not 0.0 <= self.progress <= 1.0:
-            raise ValueError(f"annealed: progress is a fraction 0..1 of training, not {self.progress:g}")
+            raise InvalidRequest(f"annealed: progress is a fraction 0..1 of training, not {self.progress:g}")
         object.__setattr__(self, "random", self.probability > 0.0 or self.target.random)
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from orderings.base import FixedOrdering, Source
-from orderings.grid import Grid, Unsupported
+from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.ranking import inverse
 
 
@@ -42,13 +42,13 @@ class File(FixedOrdering):
 
         Raises:
             Unsupported: no path is set, or the file was made for another grid.
-            ValueError: there is no such file, or it holds no permutation.
+            InvalidRequest: there is no such file, or it holds no permutation.
         """
         if not self.path:
             raise Unsupported("file needs the path of an order: file:my-order.json")
         path = Path(self.path)
         if not path.is_file():
-            raise ValueError(f"no order file {self.path!r}")
+            raise InvalidRequest(f"no order file {self.path!r}")
         return _load(path, path.stat().st_mtime_ns, self.holds, grid)
 
 
@@ -59,7 +59,7 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
     length = len(grid)
     if holds == "positions" and numbers.shape == (length, grid.ndim) and grid.ndim > 1:
         if (numbers < 0).any() or (numbers >= np.array(grid.shape)).any():
-            raise ValueError(f"{path}: a position lies outside the grid {grid}")
+            raise InvalidRequest(f"{path}: a position lies outside the grid {grid}")
         numbers = np.ravel_multi_index(tuple(numbers.T), grid.shape)
     if numbers.size != length:
         raise Unsupported(f"{path} holds {numbers.size} {holds}, but the grid {grid} has {length} tokens")
@@ -67,11 +67,11 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
     rule = f"{path}: {holds} are the numbers 0..{length - 1}, each once"
     outside = permutation_L[(permutation_L < 0) | (permutation_L >= length)]
     if len(outside) > 0:
-        raise ValueError(f"{rule}, but it holds {int(outside[0])}")
+        raise InvalidRequest(f"{rule}, but it holds {int(outside[0])}")
     count_L = torch.bincount(permutation_L, minlength=length)
     if int(count_L.max()) > 1:
         twice, missing = int((count_L > 1).nonzero()[0]), int((count_L == 0).nonzero()[0])
-        raise ValueError(f"{rule}, but {twice} is there twice and {missing} is missing")
+        raise InvalidRequest(f"{rule}, but {twice} is there twice and {missing} is missing")
     return inverse(permutation_L) if holds == "positions" else permutation_L
 
 
@@ -93,7 +93,7 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
             raise ValueError("an order file ends in .txt, .json or .npy")
         numbers = np.asarray(content)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise InvalidRequest(f"{path}: {' '.join(str(error).split())}") from None
     if numbers.dtype.kind not in "iu":
-        raise ValueError(f"{path}: an order holds whole numbers only")
+        raise InvalidRequest(f"{path}: an order holds whole numbers only")
     return numbers, holds

@@ -13,6 +13,7 @@ from dataclasses import Field
 from typing import Any, Literal, Union, get_args, get_origin
 
 from orderings.base import Ordering
+from orderings.grid import InvalidRequest
 from orderings.registry import UnknownName
 
 SPECIAL = frozenset(":+,/=()")
@@ -22,7 +23,7 @@ def split(text: str, separator: str) -> list[str]:
     """``text`` cut at each ``separator`` that is not inside parentheses.
 
     Raises:
-        ValueError: parentheses do not pair up.
+        InvalidRequest: parentheses do not pair up.
     """
     parts, depth, start = [], 0, 0
     for at, character in enumerate(text):
@@ -33,7 +34,7 @@ def split(text: str, separator: str) -> list[str]:
             parts.append(text[start:at])
             start = at + 1
     if depth != 0:
-        raise ValueError(f"parentheses do not pair up in {text!r}")
+        raise InvalidRequest(f"parentheses do not pair up in {text!r}")
     return [*parts, text[start:]]
 
 
@@ -54,7 +55,7 @@ def read(value: Any, kind: Any, field: Field[Any], ordering: Callable[[Any], Ord
     """``value`` (text, or a plain value from YAML or Python) as the field's ``kind``; ``ordering`` reads nested ones.
 
     Raises:
-        ValueError: it is no such thing; the message says what is wanted.
+        InvalidRequest: it is no such thing; the message says what is wanted.
         UnknownName: it is none of the choices.
     """
     origin, arguments = get_origin(kind), get_args(kind)
@@ -127,7 +128,7 @@ def _boolean(value: Any, field: Field[Any]) -> bool:
 
 
 def _number(value: Any, kind: type[int] | type[float], field: Field[Any]) -> float:
-    wrong = ValueError(f"{field.name} is {'a whole number' if kind is int else 'a number'}, not {value!r}")
+    wrong = InvalidRequest(f"{field.name} is {'a whole number' if kind is int else 'a number'}, not {value!r}")
     try:
         if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError

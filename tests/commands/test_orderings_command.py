@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mar.commands.orderings import GALLERY, app
+from mar.errors import InvalidRequest, Unsupported, UserError
 from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, parse_plan
 
 
@@ -62,6 +63,6 @@ def test_the_gallery_shows_a_selection_or_what_is_named(tmp_path):
     ],
 )
 def test_mistakes_raise_one_line(words, message):
-    with pytest.raises(Exception, match=message) as error:
+    with pytest.raises((UserError, Unsupported, InvalidRequest), match=message) as error:
         run(*words)
     assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from orderings import ADAPTIVE, parse_adaptive
+from orderings import ADAPTIVE, InvalidRequest, parse_adaptive
 from tests.orderings import cases
 
 INF = float("inf")
@@ -76,5 +76,5 @@ def test_confidence_noise_fades_to_nothing_and_needs_a_generator_before():
     assert chosen("confidence", [1, 1], progress=1.0) == [[0], [0]]
     with pytest.raises(ValueError, match="needs a generator"):
         chosen("confidence", [1, 1], progress=0.5)
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(InvalidRequest, match="not negative"):
         parse_adaptive("confidence:-1")

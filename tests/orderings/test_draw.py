@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orderings import Grid, Plan, draw, parse_plan
+from orderings import Grid, InvalidRequest, Plan, draw, parse_plan
 from orderings.canvas import Canvas, animation
 from tests.orderings import cases
 
@@ -63,5 +63,5 @@ def test_png_bytes_for_a_page():
 
 
 def test_other_kinds_of_file_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in .png or .gif, not 'a.jpg'"):
+    with pytest.raises(InvalidRequest, match=r"ends in .png or .gif, not 'a.jpg'"):
         draw.save(plan("raster", Grid((2, 2))), Grid((2, 2)), tmp_path / "a.jpg")

@@ -11,7 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderings import ABSENT, GIVEN, PARTITIONS, Grid, Plan, Unsupported, parse_ordering, parse_partition
+from orderings import (
+    ABSENT,
+    GIVEN,
+    PARTITIONS,
+    Grid,
+    InvalidRequest,
+    Plan,
+    Unsupported,
+    parse_ordering,
+    parse_partition,
+)
 from tests.orderings import cases
 
 ALL = cases.partitions()
@@ -175,5 +185,5 @@ def test_impossible_partitions_say_why(text, grid, message):
 
 @pytest.mark.parametrize("text", ["equal:0", "cosine:0", "power:4:exponent=0", "sizes:3,0", "blocks:0"])
 def test_impossible_options_are_refused_when_written(text):
-    with pytest.raises(ValueError, match=text.partition(":")[0]):
+    with pytest.raises(InvalidRequest, match=text.partition(":")[0]):
         parse_partition(text)

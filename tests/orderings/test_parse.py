@@ -139,7 +139,7 @@ def test_recipes_give_plain_values():
     ],
 )
 def test_mistakes_get_one_line_with_what_would_do(text, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(o.InvalidRequest) as error:
         o.parse_plan(text)
     assert message in str(error.value) and "\n" not in str(error.value)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from orderings import Grid, Plan, Unsupported, parse_ordering, parse_partition
+from orderings import Grid, InvalidRequest, Plan, Unsupported, parse_ordering, parse_partition
 from tests.orderings import cases
 
 
@@ -103,7 +103,7 @@ def test_annealing_at_once_and_nested():
 
 @pytest.mark.parametrize("text", ["annealed:start=.8:end=.7", "annealed:end=1.5", "annealed:progress=2"])
 def test_impossible_annealing_is_refused(text):
-    with pytest.raises(ValueError, match="annealed"):
+    with pytest.raises(InvalidRequest, match="annealed"):
         parse_ordering(text)
 
 

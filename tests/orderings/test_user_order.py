@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from orderings import Grid, Unsupported, parse_ordering
+from orderings import Grid, InvalidRequest, Unsupported, parse_ordering
 from tests.orderings import cases
 
 SPIRAL = [[0, 1, 2], [5, 4, 3]]
@@ -56,7 +56,7 @@ def test_a_changed_file_is_read_again(tmp_path):
 )
 def test_what_is_no_permutation_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises((InvalidRequest, Unsupported), match=message) as error:
         ranks(tmp_path / "a.txt")
     assert "a.txt" in str(error.value) and "\n" not in str(error.value)
 
@@ -74,13 +74,13 @@ def test_what_is_no_permutation_is_refused_in_one_line(tmp_path, content, messag
 )
 def test_files_of_another_kind_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(InvalidRequest, match=message) as error:
         ranks(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_and_no_file_at_all(tmp_path):
-    with pytest.raises(ValueError, match="no order file"):
+    with pytest.raises(InvalidRequest, match="no order file"):
         ranks(tmp_path / "none.txt")
     with pytest.raises(Unsupported, match="file needs the path of an order"):
         parse_ordering("file").ranks(Grid((2, 3)), 1, cases.noise(1))
