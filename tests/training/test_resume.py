@@ -66,7 +66,7 @@ def test_accumulation_does_not_change_the_result(tmp_path, tiny):
 
 
 def launch(processes: int, run: Path, overrides: list[str]) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [*command, "-m", "mar", "train", "digits", *overrides, "--out", str(run)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
