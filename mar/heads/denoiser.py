@@ -60,8 +60,9 @@ class FinalLayer(nn.Module):
 class Denoiser(nn.Module):
     """Predicts the noise in x_t and where the variance lies in its range: 2E outputs, zero at the start."""
 
-    def __init__(self, channels: int, context_width: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, context_width: int, width: int, depth: int, timesteps: int) -> None:
         super().__init__()
+        self.timesteps = timesteps
         self.time_embed = TimeEmbedding(width)
         self.cond_embed = nn.Linear(context_width, width)
         self.input_proj = nn.Linear(channels, width)
@@ -74,10 +75,14 @@ class Denoiser(nn.Module):
 
         Args:
             x_NE: the noisy tokens.
-            t_N: their timesteps in the training chain, or a single one, shape (1,), for all of them.
+            t_N: their timesteps in 0..timesteps-1, or a single one, shape (1,), for all of them.
             condition_NW: ``cond_embed`` of the context; projected by the caller, once for all timesteps of a token.
         """
-        silu_NW = F.silu(self.time_embed(t_N) + condition_NW)  # every adaLN_modulation starts with it: once for all
+        if len(t_N) > self.timesteps:  # each timestep is embedded once
+            time_NW = F.embedding(t_N, self.time_embed(torch.arange(self.timesteps, device=t_N.device)))
+        else:
+            time_NW = self.time_embed(t_N)
+        silu_NW = F.silu(time_NW + condition_NW)  # every adaLN_modulation starts with it: once for all
         x_NW = self.input_proj(x_NE)
         for block in self.res_blocks:
             x_NW = block(x_NW, silu_NW)

@@ -81,7 +81,7 @@ class DiffusionHead(Head):
     def __init__(self, context_width: int, token: Vectors, options: DiffusionOptions) -> None:
         super().__init__()
         self.token, self.options = token, options
-        self.net = Denoiser(token.width, context_width, options.width, options.depth)
+        self.net = Denoiser(token.width, context_width, options.width, options.depth, options.timesteps)
         self.process = Process(options.schedule, options.timesteps)
         self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
 

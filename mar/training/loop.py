@@ -50,7 +50,7 @@ def make_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas)
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
 
 
 class Trainer:

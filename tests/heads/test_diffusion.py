@@ -138,3 +138,11 @@ def test_what_the_head_cannot_do_is_refused_with_what_would_work():
     head.sampling = DiffusionSampling(start=1000)
     with pytest.raises(UserError, match=r"1\.\.999"):
         head.sample(z, noise)
+
+
+def test_many_rows_share_the_embedding_of_a_timestep():
+    head = random_head(timesteps=5)
+    t_N = torch.arange(40) % 5
+    x_NE, condition_NW = torch.randn(40, 3), torch.randn(40, 32)
+    apart = [head.net(x_NE[rows], t_N[rows], condition_NW[rows]) for rows in torch.arange(40).split(4)]
+    assert torch.allclose(head.net(x_NE, t_N, condition_NW), torch.cat(apart), atol=1e-5)
