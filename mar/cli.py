@@ -30,24 +30,24 @@ app.add_typer(orderings_app, name="orderings", help="List, show and draw orderin
 
 
 def main() -> None:
-    """Run a command; the user's errors are one line and exit code 2, an interrupt is 130."""
+    """Run a command. The user's errors are one line and exit code 2; a signal is 128 and its number."""
     try:
         app()
-    except KeyboardInterrupt as stop:
-        print(f"\nstopped; the same command goes on{'' if stop.args else ' from the last checkpoint'}", file=sys.stderr)
-        _leave(143 if stop.args == (15,) else 130)
     except Exception as error:
-        if not _is_the_users(error) or os.environ.get("MAR_TRACEBACK"):
+        line, code = _said(error)
+        if code is None or os.environ.get("MAR_TRACEBACK"):
             raise
-        print(f"mar: {error}", file=sys.stderr)
-        _leave(2)
+        print(line, file=sys.stderr)
+        _leave(code)
 
 
-def _is_the_users(error: Exception) -> bool:
-    """Errors made to be read; a plain ValueError or KeyError is a bug and keeps its traceback."""
-    from mar.errors import InvalidRequest, Unsupported, UserError
+def _said(error: Exception) -> tuple[str, int | None]:
+    """What to print and the exit code; None for what is not the user's to mend: a bug keeps its traceback."""
+    from mar.errors import InvalidRequest, Stopped, Unsupported, UserError
 
-    return isinstance(error, UserError | Unsupported | InvalidRequest)
+    if isinstance(error, Stopped):
+        return "mar: stopped and saved; the same command goes on", 128 + error.signal
+    return f"mar: {error}", 2 if isinstance(error, UserError | Unsupported | InvalidRequest) else None
 
 
 def _leave(code: int) -> None:

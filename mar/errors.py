@@ -20,3 +20,11 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}")
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal, and saved before it did."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal

@@ -17,7 +17,7 @@ import torch
 from mar.config import Recipe, Train
 from mar.data.base import Data
 from mar.distributed import Processes
-from mar.errors import UserError
+from mar.errors import Stopped, UserError
 from mar.model import Model
 from mar.noise import derived_seed, stream
 from mar.training import checkpoint
@@ -27,10 +27,6 @@ from mar.training.monitor import Monitor
 from mar.training.objective import MaskRatio, Objective, Task
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Ordering, Partition, Plan
-
-
-class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and saved before it did."""
 
 
 def learning_rate(train: Train, iteration: int) -> float:
