@@ -37,6 +37,7 @@ class Setting:
     precision: str
     guidance: float
     temperature: float
+    clock: str = "wall"
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":

@@ -58,6 +58,7 @@ class Report:
 
     Attributes:
         parameters: the number of each contender's.
+        clock: what seconds are: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
         matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
     """
@@ -65,6 +66,7 @@ class Report:
     recipe: dict[str, Any]
     environment: dict[str, Any]
     precision: str
+    clock: str
     matrix_peak_flops_per_second: float
     parameters: dict[str, int]
     tokens: int

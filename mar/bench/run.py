@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import torch
 
 from mar import build
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
-from mar.bench.measure import Footprint, footprint, interleave, matrix_peak, stopwatch, synchronise
+from mar.bench.measure import CLOCKS, Footprint, footprint, interleave, matrix_peak, stopwatch, synchronise
 from mar.bench.reference import Reference, published
 from mar.bench.results import Measurement, Report, Shares, speed
 from mar.config import Recipe
@@ -39,6 +38,7 @@ def run(
     temperature: float = 1.0,
     head: Mapping[str, Any] | None = None,
     reference: Path | None = None,
+    clock: str = "wall",
     say: Say = lambda line: None,
 ) -> Report:
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least three rounds.
@@ -47,15 +47,16 @@ def run(
         compile: measure compiled code beside eager code.
         head: sampling options of the head, in place of its own.
         reference: a checkout of the published code, measured in the same rounds.
+        clock: "wall", or "cpu" for the processor time of this process: on a machine that is busy with other things.
         say: told what is being measured.
 
     Raises:
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
     """
-    _check(batch, seconds, works, precision)
+    _check(batch, seconds, works, precision, clock)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(device, precision, guidance, temperature)
-    peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    setting = Setting(device, precision, guidance, temperature, clock)
+    peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)
     model = build.model(recipe, data).to(device)
     with (
         published(reference, device) if reference else nullcontext() as module,
@@ -80,6 +81,7 @@ def run(
         recipe=recipe.as_dict(),
         environment=environment(),
         precision=precision,
+        clock=clock,
         matrix_peak_flops_per_second=peak,
         parameters={contender.name: contender.n_parameters for contender in contenders},
         tokens=len(inputs.grid),
@@ -104,7 +106,7 @@ def _measure(work: str, contenders: Sequence[Contender], inputs: Inputs, seconds
         else:
             with footprint(inputs.setting.device) as footprints[name]:
                 call(0)
-    times = interleave(calls, seconds, inputs.setting.device)
+    times = interleave(calls, seconds, inputs.setting.device, inputs.setting.clock)
     theirs = times.get(Reference.name, ())
     speeds = []
     for name in calls:
@@ -116,19 +118,21 @@ def _measure(work: str, contenders: Sequence[Contender], inputs: Inputs, seconds
 
 def _shares(contender: Contender, inputs: Inputs) -> Shares:
     """One more generation, its parts timed: on a GPU this costs its overlap, so the speeds are measured without."""
-    device, call = inputs.setting.device, contender.sample(inputs)
-    with stopwatch(contender.parts, device) as parts:
-        start = time.perf_counter()
+    device, clock, call = inputs.setting.device, inputs.setting.clock, contender.sample(inputs)
+    with stopwatch(contender.parts, device, clock) as parts:
+        start = CLOCKS[clock]()
         call(0)
         synchronise(device)
-        whole = time.perf_counter() - start
+        whole = CLOCKS[clock]() - start
     network, head = parts["network"] / inputs.batch, parts["head"] / inputs.batch
     return Shares(contender.name, inputs.batch, network, head, whole / inputs.batch - network - head)
 
 
-def _check(batch: int, seconds: float, works: Sequence[str], precision: str) -> None:
+def _check(batch: int, seconds: float, works: Sequence[str], precision: str, clock: str) -> None:
     if batch < 1 or seconds < 0:
         raise UserError(f"--batch must be at least 1 and --seconds at least 0, not {batch} and {seconds}")
+    if clock not in CLOCKS or (clock == "cpu" and torch.cuda.is_available()):
+        raise UserError(f"--clock is wall, or cpu where there is no GPU, not {clock!r}")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
     if not works or (wrong := [work for work in works if work not in WORKS]):

@@ -11,20 +11,20 @@ from mar.bench.results import Report
 
 def tables(report: Report) -> Group:
     machine, peak = report.environment, report.matrix_peak_flops_per_second / 1e9
+    counts = ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
     head = (
         f"{report.recipe['name']}: {report.tokens} tokens, {report.ar_steps} AR steps, guidance {report.guidance:g}, "
-        f"{report.precision}\n{machine['device']}, {machine['threads']} threads, torch {machine['packages']['torch']}, "
-        f"matrix peak {peak:.0f} GFLOP/s\nparameters: "
-        + ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
+        f"{report.precision}\nparameters: {counts}\n{machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s"
     )
     return Group(head, _speeds(report), *([_shares(report)] if report.shares else []))
 
 
 def _speeds(report: Report) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("work", "batch", "contender"):
         table.add_column(column, no_wrap=True)
-    for column in ("images/s", "GFLOP/image", "of peak", "memory", "× reference"):
+    for column in ("images/s", "GFLOP/img", "of peak", "memory", "× reference"):
         table.add_column(column, justify="right", no_wrap=True)
     for measurement in report.measurements:
         for speed in measurement.speeds:
@@ -37,7 +37,7 @@ def _speeds(report: Report) -> Table:
                 f"{speed.flops_per_image / 1e9:.4g}",
                 f"{speed.matrix_peak_share:.0%}",
                 memory,
-                "" if speed.ratio is None else f"{speed.ratio:.3f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
+                "" if speed.ratio is None else f"{speed.ratio:.2f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
             )
     return table
 

@@ -35,6 +35,9 @@ def bench(
     solver: Annotated[
         Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
     ] = None,
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: this process's processor time, for a busy machine.")
+    ] = "wall",
 ) -> None:
     """Images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
 
@@ -73,6 +76,7 @@ def bench(
         temperature=temperature,
         head=head,
         reference=reference,
+        clock=clock,
         say=lambda line: console.print(f"[dim]{line}"),
     )
     console.print(tables(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_rounds_alternate_and_ratios_are_taken_round_by_round() -> None:
     found = speed("mar", 4, (1.0, 2.0, 4.0), 8e9, 4e9, None, (2.0, 2.0, 2.0))
     assert found.ratios == (2.0, 1.0, 0.5) and found.ratio == 1.0
     assert (found.images_per_second, found.flops_per_image, found.matrix_peak_share) == (2.0, 2e9, 1.0)
+
+
+def test_processor_time_leaves_out_what_is_not_ours() -> None:
+    works = {"sleep": lambda index: time.sleep(0.05)}
+    assert min(measure.interleave(works, 0.0, CPU, "wall")["sleep"]) >= 0.05
+    assert min(measure.interleave(works, 0.0, CPU, "cpu")["sleep"]) < 0.04
+    with pytest.raises(UserError, match="--clock"):
+        bench(clock="sundial")
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:
