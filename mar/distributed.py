@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -63,10 +63,11 @@ class Processes:
 
     def sum(self, value: float) -> float:
         """The sum of a number over the processes."""
-        if self.world == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        return float(self.accelerator.reduce(tensor, reduction="sum"))  # type: ignore[arg-type]
+        return float(self.sum_tensor(torch.tensor(value, dtype=torch.float64, device=self.device)))
+
+    def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over the processes."""
+        return tensor if self.world == 1 else cast(torch.Tensor, self.accelerator.reduce(tensor, reduction="sum"))
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
@@ -29,7 +30,8 @@ def main() -> None:
     parser.add_argument("head", nargs="*", help="sampling options of the head, e.g. steps=50")
     options = parser.parse_args()
     run = mar.load(options.run)
-    head = {key: int(value) if value.isdigit() else value for key, value in (item.split("=") for item in options.head)}
+    pairs = (item.split("=") for item in options.head)
+    head: dict[str, Any] = {key: int(value) if value.isdigit() else value for key, value in pairs}
     rows = []
     for name in ORDERINGS:
         plan = f"{name}/{options.partition}"

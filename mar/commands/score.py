@@ -35,7 +35,9 @@ def score(
     labelled: Annotated[
         str, typer.Option(help="FID of unlabelled data: kind:path of labelled data for the classifier.")
     ] = "",
-    budget: Annotated[Optional[float], typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.")] = None,
+    budget: Annotated[
+        Optional[float], typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="FID: images generated at a time.")] = 256,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
@@ -53,13 +55,15 @@ def score(
         mar score runs/mnist-binary --fid --labelled mnist:~/data/mnist
     """
     from mar.commands.scoring import score_fid, score_nll
-    from mar.errors import UserError
+    from mar.errors import UserError, unknown
     from mar.run import load
 
     if not (nll or fid):
         raise UserError("say what to score: --nll, --fid, or both")
     if split not in ("train", "validation", "test"):
-        raise UserError(f"--split is train, validation or test, not {split!r}")
+        raise unknown("split", split, ("train", "validation", "test"))
+    if features not in ("auto", "inception", "classifier"):
+        raise unknown("features", features, ("auto", "inception", "classifier"))
     loaded = load(run, ema=not last_weights)
     chosen = [p.strip() for p in plans.split(",") if p.strip()] or [loaded.training_plan]
     weights = "last" if last_weights else "ema"

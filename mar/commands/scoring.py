@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +21,8 @@ from mar.likelihood.score import Likelihood
 from mar.run import Run
 from mar.training.run_folder import environment, write
 from orderings import describe, parse_plan
+
+Features = Literal["auto", "inception", "classifier"]
 
 
 def score_nll(
@@ -75,7 +77,7 @@ def _nll_table(
 
 
 def score_fid(
-    run: Run, plans: list[str], split: str, n: int, guidance: float, temperature: float, features: str,
+    run: Run, plans: list[str], split: str, n: int, guidance: float, temperature: float, features: Features,
     inception_weights: Path | None, labelled: str, seed: int, batch_size: int, weights: str,
 ) -> None:  # fmt: skip
     """FID and the rest of samples along each plan, beside the noise floor of real images."""
@@ -94,7 +96,7 @@ def score_fid(
         result = score_images(
             x, run.data, cache, extractor=features, weights=inception_weights, labelled=other, on=split, seed=seed,
             device=run.device,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         sampling = {"guidance": guidance, "temperature": temperature, "seed": seed, "weights": weights, "split": split}
         save(run, "fid", plan, {"plan": plan, "n_images": n, **sampling, **result.to_dict()})
         g, floor = result.generated, result.noise_floor

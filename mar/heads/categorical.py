@@ -43,6 +43,9 @@ class CategoricalHead(Head):
     default_likelihood = "exact"
     loss_is_nll = True
 
+    token: Categories
+    sampling: CategoricalSampling
+
     def __init__(self, context_width: int, token: Categories, options: CategoricalOptions) -> None:
         super().__init__()
         self.token, self.options, self.sampling = token, options, CategoricalSampling()

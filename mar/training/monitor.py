@@ -80,9 +80,8 @@ class Monitor:
         """
         if not self.pending:
             return
-        trainer, losses = self.trainer, torch.stack(self.pending).double()
-        if trainer.processes.world > 1:
-            losses = trainer.processes.accelerator.reduce(losses, reduction="sum")
+        trainer = self.trainer
+        losses = trainer.processes.sum_tensor(torch.stack(self.pending).double())
         iteration, first = trainer.iteration, trainer.iteration - len(self.pending)
         finite = losses.isfinite()
         norm = float(torch.stack([n.detach().float().cpu() for n in self.norms]).mean())

@@ -102,8 +102,8 @@ class TruncatedNormal(MaskRatio):
 
     def warnings(self) -> tuple[str, ...]:
         return (
-            f"trained with at least {100 * self.low:.0f} % of the tokens masked: the late conditionals were never "
-            "trained, so this NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
+            f"trained with at least {100 * self.low:.0f} % of the tokens masked, so the late conditionals were never "
+            "trained: this NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
         )
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:

@@ -38,7 +38,11 @@ def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UserError) as caught:
         score_images(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), photographs((3, 32, 32)), tmp_path)
-    for part in (extractors.URL_INCEPTION_V3, "--inception-weights", str(tmp_path / "checkpoints" / extractors.INCEPTION_FILE)):
+    for part in (
+        extractors.URL_INCEPTION_V3,
+        "--inception-weights",
+        str(tmp_path / "checkpoints" / extractors.INCEPTION_FILE),
+    ):
         assert part in str(caught.value)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.helpers import OnePass
 
 from mar import build, config
 from mar.heads.categorical import CategoricalHead
@@ -14,6 +13,7 @@ from mar.model import Model
 from mar.noise import stream
 from mar.tokens import Categories
 from orderings import GIVEN, Grid, Plan, parse_plan
+from tests.helpers import OnePass
 
 
 @pytest.fixture(scope="module")
