@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
 
 import mar
+from mar.commands.scoring import head_options
 from mar.sampling.pictures import image_grid
 from orderings import ORDERINGS, Unsupported
 
@@ -30,8 +30,7 @@ def main() -> None:
     parser.add_argument("head", nargs="*", help="sampling options of the head, e.g. steps=50")
     options = parser.parse_args()
     run = mar.load(options.run)
-    pairs = (item.split("=") for item in options.head)
-    head: dict[str, Any] = {key: int(value) if value.isdigit() else value for key, value in pairs}
+    head = head_options(options.head)
     rows = []
     for name in ORDERINGS:
         plan = f"{name}/{options.partition}"

@@ -28,6 +28,9 @@ def score(
     ] = None,
     guidance: Annotated[float, typer.Option(min=0.0, help="FID only; a likelihood always has guidance 1.")] = 1.0,
     temperature: Annotated[float, typer.Option(min=0.0, help="FID only.")] = 1.0,
+    head: Annotated[
+        Optional[list[str]], typer.Option(help="FID only: a sampling option of the head, e.g. steps=25, top_k=5.")
+    ] = None,
     features: Annotated[str, typer.Option(help="FID: auto, inception or classifier.")] = "auto",
     inception_weights: Annotated[
         Optional[Path], typer.Option(help="FID: torch-fidelity's Inception weights file.")
@@ -54,7 +57,7 @@ def score(
 
         mar score runs/mnist-binary --fid --labelled mnist:~/data/mnist
     """
-    from mar.commands.scoring import score_fid, score_nll
+    from mar.commands.scoring import head_options, score_fid, score_nll
     from mar.errors import UserError, unknown
     from mar.run import load
 
@@ -71,6 +74,6 @@ def score(
         score_nll(loaded, chosen, paired_with, split, n, kind, int(budget * 2**30) if budget else None, seed, weights)
     if fid:
         score_fid(
-            loaded, chosen, split, n or 1000, guidance, temperature, features, inception_weights, labelled, seed,
+            loaded, chosen, split, n or 1000, guidance, temperature, head_options(head or []), features, inception_weights, labelled, seed,
             batch_size, weights,
         )  # fmt: skip

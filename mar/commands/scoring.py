@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +17,7 @@ from mar.ablation.result import Difference
 from mar.commands.progress import bar
 from mar.config import parse
 from mar.data.base import Data
+from mar.errors import UserError
 from mar.evaluation.fid import score_images
 from mar.likelihood.score import Likelihood
 from mar.run import Run
@@ -77,7 +79,8 @@ def _nll_table(
 
 
 def score_fid(
-    run: Run, plans: list[str], split: str, n: int, guidance: float, temperature: float, features: Features,
+    run: Run, plans: list[str], split: str, n: int, guidance: float, temperature: float,
+    head: dict[str, Any], features: Features,
     inception_weights: Path | None, labelled: str, seed: int, batch_size: int, weights: str,
 ) -> None:  # fmt: skip
     """FID and the rest of samples along each plan, beside the noise floor of real images."""
@@ -91,13 +94,15 @@ def score_fid(
     for plan in named:
         with bar(f"sampling {plan}") as progress:
             x = run.sample(
-                n, plan, guidance=guidance, temperature=temperature, seed=seed, batch_size=batch_size, progress=progress
-            )
+                n, plan, guidance=guidance, temperature=temperature, seed=seed, batch_size=batch_size,
+                progress=progress, **head,
+            )  # fmt: skip
         result = score_images(
             x, run.data, cache, extractor=features, weights=inception_weights, labelled=other, on=split, seed=seed,
             device=run.device,
         )  # fmt: skip
-        sampling = {"guidance": guidance, "temperature": temperature, "seed": seed, "weights": weights, "split": split}
+        sampling = {"guidance": guidance, "temperature": temperature, "head": head, "seed": seed}
+        sampling |= {"weights": weights, "split": split}
         save(run, "fid", plan, {"plan": plan, "n_images": n, **sampling, **result.to_dict()})
         g, floor = result.generated, result.noise_floor
         table.add_row(
@@ -114,6 +119,18 @@ def score_fid(
     for note in result.notes:
         console.print(f"note: {note}")
     console.print(f"wrote {len(named)} JSON file(s) to {run.folder.path / 'scores'}")
+
+
+def head_options(texts: list[str]) -> dict[str, Any]:
+    """``["steps=25", "solver=ddim"]`` -> values of the head's sampling options.
+
+    Raises:
+        UserError: not written key=value.
+    """
+    for text in texts:
+        if "=" not in text:
+            raise UserError(f"a sampling option of the head is written key=value, not {text!r}")
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(texts)))
 
 
 def _labelled(text: str) -> Data:
