@@ -54,7 +54,7 @@ def test_every_command_has_help_with_examples(command):
         ("train digits network.size=tny", "network.size"),
         ("train digits head=diffusion", "does not model categories"),
         ("train digits tokenizer=binary-patches", "17"),
-        ("train digits tokenizer=patches tokenizer.patch=3 head=diffusion", "tokenizer.patch=2 or 4"),
+        ("train digits tokenizer=patches tokenizer.patch=3 head=diffusion", "tokenizer.patch=1 or 2 or 4"),
         ("train digits data=mnist data.path=/nowhere", "/nowhere"),
         ("sample nowhere", "nowhere is not a run folder"),
         ("score nowhere --nll", "nowhere is not a run folder"),

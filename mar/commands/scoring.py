@@ -63,7 +63,7 @@ def _nll_table(
     table = Table(title=f"negative log-likelihood, {run.data.name} {split}, {weights} weights (lower is better)")
     columns = ["plan", "kind", "n", "nats/image", "bits/dim", "AR steps"]
     for column in columns + ([f"nats/image − {reference} [95 %]", "p (Holm)"] if reference else []):
-        table.add_column(column, justify="left" if column in ("plan", "kind") else "right")
+        table.add_column(column, justify="left" if column in ("plan", "kind") else "right", no_wrap=column == "plan")
     for plan, r in results.items():
         bits = "—" if r.bits_per_dim is None else f"{r.bits_per_dim:.4f} ± {r.standard_error_bits_per_dim:.4f}"
         nats = f"{r.nats_per_image:.2f} ± {r.standard_error_nats:.2f}"
@@ -89,7 +89,7 @@ def score_fid(
     other = _labelled(labelled) if labelled else None
     table = Table(title=f"{n} samples against {run.data.name} {split}, {weights} weights")
     for column in ("plan", "FID ↓", "noise floor", "KID ↓", "IS ↑", "precision ↑", "recall ↑"):
-        table.add_column(column, justify="left" if column == "plan" else "right")
+        table.add_column(column, justify="left" if column == "plan" else "right", no_wrap=column == "plan")
     result = None
     for plan in named:
         with bar(f"sampling {plan}") as progress:
