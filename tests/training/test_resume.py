@@ -139,3 +139,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_iteration_and_the_last_good_ch
     with pytest.raises(UserError, match=r"iteration 7; the last good checkpoint is .*00000005; likely causes") as error:
         train(recipe, tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_to_a_relative_error_of_1e_5(tmp_path, tiny):
+    overrides = [*tiny, "train.compile=true", "network.projection_dropout=0", "network.attention_dropout=0"]
+    train(config.read("digits", overrides), tmp_path / "whole")
+    train(config.read("digits", [*overrides, "train.iterations=5"]), tmp_path / "parts")
+    train(config.read("digits", overrides), tmp_path / "parts")
+    left, right = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in left.items():
+        error = float((value - right[name]).abs().max() / value.abs().max().clamp(min=1e-3))
+        assert error <= 1e-5, f"{name}: {error:.1e}"
