@@ -13,6 +13,8 @@ from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
 from mar.tokens import Categories, TokenKind
 
+_SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond the limit code runs eager without a word
+
 
 class TokenEmbedding(nn.Module):
     """Categories by a table, vectors by a linear map."""
@@ -60,6 +62,16 @@ class Model(nn.Module):
     ) -> torch.Tensor:
         """z_MD of the targets: the network's contract, on raw tokens."""
         return self.network(self.embedding(token), step_BL, condition_BC, target_BL)
+
+    def compile_parts(self) -> None:
+        """Compile in place where the time goes; in training, random numbers stay those of eager code."""
+        import torch._dynamo
+        import torch._inductor.config
+
+        torch._inductor.config.fallback_random = True  # also the faster dropout on a CPU
+        torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
+        self.network.compile_parts()
+        self.head.compile_parts()
 
     @property
     def n_parameters(self) -> int:

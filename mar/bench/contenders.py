@@ -5,6 +5,7 @@ B batch · L tokens · E token channels
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ import torch
 from mar import build
 from mar.config import Recipe
 from mar.data.base import Data
-from mar.heads.diffusion import DiffusionHead
 from mar.likelihood.chain import token_log_prob
 from mar.model import Model
 from mar.noise import stream
@@ -92,16 +92,16 @@ class Inputs:
 
 
 class Ours:
-    """Our model. ``compiled`` shares weights and optimiser with the eager one that it is made from."""
+    """Our model, or a compiled copy of it."""
 
     def __init__(self, recipe: Recipe, model: Model, setting: Setting, compiled: bool = False) -> None:
         self.name = "mar compiled" if compiled else "mar"
-        self.recipe, self.model, self.setting = recipe, model, setting
-        self.objective = Objective(model)
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.stance = "default" if compiled else "force_eager"  # of code that is compiled in place
+        self.recipe, self.setting = recipe, setting
+        self.model = copy.deepcopy(model) if compiled else model
         if compiled:
-            compile_parts(model)
+            self.model.compile_parts()
+        self.objective = Objective(self.model)
+        self.optimizer: torch.optim.Optimizer | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -120,11 +120,10 @@ class Ours:
         def work(index: int) -> None:
             self.model.train()
             example, noise = inputs.example(index), stream(index, "bench/head", inputs.batch, self.setting.device)
-            with torch.compiler.set_stance(self.stance):
-                with self.setting.autocast():
-                    loss_B = self.objective(example.token, example.label_B, example.drop_B, example.task, noise)
-                    loss = loss_B.sum() / example.task.denominator
-                loss.backward()
+            with self.setting.autocast():
+                loss_B = self.objective(example.token, example.label_B, example.drop_B, example.task, noise)
+                loss = loss_B.sum() / example.task.denominator
+            loss.backward()
             step(optimizer)
 
         return work
@@ -136,7 +135,7 @@ class Ours:
             self.model.eval()
             noise = stream(index, "bench/sample", inputs.batch, self.setting.device)
             guidance = Guidance(self.setting.guidance, "linear")
-            with torch.compiler.set_stance(self.stance), self.setting.autocast():
+            with self.setting.autocast():
                 plan, label_B = inputs.plan(index), inputs.labels(index)
                 generate(self.model, plan, label_B, noise, guidance, self.setting.temperature)
 
@@ -149,7 +148,7 @@ class Ours:
             self.model.eval()
             noise = stream(index, "bench/nll", inputs.batch, self.setting.device)
             example = inputs.example(index)
-            with torch.compiler.set_stance(self.stance), self.setting.autocast():
+            with self.setting.autocast():
                 token_log_prob(self.model, example.token, inputs.plan(index), example.label_B, noise)
 
         return work
@@ -158,9 +157,3 @@ class Ours:
 def step(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def compile_parts(model: Model) -> None:
-    model.network.compile(dynamic=False)
-    if isinstance(model.head, DiffusionHead):
-        model.head.net.compile(dynamic=True)

@@ -15,7 +15,8 @@ def tables(report: Report) -> Group:
     head = (
         f"{report.recipe['name']}: {report.tokens} tokens, {report.ar_steps} AR steps, guidance {report.guidance:g}, "
         f"{report.precision}\nparameters: {counts}\n{machine['device']}, {machine['threads']} threads, "
-        f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s"
+        f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
+        "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
     )
     return Group(head, _speeds(report), *([_shares(report)] if report.shares else []))
 
@@ -24,11 +25,11 @@ def _speeds(report: Report) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("work", "batch", "contender"):
         table.add_column(column, no_wrap=True)
-    for column in ("images/s", "GFLOP/img", "of peak", "memory", "× reference"):
+    for column in ("images/s", "GFLOP", "of peak", "MiB", "× reference"):
         table.add_column(column, justify="right", no_wrap=True)
     for measurement in report.measurements:
         for speed in measurement.speeds:
-            memory = "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.0f} MiB"
+            memory = "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.0f}"
             table.add_row(
                 measurement.work,
                 str(measurement.batch),

@@ -72,6 +72,9 @@ class Head(nn.Module):
             raise Unsupported(f"{type(self).__name__} has no likelihood of kind {kind!r}: choose {known}")
         return kind
 
+    def compile_parts(self) -> None:
+        """Compile in place what takes time; nothing by default."""
+
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
         """loss_M: the training loss of each token (nats where the loss is a likelihood)."""
         raise NotImplementedError

@@ -105,6 +105,9 @@ class DiffusionHead(Head):
         spacing = spaced_timesteps if self.sampling.solver == "ancestral" else trailing_timesteps
         return self.chain(self.sampling.steps, spacing)
 
+    def compile_parts(self) -> None:
+        self.net.compile(dynamic=True)  # any number of rows
+
     # Training
 
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:

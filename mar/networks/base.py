@@ -83,6 +83,10 @@ class Network(nn.Module):
     def resample(self, generator: Noise) -> None:
         """Draw the network's random structure anew (MADE's connectivity)."""
 
+    def compile_parts(self) -> None:
+        """Compile in place, for few shapes: here the whole forward pass."""
+        self.compile(dynamic=False)
+
     # Incremental generation. Defaults repeat the full forward pass; networks with a cache override all three.
 
     def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:

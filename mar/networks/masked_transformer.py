@@ -34,6 +34,8 @@ class Sizes:
     buffer: int
 
 
+BUCKETS = 8  # lengths that rows and targets are padded to when compiled
+
 SIZES = {
     "tiny": Sizes(64, 2, 4, 64, 2, 4, 4),  # 8 × 8 digits on two CPU cores
     "small": Sizes(128, 4, 4, 128, 4, 4, 8),  # 14 × 14 patches of MNIST on a CPU
@@ -86,9 +88,8 @@ class MaskedTransformer(Network):
     """Not one-pass: in each row, what is known is what comes before the row's earliest target.
 
     Attributes:
-        buckets: 0; or how many different lengths known tokens and targets are padded to (8 is good), so that blocks
-            compiled one by one see few shapes: about three times as many in all, which is a recompile limit to set.
-            The price is that all rows are padded to the batch's longest.
+        buckets: 0; or how many different lengths known tokens and targets are padded to, so that compiled blocks see
+            few shapes, about three times as many in all. The price is that all rows are padded to the batch's longest.
     """
 
     Options = MaskedTransformerOptions
@@ -136,6 +137,12 @@ class MaskedTransformer(Network):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+
+    def compile_parts(self) -> None:
+        """The blocks one by one, which share their code: one compilation for each shape, whatever the depth."""
+        self.buckets = BUCKETS
+        for block in (*self.encoder_blocks, *self.decoder_blocks):
+            block.compile(dynamic=False)
 
     def forward(
         self,

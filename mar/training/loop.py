@@ -79,7 +79,7 @@ class Trainer:
         self.objective, self.optimizer = processes.prepare(Objective(model), make_optimizer(model, train))
         self._resume_rest()
         if train.compile:
-            model.network.compile(dynamic=False)
+            model.compile_parts()
         self.batches = Batches(
             data.train, recipe.seed, train.batch_size, train.accumulation, processes.rank, processes.world,
             processes.device,
