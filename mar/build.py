@@ -36,11 +36,14 @@ from orderings import (
 )
 
 NETWORKS = {
+    "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
 }
 HEADS = {
     "categorical": "mar.heads.categorical:CategoricalHead",
     "diffusion": "mar.heads.diffusion:DiffusionHead",
+    "gaussian-mixture": "mar.heads.gaussian_mixture:GaussianMixtureHead",
+    "logistic-mixture": "mar.heads.logistic_mixture:LogisticMixtureHead",
 }
 TOKENIZERS = {
     "pixels": "mar.tokenizers.pixels:Pixels",

@@ -70,20 +70,29 @@ class CategoricalHead(Head):
     ) -> torch.Tensor:
         logits_MV = self.logits(z_MD).float()
         if z_null_MD is not None:
-            null_MV = self.logits(z_null_MD).float()
-            scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
-            logits_MV = null_MV + scale * (logits_MV - null_MV)
-        if self.sampling.greedy or temperature == 0.0:
-            return logits_MV.argmax(-1)
-        logits_MV = _truncate(logits_MV / temperature, self.sampling)
-        # inverse transform: one uniform for each token, so that the draw does not depend on the batch around it
-        cumulative_MV = logits_MV.softmax(-1).cumsum(-1)
-        threshold_M1 = noise.uniform(1).to(cumulative_MV) * cumulative_MV[:, -1:]
-        return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=self.token.vocabulary - 1)
+            logits_MV = guided(logits_MV, self.logits(z_null_MD).float(), guidance_M)
+        return draw(logits_MV, noise, self.sampling, temperature)
 
     def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
         log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)
         return -(log_p_MV.exp() * log_p_MV).sum(-1)
+
+
+def guided(value_MX: torch.Tensor, null_MX: torch.Tensor, guidance_M: torch.Tensor | float) -> torch.Tensor:
+    """null + guidance (value - null), with one scale for all tokens or one for each."""
+    scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
+    return null_MX + scale * (value_MX - null_MX)
+
+
+def draw(logits_MV: torch.Tensor, noise: Noise, sampling: CategoricalSampling, temperature: float) -> torch.Tensor:
+    """x_M from p^(1 / temperature), truncated as ``sampling`` says; at temperature 0 the likeliest category."""
+    if sampling.greedy or temperature == 0.0:
+        return logits_MV.argmax(-1)
+    logits_MV = _truncate(logits_MV / temperature, sampling)
+    # inverse transform: one uniform for each token, so that the draw does not depend on the batch around it
+    cumulative_MV = logits_MV.softmax(-1).cumsum(-1)
+    threshold_M1 = noise.uniform(1).to(cumulative_MV) * cumulative_MV[:, -1:]
+    return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=logits_MV.shape[-1] - 1)
 
 
 def _truncate(logits_MV: torch.Tensor, sampling: CategoricalSampling) -> torch.Tensor:
