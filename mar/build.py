@@ -36,7 +36,6 @@ from orderings import (
 )
 
 NETWORKS = {
-    "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
 }
 HEADS = {
