@@ -36,6 +36,7 @@ from orderings import (
 )
 
 NETWORKS = {
+    "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
 }
 HEADS = {

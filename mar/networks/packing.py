@@ -126,13 +126,13 @@ def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: f
     mixed = []
     for span, qkv in zip(spans, qkv_ND.split([span.rows * span.length for span in spans]), strict=True):
         q, k, v = qkv.view(span.rows, span.length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (rows, H, length, D / H)
-        with _backend(q):
+        with backend(q):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask, dropout_p=dropout)
         mixed.append(out.transpose(1, 2).reshape(span.rows * span.length, -1))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _backend(q: torch.Tensor) -> AbstractContextManager[object]:
+def backend(q: torch.Tensor) -> AbstractContextManager[object]:
     """On a CPU the fused kernel's bfloat16 backward is several times slower than the plain one."""
     slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()

@@ -1,0 +1,246 @@
+"""The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
+
+B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width · H heads ·
+M gathered tokens
+
+Two streams over shared keys and values (Yang et al. 2019, XLNet, Sec. 2.3). A content slot holds a known token and
+attends to contents of strictly earlier steps and to itself; a query slot holds a target's position and the condition,
+and attends to contents of strictly earlier steps. The start, a content slot that holds the condition, is earlier than
+everything, so that nobody attends to nothing. GIVEN tokens are one step.
+
+The second stream makes twice as many slots as a GPT has, and so up to twice its linear maps and attention; in return
+any number of tokens is predicted after the same known ones, and no content depends on who asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mar.errors import UserError
+from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions
+from mar.networks.positions import Positions, angles
+from mar.networks.two_stream import Memory, Slots, TwoStreamBlock, places
+
+BUCKETS = 8  # numbers of contents, and of queries, when compiled
+_START = GIVEN - 1  # the step of the start
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Width, number of blocks and of attention heads."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {
+    "tiny": Sizes(64, 4, 4),  # 8 × 8 digits on two CPU cores
+    "small": Sizes(128, 4, 4),  # characters, 14 × 14 patches of MNIST on a CPU
+    "base": Sizes(768, 12, 12),  # base, large and huge are GPT-2's first three sizes
+    "large": Sizes(1024, 24, 16),
+    "huge": Sizes(1280, 36, 20),
+}
+
+
+@dataclass(frozen=True)
+class CausalTransformerOptions(NetworkOptions):
+    """A named size, of which any number may be replaced."""
+
+    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"
+    width: int | None = None  # None, here and below: the size's
+    depth: int | None = None
+    heads: int | None = None
+    position: Literal["token", "axes"] = "token"  # one learned vector a token, or the sum of one for each coordinate
+    rotary: Literal["none", "sequence", "axes"] = "none"  # also turn keys and queries, by raster index or coordinates
+    mlp_ratio: float = 4.0
+    attention_dropout: float = 0.0
+    projection_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = self.sizes
+        for field in fields(Sizes):
+            if (value := getattr(sizes, field.name)) < 1:
+                raise UserError(f"network.{field.name} must be at least 1, not {value}")
+        if sizes.width % sizes.heads:
+            raise UserError(f"network.width must be a multiple of heads: {sizes.width} is not of {sizes.heads}")
+        for name in ("attention_dropout", "projection_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"network.{name} must be in [0, 1), not {getattr(self, name)}")
+        if self.mlp_ratio <= 0:
+            raise UserError(f"network.mlp_ratio must be positive, not {self.mlp_ratio}")
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of ``size``, with those that are given here in their place."""
+        preset = SIZES[self.size]
+        given = {field.name: getattr(self, field.name) for field in fields(Sizes)}
+        return Sizes(**{name: getattr(preset, name) if value is None else value for name, value in given.items()})
+
+
+@dataclass
+class Generated:
+    """Incremental generation: keys and values so far, and contents that the next pass takes in.
+
+    ``query`` and ``observe`` write into it: a state is used along one generation, not branched.
+    """
+
+    condition_BC: torch.Tensor
+    memories: list[Memory]
+    count_B: torch.Tensor  # contents in memory
+    fresh_BKD: torch.Tensor  # contents that are not
+    place_BK: torch.Tensor  # their places: 0 the start, 1 + l token l
+    real_BK: torch.Tensor  # bool: not padding
+
+
+class CausalTransformer(Network):
+    """One pass: contents are gathered once, and all targets of all steps are queries over them.
+
+    Attributes:
+        multiple: of what the numbers of contents and queries are made: 1, or more for fewer shapes in compiled blocks.
+    """
+
+    Options = CausalTransformerOptions
+    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "heads": 2}
+    one_pass: ClassVar[bool] = True
+
+    def __init__(self, shape: tuple[int, ...], options: CausalTransformerOptions) -> None:
+        super().__init__()
+        self.options, self.sizes, self.n_tokens, self.multiple = options, options.sizes, math.prod(shape), 1
+        width, heads = self.sizes.width, self.sizes.heads
+        self.token_width = self.condition_width = self.context_width = width
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        self.start = nn.Parameter(0.02 * torch.randn(width))
+        self.content_position = Positions(shape, width, options.position == "axes")
+        self.query_position = Positions(shape, width, options.position == "axes")
+        self.blocks = nn.ModuleList(
+            TwoStreamBlock(
+                width,
+                heads,
+                mlp_ratio=options.mlp_ratio,
+                qkv_bias=True,
+                proj_drop=options.projection_dropout,
+                attn_drop=options.attention_dropout,
+                norm_layer=norm,
+            )
+            for _ in range(self.sizes.depth)
+        )
+        self.norm = norm(width)
+        turned = None
+        if options.rotary != "none":
+            turned = angles(shape if options.rotary == "axes" else (self.n_tokens,), width // heads)
+        self.register_buffer("angle_PF", turned, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2's: what is added to the residual stream shrinks with the number of additions."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                added = name.endswith(("attn.proj", "mlp.fc2"))
+                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * self.sizes.depth) if added else 0.02)
+                nn.init.zeros_(module.bias)
+
+    def compile_parts(self) -> None:
+        """The blocks one by one, which share their code: one compilation for each shape, whatever the depth."""
+        self.multiple = -(-(1 + self.n_tokens) // BUCKETS)
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+    def forward(
+        self,
+        token_BLD: torch.Tensor,
+        step_BL: torch.Tensor,
+        condition_BC: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:
+        last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
+        content_BL = step_BL < last_B1  # nobody asks what comes after the last targets
+        place_BK, known_BK = places(F.pad(content_BL, (1, 0), value=True), self.multiple)
+        place_BT, asked_BT = places(F.pad(target_BL, (1, 0), value=False), self.multiple)
+        step_BP = F.pad(step_BL, (1, 0), value=_START)
+        step_BK = torch.where(known_BK, step_BP.gather(1, place_BK), ABSENT)
+        step_BT = step_BP.gather(1, place_BT).clamp(min=GIVEN)  # what pads queries sees the start
+        sees_BPK = torch.cat([step_BK, step_BT], dim=1)[:, :, None] > step_BK[:, None]
+        sees_BPK.diagonal(dim1=1, dim2=2).fill_(True)  # contents see themselves
+        contents_BKD = self._contents(token_BLD, condition_BC, place_BK)
+        z_BTD = self._run(contents_BKD, place_BK, condition_BC, place_BT, sees_BPK)
+        return z_BTD[asked_BT]
+
+    def _contents(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, place_BK: torch.Tensor) -> torch.Tensor:
+        """contents_BKD: the start at place 0, token l at place 1 + l; what is not known is never touched."""
+        token_BK = (place_BK - 1).clamp(min=0)
+        row_B1 = torch.arange(len(place_BK), device=place_BK.device)[:, None]
+        known_BKD = token_BLD[row_B1, token_BK] + F.embedding(token_BK, self.content_position())
+        return torch.where((place_BK == 0)[..., None], (condition_BC + self.start)[:, None], known_BKD)
+
+    def _run(
+        self,
+        contents_BKD: torch.Tensor,
+        place_BK: torch.Tensor,
+        condition_BC: torch.Tensor,
+        place_BT: torch.Tensor,
+        sees_BPK: torch.Tensor,
+        write_BK: torch.Tensor | None = None,
+        memories: list[Memory] | None = None,
+    ) -> torch.Tensor:
+        """z_BTD of the queries at ``place_BT``, through all blocks."""
+        queries_BTD = F.embedding((place_BT - 1).clamp(min=0), self.query_position()) + condition_BC[:, None]
+        x_BPD = torch.cat([contents_BKD, queries_BTD], dim=1)
+        angle_PF = self.angle_PF
+        angle_BPF = angle_PF[torch.cat([place_BK, place_BT], dim=1)] if isinstance(angle_PF, torch.Tensor) else None
+        slots = Slots(place_BK.shape[1], sees_BPK, angle_BPF, write_BK)
+        for i, block in enumerate(self.blocks):
+            x_BPD = block(x_BPD, slots, memories[i] if memories else None, last=i == len(self.blocks) - 1)
+        return self.norm(x_BPD)
+
+    # Incremental generation: what a step made known goes through the blocks once, together with the next queries.
+
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Generated:
+        first_B1 = torch.zeros(len(absent_BL), 1, dtype=torch.int64, device=absent_BL.device)
+        return Generated(
+            condition_BC,
+            [Memory(self.n_tokens + 2) for _ in self.blocks],  # the start, the tokens, and a slot to write padding to
+            first_B1[:, 0],
+            (condition_BC + self.start)[:, None],
+            first_B1,
+            first_B1 == 0,
+        )
+
+    def observe(self, state: Generated, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Generated:
+        place_BK, real_BK = places(F.pad(index_BL, (1, 0), value=False))
+        if not place_BK.shape[1]:
+            return state
+        if state.fresh_BKD.shape[1]:  # nobody has asked since: tokens of one step must not see each other
+            self.query(state, torch.zeros_like(index_BL))
+        fresh_BKD = self._contents(token_BLD, state.condition_BC, place_BK)
+        return Generated(state.condition_BC, state.memories, state.count_B, fresh_BKD, place_BK, real_BK)
+
+    def query(self, state: Generated, index_BL: torch.Tensor) -> torch.Tensor:
+        place_BT, asked_BT = places(F.pad(index_BL, (1, 0), value=False))
+        before_B11 = state.count_B[:, None, None]
+        slot_BK = state.count_B[:, None] + state.real_BK.cumsum(1) - 1
+        after_B = state.count_B + state.real_BK.sum(1)
+        key_K = torch.arange(int(after_B.max()), device=index_BL.device)
+        own_BKK = (key_K == slot_BK[:, :, None]) | (key_K < before_B11)
+        all_BTK = (key_K < after_B[:, None, None]).expand(-1, place_BT.shape[1], -1)
+        z_BTD = self._run(
+            state.fresh_BKD,
+            state.place_BK,
+            state.condition_BC,
+            place_BT,
+            torch.cat([own_BKK, all_BTK], dim=1),
+            torch.where(state.real_BK, slot_BK, self.n_tokens + 1),
+            state.memories,
+        )
+        state.count_B = after_B
+        state.fresh_BKD, state.place_BK, state.real_BK = (
+            x[:, :0] for x in (state.fresh_BKD, state.place_BK, state.real_BK)
+        )
+        return z_BTD[asked_BT]
