@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,8 +37,11 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Schedule(Section):
-    """Learning rate as a pure function of examples seen."""
+    """Learning rate as a pure function of the iteration, and so of examples seen."""
 
     kind: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(default=100, ge=0, description="iterations of linear warm-up")
@@ -52,7 +55,7 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.02, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

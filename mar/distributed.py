@@ -34,6 +34,11 @@ class Processes:
         self.device: torch.device = self.accelerator.device
 
     @property
+    def scales_loss(self) -> bool:
+        """fp16: steps whose gradient overflows are skipped."""
+        return self.accelerator.scaler is not None
+
+    @property
     def is_main(self) -> bool:
         return self.rank == 0
 
@@ -63,6 +68,8 @@ class Processes:
 
     def sum(self, value: float) -> float:
         """The sum of a number over the processes."""
+        if self.world == 1:
+            return value
         return float(self.sum_tensor(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
     def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:

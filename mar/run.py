@@ -87,12 +87,12 @@ class Run:
         """
         if images is None:
             source = self.data.split(split)
-            images, labels = source.batch(torch.arange(min(limit or len(source), len(source))))
+            count = len(source) if limit is None else min(limit, len(source))
+            images, labels = source.batch(torch.arange(count))
         plan = self.training_plan if plan is None else plan
-        mask_ratio = build.mask_ratio(self.recipe)
         return score(
             self.model, images, labels, lambda noise: self._draw(plan, noise), _text(plan), seed,
-            warnings=mask_ratio.warnings(), progress=progress, **options,
+            warnings=self._warnings(_text(plan)), progress=progress, **options,
         )  # fmt: skip
 
     def sample(
@@ -137,8 +137,19 @@ class Run:
         def keep(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
             shown.append(self.model.tokenizer.decode(token).cpu())
 
+        if (labels := options.get("labels")) is not None and len(labels) > 1:
+            options["labels"] = labels[:n]
         self.sample(n, plan, batch_size=n, on_step=keep, **options)
         return shown
+
+    def _warnings(self, plan: str) -> tuple[str, ...]:
+        """What to know before quoting a likelihood of this run along ``plan``."""
+        said = list(build.mask_ratio(self.recipe).warnings())
+        if not build.ordering(self.recipe).at(1.0).random and plan != self.training_plan:
+            said.append(f"trained along {self.training_plan} alone: the conditionals of {plan} were never trained")
+        if self.checkpoint.iteration < self.recipe.train.iterations:
+            said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
+        return (*said, *self.data.notes.values())
 
     def _draw(self, plan: PlanLike, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
         """Plans for the rows of ``noise``; the rows of a Plan are examples 0, 1, …"""
@@ -155,9 +166,12 @@ class Run:
             return torch.full((n,), -1)
         if labels is None:
             return torch.arange(n) % self.model.n_classes
-        last = self.model.n_classes - 1
-        if int(labels.max()) > last or int(labels.min()) < 0:
-            raise UserError(f"class {int(labels.max())} is out of range: this run has classes 0..{last}")
+        outside = labels[(labels < 0) | (labels >= self.model.n_classes)]
+        if len(outside):
+            last = self.model.n_classes - 1
+            raise UserError(f"class {int(outside[0])} is out of range: this run has classes 0..{last}")
+        if len(labels) not in (1, n):
+            raise UserError(f"{len(labels)} classes for {n} images: give one, or one for each")
         return labels.expand(n)
 
 

@@ -90,6 +90,12 @@ FAMILIES: dict[type, Family] = {
 }
 
 
+_WHY = {  # by uses_sampled_values
+    True: "it looks at the values just sampled, so it has no tractable likelihood",
+    False: "the order is chosen from the model while it generates, and its likelihood is not computed yet",
+}
+
+
 def find(base: type, name: str) -> type:
     """The class of that name in the family of ``base``: ours, or one that an installed package plugs in.
 
@@ -101,9 +107,13 @@ def find(base: type, name: str) -> type:
     if name in ours:
         return ours[name]
     plugged = {entry.name: entry for entry in entry_points(group=group)}
-    if name not in plugged:
-        raise UnknownName(what, name, [*ours, *plugged])
-    return plugged[name].load()
+    if name in plugged:
+        return plugged[name].load()
+    if base is Ordering and name in ADAPTIVE:
+        raise InvalidRequest(
+            f"{name} is no plan: {_WHY[ADAPTIVE[name].uses_sampled_values]}; mar sample --adaptive {name}"
+        )
+    raise UnknownName(what, name, [*ours, *plugged])
 
 
 def find_ordering(name: str) -> type[Ordering]:

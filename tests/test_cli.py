@@ -62,6 +62,8 @@ def test_every_command_has_help_with_examples(command):
         ("orderings show spiraal --grid 8x8", "did you mean 'spiral'?"),
         ("ablate digit", "did you mean 'digits'?"),
         ("verify nowhere.py:Mine", "nowhere.py"),
+        ("train digits ordering=confidence", "it has no tractable likelihood"),
+        ("train digits train.betas=[2,3]", "train.betas"),
     ],
 )
 def test_mistakes_get_one_line_and_code_two(arguments, said, tmp_path):
@@ -80,6 +82,11 @@ def test_train_sample_and_score(tmp_path):
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_nats_per_token", "validation_bits_per_dim"} <= set().union(*logged)
+
+    done = mar(
+        "sample", str(run), "-n", "66", "--class", "3", "--plan", "raster/equal:32", "--out", str(tmp_path / "many")
+    )
+    assert done.returncode == 0, done.stderr  # more images than the animation shows
 
     done = mar("sample", str(run), "-n", "5", "--plan", "spiral/cosine:6", "--class", "3", "--guidance", "2",
                "--top-k", "5", "--out", str(tmp_path / "out"))  # fmt: skip

@@ -59,6 +59,7 @@ def ablate(
     failed = [row.plan for row in result.rows if row.errors]
     if failed:
         print(f"{len(failed)} of {len(result.rows)} plans failed, see the table; --retry-failed tries them again")
+        raise typer.Exit(1)
 
 
 def _list(engine, console) -> None:

@@ -15,7 +15,10 @@ def score(
     nll: Annotated[bool, typer.Option("--nll", help="Likelihood along each plan.")] = False,
     fid: Annotated[bool, typer.Option("--fid", help="FID, IS, KID, precision and recall of samples.")] = False,
     plans: Annotated[
-        str, typer.Option(help="Comma-separated plans, e.g. raster,spiral/cosine:16; default the training plan.")
+        str,
+        typer.Option(
+            help="Comma-separated plans, e.g. raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan."
+        ),
     ] = "",
     paired_with: Annotated[str, typer.Option(help="A plan that the others are compared with, image by image.")] = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
@@ -60,6 +63,7 @@ def score(
     from mar.commands.scoring import head_options, score_fid, score_nll
     from mar.errors import UserError, unknown
     from mar.run import load
+    from orderings import values
 
     if not (nll or fid):
         raise UserError("say what to score: --nll, --fid, or both")
@@ -68,7 +72,7 @@ def score(
     if features not in ("auto", "inception", "classifier"):
         raise unknown("features", features, ("auto", "inception", "classifier"))
     loaded = load(run, ema=not last_weights)
-    chosen = [p.strip() for p in plans.split(",") if p.strip()] or [loaded.training_plan]
+    chosen = [p.strip() for p in values.split(plans, ",") if p.strip()] or [loaded.training_plan]
     weights = "last" if last_weights else "ema"
     if nll:
         score_nll(loaded, chosen, paired_with, split, n, kind, int(budget * 2**30) if budget else None, seed, weights)

@@ -121,6 +121,11 @@ def score_fid(
     console.print(f"wrote {len(named)} JSON file(s) to {run.folder.path / 'scores'}")
 
 
+def _plain(value: Any) -> str:
+    """A setting as part of a file's name."""
+    return "-".join(f"{k}{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
 def head_options(texts: list[str]) -> dict[str, Any]:
     """``["steps=25", "solver=ddim"]`` -> values of the head's sampling options.
 
@@ -141,7 +146,7 @@ def _labelled(text: str) -> Data:
 
 
 def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
-    """RUN/scores/METRIC-PLAN-SPLIT-N.json, with the data set's fingerprint, the iteration and the environment."""
+    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint, the iteration and the environment."""
     record = {
         **content,
         "data": run.data.name,
@@ -149,7 +154,10 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
         "iteration": run.checkpoint.iteration,
         "environment": environment(),
     }
-    keys = [plan.replace("/", "-").replace(":", ""), str(content.get("split", "")), f"n{content.get('n_images', '')}"]
+    keys = [plan.replace("/", "-").replace(":", ""), str(content["split"]), f"n{content['n_images']}"]
+    defaults = {"guidance": 1.0, "temperature": 1.0, "seed": 0, "weights": "ema", "head": {}}
+    keys += [f"{k}{_plain(content[k])}" for k, v in defaults.items() if k in content and content[k] != v]
+    keys += [str(content["kind"])] if "kind" in content else []
     path = run.folder.path / "scores" / f"{metric}-{'-'.join(keys)}.json"
     write(path, json.dumps(record, indent=1))
     return path

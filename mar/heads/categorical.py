@@ -52,9 +52,10 @@ class CategoricalHead(Head):
         self.logits = nn.Linear(context_width, token.vocabulary)
 
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
-        """Cross-entropy in nats."""
+        """Cross-entropy in nats; smoothed in training only, so that validation is an NLL."""
         logits_MV = self.logits(z_MD).float()
-        return F.cross_entropy(logits_MV, x_M, reduction="none", label_smoothing=self.options.label_smoothing)
+        smoothing = self.options.label_smoothing if self.training else 0.0
+        return F.cross_entropy(logits_MV, x_M, reduction="none", label_smoothing=smoothing)
 
     def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
         log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)

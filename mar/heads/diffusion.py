@@ -48,7 +48,7 @@ class DiffusionSampling(SamplingOptions):
     solver: Literal["ancestral", "ddim", "dpm-solver++", "unipc", "heun"] = "ancestral"
     steps: int = 100
     start: int = (
-        0  # noisiest timestep of every chain; 0: the last with a signal (993 of cosine's 0..999); published: 999
+        0  # noisiest timestep of every chain; 0: the last with a signal (992 of cosine's 0..999); published: 999
     )
     timesteps: tuple[int, ...] = ()  # of the sampling chain, spelled out in place of steps and start
     bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all from the start

@@ -37,7 +37,8 @@ class Likelihood:
         evaluations: evaluations of the head per token.
         forward_rows_per_image: rows of the network's forward pass for one image.
         warnings: what to know before quoting the figure.
-        nats_per_step: (K,) mean nats of each step: the curve of conditional entropies along the order.
+        nats_per_step: (K,) mean nats of each step: the curve of conditional entropies along the order. For vector
+            tokens this and nats_per_position are of the tokens, without the Jacobian that nats_per_image includes.
         tokens_per_step: (K,) mean tokens of each step.
         nats_per_position: (L,) mean nats of each grid position, row-major.
         nats_of_image: (N,) for paired comparisons: row k is example k of the split.

@@ -74,7 +74,7 @@ class Generation:
     def log_prob(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> torch.Tensor:
         """nats_M: log-probabilities of values of unknown tokens, given what is known and the class."""
         row_M, token_M = target_BL.nonzero(as_tuple=True)
-        kind = self.model.head.check_kind(None)
+        kind = self.model.head.check_kind("exact")
         noise = self.noise.at("confidence").tokens(row_M, token_M)
         return self.model.head.log_prob(self.contexts(target_BL)[0], x_M, kind, noise).nats_M
 

@@ -40,8 +40,10 @@ def image_grid(x_NCHW: torch.Tensor, levels: int, columns: int | None = None, si
 
 
 def save_images(x_NCHW: torch.Tensor, levels: int, folder: Path) -> None:
-    """``00000.png``, ``00001.png``, …"""
+    """``00000.png``, ``00001.png``, …, in place of whatever pictures the folder held."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]*.png"):
+        old.unlink()
     for k, image in enumerate(to_bytes(x_NCHW.cpu(), levels)):
         Image.fromarray(image.numpy()).save(folder / f"{k:05d}.png")
 

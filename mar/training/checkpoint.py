@@ -70,7 +70,7 @@ def save(
     shutil.rmtree(final, ignore_errors=True)
     os.rename(aside, final)
     _flush(folder)
-    for old in _folders(folder)[:-keep]:
+    for old in [path for path in _folders(folder) if int(path.name) <= iteration][:-keep]:  # later ones are damaged
         shutil.rmtree(old)
     return Checkpoint(final, iteration)
 

@@ -32,6 +32,8 @@ class Monitor:
         self.pending: list[torch.Tensor] = []
         self.norms: list[torch.Tensor] = []
         self.clock, self.clock_at = time.monotonic(), trainer.iteration
+        ordering = trainer.ordering.at(1.0)
+        self.estimates_nll = trainer.model.head.loss_is_nll and trainer.mask_ratio.estimates_nll(ordering)
         self.board = None
         if trainer.processes.is_main:
             from torch.utils.tensorboard import SummaryWriter
@@ -51,12 +53,16 @@ class Monitor:
         if trainer.processes.is_main:
             size = f"{trainer.model.n_parameters:,} parameters, {len(self.data.train):,} examples of {self.data.name}"
             print(f"{trainer.folder.path}: {size}, {trainer.processes.world} process(es) on {trainer.processes.device}")
+            if not self.estimates_nll:
+                print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
+            for note in self.data.notes.values():
+                print(f"note: {note}")
         with Progress(*columns, disable=not trainer.processes.is_main) as bar:
             task = bar.add_task("", total=trainer.train.iterations, completed=trainer.iteration, loss="")
 
             def advance(iteration: int, loss: torch.Tensor) -> None:
                 if iteration % 10 == 0 or iteration == trainer.train.iterations:
-                    bar.update(task, completed=iteration, loss=f"loss {float(loss):.4f}")
+                    bar.update(task, completed=iteration, loss=f"loss {float(loss) * trainer.processes.world:.4f}")
 
             yield advance
 
@@ -83,8 +89,11 @@ class Monitor:
         trainer = self.trainer
         losses = trainer.processes.sum_tensor(torch.stack(self.pending).double())
         iteration, first = trainer.iteration, trainer.iteration - len(self.pending)
+        norms = torch.stack([n.detach().double() for n in self.norms]).to(losses.device)
         finite = losses.isfinite()
-        norm = float(torch.stack([n.detach().float().cpu() for n in self.norms]).mean())
+        if not trainer.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
+            finite &= norms.isfinite()
+        norm = float(norms.mean())
         self.pending, self.norms = [], []
         if not bool(finite.all()):
             raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0]) + 1))
@@ -118,7 +127,7 @@ class Monitor:
         per_image = row_nats.mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}
-        if trainer.model.head.loss_is_nll and trainer.model.tokenizer.dimensions:
+        if self.estimates_nll and trainer.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = trainer.model.tokenizer.bits_per_dim(mean * len(trainer.grid))
         self._log(iteration, **values)
         trainer.processes.wait()

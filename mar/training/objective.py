@@ -25,7 +25,7 @@ from torch import nn
 from mar.errors import UserError
 from mar.model import Model
 from mar.noise import Noise
-from orderings import ABSENT, GIVEN, Plan
+from orderings import ABSENT, GIVEN, Ordering, Plan
 
 _GOLDEN = 0.6180339887498949  # its multiples modulo 1 are evenly spread over any run of consecutive rows
 
@@ -58,6 +58,10 @@ class MaskRatio:
         """What to know before quoting a likelihood of a model trained so."""
         return ()
 
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        """Whether the mean loss estimates an NLL (of the plan, or on average over its orders), if the head's does."""
+        raise NotImplementedError
+
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         """The task of each row.
 
@@ -73,6 +77,9 @@ class MaskRatio:
 @dataclass(frozen=True)
 class Uniform(MaskRatio):
     targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
+
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return ordering.random or self.targets == "next"
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         n_B = plan.scored_BL.sum(1)
@@ -100,6 +107,9 @@ class TruncatedNormal(MaskRatio):
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
             raise UserError(f"mask ratio truncated-normal wants 0 <= low < high <= 1 and std > 0, not {self}")
 
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return False
+
     def warnings(self) -> tuple[str, ...]:
         return (
             f"trained with at least {100 * self.low:.0f} % of the tokens masked, so the late conditionals were never "
@@ -121,6 +131,9 @@ class TruncatedNormal(MaskRatio):
 
 @dataclass(frozen=True)
 class NextSet(MaskRatio):
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return True
+
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         denominator = float(plan.scored_BL.sum())
         if one_pass:

@@ -22,7 +22,11 @@ from omegaconf import OmegaConf
 from mar.config import Recipe, parse
 from mar.errors import UserError
 
-_MAY_CHANGE = {"log_every", "validate_every", "validation_examples", "sample_every", "save_every", "keep", "iterations"}
+_MAY_CHANGE = {
+    "name",
+    *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
+    *("train.save_every", "train.keep"),
+}
 
 
 class RunFolder:
@@ -143,7 +147,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
-        if key in _MAY_CHANGE or key == "name" or a == b:
+        if f"{prefix}{key}" in _MAY_CHANGE or a == b:
             continue
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b, f"{prefix}{key}.")

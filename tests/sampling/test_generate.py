@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import UserError
+from mar.errors import Unsupported
 from mar.model import Model
 from mar.noise import stream
 from mar.sampling.adaptive import generate_adaptively
 from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, UnknownName, parse_plan
 
 SMALL = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
@@ -68,7 +68,7 @@ def test_image_k_is_the_same_in_any_batch(which, guidance, request):
 def test_given_tokens_are_kept_and_all_others_are_made_once(which, rule, request):
     model = request.getfixturevalue(which)
     if which == "diffusion" and rule is not None:
-        pytest.skip("the diffusion head has no entropy and no exact probability")
+        pytest.skip("refused, as test_rules_without_exact_probabilities_are_refused shows")
     n_tokens, index = len(Grid(model.tokenizer.shape)), torch.arange(3)
     given_BL = stream(1, "given", index).uniform(n_tokens) < 0.4
     given = tokens(model, "raster/equal:16", index)
@@ -113,8 +113,16 @@ def test_guidance_moves_samples_and_scale_one_does_not(categorical):
     assert not torch.equal(plain, tokens(categorical, "raster/equal:16", index, guidance=Guidance(5.0, "constant")))
 
 
+@pytest.mark.parametrize("rule", ["lowest-entropy", "highest-entropy", "confidence"])
+def test_rules_without_exact_probabilities_are_refused(diffusion, rule):
+    plan = Plan.draw(*parse_plan("raster"), Grid(diffusion.tokenizer.shape), 1, stream(0, "x", 1))
+    arguments = (diffusion, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
+    with pytest.raises(Unsupported):
+        generate_adaptively(*arguments, rule)
+
+
 def test_an_unknown_rule_names_the_nearest(categorical):
     plan = Plan.draw(*parse_plan("raster"), Grid((8, 8)), 1, stream(0, "x", 1))
     arguments = (categorical, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
-    with pytest.raises(UserError, match="did you mean 'confidence'"):
+    with pytest.raises(UnknownName, match="did you mean 'confidence'"):
         generate_adaptively(*arguments, "confidense")

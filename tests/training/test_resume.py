@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mar import config
+from mar.distributed import Processes
 from mar.errors import UserError
 from mar.run import train
 from mar.training import checkpoint
@@ -115,6 +116,36 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, recipe, capsys):
     train(recipe, tmp_path)
     assert "passed over" in capsys.readouterr().out
     assert checkpoint.latest(tmp_path / "checkpoints")[0].iteration == 10
+
+
+def test_a_later_damaged_checkpoint_does_not_cost_the_good_one(tmp_path, tiny):
+    recipe = config.read("digits", [*tiny, "train.keep=1", "train.iterations=5"])
+    train(recipe, tmp_path)
+    damaged = tmp_path / "checkpoints" / "00000010"
+    damaged.mkdir()
+    train(config.read("digits", [*tiny, "train.keep=1", "train.iterations=7", "train.save_every=7"]), tmp_path)
+    assert checkpoint.latest(tmp_path / "checkpoints")[0].iteration == 7
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, recipe, monkeypatch):
+    backward = Processes.backward
+
+    def poisoned(self, loss):
+        backward(self, loss)
+        if self.calls == 4:
+            next(p for p in self.module.parameters() if p.grad is not None).grad.fill_(float("nan"))
+        self.calls += 1
+
+    def prepare(self, module, optimizer):
+        self.module, self.calls = module, 0
+        return original(self, module, optimizer)
+
+    original = Processes.prepare
+    monkeypatch.setattr(Processes, "backward", poisoned)
+    monkeypatch.setattr(Processes, "prepare", prepare)
+    with pytest.raises(UserError, match="iteration 5"):  # its loss was finite, its gradient was not
+        train(recipe, tmp_path)
+    assert checkpoint.latest(tmp_path / "checkpoints")[0] is None
 
 
 def test_another_recipe_is_refused_in_the_same_folder(tmp_path, tiny, recipe):
