@@ -1,9 +1,13 @@
-"""The progress bar of the commands."""
+"""The progress bar and the console of the commands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -14,3 +18,11 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as display:
         task = display.add_task("", total=None)
         yield lambda done, total: display.update(task, completed=done, total=total)
+
+
+def wide_console() -> Console:
+    """The terminal, or 140 columns where the output goes to a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

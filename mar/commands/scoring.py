@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from mar import build
 from mar.ablation.compare import paired_differences
 from mar.ablation.result import Difference
-from mar.commands.progress import bar
+from mar.commands.progress import bar, wide_console
 from mar.config import parse
 from mar.data.base import Data
 from mar.errors import UserError
@@ -44,7 +43,7 @@ def score_nll(
     for plan, result in results.items():
         paired = {"paired": asdict(differences[plan])} if plan in differences else {}
         save(run, "nll", plan, {"split": split, "seed": seed, "weights": weights, **result.to_dict(), **paired})
-    console = Console()
+    console = wide_console()
     console.print(_nll_table(run, split, weights, results, differences, reference))
     console.print("± is one standard error over images; kind says what the figure is (docs/likelihood.md)")
     for warning in {w for r in results.values() for w in r.warnings}:
@@ -110,7 +109,7 @@ def score_fid(
             f"{g.inception_score_mean:.2f} ± {g.inception_score_std:.2f}", f"{g.precision:.3f}", f"{g.recall:.3f}",
         )  # fmt: skip
     assert result is not None
-    console = Console()
+    console = wide_console()
     console.print(table)
     console.print(
         f"features: {result.extractor}; {result.n_real} real images; KID subsets of {result.kid_subset_size}; "
