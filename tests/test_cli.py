@@ -102,7 +102,7 @@ def test_train_sample_and_score(tmp_path):
     assert done.returncode == 0, done.stderr
     scores = sorted((run / "scores").glob("nll-*.json"))
     assert len(scores) == 2
-    record = json.loads((run / "scores" / "nll-random-cosine4-test-n8.json").read_text())
+    record = json.loads((run / "scores" / "nll-random-cosine4-test-n8-exact.json").read_text())
     assert record["kind"] == "exact" and record["n_images"] == 8 and record["weights"] == "ema"
     assert record["data_fingerprint"] and record["paired"]["reference"] == "raster/equal:16"
 
