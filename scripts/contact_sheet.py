@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("head", nargs="*", help="sampling options of the head, e.g. steps=50")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     run = mar.load(options.run)
     head = head_options(options.head)
     rows = []
