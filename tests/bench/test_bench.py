@@ -142,9 +142,10 @@ def test_operations_are_those_of_the_matrix_products() -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_the_peak_holds_what_was_freed_again() -> None:
     with measure.footprint(CPU) as found:
-        block = torch.ones(64 * 2**20, dtype=torch.uint8)
+        block = torch.ones(256 * 2**20, dtype=torch.uint8)
         del block
-    assert found.peak_bytes is not None and 60 * 2**20 < found.peak_bytes < 100 * 2**20
+    # what the rest of the process gives back meanwhile counts against it
+    assert found.peak_bytes is not None and 128 * 2**20 < found.peak_bytes < 384 * 2**20
 
 
 def test_compiled_code_is_a_copy_measured_beside_eager_code(monkeypatch: pytest.MonkeyPatch) -> None:
