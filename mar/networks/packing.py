@@ -8,13 +8,11 @@ attention needs to know where rows begin: rows of similar length are padded to a
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mar.compat import torchvision_repair  # noqa: F401 - before timm
 
@@ -126,13 +124,17 @@ def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: f
     mixed = []
     for span, qkv in zip(spans, qkv_ND.split([span.rows * span.length for span in spans]), strict=True):
         q, k, v = qkv.view(span.rows, span.length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (rows, H, length, D / H)
-        with backend(q):
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask, dropout_p=dropout)
+        out = attention_of(q, k, v, span.mask, dropout)
         mixed.append(out.transpose(1, 2).reshape(span.rows * span.length, -1))
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def backend(q: torch.Tensor) -> AbstractContextManager[object]:
-    """On a CPU the fused kernel's bfloat16 backward is several times slower than the plain one."""
-    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
-    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+def attention_of(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float = 0.0
+) -> torch.Tensor:
+    """Scaled dot-product attention; on a CPU the fused kernel's backward is far slower in bfloat16 than in float32."""
+    dtype = q.dtype
+    if q.device.type == "cpu" and dtype == torch.bfloat16 and q.requires_grad:
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).to(dtype)

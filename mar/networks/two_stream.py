@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from mar.networks.packing import PackedBlock, backend
+from mar.networks.packing import PackedBlock, attention_of
 from mar.networks.positions import rotate
 
 
@@ -94,6 +94,5 @@ class TwoStreamBlock(PackedBlock):
             return q_BPHd.flatten(2)
         q, k, v = (x.transpose(1, 2) for x in (q_BPHd, k_BKHd, v_BKHd))
         dropout = self.attn.attn_drop.p if self.training else 0.0
-        with backend(q):
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=sees_BPK[:, None], dropout_p=dropout)
+        out = attention_of(q, k, v, sees_BPK[:, None], dropout)
         return out.transpose(1, 2).flatten(2)
