@@ -1,0 +1,172 @@
+"""From the conditionals of images along plans to one figure with its standard error, its curve and its map.
+
+N images · L tokens · K AR steps · E token channels
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from mar.model import Model
+from mar.tokens import Vectors
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The negative log-likelihood of N images along a plan.
+
+    Attributes:
+        plan: short text, e.g. "spiral/cosine:16".
+        kind: "exact"; "bound": at least the NLL, in expectation; "ode"; "estimate": unbiased for ``head_kind``.
+        n_images: N.
+        nats_per_image: mean of -log p(data | plan): for integer data with continuous tokens, of the dequantised bound.
+        standard_error_nats: of that mean, over images, their orders where the order is random, and the steps drawn.
+        bits_per_dim: nats_per_image over log 2 times the data's dimensions; None for latents.
+        standard_error_bits_per_dim: of it.
+        steps: the largest number of AR steps.
+        evaluations: evaluations of the head per token.
+        forward_rows_per_image: rows of the network's forward pass for one image.
+        warnings: what to know before quoting the figure.
+        nats_per_step: (K,) mean nats of each step: the curve of conditional entropies along the order. For vector
+            tokens this and nats_per_position are of the tokens, without the Jacobian that nats_per_image includes.
+            Of an estimate: over the images that drew the step; not a number where none did.
+        tokens_per_step: (K,) mean tokens of each step.
+        nats_per_position: (L,) mean nats of each grid position, row-major.
+        nats_of_image: (N,) for paired comparisons: row k is example k of the split.
+        standard_error_per_step: (K,) of nats_per_step.
+        standard_error_per_position: (L,) of nats_per_position.
+        head_kind: the kind of the head's log-probabilities: "exact", "bound" or "ode".
+        estimator: "exact" (every step) or how the steps were drawn, e.g. "steps:8".
+        settings: the head's options for scoring (timesteps, solver, tolerance, …), where it has any.
+        nats_per_latent_dimension: nats_per_image over tokens times channels; None for data that are no latents.
+        standard_error_nats_per_latent_dimension: of it.
+    """
+
+    plan: str
+    kind: str
+    n_images: int
+    nats_per_image: float
+    standard_error_nats: float
+    bits_per_dim: float | None
+    standard_error_bits_per_dim: float | None
+    steps: int
+    evaluations: int
+    forward_rows_per_image: float
+    warnings: tuple[str, ...]
+    nats_per_step: tuple[float, ...]
+    tokens_per_step: tuple[float, ...]
+    nats_per_position: tuple[float, ...]
+    nats_of_image: tuple[float, ...]
+    standard_error_per_step: tuple[float, ...] = ()
+    standard_error_per_position: tuple[float, ...] = ()
+    head_kind: str = ""
+    estimator: str = "exact"
+    settings: dict[str, Any] = field(default_factory=dict)
+    nats_per_latent_dimension: float | None = None
+    standard_error_nats_per_latent_dimension: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise(
+    model: Model,
+    plan: str,
+    step_NL: torch.Tensor,
+    nats_NL: torch.Tensor,
+    kind: str,
+    evaluations: int,
+    forward_rows: int,
+    warnings: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
+    weight_NL: torch.Tensor | None = None,
+    estimator: str = "exact",
+) -> Likelihood:
+    """The likelihood of N images, whatever chose their plans, as long as each plan's product is a density.
+
+    Args:
+        model: its tokenizer says what a token's nats are worth in bits/dim.
+        plan: the plan's short text.
+        step_NL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
+        nats_NL: -log p of each token given the earlier steps, in nats; 0 where it was not scored.
+        kind: of the head's log-probabilities.
+        evaluations: evaluations of the head per token.
+        forward_rows: rows that went through the network, for all images together.
+        settings: the head's options for scoring.
+        weight_NL: of sub-sampled steps: 1 over the probability that the token's step was drawn, 0 where it was not.
+            Rows are drawn independently, so the spread of the rows' sums includes the variance over steps.
+        estimator: what drew the steps.
+    """
+    n, nats_NL, step_NL = len(nats_NL), nats_NL.double().cpu(), step_NL.cpu()
+    weight_NL = torch.ones_like(nats_NL) if weight_NL is None else weight_NL.double().cpu()
+    nats_N = (weight_NL * nats_NL).sum(1) - model.tokenizer.log_jacobian
+    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(n)) if n > 1 else math.nan
+    scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
+    n_steps = int(step_NL[scored_NL].max()) + 1
+    curve_K, curve_error_K = weighted_mean(*per_step(step_NL, nats_NL, weight_NL, n_steps))
+    map_L, map_error_L = weighted_mean(nats_NL, torch.where(scored_NL, weight_NL, 1.0))
+    return Likelihood(
+        plan=plan,
+        kind=kind if estimator == "exact" else "estimate",
+        n_images=n,
+        nats_per_image=mean,
+        standard_error_nats=error,
+        **per_dimension(model, mean, error),
+        steps=n_steps,
+        evaluations=evaluations,
+        forward_rows_per_image=forward_rows / n,
+        warnings=warnings,
+        nats_per_step=tuple(curve_K.tolist()),
+        tokens_per_step=tuple((step_NL[scored_NL].bincount(minlength=n_steps) / n).tolist()),
+        nats_per_position=tuple(map_L.tolist()),
+        nats_of_image=tuple(nats_N.tolist()),
+        standard_error_per_step=tuple(curve_error_K.tolist()),
+        standard_error_per_position=tuple(map_error_L.tolist()),
+        head_kind=kind,
+        estimator=estimator,
+        settings=settings or {},
+    )
+
+
+def per_dimension(model: Model, nats: float, error: float) -> dict[str, float | None]:
+    """The fields that divide nats per image by dimensions: of the data, or of latents, never both."""
+    tokenizer = model.tokenizer
+    bits = math.log(2.0) * tokenizer.dimensions if tokenizer.dimensions else None
+    latent = None
+    if not tokenizer.dimensions:
+        width = tokenizer.token.width if isinstance(tokenizer.token, Vectors) else 1
+        latent = math.prod(tokenizer.shape) * width
+    return {
+        "bits_per_dim": nats / bits if bits else None,
+        "standard_error_bits_per_dim": error / bits if bits else None,
+        "nats_per_latent_dimension": nats / latent if latent else None,
+        "standard_error_nats_per_latent_dimension": error / latent if latent else None,
+    }
+
+
+def per_step(
+    step_NL: torch.Tensor, nats_NL: torch.Tensor, weight_NL: torch.Tensor, n_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(nats_NK, weight_NK): sums over each step's tokens, and the weight of the step (1 after a row's last)."""
+    scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
+    index_NL = torch.where(scored_NL, step_NL, n_steps)  # one column more, for what is not scored
+    shape = (len(step_NL), n_steps + 1)
+    nats_NK = torch.zeros(shape, dtype=nats_NL.dtype).scatter_add_(1, index_NL, nats_NL)
+    weight_NK = torch.ones(shape, dtype=nats_NL.dtype).scatter_(1, index_NL, weight_NL)
+    return nats_NK[:, :n_steps], weight_NK[:, :n_steps]
+
+
+def weighted_mean(value_NK: torch.Tensor, weight_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each column's mean over rows and its standard error, weighted by 1 / (probability of being drawn).
+
+    The error is that of a ratio (Cochran 1977, eq. 2.39); with weights of 1 it is std / sqrt(N).
+    """
+    total_K = weight_NK.sum(0)
+    mean_K = (weight_NK * value_NK).sum(0) / total_K
+    n_K = (weight_NK > 0).sum(0)
+    squares_K = (weight_NK * (value_NK - mean_K)).square().sum(0) * n_K / (n_K - 1)
+    return mean_K, squares_K.sqrt() / total_K
