@@ -51,6 +51,19 @@ def parse_plan(text: str) -> tuple[Ordering, Partition]:
     return parse_ordering("/".join(head)), parse_partition(tail)
 
 
+def parse_any_plan(text: str) -> tuple[Ordering | Adaptive, Partition]:
+    """As ``parse_plan``, and ``"lowest-entropy/cosine:16"`` → (LowestEntropy(), Cosine(k=16)): a rule that finds the
+    order from the model, in sets of the partition's sizes. Rules that look at sampled values are no plan.
+
+    Raises as ``parse_ordering``.
+    """
+    head, *tail = values.split(text.strip(), "/")
+    rule = all_of(Adaptive).get(_kind(head.partition(":")[0]))
+    if rule is None or rule.uses_sampled_values:
+        return parse_plan(text)
+    return parse_adaptive(head), parse_partition("/".join(tail)) if tail else Singles()
+
+
 def make_ordering(kind: str, options: Mapping[str, Any]) -> Ordering:
     """An ordering from plain values, as a recipe holds them: ``("blocks", {"size": 4, "inner": "random"})``.
 
@@ -97,7 +110,7 @@ def _is_path(head: str, tail: str) -> bool:
 
 def _parse(base: type[T], text: str) -> T:
     name, *given = values.split(values.unwrap(text), ":")
-    kind = name.strip().lower().replace("_", "-")
+    kind = _kind(name)
     options: dict[str, str] = {}
     for place, item in enumerate(given):
         pieces = values.split(item, "=")
@@ -111,6 +124,10 @@ def _parse(base: type[T], text: str) -> T:
             raise InvalidRequest(f"{kind}: {key} is given twice")
         options[key] = value.strip()
     return _make(base, kind, options)
+
+
+def _kind(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
 
 
 def _first(base: type, kind: str) -> str:

@@ -32,6 +32,7 @@ ORDERINGS: dict[str, type[Ordering]] = {
     "blocks": blocks.Blocks,
     "segments": blocks.Segments,
     "random": stochastic.Random,
+    "learned": stochastic.Learned,
     "fixed-random": stochastic.FixedRandom,
     "mixture": stochastic.Mixture,
     "annealed": stochastic.Annealed,
@@ -90,9 +91,10 @@ FAMILIES: dict[type, Family] = {
 }
 
 
-_WHY = {  # by uses_sampled_values
-    True: "it looks at the values just sampled, so it has no tractable likelihood",
-    False: "the order is chosen from the model while it generates, and its likelihood is not computed yet",
+_WHY = {  # an adaptive order is no plan, by uses_sampled_values
+    True: "it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive {name}",
+    False: "its order is found while the model generates, an order for each image; "
+    "mar sample --adaptive {name}, mar score --nll --plans {name}",
 }
 
 
@@ -109,10 +111,9 @@ def find(base: type, name: str) -> type:
     plugged = {entry.name: entry for entry in entry_points(group=group)}
     if name in plugged:
         return plugged[name].load()
-    if base is Ordering and name in ADAPTIVE:
-        raise InvalidRequest(
-            f"{name} is no plan: {_WHY[ADAPTIVE[name].uses_sampled_values]}; mar sample --adaptive {name}"
-        )
+    if base is Ordering and (rule := all_of(Adaptive).get(name)):
+        why = _WHY[rule.uses_sampled_values].format(name=name)
+        raise InvalidRequest(f"{name} is no plan: {why}")
     raise UnknownName(what, name, [*ours, *plugged])
 
 

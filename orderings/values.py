@@ -113,7 +113,7 @@ def _items(value: Any, kind: Any, field: Field[Any]) -> Sequence[Any]:
         return ()
     if isinstance(value, str):
         separator = "+" if kind is Ordering else field.metadata.get("separator", ",")
-        value = value if kind is Ordering else value.replace(",", separator)
+        value = value if kind is Ordering else unwrap(value).replace(",", separator)
         return split(value, separator)
     return value if isinstance(value, Sequence) else (value,)
 

@@ -28,6 +28,7 @@ BY_HAND = {
     "blocks:4x2:outer=(spiral:outward)/blocks:4x2": (Blocks((4, 2), outer=Spiral(False)), BlockSets((4, 2))),
     "raster/equal:4": (Raster(), Equal(4)),
     "raster/sizes:1,3,12": (Raster(), Sizes((1, 3, 12))),
+    "random/sizes:(1,3,12)": (Random(), Sizes((1, 3, 12))),  # in a list of plans with commas between them
     "raster/power:8:exponent=.5": (Raster(), Power(8, 0.5)),
     "file:my.json": (File("my.json"), Singles()),
     "file:orders/my.json": (File("orders/my.json"), Singles()),
