@@ -12,10 +12,12 @@ many tokens; the number of pairs at a time follows from a memory budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from mar.likelihood.partial import Part
 from mar.model import Model
 from mar.noise import Noise
 from mar.tokens import Categories
@@ -24,6 +26,7 @@ from orderings import Plan
 # bytes of activations; on a CPU larger batches only leave its caches (8 x 8 digits: half as fast at 1 GiB)
 CPU_BUDGET = 2**27
 GPU_BUDGET = 2**30
+_NOTHING: dict[str, Any] = {"done": 0, "evaluations": 0, "estimate": False, "settings": {}}
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,18 @@ class TokenLogProb:
     Attributes:
         nats_BL: log p(x_l | x_{S_<k}) in nats; 0 where a token is given or absent.
         kind: "exact", "bound" or "ode".
-        evaluations: evaluations of the head per token.
+        evaluations: evaluations of the head per token, the most for any.
         forward_rows: rows that went through the network.
+        estimate: the head's log-probabilities depend on drawn noise (``LogProb.estimate``).
+        settings: the head's, for these log-probabilities.
     """
 
     nats_BL: torch.Tensor
     kind: str
     evaluations: int
     forward_rows: int
+    estimate: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def rows_in_budget(model: Model, budget: int) -> int:
@@ -67,8 +74,10 @@ def token_log_prob(
     kind: str | None = None,
     budget: int | None = None,
     on_rows: Callable[[int], None] | None = None,
+    drawn_BK: torch.Tensor | None = None,
+    part: Part | None = None,
 ) -> TokenLogProb:
-    """Every conditional of ``plan`` for a batch of tokens.
+    """Every conditional of ``plan`` for a batch of tokens, or those of the steps drawn.
 
     Args:
         model: in evaluation mode.
@@ -78,41 +87,63 @@ def token_log_prob(
         noise: one stream per row; read by stochastic bounds only.
         kind: one of the head's likelihoods; None: its default.
         budget: bytes of activations (``rows_in_budget``); None: 128 MiB on a CPU, 1 GiB elsewhere.
-        on_rows: called with the number of (image, step) pairs just done.
+        on_rows: called with the number of (image, step) pairs just done, or found done.
+        drawn_BK: bool, the steps to compute; None: all. The others' tokens keep 0 nats.
+        part: where the work is kept as it is done, and taken up again.
 
     Raises:
         Unsupported: the head has no likelihood of this kind.
     """
     kind = model.head.check_kind(kind)
-    image_R, step_R = _pairs(plan, model.network.one_pass)
+    image_R, step_R = _pairs(plan, model.network.one_pass, drawn_BK)
+    target_BL = plan.scored_BL if drawn_BK is None else _of_steps(plan, drawn_BK)
     rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    nats_BL = torch.zeros(plan.step_BL.shape, device=token.device)
-    condition_BC = model.condition(label_B)
-    evaluations = 0
-    for start in range(0, len(image_R), rows):
+    if model.network.shares_plan and not bool((plan.step_BL == plan.step_BL[:1]).all()):
+        rows = 1  # every row has its own plan
+    nats_BL, notes = (part.resume() if part else None) or (torch.zeros(plan.step_BL.shape), dict(_NOTHING))
+    nats_BL, condition_BC = nats_BL.to(token.device), model.condition(label_B)
+    if on_rows is not None and notes["done"]:
+        on_rows(notes["done"])
+    for start in range(notes["done"], len(image_R), rows):
         image, step = image_R[start : start + rows], step_R[start : start + rows]
-        step_RL = plan.step_BL[image]
-        target_RL = plan.scored_BL[image] if model.network.one_pass else step_RL == step[:, None]
+        step_RL, target_RL = plan.step_BL[image], target_BL[image]
+        if not model.network.one_pass:
+            target_RL = step_RL == step[:, None]
         z_MD = model.context(token[image], step_RL, condition_BC[image], target_RL)
         row_M, token_M = target_RL.nonzero(as_tuple=True)
         result = model.head.log_prob(z_MD, token[image][target_RL], kind, noise.tokens(image[row_M], token_M))
         nats_BL[image[row_M], token_M] = result.nats_M.float()
-        evaluations = result.evaluations
+        notes = {
+            "done": start + len(image),
+            "evaluations": max(notes["evaluations"], result.evaluations),
+            "estimate": result.estimate,
+            "settings": result.settings,
+        }
+        if part is not None:
+            part.keep(nats_BL, notes, last=notes["done"] == len(image_R))
         if on_rows is not None:
             on_rows(len(image))
-    return TokenLogProb(nats_BL, kind, evaluations, len(image_R))
+    return TokenLogProb(nats_BL, kind, notes["evaluations"], len(image_R), notes["estimate"], notes["settings"])
 
 
-def n_pairs(plan: Plan, one_pass: bool) -> int:
+def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
     """How many rows ``token_log_prob`` sends through the network."""
-    return len(plan.step_BL) if one_pass else int(plan.n_steps_B.sum())
+    if one_pass:
+        return len(plan.step_BL)
+    return int(plan.n_steps_B.sum() if drawn_BK is None else drawn_BK.sum())
 
 
-def _pairs(plan: Plan, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(image_R, step_R): every step of every row, ordered by step; for a one-pass network one pair per row."""
+def _pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(image_R, step_R): every (drawn) step of every row, ordered by step; for a one-pass network one pair per row."""
     n_steps_B = plan.n_steps_B
     if one_pass:
         return torch.arange(len(n_steps_B), device=n_steps_B.device), torch.zeros_like(n_steps_B)
-    steps = torch.arange(int(n_steps_B.max()), device=n_steps_B.device)
-    step_R, image_R = (steps[:, None] < n_steps_B).nonzero(as_tuple=True)
+    if drawn_BK is None:
+        drawn_BK = torch.arange(int(n_steps_B.max()), device=n_steps_B.device) < n_steps_B[:, None]
+    step_R, image_R = drawn_BK.T.nonzero(as_tuple=True)
     return image_R, step_R
+
+
+def _of_steps(plan: Plan, drawn_BK: torch.Tensor) -> torch.Tensor:
+    """(B, L) bool: the scored tokens of the drawn steps."""
+    return plan.scored_BL & drawn_BK.gather(1, plan.step_BL.clamp(0, drawn_BK.shape[1] - 1))

@@ -1,27 +1,123 @@
 """The likelihood of images along plans drawn before the first conditional is asked for.
 
-N images · L tokens
+N images · L tokens · K AR steps
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mar.errors import UserError
 from mar.likelihood.chain import n_pairs, token_log_prob
+from mar.likelihood.estimate import EVERY_STEP, Estimator
+from mar.likelihood.partial import Partial
 from mar.likelihood.summary import Likelihood, summarise
 from mar.model import Model
 from mar.noise import Noise, stream
 from orderings import Plan
 
-__all__ = ["DrawPlan", "Likelihood", "score"]
+__all__ = ["Conditionals", "DrawPlan", "Likelihood", "conditionals", "score"]
 
 _IMAGES = 256  # at a time; the memory budget cuts these further
 
-
 DrawPlan = Callable[[Noise], Plan]  # one plan for each stream, the same for the same key
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """Every conditional of N images, or those of the steps drawn.
+
+    Attributes:
+        step_NL: the AR step of each token (GIVEN, 0.., ABSENT).
+        nats_NL: -log p(x_l | x_{S_<k}) in nats, float64; 0 where a token is given, absent or not drawn.
+        weight_NL: 1 over the probability that the token's step was drawn, 0 where it was not; None: all were computed.
+        kind: of the head's log-probabilities.
+        evaluations: evaluations of the head per token, the most for any.
+        forward_rows: rows that went through the network.
+        head_estimate: the head's log-probabilities depend on drawn noise.
+        settings: the head's options for them.
+    """
+
+    step_NL: torch.Tensor
+    nats_NL: torch.Tensor
+    weight_NL: torch.Tensor | None
+    kind: str
+    evaluations: int
+    forward_rows: int
+    head_estimate: bool
+    settings: dict[str, Any]
+
+
+def conditionals(
+    model: Model,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    draw_plan: DrawPlan,
+    seed: int = 0,
+    kind: str | None = None,
+    budget: int | None = None,
+    progress: Progress | None = None,
+    estimator: Estimator = EVERY_STEP,
+    repeat: int = 0,
+    dequantisation: int = 0,
+    partial: Partial | None = None,
+    name: str = "images",
+) -> Conditionals:
+    """The conditionals of ``images`` (N, C, H, W), in the data set's levels, along plans.
+
+    The plan of image k, its steps drawn, its dequantisation and the noise of a bound are functions of (seed, k) and the
+    two numbers below alone, so two plans scored with one seed are compared on the same images, noise and steps.
+
+    Args:
+        draw_plan: from one stream per image, their plans.
+        kind: one of the head's likelihoods; None: its default.
+        budget: bytes of activations; None: what suits the device.
+        progress: called with (rows done, rows in all).
+        estimator: which steps are computed.
+        repeat: which independent draw of orders, steps and noise.
+        dequantisation: which independent draw of it.
+        partial: where finished work is kept, under ``name-…``, and taken up again.
+    """
+    if len(images) == 0:
+        raise UserError("no images to score")
+    device = next(model.parameters()).device
+    labels = torch.full((len(images),), -1) if labels is None else labels
+    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
+    drawn = [_draw(noise, draw_plan, estimator, repeat) for noise in streams]
+    total = sum(n_pairs(plan, model.network.one_pass, chosen) for plan, chosen, _ in drawn)
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    results = []
+    parts = zip(streams, drawn, images.split(_IMAGES), labels.split(_IMAGES), strict=True)
+    for k, (noise, (plan, chosen, _), x, label_B) in enumerate(parts):
+        token = model.tokenizer.encode(x.to(device), noise.at("dequantise", dequantisation))
+        head = _repeated(noise, repeat).at("head")
+        part = partial.part(f"{name}-{k:05d}") if partial else None
+        results.append(
+            token_log_prob(model, token, plan, label_B.to(device), head, kind, budget, advance, chosen, part)
+        )
+    weights = [weight for _, _, weight in drawn if weight is not None]
+    return Conditionals(
+        torch.cat([plan.step_BL for plan, _, _ in drawn]).cpu(),
+        -torch.cat([r.nats_BL for r in results]).double().cpu(),
+        torch.cat(weights).cpu() if weights else None,
+        results[0].kind,
+        max(r.evaluations for r in results),
+        total,
+        results[0].estimate,
+        results[0].settings,
+    )
 
 
 def score(
@@ -34,41 +130,35 @@ def score(
     kind: str | None = None,
     budget: int | None = None,
     warnings: tuple[str, ...] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    estimator: Estimator = EVERY_STEP,
+    repeat: int = 0,
+    dequantisation: int = 0,
+    partial: Partial | None = None,
+    name: str = "images",
 ) -> Likelihood:
-    """Score ``images`` (N, C, H, W), in the data set's levels, along plans, every step.
+    """The likelihood of ``images`` (N, C, H, W) along plans; ``plan`` is their short text. See ``conditionals``."""
+    found = conditionals(
+        model, images, labels, draw_plan, seed, kind, budget, progress, estimator, repeat, dequantisation, partial, name
+    )
+    return summarise(
+        model, plan, found.step_NL, found.nats_NL, found.kind, found.evaluations, found.forward_rows, warnings,
+        found.settings, found.weight_NL, "exact" if found.weight_NL is None else str(estimator), found.head_estimate,
+    )  # fmt: skip
 
-    The plan of image k, its dequantisation and the noise of a bound are functions of (seed, k) alone, so two plans
-    scored with one seed are compared on the same images and noise.
 
-    Args:
-        draw_plan: from one stream per image, their plans.
-        plan: the plan's short text.
-        kind: one of the head's likelihoods; None: its default.
-        budget: bytes of activations; None: what suits the device.
-        progress: called with (rows done, rows in all).
-    """
-    if len(images) == 0:
-        raise UserError("no images to score")
-    device = next(model.parameters()).device
-    labels = torch.full((len(images),), -1) if labels is None else labels
-    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
-    plans = [draw_plan(noise.at("order")) for noise in streams]
-    total = sum(n_pairs(p, model.network.one_pass) for p in plans)
-    done = 0
+def _draw(
+    noise: Noise, draw_plan: DrawPlan, estimator: Estimator, repeat: int
+) -> tuple[Plan, torch.Tensor | None, torch.Tensor | None]:
+    """(plan, drawn_BK, weight_BL): the plans of some images, and the steps drawn if not all are."""
+    noise = _repeated(noise, repeat)
+    plan = draw_plan(noise.at("order"))
+    weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
+    if weight_BK is None:
+        return plan, None, None
+    weight_BL = weight_BK.gather(1, plan.step_BL.clamp(0, weight_BK.shape[1] - 1))
+    return plan, weight_BK > 0, weight_BL
 
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
 
-    results = []
-    for noise, rows, x, label_B in zip(streams, plans, images.split(_IMAGES), labels.split(_IMAGES), strict=True):
-        token = model.tokenizer.encode(x.to(device), noise.at("dequantise"))
-        head = noise.at("head")
-        results.append(token_log_prob(model, token, rows, label_B.to(device), head, kind, budget, advance))
-    steps = torch.cat([p.step_BL for p in plans]).cpu()
-    nats = -torch.cat([r.nats_BL for r in results]).double().cpu()
-    first = results[0]
-    return summarise(model, plan, steps, nats, first.kind, first.evaluations, total, warnings)
+def _repeated(noise: Noise, repeat: int) -> Noise:
+    return noise.at(f"repeat {repeat}") if repeat else noise

@@ -41,6 +41,7 @@ class Likelihood:
         standard_error_per_position: (L,) of nats_per_position.
         head_kind: the kind of the head's log-probabilities: "exact", "bound" or "ode".
         estimator: "exact" (every step) or how the steps were drawn, e.g. "steps:8".
+        head_estimate: they depend on drawn noise and only their expectation is of that kind.
         settings: the head's options for scoring (timesteps, solver, tolerance, …), where it has any.
         nats_per_latent_dimension: nats_per_image over tokens times channels; None for data that are no latents.
         standard_error_nats_per_latent_dimension: of it.
@@ -64,6 +65,7 @@ class Likelihood:
     standard_error_per_step: tuple[float, ...] = ()
     standard_error_per_position: tuple[float, ...] = ()
     head_kind: str = ""
+    head_estimate: bool = False
     estimator: str = "exact"
     settings: dict[str, Any] = field(default_factory=dict)
     nats_per_latent_dimension: float | None = None
@@ -85,6 +87,7 @@ def summarise(
     settings: dict[str, Any] | None = None,
     weight_NL: torch.Tensor | None = None,
     estimator: str = "exact",
+    head_estimate: bool = False,
 ) -> Likelihood:
     """The likelihood of N images, whatever chose their plans, as long as each plan's product is a density.
 
@@ -100,6 +103,7 @@ def summarise(
         weight_NL: of sub-sampled steps: 1 over the probability that the token's step was drawn, 0 where it was not.
             Rows are drawn independently, so the spread of the rows' sums includes the variance over steps.
         estimator: what drew the steps.
+        head_estimate: the head's log-probabilities depend on drawn noise.
     """
     n, nats_NL, step_NL = len(nats_NL), nats_NL.double().cpu(), step_NL.cpu()
     weight_NL = torch.ones_like(nats_NL) if weight_NL is None else weight_NL.double().cpu()
@@ -127,6 +131,7 @@ def summarise(
         standard_error_per_step=tuple(curve_error_K.tolist()),
         standard_error_per_position=tuple(map_error_L.tolist()),
         head_kind=kind,
+        head_estimate=head_estimate,
         estimator=estimator,
         settings=settings or {},
     )
