@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from mar.config import Component, Recipe
 from mar.data.base import Data
-from mar.errors import UserError, unknown
+from mar.errors import Unsupported, UserError, unknown
 from mar.model import Model
 from mar.noise import derived_seed, stream
+from mar.order_search.policy import OrderPolicy
 from mar.tokens import Categories
 from mar.training.objective import MaskRatio
 from orderings import (
@@ -42,6 +43,7 @@ NETWORKS = {
 HEADS = {
     "categorical": "mar.heads.categorical:CategoricalHead",
     "diffusion": "mar.heads.diffusion:DiffusionHead",
+    "flow": "mar.heads.flow:FlowHead",
     "gaussian-mixture": "mar.heads.gaussian_mixture:GaussianMixtureHead",
     "logistic-mixture": "mar.heads.logistic_mixture:LogisticMixtureHead",
 }
@@ -160,7 +162,33 @@ def _assemble(recipe: Recipe, dataset: Data) -> Model:
         )
     network = find("network", recipe.network.kind)(tokenizer.shape, options("network", recipe.network))
     head = head_class(network.context_width, tokenizer.token, options("head", recipe.head))
-    return Model(tokenizer, network, head, n_classes)
+    built = Model(tokenizer, network, head, n_classes)
+    if ordering(recipe).learned:  # last, so that all else starts as it does under ordering=random
+        built.policy = _policy(recipe, built)
+    return built
+
+
+def _policy(recipe: Recipe, model: Model) -> OrderPolicy:
+    """The policies of a learned order.
+
+    Raises:
+        Unsupported: their bound cannot be trained with this head or mask ratio.
+    """
+    if not model.head.loss_is_nll:
+        raise Unsupported(
+            f"ordering=learned trains a bound in nats, and the loss of head {recipe.head.kind!r} is none: "
+            "use head=categorical"
+        )
+    if mask_ratio(recipe) != find("mask_ratio", "uniform")():
+        raise Unsupported(
+            "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
+            "use train.mask_ratio=uniform"
+        )
+    network = model.network
+    return OrderPolicy(
+        len(Grid(model.tokenizer.shape)), model.tokenizer.token, network.context_width, network.token_width,
+        network.condition_width,
+    )  # fmt: skip
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -5,6 +5,8 @@ B batch · L tokens · E token channels · C condition width · D width · M gat
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
@@ -12,6 +14,9 @@ from mar.heads.base import Head
 from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
 from mar.tokens import Categories, TokenKind
+
+if TYPE_CHECKING:
+    from mar.order_search.policy import OrderPolicy
 
 _SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond the limit code runs eager without a word
 
@@ -34,12 +39,13 @@ class TokenEmbedding(nn.Module):
 
 
 class Model(nn.Module):
-    """The four parts, and the class embedding. ``n_classes`` 0: unconditional."""
+    """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: of a learned order."""
 
     def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
         super().__init__()
         self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
         self.embedding = TokenEmbedding(tokenizer.token, network.token_width)
+        self.policy: OrderPolicy | None = None
         self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
         if n_classes:
             self.classes = nn.Embedding(n_classes, network.condition_width)

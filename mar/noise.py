@@ -63,6 +63,11 @@ class Noise:
         """(N, n) float32 in [0, 1): 24 random bits each."""
         return (self._bits(n, [self.draw])[0] >> 8).to(torch.float32) * 2.0**-24
 
+    def gumbel(self, n: int) -> torch.Tensor:
+        """(N, n) standard Gumbel float32: adding it to logits and taking the largest draws a category."""
+        u = self.uniform(n).double() + 2.0**-25  # never 0 or 1
+        return -(-u.log()).log().float()
+
     def normal(self, n: int) -> torch.Tensor:
         """(N, n) standard normal float32, by Box and Muller."""
         return self._normal(n, [self.draw])[0]

@@ -52,6 +52,7 @@ class Ordering:
     """Who comes before whom."""
 
     random: ClassVar[bool] = False  # True when ``ranks`` draws from the generator (composites set it per instance)
+    learned: ClassVar[bool] = False  # True when a policy trained with the model chooses the order
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it makes sense on
     tiny: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
     summary: ClassVar[str] = ""  # one line for ``mar orderings list``

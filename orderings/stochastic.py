@@ -29,6 +29,18 @@ class Random(Ordering):
 
 
 @dataclass(frozen=True)
+class Learned(Random):
+    """The order that a policy trained with the model chooses while it generates. Every grid.
+
+    Its ranks are those of an untrained policy, uniformly random: a plan knows no model, and who samples or scores with
+    the policy takes the set sizes alone from it.
+    """
+
+    learned: ClassVar[bool] = True
+    summary: ClassVar[str] = "chosen by a policy trained with the model (LO-ARM); uniformly random without one"
+
+
+@dataclass(frozen=True)
 class FixedRandom(FixedOrdering):
     """One random order, the same for all images, chosen by ``seed``. Every grid."""
 

@@ -64,7 +64,17 @@ class Generation:
 
         ``known_after_B`` tokens are known after this step, for the guidance schedule; ``purpose`` keys another draw.
         """
-        z_MD, null_MD = self.contexts(target_BL)
+        return self.draw(*self.contexts(target_BL), target_BL, known_after_B, purpose)
+
+    def draw(
+        self,
+        z_MD: torch.Tensor,
+        null_MD: torch.Tensor | None,
+        target_BL: torch.Tensor,
+        known_after_B: torch.Tensor,
+        purpose: str | None = None,
+    ) -> torch.Tensor:
+        """``sample`` from contexts that are at hand."""
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         scale_B = self.guidance.at(known_after_B, self.present_B)
         return self.model.head.sample(

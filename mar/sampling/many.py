@@ -16,6 +16,7 @@ from mar.noise import Noise, stream
 from mar.sampling.adaptive import generate_adaptively
 from mar.sampling.generate import OnStep, generate
 from mar.sampling.guidance import Guidance
+from mar.sampling.learned import generate_by_policy
 from orderings import Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
@@ -29,6 +30,7 @@ class Settings:
         adaptive: a rule of ``orderings.ADAPTIVE`` that chooses each next set; the plan gives the set sizes.
         given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
         mask: (L,) bool, True where tokens are generated.
+        learned: the model's policy draws the positions; the plan gives the set sizes.
     """
 
     guidance: Guidance = field(default_factory=Guidance)
@@ -37,6 +39,7 @@ class Settings:
     adaptive: str | None = None
     given: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    learned: bool = False
 
     def __post_init__(self) -> None:
         if (self.given is None) != (self.mask is None):
@@ -64,10 +67,12 @@ def sample_many(
         arguments = (
             model, plan, label_N[index].to(device), noise.at("tokens"), settings.guidance, settings.temperature, token,
         )  # fmt: skip
-        if settings.adaptive is None:
-            token = generate(*arguments, on_step)
-        else:
+        if settings.adaptive is not None:
             token = generate_adaptively(*arguments, settings.adaptive, on_step)
+        elif settings.learned:
+            token = generate_by_policy(*arguments, on_step)
+        else:
+            token = generate(*arguments, on_step)
         out.append(model.tokenizer.decode(token).cpu())
         if progress is not None:
             progress(int(index[-1]) + 1, len(label_N))

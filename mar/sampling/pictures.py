@@ -15,6 +15,8 @@ from PIL import Image
 from mar.model import Model
 from mar.noise import stream
 from mar.sampling.generate import generate
+from mar.sampling.guidance import Guidance
+from mar.sampling.learned import generate_by_policy
 from orderings import Grid, Ordering, Plan, parse_partition
 
 
@@ -67,6 +69,10 @@ def sample_grid(model: Model, ordering: Ordering, seed: int, path: Path, levels:
     partition = parse_partition(f"cosine:{min(16, len(grid))}")
     plan = Plan.draw(ordering, partition, grid, n, noise.at("order").to("cpu")).to(device)
     label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
-    x = model.tokenizer.decode(generate(model, plan, label_B, noise.at("tokens")))
+    if ordering.learned:
+        token = generate_by_policy(model, plan, label_B, noise.at("tokens"), Guidance(), 1.0, given=None)
+    else:
+        token = generate(model, plan, label_B, noise.at("tokens"))
+    x = model.tokenizer.decode(token)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_grid(x, levels, columns=10).save(path)

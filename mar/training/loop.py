@@ -23,6 +23,7 @@ from mar.noise import derived_seed, stream
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.ema import EMA
+from mar.training.learned import LearnedOrder
 from mar.training.monitor import Monitor
 from mar.training.objective import MaskRatio, Objective, Task
 from mar.training.run_folder import RunFolder
@@ -76,7 +77,8 @@ class Trainer:
         self.started = time.monotonic()
         self._resume_model()
         self.ema = EMA(model, train.ema)
-        self.objective, self.optimizer = processes.prepare(Objective(model), make_optimizer(model, train))
+        objective = Objective(model) if model.policy is None else LearnedOrder(model)
+        self.objective, self.optimizer = processes.prepare(objective, make_optimizer(model, train))
         self._resume_rest()
         if train.compile:
             model.compile_parts()

@@ -1,0 +1,1 @@
+"""Orders found from data: searched, or learned with the model."""
