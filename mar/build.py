@@ -59,6 +59,7 @@ DATA = {
     "binarized-mnist": "mar.data.amat:BinarizedMnist",
     "folder": "mar.data.folder:Folder",
     "synthetic": "mar.data.synthetic:Synthetic",
+    "tree": "mar.data.tree:NoisyTree",
 }
 MASK_RATIOS = {
     "uniform": "mar.training.objective:Uniform",

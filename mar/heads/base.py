@@ -8,9 +8,9 @@ Only wanted tokens reach a head. Categories have shape (M,), vectors (M, E).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -31,18 +31,28 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
+class ScoringOptions:
+    """Base of every head's options of its likelihoods (``head.scoring``)."""
+
+
+@dataclass(frozen=True)
 class LogProb:
     """Log-probabilities (or log-densities) of M tokens.
 
     Attributes:
         nats_M: log p(x_m | z_m) in nats; never averaged over channels.
         kind: "exact", "bound" (E[nats] <= log p) or "ode".
-        evaluations: evaluations of the head's network for each token.
+        evaluations: evaluations of the head's network for each token; the most for any, where they differ.
+        estimate: nats_M depend on drawn noise and only their expectation is what ``kind`` says. Their exponential is
+            biased towards too-good values (Jensen), so log-mean-exp refuses them.
+        settings: what the figure depends on beside the model (t_min, solver, tolerance, …), to be quoted with it.
     """
 
     nats_M: torch.Tensor
     kind: str
     evaluations: int = 1
+    estimate: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class Head(nn.Module):
@@ -50,8 +60,10 @@ class Head(nn.Module):
 
     Options: ClassVar[type] = HeadOptions
     Sampling: ClassVar[type] = SamplingOptions
+    Scoring: ClassVar[type] = ScoringOptions
     tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     tiny_sampling: ClassVar[dict[str, Any]] = {}  # sampling options that go with them
+    tiny_scoring: ClassVar[dict[str, Any]] = {}  # scoring options that go with them
     tokens: ClassVar[type]  # Categories or Vectors: what this head models
     likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
     default_likelihood: ClassVar[str]
@@ -59,6 +71,7 @@ class Head(nn.Module):
 
     token: TokenKind
     sampling: SamplingOptions  # replaced, never mutated, by who samples
+    scoring: ScoringOptions = ScoringOptions()  # by who scores; a head with a ``Scoring`` of its own sets it
 
     def check_kind(self, kind: str | None) -> str:
         """The kind of likelihood to compute; None means the default.
@@ -103,20 +116,33 @@ class Head(nn.Module):
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
 
 
-@contextmanager
-def sampling_options(head: Head, options: dict[str, Any]) -> Iterator[None]:
+def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
     """The head samples with ``options`` in place of its own inside the block.
 
     Raises:
         UserError: the head has no such option; the message names those that it has.
     """
-    before = head.sampling
+    return _replaced(head, "sampling", options)
+
+
+def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """The head's likelihoods are computed with ``options`` in place of its own inside the block.
+
+    Raises:
+        UserError: the head has no such option; the message names those that it has.
+    """
+    return _replaced(head, "scoring", options)
+
+
+@contextmanager
+def _replaced(head: Head, which: Literal["sampling", "scoring"], options: dict[str, Any]) -> Iterator[None]:
+    before = getattr(head, which)
     known = [f.name for f in fields(before)]
     for name in options:
         if name not in known:
-            raise unknown(f"sampling option of {type(head).__name__}:", name, known or ["(it has none)"])
-    head.sampling = replace(before, **options)
+            raise unknown(f"{which} option of {type(head).__name__}:", name, known or ["(it has none)"])
+    setattr(head, which, replace(before, **options))
     try:
         yield
     finally:
-        head.sampling = before
+        setattr(head, which, before)

@@ -1,4 +1,4 @@
-"""The denoising network of the diffusion head: a residual MLP modulated by timestep and context (AdaLN).
+"""The network of the diffusion and flow heads: a residual MLP modulated by timestep and context (AdaLN).
 
 N rows (a token at a timestep) · D context width · E token channels · W width of the MLP
 
@@ -58,27 +58,28 @@ class FinalLayer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise in x_t and where the variance lies in its range: 2E outputs, zero at the start."""
+    """A function of a noisy token, its timestep and its context, zero at the start."""
 
-    def __init__(self, channels: int, context_width: int, width: int, depth: int, timesteps: int) -> None:
+    def __init__(self, channels: int, outputs: int, context_width: int, width: int, depth: int, timesteps: int) -> None:
         super().__init__()
         self.timesteps = timesteps
         self.time_embed = TimeEmbedding(width)
         self.cond_embed = nn.Linear(context_width, width)
         self.input_proj = nn.Linear(channels, width)
         self.res_blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
-        self.final_layer = FinalLayer(width, 2 * channels)
+        self.final_layer = FinalLayer(width, outputs)
         self._initialise()
 
     def forward(self, x_NE: torch.Tensor, t_N: torch.Tensor, condition_NW: torch.Tensor) -> torch.Tensor:
-        """out_N(2E): eps, then the range of the variance, float32.
+        """(N, outputs) float32.
 
         Args:
             x_NE: the noisy tokens.
-            t_N: their timesteps in 0..timesteps-1, or a single one, shape (1,), for all of them.
+            t_N: their timesteps: whole ones (integers) in 0..timesteps-1, or fractional ones (floats); or a single
+                one, shape (1,), for all of them.
             condition_NW: ``cond_embed`` of the context; projected by the caller, once for all timesteps of a token.
         """
-        if len(t_N) > self.timesteps:  # each timestep is embedded once
+        if not t_N.is_floating_point() and len(t_N) > self.timesteps:  # each timestep is embedded once
             time_NW = F.embedding(t_N, self.time_embed(torch.arange(self.timesteps, device=t_N.device)))
         else:
             time_NW = self.time_embed(t_N)

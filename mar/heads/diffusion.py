@@ -18,13 +18,14 @@ import torch
 from mar.errors import Unsupported, UserError
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
 from mar.heads.denoiser import Denoiser
+from mar.heads.diffusion_bound import log_density_bound
+from mar.heads.diffusion_ode import DiffusionScoring, diffusion_log_density
 from mar.heads.diffusion_process import LastTerm, Process, Schedule, spaced_timesteps, trailing_timesteps
 from mar.heads.solvers import solve
 from mar.noise import Noise
 from mar.tokens import Vectors
 
 Spacing = Callable[[int, int], list[int]]
-_ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,27 @@ class Losses(NamedTuple):
 class DiffusionHead(Head):
     Options = DiffusionOptions
     Sampling = DiffusionSampling
+    Scoring = DiffusionScoring
     tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1, "timesteps": 4}
     tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4}
+    tiny_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
     tokens = Vectors
-    likelihoods = frozenset({"bound"})
+    likelihoods = frozenset({"bound", "ode"})
     default_likelihood = "bound"
 
     token: Vectors
     sampling: DiffusionSampling
+    scoring: DiffusionScoring
 
     def __init__(self, context_width: int, token: Vectors, options: DiffusionOptions) -> None:
         super().__init__()
         self.token, self.options = token, options
-        self.net = Denoiser(token.width, context_width, options.width, options.depth, options.timesteps)
+        self.net = Denoiser(
+            token.width, 2 * token.width, context_width, options.width, options.depth, options.timesteps
+        )
         self.process = Process(options.schedule, options.timesteps)
         self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
+        self.scoring = DiffusionScoring()
 
     @property
     def start(self) -> int:
@@ -138,41 +145,30 @@ class DiffusionHead(Head):
     @torch.no_grad()
     def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
         """ "bound": E[nats] <= log p of the ancestral chain over ``sampling.bound_steps`` timesteps, with a Gaussian
-        density as its last term; one draw of noise for each token and timestep.
+        density as its last term; one draw of noise for each token and timestep, of all timesteps or of
+        ``scoring.timesteps``. "ode": the log-density of the probability-flow ODE at ``scoring.t_min``.
 
         Raises:
             Unsupported: for another kind.
+            UserError: t_min or the tolerance cannot be met.
         """
-        self.check_kind(kind)
+        if self.check_kind(kind) == "ode":
+            return self._ode(z_MD, x_M)
         process = self.chain(self.sampling.bound_steps)
-        parts = [torch.zeros(0, device=x_M.device)]
-        for row_M in torch.arange(len(x_M), device=x_M.device).split(_ROWS):
-            x_ME = x_M[row_M].float()
-            term_MT = self.bound_terms(z_MD[row_M], x_ME, noise.rows(row_M), process)
-            parts.append(-(term_MT.double().sum(1) + process.prior_nats(x_ME).sum(1)).float())
-        return LogProb(torch.cat(parts), "bound", len(process))
+        drawn = min(self.scoring.timesteps or len(process), len(process))
+        nats_M = log_density_bound(self.net, process, z_MD, x_M, noise, drawn)
+        settings = {"bound_steps": len(process), "timesteps": drawn}
+        return LogProb(nats_M, "bound", drawn, estimate=True, settings=settings)
 
-    @torch.no_grad()
-    def bound_terms(
-        self, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, process: Process, last_term: LastTerm = "gaussian"
-    ) -> torch.Tensor:
-        """nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
+    def _ode(self, z_MD: torch.Tensor, x_ME: torch.Tensor) -> LogProb:
+        condition_MW = self.net.cond_embed(z_MD)
 
-        The noise of a token at timestep t is ``noise.at("bound", draw=t)``: shared by chains that share the timestep.
-        """
-        condition_MW, count = self.net.cond_embed(z_MD), len(x_ME)
-        timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
-        parts = []
-        for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, _ROWS // max(1, count))):
-            draws = [process.timesteps[i] for i in index_I.tolist()]
-            eps_NE = torch.cat(list(noise.at("bound").normals(self.token.width, draws)))
-            x_0_NE, condition_NW = x_ME.repeat(len(index_I), 1), condition_MW.repeat(len(index_I), 1)
-            index_N = index_I.repeat_interleave(count)
-            x_t_NE = process.diffuse(x_0_NE, eps_NE, index_N)
-            predicted_NE, range_NE = self.net(x_t_NE, timestep_T[index_N], condition_NW).chunk(2, dim=-1)
-            term_NE = process.bound_terms(x_0_NE, eps_NE, predicted_NE, range_NE, index_N, last_term)
-            parts.append(term_NE.sum(-1).reshape(len(index_I), count).T)
-        return torch.cat(parts, dim=1)
+        def predict(x_NE: torch.Tensor, t_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+            return self.net(x_NE, t_N, condition_MW[row_N])[:, : self.token.width]
+
+        nats_M, evaluations = diffusion_log_density(self.process, self.start, predict, x_ME, self.scoring)
+        settings = {"t_min": self.scoring.t_min, **self.scoring.settings()}
+        return LogProb(nats_M.float(), "ode", evaluations, settings=settings)
 
     # Sampling
 

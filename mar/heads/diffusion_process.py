@@ -115,6 +115,20 @@ class Process:
         """
         return max(1, int((self.table[0].square() >= _LEAST_SIGNAL).sum()) - 1)
 
+    def stratified(self, uniform_MJ: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """index_MJ > 0 and weight_MJ (float64): J terms of the bound whose weighted sum estimates all but index 0's.
+
+        One from each of J strata of equal share of the chain's log signal-to-noise ratio, a term as likely as its own
+        share is large, weighted by the inverse of its expected count: unbiased for any network. A term is about half
+        its share times the squared error of eps (Kingma et al. 2021, eq. 13), so that the weighted terms are alike.
+        """
+        log_snr_T = 2 * (self.table[0].log() - self.table[1].log()).to(uniform_MJ.device)
+        share_T = (log_snr_T[:-1] - log_snr_T[1:]) / (log_snr_T[0] - log_snr_T[-1])
+        strata = uniform_MJ.shape[1]
+        place_MJ = (torch.arange(strata, device=uniform_MJ.device) + uniform_MJ.double()) / strata
+        index_MJ = torch.searchsorted(share_T.cumsum(0), place_MJ, right=True).clamp(max=len(share_T) - 1)
+        return index_MJ + 1, 1 / (strata * share_T[index_MJ])
+
     def at(self, index: int | torch.Tensor) -> Coefficients:
         """The coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""
         if not isinstance(index, torch.Tensor):

@@ -122,7 +122,7 @@ def small_head(cls: type[Head], token: TokenKind, context_width: int = WIDTH, li
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = cls(context_width, token, cls.Options(**cls.tiny))  # pyright: ignore[reportCallIssue]
-    head.sampling = cls.Sampling(**cls.tiny_sampling)
+    head.sampling, head.scoring = cls.Sampling(**cls.tiny_sampling), cls.Scoring(**cls.tiny_scoring)
     return enlivened(head) if live else head.eval()
 
 

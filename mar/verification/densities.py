@@ -46,7 +46,7 @@ def _density(of: HeadCase, m: int, kind: str, x_N: torch.Tensor, draws: int = 1)
 
 def _support(of: HeadCase, m: int, kind: str, points: int) -> torch.Tensor:
     """Evenly spaced points over all places where the density is not negligible."""
-    wide_N = torch.linspace(-6.0, 6.0, 401, dtype=torch.float64).sinh()  # -200 to 200, finest at zero
+    wide_N = torch.linspace(-8.0, 8.0, 533, dtype=torch.float64).sinh()  # -1500 to 1500, finest at zero
     density_N = _density(of, m, kind, wide_N, draws=4)
     sound = bool(density_N.isfinite().all()) and float(density_N.max()) > 0
     require(sound, f"context {m}: the density is 0 or infinite")
