@@ -60,6 +60,7 @@ DATA = {
     "folder": "mar.data.folder:Folder",
     "synthetic": "mar.data.synthetic:Synthetic",
     "tree": "mar.data.tree:NoisyTree",
+    "tree": "mar.data.tree:NoisyTree",
 }
 MASK_RATIOS = {
     "uniform": "mar.training.objective:Uniform",
