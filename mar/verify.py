@@ -23,7 +23,7 @@ from orderings import ORDERINGS, PARTITIONS, Ordering, Partition
 
 __all__ = ["Verdict", "verify", "verify_registry"]
 
-_NEED_AN_OPTION = {"file"}  # an order without its file is none
+_NEED_AN_OPTION = {"file", "optimal"}  # without the file that they read they are none
 
 
 def verify(cls: type, subject: str | None = None) -> list[Verdict]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
-from orderings import adaptive, blocks, curves, halton, lattices, partitions, scans, spiral, stochastic, user
+from orderings import adaptive, blocks, curves, halton, lattices, optimal, partitions, scans, spiral, stochastic, user
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest
@@ -48,6 +48,7 @@ PARTITIONS: dict[str, type[Partition]] = {
     "arccos": partitions.Arccos,
     "sizes": partitions.Sizes,
     "blocks": partitions.BlockSets,
+    "optimal": optimal.Optimal,
 }
 
 ADAPTIVE: dict[str, type[Adaptive]] = {

@@ -34,9 +34,10 @@ def orderings() -> dict[str, Ordering]:
 
 
 def partitions() -> dict[str, Partition]:
+    """All but ``optimal``, which needs a file."""
     from orderings import parse_partition
 
-    plain = {name: cls() for name, cls in PARTITIONS.items()}
+    plain = {name: cls() for name, cls in PARTITIONS.items() if name != "optimal"}
     return {**plain, **{text: parse_partition(text) for text in PARTITION_TEXTS}}
 
 

@@ -134,6 +134,6 @@ def test_all_default_plans_are_valid_on_an_image_grid():
     grid = Grid((8, 8))
     for ordering in ORDERINGS:
         for partition in PARTITIONS:
-            if ordering != "file":
+            if ordering != "file" and partition != "optimal":
                 plan = Plan.draw(*parse_plan(f"{ordering}/{partition}"), grid, 2, cases.noise(2))
                 assert plan.sizes().sum(1).tolist() == [64, 64]
