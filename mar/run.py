@@ -25,12 +25,14 @@ from mar.heads.base import sampling_options
 from mar.likelihood.score import Likelihood, score
 from mar.model import Model
 from mar.noise import Noise
+from mar.order_search.learned import score_learned
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, sample_many
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Ordering, Partition, Plan, describe, parse_plan
+from orderings.optimal import resolve_optimal
 
 PlanLike = str | Plan | tuple[Ordering, Partition]
 Progress = Callable[[int, int], None]
@@ -90,6 +92,11 @@ class Run:
             count = len(source) if limit is None else min(limit, len(source))
             images, labels = source.batch(torch.arange(count))
         plan = self.training_plan if plan is None else plan
+        if self._learned(plan):
+            return score_learned(
+                self.model, images, labels, _text(plan), seed, warnings=self._warnings(_text(plan)), progress=progress,
+                **options,
+            )  # fmt: skip
         return score(
             self.model, images, labels, lambda noise: self._draw(plan, noise), _text(plan), seed,
             warnings=self._warnings(_text(plan)), progress=progress, **options,
@@ -123,7 +130,7 @@ class Run:
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if guidance.active and not self.model.n_classes:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
-        settings = Settings(guidance, temperature, seed, adaptive, given, mask)
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, self._learned(plan))
         with sampling_options(self.model.head, head_options):
             return sample_many(
                 self.model, self._labels(labels, n), lambda noise, given_BL: self._draw(plan, noise, given_BL),
@@ -147,6 +154,8 @@ class Run:
         said = list(build.mask_ratio(self.recipe).warnings())
         if not build.ordering(self.recipe).at(1.0).random and plan != self.training_plan:
             said.append(f"trained along {self.training_plan} alone: the conditionals of {plan} were never trained")
+        if self.model.policy is not None and plan != self.training_plan:
+            said.append(f"trained along the orders of its policy: where {plan} goes elsewhere, it was trained little")
         if self.checkpoint.iteration < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
         return (*said, *self.data.notes.values())
@@ -156,8 +165,22 @@ class Run:
         if isinstance(plan, Plan):
             return plan.rows(noise.example_N.to(plan.step_BL.device)).to(self.device)
         ordering, partition = parse_plan(plan) if isinstance(plan, str) else plan
+        partition = resolve_optimal(partition, describe(ordering), self.folder.path)
         given_BL = None if given_BL is None else given_BL.cpu()
         return Plan.draw(ordering, partition, self.grid, len(noise), noise.to("cpu"), given_BL).to(self.device)
+
+    def _learned(self, plan: PlanLike) -> bool:
+        """Whether the model's policy chooses the order of ``plan``.
+
+        Raises:
+            UserError: this run has no policy.
+        """
+        ordering = None if isinstance(plan, Plan) else (parse_plan(plan) if isinstance(plan, str) else plan)[0]
+        if ordering is None or not ordering.learned:
+            return False
+        if self.model.policy is None:
+            raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
+        return True
 
     def _labels(self, labels: torch.Tensor | None, n: int) -> torch.Tensor:
         if not self.model.n_classes:

@@ -13,13 +13,16 @@ from collections.abc import Callable
 
 import torch
 
-from mar.errors import Unsupported
+from mar.errors import Unsupported, UserError
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget
+from mar.likelihood.summary import Likelihood, summarise
 from mar.model import Model
-from mar.noise import Noise
+from mar.noise import Noise, stream
 from mar.order_search.policy import OrderPolicy, draw_order, order_log_prob
-from orderings import Plan
+from orderings import Grid, Plan, parse_plan
+from orderings.partitions import Singles
 
+_IMAGES = 256  # scored at a time; the memory budget cuts these further
 ORDERS = 2  # drawn for every example of a training batch: each is the baseline of the other, as in the paper
 
 
@@ -77,6 +80,55 @@ def _leave_one_out(value_SB: torch.Tensor, log_q_SB: torch.Tensor) -> torch.Tens
     others_SB = (value_SB.sum(0) - value_SB) / (len(value_SB) - 1)
     advantage_SB = (value_SB - others_SB).detach()
     return value_SB + advantage_SB * (log_q_SB - log_q_SB.detach())  # adds zero, and the gradient of the score function
+
+
+def score_learned(
+    model: Model,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    plan: str = "learned",
+    seed: int = 0,
+    kind: str | None = None,
+    budget: int | None = None,
+    warnings: tuple[str, ...] = (),
+    progress: Callable[[int, int], None] | None = None,
+    repeat: int = 0,
+    dequantisation: int = 0,
+) -> Likelihood:
+    """The bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
+
+    One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
+    error covers images and orders. Arguments, and what is the same in every plan of a seed: as in
+    ``mar.likelihood.score.conditionals``.
+
+    Raises:
+        Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
+    """
+    if parse_plan(plan)[1] != Singles():
+        raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
+    if len(images) == 0:
+        raise UserError("no images to score")
+    device = next(model.parameters()).device
+    labels = torch.full((len(images),), -1) if labels is None else labels
+    total, done = len(images) * len(Grid(model.tokenizer.shape)), 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    results = []
+    for index in torch.arange(len(images)).split(_IMAGES):
+        noise = stream(seed, "nll", index, device)
+        token = model.tokenizer.encode(images[index].to(device), noise.at("dequantise", dequantisation))
+        here = noise.at(f"repeat {repeat}") if repeat else noise
+        results.append(learned_log_prob(model, token, labels[index].to(device), here.at("head"), kind, budget, advance))
+    return summarise(
+        model, plan, torch.cat([orders.step_BL for _, orders in results]),
+        -torch.cat([found.nats_BL for found, _ in results]), "bound", max(r.evaluations for r, _ in results), total,
+        warnings,
+    )  # fmt: skip
 
 
 @torch.no_grad()
