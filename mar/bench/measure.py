@@ -1,25 +1,22 @@
-"""Instruments: paired times, memory, floating-point operations, the matrix peak, a stopwatch on methods."""
+"""Instruments: paired times, floating-point operations, the matrix peak, a stopwatch on methods."""
 
 from __future__ import annotations
 
-import ctypes
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mar.bench.memory import memory_peak
+
 LEAST_ROUNDS, MOST_ROUNDS = 3, 100
 # "cpu" is the processor time of this process, which a busy machine does not lengthen; it counts every thread.
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-_STATM = Path("/proc/self/statm")  # resident memory, in pages
-_PAGE = 4096
 
 
 def synchronise(device: torch.device) -> None:
@@ -61,57 +58,10 @@ def footprint(device: torch.device) -> Iterator[Footprint]:
     """Counts the operations and the peak memory of its body. On a CPU memory is the process's, read every 5 ms."""
     found = Footprint()
     counter = _Operations()
-    peak = _CudaPeak(device) if device.type == "cuda" else _ResidentPeak()
+    peak = memory_peak(device)
     with peak, counter:
         yield found
     found.flops, found.peak_bytes = float(counter.flops), peak.bytes
-
-
-class _CudaPeak:
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, None
-
-    def __enter__(self) -> _CudaPeak:
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.before = torch.cuda.memory_allocated(self.device)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
-
-
-class _ResidentPeak:
-    def __init__(self) -> None:
-        self.bytes: int | None = None
-        self.ended = threading.Event()
-
-    def __enter__(self) -> _ResidentPeak:
-        if _STATM.exists():
-            _give_back_freed()
-            self.before = self.most = _resident_bytes()
-            self.watcher = threading.Thread(target=self._watch, daemon=True)
-            self.watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if _STATM.exists():
-            self.ended.set()
-            self.watcher.join()
-            self.bytes = max(self.most, _resident_bytes()) - self.before
-
-    def _watch(self) -> None:
-        while not self.ended.wait(0.005):
-            self.most = max(self.most, _resident_bytes())
-
-
-def _give_back_freed() -> None:
-    """Freed memory that the C library keeps would hide the next peak."""
-    with suppress(AttributeError, OSError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * _PAGE
 
 
 class _Operations(TorchDispatchMode):

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from mar.bench.scoring_cost import ScoringCost
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -60,6 +62,7 @@ class Report:
         parameters: the number of each contender's.
         clock: what seconds are: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
+        scoring: what a likelihood costs against its forward passes alone; None where it was not measured.
         matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
     """
 
@@ -76,6 +79,7 @@ class Report:
     temperature: float
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
+    scoring: ScoringCost | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

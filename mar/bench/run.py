@@ -15,6 +15,7 @@ from mar.bench.contenders import POOL, Inputs, Ours, Setting
 from mar.bench.measure import CLOCKS, Footprint, footprint, interleave, matrix_peak, stopwatch, synchronise
 from mar.bench.reference import Reference, published
 from mar.bench.results import Measurement, Report, Shares, speed
+from mar.bench.scoring_cost import scoring_cost
 from mar.config import Recipe
 from mar.data.base import Data
 from mar.errors import UserError
@@ -39,6 +40,7 @@ def run(
     head: Mapping[str, Any] | None = None,
     reference: Path | None = None,
     clock: str = "wall",
+    budget: int | None = None,
     say: Say = lambda line: None,
 ) -> Report:
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least three rounds.
@@ -48,6 +50,7 @@ def run(
         head: sampling options of the head, in place of its own.
         reference: a checkout of the published code, measured in the same rounds.
         clock: "wall", or "cpu" for the processor time of this process: on a machine that is busy with other things.
+        budget: bytes of activations of a likelihood; None: what suits the device.
         say: told what is being measured.
 
     Raises:
@@ -76,6 +79,7 @@ def run(
                 measurements.append(_measure(work, contenders, sized, seconds, peak))
                 if work == "sample":
                     shares += [_shares(contender, sized) for contender in contenders]
+        scoring = scoring_cost(model, inputs, seconds, budget) if "nll" in works else None
         sampling = asdict(model.head.sampling)
     return Report(
         recipe=recipe.as_dict(),
@@ -91,6 +95,7 @@ def run(
         temperature=temperature,
         measurements=tuple(measurements),
         shares=tuple(shares),
+        scoring=scoring,
     )
 
 

@@ -18,7 +18,7 @@ def tables(report: Report) -> Group:
         f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
         "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
     )
-    return Group(head, _speeds(report), *([_shares(report)] if report.shares else []))
+    return Group(head, _speeds(report), *([_shares(report)] if report.shares else []), *_scoring(report))
 
 
 def _speeds(report: Report) -> Table:
@@ -52,3 +52,14 @@ def _shares(report: Report) -> Table:
         seconds = (share.network_seconds_per_image, share.head_seconds_per_image, share.other_seconds_per_image)
         table.add_row(share.contender, str(share.batch), *(f"{s:.4g}" for s in seconds))
     return table
+
+
+def _scoring(report: Report) -> list[str]:
+    cost = report.scoring
+    if cost is None:
+        return []
+    peak, budget = cost.peak_bytes / 2**20, cost.budget_bytes / 2**20
+    return [
+        f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at their "
+        f"best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of {budget:.0f} MiB"
+    ]

@@ -14,7 +14,7 @@ def bench(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="mar-base, mar-large, mar-huge (published sizes; no data needed), or any recipe whose data are there."
+            help="mar-base, mar-large, mar-huge (published sizes), pixels-1024: no data needed; or any recipe whose data are there."
         ),
     ] = "digits",
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value changes of the recipe.")] = None,
@@ -38,6 +38,9 @@ def bench(
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: this process's processor time, for a busy machine.")
     ] = "wall",
+    budget: Annotated[
+        Optional[float], typer.Option(min=0.01, help="NLL: GiB of activations; default 0.125 on a CPU, 1 on a GPU.")
+    ] = None,
 ) -> None:
     """Images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
 
@@ -46,6 +49,8 @@ def bench(
         mar bench
 
         mar bench mar-base --batch 4 --only train --reference ../mar --out speed.json
+
+        mar bench pixels-1024 partition=equal:16 --batch 2 --only nll
 
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --reference ../mar
     """
@@ -77,6 +82,7 @@ def bench(
         head=head,
         reference=reference,
         clock=clock,
+        budget=int(budget * 2**30) if budget else None,
         say=lambda line: console.print(f"[dim]{line}"),
     )
     console.print(tables(report))
