@@ -13,11 +13,12 @@ that looks at the values just drawn has no such tree.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mar.errors import Unsupported
+from mar.heads.base import LogProb
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget
 from mar.model import Model
 from mar.noise import Noise
@@ -89,11 +90,11 @@ def adaptive_log_prob(
         for index in torch.arange(len(token), device=token.device).split(rows)
     ]
     step_BL = torch.cat([part.plan.step_BL for part in parts])
-    result = TokenLogProb(
-        torch.cat([part.result.nats_BL for part in parts]),
-        kind,
-        max(part.result.evaluations for part in parts),
-        sum(part.result.forward_rows for part in parts),
+    result = replace(
+        parts[0].result,
+        nats_BL=torch.cat([part.result.nats_BL for part in parts]),
+        evaluations=max(part.result.evaluations for part in parts),
+        forward_rows=sum(part.result.forward_rows for part in parts),
     )
     return Realised(result, Plan(_ranks(step_BL), step_BL))
 
@@ -114,7 +115,7 @@ def _follow(
     state = network.begin(model.condition(label_B), plan.step_BL == ABSENT)
     state = network.observe(state, embedded_BLD, plan.step_BL == GIVEN)
     nats_BL = torch.zeros(unknown_BL.shape, device=token.device)
-    step_BL, rows, evaluations = plan.step_BL.clone(), 0, 0
+    step_BL, rows, scored = plan.step_BL.clone(), 0, LogProb(nats_BL.flatten()[:0], kind, 0)
     for step, size_B in enumerate(size_BK.unbind(1)):
         asked_BL = unknown_BL & (size_B > 0)[:, None]  # rows with fewer steps are done
         z_MD = network.query(state, asked_BL)
@@ -126,10 +127,11 @@ def _follow(
         nats_BL[target_BL], step_BL[target_BL] = scored.nats_M.float(), step
         unknown_BL = unknown_BL & ~target_BL
         state = network.observe(state, embedded_BLD, target_BL)
-        rows, evaluations = rows + (count := int((size_B > 0).sum())), scored.evaluations
+        rows += (count := int((size_B > 0).sum()))
         if on_rows is not None:
             on_rows(count)
-    return Realised(TokenLogProb(nats_BL, kind, evaluations, rows), Plan(_ranks(step_BL), step_BL))
+    result = TokenLogProb(nats_BL, kind, scored.evaluations, rows, scored.estimate, scored.settings)
+    return Realised(result, Plan(_ranks(step_BL), step_BL))
 
 
 def _ranks(step_BL: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from mar.sampling.guidance import Guidance
 from mar.tokens import Categories, Vectors
 from mar.verification.cases import all_images
 from mar.verification.models import small_model
-from orderings import GIVEN, InvalidRequest, Plan, parse_adaptive, parse_any_plan, parse_partition
+from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_adaptive, parse_any_plan, parse_partition
 from tests.helpers import Cached, OnePass, StepByStep
 
 RULES = ("lowest-entropy", "highest-entropy")
@@ -42,7 +42,7 @@ def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor 
     plan = sizes_plan(partition, length, n)
     if given_BL is not None:
         rank_BL = torch.where(given_BL, GIVEN, (~given_BL).cumsum(1) - 1)
-        plan = Plan(rank_BL, partition.steps(rank_BL, None))
+        plan = Plan(rank_BL, partition.steps(rank_BL, Grid(model.tokenizer.shape)))
     return adaptive_log_prob(model, token, plan, rule, torch.zeros(n).long(), stream(0, "nll", n), **options)
 
 
