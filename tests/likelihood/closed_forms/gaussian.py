@@ -97,7 +97,6 @@ class GridGaussian(MixtureTokens):
         return torch.cat([weight_M1, mean_MD[row_M1, pair_M2], self.raw_scale(scale_M2), slope_M[:, None]], 1)
 
     def entropy(self, known_L: torch.Tensor) -> torch.Tensor:
-        """Nats: of the joint of some tokens."""
         known_D = known_L.repeat_interleave(2)
         return 0.5 * (torch.logdet(self.covariance_DD[known_D][:, known_D]) + known_D.sum() * (1.0 + _LOG_TAU))
 

@@ -41,6 +41,14 @@ class Joint:
         """A head of the project that reads ``conditionals`` as they are."""
         raise NotImplementedError
 
+    def entropy(self, known_L: torch.Tensor) -> torch.Tensor:
+        """Nats: of the joint of some tokens, where it has a closed form."""
+        raise NotImplementedError
+
+    def total_correlation(self, past_L: torch.Tensor, set_L: torch.Tensor) -> torch.Tensor:
+        """Nats: the conditional total correlation of a set given the past, where it has a closed form."""
+        raise NotImplementedError
+
 
 class Enumerated(Joint):
     """A discrete joint, small enough to list: (V, V, …, V) log-probabilities, one dimension for each token."""
@@ -80,13 +88,12 @@ class Enumerated(Joint):
         return self.log_table[torch.where(known_RL, token, self.token.vocabulary).unbind(1)]
 
     def entropy(self, known_L: torch.Tensor) -> torch.Tensor:
-        """Nats: of the joint of some tokens."""
         index = tuple(slice(0, -1) if known else -1 for known in known_L.tolist())
         log_p = self.log_table[index]
         return -(log_p.exp() * log_p).sum()
 
     def total_correlation(self, past_L: torch.Tensor, set_L: torch.Tensor) -> torch.Tensor:
-        """Nats: sum over the set of H(x_l | past), minus H(x_set | past)."""
+        """The sum over the set of H(x_l | past), minus H(x_set | past)."""
         before = self.entropy(past_L)
         singles = [self.entropy(past_L | one_L) - before for one_L in torch.eye(len(set_L)).bool()[set_L]]
         return torch.stack(singles).sum() - (self.entropy(past_L | set_L) - before)
@@ -121,7 +128,7 @@ def factorised_nll(joint: Joint, token: torch.Tensor, plan: Plan) -> torch.Tenso
     return torch.zeros(plan.step_BL.shape, dtype=nats_M.dtype).index_put((row_M, index_M), nats_M)
 
 
-def total_correlation(joint, plan: Plan) -> torch.Tensor:
+def total_correlation(joint: Joint, plan: Plan) -> torch.Tensor:
     """nats_B: the sum over sets of the conditional total correlations, what each row's plan costs in expectation."""
     return torch.stack(
         [

@@ -13,7 +13,7 @@ from mar.likelihood.score import score
 from mar.model import Model
 from mar.noise import stream
 from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS, Grid, Plan, parse_plan
-from tests.likelihood.closed_forms.joint import factorised_nll, joint_nll, total_correlation
+from tests.likelihood.closed_forms.joint import Enumerated, factorised_nll, joint_nll, total_correlation
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged
 from tests.orderings.cases import orderings, partitions, plan_or_none
 
@@ -167,6 +167,7 @@ def test_the_closed_form_of_the_excess_is_the_mean_of_the_factorised_value(joint
             one_L = torch.arange(len(grid)) == place
             mean += chosen.entropy(past_L | one_L) - chosen.entropy(past_L)
     else:
+        assert isinstance(chosen, Enumerated)
         rows = plan.step_BL.expand(len(chosen.everything), -1)
         nats_X = factorised_nll(chosen, chosen.everything, Plan(rows, rows)).sum(1)
         mean = (chosen.log_probability(chosen.everything).exp() * nats_X).sum()
