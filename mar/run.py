@@ -10,7 +10,7 @@ L tokens · N images · K AR steps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,22 @@ from mar import build
 from mar.config import Recipe
 from mar.data.base import Data
 from mar.distributed import Processes
-from mar.errors import UserError
-from mar.heads.base import sampling_options
+from mar.errors import Unsupported, UserError
+from mar.heads.base import sampling_options, scoring_options
+from mar.likelihood.ensemble import ONCE, ScoreOne, Several, check_draws, score_several
+from mar.likelihood.estimate import EVERY_STEP
+from mar.likelihood.partial import Partial
 from mar.likelihood.score import Likelihood, score
 from mar.model import Model
-from mar.noise import Noise
 from mar.order_search.learned import score_learned
+from mar.plans import PlanLike, Plans
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, sample_many
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
-from orderings import Grid, Ordering, Partition, Plan, describe, parse_plan
-from orderings.optimal import resolve_optimal
+from orderings import Grid, describe
 
-PlanLike = str | Plan | tuple[Ordering, Partition]
 Progress = Callable[[int, int], None]
 
 
@@ -81,26 +82,66 @@ class Run:
         limit: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        several: Several = ONCE,
+        likelihood: dict[str, Any] | None = None,
+        kept: Partial | None = None,
         **options: Any,
     ) -> Likelihood:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of a split's first ``limit``.
 
-        ``options`` are those of ``mar.likelihood.score.score``: kind, budget.
+        Args:
+            several: several orders or dequantisations of the same images, and their mean or mixture.
+            likelihood: the head's scoring options (timesteps, solver, tolerance, …).
+            kept: where finished work is kept, and taken up again.
+            options: those of ``mar.likelihood.score.score``: kind, budget, estimator.
+
+        Raises:
+            UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
         """
         if images is None:
-            source = self.data.split(split)
-            count = len(source) if limit is None else min(limit, len(source))
-            images, labels = source.batch(torch.arange(count))
-        plan = self.training_plan if plan is None else plan
-        if self._learned(plan):
-            return score_learned(
-                self.model, images, labels, _text(plan), seed, warnings=self._warnings(_text(plan)), progress=progress,
-                **options,
-            )  # fmt: skip
-        return score(
-            self.model, images, labels, lambda noise: self._draw(plan, noise), _text(plan), seed,
-            warnings=self._warnings(_text(plan)), progress=progress, **options,
-        )  # fmt: skip
+            images, labels = self.first(split, limit)
+        score_one = self.scorer(images, plan, labels, seed, partial=kept, **options)
+        if several.draws > 1:
+            check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
+        with scoring_options(self.model.head, likelihood or {}):
+            return score_several(self.model, score_one, several, progress, kept)
+
+    def first(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images and labels of a split's first ``limit`` examples; None: all."""
+        source = self.data.split(split)
+        return source.batch(torch.arange(len(source) if limit is None else min(limit, len(source))))
+
+    def scorer(
+        self, images: torch.Tensor, plan: PlanLike | None, labels: torch.Tensor | None, seed: int = 0, **fixed: Any
+    ) -> ScoreOne:
+        """``score_one(order=None, **options)``: one scoring of ``images``. ``order``: the number of a random order that
+        all images share; None: each has its own. Options, and ``fixed`` ones: those of ``mar.likelihood.score.score``.
+        """
+        plans = self.plans(plan)
+        fixed["warnings"] = self._warnings(plans.text)
+
+        def score_one(order: int | None = None, **options: Any) -> Likelihood:
+            asked = {**fixed, **options}
+            if not plans.learned:
+                draw = partial(plans.scored, order=order)
+                return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
+            if order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
+                raise Unsupported("a learned order is scored by every step of an order of each image's own")
+            asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
+            return score_learned(self.model, images, labels, plans.text, seed, **asked)
+
+        return score_one
+
+    def plans(self, plan: PlanLike | None) -> Plans:
+        """What draws a plan for every image; None: the training plan.
+
+        Raises:
+            UserError: a learned order without a policy. InvalidRequest, Unsupported: as ``Plans``.
+        """
+        plans = Plans(self.training_plan if plan is None else plan, self.grid, self.folder.path, self.device)
+        if plans.learned and self.model.policy is None:
+            raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
+        return plans
 
     def sample(
         self,
@@ -126,15 +167,14 @@ class Run:
             adaptive, given, mask: see ``mar.sampling.many.Settings``.
             head_options: the head's sampling options (top_k, solver, steps, …).
         """
-        plan = self.training_plan if plan is None else plan
+        plans = self.plans(plan)
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if guidance.active and not self.model.n_classes:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
-        settings = Settings(guidance, temperature, seed, adaptive, given, mask, self._learned(plan))
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, plans.learned)
         with sampling_options(self.model.head, head_options):
             return sample_many(
-                self.model, self._labels(labels, n), lambda noise, given_BL: self._draw(plan, noise, given_BL),
-                settings, batch_size, on_step, progress,
+                self.model, self._labels(labels, n), plans.draw, settings, batch_size, on_step, progress,
             )  # fmt: skip
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
@@ -159,28 +199,6 @@ class Run:
         if self.checkpoint.iteration < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
         return (*said, *self.data.notes.values())
-
-    def _draw(self, plan: PlanLike, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
-        """Plans for the rows of ``noise``; the rows of a Plan are examples 0, 1, …"""
-        if isinstance(plan, Plan):
-            return plan.rows(noise.example_N.to(plan.step_BL.device)).to(self.device)
-        ordering, partition = parse_plan(plan) if isinstance(plan, str) else plan
-        partition = resolve_optimal(partition, describe(ordering), self.folder.path)
-        given_BL = None if given_BL is None else given_BL.cpu()
-        return Plan.draw(ordering, partition, self.grid, len(noise), noise.to("cpu"), given_BL).to(self.device)
-
-    def _learned(self, plan: PlanLike) -> bool:
-        """Whether the model's policy chooses the order of ``plan``.
-
-        Raises:
-            UserError: this run has no policy.
-        """
-        ordering = None if isinstance(plan, Plan) else (parse_plan(plan) if isinstance(plan, str) else plan)[0]
-        if ordering is None or not ordering.learned:
-            return False
-        if self.model.policy is None:
-            raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
-        return True
 
     def _labels(self, labels: torch.Tensor | None, n: int) -> torch.Tensor:
         if not self.model.n_classes:
@@ -226,9 +244,3 @@ def _batches(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
     """The first examples of the training split, for what a tokenizer measures."""
     for index in torch.arange(min(limit, len(data.train))).split(500):
         yield data.train.batch(index)[0]
-
-
-def _text(plan: PlanLike) -> str:
-    if isinstance(plan, Plan):
-        return "a plan given as a tensor"
-    return describe(*(parse_plan(plan) if isinstance(plan, str) else plan))

@@ -100,8 +100,8 @@ def token_log_prob(
     rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
     if model.network.shares_plan and not bool((plan.step_BL == plan.step_BL[:1]).all()):
         rows = 1  # every row has its own plan
-    nats_BL, notes = (part.resume() if part else None) or (torch.zeros(plan.step_BL.shape), dict(_NOTHING))
-    nats_BL, condition_BC = nats_BL.to(token.device), model.condition(label_B)
+    kept, notes = (part.read() if part else None) or ({"nats_BL": torch.zeros(plan.step_BL.shape)}, dict(_NOTHING))
+    nats_BL, condition_BC = kept["nats_BL"].to(token.device), model.condition(label_B)
     if on_rows is not None and notes["done"]:
         on_rows(notes["done"])
     for start in range(notes["done"], len(image_R), rows):
@@ -120,7 +120,7 @@ def token_log_prob(
             "settings": result.settings,
         }
         if part is not None:
-            part.keep(nats_BL, notes, last=notes["done"] == len(image_R))
+            part.keep({"nats_BL": nats_BL}, notes, last=notes["done"] == len(image_R))
         if on_rows is not None:
             on_rows(len(image))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], len(image_R), notes["estimate"], notes["settings"])

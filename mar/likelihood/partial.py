@@ -1,7 +1,5 @@
 """What a scoring has finished so far, so that the same command goes on after it was killed.
 
-B batch · L tokens
-
 One folder for one question: its name is the fingerprint of everything that the answer depends on. In it, one file for
 each part: the conditionals of a batch of images as far as they are known, or the finished likelihood along one order.
 """
@@ -63,15 +61,10 @@ class Part:
     path: Path
     written: float = field(default_factory=time.monotonic)
 
-    def resume(self) -> tuple[torch.Tensor, dict[str, Any]] | None:
-        """(nats_BL, notes), as last kept."""
-        read = self.read()
-        return (read[0]["nats_BL"], read[1]) if read else None
-
-    def keep(self, nats_BL: torch.Tensor, notes: dict[str, Any], last: bool) -> None:
+    def keep(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any], last: bool) -> None:
         """Written when it is the last time, or some time has passed since it was."""
         if last or time.monotonic() - self.written >= _SECONDS:
-            self.write({"nats_BL": nats_BL.cpu()}, notes)
+            self.write(tensors, notes)
             self.written = time.monotonic()
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -86,5 +79,5 @@ class Part:
     def write(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_suffix(".partial")
-        save_file(tensors, aside, metadata={"notes": json.dumps(notes)})
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, aside, metadata={"notes": json.dumps(notes)})
         os.replace(aside, self.path)

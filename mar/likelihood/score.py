@@ -6,19 +6,20 @@ N images · L tokens · K AR steps
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
-from mar.errors import UserError
-from mar.likelihood.chain import n_pairs, token_log_prob
+from mar.errors import Unsupported, UserError
+from mar.likelihood.adaptive import adaptive_log_prob
+from mar.likelihood.chain import TokenLogProb, n_pairs, token_log_prob
 from mar.likelihood.estimate import EVERY_STEP, Estimator
-from mar.likelihood.partial import Partial
+from mar.likelihood.partial import Part, Partial
 from mar.likelihood.summary import Likelihood, summarise
 from mar.model import Model
 from mar.noise import Noise, stream
-from orderings import Plan
+from orderings import Adaptive, Plan
 
 __all__ = ["Conditionals", "DrawPlan", "Likelihood", "conditionals", "score"]
 
@@ -67,6 +68,7 @@ def conditionals(
     dequantisation: int = 0,
     partial: Partial | None = None,
     name: str = "images",
+    rule: Adaptive | None = None,
 ) -> Conditionals:
     """The conditionals of ``images`` (N, C, H, W), in the data set's levels, along plans.
 
@@ -82,14 +84,21 @@ def conditionals(
         repeat: which independent draw of orders, steps and noise.
         dequantisation: which independent draw of it.
         partial: where finished work is kept, under ``name-…``, and taken up again.
+        rule: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
+
+    Raises:
+        UserError: there are no images.
+        Unsupported: the head has no likelihood of this kind; or sub-sampled steps of an order found along the way.
     """
     if len(images) == 0:
         raise UserError("no images to score")
+    if rule is not None and estimator != EVERY_STEP:
+        raise Unsupported("an order found along the way needs every step before the one drawn: use --estimator exact")
     device = next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels
     streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
     drawn = [_draw(noise, draw_plan, estimator, repeat) for noise in streams]
-    total = sum(n_pairs(plan, model.network.one_pass, chosen) for plan, chosen, _ in drawn)
+    total = sum(n_pairs(plan, model.network.one_pass and rule is None, chosen) for plan, chosen, _ in drawn)
     done = 0
 
     def advance(rows: int) -> None:
@@ -98,26 +107,44 @@ def conditionals(
         if progress is not None:
             progress(done, total)
 
-    results = []
+    steps, results = [], []
     parts = zip(streams, drawn, images.split(_IMAGES), labels.split(_IMAGES), strict=True)
     for k, (noise, (plan, chosen, _), x, label_B) in enumerate(parts):
         token = model.tokenizer.encode(x.to(device), noise.at("dequantise", dequantisation))
         head = _repeated(noise, repeat).at("head")
         part = partial.part(f"{name}-{k:05d}") if partial else None
-        results.append(
-            token_log_prob(model, token, plan, label_B.to(device), head, kind, budget, advance, chosen, part)
-        )
+        asked = (label_B.to(device), head, kind, budget, advance)
+        if rule is None:
+            result, step_BL = token_log_prob(model, token, plan, *asked, chosen, part), plan.step_BL
+        else:
+            result, step_BL = _adaptive(model, token, plan, rule, asked, part)
+        results.append(result)
+        steps.append(step_BL)
     weights = [weight for _, _, weight in drawn if weight is not None]
     return Conditionals(
-        torch.cat([plan.step_BL for plan, _, _ in drawn]).cpu(),
+        torch.cat(steps).cpu(),
         -torch.cat([r.nats_BL for r in results]).double().cpu(),
         torch.cat(weights).cpu() if weights else None,
         results[0].kind,
         max(r.evaluations for r in results),
-        total,
+        sum(r.forward_rows for r in results),
         results[0].estimate,
         results[0].settings,
     )
+
+
+def _adaptive(
+    model: Model, token: torch.Tensor, plan: Plan, rule: Adaptive, asked: tuple, part: Part | None
+) -> tuple[TokenLogProb, torch.Tensor]:
+    """(log-probabilities, step_BL) along the orders that ``rule`` finds; kept when they are all found."""
+    if part and (kept := part.read()):
+        asked[-1](kept[1]["forward_rows"])
+        return TokenLogProb(kept[0]["nats_BL"].to(token.device), **kept[1]), kept[0]["step_BL"]
+    found = adaptive_log_prob(model, token, plan, rule, *asked)
+    if part:
+        notes = {f.name: getattr(found.result, f.name) for f in fields(found.result) if f.name != "nats_BL"}
+        part.write({"nats_BL": found.result.nats_BL, "step_BL": found.plan.step_BL}, notes)
+    return found.result, found.plan.step_BL
 
 
 def score(
@@ -136,11 +163,13 @@ def score(
     dequantisation: int = 0,
     partial: Partial | None = None,
     name: str = "images",
+    rule: Adaptive | None = None,
 ) -> Likelihood:
     """The likelihood of ``images`` (N, C, H, W) along plans; ``plan`` is their short text. See ``conditionals``."""
     found = conditionals(
-        model, images, labels, draw_plan, seed, kind, budget, progress, estimator, repeat, dequantisation, partial, name
-    )
+        model, images, labels, draw_plan, seed, kind, budget, progress, estimator, repeat, dequantisation, partial,
+        name, rule,
+    )  # fmt: skip
     return summarise(
         model, plan, found.step_NL, found.nats_NL, found.kind, found.evaluations, found.forward_rows, warnings,
         found.settings, found.weight_NL, "exact" if found.weight_NL is None else str(estimator), found.head_estimate,

@@ -12,7 +12,28 @@ from typing import Any
 import torch
 
 from mar.model import Model
-from mar.tokens import Vectors
+from mar.tokens import Categories, Vectors
+
+
+@dataclass(frozen=True)
+class EnsemblePoint:
+    """The exact NLL of the equal mixture of so many orders, the same for all images.
+
+    Attributes:
+        orders: in the mixture.
+        nats_per_image: mean of -log mean_s p(data | order s).
+        standard_error_nats: over images, for these orders.
+        standard_error_orders_nats: over the choice of the orders, for these images (jackknife).
+        bits_per_dim: None for latents.
+        standard_error_bits_per_dim: over images.
+    """
+
+    orders: int
+    nats_per_image: float
+    standard_error_nats: float
+    standard_error_orders_nats: float
+    bits_per_dim: float | None
+    standard_error_bits_per_dim: float | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,10 @@ class Likelihood:
         estimator: "exact" (every step) or how the steps were drawn, e.g. "steps:8".
         head_estimate: they depend on drawn noise and only their expectation is of that kind.
         settings: the head's options for scoring (timesteps, solver, tolerance, …), where it has any.
+        orders: orders shared by all images whose mean this is; 0: every image has its own.
+        orders_per_image: an image's own orders, whose mean this is.
+        dequantisation_draws: dequantisations of each image, combined by log-mean-exp; 0: nothing is dequantised.
+        ensemble: the mixture of the first 1, 2, 4, … of ``orders``.
         nats_per_latent_dimension: nats_per_image over tokens times channels; None for data that are no latents.
         standard_error_nats_per_latent_dimension: of it.
     """
@@ -68,6 +93,10 @@ class Likelihood:
     head_estimate: bool = False
     estimator: str = "exact"
     settings: dict[str, Any] = field(default_factory=dict)
+    orders: int = 0
+    orders_per_image: int = 1
+    dequantisation_draws: int = 0
+    ensemble: tuple[EnsemblePoint, ...] = ()
     nats_per_latent_dimension: float | None = None
     standard_error_nats_per_latent_dimension: float | None = None
 
@@ -134,10 +163,16 @@ def summarise(
         head_estimate=head_estimate,
         estimator=estimator,
         settings=settings or {},
+        dequantisation_draws=int(is_dequantised(model)),
     )
 
 
-def per_dimension(model: Model, nats: float, error: float) -> dict[str, float | None]:
+def is_dequantised(model: Model) -> bool:
+    """Whether integer data become continuous tokens, so that their likelihood is a bound over added uniform noise."""
+    return not isinstance(model.tokenizer.token, Categories) and model.tokenizer.dimensions > 0
+
+
+def per_dimension(model: Model, nats: float, error: float) -> dict[str, Any]:
     """The fields that divide nats per image by dimensions: of the data, or of latents, never both."""
     tokenizer = model.tokenizer
     bits = math.log(2.0) * tokenizer.dimensions if tokenizer.dimensions else None

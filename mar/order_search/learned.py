@@ -127,7 +127,7 @@ def score_learned(
     return summarise(
         model, plan, torch.cat([orders.step_BL for _, orders in results]),
         -torch.cat([found.nats_BL for found, _ in results]), "bound", max(r.evaluations for r, _ in results), total,
-        warnings,
+        warnings, head_estimate=True,
     )  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+"""Plans as users write them, drawn on the grid of a run.
+
+B batch · L tokens
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mar.errors import Unsupported
+from mar.likelihood.adaptive import sizes_plan
+from mar.noise import Noise, stream
+from orderings import Adaptive, Grid, Ordering, Partition, Plan, describe, name_of, parse_any_plan
+from orderings.optimal import resolve_optimal
+
+PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
+
+
+class Plans:
+    """A plan for every image.
+
+    Args:
+        plan: short text, an ordering with a partition, or plans whose row k is that of example k.
+        grid: of the model.
+        folder: of the run, where measured set costs lie.
+        device: where the plans are wanted.
+
+    Attributes:
+        text: the canonical short text.
+        random: the order is drawn.
+        learned: the model's policy chooses it.
+        rule: finds the order from the model; None: nothing does.
+
+    Raises:
+        InvalidRequest, Unsupported: there is no such plan; the message says what is near or missing.
+    """
+
+    def __init__(self, plan: PlanLike, grid: Grid, folder: Path, device: torch.device) -> None:
+        self.grid, self.device = grid, device
+        self.text, self.random, self.learned = "a plan given as a tensor", False, False
+        self.rule: Adaptive | None = None
+        self._ordering: Ordering | None = None
+        self._plan, self._partition = plan if isinstance(plan, Plan) else None, None
+        if isinstance(plan, Plan):
+            return
+        ordering, partition = parse_any_plan(plan) if isinstance(plan, str) else plan
+        self.text = describe(ordering, partition)
+        self._partition = resolve_optimal(partition, describe(ordering), folder)
+        if isinstance(ordering, Adaptive):
+            self.rule = ordering
+        else:
+            self._ordering, self.random, self.learned = ordering, ordering.random, ordering.learned
+
+    def draw(self, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
+        """One plan for each stream, a function of its key alone.
+
+        Raises:
+            Unsupported: the order is found while the model generates.
+        """
+        if self._plan is not None:
+            return self._plan.rows(noise.example_N.to(self._plan.step_BL.device)).to(self.device)
+        if self._ordering is None or self._partition is None:
+            raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
+                              f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
+        given_BL = None if given_BL is None else given_BL.cpu()
+        drawn = Plan.draw(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
+        return drawn.to(self.device)
+
+    def scored(self, noise: Noise, order: int | None = None) -> Plan:
+        """What a likelihood is computed along: for a rule its set sizes; else a plan for each stream, or the
+        ``order``-th of the random orders that all images of a seed share.
+
+        Raises:
+            Unsupported: there is one order, and several are asked for.
+        """
+        if order is not None:
+            if not self.random or self.learned:
+                raise Unsupported(f"{self.text} has one order for an image: several take a random one, e.g. random")
+            shared = self.draw(stream(noise.seed, "orders", torch.tensor([order])))
+            return shared.rows(torch.zeros(len(noise), dtype=torch.int64, device=self.device))
+        if self.rule is not None and self._partition is not None:
+            return sizes_plan(self._partition, len(self.grid), len(noise)).to(self.device)
+        return self.draw(noise)
