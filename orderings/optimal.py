@@ -55,7 +55,7 @@ class Optimal(Partition):
     def _best(self) -> BestSets:
         if not self.costs:
             raise Unsupported(
-                f"optimal:{self.k} needs measured costs: mar score RUN --sets writes RUN/scores/set-costs-ORDERING.json, "
+                f"optimal:{self.k} needs set costs: mar score RUN --sets writes RUN/scores/set-costs-ORDERING.json, "
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
         path = Path(self.costs)

@@ -6,8 +6,8 @@ A set that holds ranks s..e-1 of an order, generated after the first s tokens, c
 
     C[s, e] = sum_{r=s}^{e-1} E[-log p(x_{sigma_r} | x_{sigma_<s})]
 
-and under uniformly random orders, where all unknown tokens are alike, (e - s) l(s): s known tokens and the mean over the
-unknown ones. The cost of a plan is the sum over its sets, so the best K sets follow by dynamic programming over where
+and under uniformly random orders, where all unknown tokens are alike, (e - s) l(s), l(s) the mean over the unknown ones
+after s known. The cost of a plan is the sum over its sets, so the best K sets follow by dynamic programming over where
 the first one ends (Watson et al. 2021, arXiv 2106.03802; Hoogeboom et al. 2022, arXiv 2110.02037, for random orders).
 """
 

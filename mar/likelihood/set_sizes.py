@@ -5,6 +5,15 @@ B batch · L tokens · M gathered tokens · R (image, known) pairs · S numbers 
 One forward pass with all unknown tokens as targets after s known ones gives a whole row of the costs, so that all sets
 of all schedules cost L passes per image, one for each s.
 
+Under uniformly random orders l(s), the mean over the unknown tokens after s known ones, is summed from differences of
+the same tokens with one more of them known, f_s(r) being -log p(x_{sigma_r} | x_{sigma_<s}):
+
+    l(0) = mean_{r >= 0} f_0(r),     l(s) - l(s - 1) = E mean_{r >= s} [f_s(r) - f_{s-1}(r)]
+
+All unknown tokens are alike under such orders, so this is unbiased, as is the plain mean of f_s. But in that the few
+tokens that are left late decide, whose difficulty differs much more than what one more known token says about them; and
+the search for the best sets would fit that noise.
+
 The known tokens stand in the plan one at a time. A network that needs a pass per step only sees which tokens are known,
 so its costs are exact for every schedule. A one-pass network may also see how the known tokens were grouped: its costs
 are exact for one token at a time, and near it for small sets.
@@ -37,17 +46,19 @@ def measure_set_costs(
     labels: torch.Tensor | None,
     ordering: Ordering,
     seed: int = 0,
+    orders: int = 1,
     kind: str | None = None,
     budget: int | None = None,
     progress: Progress | None = None,
 ) -> SetCosts:
     """The costs of all sets under ``ordering``, on the mean over ``images`` (N, C, H, W), in the data set's levels.
 
-    Image k has the order and the noise that ``score`` gives example k for the same seed: one order for all its numbers
-    of known tokens, so that differences between those are less noisy than each.
+    Image k has the order and the noise that ``score`` gives example k for the same seed, the same for all numbers of
+    known tokens.
 
     Args:
         model: in evaluation mode.
+        orders: of each image, where the ordering is random: for a split with few images.
         kind: one of the head's likelihoods; None: its default.
         budget: bytes of activations; None: what suits the device.
         progress: called with (rows done, rows in all).
@@ -61,14 +72,18 @@ def measure_set_costs(
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
     device = next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels
-    sums = _Sums(len(grid), len(images) * len(grid), device, progress)
+    orders = orders if ordering.random else 1
+    sums = _Sums(len(images), len(grid), orders, device, progress)
     for index in torch.arange(len(images)).split(_IMAGES):
-        noise = stream(seed, "nll", index, device)
-        rank_BL = ordering.ranks(grid, len(index), noise.at("order").to("cpu")).to(device)
-        token = model.tokenizer.encode(images[index].to(device), noise.at("dequantise"))
-        _measure(model, token, rank_BL, labels[index].to(device), noise.at("head"), kind, budget, sums)
-    mean_NS, uniform = torch.cat(sums.means).cpu(), isinstance(ordering, Random)
-    total_SL = (sums.total_SL / len(images)).round(decimals=7).tolist()
+        for draw in range(orders):
+            noise = stream(seed, "nll", index, device).at(draw=draw)
+            rank_BL = ordering.ranks(grid, len(index), noise.at("order").to("cpu")).to(device)
+            token = model.tokenizer.encode(images[index].to(device), noise.at("dequantise"))
+            asked = (labels[index].to(device), noise.at("head"), kind, budget)
+            _measure(model, token, rank_BL, *asked, sums, int(index[0]))
+    uniform = isinstance(ordering, Random)
+    mean_NS = sums.telescoped() if uniform else sums.means()
+    total_SL = (sums.total_SL / (orders * len(images))).round(decimals=7).tolist()
     return SetCosts(
         ordering=describe(ordering),
         grid=str(grid),
@@ -76,22 +91,46 @@ def measure_set_costs(
         nats=mean_NS.mean(0).tolist() if uniform else [row[s:] for s, row in enumerate(total_SL)],
         standard_error_nats=(mean_NS.std(0) / math.sqrt(len(images))).tolist(),
         n_images=len(images),
-        provenance={"kind": kind, "seed": seed},
+        provenance={"kind": kind, "seed": seed, "orders": orders},
     )
 
 
 class _Sums:
-    """What is kept of all pairs: the sum over images by (known, rank), and each image's mean over its unknown tokens."""
+    """What is kept: sums by (known, rank), each image's sum over its unknown tokens, and its next token alone."""
 
-    def __init__(self, n_tokens: int, rows: int, device: torch.device, progress: Progress | None) -> None:
+    def __init__(
+        self, n_images: int, n_tokens: int, orders: int, device: torch.device, progress: Progress | None
+    ) -> None:
         self.total_SL = torch.zeros(n_tokens, n_tokens, dtype=torch.float64, device=device)
-        self.means: list[torch.Tensor] = []
-        self.rows, self.done, self.progress = rows, 0, progress
+        self.unknown_NS = self.total_SL.new_zeros(n_images, n_tokens)
+        self.next_NS = self.total_SL.new_zeros(n_images, n_tokens)
+        self.orders, self.done, self.progress = orders, 0, progress
 
-    def advance(self, rows: int) -> None:
+    def add(
+        self, image_M: torch.Tensor, known_M: torch.Tensor, rank_M: torch.Tensor, nats_M: torch.Tensor, rows: int
+    ) -> None:
+        n_tokens = len(self.total_SL)
+        self.total_SL.view(-1).index_add_(0, known_M * n_tokens + rank_M, nats_M)
+        self.unknown_NS.view(-1).index_add_(0, image_M * n_tokens + known_M, nats_M)
+        now_M = rank_M == known_M
+        self.next_NS.view(-1).index_add_(0, (image_M * n_tokens + known_M)[now_M], nats_M[now_M])
         self.done += rows
         if self.progress is not None:
-            self.progress(self.done, self.rows)
+            self.progress(self.done, self.orders * self.unknown_NS.numel())
+
+    def means(self) -> torch.Tensor:
+        """mean_NS over the unknown tokens."""
+        n_tokens = len(self.total_SL)
+        left_S = n_tokens - torch.arange(n_tokens, device=self.unknown_NS.device)
+        return (self.unknown_NS / (self.orders * left_S)).cpu()
+
+    def telescoped(self) -> torch.Tensor:
+        """mean_NS as the sum of differences of the same tokens: those unknown after s, with s and s - 1 known."""
+        mean_NS = self.means()
+        before_NS = (self.unknown_NS - self.next_NS)[:, :-1].cpu() / self.orders  # of the tokens still unknown after s
+        left_S = torch.arange(mean_NS.shape[1] - 1, 0, -1)
+        step_NS = mean_NS[:, 1:] - before_NS / left_S
+        return torch.cat([mean_NS[:, :1], step_NS], dim=1).cumsum(1)
 
 
 def _measure(
@@ -103,14 +142,17 @@ def _measure(
     kind: str,
     budget: int | None,
     sums: _Sums,
+    first: int,
 ) -> None:
-    """Every (image, known) pair of a batch, by known, so that the pairs of a pass know about equally many tokens."""
+    """Every (image, known) pair of a batch whose first image has number ``first``.
+
+    By known, so that the pairs of a pass know about equally many tokens.
+    """
     batch, n_tokens = rank_BL.shape
     rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
     rows = 1 if model.network.shares_plan else rows  # every pair has its own plan
-    pairs = torch.arange(batch * n_tokens, device=token.device)
-    condition_BC, mean_SB = model.condition(label_B), sums.total_SL.new_zeros(n_tokens, batch)
-    for pair_R in pairs.split(rows):
+    condition_BC = model.condition(label_B)
+    for pair_R in torch.arange(batch * n_tokens, device=token.device).split(rows):
         image_R, known_R = pair_R % batch, pair_R // batch
         rank_RL = rank_BL[image_R]
         target_RL = rank_RL >= known_R[:, None]
@@ -119,7 +161,4 @@ def _measure(
         row_M, token_M = target_RL.nonzero(as_tuple=True)
         streams = noise.tokens(image_R[row_M], token_M)
         nats_M = -model.head.log_prob(z_MD, token[image_R][target_RL], kind, streams).nats_M.double()
-        sums.total_SL.view(-1).index_add_(0, known_R[row_M] * n_tokens + rank_RL[target_RL], nats_M)
-        mean_SB.view(-1).index_add_(0, pair_R[row_M], nats_M / (n_tokens - known_R[row_M]))
-        sums.advance(len(pair_R))
-    sums.means.append(mean_SB.T)
+        sums.add(first + image_R[row_M], known_R[row_M], rank_RL[target_RL], nats_M, len(pair_R))

@@ -57,18 +57,34 @@ def test_triangular_costs_add_up_to_the_likelihood_of_every_schedule(model, exam
     assert cost_of(costs.matrix(), sizes) == pytest.approx(nll.nats_per_image, rel=1e-5)
 
 
-def test_under_random_orders_a_token_costs_the_mean_over_the_unknown_ones(model, examples):
-    costs = measure_set_costs(model, *examples, parse_ordering("random"), seed=1)
-    noise = stream(1, "nll", N)
-    rank_BL = parse_ordering("random").ranks(Grid((8, 8)), N, noise.at("order"))
-    token = model.tokenizer.encode(examples[0])
+def test_under_random_orders_costs_are_summed_from_differences_of_the_same_tokens(model, examples):
+    costs = measure_set_costs(model, *examples, parse_ordering("random"), seed=1, orders=2)
     assert costs.uniform and len(costs.nats) == 64
-    for known in (0, 1, 40, 63):
-        plan = Plan(rank_BL, torch.where(rank_BL < known, GIVEN, 0))
-        nats_BL = -token_log_prob(model, token, plan, examples[1], noise).nats_BL
-        mean_B = nats_BL.double().sum(1) / (64 - known)
-        assert costs.nats[known] == pytest.approx(float(mean_B.mean()), rel=1e-5)
-        assert costs.standard_error_nats[known] == pytest.approx(float(mean_B.std()) / N**0.5, rel=1e-4)
+    token = model.tokenizer.encode(examples[0])
+    cost_OBS = torch.zeros(2, N, 64, dtype=torch.float64)
+    for draw in range(2):
+        noise = stream(1, "nll", N).at(draw=draw)
+        rank_BL = parse_ordering("random").ranks(Grid((8, 8)), N, noise.at("order"))
+        before_BL = torch.zeros(N, 64, dtype=torch.float64)
+        for known in range(64):
+            plan = Plan(rank_BL, torch.where(rank_BL < known, GIVEN, 0))
+            nats_BL = -token_log_prob(model, token, plan, examples[1], noise).nats_BL.double()
+            unknown_BL = rank_BL >= known
+            cost_OBS[draw, :, known] = ((nats_BL - before_BL) * unknown_BL).sum(1) / (64 - known)
+            before_BL = nats_BL
+    cost_BS = cost_OBS.cumsum(2).mean(0)
+    assert costs.nats == pytest.approx(cost_BS.mean(0).tolist(), rel=1e-4)
+    assert costs.standard_error_nats == pytest.approx((cost_BS.std(0) / N**0.5).tolist(), rel=1e-2)
+
+
+def test_under_random_orders_costs_agree_with_the_likelihood_within_their_noise(model, examples):
+    """Both are unbiased; that of the scored sets is the noisier one."""
+    images, labels = (x.repeat(40, *[1] * (x.ndim - 1)) for x in examples)
+    costs = measure_set_costs(model, images, labels, parse_ordering("random"), budget=2**28)
+    plan = parse_plan("random/sizes:1,5,20,38")
+    nll = score(model, images, labels, lambda noise: Plan.draw(*plan, Grid((8, 8)), len(noise), noise), "", seed=5)
+    difference = cost_of(costs.matrix(), (1, 5, 20, 38)) - nll.nats_per_image
+    assert abs(difference) < 5.0 * nll.standard_error_nats
 
 
 def test_chunks_of_any_size_give_the_same_costs(model, examples):
