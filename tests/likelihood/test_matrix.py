@@ -19,6 +19,7 @@ from mar.ablation.matrix import Matrix, check, columns, named, score_matrix
 from mar.commands.score_matrix import score_runs
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
+from mar.model import Model
 from mar.reports.matrix import as_csv, markdown, notes_of, terminal, write_matrix
 from mar.run import Run, load, train
 from orderings import UnknownName
@@ -148,3 +149,31 @@ def test_the_command_writes_beside_the_runs(folders, capsys):
     found = Matrix.load(out / "matrix.json")
     assert found.plans == ("raster", "spiral") and len(found.cells) == 4
     assert found.cells[0].likelihood.n_images == 4 and str(out / "matrix.png") in capsys.readouterr().out
+
+
+def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_path, monkeypatch):
+    passes = []
+    context = Model.context
+
+    def counted(model: Model, *arguments):
+        passes.append(model)
+        if len(passes) == stop:
+            raise KeyboardInterrupt
+        return context(model, *arguments)
+
+    monkeypatch.setattr(Model, "context", counted)
+    stop = 4  # of the six cells, a pass each
+    with pytest.raises(KeyboardInterrupt):
+        score_runs(folders[:2], PLANS, n=3, out=tmp_path)
+    assert not (tmp_path / "matrix.json").exists()
+    stop = 0
+    score_runs(folders[:2], PLANS, n=3, out=tmp_path)
+    assert len(passes) == 6 + 1
+    first = Matrix.load(tmp_path / "matrix.json")
+    score_runs(folders, PLANS, n=3, out=tmp_path)
+    assert len(passes) == 6 + 1 + 3
+    assert [cell.likelihood for cell in Matrix.load(tmp_path / "matrix.json").cells[:6]] == [
+        cell.likelihood for cell in first.cells
+    ]
+    score_runs(folders, PLANS, n=3, out=tmp_path, ema=False)
+    assert len(passes) == 6 + 1 + 3 + 9  # other weights are another question
