@@ -34,15 +34,15 @@ class Realised:
 
 
 def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
-    """A plan that stands for its set sizes alone, which the rule fills.
+    """A plan that stands for its set sizes alone, its tokens in raster order until an order is found.
 
     Raises:
         Unsupported: the partition cuts by the tokens' places, or ``n_tokens`` cannot be cut this way.
     """
     if type(partition).sizes is Partition.sizes:
         raise Unsupported(
-            f"{name_of(partition)} cuts by where the tokens lie: an adaptive order wants a partition of set sizes, "
-            "e.g. singles, equal:4 or cosine:16"
+            f"{name_of(partition)} cuts by where the tokens lie: an order that is yet to be found wants a partition of "
+            "set sizes, e.g. singles, equal:4 or cosine:16"
         )
     sizes_K = partition.sizes(n_tokens)
     step_L = torch.arange(len(sizes_K)).repeat_interleave(sizes_K)
