@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from mar.networks.causal_transformer import CausalTransformer
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.noise import stream
 from mar.order_search import learned
-from mar.order_search.learned import joint_log_prob, learned_log_prob, negative_bound, score_learned
+from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
 from mar.order_search.policy import OrderPolicy, draw_order, order_log_prob
 from mar.sampling.guidance import Guidance
 from mar.sampling.learned import generate_by_policy
@@ -65,17 +66,17 @@ def none(n: int) -> torch.Tensor:
 
 def enumerated(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
     """(X, P) log p(x, σ) and log q(σ | x), from forward passes that share nothing with the incremental ones."""
-    n_tokens, vocabulary = len(Grid(model.tokenizer.shape)), model.head.token.vocabulary
+    n_tokens, vocabulary = len(Grid(model.tokenizer.shape)), V
     images, ranks = every(n_tokens, vocabulary)
     x, rank = images.repeat_interleave(len(ranks), 0), ranks.repeat(len(images), 1)
     condition = model.null_condition(len(x))
-    logits = model.policy.order_logits(x, condition)
-    log_p, log_q = torch.zeros(len(x)), torch.zeros(len(x))
+    logits = policy_of(model).order_logits(x, condition)
+    log_p, log_q, head = torch.zeros(len(x)), torch.zeros(len(x)), cast(CategoricalHead, model.head)
     for step in range(n_tokens):
         unknown, here = rank >= step, rank == step
         z = model.context(torch.where(unknown, 0, x), rank.clamp(max=step), condition, unknown)
-        token = model.head.logits(z).log_softmax(-1)[here[unknown]].gather(1, x[here][:, None])[:, 0]
-        position = model.policy.prior(z).reshape(len(x), n_tokens - step).log_softmax(-1)
+        token = head.logits(z).log_softmax(-1)[here[unknown]].gather(1, x[here][:, None])[:, 0]
+        position = policy_of(model).prior(z).reshape(len(x), n_tokens - step).log_softmax(-1)
         log_p = log_p + token + position.flatten()[here[unknown]]
         log_q = log_q + logits[here] - logits.masked_fill(~unknown, -torch.inf).logsumexp(1)
     return log_p.view(len(images), len(ranks)), log_q.view(len(images), len(ranks))
@@ -120,7 +121,7 @@ def test_with_the_exact_posterior_every_order_scores_the_exact_likelihood():
         first_is_0 = ranks[:, 0].argmin()
         return torch.stack([log_p[number, first_is_0], log_p[number, 1 - first_is_0]], dim=1)
 
-    model.policy.order_logits = exact
+    policy_of(model).order_logits = exact
     for seed in range(4):  # both orders of every image are drawn
         found, _ = learned_log_prob(model, images, none(len(images)), stream(seed, "x", len(images)))
         torch.testing.assert_close(found.nats_BL.sum(1), log_p.logsumexp(1), rtol=1e-4, atol=1e-5)
@@ -213,52 +214,6 @@ def test_orders_are_plackett_luce():
     drawn = draw_order(logits, stream(3, "x", len(logits)))
     share = (drawn[:, None] == ranks[None]).all(-1).float().mean(0)
     assert float(((share - probability) / (probability * (1 - probability) / len(drawn)).sqrt()).abs().max()) < 4.0
-
-
-class SeesTheFirstOnly(Network):
-    """A network of too little capacity: all it ever reads is the token at position 0."""
-
-    def __init__(self, shape: tuple[int, ...], width: int = 8) -> None:
-        super().__init__()
-        self.token_width = self.condition_width = self.context_width = width
-        self.position = torch.nn.Parameter(torch.randn(math.prod(shape), width))
-        self.mlp = torch.nn.Sequential(
-            torch.nn.Linear(2 * width, 32), torch.nn.SiLU(), torch.nn.Linear(32, width), torch.nn.LayerNorm(width)
-        )
-
-    def forward(self, token_BLD, step_BL, condition_BC, target_BL):
-        now_B1 = torch.where(target_BL, step_BL, 2**30).amin(1, keepdim=True)
-        seen_BD = torch.where(step_BL[:, :1] < now_B1, token_BLD[:, 0], 0.0)
-        row, place = target_BL.nonzero(as_tuple=True)
-        return self.mlp(torch.cat([self.position[place], seen_BD[row]], dim=1))
-
-
-def test_where_the_order_matters_the_learned_one_finds_it_and_beats_random_orders():
-    """Three copies of a fair bit at position 0. First, it costs log 2 in all; each copy before it costs another."""
-    torch.manual_seed(0)
-    n_tokens, rows = 4, 256
-    model = with_policy(SeesTheFirstOnly((n_tokens,)), n_tokens, 2, scale=0.0).train()
-    model.embedding.embed.weight.data.normal_()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for iteration in range(250):
-        noise = stream(0, "train", torch.arange(rows) + rows * iteration)
-        x = (noise.uniform(1) < 0.5).long().expand(-1, n_tokens)
-        known = (noise.at("k").uniform(1)[:, 0] * n_tokens).long()
-        loss = negative_bound(model, x, model.null_condition(rows), known, noise).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    images = torch.tensor([[0] * n_tokens, [1] * n_tokens]).repeat(64, 1)
-    bound = score_learned(model, images, None).nats_per_image
-    best = math.log(2.0)
-    random_orders = best * (1 + (n_tokens - 1) / 2)  # at best: on average half of the copies come before the bit
-    assert bound < best + 0.1
-    assert bound < random_orders - 0.9
-    unknown_BL = images >= 0
-    z_MD = model.context(images, torch.zeros_like(images), model.null_condition(len(images)), unknown_BL)
-    first = model.policy.next_logits(z_MD, unknown_BL).softmax(1).detach()
-    assert float(first[:, 0].min()) > 0.95
 
 
 def test_what_has_no_bound_is_refused_with_the_reason(model):
