@@ -38,7 +38,12 @@ from orderings import (
 
 NETWORKS = {
     "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
+    "diagonal-bilstm": "mar.networks.diagonal_bilstm:DiagonalBiLSTM",
+    "gru": "mar.networks.recurrent:GRU",
+    "lstm": "mar.networks.recurrent:LSTM",
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
+    "row-lstm": "mar.networks.row_lstm:RowLSTM",
+    "wavenet": "mar.networks.wavenet:WaveNet",
 }
 HEADS = {
     "categorical": "mar.heads.categorical:CategoricalHead",

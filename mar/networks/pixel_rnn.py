@@ -1,0 +1,126 @@
+"""PixelRNN (van den Oord et al. 2016, 1601.06759): what Row LSTM and Diagonal BiLSTM share.
+
+B batch · L = rows · columns tokens · C condition width · D width · F = D / 2 features of an LSTM · I rows · J columns ·
+M gathered tokens
+
+    7 × 7 convolution, mask A; residual layers of an LSTM of width F and a 1 × 1 convolution to D; two of ReLU and 1 × 1
+    (Table 1; the head's linear map is the last)
+
+Mask A sees the tokens before a place in raster order, mask B the place itself too. So a feature in any layer knows the
+tokens before its place, and all contexts follow in one pass, of raster order alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mar.errors import Unsupported, UserError
+from mar.networks.base import Network, NetworkOptions, State
+from mar.networks.raster_order import require_raster_order
+
+
+@dataclass(frozen=True)
+class PixelRNNOptions(NetworkOptions):
+    width: int = 64
+    depth: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise UserError(f"network.width must be even and at least 2, not {self.width}")
+        if self.depth < 1:
+            raise UserError(f"network.depth must be at least 1, not {self.depth}")
+
+
+class MaskedConv2d(nn.Conv2d):
+    """An odd kernel over the places before each in raster order, and ``itself`` (mask B) or not (mask A)."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: tuple[int, int], itself: bool) -> None:
+        rows, columns = kernel
+        super().__init__(width_in, width_out, kernel, padding=(rows // 2, columns // 2))
+        place = torch.arange(rows * columns).reshape(kernel)
+        self.register_buffer("mask", place < rows * columns // 2 + itself, persistent=False)
+
+    def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x_BDIJ, self.weight * self.mask, self.bias, padding=self.padding)  # pyright: ignore
+
+
+def lstm(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(h, c) of a convolutional LSTM (eq. 3): ``gates`` (B, 4 F, …), the memory ``c`` before it (B, F, …)."""
+    o, f, i, g = gates.chunk(4, dim=1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+class PixelRNN(Network):
+    """A kind of PixelRNN gives its ``layer(width)``: x_BDIJ -> F features of each place, of mask B.
+
+    Generation repeats the forward pass for every token, over the rows down to the one it is in.
+    """
+
+    Options = PixelRNNOptions
+    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
+    one_pass: ClassVar[bool] = True
+    name: ClassVar[str]
+    layer: ClassVar[type[nn.Module]]
+
+    def __init__(self, shape: tuple[int, ...], options: PixelRNNOptions) -> None:
+        super().__init__()
+        if len(shape) != 2:
+            raise Unsupported(f"{self.name} serves 2-D grids, not {len(shape)}-D ones: use network=lstm")
+        self.columns, D = shape[1], options.width
+        self.token_width = self.condition_width = self.context_width = D
+        self.first = MaskedConv2d(D, D, (7, 7), itself=False)
+        self.layers = nn.ModuleList(self.layer(D) for _ in range(options.depth))
+        self.residuals = nn.ModuleList(nn.Conv2d(D // 2, D, 1) for _ in range(options.depth))
+        self.out = nn.Linear(D, D)
+
+    def check(self, step_BL: torch.Tensor) -> None:
+        super().check(step_BL)
+        require_raster_order(self.name, step_BL)
+
+    def compile_parts(self) -> None:
+        """Layer by layer, which share their code."""
+        for layer in self.layers:
+            layer.compile(dynamic=False)
+
+    def forward(
+        self,
+        token_BLD: torch.Tensor,
+        step_BL: torch.Tensor,
+        condition_BC: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:
+        self.check(step_BL)  # in any other order it would see the future
+        return self._contexts(token_BLD, condition_BC, target_BL)
+
+    def _contexts(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
+        """z_MD, each from the tokens before it in raster order."""
+        row_M, token_M = target_BL.nonzero(as_tuple=True)
+        if not len(row_M):
+            return token_BLD.new_zeros(0, self.context_width)
+        rows = int(token_M.max()) // self.columns + 1  # nobody reads what lies below
+        token_BDIJ = token_BLD[:, : rows * self.columns].mT.unflatten(2, (rows, self.columns))
+        x_BDIJ = self.first(token_BDIJ) + condition_BC[:, :, None, None]
+        for layer, residual in zip(self.layers, self.residuals, strict=True):
+            x_BDIJ = x_BDIJ + residual(layer(x_BDIJ))
+        x_MD = x_BDIJ.flatten(2).mT[row_M, token_M]
+        return self.out(x_MD.relu()).relu()
+
+    # Incremental generation: the default's memory of tokens; nothing else is kept.
+
+    def observe(self, state: State, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> State:
+        after = super().observe(state, token_BLD, index_BL)
+        known_BL = after.step_BL < after.count
+        gap = (known_BL[:, 1:] & ~known_BL[:, :-1]).any()
+        many = index_BL.sum(1).amax() > 1 if after.count > 0 else gap
+        if bool(gap | many):
+            raise Unsupported(f"{self.name} serves raster order, one token at a time, and no order found on the way")
+        return after
+
+    def query(self, state: State, index_BL: torch.Tensor) -> torch.Tensor:
+        return self._contexts(state.token_BLD, state.condition_BC, index_BL)
