@@ -27,10 +27,8 @@ def log_density_bound(
     parts = [torch.zeros(0, device=x_ME.device)]
     for row_M in torch.arange(len(x_ME), device=x_ME.device).split(_ROWS):
         tokens = (net, process, z_MD[row_M], x_ME[row_M].float(), noise.rows(row_M))
-        if drawn == len(process):
-            terms_M = bound_terms(*tokens).double().sum(1)
-        else:
-            terms_M = estimated_terms(*tokens, drawn)
+        whole = drawn == len(process)
+        terms_M = bound_terms(*tokens).double().sum(1) if whole else estimated_terms(*tokens, drawn)
         parts.append(-(terms_M + process.prior_nats(x_ME[row_M]).sum(1)).float())
     return torch.cat(parts)
 

@@ -82,7 +82,9 @@ def _dormand_prince() -> Tableau:
 def integrate(
     derivative: Derivative, state_NS: torch.Tensor, start: float, end: float, solver: Solver, steps: int, tol: float
 ) -> Solution:
-    """The state at time ``end`` (before ``start``, if smaller) of every row that is at ``state_NS`` at ``start``.
+    """The state at time ``end``, after or before ``start``, of every row that is at ``state_NS`` at ``start``.
+
+    States and times are float64, whatever precision the derivative is evaluated in.
 
     Args:
         steps: of the solvers with steps of equal length, which pass one time, shape (1,), for all rows.
@@ -91,14 +93,18 @@ def integrate(
     Raises:
         UserError: no step is small enough for ``tol``.
     """
+
+    def exact(state_NS: torch.Tensor, time: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+        return derivative(state_NS, time, row_N).double()
+
+    state_NS = state_NS.double()
     if solver == "rk45":
-        return _adaptive(derivative, state_NS, start, end, tol)
+        return _adaptive(exact, state_NS, start, end, tol)
     tableau, row_N = _FIXED[solver], torch.arange(len(state_NS), device=state_NS.device)
-    length = state_NS.new_full((1,), (end - start) / steps, dtype=torch.float64)
+    length = state_NS.new_full((1,), (end - start) / steps)
     for index in range(steps):
         time = start + index * length
-        slope_NS = derivative(state_NS, time, row_N)
-        state_NS, _ = _step(tableau, derivative, state_NS, time, length, row_N, slope_NS)
+        state_NS, _ = _step(tableau, exact, state_NS, time, length, row_N, exact(state_NS, time, row_N))
     return Solution(state_NS, steps * len(tableau.nodes))
 
 
@@ -121,9 +127,9 @@ def log_density(
 
         def derivative(state_NS: torch.Tensor, time: torch.Tensor, row_N: torch.Tensor, chunk_N=chunk_N):
             v_NE, divergence_N = with_divergence(velocity, state_NS[:, :-1].float(), time, chunk_N[row_N])
-            return torch.cat([v_NE, divergence_N[:, None]], 1).to(state_NS)
+            return torch.cat([v_NE, divergence_N[:, None]], 1)
 
-        x_NE = x_ME[chunk_N].double()
+        x_NE = x_ME[chunk_N].double()  # the last column gathers the divergence
         begin_NS = torch.cat([x_NE, torch.zeros_like(x_NE[:, :1])], 1)
         solved = integrate(derivative, begin_NS, start, end, scoring.solver, scoring.steps, scoring.tolerance)
         end_NE, gained_N = solved.state_NS[:, :-1], solved.state_NS[:, -1]
@@ -175,7 +181,7 @@ def _weighted(weights: tuple[float, ...], slopes: list[torch.Tensor]) -> torch.T
 def _adaptive(derivative: Derivative, state_NS: torch.Tensor, start: float, end: float, tol: float) -> Solution:
     """Dormand and Prince's pair with local extrapolation; standard step control (Hairer et al. 1993, II.4)."""
     tableau, state_NS = _dormand_prince(), state_NS.clone()
-    time_N = torch.full_like(state_NS[:, 0], start, dtype=torch.float64)
+    time_N = torch.full_like(state_NS[:, 0], start)
     length_N = torch.full_like(time_N, (end - start) * _FIRST_STEP)
     row_R = torch.arange(len(state_NS), device=state_NS.device)  # the rows still under way
     slope_NS, evaluations = derivative(state_NS, time_N, row_R), 1
