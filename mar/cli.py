@@ -12,6 +12,7 @@ from mar.commands.bench import bench
 from mar.commands.orderings import app as orderings_app
 from mar.commands.sample import sample
 from mar.commands.score import score
+from mar.commands.search_order import search_order
 from mar.commands.train import recipes, train
 from mar.commands.verify import verify
 
@@ -24,8 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, score, ablate, verify, bench, recipes):
-    app.command(no_args_is_help=command in (train, sample, score, ablate))(command)
+for command in (train, sample, score, search_order, ablate, verify, bench, recipes):
+    app.command(no_args_is_help=command in (train, sample, score, search_order, ablate))(command)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 
 

@@ -11,7 +11,7 @@ from mar.order_search.costs import Evaluator
 
 
 def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> torch.Tensor:
-    """order_L on some images: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before it.
+    """order_L: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before it.
 
     The mean over images of -log p(x_l | known) is the cross-entropy of the model's conditional at l: it estimates the
     conditional entropy, and holds for every head that has a likelihood. Ties go to the first token. One step costs one

@@ -32,9 +32,9 @@ class Race:
 def propose(evaluator: Evaluator, order_L: torch.Tensor, seed: int, number: int) -> torch.Tensor | None:
     """Proposal ``number``: two tokens swapped, three rotated, or a segment moved; None if all orders are alike.
 
-    Distances and lengths are log-uniform: near changes touch few steps and are cheap, far ones are needed too. Swaps and
-    rotations choose sets before tokens, so that small sets, whose tokens matter most, have their share. What a segment
-    is when it moves is free within a set, so sets are shuffled before. Changes within a set are none, and drawn again.
+    Near changes touch few steps and are cheap, far ones are needed too: ``mostly_small`` draws their distances. Swaps
+    and rotations choose sets before tokens, so that small sets, whose tokens matter most, have their share. The order
+    within a set is free, so sets are shuffled before a segment moves. Changes within a set are none, and drawn again.
     """
     step_L, before_L = evaluator.step_of_rank_L, evaluator.steps(order_L)
     key = stream(seed, "order-search/proposal", torch.tensor([number]))
@@ -51,14 +51,14 @@ def propose(evaluator: Evaluator, order_L: torch.Tensor, seed: int, number: int)
 
 
 def ranks_of_sets(step_L: torch.Tensor, count: int, place: Sequence[float]) -> list[int]:
-    """The ranks of one token in each of ``count`` sets (or all, if fewer), at log-uniform distances in steps.
+    """The ranks of one token in each of ``count`` sets (or all, if fewer), at ``mostly_small`` distances in steps.
 
     ``place``: 2 count uniforms or more.
     """
     size_K = step_L.bincount()
     count, steps = min(count, len(size_K)), [0]
     for further in range(1, count):  # the sets after this one need a step each
-        steps.append(steps[-1] + log_uniform(place[further], len(size_K) - 1 - steps[-1] - (count - 1 - further)))
+        steps.append(steps[-1] + mostly_small(place[further], len(size_K) - 1 - steps[-1] - (count - 1 - further)))
     first = int(place[0] * (len(size_K) - steps[-1]))
     start_K = size_K.cumsum(0) - size_K
     return [
@@ -75,25 +75,29 @@ def rotated(order_L: torch.Tensor, ranks: list[int], backwards: bool) -> torch.T
 
 
 def moved(order_L: torch.Tensor, where: float, long: float, far: float) -> torch.Tensor:
-    """Two neighbouring segments exchanged, which moves either past the other; their lengths are log-uniform."""
+    """Two neighbouring segments exchanged, which moves either past the other; their lengths are ``mostly_small``."""
     length = len(order_L)
-    first = log_uniform(long, length - 1)
-    second = log_uniform(far, length - first)
+    first = mostly_small(long, length - 1)
+    second = mostly_small(far, length - first)
     start = int(where * (length - first - second + 1))
     middle, end = start + first, start + first + second
     return torch.cat([order_L[:start], order_L[middle:end], order_L[start:middle], order_L[end:]])
 
 
-def log_uniform(uniform: float, largest: int) -> int:
-    """1..``largest``, small numbers more often: the integer part of a log-uniform number in [1, largest + 1)."""
-    return min(largest, int((largest + 1) ** uniform))
+def mostly_small(uniform: float, largest: int) -> int:
+    """1..``largest`` from a uniform in [0, 1): the integer part of a number d of density ∝ d^(-3/2).
+
+    That is halfway between as many draws for each doubling of d (1/d) and as much spent on each, as a change that
+    touches d steps costs d (1/d²).
+    """
+    return min(largest, int((1.0 - uniform * (1.0 - (largest + 1) ** -0.5)) ** -2.0))
 
 
 def race(ledger: Ledger, changed_L: torch.Tensor, seed: int, number: int) -> Race:
     """Compare an order with the ledger's on the same images, freshly shuffled, in stretches of doubling length.
 
-    The change is rejected as soon as its mean difference is not below zero, and accepted as soon as it is clearly so, by
-    two standard errors; on an accepted change the ledger moves. Only touched steps are computed.
+    The change is rejected as soon as its mean difference is not below zero, and accepted as soon as it is clearly so,
+    by two standard errors; on an accepted change the ledger moves. Only touched steps are computed.
     """
     evaluator, n = ledger.evaluator, len(ledger.image_N)
     touched_K = evaluator.touched(ledger.order_L, changed_L)

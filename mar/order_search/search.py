@@ -104,7 +104,7 @@ class Search:
         return kept
 
     def text(self) -> str:
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self))
 
 
 def search(

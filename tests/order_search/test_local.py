@@ -6,10 +6,11 @@ import itertools
 
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from mar.noise import stream
 from mar.order_search.costs import Ledger
-from mar.order_search.local import log_uniform, moved, propose, race, ranks_of_sets, rotated
+from mar.order_search.local import mostly_small, moved, propose, race, ranks_of_sets, rotated
 from tests.order_search.planted import TREE, evaluator
 
 EVERY = torch.arange(400)
@@ -50,15 +51,18 @@ def test_rotations_and_segment_moves_written_out():
     assert rotated(order_L, [1, 4, 8], False).tolist() == [0, 8, 2, 3, 1, 5, 6, 7, 4, 9]
     assert rotated(order_L, [1, 4, 8], True).tolist() == [0, 4, 2, 3, 8, 5, 6, 7, 1, 9]
     assert rotated(order_L, [2, 3], True).tolist() == [0, 1, 3, 2, 4, 5, 6, 7, 8, 9]
-    assert moved(order_L, 0.25, 0.5, 0.3).tolist() == [0, 4, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert moved(order_L, 0.25, 0.7, 0.3).tolist() == [0, 4, 1, 2, 3, 5, 6, 7, 8, 9]
     for where, long, far in stream(0, "test/moves", 500).uniform(3).tolist():
         changed_L = moved(order_L, where, long, far)
         assert torch.equal(changed_L.sort().values, order_L) and not torch.equal(changed_L, order_L)
 
 
-def test_log_uniform_numbers_lie_in_their_range():
-    assert [log_uniform(u, 63) for u in (0.0, 0.1667, 0.5, 0.999999)] == [1, 2, 8, 63]
-    assert log_uniform(0.99999999, 1) == 1
+def test_mostly_small_numbers_follow_their_density():
+    assert mostly_small(0.0, 63) == 1 and mostly_small(0.9999999, 63) == 63 and mostly_small(0.9999999, 1) == 1
+    drawn = torch.tensor([mostly_small(u, 8) for u in stream(0, "test/small", 20_000).uniform(1)[:, 0].tolist()])
+    edge = torch.arange(1, 10).double() ** -0.5
+    expected = (edge[:-1] - edge[1:]) / (edge[0] - edge[-1]) * len(drawn)
+    assert chisquare(drawn.bincount(minlength=9)[1:].numpy(), expected.numpy()).pvalue > 1e-6
 
 
 def test_a_race_ends_early_when_it_can_and_moves_the_ledger_when_it_is_won():
