@@ -34,10 +34,11 @@ def paired_differences(
     others = {plan: likelihood for plan, likelihood in likelihoods.items() if plan != reference}
     p_values = []
     for plan, other in others.items():
-        if (other.n_images, other.kind) != (base.n_images, base.kind):
+        if (other.n_images, _kind(other)) != (base.n_images, _kind(base)):
+            ours, theirs = (f"({_kind(r)}, {r.n_images} images)" for r in (other, base))
             raise UserError(
-                f"{plan} ({other.kind}, {other.n_images} images) and {reference} ({base.kind}, {base.n_images} images) "
-                "cannot be paired: score both on the same images with one kind of likelihood"
+                f"{plan} {ours} and {reference} {theirs} cannot be paired: "
+                "score both on the same images with one kind of likelihood"
             )
         p_values.append(p_value(_differences(other, base)))
     adjusted = holm(p_values)
@@ -78,6 +79,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted.tolist()
+
+
+def _kind(likelihood: Likelihood) -> str:
+    """What the figure is, or is an unbiased estimate of: drawing some of the steps widens the interval, no more."""
+    return likelihood.head_kind or likelihood.kind
 
 
 def _differences(other: Likelihood, base: Likelihood) -> np.ndarray:

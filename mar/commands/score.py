@@ -10,6 +10,9 @@ import typer
 # ruff: noqa: UP045 - typer reads Optional
 
 
+_NLL, _FID = "Likelihood", "FID"
+
+
 def score(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     nll: Annotated[bool, typer.Option("--nll", help="Likelihood along each plan.")] = False,
@@ -20,35 +23,89 @@ def score(
             help="Comma-separated plans, e.g. raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan."
         ),
     ] = "",
-    paired_with: Annotated[str, typer.Option(help="A plan that the others are compared with, image by image.")] = "",
+    partitions: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated partitions, e.g. singles,cosine:16: every one with every ordering of --plans."
+        ),
+    ] = "",
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     n: Annotated[
         Optional[int],
         typer.Option("-n", "--n", min=2, help="Images: scored (NLL; default all) or generated (FID; default 1000)."),
     ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
+    paired_with: Annotated[
+        str, typer.Option(help="A plan that the others are compared with, image by image.", rich_help_panel=_NLL)
+    ] = "",
     kind: Annotated[
-        Optional[str], typer.Option(help="Likelihood kind: exact, bound or ode; default the head's.")
+        Optional[str],
+        typer.Option(help="Likelihood kind: exact, bound or ode; default the head's.", rich_help_panel=_NLL),
     ] = None,
-    guidance: Annotated[float, typer.Option(min=0.0, help="FID only; a likelihood always has guidance 1.")] = 1.0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="FID only.")] = 1.0,
-    head: Annotated[
-        Optional[list[str]], typer.Option(help="FID only: a sampling option of the head, e.g. steps=25, top_k=5.")
+    likelihood: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A scoring option of the head, e.g. tolerance=1e-5, timesteps=100.", rich_help_panel=_NLL),
     ] = None,
-    features: Annotated[str, typer.Option(help="FID: auto, inception or classifier.")] = "auto",
-    inception_weights: Annotated[
-        Optional[Path], typer.Option(help="FID: torch-fidelity's Inception weights file.")
-    ] = None,
-    labelled: Annotated[
-        str, typer.Option(help="FID of unlabelled data: kind:path of labelled data for the classifier.")
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="exact (every AR step), steps:8 (an unbiased draw of 8, stratified) or steps:8:antithetic.",
+            rich_help_panel=_NLL,
+        ),
+    ] = "exact",
+    orders: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Random orders shared by all images: their mean, and the ensemble of 1, 2, 4, … of them.",
+            rich_help_panel=_NLL,
+        ),
+    ] = 0,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Dequantisations of each image, combined by log-mean-exp over whole images.",
+            rich_help_panel=_NLL,
+        ),
+    ] = 1,
+    target_se: Annotated[
+        str,
+        typer.Option(
+            help="A standard error to reach, 0.01 (bits/dim) or 0.5nats (per image): a pilot plans images, orders and steps.",
+            rich_help_panel=_NLL,
+        ),
     ] = "",
     budget: Annotated[
-        Optional[float], typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.")
+        Optional[float],
+        typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.", rich_help_panel=_NLL),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="FID: images generated at a time.")] = 256,
-    last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Score anew what was scored before with the same settings.", rich_help_panel=_NLL),
+    ] = False,
+    guidance: Annotated[
+        float, typer.Option(min=0.0, help="A likelihood always has guidance 1.", rich_help_panel=_FID)
+    ] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, rich_help_panel=_FID)] = 1.0,
+    head: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A sampling option of the head, e.g. steps=25, top_k=5.", rich_help_panel=_FID),
+    ] = None,
+    features: Annotated[str, typer.Option(help="auto, inception or classifier.", rich_help_panel=_FID)] = "auto",
+    inception_weights: Annotated[
+        Optional[Path], typer.Option(help="torch-fidelity's Inception weights file.", rich_help_panel=_FID)
+    ] = None,
+    labelled: Annotated[
+        str,
+        typer.Option(help="For unlabelled data: kind:path of labelled data for the classifier.", rich_help_panel=_FID),
+    ] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images generated at a time.", rich_help_panel=_FID)] = 256,
 ) -> None:
-    """Score a run: exact or bounded likelihood per plan, and FID of its samples. Writes RUN/scores/*.json.
+    """Score a run: exact or bounded likelihood per plan, and FID of its samples. Writes RUN/scores/*.json and *.png.
+
+    An interrupted scoring goes on with the same command; what was scored before is kept.
 
     Examples:
 
@@ -56,14 +113,23 @@ def score(
 
         mar score runs/digits --nll --plans raster,spiral,random/cosine:16 --paired-with raster
 
+        mar score runs/digits --nll --plans raster,hilbert --partitions singles,linear:16,cosine:16
+
+        mar score runs/mnist-binary --nll --plans random --orders 16 -n 256
+
+        mar score runs/mnist-binary --nll --plans raster,random --estimator steps:16 --paired-with raster
+
+        mar score runs/mnist-binary --nll --plans random --target-se 0.5nats
+
+        mar score runs/mnist-diffusion --nll --kind ode --likelihood tolerance=1e-4
+
         mar score runs/digits --fid --plans random/cosine:16 -n 1000
 
         mar score runs/mnist-binary --fid --labelled mnist:~/data/mnist
     """
-    from mar.commands.scoring import head_options, score_fid, score_nll
+    from mar.commands.scoring import options_of, product
     from mar.errors import UserError, unknown
     from mar.run import load
-    from orderings import values
 
     if not (nll or fid):
         raise UserError("say what to score: --nll, --fid, or both")
@@ -72,12 +138,22 @@ def score(
     if features not in ("auto", "inception", "classifier"):
         raise unknown("features", features, ("auto", "inception", "classifier"))
     loaded = load(run, ema=not last_weights)
-    chosen = [p.strip() for p in values.split(plans, ",") if p.strip()] or [loaded.training_plan]
-    weights = "last" if last_weights else "ema"
+    chosen, weights = product(plans, partitions, loaded.training_plan), "last" if last_weights else "ema"
     if nll:
-        score_nll(loaded, chosen, paired_with, split, n, kind, int(budget * 2**30) if budget else None, seed, weights)
+        from mar.commands.score_nll import Request, score_nll
+        from mar.likelihood.ensemble import Several
+        from mar.likelihood.estimate import Estimator
+
+        request = Request(
+            tuple(chosen), product(paired_with, "", "")[0] if paired_with else "", split, n, kind,
+            Estimator.parse(estimator), Several(orders=orders, draws=draws), target_se,
+            options_of(likelihood or [], "scoring"), int(budget * 2**30) if budget else None, seed, weights, again,
+        )  # fmt: skip
+        score_nll(loaded, request)
     if fid:
+        from mar.commands.score_fid import score_fid
+
         score_fid(
-            loaded, chosen, split, n or 1000, guidance, temperature, head_options(head or []), features, inception_weights, labelled, seed,
-            batch_size, weights,
+            loaded, chosen, split, n or 1000, guidance, temperature, options_of(head or [], "sampling"), features,
+            inception_weights, labelled, seed, batch_size, weights,
         )  # fmt: skip

@@ -23,12 +23,15 @@ class Components:
         orders: between orders, the same for all images; 0 for a single order.
         interaction: of an image with an order; 0 for a single order.
         noise: within a cell; 0 without repeats.
+        images_error, interaction_error: standard errors of these two, for normal effects.
     """
 
     images: float
     orders: float
     interaction: float
     noise: float
+    images_error: float = 0.0
+    interaction_error: float = 0.0
 
 
 def components(y_NSR: torch.Tensor) -> Components:
@@ -44,7 +47,9 @@ def components(y_NSR: torch.Tensor) -> Components:
     noise = float((y_NSR - y_NS[..., None]).square().sum() / (n * s * (r - 1))) if r > 1 else 0.0
     mean_square_images = float(s * r * (image_N - grand).square().sum() / (n - 1))
     if s == 1:
-        return Components((mean_square_images - noise) / r, 0.0, 0.0, noise)
+        return Components(
+            (mean_square_images - noise) / r, 0.0, 0.0, noise, (2 / (n - 1)) ** 0.5 * mean_square_images / r
+        )
     residual_NS = y_NS - image_N[:, None] - order_S + grand
     mean_square_cells = float(r * residual_NS.square().sum() / ((n - 1) * (s - 1)))
     mean_square_orders = float(n * r * (order_S - grand).square().sum() / (s - 1))
@@ -53,6 +58,8 @@ def components(y_NSR: torch.Tensor) -> Components:
         orders=(mean_square_orders - mean_square_cells) / (n * r),
         interaction=(mean_square_cells - noise) / r,
         noise=noise,
+        images_error=(2 / (n - 1)) ** 0.5 * mean_square_images / (s * r),
+        interaction_error=(2 / ((n - 1) * (s - 1))) ** 0.5 * mean_square_cells / r,
     )
 
 

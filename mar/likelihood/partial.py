@@ -47,8 +47,14 @@ class Partial:
     def finish(self, name: str, likelihood: Likelihood) -> None:
         """Keep a likelihood; the parts ``name-…`` that it was made of are no longer needed."""
         self.part(name).write({}, {"likelihood": likelihood.to_dict()})
+        self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Forget the parts ``name-…``."""
         for path in self.folder.glob(f"{name}-*.safetensors"):
             path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def delete(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

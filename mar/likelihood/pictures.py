@@ -53,7 +53,7 @@ def _curves(axes: Axes, likelihoods: Mapping[str, Likelihood], title: str) -> No
         middle_K, nats_K, error_K = middle_K[known_K], nats_K[known_K], error_K[known_K]
         (line,) = axes.plot(middle_K, nats_K, linewidth=1.2, label=name, marker="." if len(nats_K) < 40 else None)
         axes.fill_between(middle_K, nats_K - error_K, nats_K + error_K, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set_xlabel("share of the tokens known")
+    axes.set_xlabel("place in the order, as a share of the tokens")
     axes.set_ylabel("nats per token")
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
