@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer
 
 from mar.errors import UserError, unknown
 
@@ -48,6 +48,20 @@ class Schedule(Section):
     final: float = Field(default=0.0, ge=0, description="the last learning rate as a share of the peak (cosine)")
 
 
+class ScheduledSampling(Section):
+    """How often known tokens are the model's own in training (``mar.training.scheduled_sampling``)."""
+
+    probability: float = Field(default=0.0, ge=0, le=1, description="of a known token, after the ramp; 0: off")
+    start: float = Field(default=0.0, ge=0, lt=1, description="share of the training before the ramp")
+    ramp: float = Field(default=1.0, ge=0, le=1, description="share of the training in which it rises linearly from 0")
+
+    def at(self, progress: float) -> float:
+        """The probability at a fraction 0..1 of training."""
+        if progress < self.start:
+            return 0.0
+        return self.probability * (min(1.0, (progress - self.start) / self.ramp) if self.ramp else 1.0)
+
+
 class Train(Section):
     iterations: int = Field(default=2000, ge=1)
     batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes")
@@ -62,12 +76,21 @@ class Train(Section):
     compile: bool = False
     mask_ratio: Component = Component(kind="uniform")
     label_drop: float = Field(default=0.1, ge=0, le=1, description="share of labels replaced by the null condition")
+    scheduled_sampling: ScheduledSampling = ScheduledSampling()
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=500, ge=0, description="iterations; 0: never")
     validation_examples: int = Field(default=128, ge=1)
     sample_every: int = Field(default=1000, ge=0, description="iterations; 0: never")
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: Any) -> dict[str, Any]:
+        """Scheduled sampling is not written while it is off: recipes without it keep their fingerprints."""
+        content = dump(self)
+        if not self.scheduled_sampling.probability:
+            del content["scheduled_sampling"]
+        return content
 
 
 class Recipe(Section):

@@ -60,8 +60,8 @@ def draw_sets(title: str, predicted: Sequence[Predicted], tested: Sequence[Teste
             place = [(step + 0.5) / row.k for step in range(row.k)]
             axes[1].plot(place, row.optimal_sizes, "o-", ms=3, label=f"K = {row.k}")
     axes[1].set(xlabel="share of the steps done", ylabel="tokens in the set", title="the best sets")
-    for axis in axes:
-        axis.set_yscale("log")
+    for axis, base in zip(axes, (10, 2), strict=True):
+        axis.set_yscale("log", base=base)
         axis.grid(alpha=0.25)
         axis.legend(fontsize=7)
         for numbers in (axis.xaxis, axis.yaxis):

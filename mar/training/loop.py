@@ -27,6 +27,7 @@ from mar.training.learned import LearnedOrder
 from mar.training.monitor import Monitor
 from mar.training.objective import MaskRatio, Objective, Task
 from mar.training.run_folder import RunFolder
+from mar.training.scheduled_sampling import with_own_draws
 from orderings import Grid, Ordering, Partition, Plan
 
 
@@ -69,6 +70,8 @@ class Trainer:
             raise UserError(
                 f"train.batch_size={train.batch_size} does not divide by {share} (processes × accumulation)"
             )
+        if train.scheduled_sampling.probability and model.policy is not None:
+            raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
         self.recipe, self.train, self.model = recipe, train, model.to(processes.device)
         self.ordering, self.partition, self.mask_ratio = ordering, partition, mask_ratio
         self.folder, self.processes = folder, processes
@@ -137,7 +140,14 @@ class Trainer:
             self.train.label_drop if self.objective.training else 0
         )
         token = self.model.tokenizer.encode(batch.x, batch.noise.at("dequantise"))
-        return self.objective(token, batch.label_B, drop_B, task.to(token.device), batch.noise.at("head"))
+        task = task.to(token.device)
+        rate = self.train.scheduled_sampling.at(self.iteration / self.train.iterations)
+        own = []
+        if rate and self.objective.training:
+            with self.processes.autocast():
+                streams = batch.noise.at("scheduled")
+                own = [with_own_draws(self.model, token, batch.label_B, drop_B, task, rate, streams)]
+        return self.objective(token, batch.label_B, drop_B, task, batch.noise.at("head"), *own)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -168,6 +168,7 @@ class Objective(nn.Module):
         drop_B: torch.Tensor,
         task: Task,
         noise: Noise,
+        seen: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """loss_B: each row's weighted sum of its targets' losses (divide by the global denominator).
 
@@ -177,9 +178,10 @@ class Objective(nn.Module):
             drop_B: bool, rows whose class is replaced by the null condition.
             task: what is known, what is scored.
             noise: one stream per row.
+            seen: what the network reads in place of ``token``, whose targets are scored all the same.
         """
         condition_BC = self.model.condition(label_B, drop_B)
-        z_MD = self.model.context(token, task.step_BL, condition_BC, task.target_BL)
+        z_MD = self.model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
         row_M, token_M = task.target_BL.nonzero(as_tuple=True)
         loss_M = self.model.head.loss(z_MD, token[task.target_BL], noise.tokens(row_M, token_M))
         return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B

@@ -1,0 +1,203 @@
+"""Exposure bias: what each step costs on data, beside what it costs on what the model itself generated before it.
+
+N images · L tokens · K AR steps · B batch
+
+In training every token is predicted after tokens of the data; in generation, after the model's own. If the two kinds of
+past differ, so does what the model expects next (Bengio et al. 2015, arXiv 1506.03099; Ranzato et al. 2016, arXiv
+1511.06732). Both are scored here under the same plans, classes and noise:
+
+    data_k = E_{x ~ data}  sum_{l in S_k} -log p(x_l | x_{S_<k})
+    own_k  = E_{x ~ model} sum_{l in S_k} -log p(x_l | x_{S_<k})
+
+The difference holds two things. With h_k(past) the model's entropy at step k, what it expects its own token to cost,
+
+    own_k - data_k = (E_own h_k - E_data h_k) - (data_k - E_data h_k) = exposure_k - misfit_k
+
+misfit: after the data's past, the data are harder to predict than the model believes; exposure: the model believes
+something else because the past is its own. A perfect model has neither. Entropies are the head's where it has them,
+otherwise estimated by another draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from mar.errors import Unsupported, UserError
+from mar.heads.base import Head
+from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, n_pairs, rows_in_budget
+from mar.model import Model
+from mar.noise import Noise, stream
+from orderings import Plan
+
+_IMAGES = 256  # at a time; the memory budget cuts these further
+
+DrawPlan = Callable[[Noise], Plan]
+Generate = Callable[[Plan, torch.Tensor, Noise], torch.Tensor]  # plans, classes, one stream a row -> tokens
+
+
+@dataclass(frozen=True)
+class Curve:
+    """(K,) means over images of the nats of each step, and their standard errors."""
+
+    nats: tuple[float, ...]
+    standard_error: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Nats of each step on data and on the model's own samples, and what their difference is made of.
+
+    Nats are of the tokens, without the Jacobian of a scaling, which no difference has.
+
+    Attributes:
+        plan: short text.
+        kind: of the log-probabilities: "exact", "bound" or "ode".
+        n_images: N images of the data, and N samples.
+        tokens_per_step: (K,) mean tokens of each step.
+        data, own: NLL of the data, and of the samples.
+        expected_after_data, expected_after_own: the model's entropy after each kind of past.
+        difference: own minus data.
+        misfit: data minus expected_after_data.
+        exposure: expected_after_own minus expected_after_data.
+        misfit_summed, exposure_summed: over steps 0..k.
+    """
+
+    plan: str
+    kind: str
+    n_images: int
+    tokens_per_step: tuple[float, ...]
+    data: Curve
+    own: Curve
+    expected_after_data: Curve
+    expected_after_own: Curve
+    difference: Curve
+    misfit: Curve
+    exposure: Curve
+    misfit_summed: Curve
+    exposure_summed: Curve
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def exposure(
+    model: Model,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    draw_plan: DrawPlan,
+    generate: Generate,
+    plan: str,
+    seed: int = 0,
+    kind: str | None = None,
+    budget: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exposure:
+    """Score ``images`` (N, C, H, W), in the data set's levels, and as many samples of the same plans and classes.
+
+    Image k has the plan and noise that ``score`` gives example k for the same seed; sample k has its plan and class,
+    and is scored as the tokens that were generated, never decoded. Standard errors of differences are over pairs.
+
+    Args:
+        model: in evaluation mode.
+        draw_plan: from one stream per image, their plans.
+        generate: draws tokens at guidance 1, temperature 1 and without truncation, as likelihoods mean.
+        plan: the plan's short text.
+        kind: one of the head's likelihoods; None: its default.
+        budget: bytes of activations; None: what suits the device.
+        progress: called with (rows done, rows in all); generation counts as one pass a step.
+
+    Raises:
+        UserError: fewer than two images.
+        Unsupported: the head has no likelihood of this kind.
+    """
+    if len(images) < 2:
+        raise UserError(f"exposure bias wants at least 2 images, not {len(images)}")
+    kind, device = model.head.check_kind(kind), next(model.parameters()).device
+    labels = torch.full((len(images),), -1) if labels is None else labels
+    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
+    plans = [draw_plan(noise.at("order")) for noise in streams]
+    total, done = sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans), 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    data, own = [], []
+    for noise, rows, x, label_B in zip(streams, plans, images.split(_IMAGES), labels.split(_IMAGES), strict=True):
+        asked = (rows, label_B.to(device), noise.at("head"), kind, budget, advance)
+        data.append(_along(model, model.tokenizer.encode(x.to(device), noise.at("dequantise")), *asked))
+        drawn = generate(rows, label_B.to(device), noise.at("own"))
+        advance(n_pairs(rows, False))
+        own.append(_along(model, drawn, *asked))
+    step_NL = torch.cat([p.step_BL for p in plans])
+    return _compare(plan, kind, step_NL, torch.cat(data, dim=1), torch.cat(own, dim=1))
+
+
+@torch.no_grad()
+def _along(
+    model: Model,
+    token: torch.Tensor,
+    plan: Plan,
+    label_B: torch.Tensor,
+    noise: Noise,
+    kind: str,
+    budget: int | None,
+    advance: Callable[[int], None],
+) -> torch.Tensor:
+    """(2, B, L): each token's NLL, and what the model expects it to be."""
+    one_pass, condition_BC = model.network.one_pass, model.condition(label_B)
+    most = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
+    if model.network.shares_plan and not bool((plan.step_BL == plan.step_BL[:1]).all()):
+        most = 1  # every row has its own plan
+    nats_2BL = torch.zeros(2, *plan.step_BL.shape, device=token.device)
+    for step in range(1 if one_pass else int(plan.n_steps_B.max())):
+        target_BL = plan.scored_BL if one_pass else plan.target(step)
+        for row_R in target_BL.any(1).nonzero()[:, 0].split(most):
+            target_RL = target_BL[row_R]
+            z_MD = model.context(token[row_R], plan.step_BL[row_R], condition_BC[row_R], target_RL)
+            place_M, token_M = target_RL.nonzero(as_tuple=True)
+            row_M = row_R[place_M]
+            streams = noise.tokens(row_M, token_M)
+            nats_2BL[0, row_M, token_M] = -model.head.log_prob(
+                z_MD, token[row_M, token_M], kind, streams
+            ).nats_M.float()
+            nats_2BL[1, row_M, token_M] = _expected(model.head, z_MD, kind, streams).float()
+            advance(len(row_R))
+    return nats_2BL
+
+
+def _expected(head: Head, z_MD: torch.Tensor, kind: str, noise: Noise) -> torch.Tensor:
+    """nats_M: the entropy of each token's distribution, or the NLL of one draw from it."""
+    try:
+        return head.entropy(z_MD)
+    except Unsupported:
+        return -head.log_prob(z_MD, head.sample(z_MD, noise.at("another")), kind, noise).nats_M
+
+
+def _compare(plan: str, kind: str, step_NL: torch.Tensor, data_2NL: torch.Tensor, own_2NL: torch.Tensor) -> Exposure:
+    rows = Plan(step_NL, step_NL)
+    n_steps, scored_NL = int(rows.n_steps_B.max()), rows.scored_BL
+    index_NL = torch.where(scored_NL, step_NL, n_steps)
+
+    def per_step(value_NL: torch.Tensor) -> torch.Tensor:
+        zeros_NK = torch.zeros(len(step_NL), n_steps + 1, dtype=torch.float64, device=step_NL.device)
+        return zeros_NK.scatter_add_(1, index_NL, value_NL.double())[:, :n_steps].cpu()
+
+    def curve(value_NK: torch.Tensor) -> Curve:
+        error_K = value_NK.std(0) / math.sqrt(len(value_NK))
+        return Curve(tuple(value_NK.mean(0).tolist()), tuple(error_K.tolist()))
+
+    data_NK, after_data_NK = map(per_step, data_2NL)
+    own_NK, after_own_NK = map(per_step, own_2NL)
+    misfit_NK, exposure_NK = data_NK - after_data_NK, after_own_NK - after_data_NK
+    tokens_K = tuple(per_step(scored_NL).mean(0).tolist())
+    curves = (data_NK, own_NK, after_data_NK, after_own_NK, own_NK - data_NK, misfit_NK, exposure_NK)
+    summed = (misfit_NK.cumsum(1), exposure_NK.cumsum(1))
+    return Exposure(plan, kind, len(step_NL), tokens_K, *map(curve, (*curves, *summed)))
