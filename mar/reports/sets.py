@@ -5,28 +5,15 @@ K AR steps
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mar.likelihood.set_schedules import Predicted
+
 _COLOURS = {"optimal": "#1b6ca8", "equal": "#8a8f9c", "cosine": "#e4572e"}
 _ASIDE = {"optimal": 1.0, "equal": 0.97, "cosine": 1.03}  # so that dots of one K do not hide each other
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Schedules of k sets by the measured costs.
-
-    Attributes:
-        k: sets.
-        excess_nats: by schedule (optimal, equal, cosine): nats per image above one token at a time.
-        optimal_sizes: of the best k sets.
-    """
-
-    k: int
-    excess_nats: Mapping[str, float]
-    optimal_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
