@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-COMMANDS = ["train", "sample", "score", "ablate", "verify", "bench", "recipes", "orderings list", "orderings show"]
+COMMANDS = [
+    "train", "sample", "score", "search-order", "ablate", "verify", "bench", "recipes", "orderings list",
+    "orderings show",
+]  # fmt: skip
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
     "network.decoder_depth=1", "network.decoder_heads=2", "network.buffer=1", "train.batch_size=16",
