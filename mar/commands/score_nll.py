@@ -77,7 +77,7 @@ def score_nll(run: Run, request: Request) -> None:
     console, reference = wide_console(), request.paired_with or None
     _check_several(run, request)
     plans: list[str] = list(dict.fromkeys([*filter(None, [reference]), *request.plans]))
-    score_one = _score_to_target if request.target else _score
+    score_one = _score_to_target if request.target else score_plan
     files = {plan: score_one(run, plan, request, console) for plan in plans}
     records = {plan: json.loads(path.read_text()) for plan, path in files.items()}
     results = {plan: TypeAdapter(Likelihood).validate_python(record) for plan, record in records.items()}
@@ -100,7 +100,7 @@ def _check_several(run: Run, request: Request) -> None:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
 
 
-def _score(run: Run, plan: str, request: Request, console: Console) -> Path:
+def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     """The record of the plan in RUN/scores: found there if the same was asked before, else computed and written."""
     if not run.plans(plan).random:
         request = replace(request, several=replace(request.several, orders=0))
@@ -128,10 +128,12 @@ def _score(run: Run, plan: str, request: Request, console: Console) -> Path:
 
 
 def _score_to_target(run: Run, plan: str, request: Request, console: Console) -> Path:
-    """As ``_score``, with as many images, orders and steps as a pilot finds necessary."""
+    """As ``score_plan``, with as many images, orders and steps as a pilot finds necessary."""
     budget = _plan_budget(run, plan, request, console)
     several, estimator = Several(orders_per_image=budget.orders_per_image), Estimator.parse(budget.estimator)
-    path = _score(run, plan, replace(request, n=budget.images, estimator=estimator, several=several), console)
+    path = score_plan(
+        run, plan, replace(request, n=budget.images, estimator=estimator, several=several, target=""), console
+    )
     record = json.loads(path.read_text())
     write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
     console.print(nll_tables.reached(plan, request.target, record), highlight=False, soft_wrap=True)
