@@ -155,7 +155,20 @@ def model(recipe: Recipe, dataset: Data) -> Model:
     noise = stream(recipe.seed, "check", 2)
     plan = Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
     built.network.check(plan.step_BL)
+    _check_tasks(recipe, built, plan)
     return built
+
+
+def _check_tasks(recipe: Recipe, model: Model, plan: Plan) -> None:
+    """Refuse a mask ratio that makes tasks which the network cannot serve, though it serves the plan."""
+    position_B, iteration = torch.arange(len(plan.step_BL)), stream(recipe.seed, "check", 1)
+    task = mask_ratio(recipe).task(plan, position_B, iteration, model.network.one_pass)
+    try:
+        for row in task.step_BL.split(1):
+            model.network.check(row)
+    except Unsupported as refusal:
+        kind = recipe.train.mask_ratio.kind
+        raise Unsupported(f"train.mask_ratio={kind} asks for other plans: use train.mask_ratio=plan ({refusal})") from None
 
 
 def _assemble(recipe: Recipe, dataset: Data) -> Model:

@@ -96,7 +96,10 @@ class Network(nn.Module):
         return State(condition_BC, token_BLD, step_BL, count=GIVEN)
 
     def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
-        """Take in the tokens of one step (``index_BL``, bool). The first call gives the GIVEN tokens, maybe none."""
+        """Take in the tokens of one step (``index_BL``, bool). The first call gives the GIVEN tokens, maybe none.
+
+        ``token_BLD`` is the caller's, who goes on writing there: copy what is kept of it.
+        """
         count = state.count + 1
         waiting_BL = (state.step_BL == state.count) & ~index_BL
         return State(

@@ -4,7 +4,7 @@ B batch · L = rows · columns tokens · C condition width · D width · F = D /
 M gathered tokens
 
     7 × 7 convolution, mask A; residual layers of an LSTM of width F and a 1 × 1 convolution to D; two of ReLU and 1 × 1
-    (Table 1; the head's linear map is the last)
+    (Table 1; the head's linear map is the last), normalised before, for heads of any kind
 
 Mask A sees the tokens before a place in raster order, mask B the place itself too. So a feature in any layer knows the
 tokens before its place, and all contexts follow in one pass, of raster order alone.
@@ -77,7 +77,7 @@ class PixelRNN(Network):
         self.first = MaskedConv2d(D, D, (7, 7), itself=False)
         self.layers = nn.ModuleList(self.layer(D) for _ in range(options.depth))
         self.residuals = nn.ModuleList(nn.Conv2d(D // 2, D, 1) for _ in range(options.depth))
-        self.out = nn.Linear(D, D)
+        self.norm, self.out = nn.LayerNorm(D), nn.Linear(D, D)
 
     def check(self, step_BL: torch.Tensor) -> None:
         super().check(step_BL)
@@ -109,7 +109,7 @@ class PixelRNN(Network):
         for layer, residual in zip(self.layers, self.residuals, strict=True):
             x_BDIJ = x_BDIJ + residual(layer(x_BDIJ))
         x_MD = x_BDIJ.flatten(2).mT[row_M, token_M]
-        return self.out(x_MD.relu()).relu()
+        return self.out(self.norm(x_MD).relu()).relu()
 
     # Incremental generation: the default's memory of tokens; nothing else is kept.
 

@@ -47,7 +47,8 @@ class Running:
 
 
 class Readout(nn.Module):
-    """z of a target from the state h that it reads and its position p: h + W (tanh(V h + p) ⊙ σ(U h + q)).
+    """z of a target from the state h that it reads and its position, p and q: h + W (tanh(V h + p) ⊙ σ(U h + q)),
+    normalised.
 
     The gate lets each position choose what it takes from the state, which a sum of the two could not.
     """
@@ -56,6 +57,7 @@ class Readout(nn.Module):
         super().__init__()
         self.position = _positions(shape, 2 * width, position, std=0.5)  # to be heard beside V h from the start
         self.hidden, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, h_MD: torch.Tensor, token_M: torch.Tensor | None = None) -> torch.Tensor:
         """z_MD of targets ``token_M``; None: h_BLD of all tokens in their places, and z_BLD."""
@@ -64,7 +66,7 @@ class Readout(nn.Module):
             table = self.position()
             hidden = hidden + (table if token_M is None else F.embedding(token_M, table))
         a, b = hidden.chunk(2, dim=-1)
-        return h_MD + self.out(a.tanh() * b.sigmoid())
+        return self.norm(h_MD + self.out(a.tanh() * b.sigmoid()))
 
 
 def _positions(shape: tuple[int, ...], width: int, position: Position, std: float) -> Positions | None:
@@ -77,7 +79,7 @@ def _positions(shape: tuple[int, ...], width: int, position: Position, std: floa
 
 
 class Sequence(Network):
-    """One pass. A kind of sequence network says how states follow from inputs: ``run``, ``advance`` and ``state_of``."""
+    """One pass. Each kind says how states follow from inputs: ``run``, ``advance`` and ``state_of``."""
 
     one_pass: ClassVar[bool] = True
 

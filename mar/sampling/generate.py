@@ -44,7 +44,7 @@ class Generation:
         step_BL: torch.Tensor,
     ) -> None:
         self.model, self.noise, self.guidance, self.temperature = model, noise, guidance, temperature
-        self.token = token.clone()
+        self.token, self.embedded_BLD = token.clone(), model.embedding(token)
         given_BL, absent_BL = step_BL == GIVEN, step_BL == ABSENT
         self.unknown_BL = ~given_BL & ~absent_BL
         self.present_B = (~absent_BL).sum(1)
@@ -90,15 +90,17 @@ class Generation:
 
     def accept(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
         """Make the targets known."""
-        self.token[target_BL] = x_M.to(self.token.dtype)
+        x_M = x_M.to(self.token.dtype)
+        self.token[target_BL] = x_M
+        self.embedded_BLD[target_BL] = self.model.embedding(x_M).to(self.embedded_BLD.dtype)
         self.unknown_BL = self.unknown_BL & ~target_BL
         self._observe(target_BL)
 
     def _observe(self, index_BL: torch.Tensor) -> None:
-        embedded_BLD = self.model.embedding(self.token)
-        self.state = self.model.network.observe(self.state, embedded_BLD, index_BL)
+        observe = self.model.network.observe
+        self.state = observe(self.state, self.embedded_BLD, index_BL)
         if self.null_state is not None:
-            self.null_state = self.model.network.observe(self.null_state, embedded_BLD, index_BL)
+            self.null_state = observe(self.null_state, self.embedded_BLD, index_BL)
 
 
 @torch.no_grad()
@@ -121,7 +123,12 @@ def generate(
         noise: one stream per row; the same row gives the same tokens in any batch.
         given: tokens of the whole grid, read where the plan says GIVEN.
         on_step: called after every step.
+
+    Raises:
+        Unsupported: the network does not serve such plans.
     """
+    if not model.network.shares_plan:  # for training alone: here each row may have its own
+        model.network.check(plan.step_BL)
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
     run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL)
     for step in range(int(plan.n_steps_B.max())):

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from mar.errors import Unsupported
 from mar.model import Model
 from mar.noise import stream
 from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
 from mar.sampling.learned import generate_by_policy
-from orderings import Grid, Ordering, Plan, parse_partition
+from orderings import Grid, Ordering, Partition, Plan, parse_partition
 
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
@@ -61,13 +62,21 @@ def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seco
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
 
 
-def sample_grid(model: Model, ordering: Ordering, seed: int, path: Path, levels: int, n: int = 40) -> None:
-    """A quick look during training: ``n`` samples in at most 16 AR steps."""
+def sample_grid(
+    model: Model, ordering: Ordering, partition: Partition, seed: int, path: Path, levels: int, n: int = 40
+) -> None:
+    """A quick look during training: ``n`` samples in at most 16 AR steps, or in ``partition`` if the network serves
+    no other."""
     device = next(model.parameters()).device
     grid = Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
-    partition = parse_partition(f"cosine:{min(16, len(grid))}")
-    plan = Plan.draw(ordering, partition, grid, n, noise.at("order").to("cpu")).to(device)
+    few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
+    plan = Plan.draw(ordering, few, grid, n, order_noise)
+    try:
+        model.network.check(plan.step_BL)
+    except Unsupported:
+        plan = Plan.draw(ordering, partition, grid, n, order_noise)
+    plan = plan.to(device)
     label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
     if ordering.learned:
         token = generate_by_policy(model, plan, label_B, noise.at("tokens"), Guidance(), 1.0, given=None)

@@ -148,7 +148,8 @@ class Monitor:
             trainer.model.eval()
             with trainer.ema.applied(trainer.model):
                 path = trainer.folder.path / "samples" / f"training-{iteration:08d}.png"
-                sample_grid(trainer.model, trainer.ordering.at(1.0), trainer.recipe.seed, path, self.data.spec.levels)
+                plan = trainer.ordering.at(1.0), trainer.partition
+                sample_grid(trainer.model, *plan, trainer.recipe.seed, path, self.data.spec.levels)
         trainer.processes.wait()
 
     def _log(self, iteration: int, **values: float) -> None:

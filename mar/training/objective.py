@@ -90,7 +90,7 @@ class Uniform(MaskRatio):
         else:
             target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
             weight_B = n_B / (n_B - known_B).clamp(min=1).double()
-        return Task(_known_or_not(plan, known_B), target_BL, weight_B.float(), float(n_B.sum()))
+        return Task(_known_or_not(plan, known_B, one_pass), target_BL, weight_B.float(), float(n_B.sum()))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class TruncatedNormal(MaskRatio):
         masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
         known_B = n_B - masked_B
         target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
-        return Task(_known_or_not(plan, known_B), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
+        return Task(_known_or_not(plan, known_B, one_pass), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,14 @@ def _spread(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tensor) -> to
     return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
 
 
-def _known_or_not(plan: Plan, known_B: torch.Tensor) -> torch.Tensor:
-    """step_BL of what is known (GIVEN) against all that is not (0)."""
-    step_BL = torch.where(plan.rank_BL < known_B[:, None], GIVEN, 0)
+def _known_or_not(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> torch.Tensor:
+    """step_BL of what is known (GIVEN) against all that is not (0).
+
+    The contexts of a one-pass network may depend on the order of what is known (a recurrent network's do): there
+    known tokens keep their steps, so that it is trained on the conditionals that it is scored by.
+    """
+    known_BL, after_B1 = (plan.step_BL, plan.n_steps_B[:, None]) if one_pass else (GIVEN, 0)
+    step_BL = torch.where(plan.rank_BL < known_B[:, None], known_BL, after_B1)
     return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
 
 

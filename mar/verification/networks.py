@@ -192,6 +192,7 @@ def cached_equals_uncached(network: Network, cases: list[Case]) -> str:
             garbage_BLD = normal(step + 4, "unknown token", *case.token_BLD.shape)
             observed_BLD = torch.where((step_BL <= step)[..., None], case.token_BLD, garbage_BLD)
             state = network.observe(state, observed_BLD, now_BL)
+            observed_BLD.zero_()  # the caller goes on writing there
     return f"{len(cases)} kinds of plan, largest difference {worst:.1e}"
 
 

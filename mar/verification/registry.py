@@ -14,7 +14,7 @@ from mar.errors import Unsupported, UserError
 from mar.model import Model
 from mar.noise import stream
 from mar.tokens import Categories, TokenKind, Vectors
-from mar.verification.cases import case
+from mar.verification.cases import accepts, case
 from mar.verification.models import small_model, verify_model
 from mar.verification.networks import cached_equals_uncached, no_leak
 from mar.verification.verdict import Verdict
@@ -87,27 +87,28 @@ def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, .
 
 def supported(cell: Cell) -> bool:
     """Whether the cell's parts serve its grid, its tokens and each other."""
-    plan, model = _plan(cell.ordering, cell.partition, cell.grid), _model(cell.network, cell.head, cell.grid)
-    return plan is not None and model is not None and _accepts(cell)
+    return _plan_of(cell) is not None
 
 
 @cache
-def _accepts(cell: Cell) -> bool:
-    plan, model = _plan(cell.ordering, cell.partition, cell.grid), _model(cell.network, cell.head, cell.grid)
-    assert plan is not None and model is not None
-    try:
-        model.network.check(plan.step_BL)
-    except Unsupported:
-        return False
-    return True
+def _plan_of(cell: Cell) -> Plan | None:
+    """A plan with a given token in the middle, or at first if the network serves no other; None: it serves neither."""
+    model = _model(cell.network, cell.head, cell.grid)
+    if model is None:
+        return None
+    for given in (len(Grid.parse(cell.grid)) // 2, 0):
+        plan = _plan(cell.ordering, cell.partition, cell.grid, given)
+        if plan is not None and accepts(model.network, plan):
+            return plan
+    return None
 
 
 @cache
-def _plan(ordering: str, partition: str, grid: str) -> Plan | None:
+def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
     """Three rows under tiny options, with a given token; None where refused."""
     try:
         lattice = Grid.parse(grid)
-        given_BL = torch.arange(len(lattice)) == len(lattice) // 2
+        given_BL = torch.arange(len(lattice)) == given
         source = stream(0, "verify/cell", _ROWS)
         order_class, cut_class = ORDERINGS[ordering], PARTITIONS[partition]
         order, cut = order_class(**order_class.tiny), cut_class(**cut_class.tiny)
@@ -129,7 +130,7 @@ def _model(network: str, head: str, grid: str) -> Model | None:
 
 def verify_cell(cell: Cell) -> list[Verdict]:
     """The claims about a model that depend on its plan."""
-    plan, model = _plan(cell.ordering, cell.partition, cell.grid), _model(cell.network, cell.head, cell.grid)
+    plan, model = _plan_of(cell), _model(cell.network, cell.head, cell.grid)
     assert plan is not None and model is not None, f"{cell} is not supported"
     alone = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)]
     subject = str(cell)
