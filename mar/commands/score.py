@@ -14,9 +14,19 @@ _NLL, _FID = "Likelihood", "FID"
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    runs: Annotated[list[Path], typer.Argument(help="A run folder; with --matrix any number of them.")],
     nll: Annotated[bool, typer.Option("--nll", help="Likelihood along each plan.")] = False,
     fid: Annotated[bool, typer.Option("--fid", help="FID, IS, KID, precision and recall of samples.")] = False,
+    matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Every run along every plan, and each row compared with its run's own plan."),
+    ] = False,
+    sets: Annotated[
+        bool, typer.Option("--sets", help="Cost of parallel generation along each ordering, and the best set sizes.")
+    ] = False,
+    exposure: Annotated[
+        bool, typer.Option("--exposure", help="Each step's NLL on data beside that on the model's own samples.")
+    ] = False,
     plans: Annotated[
         str,
         typer.Option(
@@ -32,7 +42,12 @@ def score(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     n: Annotated[
         Optional[int],
-        typer.Option("-n", "--n", min=2, help="Images: scored (NLL; default all) or generated (FID; default 1000)."),
+        typer.Option(
+            "-n",
+            "--n",
+            min=2,
+            help="Images: scored (NLL; default all), generated (FID; default 1000), both (sets, exposure; default 256).",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
@@ -85,6 +100,13 @@ def score(
         bool,
         typer.Option("--again", help="Score anew what was scored before with the same settings.", rich_help_panel=_NLL),
     ] = False,
+    ks: Annotated[
+        str, typer.Option(help="--sets: numbers of sets that are scored on test images.", rich_help_panel=_NLL)
+    ] = "4,8,16",
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of the matrix; default: matrix, beside the first run.", rich_help_panel=_NLL),
+    ] = None,
     guidance: Annotated[
         float, typer.Option(min=0.0, help="A likelihood always has guidance 1.", rich_help_panel=_FID)
     ] = 1.0,
@@ -123,33 +145,60 @@ def score(
 
         mar score runs/mnist-diffusion --nll --kind ode --likelihood tolerance=1e-4
 
+        mar score runs/digits --sets --plans random,raster --ks 4,8,16
+
+        mar score runs/digits --exposure --plans random,raster/cosine:16
+
+        mar score runs/raster runs/spiral runs/random --matrix --plans raster,spiral,random,blocks
+
         mar score runs/digits --fid --plans random/cosine:16 -n 1000
 
         mar score runs/mnist-binary --fid --labelled mnist:~/data/mnist
     """
-    from mar.commands.scoring import options_of, product
+    from mar.commands.score_nll import Request, score_nll
+    from mar.commands.scoring import options_of, product, whole_numbers
     from mar.errors import UserError, unknown
+    from mar.likelihood.ensemble import Several
+    from mar.likelihood.estimate import Estimator
     from mar.run import load
 
-    if not (nll or fid):
-        raise UserError("say what to score: --nll, --fid, or both")
+    alone = nll or fid or sets or exposure
+    if not (alone or matrix):
+        raise UserError("say what to score: --nll, --fid, --sets, --exposure, or several of them; or --matrix")
+    if matrix and (alone or (partitions and not plans)):
+        raise UserError("--matrix stands alone, and its --partitions take --plans")
+    if len(runs) > 1 and not matrix:
+        raise UserError(f"{len(runs)} runs are scored together by --matrix alone: name one run")
     if split not in ("train", "validation", "test"):
         raise unknown("split", split, ("train", "validation", "test"))
     if features not in ("auto", "inception", "classifier"):
         raise unknown("features", features, ("auto", "inception", "classifier"))
-    loaded = load(run, ema=not last_weights)
-    chosen, weights = product(plans, partitions, loaded.training_plan), "last" if last_weights else "ema"
-    if nll:
-        from mar.commands.score_nll import Request, score_nll
-        from mar.likelihood.ensemble import Several
-        from mar.likelihood.estimate import Estimator
+    weights, memory = "last" if last_weights else "ema", int(budget * 2**30) if budget else None
 
-        request = Request(
+    def request(chosen: list[str]) -> Request:
+        return Request(
             tuple(chosen), product(paired_with, "", "")[0] if paired_with else "", split, n, kind,
             Estimator.parse(estimator), Several(orders=orders, draws=draws), target_se,
-            options_of(likelihood or [], "scoring"), int(budget * 2**30) if budget else None, seed, weights, again,
+            options_of(likelihood or [], "scoring"), memory, seed, weights, again,
         )  # fmt: skip
-        score_nll(loaded, request)
+
+    if matrix:
+        from mar.commands.score_matrix import score_runs
+
+        score_runs(runs, request(product(plans, partitions, "") if plans else []), out)
+        return
+    loaded = load(runs[0], ema=not last_weights)
+    chosen = product(plans, partitions, loaded.training_plan)
+    if nll:
+        score_nll(loaded, request(chosen))
+    if sets:
+        from mar.commands.score_sets import score_sets
+
+        score_sets(loaded, chosen if plans else [], whole_numbers(ks, "--ks"), n, seed, memory, weights, kind)
+    if exposure:
+        from mar.commands.score_exposure import score_exposure
+
+        score_exposure(loaded, chosen, split, n, kind, seed, memory, weights)
     if fid:
         from mar.commands.score_fid import score_fid
 

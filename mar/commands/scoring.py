@@ -50,6 +50,18 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in values.split(text, ",") if part.strip()]
 
 
+def whole_numbers(text: str, option: str) -> list[int]:
+    """``"4,8,16"`` -> [4, 8, 16].
+
+    Raises:
+        UserError: it holds something else.
+    """
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise UserError(f"{option} is written 4,8,16, not {text!r}") from None
+
+
 def options_of(texts: list[str], what: str) -> dict[str, Any]:
     """``["steps=25", "solver=ddim"]`` -> values.
 

@@ -12,11 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from mar import build, config
 from mar.ablation.compare import holm, paired_differences
 from mar.ablation.matrix import Matrix, check, columns, named, score_matrix
+from mar.cli import app
 from mar.commands.score_matrix import score_runs
+from mar.commands.score_nll import Request
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
 from mar.model import Model
@@ -143,16 +146,33 @@ def test_tables_hold_every_cell(matrix):
     assert "90 % bootstrap interval" in shown and len(terminal(matrix)) == 1 + len(notes_of(matrix))
 
 
-def test_the_command_writes_beside_the_runs(folders, capsys):
-    score_runs(folders[:2], ["raster"], n=4)
+def test_the_command_writes_beside_the_runs(folders):
+    two = [str(folder) for folder in folders[:2]]
+    done = CliRunner().invoke(app, ["score", *two, "--matrix", "--plans", "raster", "-n", "4"])
+    assert done.exit_code == 0, done.output
     out = folders[0].parent / "matrix"
     found = Matrix.load(out / "matrix.json")
     assert found.plans == ("raster", "spiral") and len(found.cells) == 4
-    assert found.cells[0].likelihood.n_images == 4 and str(out / "matrix.png") in capsys.readouterr().out
+    assert found.cells[0].likelihood.n_images == 4 and "matrix.png" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nll"], "by --matrix alone"),
+        (["--matrix", "--nll"], "stands alone"),
+        (["--matrix", "--partitions", "cosine:4"], "take --plans"),
+        (["--matrix", "--target-se", "0.1"], "leave out"),
+        (["--matrix", "--paired-with", "raster"], "leave out"),
+    ],
+)
+def test_what_makes_no_table_is_refused(folders, arguments, said):
+    done = CliRunner().invoke(app, ["score", *map(str, folders), *arguments])
+    assert isinstance(done.exception, UserError) and said in str(done.exception)
 
 
 def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_path, monkeypatch):
-    passes = []
+    passes, asked = [], Request(PLANS, n=3)
     context = Model.context
 
     def counted(model: Model, *arguments):
@@ -164,16 +184,16 @@ def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_
     monkeypatch.setattr(Model, "context", counted)
     stop = 4  # of the six cells, a pass each
     with pytest.raises(KeyboardInterrupt):
-        score_runs(folders[:2], PLANS, n=3, out=tmp_path)
+        score_runs(folders[:2], asked, tmp_path)
     assert not (tmp_path / "matrix.json").exists()
     stop = 0
-    score_runs(folders[:2], PLANS, n=3, out=tmp_path)
+    score_runs(folders[:2], asked, tmp_path)
     assert len(passes) == 6 + 1
     first = Matrix.load(tmp_path / "matrix.json")
-    score_runs(folders, PLANS, n=3, out=tmp_path)
+    score_runs(folders, asked, tmp_path)
     assert len(passes) == 6 + 1 + 3
     assert [cell.likelihood for cell in Matrix.load(tmp_path / "matrix.json").cells[:6]] == [
         cell.likelihood for cell in first.cells
     ]
-    score_runs(folders, PLANS, n=3, out=tmp_path, ema=False)
+    score_runs(folders, replace(asked, weights="last"), tmp_path)
     assert len(passes) == 6 + 1 + 3 + 9  # other weights are another question
