@@ -167,8 +167,8 @@ def _check_tasks(recipe: Recipe, model: Model, plan: Plan) -> None:
         for row in task.step_BL.split(1):
             model.network.check(row)
     except Unsupported as refusal:
-        kind = recipe.train.mask_ratio.kind
-        raise Unsupported(f"train.mask_ratio={kind} asks for other plans: use train.mask_ratio=plan ({refusal})") from None
+        asked = f"train.mask_ratio={recipe.train.mask_ratio.kind} asks for other plans"
+        raise Unsupported(f"{asked}: use train.mask_ratio=plan ({refusal})") from None
 
 
 def _assemble(recipe: Recipe, dataset: Data) -> Model:
