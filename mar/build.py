@@ -40,8 +40,14 @@ NETWORKS = {
     "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
     "diagonal-bilstm": "mar.networks.diagonal_bilstm:DiagonalBiLSTM",
     "gru": "mar.networks.recurrent:GRU",
+    "independent": "mar.networks.independent:Independent",
+    "linear-ar": "mar.networks.linear_ar:LinearAR",
     "lstm": "mar.networks.recurrent:LSTM",
+    "made": "mar.networks.made:Made",
+    "masked-convolution": "mar.networks.masked_convolution:MaskedConvolution",
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
+    "nade": "mar.networks.nade:Nade",
+    "per-position": "mar.networks.per_position:PerPosition",
     "row-lstm": "mar.networks.row_lstm:RowLSTM",
     "wavenet": "mar.networks.wavenet:WaveNet",
 }
@@ -64,7 +70,6 @@ DATA = {
     "binarized-mnist": "mar.data.amat:BinarizedMnist",
     "folder": "mar.data.folder:Folder",
     "synthetic": "mar.data.synthetic:Synthetic",
-    "tree": "mar.data.tree:NoisyTree",
     "tree": "mar.data.tree:NoisyTree",
 }
 MASK_RATIOS = {

@@ -1,10 +1,11 @@
 """What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
 
-B batch · L tokens · E token channels · C condition width · D width · M gathered tokens
+B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,13 +23,16 @@ _SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond th
 
 
 class TokenEmbedding(nn.Module):
-    """Categories by a table, vectors by a linear map."""
+    """Categories by a table, which starts small and random or, with ``codes``, as ``cosine_codes``; vectors by a
+    linear map."""
 
-    def __init__(self, token: TokenKind, width: int) -> None:
+    def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
         super().__init__()
         if isinstance(token, Categories):
             self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
             nn.init.normal_(self.embed.weight, std=0.02)
+            if codes:
+                self.embed.weight.data.copy_(cosine_codes(token.vocabulary, width))
         else:
             self.embed = nn.Linear(token.width, width)
             nn.init.xavier_uniform_(self.embed.weight)
@@ -38,13 +42,23 @@ class TokenEmbedding(nn.Module):
         return self.embed(token)
 
 
+def cosine_codes(vocabulary: int, width: int) -> torch.Tensor:
+    """(V, D): √2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
+
+    Two categories are -1 and 1 with D = 1. Up to V − 1 columns are orthogonal, of mean 0 and variance 1, the first of
+    them monotonic in the level, so that levels of grey start in their order.
+    """
+    level_V, column_D = torch.arange(vocabulary) + 0.5, torch.arange(1, width + 1)
+    return math.sqrt(2) * torch.cos(math.pi / vocabulary * level_V[:, None] * column_D)
+
+
 class Model(nn.Module):
     """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: of a learned order."""
 
     def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
         super().__init__()
         self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
-        self.embedding = TokenEmbedding(tokenizer.token, network.token_width)
+        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.token_codes)
         self.policy: OrderPolicy | None = None
         self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
         if n_classes:

@@ -48,7 +48,9 @@ class Network(nn.Module):
     Options: ClassVar[type] = NetworkOptions
     tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
-    shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch
+    shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch: training draws one for each iteration
+    reads_tokens: ClassVar[bool] = True  # False of a baseline whose contexts depend on no token
+    token_codes: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
 
     token_width: int
     condition_width: int

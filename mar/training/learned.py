@@ -10,7 +10,7 @@ import torch
 from mar.noise import Noise
 from mar.order_search.learned import negative_bound
 from mar.training.objective import Objective, Task
-from orderings import ABSENT, GIVEN
+from orderings import ABSENT
 
 
 class LearnedOrder(Objective):
@@ -26,6 +26,6 @@ class LearnedOrder(Objective):
     ) -> torch.Tensor:
         """loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
         condition_BC = self.model.condition(label_B, drop_B)
-        known_B = (task.step_BL == GIVEN).sum(1)
         n_B = (task.step_BL != ABSENT).sum(1)
+        known_B = n_B - task.target_BL.sum(1)
         return n_B * negative_bound(self.model, token, condition_BC, known_B, noise)

@@ -110,10 +110,11 @@ class Trainer:
         """One optimiser step. Returns this process's share of the loss, and the gradient norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.train, self.iteration)
+        self.objective.train()
+        self.model.network.resample(stream(self.recipe.seed, "structure", torch.tensor([self.iteration])))
         tasks = [self.task(batch, self.iteration) for batch in batches]
         denominator = self.processes.sum(sum(task.denominator for task in tasks))
         total = torch.zeros((), device=self.processes.device)
-        self.objective.train()
         for micro, (batch, task) in enumerate(zip(batches, tasks, strict=True)):
             torch.manual_seed(derived_seed(self.recipe.seed, "dropout", self.iteration, self.processes.rank, micro))
             last = micro == len(batches) - 1
@@ -130,7 +131,13 @@ class Trainer:
     def task(self, batch: Batch, number: int) -> Task:
         """What each row of a batch is asked: a plan, and how much of it is known. ``number`` keys the batch's draw."""
         ordering = self.ordering.at(self.iteration / self.train.iterations)
-        plan = Plan.draw(ordering, self.partition, self.grid, len(batch.x), batch.noise.at("order").to("cpu"))
+        noise = batch.noise.at("order").to("cpu")
+        shared = self.model.network.shares_plan and self.objective.training
+        if shared:  # one order for all rows of all processes; validation has one for each row
+            noise = stream(self.recipe.seed, "order", torch.tensor([number]))
+        plan = Plan.draw(ordering, self.partition, self.grid, len(noise), noise)
+        if shared:
+            plan = plan.rows(torch.zeros_like(batch.position_B))
         iteration = stream(self.recipe.seed, "mask-ratio", torch.tensor([number]))
         return self.mask_ratio.task(plan, batch.position_B, iteration, self.model.network.one_pass)
 

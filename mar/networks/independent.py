@@ -1,0 +1,58 @@
+"""The baseline that sees nothing: every token independent of all others given the class.
+
+B batch · L tokens · D width of a context · C condition width · M gathered tokens
+
+Under a categorical head this is naive Bayes, p(x | class) = prod_l p(x_l | class). What any other network gains over it
+is what the tokens tell of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from mar.errors import UserError
+from mar.networks.base import Network, NetworkOptions
+
+
+@dataclass(frozen=True)
+class IndependentOptions(NetworkOptions):
+    context_width: int = 16
+    condition_width: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("context_width", "condition_width"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"network.{name} must be at least 1, not {value}")
+
+
+class Independent(Network):
+    """One learned context for each position, and for each position its own linear map of the condition."""
+
+    Options = IndependentOptions
+    tiny: ClassVar[dict[str, Any]] = {"context_width": 8, "condition_width": 8}
+    one_pass: ClassVar[bool] = True
+    reads_tokens: ClassVar[bool] = False
+
+    def __init__(self, shape: tuple[int, ...], options: IndependentOptions) -> None:
+        super().__init__()
+        self.token_width, self.context_width = 1, options.context_width
+        self.condition_width = options.condition_width
+        self.contexts = nn.Linear(options.condition_width, math.prod(shape) * options.context_width)
+        nn.init.normal_(self.contexts.bias, std=1.0)
+
+    def forward(
+        self,
+        token_BLD: torch.Tensor,
+        step_BL: torch.Tensor,
+        condition_BC: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:
+        z_BLD = self.contexts(condition_BC).unflatten(1, (-1, self.context_width))
+        # the embedding of tokens takes part with gradient zero: data-parallel training waits for every parameter
+        nothing = torch.where(torch.ones_like(token_BLD, dtype=torch.bool), 0, token_BLD).sum()
+        return z_BLD[target_BL] + nothing
