@@ -57,8 +57,9 @@ class Posterior(nn.Module):
     def __init__(self, n_tokens: int, token: TokenKind, width: int, condition_width: int) -> None:
         super().__init__()
         self.embedding = TokenEmbedding(token, width)
-        self.condition = nn.Linear(condition_width, width)
         self.position = nn.Parameter(0.02 * torch.randn(n_tokens, width))
+        self.enter = nn.LayerNorm(width)  # to the scale of what the blocks add, or all positions look alike
+        self.condition = nn.Linear(condition_width, width)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, math.gcd(width, _HEADS), 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
@@ -68,7 +69,7 @@ class Posterior(nn.Module):
         self.norm, self.logit = nn.LayerNorm(width), _zero_logit(width)
 
     def forward(self, token: torch.Tensor, condition_BC: torch.Tensor) -> torch.Tensor:
-        x_BLD = self.embedding(token) + self.position + self.condition(condition_BC)[:, None]
+        x_BLD = self.enter(self.embedding(token) + self.position) + self.condition(condition_BC)[:, None]
         for block in self.blocks:
             x_BLD = block(x_BLD)
         return self.logit(self.norm(x_BLD))[..., 0].float()
