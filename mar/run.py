@@ -196,6 +196,8 @@ class Run:
             said.append(f"trained along {self.training_plan} alone: the conditionals of {plan} were never trained")
         if self.model.policy is not None and plan != self.training_plan:
             said.append(f"trained along the orders of its policy: where {plan} goes elsewhere, it was trained little")
+        if self.recipe.train.scheduled_sampling.probability:
+            said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
         if self.checkpoint.iteration < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
         return (*said, *self.data.notes.values())

@@ -79,18 +79,6 @@ def score_sets(
         _score(run, ordering, settings)
 
 
-def numbers_of(text: str) -> list[int]:
-    """``"4,8,16"`` → [4, 8, 16].
-
-    Raises:
-        UserError: not whole numbers.
-    """
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise UserError(f"--ks is written like 4,8,16, not {text!r}") from None
-
-
 def _ordering(plan: str) -> Ordering:
     ordering, partition = parse_plan(plan)
     if partition != Singles():
