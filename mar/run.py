@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,15 +27,17 @@ from mar.likelihood.estimate import EVERY_STEP
 from mar.likelihood.partial import Partial
 from mar.likelihood.score import Likelihood, score
 from mar.model import Model
+from mar.noise import stream
 from mar.order_search.learned import score_learned
 from mar.plans import PlanLike, Plans
 from mar.sampling.guidance import Guidance
-from mar.sampling.many import Settings, sample_many
+from mar.sampling.many import Settings, labels_of, sample_many
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
 from orderings import Grid, describe
 
+Precision = Literal["fp32", "bf16"]
 Progress = Callable[[int, int], None]
 
 
@@ -85,6 +87,7 @@ class Run:
         several: Several = ONCE,
         likelihood: dict[str, Any] | None = None,
         kept: Partial | None = None,
+        precision: Precision = "fp32",
         **options: Any,
     ) -> Likelihood:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of a split's first ``limit``.
@@ -93,6 +96,7 @@ class Run:
             several: several orders or dequantisations of the same images, and their mean or mixture.
             likelihood: the head's scoring options (timesteps, solver, tolerance, …).
             kept: where finished work is kept, and taken up again.
+            precision: of the network; probabilities are computed in float32.
             options: those of ``mar.likelihood.score.score``: kind, budget, estimator.
 
         Raises:
@@ -103,7 +107,8 @@ class Run:
         score_one = self.scorer(images, plan, labels, seed, partial=kept, **options)
         if several.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
-        with scoring_options(self.model.head, likelihood or {}):
+        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        with bf16, scoring_options(self.model.head, likelihood or {}):
             return score_several(self.model, score_one, several, progress, kept)
 
     def first(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -122,7 +127,10 @@ class Run:
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
             asked = {**fixed, **options}
+            self.model.eval()  # back to the first connectivity
             if not plans.learned:
+                if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
+                    self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
                 draw = partial(plans.scored, order=order)
                 return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
             if order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
@@ -174,7 +182,7 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, plans.learned)
         with sampling_options(self.model.head, head_options):
             return sample_many(
-                self.model, self._labels(labels, n), plans.draw, settings, batch_size, on_step, progress,
+                self.model, labels_of(self.model, labels, n), plans.draw, settings, batch_size, on_step, progress,
             )  # fmt: skip
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
@@ -201,21 +209,6 @@ class Run:
         if self.checkpoint.iteration < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
         return (*said, *self.data.notes.values())
-
-    def _labels(self, labels: torch.Tensor | None, n: int) -> torch.Tensor:
-        if not self.model.n_classes:
-            if labels is not None:
-                raise UserError("this run has no classes: it was trained without labels")
-            return torch.full((n,), -1)
-        if labels is None:
-            return torch.arange(n) % self.model.n_classes
-        outside = labels[(labels < 0) | (labels >= self.model.n_classes)]
-        if len(outside):
-            last = self.model.n_classes - 1
-            raise UserError(f"class {int(outside[0])} is out of range: this run has classes 0..{last}")
-        if len(labels) not in (1, n):
-            raise UserError(f"{len(labels)} classes for {n} images: give one, or one for each")
-        return labels.expand(n)
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None) -> Run:

@@ -39,7 +39,7 @@ def bench(
         str, typer.Option(help="wall, or cpu: this process's processor time, for a busy machine.")
     ] = "wall",
     budget: Annotated[
-        Optional[float], typer.Option(min=0.01, help="NLL: GiB of activations; default 0.125 on a CPU, 1 on a GPU.")
+        Optional[float], typer.Option(min=0.01, help="NLL: GiB of activations; default 1/32 on a CPU, 1 on a GPU.")
     ] = None,
 ) -> None:
     """Images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.

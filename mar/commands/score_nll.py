@@ -27,7 +27,7 @@ from mar.likelihood.score import Likelihood
 from mar.likelihood.summary import per_dimension
 from mar.likelihood.target import PILOT_IMAGES, Budget, parse_target, plan_budget, run_pilot
 from mar.noise import stream
-from mar.run import Run
+from mar.run import Precision, Run
 from mar.training.run_folder import environment, write
 
 _NAME = 120  # characters of a picture's name
@@ -46,6 +46,7 @@ class Request:
         likelihood: the head's scoring options.
         budget: bytes of activations.
         weights: "ema" or "last".
+        precision: of the network, "fp32" or "bf16".
         again: score anew what is scored already.
     """
 
@@ -62,6 +63,7 @@ class Request:
     seed: int = 0
     weights: str = "ema"
     again: bool = False
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         chosen = self.several != Several() or self.estimator != EVERY_STEP
@@ -119,8 +121,10 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
         result = run.nll(
             images, plan, labels, seed=request.seed, several=request.several, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
+            precision=request.precision,
         )  # fmt: skip
     settings = {"split": request.split, "seed": request.seed, "weights": request.weights, "draws": several["draws"]}
+    settings |= {"precision": request.precision}
     content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
     path = save(run, "nll", plan, content)
     kept.drop("images")
@@ -155,6 +159,7 @@ def _question(run: Run, plan: str, request: Request, n_images: int) -> dict[str,
         "kind": run.model.head.check_kind(request.kind),
         "estimator": str(request.estimator),
         "likelihood": request.likelihood,
+        "precision": request.precision,
         "weights": [state["model.safetensors"], state["ema.safetensors"] if run.ema else ""],
         "code": [made_by["packages"]["mar-orderings"], made_by["revision"]],
     }

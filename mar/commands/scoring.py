@@ -25,6 +25,7 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
     "orders": (0, "orders"),
     "orders_per_image": (1, "orders-per-image"),
     "draws": (1, "draws"),
+    "precision": ("fp32", ""),
     "likelihood": ({}, ""),
 }
 

@@ -34,7 +34,7 @@ def search_order(
     ] = None,
     kind: Annotated[Optional[str], typer.Option(help="Likelihood kind; default the head's.")] = None,
     budget: Annotated[
-        Optional[float], typer.Option(min=0.01, help="GiB of activations; default 0.125 on a CPU, 1 on a GPU.")
+        Optional[float], typer.Option(min=0.01, help="GiB of activations; default 1/32 on a CPU, 1 on a GPU.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     name: Annotated[str, typer.Option(help="Of the files in RUN/orders; default searched-PARTITION.")] = "",

@@ -70,7 +70,7 @@ def adaptive_log_prob(
         model: in evaluation mode.
         token: (B, L) int64 or (B, L, E) float32.
         plan: its set sizes, GIVEN and ABSENT tokens are read, not its order.
-        budget: bytes of activations (``rows_in_budget``; the network's cache comes on top); None: 128 MiB on a CPU,
+        budget: bytes of activations (``rows_in_budget``; the network's cache comes on top); None: 32 MiB on a CPU,
             1 GiB elsewhere.
         label_B, noise, kind, on_rows: as in ``chain.token_log_prob``.
 
@@ -118,12 +118,14 @@ def _follow(
     step_BL, rows, scored = plan.step_BL.clone(), 0, LogProb(nats_BL.flatten()[:0], kind, 0)
     for step, size_B in enumerate(size_BK.unbind(1)):
         asked_BL = unknown_BL & (size_B > 0)[:, None]  # rows with fewer steps are done
-        z_MD = network.query(state, asked_BL)
+        z_MD = network.query(state, asked_BL).float()
         score_BL = torch.zeros_like(nats_BL)
-        score_BL[asked_BL] = head.entropy(z_MD).float()
+        with torch.autocast(token.device.type, enabled=False):
+            score_BL[asked_BL] = head.entropy(z_MD).float()
         target_BL = rule.next_set(score_BL, asked_BL, size_B, (step + 1) / size_BK.shape[1])
         streams = noise.tokens(*target_BL.nonzero(as_tuple=True))
-        scored = head.log_prob(z_MD[target_BL[asked_BL]], token[target_BL], kind, streams)
+        with torch.autocast(token.device.type, enabled=False):
+            scored = head.log_prob(z_MD[target_BL[asked_BL]], token[target_BL], kind, streams)
         nats_BL[target_BL], step_BL[target_BL] = scored.nats_M.float(), step
         unknown_BL = unknown_BL & ~target_BL
         state = network.observe(state, embedded_BLD, target_BL)

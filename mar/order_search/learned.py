@@ -152,7 +152,7 @@ def learned_log_prob(
         label_B: classes; negative: none.
         noise: one stream per row.
         kind: None or "bound".
-        budget: bytes of activations (``rows_in_budget``); None: 128 MiB on a CPU, 1 GiB elsewhere.
+        budget: bytes of activations (``rows_in_budget``); None: 32 MiB on a CPU, 1 GiB elsewhere.
         on_rows: called with the number of (image, step) pairs just done.
 
     Raises:

@@ -92,3 +92,24 @@ def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch
     images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
     token = model.tokenizer.encode(images.to(next(model.parameters()).device))
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
+
+
+def labels_of(model: Model, labels: torch.Tensor | None, n: int) -> torch.Tensor:
+    """(N,) classes, all in turn for None; -1 where the model has none.
+
+    Raises:
+        UserError: a class that the model does not have, or neither one class nor ``n``.
+    """
+    if not model.n_classes:
+        if labels is not None:
+            raise UserError("this run has no classes: it was trained without labels")
+        return torch.full((n,), -1)
+    if labels is None:
+        return torch.arange(n) % model.n_classes
+    outside = labels[(labels < 0) | (labels >= model.n_classes)]
+    if len(outside):
+        last = model.n_classes - 1
+        raise UserError(f"class {int(outside[0])} is out of range: this run has classes 0..{last}")
+    if len(labels) not in (1, n):
+        raise UserError(f"{len(labels)} classes for {n} images: give one, or one for each")
+    return labels.expand(n)

@@ -159,6 +159,16 @@ def test_requests_that_make_no_sense_are_refused(run):
         score_nll(run, Request(("raster/linear:2",), kind="ode", n=4))
 
 
+@pytest.mark.parametrize("plan", ["raster/linear:4", "lowest-entropy/linear:4"])
+def test_a_network_in_bfloat16_is_recorded_and_close(run, plan):
+    for precision in ("fp32", "bf16"):
+        score_nll(run, Request((plan,), n=6, precision=precision))
+    full, half = (record for _, record in sorted(records(run).items(), key=lambda item: item[1]["precision"] != "fp32"))
+    assert (full["precision"], half["precision"]) == ("fp32", "bf16")
+    assert half["nats_of_image"] != full["nats_of_image"]
+    assert half["nats_of_image"] == pytest.approx(full["nats_of_image"], rel=3e-3)
+
+
 def test_adaptive_orders_are_plans(run):
     score_nll(run, Request(("lowest-entropy/linear:4",), n=4))
     assert records(run)["nll-lowest-entropy-linear4-test-n4-exact.json"]["steps"] == 4
