@@ -12,6 +12,8 @@ import torch
 from mar.networks.base import Network
 from mar.noise import stream
 from mar.order_search.learned import negative_bound, policy_of, score_learned
+from mar.order_search.policy import OrderPolicy
+from mar.tokens import Categories
 from tests.order_search.test_learned import with_policy
 
 
@@ -59,3 +61,16 @@ def test_where_the_order_matters_the_learned_one_finds_it_and_beats_random_order
     z_MD = model.context(images, torch.zeros_like(images), model.null_condition(len(images)), unknown_BL)
     first = policy_of(model).next_logits(z_MD, unknown_BL).softmax(1).detach()
     assert float(first[:, 0].min()) > 0.95
+
+
+def test_an_untrained_posterior_tells_positions_and_examples_apart():
+    """Its logits are zero, but a step of training moves them by what reaches the last layer, which must not be flat."""
+    torch.manual_seed(0)
+    policy = OrderPolicy(64, Categories(17), context_width=64, width=64, condition_width=64)
+    seen: list[torch.Tensor] = []
+    policy.posterior.norm.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    token = torch.randint(17, (32, 64), generator=torch.Generator().manual_seed(0))
+    logits = policy.order_logits(token, torch.zeros(32, 64))
+    assert bool((logits == 0).all()), "uniform orders"
+    assert float(seen[0].std(1).mean()) > 0.3
+    assert float(seen[0].std(0).mean()) > 0.2
