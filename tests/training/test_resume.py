@@ -36,9 +36,8 @@ def assert_equal(a: Path, b: Path) -> None:
     assert not different, different
 
 
-def test_a_killed_run_resumes_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, tiny, monkeypatch):
-    overrides = [*tiny, "data.validation=1000", "train.batch_size=48", "network.projection_dropout=0.1"]  # 437 examples
-    train(config.read("digits", overrides), tmp_path / "whole")
+def train_killed_and_resumed(overrides: list[str], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in iteration 8, after the checkpoint of 5, and started again."""
     step = Trainer.step
 
     def killed(self, batches):
@@ -48,10 +47,17 @@ def test_a_killed_run_resumes_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, ti
 
     monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        train(config.read("digits", overrides), tmp_path / "parts")
+        train(config.read("digits", overrides), path)
     monkeypatch.undo()
-    assert checkpoint.latest(tmp_path / "parts" / "checkpoints")[0].iteration == 5
-    train(config.read("digits", overrides), tmp_path / "parts")
+    newest, _ = checkpoint.latest(path / "checkpoints")
+    assert newest is not None and newest.iteration == 5
+    train(config.read("digits", overrides), path)
+
+
+def test_a_killed_run_resumes_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, tiny, monkeypatch):
+    overrides = [*tiny, "data.validation=1000", "train.batch_size=48", "network.projection_dropout=0.1"]  # 437 examples
+    train(config.read("digits", overrides), tmp_path / "whole")
+    train_killed_and_resumed(overrides, tmp_path / "parts", monkeypatch)
     assert_equal(tmp_path / "whole", tmp_path / "parts")
     logged = [line["iteration"] for line in RunFolder(tmp_path / "parts").history() if "gradient_norm" in line]
     assert logged == list(range(1, 11)), "what was lost is logged once, when it happens again"

@@ -23,7 +23,7 @@ from mar.training.run_folder import RunFolder
 from mar.training.scheduled_sampling import with_own_draws
 from orderings import GIVEN, Grid, Plan, parse_plan
 from tests.helpers import OnePass
-from tests.training.test_resume import assert_equal, weights
+from tests.training.test_resume import assert_equal, train_killed_and_resumed, weights
 
 B = 12
 ON = "train.scheduled_sampling={probability: 0.7, start: 0.1, ramp: 0.5}"
@@ -144,18 +144,7 @@ def test_what_is_scored_stays_the_datas_and_validation_replaces_nothing(tmp_path
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, tiny, monkeypatch):
     overrides = [*tiny, ON, "network.projection_dropout=0.1", "data.validation=1000", "train.batch_size=48"]
     train(config.read("digits", overrides), tmp_path / "whole")
-    step = Trainer.step
-
-    def killed(self, batches):
-        if self.iteration == 7:
-            raise RuntimeError("killed")
-        return step(self, batches)
-
-    monkeypatch.setattr(Trainer, "step", killed)
-    with pytest.raises(RuntimeError, match="killed"):
-        train(config.read("digits", overrides), tmp_path / "parts")
-    monkeypatch.undo()
-    train(config.read("digits", overrides), tmp_path / "parts")
+    train_killed_and_resumed(overrides, tmp_path / "parts", monkeypatch)
     assert_equal(tmp_path / "whole", tmp_path / "parts")
     train(config.read("digits", [o for o in overrides if o != ON]), tmp_path / "off")
     on, off = weights(tmp_path / "whole"), weights(tmp_path / "off")
