@@ -35,7 +35,7 @@ class RecurrentOptions(SequenceOptions):
 class Recurrent(Sequence):
     Options = RecurrentOptions
     tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
-    cell: ClassVar[type[nn.RNNBase]]
+    cell: ClassVar[type[nn.LSTM] | type[nn.GRU]]
 
     def __init__(self, shape: tuple[int, ...], options: RecurrentOptions) -> None:
         super().__init__(shape, options)
@@ -52,7 +52,8 @@ class Recurrent(Sequence):
         x: Any = x_BKD
         if x_BKD.shape[1] > 1:  # a packed sequence stops at each row's own length, of at least one
             x = pack_padded_sequence(x_BKD, length_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        last = self.rnn(x, None if memory is None else memory if len(memory) > 1 else memory[0])[1]
+        before: Any = memory[0] if memory is not None and self.cell is nn.GRU else memory
+        last = self.rnn(x, before)[1]
         after: Memory = last if isinstance(last, tuple) else (last,)
         if memory is None:
             return after

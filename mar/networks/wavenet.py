@@ -75,11 +75,13 @@ class Rings:
 
     def __init__(self, stack: Stack, x_BD: torch.Tensor) -> None:
         D, device = stack.width, x_BD.device
-        weight_N = [gate.weight.T.to(x_BD.dtype).split(D) for gate in stack.gates]  # (D, G) for the past and for now
+        gates: Any = stack.gates
+        residuals: Any = stack.residuals
+        weight_N = [gate.weight.T.to(x_BD.dtype).split(D) for gate in gates]  # (D, G) for the past and for now
         self.past_weight_NDG = torch.stack([past for past, _ in weight_N])
-        self.bias_N1G = torch.stack([gate.bias for gate in stack.gates])[:, None].to(x_BD.dtype)
+        self.bias_N1G = torch.stack([gate.bias for gate in gates])[:, None].to(x_BD.dtype)
         self.now_weight_N = [now for _, now in weight_N]
-        self.residual_N = [residual.weight.T.to(x_BD.dtype) for residual in stack.residuals]
+        self.residual_N = [residual.weight.T.to(x_BD.dtype) for residual in residuals]
         self.skip = stack.skip
         self.dilation_N1 = torch.tensor(stack.dilations, device=device)[:, None]
         self.offset_N1 = self.dilation_N1.cumsum(0) - self.dilation_N1
