@@ -43,13 +43,13 @@ class TokenEmbedding(nn.Module):
 
 
 def cosine_codes(vocabulary: int, width: int) -> torch.Tensor:
-    """(V, D): √2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
+    """(V, D): -√2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
 
     Two categories are -1 and 1 with D = 1. Up to V − 1 columns are orthogonal, of mean 0 and variance 1, the first of
-    them monotonic in the level, so that levels of grey start in their order.
+    them increasing, so that levels of grey start in their order.
     """
     level_V, column_D = torch.arange(vocabulary) + 0.5, torch.arange(1, width + 1)
-    return math.sqrt(2) * torch.cos(math.pi / vocabulary * level_V[:, None] * column_D)
+    return -math.sqrt(2) * torch.cos(math.pi / vocabulary * level_V[:, None] * column_D)
 
 
 class Model(nn.Module):
