@@ -120,3 +120,17 @@ def test_known_counts_are_spread_evenly_over_a_batch():
     task = Uniform().task(plan, torch.arange(64), stream(3, "iteration", 1), one_pass=False)
     known = (task.step_BL == -1).sum(1)
     assert len(known.unique()) >= 48  # 64 independent draws would hit about 41 of the 64 counts
+
+
+@pytest.mark.parametrize("mask_ratio", [Uniform(), TruncatedNormal(per_batch=False)])
+def test_one_pass_networks_see_known_tokens_at_the_steps_that_they_are_scored_at(mask_ratio):
+    given_BL = (torch.arange(16) < 2).expand(50, -1)
+    plan = Plan.draw(*parse_plan("random/equal:7"), Grid((4, 4)), 50, stream(1, "order", 50), given_BL)
+    task = mask_ratio.task(plan, torch.arange(50), stream(3, "iteration", 1), one_pass=True)
+    again = mask_ratio.task(plan, torch.arange(50), stream(3, "iteration", 1), one_pass=False)
+    assert torch.equal(task.target_BL, again.target_BL)
+    known_BL = ~task.target_BL
+    assert torch.equal(task.step_BL[known_BL], plan.step_BL[known_BL])
+    first_target_B = torch.where(task.target_BL, task.step_BL, 2**30).amin(1)
+    last_known_B = torch.where(known_BL, task.step_BL, -1).amax(1)
+    assert bool((last_known_B < first_target_B).all())
