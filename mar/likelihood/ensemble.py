@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -62,8 +63,13 @@ def score_several(
         found = _each(lambda s, **to: score_one(repeat=s, order=s, **to), several.orders, "order", progress, partial)
         return mean_over_orders(model, found)
     if several.draws > 1:
-        found = _each(lambda s, **to: score_one(dequantisation=s, **to), several.draws, "draw", progress, partial)
-        return mixture_of_draws(model, found)
+
+        def one_draw(s: int, **to: Any) -> Likelihood:
+            result = score_one(dequantisation=s, **to)
+            check_log_mean_exp(result)  # before the others are paid for
+            return result
+
+        return mixture_of_draws(model, _each(one_draw, several.draws, "draw", progress, partial))
     if several.orders_per_image > 1:
         count = several.orders_per_image
         found = _each(lambda s, **to: score_one(repeat=s, dequantisation=s, **to), count, "own", progress, partial)

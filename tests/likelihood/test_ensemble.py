@@ -135,6 +135,18 @@ def test_draws_are_combined_over_whole_images():
     assert found.dequantisation_draws == 4 and found.nats_per_image < float(nats_DN.mean())
 
 
+def test_draws_of_an_estimate_are_refused_after_the_first():
+    made, asked = likelihoods(with_vectors(), torch.ones(3, 4), head_estimate=True, head_kind="bound"), []
+
+    def score_one(dequantisation: int, **_):
+        asked.append(dequantisation)
+        return made[dequantisation]
+
+    with pytest.raises(Unsupported, match="draws noise"):
+        score_several(with_vectors(), score_one, Several(draws=3), None, None)
+    assert asked == [0]
+
+
 def test_one_kind_of_several_at_a_time():
     with pytest.raises(UserError, match="choose one"):
         Several(orders=4, draws=2)
