@@ -19,7 +19,7 @@ import torch
 
 from mar.errors import Unsupported
 from mar.heads.base import LogProb
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget
+from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget, widened
 from mar.model import Model
 from mar.noise import Noise
 from orderings import ABSENT, GIVEN, Adaptive, Partition, Plan, inverse, name_of
@@ -118,7 +118,7 @@ def _follow(
     step_BL, rows, scored = plan.step_BL.clone(), 0, LogProb(nats_BL.flatten()[:0], kind, 0)
     for step, size_B in enumerate(size_BK.unbind(1)):
         asked_BL = unknown_BL & (size_B > 0)[:, None]  # rows with fewer steps are done
-        z_MD = network.query(state, asked_BL).float()
+        z_MD = widened(network.query(state, asked_BL))
         score_BL = torch.zeros_like(nats_BL)
         with torch.autocast(token.device.type, enabled=False):
             score_BL[asked_BL] = head.entropy(z_MD).float()

@@ -112,9 +112,8 @@ def token_log_prob(
         z_MD = model.context(token[image], step_RL, condition_BC[image], target_RL)
         row_M, token_M = target_RL.nonzero(as_tuple=True)
         with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, probabilities never do
-            result = model.head.log_prob(
-                z_MD.float(), token[image][target_RL], kind, noise.tokens(image[row_M], token_M)
-            )
+            streams = noise.tokens(image[row_M], token_M)
+            result = model.head.log_prob(widened(z_MD), token[image][target_RL], kind, streams)
         nats_BL[image[row_M], token_M] = result.nats_M.float()
         notes = {
             "done": start + len(image),
@@ -127,6 +126,11 @@ def token_log_prob(
         if on_rows is not None:
             on_rows(len(image))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], len(image_R), notes["estimate"], notes["settings"])
+
+
+def widened(z_MD: torch.Tensor) -> torch.Tensor:
+    """Contexts in float32, where the network made them in less."""
+    return z_MD.float() if z_MD.dtype in (torch.bfloat16, torch.float16) else z_MD
 
 
 def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
