@@ -39,10 +39,12 @@ class DiagonalScan(nn.Module):
         """h_BFIJ."""
         h_BFI = c_BFI = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[2])
         diagonals = []
-        for gates_BGI in skewed(self.from_input(x_BDIJ)).unbind(3):
+        for gates_BGI in (
+            skewed(self.from_input(x_BDIJ)).permute(3, 0, 1, 2).contiguous()
+        ):  # diagonals first: each in one piece
             h_BFI, c_BFI = lstm(gates_BGI + self.from_state(F.pad(h_BFI, (1, 0))), c_BFI)
             diagonals.append(h_BFI)
-        return unskewed(torch.stack(diagonals, dim=3))
+        return unskewed(torch.stack(diagonals).permute(1, 2, 3, 0))
 
 
 class DiagonalLayer(nn.Module):
