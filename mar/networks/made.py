@@ -52,6 +52,14 @@ class MadeOptions(NetworkOptions):
             raise UserError(f"network.masks must be at least 0, not {self.masks}")
 
 
+class MaskedLinear(nn.Linear):
+    """A linear map whose weights are masked, once for each of G plans."""
+
+    def forward(self, x_GRI: torch.Tensor, sees_GOI: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        y_GRO = x_GRI @ torch.where(sees_GOI, self.weight, 0).mT
+        return y_GRO if self.bias is None else y_GRO + self.bias
+
+
 class Made(Network):
     """One pass, fastest when all rows share a plan: the weights are then masked once for the whole batch.
 
@@ -77,21 +85,22 @@ class Made(Network):
         n_inputs = self.n_tokens * (options.token_width + options.connectivity_weights)
         n_outputs = self.n_tokens * options.context_width
         sizes = (n_inputs, *options.widths, n_outputs)
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
-        self.direct = nn.Linear(n_inputs, n_outputs, bias=False) if options.direct else None
+        layers = [MaskedLinear(i, o) for i, o in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        self.direct = MaskedLinear(n_inputs, n_outputs, bias=False) if options.direct else None
         self.condition = nn.Linear(options.condition_width, options.widths[0], bias=False)
         self.output_condition = nn.Linear(options.condition_width, n_outputs, bias=False)
         uniform_SH = torch.rand(max(1, options.masks), sum(options.widths))
         self.rank_SH: torch.Tensor
         self.register_buffer("rank_SH", torch.stack([self._ranks(uniform_H) for uniform_H in uniform_SH]))
         self.drawn_H: torch.Tensor | None = None
-        self._initialise()
+        self._initialise(layers)
 
-    def _initialise(self) -> None:
-        for layer in self.layers:
+    def _initialise(self, layers: list[MaskedLinear]) -> None:
+        for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        nn.init.xavier_uniform_(self.layers[-1].weight)
+        nn.init.xavier_uniform_(layers[-1].weight)
         if self.direct is not None:
             nn.init.zeros_(self.direct.weight)
         nn.init.zeros_(self.output_condition.weight)
@@ -135,7 +144,7 @@ class Made(Network):
         input_BI = torch.where((step_BL < last_B1)[..., None], token_BLD, 0).flatten(1)
         if bool((step_BL == step_BL[:1]).all()):
             return self._contexts(input_BI, step_BL[:1], condition_BC)[target_BL]
-        rows = max(1, _MASKED_AT_ONCE // sum(layer.weight.numel() for layer in self.layers))
+        rows = max(1, _MASKED_AT_ONCE // sum(p.numel() for p in self.parameters()))
         parts = zip(input_BI.split(rows), step_BL.split(rows), condition_BC.split(rows), strict=True)
         return torch.cat([self._contexts(*part) for part in parts])[target_BL]
 
@@ -149,17 +158,11 @@ class Made(Network):
         to_GO = step_GL.repeat_interleave(self.context_width, dim=1)
         h_GRH, before_GI = input_GRI, from_GI
         for number, (layer, degree_GO) in enumerate(zip(self.layers, degrees, strict=False)):
-            h_GRH = _masked(layer, h_GRH, degree_GO[:, :, None] >= before_GI[:, None])
+            h_GRH = layer(h_GRH, degree_GO[:, :, None] >= before_GI[:, None])
             h_GRH = F.relu(h_GRH if number else h_GRH + self.condition(condition_GRC))
             before_GI = degree_GO
-        z_GRO = _masked(self.layers[-1], h_GRH, to_GO[:, :, None] > before_GI[:, None])
+        z_GRO = self.layers[-1](h_GRH, to_GO[:, :, None] > before_GI[:, None])
         z_GRO = z_GRO + self.output_condition(condition_GRC)
         if self.direct is not None:
-            z_GRO = z_GRO + _masked(self.direct, input_GRI, to_GO[:, :, None] > from_GI[:, None])
+            z_GRO = z_GRO + self.direct(input_GRI, to_GO[:, :, None] > from_GI[:, None])
         return z_GRO.flatten(0, 1).unflatten(1, (self.n_tokens, self.context_width))
-
-
-def _masked(layer: nn.Linear, x_GRI: torch.Tensor, sees_GOI: torch.Tensor) -> torch.Tensor:
-    """(G, R, O) of the layer with its weights masked, once for each of the G plans."""
-    y_GRO = x_GRI @ torch.where(sees_GOI, layer.weight, 0).mT
-    return y_GRO if layer.bias is None else y_GRO + layer.bias

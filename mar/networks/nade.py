@@ -56,10 +56,11 @@ class Nade(Network):
         self.token_width, self.context_width = options.token_width, options.context_width
         self.condition_width = options.condition_width
         sizes = (self.n_tokens * (options.token_width + 1), *options.widths)
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
+        hidden = [nn.Linear(i, o) for i, o in pairwise(sizes)]
+        self.hidden = nn.ModuleList(hidden)
         self.condition = nn.Linear(options.condition_width, options.widths[0], bias=False)
         self.output = nn.Linear(options.widths[-1], self.n_tokens * options.context_width)
-        for layer in self.hidden:
+        for layer in hidden:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
         nn.init.xavier_uniform_(self.output.weight)

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import mar.networks.made as made_file
 from mar import build, config
 from mar.errors import UserError
 from mar.likelihood.chain import token_log_prob
@@ -123,11 +122,12 @@ def test_rows_with_plans_of_their_own_get_what_they_get_alone(options, monkeypat
 
 
 @torch.no_grad()
-def test_a_shared_plan_masks_the_weights_once(monkeypatch):
+def test_a_shared_plan_masks_the_weights_once():
     network = made()
     token_BLD, step_BL, condition_BC = inputs(network, shared=True)
-    plans, masked = [], made_file._masked
-    monkeypatch.setattr(made_file, "_masked", lambda layer, x, sees: plans.append(len(sees)) or masked(layer, x, sees))
+    plans = []
+    for layer in (*network.layers, network.direct):
+        layer.register_forward_pre_hook(lambda _, args: plans.append(len(args[1])))
     network(token_BLD, step_BL, condition_BC, scored(step_BL))
     assert plans == [1] * 4  # two hidden layers, outputs, direct
 
