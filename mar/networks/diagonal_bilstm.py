@@ -1,6 +1,7 @@
 """Diagonal BiLSTM (van den Oord et al. 2016, 1601.06759, Sec. 3.2).
 
-B batch · D width · F = D / 2 features · I rows · J columns · P = I + J - 1 diagonals
+B batch · D width · F = D / 2 features · I rows · J columns · P = I + J - 1 diagonals ·
+G = 4 F gates
 """
 
 from __future__ import annotations
@@ -39,9 +40,8 @@ class DiagonalScan(nn.Module):
         """h_BFIJ."""
         h_BFI = c_BFI = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[2])
         diagonals = []
-        for gates_BGI in (
-            skewed(self.from_input(x_BDIJ)).permute(3, 0, 1, 2).contiguous()
-        ):  # diagonals first: each in one piece
+        gates_PBGI = skewed(self.from_input(x_BDIJ)).permute(3, 0, 1, 2).contiguous()  # each diagonal in one piece
+        for gates_BGI in gates_PBGI.unbind():
             h_BFI, c_BFI = lstm(gates_BGI + self.from_state(F.pad(h_BFI, (1, 0))), c_BFI)
             diagonals.append(h_BFI)
         return unskewed(torch.stack(diagonals).permute(1, 2, 3, 0))
