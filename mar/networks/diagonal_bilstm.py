@@ -1,7 +1,6 @@
 """Diagonal BiLSTM (van den Oord et al. 2016, 1601.06759, Sec. 3.2).
 
-B batch · D width · F = D / 2 features · I rows · J columns · P = I + J - 1 diagonals ·
-G = 4 F gates
+B batch · D width · F = D / 2 features · I rows · J columns · P = I + J - 1 diagonals · G = 4 F gates
 """
 
 from __future__ import annotations
