@@ -62,6 +62,7 @@ TOKENIZERS = {
     "pixels": "mar.tokenizers.pixels:Pixels",
     "binary-patches": "mar.tokenizers.binary_patches:BinaryPatches",
     "patches": "mar.tokenizers.patches:Patches",
+    "sequence": "mar.tokenizers.sequence:Sequence",
 }
 DATA = {
     "digits": "mar.data.digits:Digits",
@@ -71,6 +72,7 @@ DATA = {
     "folder": "mar.data.folder:Folder",
     "synthetic": "mar.data.synthetic:Synthetic",
     "tree": "mar.data.tree:NoisyTree",
+    "text": "mar.data.text:Text",
 }
 MASK_RATIOS = {
     "uniform": "mar.training.objective:Uniform",

@@ -163,6 +163,7 @@ class Run:
         adaptive: str | None = None,
         given: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
+        prompt: bool = False,
         progress: Progress | None = None,
         on_step: Any = None,
         **head_options: Any,
@@ -172,14 +173,14 @@ class Run:
         Args:
             labels: (N,) classes; None: all in turn.
             guidance: a scale, with the linear schedule, or a Guidance.
-            adaptive, given, mask: see ``mar.sampling.many.Settings``.
+            adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             head_options: the head's sampling options (top_k, solver, steps, …).
         """
         plans = self.plans(plan)
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if guidance.active and not self.model.n_classes:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
-        settings = Settings(guidance, temperature, seed, adaptive, given, mask, plans.learned)
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned)
         with sampling_options(self.model.head, head_options):
             return sample_many(
                 self.model, labels_of(self.model, labels, n), plans.draw, settings, batch_size, on_step, progress,

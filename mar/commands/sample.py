@@ -9,10 +9,14 @@ import typer
 
 # ruff: noqa: UP045 - typer reads Optional
 
+_PRINTED = 4  # texts in the terminal
+
 
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 64,
+    n: Annotated[
+        Optional[int], typer.Option("-n", "--n", min=1, help="How many; default 64, of text and sound 4.")
+    ] = None,
     plan: Annotated[
         str, typer.Option(help="ordering/partition, e.g. spiral/cosine:16; default the training plan.")
     ] = "",
@@ -38,15 +42,18 @@ def sample(
     mask: Annotated[
         Optional[Path], typer.Option(help="Inpainting: a picture, bright where tokens are generated.")
     ] = None,
+    prompt: Annotated[str, typer.Option(help="Text: what it begins with.")] = "",
+    length: Annotated[int, typer.Option(min=0, help="Text: its characters; 0 is one window.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
     gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also an animation of the first images.")] = True,
     out: Annotated[Optional[Path], typer.Option(help="Folder; default RUN/samples/PLAN-….")] = None,
 ) -> None:
-    """Generate images along any plan, not only the one it was trained on.
+    """Generate examples along any plan, not only the one it was trained on. Example k depends on the seed and k alone.
 
-    Writes grid.png, single PNGs, images.npz and generation.gif. Image k depends on the seed and k alone.
+    Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
+    All but images also as samples.npz.
 
     Examples:
 
@@ -57,16 +64,27 @@ def sample(
         mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
 
         mar sample runs/digits --image digit.png --mask mask.png
+
+        mar sample runs/shakespeare --prompt "To be" --length 500
     """
     import json
 
     from mar.commands.progress import bar
+    from mar.errors import UserError
     from mar.run import load
     from mar.sampling.guidance import Guidance
-    from mar.sampling.output import load_given, load_mask, write_samples
+    from mar.sampling.output import load_given, load_mask
+    from mar.sampling.shown import save_samples
+    from mar.sampling.text import levels_of, text_of, write_on
     from mar.training.run_folder import environment, write
 
     loaded = load(run, ema=not last_weights)
+    spec = loaded.data.spec
+    n = n or (4 if spec.modality in ("text", "audio") else 64)
+    if spec.modality != "text" and (prompt or length):
+        raise UserError(f"--prompt and --length are of text: {run} makes examples of kind {spec.modality}")
+    if spec.modality != "image" and (image or mask):
+        raise UserError(f"--image and --mask are of images: {run} makes examples of kind {spec.modality}")
     plan = plan or loaded.training_plan
     head_options = {
         key: value
@@ -90,9 +108,11 @@ def sample(
     name = "-".join([plan.replace("/", "-").replace(":", ""), *([adaptive] if adaptive else []), f"seed{seed}"])
     folder = out or loaded.folder.path / "samples" / name
     with bar("sampling") as progress:
-        x = loaded.sample(n, plan, batch_size=batch_size, progress=progress, **options)
-    frames = loaded.frames(min(n, 64), plan, **options) if gif else None
-    write_samples(x, loaded.data.spec.levels, folder, frames)
+        asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
+        text = spec.modality == "text"
+        x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)
+    frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
+    files = save_samples(x, spec, folder, frames)
     record = {
         "plan": plan,
         "n": n,
@@ -100,7 +120,12 @@ def sample(
         "temperature": temperature,
         "adaptive": adaptive,
         "seed": seed,
+        "prompt": prompt,
+        "length": length,
     }
     record |= {"classes": label, "head": head_options, "weights": "last" if last_weights else "ema"}
     write(folder / "samples.json", json.dumps({**record, "environment": environment()}, indent=1))
-    print(f"wrote {n} images to {folder}: grid.png, images.npz, images/" + (", generation.gif" if gif else ""))
+    if spec.modality == "text":
+        for level_T in x.flatten(1)[:_PRINTED]:
+            print(text_of(level_T, spec), end="\n\n")
+    print(f"wrote {n} examples to {folder}: {files}")

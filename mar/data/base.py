@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -19,15 +19,21 @@ class DataSpec:
     """What one example looks like.
 
     Attributes:
-        shape: of one example: (C, H, W) for images, (T,) for series.
+        shape: of one example: (C, H, W) for images, (1, 1, L) for all else.
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
         n_classes: 0 when there are no labels.
+        modality: what an example is shown as.
+        alphabet: of text: the character of each level; () where the levels are bytes.
+        rate: of audio: samples a second; level v is mu-law code v (``mar.data.mu_law``).
     """
 
     shape: tuple[int, ...]
     levels: int
     n_classes: int = 0
     class_names: tuple[str, ...] = ()
+    modality: Literal["image", "text", "audio", "vector"] = "image"
+    alphabet: tuple[str, ...] = ()
+    rate: int = 0
 
 
 class Split:

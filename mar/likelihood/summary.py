@@ -169,7 +169,8 @@ def summarise(
 
 def is_dequantised(model: Model) -> bool:
     """Whether integer data become continuous tokens, so that their likelihood is a bound over added uniform noise."""
-    return not isinstance(model.tokenizer.token, Categories) and model.tokenizer.dimensions > 0
+    tokenizer = model.tokenizer
+    return not isinstance(tokenizer.token, Categories) and tokenizer.dimensions > 0 and not tokenizer.real
 
 
 def per_dimension(model: Model, nats: float, error: float) -> dict[str, Any]:

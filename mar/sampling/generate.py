@@ -113,6 +113,7 @@ def generate(
     temperature: float = 1.0,
     given: torch.Tensor | None = None,
     on_step: OnStep | None = None,
+    prompt_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Tokens (B, L) or (B, L, E) drawn set by set along ``plan``.
 
@@ -121,8 +122,9 @@ def generate(
         plan: its GIVEN tokens are taken from ``given``.
         label_B: classes; negative: unconditional.
         noise: one stream per row; the same row gives the same tokens in any batch.
-        given: tokens of the whole grid, read where the plan says GIVEN.
+        given: tokens of the whole grid, read where the plan says GIVEN and at ``prompt_BL``.
         on_step: called after every step.
+        prompt_BL: bool, tokens that are read when their step comes, not drawn.
 
     Raises:
         Unsupported: the network does not serve such plans.
@@ -135,7 +137,10 @@ def generate(
         target_BL = plan.target(step)
         if target_BL.any():
             known_after_B = run.present_B - run.unknown_BL.sum(1) + target_BL.sum(1)
-            run.accept(target_BL, run.sample(target_BL, known_after_B))
+            x_M = run.sample(target_BL, known_after_B)
+            if prompt_BL is not None:
+                x_M[prompt_BL[target_BL]] = token[target_BL & prompt_BL].to(x_M.dtype)
+            run.accept(target_BL, x_M)
         if on_step is not None:
             on_step(step, run.token, target_BL)
     return run.token

@@ -17,7 +17,7 @@ from mar.sampling.adaptive import generate_adaptively
 from mar.sampling.generate import OnStep, generate
 from mar.sampling.guidance import Guidance
 from mar.sampling.learned import generate_by_policy
-from orderings import Plan
+from orderings import GIVEN, Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
 
@@ -30,6 +30,8 @@ class Settings:
         adaptive: a rule of ``orderings.ADAPTIVE`` that chooses each next set; the plan gives the set sizes.
         given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
         mask: (L,) bool, True where tokens are generated.
+        prompt: given tokens are taken in one at a time, row-major, before the plan's first step, as a raster order
+            meets them in training; otherwise all at once. Of plans that are drawn beforehand.
         learned: the model's policy draws the positions; the plan gives the set sizes.
     """
 
@@ -39,6 +41,7 @@ class Settings:
     adaptive: str | None = None
     given: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    prompt: bool = False
     learned: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +74,10 @@ def sample_many(
             token = generate_adaptively(*arguments, settings.adaptive, on_step)
         elif settings.learned:
             token = generate_by_policy(*arguments, on_step)
+        elif settings.prompt and given_BL is not None:
+            prompt_BL = given_BL.to(device)
+            arguments = model, after_prompt(plan), *arguments[2:]
+            token = generate(*arguments, on_step, prompt_BL)
         else:
             token = generate(*arguments, on_step)
         out.append(model.tokenizer.decode(token).cpu())
@@ -92,6 +99,17 @@ def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch
     images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
     token = model.tokenizer.encode(images.to(next(model.parameters()).device))
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
+
+
+def after_prompt(plan: Plan) -> Plan:
+    """The plan with its GIVEN tokens as first steps, one at a time, row-major."""
+    given_BL = plan.step_BL == GIVEN
+    place_BL, count_B1 = given_BL.cumsum(1) - 1, given_BL.sum(1, keepdim=True)
+
+    def shifted(x_BL: torch.Tensor) -> torch.Tensor:
+        return torch.where(given_BL, place_BL, torch.where(plan.scored_BL, x_BL + count_B1, x_BL))
+
+    return Plan(shifted(plan.rank_BL), shifted(plan.step_BL))
 
 
 def labels_of(model: Model, labels: torch.Tensor | None, n: int) -> torch.Tensor:

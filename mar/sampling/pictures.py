@@ -62,16 +62,14 @@ def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seco
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
 
 
-def sample_grid(
-    model: Model, ordering: Ordering, partition: Partition, seed: int, path: Path, levels: int, n: int = 40
-) -> None:
-    """A quick look during training: ``n`` samples in at most 16 AR steps, or in ``partition`` if the network serves
-    no other."""
+def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: int, n: int) -> torch.Tensor:
+    """(N, C, H, W): ``n`` samples in at most 16 AR steps, or in ``partition`` if the network serves no other or the
+    tokens are a series: what is drawn together there seldom goes together."""
     device = next(model.parameters()).device
     grid = Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
     few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
-    plan = Plan.draw(ordering, few, grid, n, order_noise)
+    plan = Plan.draw(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
     try:
         model.network.check(plan.step_BL)
     except Unsupported:
@@ -82,6 +80,4 @@ def sample_grid(
         token = generate_by_policy(model, plan, label_B, noise.at("tokens"), Guidance(), 1.0, given=None)
     else:
         token = generate(model, plan, label_B, noise.at("tokens"))
-    x = model.tokenizer.decode(token)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image_grid(x, levels, columns=10).save(path)
+    return model.tokenizer.decode(token).cpu()

@@ -30,6 +30,7 @@ class Tokenizer(nn.Module):
         shape: the token grid's, e.g. (14, 14).
         token: Categories or Vectors.
         dimensions: data dimensions of one example, the denominator of bits/dim; 0 for latents, which have none.
+        real: the data are real values, so that there is nothing to dequantise.
     """
 
     Options: ClassVar[type] = TokenizerOptions
@@ -37,6 +38,7 @@ class Tokenizer(nn.Module):
     shape: tuple[int, ...]
     token: TokenKind
     dimensions: int
+    real: ClassVar[bool] = False
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure what is measured from data (the scale), over batches of the training split; kept in buffers."""

@@ -140,16 +140,18 @@ class Monitor:
         return Batch(x.to(device), label_B.to(device), number_B, noise)
 
     def sample(self, iteration: int) -> None:
-        """A small grid of samples with the averaged weights."""
-        from mar.sampling.pictures import sample_grid
+        """A few samples with the averaged weights."""
+        from mar.sampling.pictures import quick_samples
+        from mar.sampling.shown import preview
 
         trainer = self.trainer
         if trainer.processes.is_main:
             trainer.model.eval()
             with trainer.ema.applied(trainer.model):
-                path = trainer.folder.path / "samples" / f"training-{iteration:08d}.png"
                 plan = trainer.ordering.at(1.0), trainer.partition
-                sample_grid(trainer.model, *plan, trainer.recipe.seed, path, self.data.spec.levels)
+                n = 40 if self.data.spec.modality == "image" else 8
+                x = quick_samples(trainer.model, *plan, trainer.recipe.seed, n)
+            preview(x, self.data.spec, trainer.folder.path / "samples" / f"training-{iteration:08d}")
         trainer.processes.wait()
 
     def _log(self, iteration: int, **values: float) -> None:

@@ -53,6 +53,14 @@ def write_images(folder: Path, names: list[str], size: tuple[int, int] = (12, 10
     return folder
 
 
+def write_text(folder: Path, length: int = 400) -> Path:
+    """A text of random letters, ``abcdefgh``, in one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = np.random.default_rng(2).integers(0, 8, length)
+    (folder / "input.txt").write_text("".join("abcdefgh"[i] for i in letters))
+    return folder
+
+
 NAMES = [f"{animal}/{i}.png" for animal in ("cat", "dog") for i in range(20)]
 
 
@@ -80,6 +88,7 @@ def source(request, tmp_path):
         "fashion-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
         "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},
         "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
+        "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:
         pytest.fail(f"write small files for data kind {request.param!r} into {folder} here")

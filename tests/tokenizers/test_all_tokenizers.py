@@ -20,6 +20,7 @@ SPECS = {
     "digits": DataSpec((1, 8, 8), 17),
     "grey": DataSpec((1, 4, 12), 256),
     "rgb": DataSpec((3, 8, 4), 256),
+    "series": DataSpec((1, 1, 12), 65),
 }
 CASES = [
     ("pixels", "binary", {}),
@@ -32,7 +33,9 @@ CASES = [
     ("patches", "grey", {"patch": 4, "scale": "channel"}),
     ("patches", "rgb", {"patch": 2}),
     ("patches", "rgb", {"patch": 4, "scale": "channel"}),
+    ("sequence", "series", {}),
 ]
+REAL = {"values"}  # of real values: tests/tokenizers/test_values.py
 
 
 def images(spec, n=16, seed=0):
@@ -66,7 +69,7 @@ def categorical_case(request):
 
 
 def test_every_registered_tokenizer_is_tested():
-    assert {kind for kind, _, _ in CASES} == set(build.TOKENIZERS)
+    assert {kind for kind, _, _ in CASES} | REAL == set(build.TOKENIZERS)
 
 
 def test_decoding_the_encoding_gives_the_data_back(case):
@@ -103,7 +106,7 @@ def test_the_number_of_joint_values_is_that_of_the_data(categorical_case):
 
 def test_a_token_depends_on_its_own_pixels_only_in_row_major_order(case):
     tokenizer, spec = case
-    rows, cols = tokenizer.shape
+    rows, cols = (1, *tokenizer.shape)[-2:]
     high, wide = spec.shape[1] // rows, spec.shape[2] // cols
     x = images(spec, 1)
     before = tokenizer.encode(x)

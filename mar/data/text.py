@@ -1,0 +1,126 @@
+"""Windows of text, its characters or its bytes, from a file or a folder of files.
+
+T characters of the text · V alphabet · L characters of a window
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, fingerprint
+from mar.data.windows import Windows, starts
+from mar.errors import UserError
+
+_HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_LARGEST = 2**15 - 1  # levels that int16 holds
+_ROUNDING = 1e-9  # 0.9 + 0.1 is the whole text
+
+
+@dataclass(frozen=True)
+class TextOptions(DataOptions):
+    path: str = ""  # a text file, or a folder: its .txt files in the order of their names, as one text
+    unit: Literal["character", "byte"] = "character"
+    context: int = 64  # characters of a window
+    stride: int = 1  # between the starts of training windows: 1, every offset; context, each character once an epoch
+    train: float = 0.9  # share of the text, from its start
+    validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("character", "byte"):
+            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
+        if min(self.context, self.stride) < 1:
+            raise UserError(f"data.context and data.stride must be at least 1, not {self.context} and {self.stride}")
+        if min(self.train, self.validation) <= 0 or self.train + self.validation > 1 + _ROUNDING:
+            raise UserError(
+                f"data.train and data.validation are shares of at most 1 together, not {self.train} and "
+                f"{self.validation}"
+            )
+
+
+class Text(DataSource):
+    """Training windows at every ``stride``-th offset; held-out ones follow each other without overlap."""
+
+    Options = TextOptions
+    name = "text"
+
+    @classmethod
+    def load(cls, options: TextOptions) -> Data:
+        """The alphabet is that of the whole text, in the order of the code points."""
+        files = _files(options.path)
+        if options.unit == "byte":
+            text_T, alphabet = torch.from_numpy(np.frombuffer(b"".join(map(_raw, files)), np.uint8).copy()), ()
+        else:
+            text_T, alphabet = _levels("".join(map(_characters, files)), options.path)
+        cuts, notes = _cuts(len(text_T), options)
+        splits = {}
+        for split, (first, end) in cuts.items():
+            start_N = starts(first, end, options.context, options.stride if split == "train" else options.context)
+            if not len(start_N):
+                raise UserError(
+                    f"the {split} split of {options.path} has {end - first} {options.unit}s, fewer than "
+                    f"data.context={options.context}: lower it, or use more text"
+                )
+            splits[split] = Windows(text_T, start_N, options.context)
+        shape, levels = (1, 1, options.context), len(alphabet) or 256
+        return Data(
+            name=cls.name,
+            spec=DataSpec(shape, levels, modality="text", alphabet=alphabet),
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+            fingerprint=fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(w.start_N for w in splits.values())),
+            notes=notes,
+        )
+
+
+def _files(path: str) -> list[Path]:
+    if not path:
+        raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"data.path={path} is not a folder of .txt files, nor a text file; {_HINT}")
+    if not (found := sorted(root.glob("*.txt"))):
+        raise UserError(f"{root} holds no .txt file: it should hold the text; {_HINT}")
+    return found
+
+
+def _raw(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _characters(file: Path) -> str:
+    """With one newline for every kind of line end."""
+    try:
+        return _raw(file).decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
+
+
+def _levels(text: str, path: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """text_T (uint8, or int16 above 256 characters) and the alphabet."""
+    points_T = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    point_V, level_T = np.unique(points_T, return_inverse=True)
+    if not 2 <= len(point_V) <= _LARGEST:
+        raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
+    level_T = level_T.astype(np.uint8 if len(point_V) <= 256 else np.int16)
+    return torch.from_numpy(level_T), tuple(map(chr, point_V))
+
+
+def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """(first, end) of each split, and what to know of them."""
+    first = int(length * options.train)
+    if options.train + options.validation > 1 - _ROUNDING:
+        held_out, note = (first, length), "the test split is the validation split: data.validation=0.05 makes two"
+        return {"train": (0, first), "validation": held_out, "test": held_out}, {"splits": note}
+    second = int(length * (options.train + options.validation))
+    return {"train": (0, first), "validation": (first, second), "test": (second, length)}, {}
