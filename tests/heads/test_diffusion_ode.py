@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mar.errors import UserError
+from mar.heads.base import scoring_options
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
 from mar.heads.diffusion_ode import ContinuousTime, DiffusionScoring
 from mar.heads.diffusion_process import betas
@@ -108,8 +109,8 @@ def test_the_density_of_a_random_network_integrates_to_one(channels, half_width,
 def test_adaptive_and_fixed_solvers_agree():
     head, z, x = random_head(timesteps=100), stream(2, "z", 20).normal(6), stream(2, "x", 20).normal(3)
     nats = []
-    for options in ({"tolerance": 1e-6}, {"solver": "rk4", "steps": 100}, {"solver": "heun", "steps": 400}):
-        head.scoring = DiffusionScoring(**options)
+    adaptive, rk4 = DiffusionScoring(tolerance=1e-6), DiffusionScoring(solver="rk4", steps=100)
+    for head.scoring in (adaptive, rk4, DiffusionScoring(solver="heun", steps=400)):
         nats.append(head.log_prob(z, x, "ode", stream(0, "score", 20)).nats_M)
     torch.testing.assert_close(nats[1], nats[0], rtol=0, atol=2e-3)
     torch.testing.assert_close(nats[2], nats[0], rtol=0, atol=2e-3)
@@ -139,5 +140,5 @@ def test_a_t_min_that_is_not_before_the_start_is_refused():
     with pytest.raises(UserError, match="t_min must be less than the chain's start, timestep 992"):
         head.log_prob(torch.zeros(1, 6), torch.zeros(1, 3), "ode", stream(0, "score", 1))
     for wrong in ({"t_min": -1.0}, {"timesteps": 1}, {"tolerance": 0.0}):
-        with pytest.raises(UserError):
-            DiffusionScoring(**wrong)
+        with pytest.raises(UserError), scoring_options(head, wrong):
+            pass
