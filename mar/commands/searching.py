@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from mar import build
 from mar.ablation.compare import paired_differences
 from mar.ablation.result import Difference
+from mar.commands.nll_tables import notes, tables
 from mar.commands.progress import bar, wide_console
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
@@ -89,10 +89,10 @@ def search_and_report(run: Run, request: Request) -> None:
     differences = paired_differences(likelihoods, "searched")
     result = file.with_suffix(".result.json")
     write(result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1))
-    console.print(_table(run, likelihoods, differences))
-    console.print("± is one standard error over images; − searched is paired: the same images and noise")
-    for warning in {w for r in likelihoods.values() for w in r.warnings}:
-        console.print(f"warning: {warning}")
+    shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
+    weights = "ema" if run.ema else "last"
+    console.print(*tables(shown, differences, "searched", f"{run.data.name} test, {text}, {weights} weights"), sep="\n")
+    console.print(*notes(shown, {"random"}), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
     console.print(f"wrote {written} to {file.parent}; any command takes the plan {describe(*named['searched'])}")
 
@@ -196,19 +196,3 @@ def _record(
         "iteration": run.checkpoint.iteration,
         "environment": environment(),
     }
-
-
-def _table(run: Run, likelihoods: dict[str, Likelihood], differences: dict[str, Difference]) -> Table:
-    table = Table(title=f"negative log-likelihood, {run.data.name} test (lower is better)")
-    columns = ("order", "kind", "n", "nats/image", "bits/dim", "nats/image − searched [95 %]", "p (Holm)")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("order", "kind") else "right")
-    for name, r in likelihoods.items():
-        bits = "—" if r.bits_per_dim is None else f"{r.bits_per_dim:.4f} ± {r.standard_error_bits_per_dim:.4f}"
-        cells = [name, r.kind, str(r.n_images), f"{r.nats_per_image:.2f} ± {r.standard_error_nats:.2f}", bits]
-        if name in differences:
-            d = differences[name]
-            low, high = d.interval_nats
-            cells += [f"{d.nats_per_image:+.2f} [{low:+.2f}, {high:+.2f}]", f"{d.p_holm:.2g}"]
-        table.add_row(*cells)
-    return table

@@ -75,13 +75,16 @@ def adaptive_log_prob(
         label_B, noise, kind, on_rows: as in ``chain.token_log_prob``.
 
     Raises:
-        Unsupported: the rule looks at sampled values, or the head has no tractable entropy or no likelihood ``kind``.
+        Unsupported: the rule looks at sampled values, the network does not serve every order, or the head has no
+            tractable entropy or no likelihood ``kind``.
     """
     if rule.uses_sampled_values:
         raise Unsupported(
             f"{name_of(rule)} looks at the values just sampled, so it has no tractable likelihood: lowest-entropy and "
             "highest-entropy have one"
         )
+    backwards_1L = torch.arange(token.shape[1], device=token.device).flip(0)[None]
+    model.network.check(backwards_1L)  # an order that only networks refuse that refuse most
     kind = model.head.check_kind(kind)
     rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
     rows = 1 if model.network.shares_plan else rows  # every image has its own order

@@ -14,8 +14,8 @@ import torch
 from mar.noise import stream
 from mar.order_search.costs import Evaluator, Ledger
 
-_ATTEMPTS = 1000  # before an order counts as one without neighbours
-_FIRST = 32  # images of a race's first stretch; each next one doubles them
+_ATTEMPTS = 100  # before an order counts as one without neighbours
+_FIRST = 16  # images of a race's first stretch; each next one doubles them
 _CLEAR = 2.0  # standard errors below zero at which a change is an improvement
 _ROUNDING = 1e-5  # nats per image: what differs by less is the same
 
@@ -85,12 +85,11 @@ def moved(order_L: torch.Tensor, where: float, long: float, far: float) -> torch
 
 
 def mostly_small(uniform: float, largest: int) -> int:
-    """1..``largest`` from a uniform in [0, 1): the integer part of a number d of density ∝ d^(-3/2).
+    """1..``largest`` from a uniform in [0, 1): the integer part of a number d of density ∝ 1/d².
 
-    That is halfway between as many draws for each doubling of d (1/d) and as much spent on each, as a change that
-    touches d steps costs d (1/d²).
+    A change that touches d steps costs d, so as much is spent on each doubling of d.
     """
-    return min(largest, int((1.0 - uniform * (1.0 - (largest + 1) ** -0.5)) ** -2.0))
+    return min(largest, int(1.0 / (1.0 - uniform * largest / (largest + 1))))
 
 
 def race(ledger: Ledger, changed_L: torch.Tensor, seed: int, number: int) -> Race:

@@ -136,11 +136,13 @@ def search(
         raise UserError("in one set all orders are alike: choose a partition of more sets")
     clock = _Clock(evaluator, state)
     try:
-        if not state.start:
-            _begin(evaluator, state, starts, say)
+        if state.start:
+            ledgers = _ledgers(evaluator, torch.tensor(state.order))
+        else:
+            ledgers = _begin(evaluator, state, starts, say)
             clock.stamp()
             keep(state)
-        _climb(evaluator, state, budget, seed, clock, keep, say)
+        _climb(evaluator, state, budget, seed, clock, ledgers, keep, say)
     except KeyboardInterrupt:
         clock.stamp()
         if state.start:
@@ -168,19 +170,27 @@ def _split(evaluator: Evaluator) -> tuple[torch.Tensor, torch.Tensor]:
     return image_N[image_N % _CONTROL != 0], image_N[image_N % _CONTROL == 0]
 
 
-def _begin(evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], say: Say) -> None:
-    """Score every start; the best on the search images is where local search begins."""
+def _ledgers(evaluator: Evaluator, order_L: torch.Tensor) -> tuple[Ledger, Ledger]:
+    """Of the search images, and of the control images."""
     searched_N, control_N = _split(evaluator)
-    found: dict[str, tuple[float, torch.Tensor]] = {}
+    return Ledger(evaluator, searched_N, order_L), Ledger(evaluator, control_N, order_L)
+
+
+def _begin(
+    evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], say: Say
+) -> tuple[Ledger, Ledger]:
+    """Score every start. The ledgers of the best on the search images, where local search begins."""
+    found: dict[str, tuple[Ledger, Ledger]] = {}
     for name, order_L in starts.items():
         say(state, f"start: {name}")
         if order_L is None:
-            order_L = greedy(evaluator, searched_N, lowest=name == "lowest-entropy")
-        found[name] = float(Ledger(evaluator, searched_N, order_L).total().mean()), order_L
-        state.starts[name] = float(Ledger(evaluator, control_N, order_L).total().mean())
-    state.start = min(found, key=lambda name: found[name][0])
-    state.order = state.best = tuple(found[state.start][1].tolist())
+            order_L = greedy(evaluator, _split(evaluator)[0], lowest=name == "lowest-entropy")
+        found[name] = _ledgers(evaluator, order_L)
+        state.starts[name] = float(found[name][1].total().mean())
+    state.start = min(found, key=lambda name: float(found[name][0].total().mean()))
+    state.order = state.best = tuple(found[state.start][0].order_L.tolist())
     state.best_nats = state.starts[state.start]
+    return found[state.start]
 
 
 def _climb(
@@ -189,11 +199,12 @@ def _climb(
     budget: Budget,
     seed: int,
     clock: _Clock,
+    ledgers: tuple[Ledger, Ledger],
     keep: Callable[[Search], None],
     say: Say,
 ) -> None:
-    """Local search from ``state.order``."""
-    searched, control = (Ledger(evaluator, image_N, torch.tensor(state.order)) for image_N in _split(evaluator))
+    """Local search from ``state.order``, which the ledgers hold."""
+    searched, control = ledgers
     kept = time.monotonic()
     state.finished = False
     while not state.finished:

@@ -24,6 +24,7 @@ from tests.helpers import Cached, OnePass, StepByStep
 RULES = ("lowest-entropy", "highest-entropy")
 NETWORKS = {**{kind: build.find("network", kind) for kind in build.NETWORKS}, "one-pass": OnePass, "cached": Cached}
 NETWORKS["step-by-step"] = StepByStep
+ATTENTIVE = ("masked-transformer", "causal-transformer", "one-pass", "cached", "step-by-step")  # to tokens' values
 
 
 def model_of(network: str, shape: tuple[int, ...] = (2, 3), vocabulary: int = 2) -> Model:
@@ -33,6 +34,16 @@ def model_of(network: str, shape: tuple[int, ...] = (2, 3), vocabulary: int = 2)
         model.embedding.embed.weight.mul_(8.0)
         for name, parameter in model.network.named_parameters():
             parameter.mul_(0.1 if "position" in name else 1.0)
+    return model
+
+
+def served(network: str, *size) -> Model:
+    """The model, where the network serves every order."""
+    model = model_of(network, *size)
+    try:
+        model.network.check(torch.arange(len(Grid(model.tokenizer.shape))).flip(0)[None])
+    except Unsupported:
+        pytest.skip("refused, as test_what_has_no_such_likelihood_is_refused_with_the_reason shows")
     return model
 
 
@@ -49,9 +60,11 @@ def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("text", [*RULES, *(f"{rule}/{cut}" for rule in RULES for cut in ("equal:2", "sizes:(1,3,2)"))])
 def test_probabilities_of_all_images_sum_to_one(network, text):
-    found = follow(model_of(network), all_images(2, 6), text)
+    if network not in ATTENTIVE and text not in ("lowest-entropy", "highest-entropy/equal:2"):
+        pytest.skip("these networks under two of the plans")
+    found = follow(served(network), all_images(2, 6), text)
     assert found.result.nats_BL.sum(1).double().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-    if "sizes" not in text:  # two cuts of six tokens leave these small models little to choose
+    if network in ATTENTIVE and "sizes" not in text:  # two cuts of six tokens leave these small models little to choose
         assert len(found.plan.step_BL.unique(dim=0)) > 1, "the order should depend on the image"
 
 
@@ -63,9 +76,7 @@ def test_more_categories_sum_to_one_too():
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("text", ["lowest-entropy", "highest-entropy/cosine:3"])
 def test_the_exact_chain_along_the_realised_orders_gives_the_same_nats(network, text):
-    model, token = model_of(network), all_images(2, 6)
-    if model.network.shares_plan:
-        pytest.skip("wants one plan for the whole batch")
+    model, token = served(network), all_images(2, 6)
     found = follow(model, token, text)
     chain = token_log_prob(model, token, found.plan, torch.zeros(64).long(), stream(0, "nll", 64))
     torch.testing.assert_close(found.result.nats_BL, chain.nats_BL, rtol=1e-4, atol=1e-5)
@@ -76,7 +87,7 @@ def test_the_exact_chain_along_the_realised_orders_gives_the_same_nats(network, 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("text", ["lowest-entropy", "lowest-entropy/equal:4", "highest-entropy/cosine:5"])
 def test_scoring_a_sample_reproduces_the_order_in_which_it_was_generated(network, text):
-    model = model_of(network, (3, 3), 5)
+    model = served(network, (3, 3), 5)
     rule, _, _ = text.partition("/")
     plan, label_B, noise = sizes_plan(parse_any_plan(text)[1], 9, 20), torch.zeros(20).long(), stream(3, "sample", 20)
     step_BL = torch.full((20, 9), -5)
@@ -87,12 +98,12 @@ def test_scoring_a_sample_reproduces_the_order_in_which_it_was_generated(network
     token = generate_adaptively(model, plan, label_B, noise, Guidance(), 1.0, None, rule, record)
     found = follow(model, token, text)
     assert torch.equal(found.plan.step_BL, step_BL)
-    assert "/" in text or len(step_BL.unique(dim=0)) > 1
+    assert "/" in text or network not in ATTENTIVE or len(step_BL.unique(dim=0)) > 1
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_order_does_not_depend_on_the_batch_or_the_memory_budget(network):
-    model, token, seen = model_of(network), all_images(2, 6)[::7], []
+    model, token, seen = served(network), all_images(2, 6)[::7], []
     whole = follow(model, token, "lowest-entropy/equal:2")
     alone = follow(model, token, "lowest-entropy/equal:2", budget=1, on_rows=seen.append)
     assert torch.equal(whole.plan.step_BL, alone.plan.step_BL)
@@ -142,6 +153,8 @@ def test_what_has_no_such_likelihood_is_refused_with_the_reason():
         adaptive_log_prob(model_of("one-pass"), token, singles, confidence, none, stream(0, "nll", 64))
     with pytest.raises(Unsupported, match="cuts by where the tokens lie"):
         sizes_plan(parse_partition("blocks:2"), 6, 1)
+    with pytest.raises(Unsupported, match="raster"):
+        follow(model_of("row-lstm"), all_images(2, 6), "lowest-entropy")
     continuous = small_model(OnePass, GaussianMixtureHead, (2, 3), Vectors(1))
     with pytest.raises(Unsupported, match="no tractable entropy"):
         rule = parse_adaptive("lowest-entropy")

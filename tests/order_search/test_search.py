@@ -19,7 +19,7 @@ LEAVES_FIRST = TREE.site_L.flip(0)
 STARTS = {"lowest-entropy": None, "leaves first": LEAVES_FIRST}
 
 
-@pytest.mark.parametrize(("seed", "one_pass"), [(0, False), (1, False), (2, False), (0, True)])
+@pytest.mark.parametrize(("seed", "one_pass"), [(0, False), (1, False), (2, True)])
 def test_the_search_finds_the_best_order_of_the_tree(seed, one_pass):
     found = search(evaluator(1600, one_pass=one_pass), Search({}), STARTS, Budget(5.0, proposals=600), seed)
     assert generations(torch.tensor(found.best)) == BEST
