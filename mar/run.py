@@ -18,7 +18,7 @@ import torch
 
 from mar import build
 from mar.config import Recipe
-from mar.data.base import Data
+from mar.data.base import Data, spread
 from mar.distributed import Processes
 from mar.errors import Unsupported, UserError
 from mar.heads.base import sampling_options, scoring_options
@@ -90,7 +90,7 @@ class Run:
         precision: Precision = "fp32",
         **options: Any,
     ) -> Likelihood:
-        """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of a split's first ``limit``.
+        """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
 
         Args:
             several: several orders or dequantisations of the same images, and their mean or mixture.
@@ -103,7 +103,7 @@ class Run:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
         """
         if images is None:
-            images, labels = self.first(split, limit)
+            images, labels = self.some(split, limit)
         score_one = self.scorer(images, plan, labels, seed, partial=kept, **options)
         if several.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
@@ -111,10 +111,10 @@ class Run:
         with bf16, scoring_options(self.model.head, likelihood or {}):
             return score_several(self.model, score_one, several, progress, kept)
 
-    def first(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Images and labels of a split's first ``limit`` examples; None: all."""
+    def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
-        return source.batch(torch.arange(len(source) if limit is None else min(limit, len(source))))
+        return source.batch(spread(len(source), limit))
 
     def scorer(
         self, images: torch.Tensor, plan: PlanLike | None, labels: torch.Tensor | None, seed: int = 0, **fixed: Any

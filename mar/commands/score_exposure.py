@@ -43,7 +43,7 @@ def score_exposure(
     for plan in chosen:
         if plan.rule is not None or plan.learned:
             raise Unsupported(f"--exposure compares images and samples along one plan; {plan.text} finds one for each")
-    images, labels = run.first(split, n or IMAGES)
+    images, labels = run.some(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     console = wide_console()
     for plan in chosen:

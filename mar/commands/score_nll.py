@@ -40,7 +40,7 @@ class Request:
     Attributes:
         plans: canonical short texts.
         paired_with: the plan that the others are compared with; "": none.
-        n: the split's first so many images; None: all.
+        n: so many images, evenly spread over the split; None: all.
         several: orders of plans whose order is random, and dequantisations.
         target: a wanted standard error as text, that plans images, orders and steps; "": none.
         likelihood: the head's scoring options.
@@ -106,7 +106,7 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     """The record of the plan in RUN/scores: found there if the same was asked before, else computed and written."""
     if not run.plans(plan).random:
         request = replace(request, several=replace(request.several, orders=0))
-    images, labels = run.first(request.split, request.n)
+    images, labels = run.some(request.split, request.n)
     question, several = _question(run, plan, request, len(images)), asdict(request.several)
     answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
@@ -178,7 +178,7 @@ def _plan_budget(run: Run, plan: str, request: Request, console: Console) -> Bud
     target = parse_target(request.target, tokenizer)
     source = run.data.split(request.split)
     most = len(source) if request.n is None else min(request.n, len(source))
-    images, labels = source.batch(torch.linspace(0, most - 1, min(PILOT_IMAGES, most)).long())
+    images, labels = run.some(request.split, min(PILOT_IMAGES, most))
     score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
     with scoring_options(run.model.head, request.likelihood):
         pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))

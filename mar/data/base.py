@@ -94,6 +94,15 @@ class DataSource:
         raise NotImplementedError
 
 
+def spread(total: int, wanted: int | None) -> torch.Tensor:
+    """The numbers of ``wanted`` (None, or too many: all) of ``total`` examples, evenly spread, always the same.
+
+    Published files may be sorted: the first examples of a split are then another population than the split.
+    """
+    count = total if wanted is None else min(wanted, total)
+    return torch.arange(count) * total // max(1, count)
+
+
 def fingerprint(*tensors: torch.Tensor | None) -> str:
     """A sha256 over types, shapes and contents, in this order."""
     digest = hashlib.sha256()

@@ -57,7 +57,7 @@ class Likelihood:
             Of an estimate: over the images that drew the step; not a number where none did.
         tokens_per_step: (K,) mean tokens of each step.
         nats_per_position: (L,) mean nats of each grid position, row-major.
-        nats_of_image: (N,) for paired comparisons: row k is example k of the split.
+        nats_of_image: (N,) for paired comparisons: in the order in which they were scored.
         standard_error_per_step: (K,) of nats_per_step.
         standard_error_per_position: (L,) of nats_per_position.
         head_kind: the kind of the head's log-probabilities: "exact", "bound" or "ode".

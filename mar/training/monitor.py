@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mar.data.base import Data
+from mar.data.base import Data, spread
 from mar.errors import UserError
 from mar.noise import stream
 from mar.training.batches import Batch
@@ -133,7 +133,7 @@ class Monitor:
         trainer.processes.wait()
 
     def _validation_batch(self, count: int, repeat: int) -> Batch:
-        x, label_B = self.data.validation.batch(torch.arange(count))
+        x, label_B = self.data.validation.batch(spread(len(self.data.validation), count))
         device, number_B = self.trainer.processes.device, torch.arange(count) + repeat * count
         label_B = torch.full((count,), -1) if label_B is None else label_B.long()
         noise = stream(self.trainer.recipe.seed, "validation", number_B, device)
