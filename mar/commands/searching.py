@@ -119,7 +119,7 @@ def _search(
     run: Run, request: Request, partition: Partition, text: str, starts: dict[str, torch.Tensor | None], file: Path
 ) -> Search:
     """The search as far as the budget lets it; ``file`` and its neighbours are written as it goes."""
-    images, labels = run.first(request.split, request.n)
+    images, labels = run.some(request.split, request.n)
     evaluator = Evaluator(run.model, images, labels, partition, request.seed, request.kind, request.budget)
     question = {
         "partition": text, "split": request.split, "n": len(images), "seed": request.seed, "kind": request.kind,
