@@ -90,7 +90,7 @@ def test_unfit_text_is_refused_by_name(tmp_path, text, options, words):
 
 
 def test_a_folder_without_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no .txt file"):
+    with pytest.raises(UserError, match=r"holds no \.txt file"):
         Text.load(TextOptions(path=str(tmp_path)))
 
 
