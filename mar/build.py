@@ -63,6 +63,7 @@ TOKENIZERS = {
     "binary-patches": "mar.tokenizers.binary_patches:BinaryPatches",
     "patches": "mar.tokenizers.patches:Patches",
     "sequence": "mar.tokenizers.sequence:Sequence",
+    "values": "mar.tokenizers.values:Values",
 }
 DATA = {
     "digits": "mar.data.digits:Digits",
@@ -73,6 +74,8 @@ DATA = {
     "synthetic": "mar.data.synthetic:Synthetic",
     "tree": "mar.data.tree:NoisyTree",
     "text": "mar.data.text:Text",
+    "npz": "mar.data.npz:Npz",
+    "audio": "mar.data.audio:Audio",
 }
 MASK_RATIOS = {
     "uniform": "mar.training.objective:Uniform",

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mar.data import mu_law
 from mar.data.base import DataSpec
 from mar.sampling.output import write_samples
 from mar.sampling.pictures import image_grid
+from mar.sampling.sound import save_sound, save_wav
 from mar.sampling.text import save_text
 
 
@@ -29,15 +31,20 @@ def save_samples(
     if spec.modality == "text":
         save_text(x_NCHW, spec, folder / "samples.txt")
         return "samples.txt, samples.npz"
+    if spec.modality == "audio":
+        save_sound(x_NCHW, spec, folder)
+        return "sounds/, spectrograms.png, samples.npz"
     return "samples.npz"
 
 
 def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
-    """A quick look, at ``path`` with the suffix of its kind."""
+    """A quick look, at ``path`` with the suffix of its kind; sounds one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if spec.modality == "image":
         image_grid(x_NCHW, spec.levels, columns=10).save(path.with_suffix(".png"))
     elif spec.modality == "text":
         save_text(x_NCHW, spec, path.with_suffix(".txt"))
+    elif spec.modality == "audio":
+        save_wav(mu_law.decode(x_NCHW.flatten()).numpy(), spec.rate, path.with_suffix(".wav"))
     else:
         np.savez_compressed(path.with_suffix(".npz"), samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)

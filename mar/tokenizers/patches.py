@@ -16,6 +16,7 @@ from einops import rearrange
 from mar.errors import UserError
 from mar.noise import Noise
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
+from mar.tokenizers.moments import moments
 from mar.tokens import Vectors
 
 if TYPE_CHECKING:
@@ -83,14 +84,7 @@ class Patches(Tokenizer):
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Mean and standard deviation of the dequantised values, the uniform's own variance included."""
-        count = 0
-        total_E = square_E = torch.zeros(self.token.width, dtype=torch.float64)
-        for x in batches:
-            y_NE = self._middle(patchify(x.cpu(), self.options.patch)).double().flatten(0, 1)
-            count, total_E, square_E = count + len(y_NE), total_E + y_NE.sum(0), square_E + y_NE.square().sum(0)
-        if count == 0:
-            raise UserError("no training data to measure the scale of the tokens from")
-        mean_E, second_E = total_E / count, square_E / count
+        mean_E, second_E = moments(self._middle(patchify(x.cpu(), self.options.patch)).flatten(0, 1) for x in batches)
         if self.options.scale == "global":
             mean_E, second_E = mean_E.mean().expand_as(mean_E), second_E.mean().expand_as(second_E)
         bin_variance = (2.0 / self.levels) ** 2 / 12.0  # keeps the scale positive where a pixel never changes

@@ -25,7 +25,7 @@ class Sequence(Tokenizer):
         super().__init__()
         if spec.shape[:-1] != (1, 1) or spec.levels < 2:
             raise UserError(
-                f"tokenizer sequence needs text, sound or vectors, shape (1, 1, L), of at least 2 levels, not {spec.shape} "
+                f"tokenizer sequence needs series of shape (1, 1, L) and at least 2 levels, not {spec.shape} "
                 f"with {spec.levels} levels: use tokenizer.kind={'pixels or patches' if spec.levels else 'values'}"
             )
         self.shape = spec.shape[2:]

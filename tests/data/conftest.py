@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from mar import build
 
@@ -61,6 +62,23 @@ def write_text(folder: Path, length: int = 400) -> Path:
     return folder
 
 
+def write_npz(folder: Path) -> Path:
+    """Random binary vectors of five values."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(3)
+    np.savez(folder / "some.npz", **{name: rng.integers(0, 2, (6, 5), np.uint8) for name in ("train", "valid", "test")})
+    return folder / "some.npz"
+
+
+def write_recordings(folder: Path) -> Path:
+    """Noise: recordings 0 to 6 of two words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(4)
+    for name in [f"{word}_anna_{i}" for word in ("no", "yes") for i in range(7)]:
+        wavfile.write(folder / f"{name}.wav", 8000, rng.integers(-(2**15), 2**15, 80).astype(np.int16))
+    return folder
+
+
 NAMES = [f"{animal}/{i}.png" for animal in ("cat", "dog") for i in range(20)]
 
 
@@ -88,6 +106,8 @@ def source(request, tmp_path):
         "fashion-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
         "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},
         "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
+        "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
+        "npz": lambda: {"path": str(write_npz(tmp_path))},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:

@@ -54,7 +54,7 @@ def test_a_missing_path_is_asked_for_by_name(source):
     cls, options = source
     if not hasattr(options, "path"):
         pytest.skip("embedded")
-    for path, words in (("", "data.path is not set"), ("/nowhere/at/all", "is not a folder")):
+    for path, words in (("", "data.path is not set"), ("/nowhere/at/all", "is not a (folder|file)")):
         with pytest.raises(UserError, match=words) as error:
             cls.load(dataclasses.replace(options, path=path))
         assert "\n" not in str(error.value)

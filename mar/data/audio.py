@@ -1,0 +1,135 @@
+"""Windows of recordings, as 256 mu-law levels, from a folder of ``.wav`` files.
+
+T samples of all recordings, one after the other · N windows · L samples of a window
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mar.data import mu_law
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, fingerprint
+from mar.data.windows import Windows, starts
+from mar.errors import UserError
+
+_NAME = re.compile(r"(?P<label>[^_]+)_(?:.*_)?(?P<index>\d+)")
+_EXPECTED = "16-bit mono .wav files named CLASS_INDEX.wav or CLASS_SPEAKER_INDEX.wav"
+_HOME = "e.g. https://github.com/Jakobovski/free-spoken-digit-dataset"
+
+
+@dataclass(frozen=True)
+class AudioOptions(DataOptions):
+    path: str = ""  # the folder
+    context: int = 256  # samples of a window
+    stride: int = 64  # samples between the starts of training windows of a recording
+    test: int = 5  # recordings of index 0..test-1 are held out
+    validation: int = 1  # and so many after them, for validation
+
+    def __post_init__(self) -> None:
+        for name in ("context", "stride", "test", "validation"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"data.{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file: its class, its index, its levels (T,) and its rate."""
+
+    file: Path
+    label: str
+    index: int
+    level_T: torch.Tensor
+    rate: int
+
+
+class Audio(DataSource):
+    """Training windows overlap; held-out ones follow each other within a recording, its last samples in none."""
+
+    Options = AudioOptions
+    name = "audio"
+
+    @classmethod
+    def load(cls, options: AudioOptions) -> Data:
+        """Splits by the index in the file's name, classes by what precedes it."""
+        recordings = [_read(file, options.context) for file in _files(options.path)]
+        rate = recordings[0].rate
+        for r in recordings:
+            if r.rate != rate:
+                raise UserError(
+                    f"{r.file} has {r.rate} samples a second, {recordings[0].file.name} {rate}: convert one"
+                )
+        classes = tuple(sorted({r.label for r in recordings}))
+        level_T = torch.cat([r.level_T for r in recordings])
+        splits = {
+            split: _windows(split, recordings, level_T, classes, options) for split in ("train", "validation", "test")
+        }
+        contents = (x for windows in splits.values() for x in (windows.start_N, windows.label_N))
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, 1, options.context), mu_law.LEVELS, len(classes), classes, modality="audio", rate=rate),
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+            fingerprint=fingerprint(level_T, *contents),
+        )
+
+
+def _windows(
+    split: str, recordings: list[Recording], level_T: torch.Tensor, classes: tuple[str, ...], options: AudioOptions
+) -> Windows:
+    """All windows of a split's recordings."""
+    start, label, first = [], [], 0
+    for r in recordings:
+        own = (
+            "test"
+            if r.index < options.test
+            else "validation"
+            if r.index < options.test + options.validation
+            else "train"
+        )
+        end = first + len(r.level_T)
+        if own == split:
+            start.append(starts(first, end, options.context, options.stride if split == "train" else options.context))
+            label.append(torch.full_like(start[-1], classes.index(r.label)))
+        first = end
+    if not start:
+        raise UserError(
+            f"no recording in {options.path} is of the {split} split: 0..{options.test - 1} are test, the "
+            f"next {options.validation} validation, the others training recordings"
+        )
+    return Windows(level_T, torch.cat(start), options.context, torch.cat(label))
+
+
+def _files(path: str) -> list[Path]:
+    if not path:
+        raise UserError(f"data.path is not set: it names a folder of {_EXPECTED}; {_HOME}")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.path={path} is not a folder: it should hold {_EXPECTED}; {_HOME}")
+    if not (found := sorted(root.glob("*.wav"))):
+        raise UserError(f"{root} holds no .wav file: it should hold {_EXPECTED}; {_HOME}")
+    return found
+
+
+def _read(file: Path, context: int) -> Recording:
+    """Raises UserError naming a file that cannot serve."""
+    from scipy.io import wavfile
+
+    if not (named := _NAME.fullmatch(file.stem)):
+        raise UserError(f"{file} is not named by class and index: expected {_EXPECTED}")
+    try:
+        rate, sample_T = wavfile.read(file)
+    except Exception as error:  # on a damaged file scipy raises almost anything
+        raise UserError(f"{file} is no readable .wav file ({error}); expected {_EXPECTED}; {_HOME}") from None
+    if sample_T.dtype != np.int16 or sample_T.ndim != 1:
+        channels = 1 if sample_T.ndim == 1 else sample_T.shape[1]
+        raise UserError(f"{file} has {channels} channel(s) of {sample_T.dtype}: convert it; expected {_EXPECTED}")
+    if len(sample_T) < context:
+        raise UserError(f"{file} has {len(sample_T)} samples, fewer than data.context={context}: lower it or remove it")
+    level_T = mu_law.encode(torch.from_numpy(sample_T.copy()))
+    return Recording(file, named["label"], int(named["index"]), level_T, rate)

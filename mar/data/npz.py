@@ -1,0 +1,99 @@
+"""Vectors and series from an ``.npz`` file with its published splits: binary, categorical or real-valued.
+
+N examples · L values of an example
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.errors import UserError
+
+_NAMES = {
+    "train": ("train", "train_data"),
+    "validation": ("valid", "valid_data", "validation", "validation_data"),
+    "test": ("test", "test_data"),
+}
+_EXPECTED = "an .npz file with arrays (examples, values) named train, valid and test, or train_data and so on"
+_HOME = "the UCI sets with published splits are at https://github.com/mgermain/MADE"
+_LARGEST = 2**15  # levels whose largest value int16 holds
+
+
+@dataclass(frozen=True)
+class NpzOptions(DataOptions):
+    path: str = ""  # the file
+    levels: int = 0  # of whole numbers; 0: one more than the largest, and floating-point numbers are real values
+
+    def __post_init__(self) -> None:
+        if self.levels and not 2 <= self.levels <= _LARGEST:
+            raise UserError(f"data.levels is 2 to {_LARGEST}, or 0 to find them, not {self.levels}")
+
+
+class Npz(DataSource):
+    """Whole numbers are levels, floating-point numbers real values unless ``levels`` is given."""
+
+    Options = NpzOptions
+    name = "npz"
+
+    @classmethod
+    def load(cls, options: NpzOptions) -> Data:
+        arrays = _read(options.path)
+        widths = {split: array.shape[1:] for split, array in arrays.items()}
+        if any(len(width) != 1 for width in widths.values()) or len(set(widths.values())) > 1:
+            shapes = ", ".join(f"{split} {array.shape}" for split, array in arrays.items())
+            raise UserError(f"{options.path}: its arrays differ in width or are no tables ({shapes}); {_EXPECTED}")
+        if empty := [split for split, array in arrays.items() if not array.size]:
+            raise UserError(f"{options.path}: its {empty[0]} split is empty; {_EXPECTED}")
+        if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+            raise UserError(f"{options.path}: its arrays are no numbers; {_EXPECTED}")
+        real = not options.levels and any(array.dtype.kind == "f" for array in arrays.values())
+        levels = 0 if real else _levels(arrays, options)
+        kind = np.float32 if real else np.uint8 if levels <= 256 else np.int16
+        x = {split: torch.from_numpy(array.astype(kind))[:, None, None] for split, array in arrays.items()}
+        if real and (damaged := [split for split, values in x.items() if not values.isfinite().all()]):
+            raise UserError(f"{options.path}: its {damaged[0]} split has values that are not finite: remove them")
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, 1, x["train"].shape[-1]), levels, modality="vector"),
+            train=TensorSplit(x["train"]),
+            validation=TensorSplit(x["validation"]),
+            test=TensorSplit(x["test"]),
+            fingerprint=fingerprint(*x.values()),
+        )
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """The array of each split."""
+    if not path:
+        raise UserError(f"data.path is not set: it names {_EXPECTED}; {_HOME}")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"data.path={path} is not a file: it should be {_EXPECTED}; {_HOME}")
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            found = {split: next((n for n in names if n in stored), None) for split, names in _NAMES.items()}
+            if missing := [split for split, name in found.items() if name is None]:
+                held = ", ".join(stored.files)
+                raise UserError(f"{file} has no array of the {missing[0]} split (it has {held}); expected {_EXPECTED}")
+            return {split: stored[name] for split, name in found.items() if name is not None}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is no readable .npz file ({error}); expected {_EXPECTED}; {_HOME}") from None
+
+
+def _levels(arrays: dict[str, np.ndarray], options: NpzOptions) -> int:
+    """The number of levels. Raises UserError where a value is none of them."""
+    largest = options.levels or max(2, 1 + max(int(array.max()) for array in arrays.values()))
+    for split, array in arrays.items():
+        # compared the right way round: a value that is not a number fails, too
+        if not bool(((array >= 0) & (array < largest) & (array == np.floor(array))).all()) or largest > _LARGEST:
+            raise UserError(
+                f"{options.path}: its {split} split has values other than 0..{min(largest, _LARGEST) - 1}: whole "
+                "numbers from 0 are categories, floating-point numbers are real values without data.levels"
+            )
+    return largest

@@ -1,0 +1,75 @@
+"""Real values as tokens of one channel, with a measured scale.
+
+B batch · L tokens, one for each value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from mar.errors import UserError
+from mar.noise import Noise
+from mar.tokenizers.base import Tokenizer, TokenizerOptions
+from mar.tokenizers.moments import moments
+from mar.tokens import Vectors
+
+if TYPE_CHECKING:
+    from mar.data.base import DataSpec
+
+
+@dataclass(frozen=True)
+class ValuesOptions(TokenizerOptions):
+    scale: Literal["global", "variable"] = "global"  # one mean and deviation, or one for each position
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("global", "variable"):
+            raise UserError(f"tokenizer.scale of values is global or variable, not {self.scale!r}")
+
+
+class Values(Tokenizer):
+    """token = (x − shift) / scale. The likelihood is a density of x, in x's own units: it may exceed one."""
+
+    Options = ValuesOptions
+    real: ClassVar[bool] = True
+    shift: torch.Tensor  # (L,)
+    scale: torch.Tensor  # (L,)
+
+    def __init__(self, spec: DataSpec, options: ValuesOptions) -> None:
+        super().__init__()
+        if spec.shape[:-1] != (1, 1) or spec.levels:
+            raise UserError(
+                f"tokenizer values needs real values of shape (1, 1, L), not {spec.shape} with {spec.levels} levels: "
+                "use tokenizer.kind=sequence, or patches for images"
+            )
+        self.options = options
+        self.shape = spec.shape[2:]
+        self.token = Vectors(1)
+        self.dimensions = spec.shape[2]
+        self.register_buffer("shift", torch.zeros(self.dimensions))
+        self.register_buffer("scale", torch.ones(self.dimensions))
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """Mean and standard deviation; a value that never changes keeps its own scale."""
+        mean_L, second_L = moments(x.cpu().flatten(1) for x in batches)
+        if self.options.scale == "global":
+            mean_L, second_L = mean_L.mean().expand_as(mean_L), second_L.mean().expand_as(second_L)
+        scale_L = (second_L - mean_L.square()).clamp(min=0.0).sqrt()
+        self.shift.copy_(mean_L)
+        self.scale.copy_(torch.where(scale_L > 0, scale_L, 1.0))
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, 1, 1, L) float32 -> (B, L, 1) float32; there is nothing to dequantise."""
+        return ((x.flatten(1) - self.shift) / self.scale)[..., None]
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L, 1) -> (B, 1, 1, L) float32."""
+        return (token[..., 0].float() * self.scale + self.shift)[:, None, None]
+
+    @property
+    def log_jacobian(self) -> float:
+        """−Σ_L log scale."""
+        return -float(self.scale.double().log().sum())
