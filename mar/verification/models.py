@@ -60,7 +60,11 @@ def small_model(network: type[Network], head: type[Head], shape: tuple[int, ...]
     """
     built = small_network(network, shape)
     tokenizer = BareTokens(shape, token)
-    return enlivened(Model(tokenizer, built, small_head(head, token, built.context_width), _N_CLASSES))
+    under = small_head(head, token, built.context_width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Model(tokenizer, built, under, _N_CLASSES)
+    return enlivened(model)
 
 
 def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) -> list[Verdict]:
