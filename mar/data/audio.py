@@ -127,7 +127,7 @@ def _read(file: Path, context: int) -> Recording:
     except Exception as error:  # on a damaged file scipy raises almost anything
         raise UserError(f"{file} is no readable .wav file ({error}); expected {_EXPECTED}; {_HOME}") from None
     if sample_T.dtype != np.int16 or sample_T.ndim != 1:
-        channels = 1 if sample_T.ndim == 1 else sample_T.shape[1]
+        channels = sample_T[:1].size
         raise UserError(f"{file} has {channels} channel(s) of {sample_T.dtype}: convert it; expected {_EXPECTED}")
     if len(sample_T) < context:
         raise UserError(f"{file} has {len(sample_T)} samples, fewer than data.context={context}: lower it or remove it")

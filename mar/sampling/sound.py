@@ -41,7 +41,7 @@ def save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
     from scipy.signal import spectrogram
 
     n, length = sample_NL.shape
-    window = min(256, length)
+    window = max(2, min(256, length // 8))
     figure = Figure(figsize=(7, 1.4 * n + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(n, 1, squeeze=False, sharex=True)[:, 0]

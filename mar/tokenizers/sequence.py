@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Sequence(Tokenizer):
     """One category for each of the levels: the joint of the integer data, exactly."""
 
+    token: Categories
+
     def __init__(self, spec: DataSpec, options: TokenizerOptions) -> None:
         super().__init__()
         if spec.shape[:-1] != (1, 1) or spec.levels < 2:
