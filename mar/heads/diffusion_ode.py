@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -31,6 +32,7 @@ Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class DiffusionScoring(OdeScoring):
     """Of the density "ode": solver, steps, tolerance and t_min. Of the bound: timesteps."""
 
+    solver: Literal["heun", "rk4", "rk45"] = "rk4"  # adaptive steps miss the network's waves in time
     t_min: float = 0.0  # the timestep, fractional if need be, at which the density is taken
     timesteps: int = 0  # of the bound drawn for each token, an unbiased estimate; 0: every one of its chain
 
