@@ -33,7 +33,10 @@ def sample(
     top_p: Annotated[Optional[float], typer.Option(help="Categorical head: keep this much probability.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Categorical head: always the likeliest.")] = False,
     solver: Annotated[
-        Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
+        Optional[str],
+        typer.Option(
+            help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun; flow head: euler, midpoint, heun, rk4, rk45."
+        ),
     ] = None,
     head_steps: Annotated[Optional[int], typer.Option(min=1, help="Diffusion head: number of timesteps.")] = None,
     image: Annotated[
