@@ -29,7 +29,7 @@ def tensor_peak(device: torch.device) -> CudaPeak | LiveTensors:
 
 class CudaPeak:
     def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, None
+        self.device, self.bytes = device, 0
 
     def __enter__(self) -> CudaPeak:
         torch.cuda.reset_peak_memory_stats(self.device)
