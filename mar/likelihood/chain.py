@@ -53,15 +53,14 @@ class TokenLogProb:
 def rows_in_budget(model: Model, budget: int) -> int:
     """How many rows at a time keep the activations of a forward pass (no gradients) within ``budget`` bytes.
 
-    Counted per token: 16 float32 vectors of the context width (a residual stream, queries, keys, values and a hidden
-    layer of four widths, with what PyTorch holds beside them), and four of the vocabulary.
+    Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token.
     """
     n_tokens = 1
     for n in model.tokenizer.shape:
         n_tokens *= n
     token = model.tokenizer.token
     head = 4 * token.vocabulary if isinstance(token, Categories) else 0
-    return max(1, budget // (4 * n_tokens * (16 * model.network.context_width + head)))
+    return max(1, budget // (4 * (model.network.row_floats(n_tokens) + n_tokens * head)))
 
 
 @torch.no_grad()

@@ -77,6 +77,14 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def row_floats(self, n_tokens: int) -> int:
+        """About how many numbers a row's forward pass holds at its most, without gradients.
+
+        For each token 16 vectors of the context width: a residual stream, queries, keys, values and a hidden layer of
+        four widths, with what PyTorch holds beside them.
+        """
+        return 16 * self.context_width * n_tokens
+
     def check(self, step_BL: torch.Tensor) -> None:
         """Raises Unsupported, by name and with what would work, if this network cannot serve such plans."""
         if self.shares_plan and len(step_BL) > 1 and not bool((step_BL == step_BL[:1]).all()):

@@ -1,15 +1,14 @@
 """The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
 
-B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width · H heads ·
-M gathered tokens
+B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width · M gathered tokens
 
 Two streams over shared keys and values (Yang et al. 2019, XLNet, Sec. 2.3). A content slot holds a known token and
 attends to contents of strictly earlier steps and to itself; a query slot holds a target's position and the condition,
 and attends to contents of strictly earlier steps. The start, a content slot that holds the condition, is earlier than
 everything, so that nobody attends to nothing. GIVEN tokens are one step.
 
-The second stream makes twice as many slots as a GPT has, and so up to twice its linear maps and attention; in return
-any number of tokens is predicted after the same known ones, and no content depends on who asks.
+The second stream makes up to twice as many slots as a GPT has; in return any number of tokens is predicted after the same
+known ones, and no content depends on who asks.
 """
 
 from __future__ import annotations
@@ -146,6 +145,10 @@ class CausalTransformer(Network):
                 added = name.endswith(("attn.proj", "mlp.fc2"))
                 nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * self.sizes.depth) if added else 0.02)
                 nn.init.zeros_(module.bias)
+
+    def row_floats(self, n_tokens: int) -> int:
+        """Two streams, and who of both sees whom: as booleans and as the numbers that attention adds."""
+        return 2 * super().row_floats(n_tokens) + 3 * n_tokens**2
 
     def compile_parts(self) -> None:
         """The blocks one by one, which share their code: one compilation for each shape, whatever the depth."""

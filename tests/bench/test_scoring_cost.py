@@ -15,9 +15,16 @@ CPU = torch.device("cpu")
 SETTING = Setting(CPU, "fp32", 1.0, 1.0)
 
 
-@pytest.mark.parametrize(("network", "passes"), [("masked-transformer", 4), ("causal-transformer", 1)])
-def test_a_chain_of_1024_tokens_stays_within_its_budget(network: str, passes: int) -> None:
-    recipe, data = shapes.read("pixels-1024", [f"network.kind={network}", "partition=equal:256"])
+@pytest.mark.parametrize(
+    ("network", "partition", "passes"),
+    [
+        ("masked-transformer", "equal:256", 4),
+        ("causal-transformer", "equal:256", 1),
+        ("causal-transformer", "singles", 1),
+    ],
+)
+def test_a_chain_of_1024_tokens_stays_within_its_budget(network: str, partition: str, passes: int) -> None:
+    recipe, data = shapes.read("pixels-1024", [f"network.kind={network}", f"partition={partition}"])
     model = build_model(recipe, data)
     budget = 40 * 2**20  # some ten rows of the masked Transformer, and one of the causal one
     cost = scoring_cost(model, Inputs(recipe, data, model, 3, SETTING), 0.0, budget)
