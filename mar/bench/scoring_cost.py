@@ -24,7 +24,7 @@ from mar.model import Model
 from mar.noise import stream
 from orderings import Plan
 
-BATCHES = (4, 8, 16, 32, 64, 128, 256)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TRIED = 256  # rows that every batch size is tried on
 
 
@@ -68,7 +68,7 @@ def scoring_cost(model: Model, inputs: Inputs, seconds: float, budget: int | Non
             token_log_prob(model, example.token, plan, example.label_B, noise, budget=budget)
 
     passes = _Passes(model, example.token, plan, example.label_B)
-    best = min((b for b in BATCHES if b <= max(BATCHES[0], len(passes))), key=lambda b: _row_seconds(passes, b, inputs))
+    best = min((b for b in BATCHES if b <= len(passes)), key=lambda b: _row_seconds(passes, b, inputs))
 
     def forward(_: int) -> None:
         with setting.autocast():

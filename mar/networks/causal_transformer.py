@@ -1,14 +1,15 @@
 """The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
 
-B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width · M gathered tokens
+B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width ·
+M gathered tokens
 
 Two streams over shared keys and values (Yang et al. 2019, XLNet, Sec. 2.3). A content slot holds a known token and
 attends to contents of strictly earlier steps and to itself; a query slot holds a target's position and the condition,
 and attends to contents of strictly earlier steps. The start, a content slot that holds the condition, is earlier than
 everything, so that nobody attends to nothing. GIVEN tokens are one step.
 
-The second stream makes up to twice as many slots as a GPT has; in return any number of tokens is predicted after the same
-known ones, and no content depends on who asks.
+The second stream makes up to twice as many slots as a GPT has; in return any number of tokens is predicted after the
+same known ones, and no content depends on who asks.
 """
 
 from __future__ import annotations
