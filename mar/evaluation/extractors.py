@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import urllib.error
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -25,6 +25,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 INCEPTION_WIDTH = 2048
+_IMAGENET_CLASSES = 1000
 INCEPTION_FILE = URL_INCEPTION_V3.rsplit("/", 1)[-1]
 _PUBLISHED_HASH = INCEPTION_FILE.removesuffix(".pth").rsplit("-", 1)[-1]
 
@@ -38,6 +39,8 @@ class Extractor:
         feature_width: dimensions of the features that FID compares.
         rgb: it wants three channels.
         weights: a file to load, or None.
+        n_classes: among its logits, from ``first_class`` on; 0: they mean no classes of the data.
+        knows_labels: class k of the logits is label k of the data.
         notes: what a reader of its scores should know.
     """
 
@@ -45,6 +48,9 @@ class Extractor:
     feature_width: int
     rgb: bool = False
     weights: Path | None = None
+    n_classes: int = 0
+    first_class: int = 0
+    knows_labels: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -69,7 +75,10 @@ def choose(
     """
     channels, height, width = data.spec.shape
     if kind == "inception" or (kind == "auto" and channels == 3 and min(height, width) >= 32):
-        return inception(weights)
+        found = inception(weights)
+        if data.spec.n_classes != _IMAGENET_CLASSES:
+            return found
+        return replace(found, n_classes=_IMAGENET_CLASSES, first_class=1)  # 0 is background, those after 1,000 empty
     if weights is not None:
         raise UserError(
             f"weights are Inception's, but {data.name!r} is scored by a classifier of its own: leave out one"
@@ -80,10 +89,10 @@ def choose(
             f"the FID classifier of {source.name!r} takes images of shape {source.spec.shape}, not {data.spec.shape}: "
             f"choose labelled images of the shape of {data.name!r}"
         )
-    return from_classifier(trained_classifier(source, data.spec.levels, cache_dir))
+    return from_classifier(trained_classifier(source, data.spec.levels, cache_dir), labelled is None)
 
 
-def from_classifier(trained: TrainedClassifier) -> Extractor:
+def from_classifier(trained: TrainedClassifier, knows_labels: bool = True) -> Extractor:
     """Register a trained classifier: the Inception score reads its logits, everything else its features."""
 
     class ClassifierExtractor(torch_fidelity.FeatureExtractorBase):
@@ -110,7 +119,9 @@ def from_classifier(trained: TrainedClassifier) -> Extractor:
             return tuple(given[name] for name in self.features_list)
 
     register(trained.name, ClassifierExtractor)
-    return Extractor(trained.name, FEATURE_WIDTH)
+    return Extractor(
+        trained.name, FEATURE_WIDTH, n_classes=trained.model.logits.out_features, knows_labels=knows_labels
+    )
 
 
 def inception(weights: Path | None) -> Extractor:

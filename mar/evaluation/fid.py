@@ -1,29 +1,55 @@
-"""FID, KID, Inception score, precision and recall of generated images, by torch-fidelity, beside their noise floor.
+"""FID, KID, Inception score, precision, recall and class balance of generated images, beside their noise floor.
 
 N images · C channels · H height · W width
 """
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mar.data.base import Data, Split, TensorSplit
+from mar.data.base import Data, DataSpec, Split, TensorSplit
 from mar.errors import UserError, unknown
 from mar.evaluation.images import ImageSet, check_images
-from mar.evaluation.result import FidResult, ImageScores
+from mar.evaluation.result import NOT_SCORED, Balance, FidResult, ImageScores
+from mar.evaluation.statistics import Statistics
 from mar.noise import stream
 
 if TYPE_CHECKING:
     from mar.evaluation.extractors import Extractor
+    from mar.evaluation.features import Features
 
 LEAST_IMAGES = 8  # below, neither four neighbours nor two splits nor a covariance mean anything
-KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 INCEPTION_SCORE_SPLITS = 10
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and who they are: ``identity`` names exactly these (their features are cached under it; "" never)."""
+
+    name: str
+    split: Split
+    spec: DataSpec
+    identity: str = ""
+
+
+def images_of(data: Data, split: str) -> Images:
+    """A split of a data set.
+
+    Raises:
+        UserError: no such split, or its examples are no images.
+    """
+    check_images(data.spec, f"data set {data.name!r}")
+    if split not in ("train", "validation", "test"):
+        raise unknown("split", split, ("train", "validation", "test"))
+    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}")
 
 
 def score_images(
@@ -41,9 +67,6 @@ def score_images(
 ) -> FidResult:
     """Score generated images against a split of real ones.
 
-    FID, precision and recall do not depend on the order of the images; KID and the Inception score draw subsets by
-    ``seed``, so they move within their spread when the order changes.
-
     Args:
         generated: (N, C, H, W) integer levels 0..levels-1, like the data's own examples.
         data: the real images; the noise floor takes as many of its training split as were generated
@@ -53,115 +76,166 @@ def score_images(
         weights: Inception's weights file; None: torch's own cache of downloads, filled if need be.
         labelled: images of the same shape to train the classifier on when ``data`` has no labels.
         on: the split to compare with.
-        seed: of the subsets of KID, the splits of the Inception score and the images of the noise floor.
-        device: where features are computed.
-        batch_size: images at once on that device.
+        seed, device, batch_size: see ``Judge``.
 
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
     from mar.evaluation.extractors import choose
 
-    check_images(data.spec, f"data set {data.name!r}")
+    real = images_of(data, on)
+    floor = images_of(data, "test" if on == "train" else "train")
     fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
-    if on not in ("train", "validation", "test"):
-        raise unknown("split", on, ("train", "validation", "test"))
-    real, floor_split = data.split(on), "test" if on == "train" else "train"
-    floor = data.split(floor_split)
-    if min(len(fake), len(real), len(floor)) < LEAST_IMAGES:
-        sizes = f"{len(fake)} generated, {len(real)} in {on}, {len(floor)} in {floor_split}"
-        raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {sizes}")
+    check_enough(**{"generated": len(fake), f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
     if isinstance(extractor, str):
         extractor = choose(extractor, data, cache_dir, weights, labelled)
-
-    n_floor = min(len(fake), len(floor))
-    pick_N = stream(seed, "evaluation/noise-floor", len(floor)).uniform(1)[:, 0].argsort(stable=True)[:n_floor]
-    least = min(n_floor, len(real))
-    subset, splits = min(KID_SUBSET_SIZE, least // 2), max(2, min(INCEPTION_SCORE_SPLITS, n_floor // 100))
-    common = _options(extractor, cache_dir, seed, device, batch_size, subset, splits)
-    common |= {
-        "input2": ImageSet(real, data.spec, rgb=extractor.rgb),
-        "input2_cache_name": _cache_name(data, on, len(real)),
-    }
-    scores = _scores(ImageSet(fake, data.spec, rgb=extractor.rgb), None, common)
-    floor_images = ImageSet(floor, data.spec, rgb=extractor.rgb, index_N=pick_N)
-    floor_scores = _scores(floor_images, _cache_name(data, floor_split, n_floor, seed), common)
-    return FidResult(
-        generated=scores,
-        noise_floor=floor_scores,
-        noise_floor_split=floor_split,
-        n_real=len(real),
-        split=on,
-        extractor=extractor.name,
-        feature_width=extractor.feature_width,
-        kid_subset_size=subset,
-        kid_subsets=KID_SUBSETS,
-        inception_score_splits=splits,
-        notes=(*extractor.notes, *_warnings(scores, floor_scores, len(real), extractor.feature_width)),
-    )
+    judge = Judge(real, extractor, cache_dir, floor, seed, device, batch_size)
+    return judge.score(Images("generated", fake, data.spec))
 
 
-def _options(
-    extractor: Extractor,
-    cache_dir: Path,
-    seed: int,
-    device: torch.device | str,
-    batch_size: int,
-    kid_subset_size: int,
-    splits: int,
-) -> dict[str, Any]:
-    """torch-fidelity's arguments that generated images and noise floor share."""
-    return {
-        "fid": True,
-        "kid": True,
-        "isc": True,
-        "prc": True,
-        "feature_extractor": extractor.name,
-        "feature_extractor_weights_path": None if extractor.weights is None else str(extractor.weights),
-        "kid_subsets": KID_SUBSETS,
-        "kid_subset_size": kid_subset_size,
-        "isc_splits": splits,
-        "rng_seed": seed,
-        "cache_root": str(cache_dir),
-        "cuda": torch.device(device).type == "cuda",
-        "batch_size": batch_size,
-        "save_cpu_ram": True,  # no loader workers, and distances in parts of
-        "prc_batch_size": 1000,  # images: 80 MB beside 10,000 others, where torch-fidelity's default takes gigabytes
-        "verbose": False,
-    }
+def check_enough(**sizes: int) -> None:
+    """Raise unless there are enough images everywhere."""
+    if min(sizes.values()) < LEAST_IMAGES:
+        said = ", ".join(f"{n} {where}" for where, n in sizes.items())
+        raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
 
 
-def _scores(images: ImageSet, cache_name: str | None, common: dict[str, Any]) -> ImageScores:
-    import torch_fidelity
+class Judge:
+    """Scores any number of sets of images against one reference, looked at once.
 
-    # precision and recall are not symmetric: the images are input 1, the real ones input 2
-    metrics = torch_fidelity.calculate_metrics(input1=images, input1_cache_name=cache_name, **common)
-    return ImageScores(
-        n_images=len(images),
-        fid=metrics[torch_fidelity.KEY_METRIC_FID],
-        kid_mean=metrics[torch_fidelity.KEY_METRIC_KID_MEAN],
-        kid_std=metrics[torch_fidelity.KEY_METRIC_KID_STD],
-        inception_score_mean=metrics[torch_fidelity.KEY_METRIC_ISC_MEAN],
-        inception_score_std=metrics[torch_fidelity.KEY_METRIC_ISC_STD],
-        precision=metrics[torch_fidelity.KEY_METRIC_PRECISION],
-        recall=metrics[torch_fidelity.KEY_METRIC_RECALL],
-    )
+    FID, precision and recall do not depend on the order of the images; KID and the Inception score draw subsets by
+    ``seed``, so they move within their spread when the order changes.
+
+    Args:
+        reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
+        floor: where the images of the noise floor are drawn from; None: there is none.
+        seed: of the subsets of KID, the splits of the Inception score and the images of the noise floor.
+        device: where features are computed.
+        batch_size: images at once on that device.
+
+    Raises:
+        UserError: the statistics are of another extractor.
+    """
+
+    def __init__(
+        self,
+        reference: Images | tuple[str, Statistics],
+        extractor: Extractor,
+        cache_dir: Path,
+        floor: Images | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        self.extractor, self.cache_dir, self.floor = extractor, cache_dir, floor
+        self.seed, self.device, self.batch_size = seed, device, batch_size
+        self.real: Features | None = None
+        if isinstance(reference, Images):
+            self.name = reference.name
+            self.real = self.look(reference)
+            self.statistics = self.real.statistics
+        else:
+            self.name, self.statistics = reference
+            _check_extractor(self.name, self.statistics, extractor)
+        self.noise_floor = cache(self._noise_floor)  # of so many images
+
+    def look(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
+        """Features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
+        from mar.evaluation.features import extract
+
+        shown = ImageSet(images.split, images.spec, rgb=self.extractor.rgb, index_N=index_N)
+        identity = f"{images.identity}-{len(shown)}{drawn}" if images.identity else None
+        name = None if identity is None else re.sub(r"[^\w.-]", "_", identity)
+        return extract(shown, self.extractor, self.cache_dir, self.device, self.batch_size, name)
+
+    def score(self, generated: Images) -> FidResult:
+        """Raises UserError where there are too few images, or they are no images of the data."""
+        from mar.evaluation.features import KID_SUBSETS
+
+        check_enough(generated=len(generated.split), real=self.statistics.n_images or LEAST_IMAGES)
+        n_floor = min(len(generated.split), len(self.floor.split)) if self.floor else len(generated.split)
+        found = self.look(generated)
+        label_N = generated.split.batch(torch.arange(len(generated.split)))[1] if self.extractor.knows_labels else None
+        scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
+        return FidResult(
+            generated=scores,
+            noise_floor=floor,
+            noise_floor_split=self.floor.name if self.floor else "",
+            n_real=self.statistics.n_images,
+            split=self.name,
+            extractor=self.extractor.name,
+            feature_width=self.extractor.feature_width,
+            kid_subset_size=self._kid_subset(n_floor),
+            kid_subsets=KID_SUBSETS,
+            inception_score_splits=_inception_splits(n_floor),
+            notes=(
+                *self.extractor.notes,
+                *_warnings(scores, floor, self.statistics.n_images, self.extractor.feature_width),
+            ),
+        )
+
+    def _noise_floor(self, n: int) -> ImageScores:
+        if self.floor is None:
+            return NOT_SCORED
+        total = len(self.floor.split)
+        pick_N = stream(self.seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
+        return self._scores(self.look(self.floor, pick_N, f"-{self.seed}"), n, None)
+
+    def _kid_subset(self, n: int) -> int:
+        return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
+
+    def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
+        from mar.evaluation import features
+
+        kid = precision_recall = (math.nan, math.nan)
+        if self.real is not None:
+            kid = features.kid(found, self.real, self._kid_subset(n_floor), self.seed)
+            precision_recall = features.precision_recall(found, self.real, self.device)
+        score = features.inception_score(found, _inception_splits(n_floor), self.seed)
+        fid, balance = features.fid(found.statistics, self.statistics), None
+        if self.extractor.n_classes:
+            balance = _balance(torch.from_numpy(features.classes_of(found, self.extractor)), self.extractor, label_N)
+        return ImageScores(len(found), fid, *kid, *score, *precision_recall, balance)
 
 
-def _cache_name(data: Data, *parts: object) -> str:
-    """A file name that identifies exactly which images were shown; torch-fidelity appends the extractor's name."""
-    return re.sub(r"[^\w.-]", "_", "-".join(map(str, (data.name, data.fingerprint, *parts))))
+def _inception_splits(n: int) -> int:
+    return max(2, min(INCEPTION_SCORE_SPLITS, n // 100))
+
+
+def _balance(class_N: torch.Tensor, extractor: Extractor, label_N: torch.Tensor | None) -> Balance:
+    from scipy.stats import chisquare
+
+    count_K = torch.bincount(class_N, minlength=extractor.n_classes)
+    chi2, p_value = chisquare(count_K.numpy())
+    known_N = None if label_N is None else label_N >= 0
+    agreement = None
+    if label_N is not None and known_N is not None and bool(known_N.any()):
+        agreement = (class_N == label_N)[known_N].double().mean().item()
+    return Balance(tuple(count_K.tolist()), float(chi2), float(p_value), agreement)
+
+
+def _check_extractor(name: str, statistics: Statistics, extractor: Extractor) -> None:
+    if statistics.extractor not in ("", extractor.name):
+        raise UserError(
+            f"the statistics {name} are of {statistics.extractor}, these images are seen by {extractor.name}: "
+            "write statistics with the same features (mar fid-stats)"
+        )
+    if len(statistics.mu_D) != extractor.feature_width:
+        raise UserError(
+            f"the statistics {name} are of {len(statistics.mu_D)} features, {extractor.name} has "
+            f"{extractor.feature_width}: choose the extractor that they were made with (--features)"
+        )
 
 
 def _warnings(scores: ImageScores, floor: ImageScores, n_real: int, width: int) -> tuple[str, ...]:
     notes = []
-    least = min(scores.n_images, n_real)
+    least = min(scores.n_images, n_real or scores.n_images)
     if least <= width:
         notes.append(
             f"{least} images do not determine a covariance of {width} features: FID is biased far upwards, "
             "compare it only at equal numbers of images"
         )
-    if floor.n_images < scores.n_images:
+    if 0 < floor.n_images < scores.n_images:
         notes.append(
             f"the noise floor has {floor.n_images} images, fewer than the {scores.n_images} generated: it is too high"
         )

@@ -59,11 +59,12 @@ def sample_many(
     batch_size: int = 256,
     on_step: OnStep | None = None,
     progress: Callable[[int, int], None] | None = None,
+    first: int = 0,
 ) -> torch.Tensor:
-    """(N, C, H, W) examples in the data set's levels, one for each label."""
+    """(N, C, H, W) examples in the data set's levels, one for each label; those before number ``first`` left out."""
     device = next(model.parameters()).device
     out = []
-    for index in torch.arange(len(label_N)).split(batch_size):
+    for index in torch.arange(first, len(label_N)).split(batch_size):
         noise = stream(settings.seed, "sample", index, device)
         given_BL, token = _given(model, settings, index)
         plan = draw_plan(noise.at("order"), given_BL)
@@ -82,7 +83,7 @@ def sample_many(
             token = generate(*arguments, on_step)
         out.append(model.tokenizer.decode(token).cpu())
         if progress is not None:
-            progress(int(index[-1]) + 1, len(label_N))
+            progress(int(index[-1]) + 1 - first, len(label_N) - first)
     return torch.cat(out)
 
 

@@ -26,7 +26,7 @@ def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
 def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(shape, expected, monkeypatch, tmp_path):
     monkeypatch.setattr(extractors, "inception", lambda weights: "inception")
     monkeypatch.setattr(extractors, "trained_classifier", lambda *_: None)
-    monkeypatch.setattr(extractors, "from_classifier", lambda trained: "classifier")
+    monkeypatch.setattr(extractors, "from_classifier", lambda *_: "classifier")
     assert extractors.choose("auto", photographs(shape), tmp_path) == expected
 
 
