@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from mar.config import Component, Recipe
-from mar.data.base import Data
+from mar.data.base import About, Data
 from mar.errors import Unsupported, UserError, unknown
 from mar.model import Model
 from mar.noise import derived_seed, stream
@@ -62,8 +62,12 @@ TOKENIZERS = {
     "pixels": "mar.tokenizers.pixels:Pixels",
     "binary-patches": "mar.tokenizers.binary_patches:BinaryPatches",
     "patches": "mar.tokenizers.patches:Patches",
+    "palette": "mar.tokenizers.palette:Palette",
+    "channels": "mar.tokenizers.channels:Channels",
     "sequence": "mar.tokenizers.sequence:Sequence",
     "values": "mar.tokenizers.values:Values",
+    "kl": "mar.tokenizers.kl:KL",
+    "vq": "mar.tokenizers.vq:VQ",
 }
 DATA = {
     "digits": "mar.data.digits:Digits",
@@ -76,6 +80,7 @@ DATA = {
     "text": "mar.data.text:Text",
     "npz": "mar.data.npz:Npz",
     "audio": "mar.data.audio:Audio",
+    "cache": "mar.data.cache:Cache",
 }
 MASK_RATIOS = {
     "uniform": "mar.training.objective:Uniform",
@@ -152,8 +157,24 @@ def data(recipe: Recipe) -> Data:
     return find("data", recipe.data.kind).load(options("data", recipe.data))
 
 
-def model(recipe: Recipe, dataset: Data) -> Model:
-    """An untrained model, initialised from the recipe's seed, checked against its own ordering and partition.
+def images(dataset: Data) -> Data:
+    """The data set itself, or the images that a cache of latents was made from.
+
+    Raises:
+        UserError: they are not there, or have changed since.
+    """
+    if dataset.source is None:
+        return dataset
+    section, fingerprint = dataset.source
+    component = Component.model_validate(section)
+    found = find("data", component.kind).load(options("data", component))
+    if found.fingerprint != fingerprint:
+        raise UserError(f"the images of {component.kind} are not those that the cache was made from: set data.images")
+    return found
+
+
+def model(recipe: Recipe, dataset: Data | About) -> Model:
+    """An untrained model of such data, initialised from the recipe's seed, checked against its ordering and partition.
 
     Raises:
         UserError, Unsupported: the components do not fit each other; the message says which would.
@@ -181,9 +202,15 @@ def _check_tasks(recipe: Recipe, model: Model, plan: Plan) -> None:
         raise Unsupported(f"{asked}: use train.mask_ratio=plan ({refusal})") from None
 
 
-def _assemble(recipe: Recipe, dataset: Data) -> Model:
+def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
     n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
-    tokenizer = find("tokenizer", recipe.tokenizer.kind)(dataset.spec, options("tokenizer", recipe.tokenizer))
+    tokenizer_class = find("tokenizer", recipe.tokenizer.kind)
+    if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
+        raise UserError(
+            f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
+            f"tokenizer.kind={dataset.spec.latents.kind}"
+        )
+    tokenizer = tokenizer_class(dataset.spec, options("tokenizer", recipe.tokenizer))
     head_class = find("head", recipe.head.kind)
     if not isinstance(tokenizer.token, head_class.tokens):
         kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"

@@ -18,7 +18,7 @@ import torch
 
 from mar import build
 from mar.config import Recipe
-from mar.data.base import Data, spread
+from mar.data.base import About, Data, DataSpec, spread
 from mar.distributed import Processes
 from mar.errors import Unsupported, UserError
 from mar.heads.base import sampling_options, scoring_options
@@ -61,14 +61,30 @@ class Run:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
         self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model: Model = build.model(self.recipe, self.data)
+        self.about: About = self.folder.about() or self.data.about
+        self.model: Model = build.model(self.recipe, self.about)
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
 
     @cached_property
     def data(self) -> Data:
+        """Read when first asked for: a run loads and samples without.
+
+        Raises:
+            UserError: its files are not there.
+        """
         return build.data(self.recipe)
+
+    @cached_property
+    def images(self) -> Data:
+        """The real images: the data, or what a cache of latents was made from. Raises UserError: not there."""
+        return build.images(self.data)
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one example looks like."""
+        return self.about.spec
 
     @property
     def training_plan(self) -> str:
@@ -166,12 +182,14 @@ class Run:
         prompt: bool = False,
         progress: Progress | None = None,
         on_step: Any = None,
+        first: int = 0,
         **head_options: Any,
     ) -> torch.Tensor:
         """N images (N, C, H, W) in the data set's levels; image k is the same for any n and batch size.
 
         Args:
             labels: (N,) classes; None: all in turn.
+            first: number of the first image; ``labels`` and ``given`` count from image 0.
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             head_options: the head's sampling options (top_k, solver, steps, …).
@@ -182,9 +200,8 @@ class Run:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned)
         with sampling_options(self.model.head, head_options):
-            return sample_many(
-                self.model, labels_of(self.model, labels, n), plans.draw, settings, batch_size, on_step, progress,
-            )  # fmt: skip
+            label_N = labels_of(self.model, labels, first + n)
+            return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
         """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
@@ -209,7 +226,7 @@ class Run:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
         if self.checkpoint.iteration < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
-        return (*said, *self.data.notes.values())
+        return (*said, *self.about.notes.values())
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None) -> Run:
@@ -229,9 +246,11 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     processes = processes or Processes(recipe.train.precision)
     with folder.locked(processes.is_main):
         if processes.is_main:
-            folder.start(recipe)
+            folder.start(recipe, data.about)
         processes.wait()
         model.tokenizer.fit(_batches(data))
+        for note in model.tokenizer.notes if processes.is_main else ():
+            print(f"note: {note}")
         parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
         Trainer(recipe, model, data, *parts, folder, processes).run()
 

@@ -38,7 +38,9 @@ def sample(
             help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun; flow head: euler, midpoint, heun, rk4, rk45."
         ),
     ] = None,
-    head_steps: Annotated[Optional[int], typer.Option(min=1, help="Diffusion head: number of timesteps.")] = None,
+    head_steps: Annotated[
+        Optional[int], typer.Option(min=1, help="Diffusion head: timesteps; flow head: steps.")
+    ] = None,
     image: Annotated[
         Optional[Path], typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
     ] = None,
@@ -82,7 +84,7 @@ def sample(
     from mar.training.run_folder import environment, write
 
     loaded = load(run, ema=not last_weights)
-    spec = loaded.data.spec
+    spec = loaded.spec
     n = n or (4 if spec.modality in ("text", "audio") else 64)
     if spec.modality != "text" and (prompt or length):
         raise UserError(f"--prompt and --length are of text: {run} makes examples of kind {spec.modality}")

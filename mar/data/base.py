@@ -9,9 +9,29 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a cache holds in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w) float32, or
+    a VQ model's indices, (1, h, w) int16 or int32.
+
+    Attributes:
+        kind: of the tokenizer that reads them.
+        folder: of the autoencoder that made them.
+        sha256: of that autoencoder.
+        mean: of each channel over the training split, the variance of the posterior included; () of indices.
+        std: the same.
+    """
+
+    kind: Literal["kl", "vq"]
+    folder: str
+    sha256: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -19,21 +39,23 @@ class DataSpec:
     """What one example looks like.
 
     Attributes:
-        shape: of one example: (C, H, W) for images, (1, 1, L) for all else.
+        shape: of one example: (C, H, W) for images and latents, (1, 1, L) for all else.
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
         n_classes: 0 when there are no labels.
         modality: what an example is shown as.
         alphabet: of text: the character of each level; () where the levels are bytes.
         rate: of audio: samples a second; level v is mu-law code v (``mar.data.mu_law``).
+        latents: of a cache, whose examples they are; all else describes the images that they decode to.
     """
 
     shape: tuple[int, ...]
     levels: int
     n_classes: int = 0
     class_names: tuple[str, ...] = ()
-    modality: Literal["image", "text", "audio", "vector"] = "image"
+    modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
     alphabet: tuple[str, ...] = ()
     rate: int = 0
+    latents: Latents | None = None
 
 
 class Split:
@@ -62,8 +84,24 @@ class TensorSplit(Split):
 
 
 @dataclass(frozen=True)
+class About:
+    """What a run remembers of its data, so that it loads and samples where they are absent."""
+
+    name: str
+    spec: DataSpec
+    fingerprint: str
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Data:
-    """Three splits of one data set. ``fingerprint`` identifies the exact examples (a hash of the content)."""
+    """Three splits of one data set.
+
+    Attributes:
+        fingerprint: identifies the exact examples (a hash of the content).
+        notes: what a reader of its figures should know.
+        source: of a cache: the recipe's ``data`` that it was made from, and that data set's fingerprint.
+    """
 
     name: str
     spec: DataSpec
@@ -72,6 +110,11 @@ class Data:
     test: Split
     fingerprint: str
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def about(self) -> About:
+        """All but the examples."""
+        return About(self.name, self.spec, self.fingerprint, self.notes)
 
     def split(self, name: str) -> Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]

@@ -48,7 +48,7 @@ def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 
     Each further window is given the last half of the text so far and adds another half: its conditionals forget what
     came before. ``options`` are those of ``mar.run.Run.sample``.
     """
-    window = run.data.spec.shape[-1]
+    window = run.spec.shape[-1]
     length = length or max(window, len(prompt_P) + window // 2)
     if length <= len(prompt_P):
         raise UserError(f"the prompt has {len(prompt_P)} characters: ask for a length of more, not {length}")

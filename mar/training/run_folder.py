@@ -12,14 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 
 from mar.config import Recipe, parse
+from mar.data.base import About
 from mar.errors import UserError
 
 _MAY_CHANGE = {
@@ -27,6 +29,7 @@ _MAY_CHANGE = {
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
     *("train.save_every", "train.keep"),
 }
+_ABOUT = TypeAdapter(About)
 
 
 class RunFolder:
@@ -36,6 +39,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of best validation, where the recipe has ``train.keep_best``."""
+        return self.path / "best"
 
     @property
     def metrics(self) -> Path:
@@ -52,7 +60,12 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
         return parse(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
 
-    def start(self, recipe: Recipe) -> None:
+    def about(self) -> About | None:
+        """What it remembers of its data; None of a run started before runs remembered."""
+        file = self.path / "data.json"
+        return _ABOUT.validate_json(file.read_bytes()) if file.is_file() else None
+
+    def start(self, recipe: Recipe, about: About) -> None:
         """Create the folder, or check that it belongs to the same recipe (only the training's length and how often it
         reports may change).
 
@@ -67,6 +80,7 @@ class RunFolder:
                     f"{self.path} holds a run of another recipe ({differing[0]}): choose another --out, or delete it"
                 )
         write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
         write(self.path / "environment.json", json.dumps(environment(), indent=1))
 
     @contextmanager
@@ -119,7 +133,7 @@ def environment() -> dict[str, Any]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: _version(name) for name in packages},
         "device": device,
         "threads": torch.get_num_threads(),
         "revision": _revision(),
@@ -154,3 +168,11 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         else:
             found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
     return found
+
+
+def _version(package: str) -> str:
+    """Of an installed package; ours may run from its folder alone."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -28,8 +28,8 @@ class Untrained:
         letters = np.random.default_rng(0).integers(0, 8, 400)
         (folder / "a.txt").write_text("".join("abcdefgh"[i] for i in letters))
         recipe = config.read("shakespeare", [f"data.path={folder}", "data.context=8", *overrides])
-        self.data = build.data(recipe)
-        self.model = build.model(recipe, self.data).eval()
+        data = build.data(recipe)
+        self.spec, self.model = data.spec, build.model(recipe, data).eval()
         torch.manual_seed(0)
         with torch.no_grad():
             for p in self.model.parameters():
@@ -56,7 +56,7 @@ def test_a_prompt_of_what_would_be_drawn_anyway_changes_nothing(run):
 
 
 def test_every_text_begins_with_the_prompt_and_has_the_length_asked_for(run):
-    spec = run.data.spec
+    spec = run.spec
     for prompt in ("a", "hgfedcba", "abcabcabcabc"):
         x = write_on(run, 3, levels_of(prompt, spec), 21)
         texts = [text_of(x_T, spec) for x_T in x.flatten(1)]
@@ -66,7 +66,7 @@ def test_every_text_begins_with_the_prompt_and_has_the_length_asked_for(run):
 
 
 def test_a_further_window_depends_on_the_last_half_window_alone(run):
-    spec = run.data.spec
+    spec = run.spec
     ends = [write_on(run, 1, levels_of(start + "abcd", spec), 16)[..., 8:] for start in ("aaaa", "hhhh")]
     assert torch.equal(*ends)
 
