@@ -9,6 +9,7 @@ import typer
 
 from mar.commands.ablate import ablate
 from mar.commands.bench import bench
+from mar.commands.cache import cache
 from mar.commands.orderings import app as orderings_app
 from mar.commands.sample import sample
 from mar.commands.score import score
@@ -25,8 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, score, search_order, ablate, verify, bench, recipes):
-    app.command(no_args_is_help=command in (train, sample, score, search_order, ablate))(command)
+for command in (train, sample, score, search_order, ablate, cache, verify, bench, recipes):
+    app.command(no_args_is_help=command in (train, sample, score, search_order, ablate, cache))(command)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 
 
@@ -38,14 +39,16 @@ def main() -> None:
         line, code = _said(error)
         if code is None or os.environ.get("MAR_TRACEBACK"):
             raise
-        print(line, file=sys.stderr)
+        print(line, file=sys.stderr, end="\n" if line else "")
         _leave(code)
 
 
 def _said(error: Exception) -> tuple[str, int | None]:
     """What to print and the exit code; None for what is not the user's to mend: a bug keeps its traceback."""
-    from mar.errors import InvalidRequest, Stopped, Unsupported, UserError
+    from mar.errors import EndedElsewhere, InvalidRequest, Stopped, Unsupported, UserError
 
+    if isinstance(error, EndedElsewhere):
+        return "", error.code
     if isinstance(error, Stopped):
         return "mar: stopped and saved; the same command goes on", 128 + error.signal
     return f"mar: {error}", 2 if isinstance(error, UserError | Unsupported | InvalidRequest) else None

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields ``progress(done, total)``."""
+def bar(what: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Yields ``progress(done, total)``; the bar is ``shown`` by one process of several."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as display:
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not shown) as display:
         task = display.add_task("", total=None)
         yield lambda done, total: display.update(task, completed=done, total=total)
 

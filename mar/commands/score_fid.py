@@ -37,7 +37,7 @@ def score_fid(
                 progress=progress, **head,
             )  # fmt: skip
         result = score_images(
-            x, run.data, cache, extractor=features, weights=inception_weights, labelled=other, on=split, seed=seed,
+            x, run.images, cache, extractor=features, weights=inception_weights, labelled=other, on=split, seed=seed,
             device=run.device,
         )  # fmt: skip
         sampling = {"guidance": guidance, "temperature": temperature, "head": head, "seed": seed}

@@ -29,8 +29,11 @@ class Tokenizer(nn.Module):
     Attributes:
         shape: the token grid's, e.g. (14, 14).
         token: Categories or Vectors.
-        dimensions: data dimensions of one example, the denominator of bits/dim; 0 for latents, which have none.
+        dimensions: data dimensions of one example, the denominator of bits/dim; 0 where the tokens do not determine the
+            data (latents, colours of a palette).
         real: the data are real values, so that there is nothing to dequantise.
+        reads_latents: a cache's examples (``DataSpec.latents``) are encoded, too.
+        notes: what ``fit`` found that its user should know.
     """
 
     Options: ClassVar[type] = TokenizerOptions
@@ -39,6 +42,8 @@ class Tokenizer(nn.Module):
     token: TokenKind
     dimensions: int
     real: ClassVar[bool] = False
+    reads_latents: ClassVar[bool] = False
+    notes: tuple[str, ...] = ()
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure what is measured from data (the scale), over batches of the training split; kept in buffers."""
@@ -68,8 +73,10 @@ class Tokenizer(nn.Module):
         """-log p(tokens) in nats per example -> bits per dimension of the data, Jacobian included.
 
         Raises:
-            Unsupported: latents have no data dimensions.
+            Unsupported: the tokens do not determine the data.
         """
         if not self.dimensions:
-            raise Unsupported("latent tokens have nats per latent dimension, no bits/dim of images")
+            raise Unsupported(
+                "latents and colours of a palette have nats per token or dimension, no bits/dim of images"
+            )
         return (nats_per_image - self.log_jacobian) / (math.log(2.0) * self.dimensions)

@@ -1,8 +1,9 @@
 """Checkpoints: written aside, then renamed; the newest one that is whole is the one that counts.
 
 A checkpoint is a folder ``checkpoints/00001000`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.pt``
-(loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). There are no
-random states to keep: every random number is a function of (seed, iteration, rank).
+(loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). Tensors are whole
+however many processes shared them out, so that any number of processes goes on, sharded or not. There are no random
+states to keep: every random number is a function of (seed, iteration, rank).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -48,31 +50,60 @@ class Checkpoint:
         return load_file(self.path / "ema.safetensors")
 
     def load_optimizer(self) -> dict[str, Any]:
-        return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu")
+        return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu", mmap=True)
 
 
 def save(
-    folder: Path, iteration: int, model: nn.Module, ema: dict[str, torch.Tensor], training: dict[str, Any], keep: int
+    folder: Path,
+    iteration: int,
+    weights: dict[str, torch.Tensor],
+    ema: dict[str, torch.Tensor],
+    training: dict[str, Any],
+    keep: int,
 ) -> Checkpoint:
-    """Write a checkpoint and delete all but the newest ``keep``. ``training`` is the optimiser's and scaler's state."""
+    """Write a checkpoint and delete all but the newest ``keep``. ``training`` is the optimiser's and scaler's state.
+
+    Raises:
+        UserError: it cannot be written; those before are as they were.
+    """
     final = folder / f"{iteration:08d}"
     aside = folder / f".{iteration:08d}.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, aside / "model.safetensors")
-    save_file({k: v.contiguous() for k, v in ema.items()}, aside / "ema.safetensors")
-    torch.save(training, aside / "optimizer.pt")
-    files = sorted(aside.iterdir())
-    state = {"iteration": iteration, "sha256": {f.name: _checksum(f) for f in files}}
-    (aside / "state.json").write_text(json.dumps(state, indent=1))
-    for file in [*files, aside / "state.json"]:
-        _flush(file)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(aside, final)
-    _flush(folder)
+    try:
+        _write(aside, iteration, weights, ema, training)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(aside, final)
+        _flush(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save on a full disk
+        shutil.rmtree(aside, ignore_errors=True)
+        good = [path.name for path in _folders(folder)]
+        kept = f"the newest before it is {folder / good[-1]}" if good else "there is none before it"
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"the checkpoint of iteration {iteration} could not be written to {folder} ({why}): {kept}; "
+            "make room, and the same command goes on from there"
+        ) from None
     for old in [path for path in _folders(folder) if int(path.name) <= iteration][:-keep]:  # later ones are damaged
         shutil.rmtree(old)
     return Checkpoint(final, iteration)
+
+
+def _write(
+    folder: Path,
+    iteration: int,
+    weights: dict[str, torch.Tensor],
+    ema: dict[str, torch.Tensor],
+    training: dict[str, Any],
+) -> None:
+    folder.mkdir(parents=True)
+    save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    save_file({k: v.contiguous() for k, v in ema.items()}, folder / "ema.safetensors")
+    torch.save(training, folder / "optimizer.pt")
+    files = sorted(folder.iterdir())
+    state = {"iteration": iteration, "sha256": {f.name: checksum(f) for f in files}}
+    (folder / "state.json").write_text(json.dumps(state, indent=1))
+    for file in [*files, folder / "state.json"]:
+        _flush(file)
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -95,15 +126,15 @@ def _damage(path: Path) -> str | None:
         expected = json.loads((path / "state.json").read_text())["sha256"]
     except (OSError, ValueError, KeyError):
         return "state.json is missing or damaged"
-    for name, checksum in expected.items():
+    for name, sha256 in expected.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if _checksum(path / name) != checksum:
+        if checksum(path / name) != sha256:
             return f"{name} does not match its checksum"
     return None
 
 
-def _checksum(file: Path) -> str:
+def checksum(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

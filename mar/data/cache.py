@@ -1,0 +1,112 @@
+"""Latents that ``mar cache`` encoded, read example by example from shards that are mapped into memory.
+
+B batch · C latent channels · h, w rows, columns of latents
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, Latents, Split
+from mar.data.shards import SPLITS, Manifest, Shard, shard_file
+from mar.errors import UserError
+
+
+@dataclass(frozen=True)
+class CacheOptions(DataOptions):
+    path: str = ""  # the folder that mar cache wrote
+    damaged: float = 0.0  # share of a split's examples that may be damaged: the next whole one stands in for each
+    images: str = ""  # where the images are now, for FID; "" where they were encoded
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.damaged < 1:
+            raise UserError(f"data.damaged is a share of the examples, from 0 to less than 1, not {self.damaged}")
+
+
+class CachedSplit(Split):
+    """Random access to the examples of a split's shards. Damaged ones are named, counted, and replaced by the next
+    whole one, so that the order of all others stays, until there are more than ``damaged`` allows."""
+
+    def __init__(self, folder: Path, split: str, manifest: Manifest, damaged: float) -> None:
+        self.folder, self.split, self.size = folder, split, manifest.settings.shard
+        self.count = manifest.count(split)
+        self.limit, self.damaged = int(damaged * self.count), set[int]()
+        self.shards: dict[int, Shard | None] = {}
+        for number, record in enumerate(manifest.shards[split]):
+            file = shard_file(folder, split, number)
+            if not file.is_file() or file.stat().st_size != record.bytes:
+                self.shards[number] = None
+                first = number * self.size
+                what = "is truncated" if file.is_file() else "is missing"
+                self._lose(range(first, first + record.count), f"{file} {what}, {record.count} examples")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """KL: (B, 2 C, h, w) float32; VQ: (B, 1, h, w) int16 or int32; and label_B.
+
+        Raises:
+            UserError: more damaged examples than ``data.damaged`` allows, with the shard of the last.
+        """
+        found = [self._example(index) for index in index_B.tolist()]
+        latent = torch.from_numpy(np.stack([latent for latent, _ in found]))
+        latent = latent.float().flatten(1, 2) if latent.is_floating_point() else latent[:, None]
+        label_B = torch.tensor([label for _, label in found])
+        return latent, None if label_B[0] < 0 else label_B
+
+    def _example(self, index: int) -> tuple[np.ndarray, int]:
+        if not 0 <= index < self.count:
+            raise IndexError(f"example {index} of {self.count}")
+        while True:
+            if index not in self.damaged:
+                number, row = divmod(index, self.size)
+                file = shard_file(self.folder, self.split, number)
+                if number not in self.shards:
+                    self.shards[number] = Shard(file)
+                if (found := self.shards[number].example(row)) is not None:  # type: ignore[union-attr]
+                    return found
+                self._lose([index], f"{file}: example {row} does not match its checksum")
+            index = (index + 1) % self.count
+
+    def _lose(self, index: range | list[int], what: str) -> None:
+        self.damaged.update(index)
+        total = f"{len(self.damaged)} of {self.count} damaged in {self.split}"
+        if len(self.damaged) > self.limit:
+            raise UserError(
+                f"{what} ({total}, data.damaged allows {self.limit}): the mar cache command that wrote it mends it"
+            )
+        print(f"{what}: the next whole ones are used ({total})", file=sys.stderr)
+
+
+class Cache(DataSource):
+    """A folder of latents; its ``spec`` is that of the images."""
+
+    Options = CacheOptions
+    name = "cache"
+
+    @classmethod
+    def load(cls, options: CacheOptions) -> Data:
+        """Reads the manifest; examples are read when asked for."""
+        if not options.path:
+            raise UserError("data.path is not set: it names the folder that mar cache wrote")
+        folder = Path(options.path).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"data.path={options.path} is not a folder: mar cache writes one")
+        manifest = Manifest.read(folder)
+        made = manifest.settings
+        splits = {name: CachedSplit(folder, name, manifest, options.damaged) for name in SPLITS}
+        latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
+        source = {**made.data, "path": options.images} if options.images else made.data
+        return Data(
+            name=f"{made.name} as {made.kind} latents",
+            spec=replace(made.spec, latents=latents),
+            fingerprint=manifest.fingerprint,
+            source=(source, made.fingerprint),
+            **splits,
+        )

@@ -1,0 +1,123 @@
+"""Files of a cache of latents: shards of fixed size with a checksum of each example, and the manifest.
+
+A shard is ``train/00000.safetensors`` with ``latent`` (n, …), ``label`` (n,) where there are labels, and ``crc`` (n,),
+the CRC-32 of each example's bytes; beside it ``train/00000.json`` says what was written. ``manifest.json`` is written
+last: a folder without one is not finished.
+
+n examples of a shard · C latent channels
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import TypeAdapter
+from safetensors.numpy import save_file
+
+from mar.data.base import DataSpec
+from mar.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a cache is made from; two with equal settings hold the same latents."""
+
+    name: str  # of the data set
+    data: dict[str, Any]  # the recipe's section
+    fingerprint: str
+    spec: DataSpec  # of the images
+    kind: Literal["kl", "vq"]
+    sha256: str  # of the autoencoder
+    flips: bool
+    precision: Literal["float32", "float16"]
+    shard: int  # examples of each but a split's last
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard as it was written."""
+
+    count: int
+    bytes: int
+    sha256: str
+    mean: tuple[float, ...] = ()  # of each channel of KL latents
+    square: tuple[float, ...] = ()  # mean square, the posterior's variance included
+
+
+@dataclass(frozen=True)
+class Manifest:
+    settings: Settings
+    mean: tuple[float, ...]  # over the training split
+    std: tuple[float, ...]
+    shards: dict[str, tuple[ShardRecord, ...]] = field(default_factory=dict)
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Raises UserError: no finished cache."""
+        file = folder / "manifest.json"
+        if not file.is_file():
+            what = "an unfinished cache: the mar cache command that began it goes on"
+            none = "no cache of latents: mar cache writes one"
+            raise UserError(f"data.path={folder} is {what if (folder / 'settings.json').is_file() else none}")
+        try:
+            return TypeAdapter(Manifest).validate_json(file.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): run mar cache again") from None
+
+    def count(self, split: str) -> int:
+        return sum(shard.count for shard in self.shards[split])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the latents: a sha256 over those of the shards."""
+        every = [[shard.sha256 for shard in self.shards[split]] for split in SPLITS]
+        return hashlib.sha256(json.dumps(every).encode()).hexdigest()
+
+
+def shard_file(folder: Path, split: str, number: int) -> Path:
+    return folder / split / f"{number:05d}.safetensors"
+
+
+def write_shard(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
+    """Write a shard, with the checksum of each example."""
+    tensors = {"latent": latent} if label is None else {"latent": latent, "label": label}
+    crc = [_crc(row, None if label is None else label[i]) for i, row in enumerate(latent)]
+    save_file({**tensors, "crc": np.array(crc, np.int64)}, file)
+
+
+class Shard:
+    """A shard mapped into memory: any example is read without the others."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        kinds = {"F32": np.float32, "F16": np.float16, "I16": np.int16, "I32": np.int32, "I64": np.int64}
+        self.arrays: dict[str, np.ndarray] = {
+            name: np.memmap(
+                file, kinds[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+
+    def example(self, row: int) -> tuple[np.ndarray, int] | None:
+        """(latent, label or -1), or None where it does not match its checksum."""
+        latent = np.array(self.arrays["latent"][row])
+        label = self.arrays["label"][row] if "label" in self.arrays else None
+        if _crc(latent, label) != int(self.arrays["crc"][row]):
+            return None
+        return latent, -1 if label is None else int(label)
+
+
+def _crc(latent: np.ndarray, label: np.int64 | None) -> int:
+    crc = zlib.crc32(np.ascontiguousarray(latent).data)
+    return crc if label is None else zlib.crc32(int(label).to_bytes(8, "little", signed=True), crc)

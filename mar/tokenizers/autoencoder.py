@@ -1,0 +1,204 @@
+"""Autoencoders of diffusers as tokenizers: found, checked, loaded when first needed, and never trained here.
+
+An autoencoder is a folder with ``config.json`` and ``diffusion_pytorch_model.safetensors``. Checkpoints hold its
+checksum in place of its weights.
+
+B batch · C latent channels · H, W rows, columns of an image · h, w of its latents · L tokens
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from mar.errors import UserError
+from mar.tokenizers.base import Tokenizer, TokenizerOptions
+
+if TYPE_CHECKING:
+    from mar.data.base import DataSpec
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CLASSES = {"kl": "AutoencoderKL", "vq": "VQModel"}
+_NESTED = ("", "autoencoder", "vae", "vqvae")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PIXELS_AT_ONCE = 2**20  # bounds the activations: 16 images of 256 x 256
+
+
+@dataclass(frozen=True)
+class AutoencoderFolder:
+    """One on disk."""
+
+    path: Path
+
+    @staticmethod
+    def find(path: str) -> AutoencoderFolder:
+        """By the path of its folder or of one around it, or by hub name.
+
+        Raises:
+            UserError: nothing is there, or it cannot be downloaded.
+        """
+        if not path:
+            raise UserError(
+                "tokenizer.path is not set: it names an autoencoder's folder (see mar tokenizer train) or one on the "
+                "hub; with data.kind=cache the cache has its own"
+            )
+        root = Path(path).expanduser()
+        if not root.is_dir() and _HUB_NAME.fullmatch(path):
+            root = _downloaded(path)
+        for name in _NESTED:
+            if (root / name / "config.json").is_file() and (root / name / WEIGHTS).is_file():
+                return AutoencoderFolder(root / name)
+        raise UserError(f"tokenizer.path={path} holds no autoencoder of diffusers: config.json and {WEIGHTS}")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.path / "config.json", self.path / WEIGHTS
+
+    @property
+    def config(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path}/config.json cannot be read ({error})") from None
+
+    @property
+    def kind(self) -> Literal["kl", "vq"]:
+        """Raises UserError: it is of another class."""
+        name = self.config.get("_class_name")
+        for kind, class_name in CLASSES.items():
+            if name == class_name:
+                return kind  # type: ignore[return-value]
+        raise UserError(f"{self.path} holds a {name}: tokenizers are {' and '.join(CLASSES.values())}")
+
+    @property
+    def sha256(self) -> str:
+        """Of the configuration's meaning and the weights."""
+        config = {k: v for k, v in self.config.items() if not k.startswith("_") or k == "_class_name"}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        with (self.path / WEIGHTS).open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def load(self) -> Any:
+        """The model, in evaluation mode. Raises UserError: the files do not fit each other."""
+        from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
+        import diffusers
+
+        try:
+            model = getattr(diffusers, CLASSES[self.kind]).from_pretrained(
+                self.path, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.path} cannot be loaded: {str(error).splitlines()[0]}") from None
+        return model.eval().requires_grad_(False)
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a hub repository, from the local cache where it is there."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"{nested}/{file}".lstrip("/") for nested in _NESTED for file in ("config.json", WEIGHTS)]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=5))
+    except Exception as error:  # offline it raises one of a dozen
+        raise UserError(
+            f"tokenizer.path={name} is no folder, and the hub could not be asked for it ({type(error).__name__}): "
+            "download it elsewhere and give its folder"
+        ) from None
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions(TokenizerOptions):
+    path: str = ""  # a folder, or a hub name; "" with data.kind=cache: the cache's own
+
+
+class AutoencoderTokenizer(Tokenizer):
+    """What KL and VQ share. ``encode`` takes images, or the latents of a cache."""
+
+    Options = AutoencoderOptions
+    kind: ClassVar[Literal["kl", "vq"]]
+    reads_latents = True
+    dimensions = 0
+    checksum: torch.Tensor  # (32,) uint8
+
+    def __init__(self, spec: DataSpec, options: AutoencoderOptions) -> None:
+        super().__init__()
+        self.spec, self.options = spec, options
+        cached = spec.latents
+        if cached is not None and cached.kind != self.kind:
+            raise UserError(f"the cache holds latents of a {cached.kind} autoencoder: use tokenizer.kind={cached.kind}")
+        self.folder = AutoencoderFolder.find(options.path or (cached.folder if cached else ""))
+        if self.folder.kind != self.kind:
+            raise UserError(f"{self.folder.path} is a {CLASSES[self.folder.kind]}: use tokenizer.kind={self.folder.kind}")
+        sha256 = self.folder.sha256
+        if cached is not None and cached.sha256 != sha256:
+            raise UserError(f"{self.folder.path} is not the autoencoder that made the cache: leave tokenizer.path out")
+        self.config = self.folder.config
+        self.latent_shape = latent_grid(spec, self.config)
+        self.register_buffer("checksum", torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8))
+        self._loaded: tuple[Any, ...] = ()  # no submodule: neither trained, averaged nor saved
+
+    @property
+    def autoencoder(self) -> Any:
+        """The frozen model, on the device of the tokenizer."""
+        if not self._loaded:
+            self._loaded = (self.folder.load(),)
+        return self._loaded[0].to(self.checksum.device)
+
+    def to_unit(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) levels -> [-1, 1]."""
+        return x.float() * (2.0 / (self.spec.levels - 1)) - 1.0
+
+    def to_levels(self, y: torch.Tensor) -> torch.Tensor:
+        """The nearest level, uint8."""
+        return ((y.float() + 1.0) * ((self.spec.levels - 1) / 2.0)).round().clamp(0, self.spec.levels - 1).byte()
+
+    def parts(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A batch in parts whose activations fit in memory."""
+        return tensor.split(max(1, _PIXELS_AT_ONCE // (self.spec.shape[1] * self.spec.shape[2])))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}checksum")
+        if saved is not None and not torch.equal(saved.cpu(), self.checksum.cpu()):
+            raise UserError(
+                f"{self.folder.path} is not the autoencoder that these weights were trained with (its sha256 starts "
+                f"with {_hex(self.checksum)}, theirs with {_hex(saved)}): put that one there, or change tokenizer.path"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _hex(checksum: torch.Tensor) -> str:
+    return bytes(checksum.tolist()).hex()[:12]
+
+
+def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
+    """(h, w) of the latents of such images.
+
+    Raises:
+        UserError: they are no images of the autoencoder's channels, or do not divide; with what does.
+    """
+    if len(spec.shape) != 3 or spec.shape[0] != config["in_channels"] or not 2 <= spec.levels <= 256:
+        raise UserError(
+            f"this autoencoder takes images of {config['in_channels']} channels, not examples of shape {spec.shape} "
+            f"with {spec.levels} levels: choose other data (data.colour), or train one on these (mar tokenizer train)"
+        )
+    return divided(spec.shape[1:], 2 ** (len(config["block_out_channels"]) - 1))
+
+
+def divided(size: tuple[int, ...], factor: int) -> tuple[int, int]:
+    """(H / factor, W / factor). Raises UserError with the factors that divide."""
+    height, width = size
+    if height % factor or width % factor:
+        fitting = [str(f) for f in (2**k for k in range(1, 6)) if height % f == 0 and width % f == 0]
+        raise UserError(
+            f"{height}x{width} images do not divide by {factor}, the autoencoder's downsampling: use one of "
+            f"{' or '.join(fitting) or '1'} (levels = 1 + log2 of it), or images of another size"
+        )
+    return height // factor, width // factor

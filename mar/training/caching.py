@@ -1,0 +1,170 @@
+"""Encoding a data set once: sharded, by any number of processes, the same command going on after a kill.
+
+Shard k of all splits is written by process k modulo their number, aside and then renamed, so that the files are the
+same for any number of processes; what is whole is kept.
+
+n examples of a shard · C latent channels · h, w rows, columns of latents
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from mar.data.base import Data, Split
+from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
+from mar.distributed import Processes
+from mar.errors import UserError
+from mar.tokenizers.autoencoder import AutoencoderTokenizer
+from mar.tokenizers.kl import KL
+from mar.training.checkpoint import checksum
+from mar.training.run_folder import write
+
+_RECORD = TypeAdapter(ShardRecord)
+
+
+class Flipped(Split):
+    """A split twice: example N + i is example i mirrored."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return 2 * len(self.split)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, label_B = self.split.batch(index_B % len(self.split))
+        return torch.where((index_B >= len(self.split))[:, None, None, None], x.flip(-1), x), label_B
+
+
+def encode_all(
+    data: Data, tokenizer: AutoencoderTokenizer, settings: Settings, folder: Path, processes: Processes,
+    batch_size: int, progress: Callable[[int, int], None],
+) -> Manifest:  # fmt: skip
+    """The cache of ``data`` in ``folder``: what is missing or damaged there is encoded, the rest checked and kept.
+
+    Raises:
+        UserError: the folder holds a cache of other settings; or latents that are not finite.
+    """
+    if processes.is_main:
+        _start(folder, settings, tokenizer)
+    processes.wait()
+    tokenizer.to(processes.device)
+    splits = {name: data.split(name) for name in SPLITS}
+    if settings.flips:
+        splits["train"] = Flipped(splits["train"])
+    shards = [(name, first) for name in SPLITS for first in range(0, len(splits[name]), settings.shard)]
+    mine = shards[processes.rank :: processes.world]
+    for done, (name, first) in enumerate(mine):
+        progress(done, len(mine))
+        index = torch.arange(first, min(first + settings.shard, len(splits[name])))
+        file = shard_file(folder, name, first // settings.shard)
+        if not _is_whole(file):
+            _write(file, *_encode(splits[name], index, tokenizer, settings, batch_size))
+    progress(len(mine), len(mine))
+    processes.wait()
+    manifest = _manifest(folder, settings, shards)
+    if processes.is_main:
+        write(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
+    return manifest
+
+
+def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) -> None:
+    """The folder with its settings and its own copy of the autoencoder."""
+    file = folder / "settings.json"
+    if file.is_file():
+        there, here = json.loads(file.read_text()), json.loads(json.dumps(asdict(settings)))
+        if differing := [key for key in here if there.get(key) != here[key]]:
+            key = differing[0]
+            raise UserError(
+                f"{folder} holds a cache of other settings ({key} is {there.get(key)!r} there, {here[key]!r} here): "
+                "choose another --out, or delete it"
+            )
+    for name in ("tokenizer", *SPLITS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for source in tokenizer.folder.files:
+        if source.resolve() != (folder / "tokenizer" / source.name).resolve():
+            shutil.copyfile(source, folder / "tokenizer" / source.name)
+    write(file, json.dumps(asdict(settings), indent=1))
+
+
+def _encode(
+    split: Split, index: torch.Tensor, tokenizer: AutoencoderTokenizer, settings: Settings, batch_size: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """KL: (n, 2, C, h, w) means and standard deviations; VQ: (n, h, w) indices; and the labels."""
+    latents, labels = [], []
+    for x, label_B in _ahead(split, index.split(batch_size)):
+        x = x.to(next(tokenizer.buffers()).device)
+        if isinstance(tokenizer, KL):
+            latent = torch.stack(tokenizer.posterior(x), 1).to(getattr(torch, settings.precision))
+        else:
+            small = tokenizer.token.vocabulary <= 2**15  # type: ignore[union-attr]
+            latent = tokenizer.encode(x).unflatten(1, tokenizer.shape).to(torch.int16 if small else torch.int32)
+        if not bool(latent.isfinite().all()):
+            raise UserError(f"latents of examples {int(index[0])} to {int(index[-1])} are not finite in {settings.precision}")
+        latents.append(latent.cpu())
+        labels.append(label_B)
+    label = None if labels[0] is None else torch.cat(cast(list[torch.Tensor], labels)).long().numpy()
+    return torch.cat(latents).numpy(), label
+
+
+def _ahead(
+    split: Split, parts: tuple[torch.Tensor, ...]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Batches, the next one read while the current one is encoded."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(split.batch, parts[0])
+        for part in [*parts[1:], None]:
+            batch = following.result()
+            if part is not None:
+                following = reader.submit(split.batch, part)
+            yield batch
+
+
+def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
+    """A shard, aside and then renamed; its record last."""
+    aside = file.with_name(f".{file.name}.partial")
+    write_shard(aside, latent, label)
+    mean, square = (), ()
+    if latent.ndim == 5:
+        mean_NChw, std_NChw = latent.astype(np.float64).swapaxes(0, 1)
+        mean = tuple(mean_NChw.mean((0, 2, 3)).tolist())
+        square = tuple((mean_NChw**2 + std_NChw**2).mean((0, 2, 3)).tolist())
+    record = ShardRecord(len(latent), aside.stat().st_size, checksum(aside), mean, square)
+    os.replace(aside, file)
+    write(file.with_suffix(".json"), json.dumps(asdict(record)))
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        record = _RECORD.validate_json(file.with_suffix(".json").read_bytes())
+        return file.stat().st_size == record.bytes and checksum(file) == record.sha256
+    except (OSError, ValueError):
+        return False
+
+
+def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -> Manifest:
+    """The records of all shards, and the scale of the training split's latents."""
+    records: dict[str, list[ShardRecord]] = {name: [] for name in SPLITS}
+    for name, first in shards:
+        file = shard_file(folder, name, first // settings.shard).with_suffix(".json")
+        records[name].append(_RECORD.validate_json(file.read_bytes()))
+    weight_N = np.array([record.count for record in records["train"]], np.float64)
+    mean_C, square_C = (
+        weight_N @ np.array([getattr(record, key) for record in records["train"]]) / weight_N.sum()
+        for key in ("mean", "square")
+    )
+    std_C = np.sqrt(square_C - mean_C**2)
+    return Manifest(
+        settings, tuple(mean_C.tolist()), tuple(std_C.tolist()), {k: tuple(v) for k, v in records.items()}
+    )
