@@ -68,7 +68,7 @@ class Budget:
     """A scoring that is expected to reach a standard error of ``standard_error_nats``.
 
     Attributes:
-        images: the first so many of the split.
+        images: so many, spread over the split.
         orders_per_image: every image's own orders.
         steps: drawn for each image and order; K: all.
         estimator: its text.
@@ -103,7 +103,7 @@ def parse_target(text: str, tokenizer: Tokenizer) -> float:
     if number != text.strip():
         return value
     if not tokenizer.dimensions:
-        raise UserError(f"latent tokens have no bits/dim of images: write the wanted standard error as {text}nats")
+        raise UserError(f"latents and colours of a palette have no bits/dim: write the wanted standard error as {text}nats")
     return value * math.log(2.0) * tokenizer.dimensions
 
 

@@ -1,0 +1,110 @@
+"""Pixels as colours of a palette: each pixel is one category, its nearest colour (image GPT, Chen et al. 2020, Sec. 3).
+
+The palette is k-means on the colours of the training split, 512 of them by default (their "9-bit colour palette").
+A pixel of three channels is one token and not three, which costs what lies between a pixel and its colour: likelihoods
+are of the tokens, never of the images.
+
+B batch · L tokens (H W) · C channels · N distinct colours · V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mar.errors import UserError
+from mar.noise import Noise
+from mar.tokenizers.base import Tokenizer, TokenizerOptions
+from mar.tokens import Categories
+
+if TYPE_CHECKING:
+    from mar.data.base import DataSpec
+
+_LARGEST = 2**14  # colours; a head has a logit for each
+_PIXELS = 2**15  # compared with the palette at a time
+
+
+@dataclass(frozen=True)
+class PaletteOptions(TokenizerOptions):
+    colours: int = 512  # at most; images that have fewer keep them all
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.colours <= _LARGEST:
+            raise UserError(f"tokenizer.colours of palette must be in 2..{_LARGEST}, not {self.colours}")
+
+
+class Palette(Tokenizer):
+    """Row-major; the colours are levels of the data, sorted from dark to bright.
+
+    Training images with fewer distinct colours leave the last categories without a pixel: they repeat the first colour.
+    """
+
+    Options = PaletteOptions
+    token: Categories
+    dimensions = 0
+    colour_VC: torch.Tensor  # float32, whole numbers
+
+    def __init__(self, spec: DataSpec, options: PaletteOptions) -> None:
+        super().__init__()
+        if len(spec.shape) != 3 or not 2 <= spec.levels <= 256 or spec.modality != "image":
+            raise UserError(
+                f"tokenizer palette needs images of 2 to 256 levels, not {spec.modality} of shape {spec.shape} with "
+                f"{spec.levels} levels: use tokenizer.kind={'sequence' if spec.levels else 'values'}"
+            )
+        self.options = options
+        self.shape, channels = spec.shape[1:], spec.shape[0]
+        self.token = Categories(min(options.colours, spec.levels**channels))
+        self.register_buffer("colour_VC", torch.zeros(self.token.vocabulary, channels))
+
+    def fit(self, batches: Iterable[torch.Tensor]) -> None:
+        """All colours if they are few enough, else k-means, each colour weighted by its pixels."""
+        colour_NC, count_N = _distinct(batches)
+        if len(colour_NC) > self.token.vocabulary:
+            colour_NC = _k_means(colour_NC, count_N, self.token.vocabulary)
+        colour_NC = colour_NC[np.argsort(colour_NC.sum(1), kind="stable")]
+        palette_VC = colour_NC[:1].repeat(self.token.vocabulary, 0)
+        palette_VC[: len(colour_NC)] = colour_NC
+        self.colour_VC.copy_(torch.from_numpy(palette_VC))
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, of several the first."""
+        pixel_PC = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]).float()
+        half_V = self.colour_VC.square().sum(1) / 2  # |x - c|² / 2 = |x|² / 2 - x·c + |c|² / 2, exact in float32
+        token = [(part @ self.colour_VC.T - half_V).argmax(1) for part in pixel_PC.split(_PIXELS)]
+        return torch.cat(token).reshape(len(x), math.prod(self.shape))
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L) int64 -> (B, C, H, W) uint8: the colours."""
+        return self.colour_VC[token].to(torch.uint8).transpose(1, 2).unflatten(2, self.shape)
+
+
+def _distinct(batches: Iterable[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """(colour_NC, count_N): the distinct colours of (B, C, H, W) images, and how many pixels have each.
+
+    Raises:
+        UserError: there are no images.
+    """
+    code_N, count_N, channels = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
+    for x in batches:
+        channels = x.shape[1]
+        pixel_PC = x.cpu().flatten(2).transpose(1, 2).reshape(-1, channels).numpy().astype(np.int64)
+        codes = np.concatenate([code_N, pixel_PC @ 256 ** np.arange(channels)])
+        counts = np.concatenate([count_N, np.ones(len(pixel_PC), np.int64)])
+        code_N, place = np.unique(codes, return_inverse=True)
+        count_N = np.bincount(place, counts).astype(np.int64)
+    if not channels:
+        raise UserError("no training images to choose a palette from")
+    return (code_N[:, None] // 256 ** np.arange(channels) % 256).astype(np.float32), count_N
+
+
+def _k_means(colour_NC: np.ndarray, count_N: np.ndarray, k: int) -> np.ndarray:
+    """At most k distinct colours in whole levels."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    found = MiniBatchKMeans(k, random_state=0, batch_size=4096).fit(colour_NC, sample_weight=count_N)
+    return np.unique(np.asarray(found.cluster_centers_).round().astype(np.float32), axis=0)
