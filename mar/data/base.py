@@ -110,6 +110,7 @@ class Data:
     test: Split
     fingerprint: str
     notes: dict[str, str] = field(default_factory=dict)
+    source: tuple[dict[str, Any], str] | None = None
 
     @property
     def about(self) -> About:
