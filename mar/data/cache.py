@@ -100,13 +100,15 @@ class Cache(DataSource):
             raise UserError(f"data.path={options.path} is not a folder: mar cache writes one")
         manifest = Manifest.read(folder)
         made = manifest.settings
-        splits = {name: CachedSplit(folder, name, manifest, options.damaged) for name in SPLITS}
+        train, validation, test = (CachedSplit(folder, name, manifest, options.damaged) for name in SPLITS)
         latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
         source = {**made.data, "path": options.images} if options.images else made.data
         return Data(
             name=f"{made.name} as {made.kind} latents",
             spec=replace(made.spec, latents=latents),
+            train=train,
+            validation=validation,
+            test=test,
             fingerprint=manifest.fingerprint,
             source=(source, made.fingerprint),
-            **splits,
         )

@@ -135,8 +135,8 @@ class AutoencoderTokenizer(Tokenizer):
         if cached is not None and cached.kind != self.kind:
             raise UserError(f"the cache holds latents of a {cached.kind} autoencoder: use tokenizer.kind={cached.kind}")
         self.folder = AutoencoderFolder.find(options.path or (cached.folder if cached else ""))
-        if self.folder.kind != self.kind:
-            raise UserError(f"{self.folder.path} is a {CLASSES[self.folder.kind]}: use tokenizer.kind={self.folder.kind}")
+        if (theirs := self.folder.kind) != self.kind:
+            raise UserError(f"{self.folder.path} is a {CLASSES[theirs]}: use tokenizer.kind={theirs}")
         sha256 = self.folder.sha256
         if cached is not None and cached.sha256 != sha256:
             raise UserError(f"{self.folder.path} is not the autoencoder that made the cache: leave tokenizer.path out")

@@ -54,7 +54,7 @@ class KL(AutoencoderTokenizer):
         self.shape = patch_grid((channels, *self.latent_shape), options.patch)
         self.token = Vectors(channels * options.patch**2)
         self.register_buffer("shift", torch.zeros(channels))
-        self.register_buffer("deviation", torch.ones(channels))
+        self.register_buffer("deviation", torch.full((channels,), 1.0 / (options.scale or 1.0)))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Mean and standard deviation of each channel, the posterior's own variance included; a cache's are of its

@@ -1,6 +1,7 @@
 """Codebook indices of a VQ model as categories.
 
-B batch · L tokens (h w) · h, w rows, columns of latents · D codebook width
+B batch · L tokens (h w) · h, w rows, columns of latents · D codebook width · V its entries
+N tokens of a batch
 """
 
 from __future__ import annotations
@@ -49,3 +50,9 @@ class VQ(AutoencoderTokenizer):
         code = model.quantize.embedding(token).mT.unflatten(-1, self.shape)  # (B, D, h, w)
         spatial = code if self.config.get("norm_type") == "spatial" else None
         return model.decoder(model.post_quant_conv(code), spatial)  # decode() would quantise, or look up, once more
+
+
+def perplexity(index_N: torch.Tensor, size: int) -> torch.Tensor:
+    """exp of the entropy of how often each of ``size`` entries is used."""
+    share_V = torch.bincount(index_N, minlength=size).double() / len(index_N)
+    return torch.special.entr(share_V).sum().exp().float()

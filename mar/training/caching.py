@@ -111,16 +111,16 @@ def _encode(
             small = tokenizer.token.vocabulary <= 2**15  # type: ignore[union-attr]
             latent = tokenizer.encode(x).unflatten(1, tokenizer.shape).to(torch.int16 if small else torch.int32)
         if not bool(latent.isfinite().all()):
-            raise UserError(f"latents of examples {int(index[0])} to {int(index[-1])} are not finite in {settings.precision}")
+            raise UserError(
+                f"latents of examples {int(index[0])} to {int(index[-1])} are not finite in {settings.precision}"
+            )
         latents.append(latent.cpu())
         labels.append(label_B)
     label = None if labels[0] is None else torch.cat(cast(list[torch.Tensor], labels)).long().numpy()
     return torch.cat(latents).numpy(), label
 
 
-def _ahead(
-    split: Split, parts: tuple[torch.Tensor, ...]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Batches, the next one read while the current one is encoded."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(split.batch, parts[0])
@@ -165,6 +165,4 @@ def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -
         for key in ("mean", "square")
     )
     std_C = np.sqrt(square_C - mean_C**2)
-    return Manifest(
-        settings, tuple(mean_C.tolist()), tuple(std_C.tolist()), {k: tuple(v) for k, v in records.items()}
-    )
+    return Manifest(settings, tuple(mean_C.tolist()), tuple(std_C.tolist()), {k: tuple(v) for k, v in records.items()})
