@@ -7,13 +7,17 @@ import sys
 
 import typer
 
-from mar.commands.ablate import ablate
+from mar.commands.ablate import ablate, status
 from mar.commands.bench import bench
 from mar.commands.cache import cache
+from mar.commands.export import export
+from mar.commands.generate import generate
+from mar.commands.import_ import import_
 from mar.commands.orderings import app as orderings_app
 from mar.commands.sample import sample
 from mar.commands.score import score
 from mar.commands.search_order import search_order
+from mar.commands.tokenizer import app as tokenizer_app
 from mar.commands.train import recipes, train
 from mar.commands.verify import verify
 
@@ -26,9 +30,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, score, search_order, ablate, cache, verify, bench, recipes):
-    app.command(no_args_is_help=command in (train, sample, score, search_order, ablate, cache))(command)
+for command in (train, sample, generate, score, search_order, ablate, status, cache, verify, bench, recipes):
+    needs = command in (train, sample, generate, score, search_order, ablate, status, cache)
+    app.command(no_args_is_help=needs)(command)
+app.command("import", no_args_is_help=True)(import_)
+app.command(no_args_is_help=True)(export)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
+app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
 
 
 def main() -> None:

@@ -72,8 +72,10 @@ class Train(Section):
     betas: tuple[Share, Share] = (0.9, 0.95)
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto: bf16 on GPUs")
+    compile: bool | Literal["auto"] = Field(default="auto", description="auto: Transformers on GPUs")
+    parallel: Literal["ddp", "fsdp"] = Field(default="ddp", description="a process holds the model, or a share")
+    checkpoint_activations: bool = Field(default=False, description="less memory: blocks are computed twice")
     mask_ratio: Component = Component(kind="uniform")
     label_drop: float = Field(default=0.1, ge=0, le=1, description="share of labels replaced by the null condition")
     scheduled_sampling: ScheduledSampling = ScheduledSampling()
@@ -83,13 +85,16 @@ class Train(Section):
     sample_every: int = Field(default=1000, ge=0, description="iterations; 0: never")
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    keep_best: bool = Field(default=False, description="the averaged weights of best validation, too (early stopping)")
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: Any) -> dict[str, Any]:
-        """Scheduled sampling is not written while it is off: recipes without it keep their fingerprints."""
+        """What is off is not written: recipes without it keep their fingerprints."""
         content = dump(self)
         if not self.scheduled_sampling.probability:
             del content["scheduled_sampling"]
+        if not self.keep_best:
+            del content["keep_best"]
         return content
 
 
@@ -116,8 +121,12 @@ class Recipe(Section):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that identify everything but the name."""
+        """Twelve hex digits that identify everything but the name, how the model is spread over memory, and what a
+        machine makes of ``auto`` (which counts as plain float32)."""
         content = {k: v for k, v in self.as_dict().items() if k != "name"}
+        train = {k: v for k, v in content["train"].items() if k not in ("parallel", "checkpoint_activations")}
+        plain = {"precision": "fp32", "compile": False}
+        content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

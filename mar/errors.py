@@ -28,3 +28,11 @@ class Stopped(Exception):
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.signal = signal
+
+
+class EndedElsewhere(Exception):
+    """Another process of this run has said why it ends; this one ends with it, without a word."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code

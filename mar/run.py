@@ -10,6 +10,7 @@ L tokens · N images · K AR steps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from mar.order_search.learned import score_learned
 from mar.plans import PlanLike, Plans
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, labels_of, sample_many
-from mar.training import checkpoint
+from mar.training import blocks, checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
 from orderings import Grid, describe
@@ -48,18 +49,22 @@ class Run:
         path: the run folder.
         ema: the averaged weights, or the last ones.
         device: default: a GPU if there is one.
+        iteration: of the checkpoint; default: the newest.
 
     Raises:
-        UserError: not a run folder, no checkpoint yet, or weights that disagree with the recipe.
+        UserError: not a run folder, no (such) checkpoint, or weights that disagree with the recipe.
     """
 
-    def __init__(self, path: str | Path, ema: bool = True, device: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None
+    ) -> None:
         self.folder, self.ema = RunFolder(path), ema
         self.recipe: Recipe = self.folder.recipe()
         newest, _ = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
-        self.checkpoint = newest
+        self.trained = newest.iteration
+        self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
         self.model: Model = build.model(self.recipe, self.about)
@@ -165,6 +170,8 @@ class Run:
         plans = Plans(self.training_plan if plan is None else plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
+        if self.model.tokenizer.end is not None:
+            self.model.tokenizer.check(plans.draw(stream(0, "check", 1)).step_BL)
         return plans
 
     def sample(
@@ -224,14 +231,14 @@ class Run:
             said.append(f"trained along the orders of its policy: where {plan} goes elsewhere, it was trained little")
         if self.recipe.train.scheduled_sampling.probability:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
-        if self.checkpoint.iteration < self.recipe.train.iterations:
-            said.append(f"an unfinished run: {self.checkpoint.iteration} of {self.recipe.train.iterations} iterations")
+        if self.trained < self.recipe.train.iterations:
+            said.append(f"an unfinished run: {self.trained} of {self.recipe.train.iterations} iterations")
         return (*said, *self.about.notes.values())
 
 
-def load(path: str | Path, ema: bool = True, device: str | None = None) -> Run:
+def load(path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None) -> Run:
     """The run in a folder, ready to sample and score."""
-    return Run(path, ema, device)
+    return Run(path, ema, device, iteration)
 
 
 def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
@@ -243,14 +250,18 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     recipe, folder = build.resolve(recipe), RunFolder(path)
     data = build.data(recipe)
     model = build.model(recipe, data)
-    processes = processes or Processes(recipe.train.precision)
-    with folder.locked(processes.is_main):
-        if processes.is_main:
-            folder.start(recipe, data.about)
-        processes.wait()
+    processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
+    compiles = folder.began_with(recipe, "compile")
+    if compiles == "auto":
+        compiles = blocks.compiles(model, processes.device)
+    computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(folder.locked()))
+        said = processes.first(lambda: folder.start(recipe, data.about, computes))
         model.tokenizer.fit(_batches(data))
-        for note in model.tokenizer.notes if processes.is_main else ():
+        for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
         parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
         Trainer(recipe, model, data, *parts, folder, processes).run()
 

@@ -28,10 +28,11 @@ def train(
     from mar import config
     from mar.distributed import Processes
     from mar.run import train as train_run
+    from mar.training.run_folder import RunFolder
 
     chosen = config.read(recipe, overrides or [])
     folder = out or Path("runs") / chosen.name
-    processes = Processes(chosen.train.precision)
+    processes = Processes(RunFolder(folder).began_with(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes)
     if processes.is_main:
         print(f"done: {folder}\nnext: mar sample {folder}   mar score {folder} --nll")

@@ -57,8 +57,8 @@ class Batches:
         self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device
     ) -> None:
         self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, device
-        rows = batch_size // (world * accumulation)
-        self.positions = [torch.arange(rows) + rows * (rank * accumulation + micro) for micro in range(accumulation)]
+        shares = torch.arange(batch_size).tensor_split(world * accumulation)  # of sizes that differ by one at most
+        self.positions = shares[rank * accumulation : (rank + 1) * accumulation]
         self._reader = ThreadPoolExecutor(1)
         self._ahead: dict[int, Future[list[Batch]]] = {}
 

@@ -81,7 +81,7 @@ def save(
         why = " ".join(str(error).split())
         raise UserError(
             f"the checkpoint of iteration {iteration} could not be written to {folder} ({why}): {kept}; "
-            "make room, and the same command goes on from there"
+            "mend that, and the same command goes on from there"
         ) from None
     for old in [path for path in _folders(folder) if int(path.name) <= iteration][:-keep]:  # later ones are damaged
         shutil.rmtree(old)
@@ -115,6 +115,32 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             return Checkpoint(path, int(path.name)), damaged
         damaged.append(f"{path}: {reason}; passed over")
     return None, damaged
+
+
+def resumable(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, having said which damaged ones were passed over; None: there is none at all.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    newest, damaged = latest(folder)
+    for line in damaged:
+        print(line)
+    if damaged and newest is None:
+        raise UserError(f"every checkpoint in {folder} is damaged: delete them to train from the start")
+    return newest
+
+
+def at(folder: Path, iteration: int) -> Checkpoint:
+    """The checkpoint after so many iterations.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / f"{iteration:08d}"
+    if (reason := _damage(path)) is not None:
+        raise UserError(f"{path} is no whole checkpoint: {reason}")
+    return Checkpoint(path, iteration)
 
 
 def _folders(folder: Path) -> list[Path]:

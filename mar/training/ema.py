@@ -7,10 +7,16 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+
+from mar.distributed import shared_out
 
 
 class EMA:
-    """``decay`` is reached gradually, min(decay, (1 + n) / (10 + n)) after n updates, so that short runs have one."""
+    """``decay`` is reached gradually, min(decay, (1 + n) / (10 + n)) after n updates, so that short runs have one.
+
+    Of sharded weights it averages this process's shares.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -19,13 +25,13 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
         decay = min(self.decay, (1 + n) / (10 + n))
-        current = [p.detach().float() for _, p in model.named_parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1.0 - decay)
+        current = [_local(p.detach()).float() for _, p in model.named_parameters()]
+        torch._foreach_lerp_([_local(average) for average in self.weights.values()], current, 1.0 - decay)
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
-        """Go on from saved averages."""
+        """Go on from saved averages, which are whole."""
         for name, average in self.weights.items():
-            average.copy_(weights[name])
+            average.copy_(shared_out(weights[name], average))
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -42,3 +48,7 @@ class EMA:
     def _copy(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         for name, p in model.named_parameters():
             p.copy_(weights[name])
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -5,50 +5,33 @@ B batch · L tokens
 
 from __future__ import annotations
 
-import math
+import copy
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from mar.config import Recipe, Train
+from mar.config import Recipe
 from mar.data.base import Data
 from mar.distributed import Processes
-from mar.errors import Stopped, UserError
+from mar.errors import EndedElsewhere, Stopped, UserError
 from mar.model import Model
 from mar.noise import derived_seed, stream
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
+from mar.training.blocks import recompute_blocks, transformer_blocks
 from mar.training.ema import EMA
 from mar.training.learned import LearnedOrder
 from mar.training.monitor import Monitor
 from mar.training.objective import MaskRatio, Objective, Task
+from mar.training.optimizer import learning_rate, load_optimizer, make_optimizer
 from mar.training.run_folder import RunFolder
 from mar.training.scheduled_sampling import with_own_draws
+from mar.training.stopping import Stop
 from orderings import Grid, Ordering, Partition, Plan
-
-
-def learning_rate(train: Train, iteration: int) -> float:
-    """A pure function of examples seen: linear warm-up, then constant or a half cosine."""
-    s = train.schedule
-    warm = min(1.0, (iteration + 1) / max(1, s.warmup))
-    if s.kind == "constant":
-        return train.learning_rate * warm
-    done = min(1.0, max(0, iteration - s.warmup) / max(1, train.iterations - s.warmup))
-    return train.learning_rate * warm * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
-
-
-def make_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and single vectors are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
 
 
 class Trainer:
@@ -65,45 +48,45 @@ class Trainer:
         folder: RunFolder,
         processes: Processes,
     ) -> None:
-        train, share = recipe.train, processes.world * recipe.train.accumulation
-        if train.batch_size % share:
-            raise UserError(
-                f"train.batch_size={train.batch_size} does not divide by {share} (processes × accumulation)"
-            )
-        if train.scheduled_sampling.probability and model.policy is not None:
-            raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
-        self.recipe, self.train, self.model = recipe, train, model.to(processes.device)
+        _check(recipe, model, processes)
+        self.recipe, self.train, self.model = recipe, recipe.train, model.to(processes.device)
         self.ordering, self.partition, self.mask_ratio = ordering, partition, mask_ratio
         self.folder, self.processes = folder, processes
         self.grid = Grid(model.tokenizer.shape)
         self.iteration = 0
+        self.stop, self.stopping = Stop(), False
         self.started = time.monotonic()
         self._resume_model()
-        self.ema = EMA(model, train.ema)
         objective = Objective(model) if model.policy is None else LearnedOrder(model)
-        self.objective, self.optimizer = processes.prepare(objective, make_optimizer(model, train))
+        self.alone = copy.deepcopy(objective).cpu() if processes.shards and processes.is_main else None
+        processes.shard(objective, transformer_blocks(model))
+        self.ema = EMA(model, self.train.ema)
+        self.objective, self.optimizer = processes.prepare(objective, make_optimizer(model, self.train))
         self._resume_rest()
-        if train.compile:
+        if self.train.checkpoint_activations:
+            recompute_blocks(model)
+        if self.train.compile:
             model.compile_parts()
         self.batches = Batches(
-            data.train, recipe.seed, train.batch_size, train.accumulation, processes.rank, processes.world,
+            data.train, recipe.seed, self.train.batch_size, self.train.accumulation, processes.rank, processes.world,
             processes.device,
         )  # fmt: skip
         self.monitor = Monitor(self, data)
 
     def run(self) -> None:
         """Train to ``train.iterations``, from wherever the folder stands."""
-        with self._stoppable() as stop, self.monitor.progress() as progress:
+        with self.stop.listening(), self.monitor.progress() as progress:
             while self.iteration < self.train.iterations:
                 loss, norm = self.step(self.batches.at(self.iteration))
                 self.iteration += 1
                 progress(self.iteration, loss)
                 self.monitor.after(self.iteration, loss, norm)
                 ended = self.iteration == self.train.iterations
-                if ended or stop or self.iteration % self.train.save_every == 0:
+                if ended or self.stopping or self.iteration % self.train.save_every == 0:
                     self.save()
-                if stop and not ended:
-                    raise Stopped(stop[0])
+                if self.stopping and not ended:
+                    number = self.stop.signal or signal.SIGTERM
+                    raise Stopped(number) if self.processes.is_main else EndedElsewhere(128 + number)
         self.batches.close()
 
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +96,8 @@ class Trainer:
         self.objective.train()
         self.model.network.resample(stream(self.recipe.seed, "structure", torch.tensor([self.iteration])))
         tasks = [self.task(batch, self.iteration) for batch in batches]
-        denominator = self.processes.sum(sum(task.denominator for task in tasks))
+        denominator, asked = self.processes.sums(sum(task.denominator for task in tasks), bool(self.stop.signal))
+        self.stopping = asked > 0  # all processes or none
         total = torch.zeros((), device=self.processes.device)
         for micro, (batch, task) in enumerate(zip(batches, tasks, strict=True)):
             torch.manual_seed(derived_seed(self.recipe.seed, "dropout", self.iteration, self.processes.rank, micro))
@@ -138,6 +122,9 @@ class Trainer:
         plan = Plan.draw(ordering, self.partition, self.grid, len(noise), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
+        tokenizer = self.model.tokenizer
+        if tokenizer.end is not None:
+            plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x)).cpu())
         iteration = stream(self.recipe.seed, "mask-ratio", torch.tensor([number]))
         return self.mask_ratio.task(plan, batch.position_B, iteration, self.model.network.one_pass)
 
@@ -157,64 +144,69 @@ class Trainer:
         return self.objective(token, batch.label_B, drop_B, task, batch.noise.at("head"), *own)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside the block ``loss`` runs on this process only, without the wrapper that waits for the others."""
-        wrapped, self.objective = self.objective, self.processes.unwrap(self.objective)
+    def averaged(self) -> Iterator[Objective | None]:
+        """The objective with the averaged weights, whole, on the first process; None on the others.
+
+        Inside the block ``loss`` and ``task`` are its own: what trains has a wrapper that waits for all processes.
+        """
+        weights = self.processes.whole(self.model.state_dict() | self.ema.weights) if self.processes.shards else {}
+        if not self.processes.is_main:
+            yield None
+            return
+        trained, alone = self.objective, self.alone or self.processes.unwrap(self.objective)
+        if self.alone is not None:
+            self.alone.to(self.processes.device).model.load_state_dict(weights)
         try:
-            yield
+            self.objective = alone.eval()
+            with self.processes.autocast() if self.alone else self.ema.applied(self.model):
+                yield cast(Objective, alone)
         finally:
-            self.objective = wrapped
+            self.objective = trained
+            if self.alone is not None:
+                self.alone.cpu()
 
     def save(self) -> None:
         """A checkpoint, written by the first process; never one that holds weights that are not finite."""
         self.monitor.flush()
-        if self.processes.is_main:
-            training: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
-            if self.processes.accelerator.scaler is not None:
-                training["scaler"] = self.processes.accelerator.scaler.state_dict()
-            checkpoint.save(
-                self.folder.checkpoints, self.iteration, self.model, self.ema.weights, training, self.train.keep
-            )
-        self.processes.wait()
+        weights, ema = self.processes.whole([self.model.state_dict(), self.ema.weights])
+        training: dict[str, Any] = {"optimizer": self.processes.whole(self.optimizer.state_dict())}
+        if self.processes.accelerator.scaler is not None:
+            training["scaler"] = self.processes.accelerator.scaler.state_dict()
+        folder, keep = self.folder.checkpoints, self.train.keep
+        self.processes.first(lambda: checkpoint.save(folder, self.iteration, weights, ema, training, keep))
 
     def _resume_model(self) -> None:
         """Weights of the newest whole checkpoint, before the model is wrapped."""
-        self.resumed, damaged = checkpoint.latest(self.folder.checkpoints)
-        if self.processes.is_main:
-            for line in damaged:
-                print(line)
+        self.resumed = self.processes.first(lambda: checkpoint.resumable(self.folder.checkpoints))
         if self.resumed is not None:
             self.resumed.load_model(self.model)
             self.iteration = self.resumed.iteration
 
     def _resume_rest(self) -> None:
+        if self.processes.is_main:
+            self.folder.rewind(self.iteration)
         if self.resumed is None:
             return
         training = self.resumed.load_optimizer()
-        self.optimizer.load_state_dict(training["optimizer"])
+        load_optimizer(self.optimizer, training["optimizer"])
         if "scaler" in training and self.processes.accelerator.scaler is not None:
             self.processes.accelerator.scaler.load_state_dict(training["scaler"])
         self.ema.load(self.resumed.load_ema())
         if self.processes.is_main:
-            self.folder.rewind(self.iteration)
             print(f"resuming {self.folder.path} after iteration {self.iteration}")
 
-    @contextmanager
-    def _stoppable(self) -> Iterator[list[int]]:
-        """Collects Ctrl-C and SIGTERM: the iteration in progress ends and is saved. A second one ends at once."""
-        received: list[int] = []
 
-        def receive(number: int, frame: Any) -> None:
-            if received:
-                raise KeyboardInterrupt
-            received.append(number)
-
-        if self.processes.world > 1:  # the peers would wait for each other: resume from the last checkpoint instead
-            yield received
-            return
-        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield received
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+def _check(recipe: Recipe, model: Model, processes: Processes) -> None:
+    """Raises UserError for what these processes cannot train together."""
+    train, shares = recipe.train, processes.world * recipe.train.accumulation
+    if train.batch_size < shares:
+        raise UserError(
+            f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
+            "empty: use fewer processes or a larger batch"
+        )
+    if not train.scheduled_sampling.probability:
+        return
+    if model.policy is not None:
+        raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
+    if processes.shards:
+        raise UserError("train.scheduled_sampling draws with a whole model: use train.parallel=ddp")

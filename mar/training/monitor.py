@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mar.data.base import Data, spread
-from mar.errors import UserError
+from mar.errors import EndedElsewhere, UserError
 from mar.noise import stream
+from mar.training import checkpoint
 from mar.training.batches import Batch
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Monitor:
         self.clock, self.clock_at = time.monotonic(), trainer.iteration
         ordering = trainer.ordering.at(1.0)
         self.estimates_nll = trainer.model.head.loss_is_nll and trainer.mask_ratio.estimates_nll(ordering)
+        validated = (line.get("validation_nats_per_token") for line in trainer.folder.history())
+        self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
+        self.lost: set[str] = set()
         self.board = None
         if trainer.processes.is_main:
             from torch.utils.tensorboard import SummaryWriter
@@ -95,7 +99,9 @@ class Monitor:
             finite &= norms.isfinite()
         norm = float(norms.mean())
         self.pending, self.norms = [], []
-        if not bool(finite.all()):
+        if not bool(finite.all()):  # on all processes
+            if not trainer.processes.is_main:
+                raise EndedElsewhere(2)
             raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0]) + 1))
         seconds = max(time.monotonic() - self.clock, 1e-9)
         rate = (iteration - self.clock_at) * trainer.train.batch_size / seconds
@@ -106,23 +112,23 @@ class Monitor:
             seconds=time.monotonic() - trainer.started,
         )  # fmt: skip
 
-    @torch.no_grad()
     def validate(self, iteration: int) -> None:
         """The objective on held-out examples with the averaged weights and, every time, the same noise."""
+        if len(self.data.validation):
+            with self.trainer.averaged() as objective:
+                self.trainer.processes.first(lambda: self._validate(iteration, objective))
+
+    @torch.no_grad()
+    def _validate(self, iteration: int, objective: Any) -> None:
         trainer = self.trainer
-        if not trainer.processes.is_main or len(self.data.validation) == 0:
-            trainer.processes.wait()
-            return
         count = min(trainer.train.validation_examples, len(self.data.validation))
         repeats = max(1, trainer.train.validation_examples // count)
         sums, denominator = [], 0.0
-        trainer.objective.eval()
-        with trainer.ema.applied(trainer.model), trainer.alone():
-            for repeat in range(repeats):
-                batch = self._validation_batch(count, repeat)
-                task = trainer.task(batch, _VALIDATION)
-                sums.append(trainer.loss(batch, task))
-                denominator += task.denominator
+        for repeat in range(repeats):
+            batch = self._validation_batch(count, repeat)
+            task = trainer.task(batch, _VALIDATION)
+            sums.append(trainer.loss(batch, task))
+            denominator += task.denominator
         row_nats = torch.stack(sums).double() * len(sums[0]) * repeats / denominator
         per_image = row_nats.mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
@@ -130,7 +136,11 @@ class Monitor:
         if self.estimates_nll and trainer.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = trainer.model.tokenizer.bits_per_dim(mean * len(trainer.grid))
         self._log(iteration, **values)
-        trainer.processes.wait()
+        if trainer.train.keep_best and mean < self.best:
+            weights = objective.model.state_dict()
+            averaged = {name: weights[name] for name in trainer.ema.weights}
+            checkpoint.save(trainer.folder.best, iteration, weights, averaged, {}, keep=1)
+        self.best = min(self.best, mean)
 
     def _validation_batch(self, count: int, repeat: int) -> Batch:
         x, label_B = self.data.validation.batch(spread(len(self.data.validation), count))
@@ -141,31 +151,42 @@ class Monitor:
 
     def sample(self, iteration: int) -> None:
         """A few samples with the averaged weights."""
+        with self.trainer.averaged() as objective:
+            self.trainer.processes.first(lambda: self._sample(iteration, objective))
+
+    def _sample(self, iteration: int, objective: Any) -> None:
         from mar.sampling.pictures import quick_samples
         from mar.sampling.shown import preview
 
         trainer = self.trainer
-        if trainer.processes.is_main:
-            trainer.model.eval()
-            with trainer.ema.applied(trainer.model):
-                plan = trainer.ordering.at(1.0), trainer.partition
-                n = 40 if self.data.spec.modality == "image" else 8
-                x = quick_samples(trainer.model, *plan, trainer.recipe.seed, n)
+        plan = trainer.ordering.at(1.0), trainer.partition
+        n = 40 if self.data.spec.modality == "image" else 8
+        x = quick_samples(objective.model, *plan, trainer.recipe.seed, n)
+        with self._spared("samples"):
             preview(x, self.data.spec, trainer.folder.path / "samples" / f"training-{iteration:08d}")
-        trainer.processes.wait()
 
     def _log(self, iteration: int, **values: float) -> None:
         if not self.trainer.processes.is_main:
             return
-        self.trainer.folder.log(iteration=iteration, **values)
-        assert self.board is not None
-        for name, value in values.items():
-            self.board.add_scalar(name, value, iteration)
-        self.board.flush()
+        with self._spared("metrics.jsonl"):
+            self.trainer.folder.log(iteration=iteration, **values)
+        with self._spared("the TensorBoard events"):
+            assert self.board is not None
+            for name, value in values.items():
+                self.board.add_scalar(name, value, iteration)
+            self.board.flush()
+
+    @contextmanager
+    def _spared(self, what: str) -> Iterator[None]:
+        """A report that cannot be written costs the report alone: whether the run can go on, its checkpoints decide."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self.lost:
+                print(f"note: {what} of {self.trainer.folder.path} cannot be written ({error}); training goes on")
+            self.lost.add(what)
 
     def _not_finite(self, iteration: int) -> str:
-        from mar.training import checkpoint
-
         good, _ = checkpoint.latest(self.trainer.folder.checkpoints)
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
         causes = "a learning rate too high, a warm-up too short, fp16 overflow, or data that are not finite"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import OmegaConf
@@ -27,8 +27,10 @@ from mar.errors import UserError
 _MAY_CHANGE = {
     "name",
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
-    *("train.save_every", "train.keep"),
+    *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
+    *("data.path", "data.workers", "data.damaged_limit"),
 }
+_SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
 _ABOUT = TypeAdapter(About)
 
 
@@ -65,23 +67,48 @@ class RunFolder:
         file = self.path / "data.json"
         return _ABOUT.validate_json(file.read_bytes()) if file.is_file() else None
 
-    def start(self, recipe: Recipe, about: About) -> None:
-        """Create the folder, or check that it belongs to the same recipe (only the training's length and how often it
-        reports may change).
+    def began_with(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
+        """What the recipe's ``train.KEY`` is, where it is ``auto``: the run's own, if it has begun; else still auto.
+
+        A run goes on as it began, on whatever machine.
+        """
+        asked, file = getattr(recipe.train, key), self.path / "environment.json"
+        if asked != "auto" or not file.is_file():
+            return asked
+        return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
+
+    def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
+        """Create the folder, or check that it belongs to the same recipe and data (the training's length, how often it
+        reports, how it is spread over processes and where the data lie may change).
+
+        Args:
+            computes: what it computes with, precision and the like, for ``environment.json``.
+
+        Returns:
+            What to say about a change.
 
         Raises:
             UserError: the folder holds another run; the message names the first differing key.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        said = []
         if (self.path / "recipe.yaml").is_file():
-            differing = _differences(self.recipe().as_dict(), recipe.as_dict())
+            before, known = self.recipe(), self.about()
+            differing = _differences(before.as_dict(), recipe.as_dict())
             if differing:
                 raise UserError(
                     f"{self.path} holds a run of another recipe ({differing[0]}): choose another --out, or delete it"
                 )
+            if known is not None and known.fingerprint not in ("", about.fingerprint):
+                raise UserError(
+                    f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
+                    f"{about.fingerprint[:12]}): bring them back, or choose another --out"
+                )
+            said = _moved_schedules(before, recipe)
         write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
         write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
-        write(self.path / "environment.json", json.dumps(environment(), indent=1))
+        write(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
+        return said
 
     @contextmanager
     def locked(self, hold: bool = True) -> Iterator[None]:
@@ -111,7 +138,8 @@ class RunFolder:
         """Every logged line."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+        lines = (_parsed(line) for line in self.metrics.read_text().splitlines())
+        return [line for line in lines if line is not None]
 
     def rewind(self, iteration: int) -> None:
         """Forget what was logged after ``iteration``: it is about to happen again."""
@@ -161,13 +189,31 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
-        if f"{prefix}{key}" in _MAY_CHANGE or a == b:
+        if f"{prefix}{key}" in _MAY_CHANGE or a == b or (f"{prefix}{key}" in _SETTLED and b == "auto"):
             continue
         if isinstance(a, dict) and isinstance(b, dict):
             found += _differences(a, b, f"{prefix}{key}.")
         else:
             found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
     return found
+
+
+def _moved_schedules(before: Recipe, now: Recipe) -> list[str]:
+    """What a new ``train.iterations`` moves on the way."""
+    old, new = before.train.iterations, now.train.iterations
+    moved = ["the cosine learning rate"] * (now.train.schedule.kind == "cosine")
+    moved += ["the ramp of scheduled sampling"] * bool(now.train.scheduled_sampling.probability)
+    if old == new or not moved:
+        return []
+    return [f"train.iterations was {old} and is {new}: from here on {' and '.join(moved)} follows the new length"]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """None for a line that a kill or a full disk cut."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,53 @@
+"""What is done Transformer block by Transformer block: sharded, compiled, computed again in the backward pass."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mar.compat import torchvision_repair  # noqa: F401  (before timm)
+from mar.errors import Unsupported
+
+
+def transformer_blocks(model: nn.Module) -> list[nn.Module]:
+    """timm's blocks and what is made of them, in order."""
+    from timm.models.vision_transformer import Block
+
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def compiles(model: nn.Module, device: torch.device) -> bool:
+    """What ``train.compile=auto`` means: Transformers, which see few shapes, on a GPU where a compiler is at hand.
+
+    Elsewhere compiling costs short runs more than it gives, or shapes are so many that it never ends.
+    """
+    compiler = find_spec("triton") and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return device.type == "cuda" and bool(compiler) and bool(transformer_blocks(model))
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Activation checkpointing, in place: blocks keep their inputs alone and are computed again in the backward pass.
+
+    Chen et al. 2016, arXiv 1604.06174. Gradients are identical, dropout included, whose random state is put back.
+
+    Raises:
+        Unsupported: the model has no Transformer blocks.
+    """
+    blocks = transformer_blocks(model)
+    if not blocks:
+        raise Unsupported("train.checkpoint_activations wants Transformer blocks, and this network has none: set false")
+    for block in blocks:
+        block.forward = partial(_recomputed, block.forward)
+
+
+def _recomputed(forward: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)  # type: ignore[return-value]

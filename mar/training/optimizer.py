@@ -1,0 +1,42 @@
+"""The optimiser, and its learning rate as a pure function of the iteration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from mar.config import Train
+from mar.distributed import shared_out
+from mar.model import Model
+
+
+def learning_rate(train: Train, iteration: int) -> float:
+    """A pure function of examples seen: linear warm-up, then constant or a half cosine."""
+    s = train.schedule
+    warm = min(1.0, (iteration + 1) / max(1, s.warmup))
+    if s.kind == "constant":
+        return train.learning_rate * warm
+    done = min(1.0, max(0, iteration - s.warmup) / max(1, train.iterations - s.warmup))
+    return train.learning_rate * warm * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def make_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
+    """AdamW; biases, norms and single vectors are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from a saved state, whose tensors are whole, whatever share of them this process holds."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]  # as state_dict numbers them
+    shares = {
+        number: {key: shared_out(value, parameters[number]) for key, value in of.items()}
+        for number, of in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": shares})
