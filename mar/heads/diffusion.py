@@ -21,6 +21,7 @@ from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_bound import log_density_bound
 from mar.heads.diffusion_ode import DiffusionScoring, diffusion_log_density
 from mar.heads.diffusion_process import LastTerm, Process, Schedule, spaced_timesteps, trailing_timesteps
+from mar.heads.replay import Replays
 from mar.heads.solvers import solve
 from mar.noise import Noise
 from mar.tokens import Vectors
@@ -90,7 +91,7 @@ class DiffusionHead(Head):
         self.net = Denoiser(
             token.width, 2 * token.width, context_width, options.width, options.depth, options.timesteps
         )
-        self.process = Process(options.schedule, options.timesteps)
+        self.process, self.replays = Process(options.schedule, options.timesteps), Replays()
         self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
         self.scoring = DiffusionScoring()
 
@@ -214,13 +215,13 @@ class DiffusionHead(Head):
         The context is projected here, once for all timesteps.
         """
         if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
-            condition_MW = self.net.cond_embed(z_MD)
-            return lambda x_ME, t: tuple(self.net(x_ME, t, condition_MW).chunk(2, dim=-1))
-        condition_NW = self.net.cond_embed(torch.cat([z_MD, z_null_MD]))
+            alone = self.replays.bind(self.net, self.net.cond_embed(z_MD))
+            return lambda x_ME, t: tuple(alone(x_ME, t).chunk(2, dim=-1))
+        evaluate = self.replays.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
         scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
 
         def guided(x_ME: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            conditional, null = self.net(torch.cat([x_ME, x_ME]), t, condition_NW).chunk(2)
+            conditional, null = evaluate(torch.cat([x_ME, x_ME]), t).chunk(2)
             (eps_ME, range_ME), null_ME = conditional.chunk(2, dim=-1), null[:, : self.token.width]
             return null_ME + scale * (eps_ME - null_ME), range_ME
 
