@@ -1,0 +1,106 @@
+"""From a run and a setting to a store of generated examples, by any number of processes.
+
+N examples · B batch · L tokens
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mar.commands.progress import bar
+from mar.distributed import Processes
+from mar.evaluation.classifier import weight_hash
+from mar.evaluation.store import Store
+from mar.heads.base import sampling_options
+from mar.noise import stream
+from mar.run import Run
+from mar.sampling.guidance import Guidance
+from mar.sampling.many import labels_of
+from mar.training.run_folder import environment
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How examples are generated, in plain values.
+
+    Attributes:
+        head: sampling options of the head (steps, solver, top_k, …).
+        adaptive: a rule that chooses each next set; "": none.
+        classes: in turn; (): all.
+    """
+
+    plan: str
+    guidance: float = 1.0
+    guidance_schedule: str = "linear"
+    temperature: float = 1.0
+    head: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    adaptive: str = ""
+    classes: tuple[int, ...] = ()
+
+    def labels(self, n: int) -> torch.Tensor | None:
+        """The classes of the first ``n`` examples; None: all in turn."""
+        return torch.tensor(self.classes)[torch.arange(n) % len(self.classes)] if self.classes else None
+
+
+def question(run: Run, setting: Setting) -> dict[str, Any]:
+    """What decides every example of a setting: its values written out, the weights, and the first plans drawn (an order
+    from a file may have changed since).
+
+    Raises:
+        UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
+    """
+    plans = run.plans(setting.plan)
+    with sampling_options(run.model.head, setting.head):
+        head = asdict(run.model.head.sampling)
+    drawn = b"" if plans.learned else plans.draw(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy()
+    return {
+        **asdict(setting),
+        "plan": plans.text,
+        "plans_sha256": hashlib.sha256(drawn).hexdigest()[:16],
+        "head": head,
+        "recipe": run.recipe.fingerprint(),
+        "iteration": run.checkpoint.iteration,
+        "weights": weight_hash(run.model),
+    }
+
+
+def digest(asked: dict[str, Any]) -> str:
+    """Twelve hex digits that identify a question."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def fill(
+    path: Path, run: Run, setting: Setting, n: int, processes: Processes, batch_size: int, shard: int, what: str = ""
+) -> Store:
+    """The store in ``path`` with at least ``n`` examples of ``setting``: each process makes every so manieth shard that
+    is missing, and all wait for the last.
+
+    Raises:
+        UserError: the store answers another question.
+    """
+    asked, spec = question(run, setting), run.spec
+    label_N = labels_of(run.model, setting.labels(n), n)
+    guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
+    store = processes.first(
+        lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
+    )
+    mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]
+    with bar(what or "generating", processes.is_main) as progress:
+        for images in mine:
+            there = store.count(n)
+            x_NCHW = run.sample(
+                len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
+                temperature=setting.temperature, seed=setting.seed, batch_size=batch_size,
+                adaptive=setting.adaptive or None, first=images.start,
+                progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
+            )  # fmt: skip
+            store.write(images, x_NCHW, label_N[images.start : images.stop])
+    processes.wait()
+    return store
