@@ -41,6 +41,13 @@ def sample(
     head_steps: Annotated[
         Optional[int], typer.Option(min=1, help="Diffusion head: timesteps; flow head: steps.")
     ] = None,
+    head: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Another sampling option of the head, e.g. start=999 of the diffusion head."),
+    ] = None,
+    vae: Annotated[
+        str, typer.Option(help="Of an imported model without one: the KL autoencoder, a diffusers folder or hub name.")
+    ] = "",
     image: Annotated[
         Optional[Path], typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
     ] = None,
@@ -58,7 +65,7 @@ def sample(
     """Generate examples along any plan, not only the one it was trained on. Example k depends on the seed and k alone.
 
     Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
-    All but images also as samples.npz.
+    Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder: latents.npy.
 
     Examples:
 
@@ -75,6 +82,7 @@ def sample(
     import json
 
     from mar.commands.progress import bar
+    from mar.commands.scoring import options_of
     from mar.errors import UserError
     from mar.run import load
     from mar.sampling.guidance import Guidance
@@ -84,6 +92,10 @@ def sample(
     from mar.training.run_folder import environment, write
 
     loaded = load(run, ema=not last_weights)
+    if vae:
+        from mar.compat.released import attach
+
+        attach(loaded, vae)
     spec = loaded.spec
     n = n or (4 if spec.modality in ("text", "audio") else 64)
     if spec.modality != "text" and (prompt or length):
@@ -91,7 +103,7 @@ def sample(
     if spec.modality != "image" and (image or mask):
         raise UserError(f"--image and --mask are of images: {run} makes examples of kind {spec.modality}")
     plan = plan or loaded.training_plan
-    head_options = {
+    head_options = options_of(head or [], "sampling") | {
         key: value
         for key, value in {
             "top_k": top_k, "top_p": top_p, "greedy": greedy or None, "solver": solver, "steps": head_steps,

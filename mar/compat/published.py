@@ -51,6 +51,18 @@ def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {_ours(name): value.flatten(0, _BATCHED.get(name, 0)) for name, value in state.items()}
 
 
+def restore(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of ``rename``. Raises KeyError for a weight that the published MAR does not have."""
+    return {name: value[(None,) * _BATCHED.get(name, 0)] for name, value in ((_theirs(k), v) for k, v in state.items())}
+
+
+def _theirs(name: str) -> str:
+    for published, ours in (*_NAMES.items(), *_PREFIXES.items()):
+        if name == ours or (ours.endswith(".") and name.startswith(ours)):
+            return published + name.removeprefix(ours)
+    raise KeyError(name)
+
+
 def _ours(name: str) -> str:
     if name in _NAMES:
         return _NAMES[name]

@@ -27,6 +27,9 @@ def save_samples(
         write_samples(x_NCHW, spec.levels, folder, frames)
         return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
     folder.mkdir(parents=True, exist_ok=True)
+    if spec.modality == "latent":
+        np.save(folder / "latents.npy", x_NCHW.numpy())
+        return "latents.npy (images with --vae AUTOENCODER)"
     np.savez_compressed(folder / "samples.npz", samples=x_NCHW.flatten(1).numpy(), levels=spec.levels)
     if spec.modality == "text":
         save_text(x_NCHW, spec, folder / "samples.txt")

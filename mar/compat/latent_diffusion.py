@@ -1,0 +1,112 @@
+"""KL autoencoders in the layout of latent-diffusion (Rombach et al. 2022), MAR's KL-16 among them, in diffusers.
+
+i level of resolution, from the highest · j block of a level
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from mar.errors import UserError
+
+KL16 = {"block_out_channels": (128, 128, 256, 256, 512), "layers_per_block": 2, "latent_channels": 16}
+KL16_SCALE = 0.2325  # what MAR multiplies the latents of the released KL-16 with
+_GROUPS = 32  # of every group norm
+_LOWEST = 16  # rows of the lowest resolution by convention: no shape tells the size of the images
+_RENAMED = (
+    (r"\.mid\.block_([12])\.", lambda m: f".mid_block.resnets.{int(m[1]) - 1}."),
+    (r"\.mid\.attn_1\.", ".mid_block.attentions.0."),
+    (r"\.block\.", ".resnets."),
+    (r"\.attn\.", ".attentions."),
+    (r"\.downsample\.", ".downsamplers.0."),
+    (r"\.upsample\.", ".upsamplers.0."),
+    (r"\.nin_shortcut\.", ".conv_shortcut."),
+    (r"\.norm_out\.", ".conv_norm_out."),
+    (r"(attentions\.\d+)\.norm\.", r"\1.group_norm."),
+    (r"(attentions\.\d+)\.([qkv])\.", r"\1.to_\2."),
+    (r"(attentions\.\d+)\.proj_out\.", r"\1.to_out.0."),
+)
+
+
+def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+    """The autoencoder's weights in what a file holds (bare, or under ``model`` or ``state_dict``), float32 and without
+    the discriminator's; None: it holds no autoencoder."""
+    state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+    if "encoder.conv_in.weight" not in state:
+        return None
+    return {k: v.float() for k, v in state.items() if isinstance(v, torch.Tensor) and not k.startswith("loss.")}
+
+
+def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> Any:
+    """diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict, all sizes read off its shapes.
+
+    Args:
+        scale: what latents are multiplied with for unit variance, kept in the configuration; None: the published one
+            of KL-16, 1 of any other.
+
+    Raises:
+        UserError: weights of such an autoencoder are missing, or others are there.
+    """
+    from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
+    from diffusers import AutoencoderKL
+
+    try:
+        config = sizes(state)
+    except KeyError as error:
+        raise UserError(f"no {error} among the weights: give a KL autoencoder in latent-diffusion's layout") from None
+    published = all(config[key] == value for key, value in KL16.items())
+    config["scaling_factor"] = scale or (KL16_SCALE if published else 1.0)
+    model = AutoencoderKL(**config)
+    levels = len(config["block_out_channels"])
+    ours = {_renamed(name, levels): value for name, value in state.items()}
+    wanted = model.state_dict()
+    for name, value in ours.items():
+        if name in wanted and value.ndim == 4 and wanted[name].ndim == 2:  # 1×1 convolutions became linear maps
+            ours[name] = value[:, :, 0, 0]
+    shapes, theirs = ({k: v.shape for k, v in weights.items()} for weights in (wanted, ours))
+    if wrong := sorted(k for k in shapes.keys() | theirs.keys() if shapes.get(k) != theirs.get(k)):
+        raise UserError(f"{len(wrong)} weights are not those of a latent-diffusion autoencoder, first {wrong[0]!r}")
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+def sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The configuration of diffusers' ``AutoencoderKL``. Raises KeyError: a weight is missing."""
+    levels = 1 + max(_numbers(state, r"encoder\.down\.(\d+)\."))
+    blocks = 1 + max(_numbers(state, r"encoder\.down\.0\.block\.(\d+)\."))
+    width = tuple(state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
+    if any(channels % _GROUPS for channels in width):
+        raise UserError(f"widths {width}: latent-diffusion's are multiples of {_GROUPS}")
+    down = [f"encoder.down.{i}.attn.0.q.weight" in state for i in range(levels)]
+    up = [f"decoder.up.{i}.attn.0.q.weight" in state for i in reversed(range(levels))]
+    return {
+        "in_channels": state["encoder.conv_in.weight"].shape[1],
+        "out_channels": state["decoder.conv_out.weight"].shape[0],
+        "down_block_types": tuple("AttnDownEncoderBlock2D" if attends else "DownEncoderBlock2D" for attends in down),
+        "up_block_types": tuple("AttnUpDecoderBlock2D" if attends else "UpDecoderBlock2D" for attends in up),
+        "block_out_channels": width,
+        "layers_per_block": blocks,
+        "latent_channels": state["post_quant_conv.weight"].shape[1],
+        "norm_num_groups": _GROUPS,
+        "sample_size": _LOWEST * 2 ** (levels - 1),
+        "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in state,
+    }
+
+
+def _renamed(name: str, levels: int) -> str:
+    name = re.sub(r"^encoder\.down\.", "encoder.down_blocks.", name)
+    name = re.sub(r"^decoder\.up\.(\d+)", lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}", name)
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _numbers(names: Iterable[str], pattern: str) -> list[int]:
+    found = [int(match[1]) for name in names if (match := re.match(pattern, name))]
+    if not found:
+        raise KeyError(pattern.replace("\\", "").replace("(d+)", "0"))
+    return found

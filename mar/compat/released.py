@@ -1,0 +1,197 @@
+"""Released MAR checkpoints as run folders, and run folders as released checkpoints.
+
+C channels, h rows and columns of latents
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mar import build, config
+from mar.compat.latent_diffusion import KL16, KL16_SCALE
+from mar.compat.published import Published, infer, rename, restore
+from mar.config import Recipe
+from mar.data.base import About, DataSpec
+from mar.errors import Unsupported, UserError
+from mar.heads.diffusion import DiffusionHead
+from mar.model import Model
+from mar.networks.masked_transformer import SIZES, MaskedTransformer, MaskedTransformerOptions
+from mar.run import Run
+from mar.tokenizers.autoencoder import AutoencoderFolder
+from mar.tokenizers.kl import KL, KLOptions
+from mar.tokenizers.latents import Latents
+from mar.training import checkpoint
+from mar.training.optimizer import make_optimizer
+from mar.training.run_folder import RunFolder
+
+BASE = "imagenet256-mar-base"  # the published training, which no shape tells
+
+
+def import_run(
+    content: Mapping[str, Any],
+    out: Path,
+    heads: tuple[int | None, int | None] = (None, None),
+    patch: int | None = None,
+    vae: str = "",
+    scale: float = KL16_SCALE,
+    data: str = "",
+) -> Recipe:
+    """Write the run folder ``out`` from what a released file holds: ``model`` and ``model_ema``, or one state dict for
+    both. The folder loads, samples and scores as one that was trained here; its training is the published one, at its
+    end.
+
+    Args:
+        heads: of attention in the encoder and the decoder; None: see ``infer``.
+        patch: side of a token in latents; None: as the channels of the autoencoder, or KL-16's, make it.
+        vae: folder or hub name of the autoencoder whose latents the model makes; without, it makes latents.
+        scale: what latents are multiplied with.
+        data: folder of cached latents, to score and train on.
+
+    Raises:
+        UserError: not the published MAR, sizes that do not fit, or ``out`` holds another run.
+    """
+    plain, average = state_dicts(content)
+    found = infer(plain, *heads)
+    recipe, about = described(found, out.name, patch, vae, scale, data)
+    recipe = build.resolve(recipe)
+    model = build.model(recipe, about)
+    last, ema = (fill(model, rename(state)) for state in (plain, average))
+    model.load_state_dict(last, strict=False)  # a tokenizer's buffers are not in the file
+    training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step
+    folder = RunFolder(out)
+    with folder.locked():
+        folder.start(recipe, about, computes={})
+        checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
+    return recipe
+
+
+def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The last and the averaged weights of a released file, float32; one stands for the other where it is missing."""
+    plain = content.get("model", content.get("model_ema", content))
+    average = content.get("model_ema", plain)
+    return tuple({k: v.float() for k, v in state.items() if isinstance(v, torch.Tensor)} for state in (plain, average))
+
+
+def described(
+    found: Published, name: str, patch: int | None, vae: str, scale: float, data: str
+) -> tuple[Recipe, About]:
+    """The recipe of a published model, and what its examples look like."""
+    autoencoder = AutoencoderFolder.find(vae).config if vae else None
+    channels = autoencoder["latent_channels"] if autoencoder else KL16["latent_channels"]
+    patch = patch or max(1, math.isqrt(found.token_width // channels))
+    side = math.isqrt(found.n_tokens) * patch
+    if side**2 != found.n_tokens * patch**2:
+        raise UserError(f"{found.n_tokens} tokens are no square: the published MAR makes square images")
+    if found.token_width % patch**2 or (autoencoder and found.token_width != channels * patch**2):
+        asked = f"{channels} channels of {vae}" if autoencoder else "whole channels"
+        raise UserError(
+            f"tokens of {found.token_width} values are no {patch}x{patch} patches of {asked}: check --patch"
+        )
+    spec = DataSpec((found.token_width // patch**2, side, side), 0, found.n_classes, modality="latent")
+    tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch, "scale": scale}
+    if autoencoder:
+        tokenizer |= {"kind": "kl", "path": vae}
+        spec = _images(spec, autoencoder)
+    content = config.read(BASE).as_dict() | {"name": name, "tokenizer": tokenizer}
+    content["data"] |= {"path": data}
+    content["network"] |= _network(found.network)
+    content["head"] |= {"width": found.head_width, "depth": found.head_depth}
+    return config.parse(content), About("unknown", spec, fingerprint="")
+
+
+def attach(run: Run, vae: str) -> None:
+    """Let a run of latents make images, by the autoencoder in a folder or of a hub name.
+
+    Raises:
+        UserError: it makes no latents, or the autoencoder others.
+    """
+    bare = run.model.tokenizer
+    if not isinstance(bare, Latents):
+        raise UserError(f"{run.folder.path} makes no bare latents: leave --vae out")
+    spec = _images(run.spec, AutoencoderFolder.find(vae).config)
+    decoding = KL(spec, KLOptions(path=vae, **asdict(bare.options))).to(run.device)
+    if (decoding.shape, decoding.token) != (bare.shape, bare.token):
+        raise UserError(f"{vae} has other latents than the {'x'.join(map(str, run.spec.shape))} of {run.folder.path}")
+    run.model.tokenizer, run.about = decoding, replace(run.about, spec=spec)
+
+
+def _images(latent: DataSpec, autoencoder: dict[str, Any]) -> DataSpec:
+    """What such latents decode to."""
+    factor = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    size = (side * factor for side in latent.shape[1:])
+    return DataSpec((autoencoder["in_channels"], *size), 256, latent.n_classes, latent.class_names)
+
+
+def _network(options: MaskedTransformerOptions) -> dict[str, Any]:
+    """A published size by its name, any other by its numbers."""
+    numbers = asdict(options.sizes)
+    name = next((name for name, size in SIZES.items() if asdict(size) == numbers), None)
+    return {"mlp_ratio": options.mlp_ratio, **(numbers if name is None else {"size": name})}
+
+
+def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``state``, after a check that it is all of the model's weights and no others.
+
+    Raises:
+        UserError: with the first weight that is missing, or of another shape.
+    """
+    ours = {name: weight.shape for name, weight in model.named_parameters()}
+    wrong = sorted(k for k in ours.keys() | state.keys() if k not in state or ours.get(k) != state[k].shape)
+    if wrong:
+        name = wrong[0]
+        here = tuple(state[name].shape) if name in state else "missing"
+        raise UserError(
+            f"{len(wrong)} weights disagree with the sizes of the others, first {name!r}: {here} in the file"
+        )
+    return state
+
+
+def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
+    """The released layout (``model``, ``model_ema``) of a run's weights, and what the published code has to multiply
+    latents with.
+
+    Raises:
+        Unsupported: the run is not of the published form; with the reason.
+    """
+    scale = _published_scale(run)
+    average = run.checkpoint.load_ema()
+    plain = {name: weight for name, weight in run.model.state_dict().items() if name in average}
+    return {"model": restore(plain), "model_ema": restore(average)}, scale
+
+
+def _published_scale(run: Run) -> float:
+    """The scale of its latents. Raises Unsupported: the published code has no such model."""
+    if (obstacle := next(_obstacles(run), None)) is not None:
+        raise Unsupported(
+            f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
+            "diffusion head (cosine, 1000 timesteps) on a square grid of latents that are multiplied by one number"
+        )
+    tokenizer = run.model.tokenizer
+    return tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
+
+
+def _obstacles(run: Run) -> Iterator[str]:
+    """What the published code has no place for."""
+    model, tokenizer, shape = run.model, run.model.tokenizer, run.model.tokenizer.shape
+    if not isinstance(model.network, MaskedTransformer):
+        yield f"network {run.recipe.network.kind}"
+    if not isinstance(model.head, DiffusionHead):
+        yield f"head {run.recipe.head.kind}"
+    elif (model.head.options.timesteps, model.head.options.schedule) != (1000, "cosine"):
+        yield f"a head of {model.head.options.timesteps} timesteps with schedule {model.head.options.schedule}"
+    if model.policy is not None:
+        yield "a learned order"
+    if not model.n_classes:
+        yield "no classes"
+    if len(shape) != 2 or shape[0] != shape[1]:
+        yield f"a grid of {'x'.join(map(str, shape))} tokens"
+    if not isinstance(tokenizer, KL | Latents):
+        yield f"tokenizer {run.recipe.tokenizer.kind}"
+    elif isinstance(tokenizer, KL) and (tokenizer.shift.any() or len(tokenizer.deviation.unique()) > 1):
+        yield "a scale measured per channel"

@@ -1,0 +1,41 @@
+"""Checkpoints of other projects, read without executing code from the file."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mar.errors import UserError
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """What a ``.pth``, ``.ckpt`` or ``.safetensors`` file holds; of pickles tensors, plain containers and numbers, and
+    the command line of its training (an ``argparse.Namespace``), which is only data.
+
+    Raises:
+        UserError: no such file, no such format, or a file that holds anything that would have to be executed.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint of torch")
+        raise UserError(
+            f"{path} was not read: {named.strip()[:160]}; only tensors are, and nothing is executed"
+        ) from None
+    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {str(error).splitlines()[0][:160]}") from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
