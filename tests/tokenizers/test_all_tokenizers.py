@@ -39,7 +39,7 @@ CASES = [
     ("palette", "digits", {}),
     ("palette", "rgb", {"colours": 16}),
 ]
-REAL = {"values"}  # of real values: tests/tokenizers/test_values.py
+REAL = {"values", "latents"}  # of real values: tests of their own
 
 
 def images(spec, n=16, seed=0):
