@@ -10,12 +10,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mar.compat.published import infer, rename
-from mar.heads.diffusion import DiffusionHead, DiffusionOptions
+from mar.compat.released import import_run
+from mar.compat.weights_file import read
 from mar.model import Model
-from mar.networks.masked_transformer import MaskedTransformer
-from mar.tokenizers.base import Tokenizer
-from mar.tokens import Vectors
+from mar.run import Run, load
 
 
 @pytest.fixture(scope="session")
@@ -45,16 +43,23 @@ def published(recorded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def model(published, config) -> Model:
+def released(published, tmp_path_factory) -> Path:
+    """A file as it is released; its averaged weights are the recorded ones, its last ones others."""
+    last = {name: weight + 1.0 for name, weight in published.items()}
+    path = tmp_path_factory.mktemp("released") / "mar.pth"
+    torch.save({"model": last, "model_ema": published}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(released, config) -> Run:
+    """The run that ``mar import`` makes of it."""
+    out = released.parent / "run"
+    import_run(read(released), out, (config["encoder_num_heads"], config["decoder_num_heads"]))
+    return load(out, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def model(run) -> Model:
     """Our model with every published weight in it."""
-    found = infer(published, config["encoder_num_heads"], config["decoder_num_heads"])
-    tokenizer = Tokenizer()
-    tokenizer.shape, tokenizer.token = (4, 4), Vectors(found.token_width)
-    network = MaskedTransformer(tokenizer.shape, found.network)
-    head = DiffusionHead(
-        network.context_width, tokenizer.token, DiffusionOptions(width=found.head_width, depth=found.head_depth)
-    )
-    model = Model(tokenizer, network, head, found.n_classes)
-    missing = model.load_state_dict(rename(published), strict=False).missing_keys
-    assert not [name for name in missing if dict(model.named_parameters()).get(name) is not None]
-    return model.eval()
+    return run.model
