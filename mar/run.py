@@ -49,7 +49,7 @@ class Run:
         path: the run folder.
         ema: the averaged weights, or the last ones.
         device: default: a GPU if there is one.
-        iteration: of the checkpoint; default: the newest.
+        iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best averaged weights.
 
     Raises:
         UserError: not a run folder, no (such) checkpoint, or weights that disagree with the recipe.
@@ -64,6 +64,8 @@ class Run:
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
         self.trained = newest.iteration
+        if ema and self.recipe.train.keep_best:
+            newest = checkpoint.latest(self.folder.best)[0] or newest
         self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
