@@ -11,6 +11,8 @@ from mar.commands.ablate import ablate, status
 from mar.commands.bench import bench
 from mar.commands.cache import cache
 from mar.commands.export import export
+from mar.commands.fid import fid
+from mar.commands.fid_stats import fid_stats
 from mar.commands.generate import generate
 from mar.commands.import_ import import_
 from mar.commands.orderings import app as orderings_app
@@ -30,9 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, score, search_order, ablate, status, cache, verify, bench, recipes):
-    needs = command in (train, sample, generate, score, search_order, ablate, status, cache)
-    app.command(no_args_is_help=needs)(command)
+for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache):
+    app.command(no_args_is_help=True)(command)
+for command in (verify, bench, recipes):
+    app.command()(command)
 app.command("import", no_args_is_help=True)(import_)
 app.command(no_args_is_help=True)(export)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")

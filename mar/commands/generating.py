@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     plans = run.plans(setting.plan)
     with sampling_options(run.model.head, setting.head):
         head = asdict(run.model.head.sampling)
-    drawn = b"" if plans.learned else plans.draw(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy()
+    drawn = b""
+    if not plans.learned:
+        drawn = plans.draw(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
     return {
         **asdict(setting),
         "plan": plans.text,
@@ -67,8 +70,13 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         "head": head,
         "recipe": run.recipe.fingerprint(),
         "iteration": run.checkpoint.iteration,
-        "weights": weight_hash(run.model),
+        "weights": _weights(run),
     }
+
+
+@cache
+def _weights(run: Run) -> str:
+    return weight_hash(run.model)  # seconds of a large model
 
 
 def digest(asked: dict[str, Any]) -> str:

@@ -208,9 +208,15 @@ def score(
 
         score_exposure(loaded, chosen, split, n, kind, seed, memory, weights)
     if fid:
-        from mar.commands.score_fid import score_fid
+        from mar.commands.fid_sources import Features, Looks
+        from mar.commands.generating import Setting
+        from mar.commands.score_fid import FidRequest, score_run
+        from mar.distributed import Processes
 
-        score_fid(
-            loaded, chosen, split, n or 1000, guidance, temperature, options_of(head or [], "sampling"), features,
-            inception_weights, labelled, seed, batch_size, weights,
-        )  # fmt: skip
+        sampled = options_of(head or [], "sampling")
+        settings = (Setting(plan, guidance, temperature=temperature, head=sampled, seed=seed) for plan in chosen)
+        looks = Looks(cast(Features, features), inception_weights, labelled, seed)
+        asked = FidRequest(
+            tuple(settings), n or 1000, split=split, looks=looks, weights=weights, batch_size=batch_size, again=again
+        )
+        score_run(loaded, Processes(), asked)

@@ -17,6 +17,8 @@ from orderings.partitions import Singles
 # a setting and its default; others are part of a file's name, under this word where there is one
 _DEFAULTS: dict[str, tuple[Any, str]] = {
     "guidance": (1.0, "guidance"),
+    "guidance_schedule": ("linear", ""),
+    "adaptive": ("", ""),
     "temperature": (1.0, "temperature"),
     "seed": (0, "seed"),
     "weights": ("ema", "weights"),

@@ -111,6 +111,21 @@ class Folder(DataSource):
         )
 
 
+def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb") -> FolderSplit:
+    """All images below a folder as one split without labels. Size 0: the shorter side of the first.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = _images(path)
+    if not files:
+        raise UserError(f"{path} has no images ({', '.join(_SUFFIXES)})")
+    if not size:
+        with Image.open(path / files[0]) as first:
+            size = min(first.size)
+    return FolderSplit(path, tuple(files), None, FolderOptions(str(path), size, colour))
+
+
 def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
     """(C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or of more than 8 bits."""
     try:

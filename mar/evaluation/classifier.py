@@ -78,7 +78,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
         UserError: the data has no labels, or its examples are not images.
     """
     check_images(data.spec, f"data set {data.name!r}")
-    if data.spec.n_classes < 2:
+    if data.spec.n_classes < 2 or not data.fingerprint:  # images of which nothing is known but their look
         raise UserError(
             f"data set {data.name!r} has no labels to train the FID classifier on: pass labelled images of the same "
             "shape, e.g. --labelled mnist:FOLDER"
