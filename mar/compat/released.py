@@ -75,7 +75,11 @@ def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], di
     """The last and the averaged weights of a released file, float32; one stands for the other where it is missing."""
     plain = content.get("model", content.get("model_ema", content))
     average = content.get("model_ema", plain)
-    return tuple({k: v.float() for k, v in state.items() if isinstance(v, torch.Tensor)} for state in (plain, average))
+    return _tensors(plain), _tensors(average)
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value.float() for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def described(
@@ -172,7 +176,7 @@ def _published_scale(run: Run) -> float:
             f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
             "diffusion head (cosine, 1000 timesteps) on a square grid of latents that are multiplied by one number"
         )
-    tokenizer = run.model.tokenizer
+    tokenizer: Any = run.model.tokenizer
     return tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ def read(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no checkpoint of torch")
-        raise UserError(
-            f"{path} was not read: {named.strip()[:160]}; only tensors are, and nothing is executed"
-        ) from None
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"
+        raise UserError(f"{path} was not read: {why}") from None
     except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {str(error).splitlines()[0][:160]}") from None
+        raise UserError(
+            f"{path} is damaged or no checkpoint: {' '.join(str(error).split())[:160] or 'it ends'}"
+        ) from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
