@@ -215,8 +215,8 @@ class DiffusionHead(Head):
         The context is projected here, once for all timesteps.
         """
         if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
-            alone = self.replays.bind(self.net, self.net.cond_embed(z_MD))
-            return lambda x_ME, t: tuple(alone(x_ME, t).chunk(2, dim=-1))
+            alone, E = self.replays.bind(self.net, self.net.cond_embed(z_MD)), self.token.width
+            return lambda x_ME, t: ((out := alone(x_ME, t))[:, :E], out[:, E:])
         evaluate = self.replays.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
         scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
 

@@ -28,7 +28,7 @@ def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.
 
 
 class Generation:
-    """The state of a batch under generation: what is known, and the network's caches with and without the class.
+    """The state of a batch under generation: what is known, and the network's cache, with and without the class.
 
     ``contexts`` then ``sample`` then ``accept`` make one AR step; fixed plans and adaptive orders share them.
     """
@@ -48,16 +48,16 @@ class Generation:
         given_BL, absent_BL = step_BL == GIVEN, step_BL == ABSENT
         self.unknown_BL = ~given_BL & ~absent_BL
         self.present_B = (~absent_BL).sum(1)
-        network = model.network
-        self.state = network.begin(model.condition(label_B), absent_BL)
-        self.null_state = network.begin(model.null_condition(len(label_B)), absent_BL) if guidance.active else None
+        condition_RC = model.condition(label_B)
+        if guidance.active:
+            condition_RC = torch.cat([condition_RC, model.null_condition(len(label_B))])
+        self.state = model.network.begin(condition_RC, self._rows(absent_BL))
         self._observe(given_BL)
 
     def contexts(self, target_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """z_MD of some unknown tokens, and the same under the null condition when guidance is on."""
-        query = self.model.network.query
-        null_MD = None if self.null_state is None else query(self.null_state, target_BL)
-        return query(self.state, target_BL), null_MD
+        z_ND = self.model.network.query(self.state, self._rows(target_BL))
+        return (z_ND, None) if not self.guidance.active else z_ND.chunk(2)  # type: ignore[return-value]
 
     def sample(self, target_BL: torch.Tensor, known_after_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
         """One draw of each target token, independent given what is known: x_M or x_ME.
@@ -97,10 +97,11 @@ class Generation:
         self._observe(target_BL)
 
     def _observe(self, index_BL: torch.Tensor) -> None:
-        observe = self.model.network.observe
-        self.state = observe(self.state, self.embedded_BLD, index_BL)
-        if self.null_state is not None:
-            self.null_state = observe(self.null_state, self.embedded_BLD, index_BL)
+        self.state = self.model.network.observe(self.state, self._rows(self.embedded_BLD), self._rows(index_BL))
+
+    def _rows(self, x_BL: torch.Tensor) -> torch.Tensor:
+        """With guidance every row is there twice, the second time under the null condition: one pass serves both."""
+        return torch.cat([x_BL, x_BL]) if self.guidance.active else x_BL
 
 
 @torch.no_grad()
@@ -134,6 +135,8 @@ def generate(
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
     run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL)
     for step in range(int(plan.n_steps_B.max())):
+        if model.tokenizer.end is not None and bool((model.tokenizer.absent(run.token) | ~run.unknown_BL).all()):
+            break  # every row has ended: what is unknown does not exist
         target_BL = plan.target(step)
         if target_BL.any():
             known_after_B = run.present_B - run.unknown_BL.sum(1) + target_BL.sum(1)

@@ -148,8 +148,11 @@ class RunFolder:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file aside and rename it."""
+    """Write a text file aside and rename it; into what is no regular file (a device, a pipe), as it comes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        path.write_text(text)
+        return
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(text)
     os.replace(aside, path)
