@@ -28,7 +28,7 @@ def import_(
     ] = "",
     scale: Annotated[
         Optional[float],
-        typer.Option(help="What latents are multiplied with; default KL-16's .2325, 1 of other autoencoders."),
+        typer.Option(help="What latents are multiplied with; default the autoencoder's own, or KL-16's .2325."),
     ] = None,
     data: Annotated[str, typer.Option(help="MAR: a folder of cached latents, to score and train on.")] = "",
 ) -> None:
@@ -64,7 +64,6 @@ def import_(
     from mar import build
     from mar.compat.released import import_run
 
-    sizes = {} if scale is None else {"scale": scale}
-    recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, data=data, **sizes)
+    recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     print(f"done: {out}, a MAR of {build.options('network', recipe.network).sizes}")
     print(f"next: mar sample {out}" + ("" if vae else " --vae AUTOENCODER   (without: latents)"))

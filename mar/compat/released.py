@@ -1,7 +1,4 @@
-"""Released MAR checkpoints as run folders, and run folders as released checkpoints.
-
-C channels, h rows and columns of latents
-"""
+"""Released MAR checkpoints as run folders, and run folders as released checkpoints."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def import_run(
     heads: tuple[int | None, int | None] = (None, None),
     patch: int | None = None,
     vae: str = "",
-    scale: float = KL16_SCALE,
+    scale: float | None = None,
     data: str = "",
 ) -> Recipe:
     """Write the run folder ``out`` from what a released file holds: ``model`` and ``model_ema``, or one state dict for
@@ -50,7 +47,7 @@ def import_run(
         heads: of attention in the encoder and the decoder; None: see ``infer``.
         patch: side of a token in latents; None: as the channels of the autoencoder, or KL-16's, make it.
         vae: folder or hub name of the autoencoder whose latents the model makes; without, it makes latents.
-        scale: what latents are multiplied with.
+        scale: what latents are multiplied with; None: the autoencoder's ``scaling_factor``, or KL-16's.
         data: folder of cached latents, to score and train on.
 
     Raises:
@@ -83,7 +80,7 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def described(
-    found: Published, name: str, patch: int | None, vae: str, scale: float, data: str
+    found: Published, name: str, patch: int | None, vae: str, scale: float | None, data: str
 ) -> tuple[Recipe, About]:
     """The recipe of a published model, and what its examples look like."""
     autoencoder = AutoencoderFolder.find(vae).config if vae else None
@@ -98,15 +95,20 @@ def described(
             f"tokens of {found.token_width} values are no {patch}x{patch} patches of {asked}: check --patch"
         )
     spec = DataSpec((found.token_width // patch**2, side, side), 0, found.n_classes, modality="latent")
-    tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch, "scale": scale}
+    tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch, "scale": scale or KL16_SCALE}
     if autoencoder:
-        tokenizer |= {"kind": "kl", "path": vae}
+        tokenizer |= {"kind": "kl", "path": _absolute(vae), "scale": scale or autoencoder["scaling_factor"]}
         spec = _images(spec, autoencoder)
     content = config.read(BASE).as_dict() | {"name": name, "tokenizer": tokenizer}
-    content["data"] |= {"path": data}
+    content["data"] |= {"path": _absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
     return config.parse(content), About("unknown", spec, fingerprint="")
+
+
+def _absolute(path: str) -> str:
+    """A folder wherever the run is loaded from; a hub name stays one."""
+    return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().is_dir() else path
 
 
 def attach(run: Run, vae: str) -> None:

@@ -114,7 +114,7 @@ def test_a_published_size_is_named(content):
         "class_emb.weight": torch.empty(1000, 768),
         "diffloss.net.input_proj.weight": torch.empty(1024, 16),
     }
-    recipe, _ = described(infer(shapes), "mar", None, "", 0.2325, "")
+    recipe, _ = described(infer(shapes), "mar", None, "", None, "")
     assert recipe.network.options["size"] == "base" and "encoder_width" not in recipe.network.options
     assert build.options("network", recipe.network).sizes == SIZES["base"]
 
