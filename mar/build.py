@@ -68,6 +68,7 @@ TOKENIZERS = {
     "values": "mar.tokenizers.values:Values",
     "kl": "mar.tokenizers.kl:KL",
     "vq": "mar.tokenizers.vq:VQ",
+    "latents": "mar.tokenizers.latents:Latents",
 }
 DATA = {
     "digits": "mar.data.digits:Digits",
@@ -78,6 +79,7 @@ DATA = {
     "synthetic": "mar.data.synthetic:Synthetic",
     "tree": "mar.data.tree:NoisyTree",
     "text": "mar.data.text:Text",
+    "documents": "mar.data.documents:Documents",
     "npz": "mar.data.npz:Npz",
     "audio": "mar.data.audio:Audio",
     "cache": "mar.data.cache:Cache",
@@ -186,8 +188,19 @@ def model(recipe: Recipe, dataset: Data | About) -> Model:
     noise = stream(recipe.seed, "check", 2)
     plan = Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
     built.network.check(plan.step_BL)
+    _check_lengths(recipe, built, plan)
     _check_tasks(recipe, built, plan)
     return built
+
+
+def _check_lengths(recipe: Recipe, model: Model, plan: Plan) -> None:
+    """Refuse what examples of their own lengths cannot have, if they are such."""
+    model.tokenizer.check(plan.step_BL)
+    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
+        raise Unsupported(
+            f"network={recipe.network.kind} would be told where a document ends: use one that reads from left to "
+            "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
+        )
 
 
 def _check_tasks(recipe: Recipe, model: Model, plan: Plan) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
-from orderings.grid import Grid
+from orderings.grid import Grid, Unsupported
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ class Plan:
         index_BL = torch.where(self.scored_BL, self.step_BL, n_steps)
         counts = torch.zeros(len(index_BL), n_steps + 1, dtype=torch.int64, device=index_BL.device)
         return counts.scatter_add_(1, index_BL, torch.ones_like(index_BL))[:, :n_steps]
+
+    def shortened(self, absent_BL: torch.Tensor) -> Plan:
+        """The plan of rows that end early: the tokens ``absent_BL`` (bool) do not exist.
+
+        Raises:
+            Unsupported: one of them does not come after all that exist, whose steps would then tell where a row ends.
+        """
+        last_B1 = torch.where(absent_BL, GIVEN, self.step_BL).amax(1, keepdim=True)
+        if bool((absent_BL & (self.step_BL <= last_B1)).any()):
+            raise Unsupported("tokens that do not exist come after all others: use ordering=raster, partition=singles")
+        return Plan(self.rank_BL.masked_fill(absent_BL, ABSENT), self.step_BL.masked_fill(absent_BL, ABSENT))
 
     def rows(self, index: torch.Tensor | slice) -> Plan:
         """The plan of some rows."""

@@ -44,6 +44,7 @@ class DataSpec:
         n_classes: 0 when there are no labels.
         modality: what an example is shown as.
         alphabet: of text: the character of each level; () where the levels are bytes.
+        end: the level that ends an example shorter than its shape, which it fills up; None: all are of one length.
         rate: of audio: samples a second; level v is mu-law code v (``mar.data.mu_law``).
         latents: of a cache, whose examples they are; all else describes the images that they decode to.
     """
@@ -54,6 +55,7 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
     alphabet: tuple[str, ...] = ()
+    end: int | None = None
     rate: int = 0
     latents: Latents | None = None
 

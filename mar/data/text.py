@@ -1,23 +1,20 @@
 """Windows of text, its characters or its bytes, from a file or a folder of files.
 
-T characters of the text · V alphabet · L characters of a window
+T characters of the text · N windows · L characters of a window
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from mar.data.base import Data, DataOptions, DataSource, DataSpec, fingerprint
+from mar.data.text_files import byte_levels, character_levels, read_bytes, read_characters, text_files
 from mar.data.windows import Windows, starts
 from mar.errors import UserError
 
-_HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-_LARGEST = 2**15 - 1  # levels that int16 holds
 _ROUNDING = 1e-9  # 0.9 + 0.1 is the whole text
 
 
@@ -51,11 +48,11 @@ class Text(DataSource):
     @classmethod
     def load(cls, options: TextOptions) -> Data:
         """The alphabet is that of the whole text, in the order of the code points."""
-        files = _files(options.path)
+        files = text_files(options.path)
         if options.unit == "byte":
-            text_T, alphabet = torch.from_numpy(np.frombuffer(b"".join(map(_raw, files)), np.uint8).copy()), ()
+            text_T, alphabet = byte_levels(b"".join(map(read_bytes, files))), ()
         else:
-            text_T, alphabet = _levels("".join(map(_characters, files)), options.path)
+            text_T, alphabet = character_levels("".join(map(read_characters, files)), options.path)
         cuts, notes = _cuts(len(text_T), options)
         splits = {}
         for split, (first, end) in cuts.items():
@@ -76,44 +73,6 @@ class Text(DataSource):
             fingerprint=fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(w.start_N for w in splits.values())),
             notes=notes,
         )
-
-
-def _files(path: str) -> list[Path]:
-    if not path:
-        raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise UserError(f"data.path={path} is not a folder of .txt files, nor a text file; {_HINT}")
-    if not (found := sorted(root.glob("*.txt"))):
-        raise UserError(f"{root} holds no .txt file: it should hold the text; {_HINT}")
-    return found
-
-
-def _raw(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-
-
-def _characters(file: Path) -> str:
-    """With one newline for every kind of line end."""
-    try:
-        return _raw(file).decode().replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
-
-
-def _levels(text: str, path: str) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """text_T (uint8, or int16 above 256 characters) and the alphabet."""
-    points_T = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    point_V, level_T = np.unique(points_T, return_inverse=True)
-    if not 2 <= len(point_V) <= _LARGEST:
-        raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
-    level_T = level_T.astype(np.uint8 if len(point_V) <= 256 else np.int16)
-    return torch.from_numpy(level_T), tuple(map(chr, point_V))
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:

@@ -108,7 +108,7 @@ def average(model: Model, results: Sequence[Likelihood], error: float) -> Likeli
         first,
         nats_per_image=mean,
         standard_error_nats=error,
-        **per_dimension(model, mean, error),
+        **per_dimension(model, mean, error, length=sum(first.tokens_per_step)),
         evaluations=max(r.evaluations for r in results),
         forward_rows_per_image=sum(r.forward_rows_per_image for r in results),
         nats_per_step=curve,

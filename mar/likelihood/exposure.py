@@ -117,6 +117,7 @@ def exposure(
     """
     if len(images) < 2:
         raise UserError(f"exposure bias wants at least 2 images, not {len(images)}")
+    model.tokenizer.require_one_length("exposure bias")
     kind, device = model.head.check_kind(kind), next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels
     streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]

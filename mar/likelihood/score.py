@@ -37,6 +37,7 @@ class Conditionals:
         step_NL: the AR step of each token (GIVEN, 0.., ABSENT).
         nats_NL: -log p(x_l | x_{S_<k}) in nats, float64; 0 where a token is given, absent or not drawn.
         weight_NL: 1 over the probability that the token's step was drawn, 0 where it was not; None: all were computed.
+        estimator: what drew the steps; "exact" where all were computed.
         kind: of the head's log-probabilities.
         evaluations: evaluations of the head per token, the most for any.
         forward_rows: rows that went through the network.
@@ -47,6 +48,7 @@ class Conditionals:
     step_NL: torch.Tensor
     nats_NL: torch.Tensor
     weight_NL: torch.Tensor | None
+    estimator: str
     kind: str
     evaluations: int
     forward_rows: int
@@ -97,7 +99,10 @@ def conditionals(
     device = next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels
     streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
-    drawn = [_draw(noise, draw_plan, estimator, repeat) for noise in streams]
+    absent = [_absent(model, x.to(device)) for x in images.split(_IMAGES)]
+    drawn = [
+        _draw(noise, draw_plan, estimator, repeat, absent_BL) for noise, absent_BL in zip(streams, absent, strict=True)
+    ]
     total = sum(n_pairs(plan, model.network.one_pass and rule is None, chosen) for plan, chosen, _ in drawn)
     done = 0
 
@@ -125,6 +130,7 @@ def conditionals(
         torch.cat(steps).cpu(),
         -torch.cat([r.nats_BL for r in results]).double().cpu(),
         torch.cat(weights).cpu() if weights else None,
+        str(estimator) if weights else "exact",
         results[0].kind,
         max(r.evaluations for r in results),
         sum(r.forward_rows for r in results),
@@ -154,34 +160,37 @@ def score(
     draw_plan: DrawPlan,
     plan: str,
     seed: int = 0,
-    kind: str | None = None,
-    budget: int | None = None,
     warnings: tuple[str, ...] = (),
-    progress: Progress | None = None,
-    estimator: Estimator = EVERY_STEP,
-    repeat: int = 0,
-    dequantisation: int = 0,
-    partial: Partial | None = None,
-    name: str = "images",
-    rule: Adaptive | None = None,
+    **options: Any,
 ) -> Likelihood:
-    """The likelihood of ``images`` (N, C, H, W) along plans; ``plan`` is their short text. See ``conditionals``."""
-    found = conditionals(
-        model, images, labels, draw_plan, seed, kind, budget, progress, estimator, repeat, dequantisation, partial,
-        name, rule,
-    )  # fmt: skip
+    """The likelihood of ``images`` (N, C, H, W) along plans.
+
+    Args:
+        plan: the plans' short text.
+        warnings: what to know before quoting the figure.
+        options: the others of ``conditionals``.
+    """
+    found = conditionals(model, images, labels, draw_plan, seed, **options)
     return summarise(
         model, plan, found.step_NL, found.nats_NL, found.kind, found.evaluations, found.forward_rows, warnings,
-        found.settings, found.weight_NL, "exact" if found.weight_NL is None else str(estimator), found.head_estimate,
+        found.settings, found.weight_NL, found.estimator, found.head_estimate,
     )  # fmt: skip
+
+
+def _absent(model: Model, x: torch.Tensor) -> torch.Tensor | None:
+    """absent_BL of examples that end by themselves."""
+    tokenizer = model.tokenizer
+    return None if tokenizer.end is None else tokenizer.absent(tokenizer.encode(x))
 
 
 def _draw(
-    noise: Noise, draw_plan: DrawPlan, estimator: Estimator, repeat: int
+    noise: Noise, draw_plan: DrawPlan, estimator: Estimator, repeat: int, absent_BL: torch.Tensor | None
 ) -> tuple[Plan, torch.Tensor | None, torch.Tensor | None]:
     """(plan, drawn_BK, weight_BL): the plans of some images, and the steps drawn if not all are."""
     noise = _repeated(noise, repeat)
     plan = draw_plan(noise.at("order"))
+    if absent_BL is not None:
+        plan = plan.shortened(absent_BL)
     weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
     if weight_BK is None:
         return plan, None, None

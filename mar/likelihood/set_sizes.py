@@ -69,6 +69,7 @@ def measure_set_costs(
     """
     if len(images) < 2:
         raise UserError(f"set costs want at least 2 images, not {len(images)}")
+    model.tokenizer.require_one_length("the cost of sets")
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
     device = next(model.parameters()).device
     labels = torch.full((len(images),), -1) if labels is None else labels

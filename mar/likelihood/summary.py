@@ -46,7 +46,8 @@ class Likelihood:
         n_images: N.
         nats_per_image: mean of -log p(data | plan): for integer data with continuous tokens, of the dequantised bound.
         standard_error_nats: of that mean, over images, their orders where the order is random, and the steps drawn.
-        bits_per_dim: nats_per_image over log 2 times the data's dimensions; None for latents.
+        bits_per_dim: nats_per_image over log 2 times the data's dimensions; None for latents and colours of a palette.
+            Of documents: the nats of all over the tokens of all, their ends among them.
         standard_error_bits_per_dim: of it.
         steps: the largest number of AR steps.
         evaluations: evaluations of the head per token.
@@ -68,7 +69,7 @@ class Likelihood:
         orders_per_image: an image's own orders, whose mean this is.
         dequantisation_draws: dequantisations of each image, combined by log-mean-exp; 0: nothing is dequantised.
         ensemble: the mixture of the first 1, 2, 4, … of ``orders``.
-        nats_per_latent_dimension: nats_per_image over tokens times channels; None for data that are no latents.
+        nats_per_latent_dimension: nats_per_image over tokens times channels, where there are no bits_per_dim.
         standard_error_nats_per_latent_dimension: of it.
     """
 
@@ -148,7 +149,7 @@ def summarise(
         n_images=n,
         nats_per_image=mean,
         standard_error_nats=error,
-        **per_dimension(model, mean, error),
+        **(per_dimension(model, mean, error) if model.tokenizer.end is None else per_token(nats_N, scored_NL.sum(1))),
         steps=n_steps,
         evaluations=evaluations,
         forward_rows_per_image=forward_rows / n,
@@ -173,10 +174,14 @@ def is_dequantised(model: Model) -> bool:
     return not isinstance(tokenizer.token, Categories) and tokenizer.dimensions > 0 and not tokenizer.real
 
 
-def per_dimension(model: Model, nats: float, error: float) -> dict[str, Any]:
-    """The fields that divide nats per image by dimensions: of the data, or of latents, never both."""
+def per_dimension(model: Model, nats: float, error: float, length: float | None = None) -> dict[str, Any]:
+    """The fields that divide nats per image by dimensions: of the data, or of latents, never both.
+
+    ``length``: mean tokens of examples of their own lengths, which have no other number of dimensions.
+    """
     tokenizer = model.tokenizer
-    bits = math.log(2.0) * tokenizer.dimensions if tokenizer.dimensions else None
+    dimensions = tokenizer.dimensions if tokenizer.end is None else length
+    bits = math.log(2.0) * dimensions if dimensions else None
     latent = None
     if not tokenizer.dimensions:
         width = tokenizer.token.width if isinstance(tokenizer.token, Vectors) else 1
@@ -187,6 +192,13 @@ def per_dimension(model: Model, nats: float, error: float) -> dict[str, Any]:
         "nats_per_latent_dimension": nats / latent if latent else None,
         "standard_error_nats_per_latent_dimension": error / latent if latent else None,
     }
+
+
+def per_token(nats_N: torch.Tensor, length_N: torch.Tensor) -> dict[str, Any]:
+    """The fields of ``per_dimension`` for examples of their own lengths: the nats of all over the tokens of all."""
+    (mean,), (error,) = weighted_mean((nats_N / length_N)[:, None], length_N[:, None].double())
+    bits = {"bits_per_dim": float(mean) / math.log(2.0), "standard_error_bits_per_dim": float(error) / math.log(2.0)}
+    return {**bits, "nats_per_latent_dimension": None, "standard_error_nats_per_latent_dimension": None}
 
 
 def per_step(

@@ -102,8 +102,11 @@ def parse_target(text: str, tokenizer: Tokenizer) -> float:
         raise UserError(f"a wanted standard error is written 0.01 (bits/dim) or 0.5nats (per image), not {text!r}")
     if number != text.strip():
         return value
-    if not tokenizer.dimensions:
-        raise UserError(f"latents and colours of a palette have no bits/dim: write the wanted standard error as {text}nats")
+    if not tokenizer.dimensions or tokenizer.end is not None:
+        raise UserError(
+            "latents, colours of a palette and documents have no bits/dim in advance: write the wanted standard error "
+            f"as {text}nats"
+        )
     return value * math.log(2.0) * tokenizer.dimensions
 
 

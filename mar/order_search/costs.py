@@ -38,6 +38,7 @@ class Evaluator:
         kind: str | None = None,
         budget: int | None = None,
     ) -> None:
+        model.tokenizer.require_one_length("a search for orders")
         self.device = next(model.parameters()).device
         noise = stream(seed, "nll", len(images), self.device)
         self.model, self.kind, self.budget, self.rows = model, kind, budget, 0

@@ -34,9 +34,10 @@ def generate_adaptively(
 
     Raises:
         UnknownName: no such rule (``"lowest-entropy"``, ``"confidence:4.5"``, …).
-        Unsupported: the head has no entropy or no exact probability.
+        Unsupported: the head has no entropy or no exact probability, or the examples end by themselves.
     """
     chooser = parse_adaptive(rule)
+    model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
     run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL)
     size_BK = plan.sizes().to(label_B.device)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 def text_of(level_T: torch.Tensor, spec: DataSpec) -> str:
-    """Levels as text; bytes that are no UTF-8 become �."""
+    """Levels as text, up to the end of a document; bytes that are no UTF-8 become �."""
+    levels = level_T.tolist()
+    if spec.end in levels:
+        levels = levels[: levels.index(spec.end)]
     if spec.alphabet:
-        return "".join(spec.alphabet[level] for level in level_T.tolist())
-    return bytes(level_T.tolist()).decode(errors="replace")
+        return "".join(spec.alphabet[level] for level in levels)
+    return bytes(levels).decode(errors="replace")
 
 
 def levels_of(text: str, spec: DataSpec) -> torch.Tensor:
@@ -46,9 +49,20 @@ def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 
     """(N, 1, 1, T) levels: N texts of ``length`` characters, or one window if that is 0, that begin with the prompt.
 
     Each further window is given the last half of the text so far and adds another half: its conditionals forget what
-    came before. ``options`` are those of ``mar.run.Run.sample``.
+    came before. Documents end by themselves, with the level ``end``, or are cut off at the window.
+    ``options`` are those of ``mar.run.Run.sample``.
+
+    Raises:
+        UserError: the length leaves nothing to write, or is asked of documents.
     """
     window = run.spec.shape[-1]
+    if run.spec.end is not None:
+        if length or len(prompt_P) >= window:
+            raise UserError(
+                f"this run writes documents, which end by themselves, at the latest after {window} characters: "
+                "leave out --length, and give a shorter --prompt"
+            )
+        length = window
     length = length or max(window, len(prompt_P) + window // 2)
     if length <= len(prompt_P):
         raise UserError(f"the prompt has {len(prompt_P)} characters: ask for a length of more, not {length}")

@@ -31,6 +31,7 @@ class Tokenizer(nn.Module):
         token: Categories or Vectors.
         dimensions: data dimensions of one example, the denominator of bits/dim; 0 where the tokens do not determine the
             data (latents, colours of a palette).
+        end: the category that ends an example before its grid does; None: every example fills its grid.
         real: the data are real values, so that there is nothing to dequantise.
         reads_latents: a cache's examples (``DataSpec.latents``) are encoded, too.
         notes: what ``fit`` found that its user should know.
@@ -41,6 +42,7 @@ class Tokenizer(nn.Module):
     shape: tuple[int, ...]
     token: TokenKind
     dimensions: int
+    end: int | None = None
     real: ClassVar[bool] = False
     reads_latents: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
@@ -59,6 +61,33 @@ class Tokenizer(nn.Module):
     def decode(self, token: torch.Tensor) -> torch.Tensor:
         """Data of the tokens, in the levels and type of the data set; values out of range are clamped."""
         raise NotImplementedError
+
+    def absent(self, token: torch.Tensor) -> torch.Tensor:
+        """absent_BL (bool): the tokens after the first ``end`` of each row; none where every example fills its grid."""
+        if self.end is None:
+            return torch.zeros(token.shape[:2], dtype=torch.bool, device=token.device)
+        end_BL = token == self.end
+        return end_BL.cumsum(1) > end_BL.long()
+
+    def check(self, step_BL: torch.Tensor) -> None:
+        """Raises Unsupported for plans that are no density of examples which end by themselves.
+
+        What was drawn must never lie after an end that is drawn later, nor beside it in a set.
+        """
+        early_BL, late_BL = step_BL[:, :-1], step_BL[:, 1:]
+        if self.end is not None and not bool(((late_BL > early_BL) | (late_BL < 0)).all()):
+            raise Unsupported(
+                "examples of their own length are made from left to right, one token at a time: use ordering=raster "
+                "and partition=singles, or windows of one length (data.kind=text), which take any order"
+            )
+
+    def require_one_length(self, what: str) -> None:
+        """Raises Unsupported if examples end by themselves, for ``what`` compares the positions of all."""
+        if self.end is not None:
+            raise Unsupported(
+                f"{what} compares positions, which documents of different lengths do not share: use windows of one "
+                "length (data.kind=text)"
+            )
 
     @property
     def log_jacobian(self) -> float:

@@ -32,12 +32,14 @@ class Sequence(Tokenizer):
             )
         self.shape = spec.shape[2:]
         self.token = Categories(spec.levels)
-        self.dimensions = spec.shape[2]
+        self.dimensions, self.end = spec.shape[2], spec.end
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """(B, 1, 1, L) integers -> (B, L) int64."""
         return x.flatten(1).long()
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """(B, L) int64 -> (B, 1, 1, L) uint8, or int16 above 256 levels."""
+        """(B, L) int64 -> (B, 1, 1, L) uint8, or int16 above 256 levels; ``end`` in place of absent tokens."""
+        if self.end is not None:
+            token = token.masked_fill(self.absent(token), self.end)
         return token.to(torch.uint8 if self.token.vocabulary <= 256 else torch.int16)[:, None, None]

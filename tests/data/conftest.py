@@ -108,6 +108,7 @@ def source(request, tmp_path):
         "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
         "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
         "npz": lambda: {"path": str(write_npz(tmp_path))},
+        "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:

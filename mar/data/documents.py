@@ -1,0 +1,140 @@
+"""Texts of their own lengths: the files of a folder, or what stands between separators.
+
+T characters of all documents · N documents · B batch · L characters of the longest that is read whole
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import AnyStr, Literal
+
+import torch
+
+from mar.data.base import Data, DataOptions, DataSource, DataSpec, Split, fingerprint
+from mar.data.text_files import byte_levels, character_levels, read_bytes, read_characters, text_files
+from mar.errors import UserError
+from mar.noise import stream
+
+_WRITTEN = {r"\n": "\n", r"\t": "\t"}  # how a separator is written in a recipe
+
+
+@dataclass(frozen=True)
+class DocumentsOptions(DataOptions):
+    path: str = ""  # a text file, or a folder of .txt files
+    separator: str = ""  # between documents, e.g. \n or \n\n; "": each file is one
+    unit: Literal["character", "byte"] = "character"
+    context: int = 256  # the cap: of a longer document the first so many characters count
+    validation: float = 0.05  # share of the documents
+    test: float = 0.05  # share of the documents
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("character", "byte"):
+            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
+        if self.context < 2:
+            raise UserError(f"data.context must be at least 2, not {self.context}")
+        if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
+            raise UserError(
+                "data.validation and data.test are shares that leave some to train on, "
+                f"not {self.validation} and {self.test}"
+            )
+
+
+@dataclass(frozen=True)
+class DocumentSplit(Split):
+    """Document n is text_T[start_N[n] : start_N[n] + length_N[n]], then ``end`` as often as it takes to fill L."""
+
+    text_T: torch.Tensor
+    start_N: torch.Tensor
+    length_N: torch.Tensor
+    context: int
+    end: int
+
+    def __len__(self) -> int:
+        return len(self.start_N)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """x (B, 1, 1, L), without labels."""
+        place_L = torch.arange(self.context)
+        at_BL = (self.start_N[index_B][:, None] + place_L).clamp(max=len(self.text_T) - 1)
+        x_BL = torch.where(place_L < self.length_N[index_B][:, None], self.text_T[at_BL], self.end)
+        return x_BL.to(self.text_T.dtype)[:, None, None], None
+
+
+class Documents(DataSource):
+    """One fixed shuffle of the documents, then train, validation and test. The level after the alphabet's ends one.
+
+    A document of n < L characters is n + 1 tokens, its end included. One of L characters or more is its first L:
+    whether it goes on is not asked, so that the probabilities of all documents, those cut off too, sum to one.
+    """
+
+    Options = DocumentsOptions
+    name = "documents"
+
+    @classmethod
+    def load(cls, options: DocumentsOptions) -> Data:
+        """The alphabet is that of all documents, in the order of the code points."""
+        text_T, alphabet, length_N = _read(options)
+        end, context = len(alphabet) or 256, options.context
+        text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
+        start_N = length_N.cumsum(0) - length_N
+        splits = {
+            split: DocumentSplit(text_T, start_N[index], length_N[index], context, end)
+            for split, index in _shuffled(len(length_N), options).items()
+        }
+        contents = (x for split in splits.values() for x in (split.start_N, split.length_N))
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end),
+            train=splits["train"],
+            validation=splits["validation"],
+            test=splits["test"],
+            fingerprint=fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)])),
+            notes=_notes(splits, options),
+        )
+
+
+def _notes(splits: dict[str, DocumentSplit], options: DocumentsOptions) -> dict[str, str]:
+    """How many documents are cut off."""
+    cut = {split: int((s.length_N >= options.context).sum()) for split, s in splits.items()}
+    if not any(cut.values()):
+        return {}
+    counts = ", ".join(f"{n} of {len(splits[split])} {split}" for split, n in cut.items())
+    return {
+        "cut": f"{counts} documents have {options.context} {options.unit}s or more: only so many count (data.context)"
+    }
+
+
+def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
+    """(text_T, alphabet, length_N): all documents one after the other; empty ones are none."""
+    separator = options.separator
+    for written, meant in _WRITTEN.items():
+        separator = separator.replace(written, meant)
+    files = text_files(options.path)
+    if options.unit == "byte":
+        raw = [part for file in files for part in _cut(read_bytes(file), separator.encode())]
+        text_T, alphabet, length_N = byte_levels(b"".join(raw)), (), torch.tensor([*map(len, raw)])
+    else:
+        texts = [part for file in files for part in _cut(read_characters(file), separator)]
+        text_T, alphabet = character_levels("".join(texts), options.path)
+        length_N = torch.tensor([*map(len, texts)])
+    return text_T, alphabet, length_N
+
+
+def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
+    return [part for part in (text.split(separator) if separator else [text]) if part]
+
+
+def _shuffled(n: int, options: DocumentsOptions) -> dict[str, torch.Tensor]:
+    """The numbers of each split's documents: neighbours in a file are alike, and splits should not differ.
+
+    Raises:
+        UserError: there are too few for three splits.
+    """
+    order_N = stream(0, "data/documents/shuffle", torch.tensor([n])).uniform(n)[0].argsort(stable=True)
+    held_out = [max(1, round(n * share)) for share in (options.validation, options.test)]
+    if sum(held_out) >= n:
+        raise UserError(
+            f"{options.path} holds {n} document(s), and training, validation and test want one each: "
+            r"data.separator cuts a file, e.g. data.separator='\n' where each line is a document"
+        )
+    return dict(zip(("train", "validation", "test"), order_N.split([n - sum(held_out), *held_out]), strict=True))
