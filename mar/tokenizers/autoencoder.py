@@ -184,7 +184,7 @@ def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
     Raises:
         UserError: they are no images of the autoencoder's channels, or do not divide; with what does.
     """
-    if len(spec.shape) != 3 or spec.shape[0] != config["in_channels"] or not 2 <= spec.levels <= 256:
+    if spec.modality != "image" or spec.shape[0] != config["in_channels"] or not 2 <= spec.levels <= 256:
         raise UserError(
             f"this autoencoder takes images of {config['in_channels']} channels, not examples of shape {spec.shape} "
             f"with {spec.levels} levels: choose other data (data.colour), or train one on these (mar tokenizer train)"

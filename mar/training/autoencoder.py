@@ -40,7 +40,7 @@ class Architecture:
         from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
         from diffusers import AutoencoderKL, VQModel
 
-        if spec.latents is not None or len(spec.shape) != 3 or not 2 <= spec.levels <= 256:
+        if spec.latents is not None or spec.modality != "image" or not 2 <= spec.levels <= 256:
             raise UserError(f"an autoencoder is trained on images, not on examples of shape {spec.shape}")
         divided(spec.shape[1:], 2 ** (len(self.channels) - 1))
         common: dict[str, Any] = {

@@ -1,0 +1,257 @@
+"""Caches of latents: what direct encoding gives, the same files for any number of processes and kills, and damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mar import build, config
+from mar.commands.cache import cache as command
+from mar.commands.cache import data_of
+from mar.data.cache import Cache, CacheOptions
+from mar.data.shards import Settings
+from mar.errors import UserError
+from mar.tokenizers.autoencoder import AutoencoderFolder
+from mar.training import caching
+from tests.autoencoders import save
+
+SHARD = 100  # of 72 + 360 + 1365 digits: 19 shards
+
+
+class Alone:
+    """One process on the CPU."""
+
+    rank, world, is_main, device = 0, 1, True, torch.device("cpu")
+
+    def wait(self) -> None: ...
+
+
+def encode(kind: str, autoencoder: Path, out: Path, flips=False, precision="float32", shard=SHARD):
+    section, data = data_of("digits", [])
+    found = AutoencoderFolder.find(str(autoencoder))
+    cls = build.find("tokenizer", kind)
+    tokenizer = cls(data.spec, cls.Options(path=str(autoencoder)))
+    made = Settings(data.name, section, data.fingerprint, data.spec, kind, found.sha256, flips, precision, shard)  # type: ignore[arg-type]
+    caching.encode_all(data, tokenizer, made, out, Alone(), 64, lambda done, total: None)  # type: ignore[arg-type]
+    return data, tokenizer
+
+
+@pytest.fixture(scope="module", params=["kl", "vq"])
+def cached(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    data, tokenizer = encode(request.param, save(request.param, root / "autoencoder"), root / "cache")
+    return root / "cache", data, tokenizer
+
+
+@pytest.fixture
+def cache(cached, tmp_path):
+    return shutil.copytree(cached[0], tmp_path / "cache")
+
+
+def load(folder: Path, **options):
+    return Cache.load(CacheOptions(str(folder), **options))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def damage(file: Path, row: int) -> None:
+    """Flip one bit of an example's latents."""
+    raw = bytearray(file.read_bytes())
+    start = 8 + int.from_bytes(raw[:8], "little")
+    entry = json.loads(raw[8:start])["latent"]
+    begin, end = entry["data_offsets"]
+    raw[start + begin + row * (end - begin) // entry["shape"][0]] ^= 1
+    file.write_bytes(raw)
+
+
+def test_a_cache_holds_what_direct_encoding_gives(cached):
+    folder, data, tokenizer = cached
+    stored = load(folder)
+    for name in ("train", "validation", "test"):
+        index = torch.arange(len(data.split(name))).flip(0)[:150]  # over two shards, backwards
+        x, label = data.split(name).batch(index)
+        latent, label_again = stored.split(name).batch(index)
+        assert len(stored.split(name)) == len(data.split(name)) and torch.equal(label, label_again)
+        direct, read = tokenizer.encode(x), tokenizer.encode(latent)
+        torch.testing.assert_close(read, direct, rtol=1e-5, atol=1e-5)
+
+
+def test_images_and_their_description_stay_those_of_the_source(cached):
+    folder, data, _ = cached
+    stored = load(folder)
+    assert stored.spec.shape == data.spec.shape and stored.spec.class_names == data.spec.class_names
+    assert build.images(stored).fingerprint == data.fingerprint
+
+
+def test_the_scale_is_that_of_the_whole_training_split(cached):
+    folder, data, tokenizer = cached
+    if tokenizer.kind == "vq":
+        assert load(folder).spec.latents.std == ()
+        return
+    x, _ = data.train.batch(torch.arange(len(data.train)))
+    mean, std = tokenizer.posterior(x)
+    latents = load(folder).spec.latents
+    variance = mean.double().var((0, 2, 3), correction=0) + std.double().square().mean((0, 2, 3))
+    torch.testing.assert_close(torch.tensor(latents.std).double(), variance.sqrt(), rtol=1e-4, atol=0)
+    fresh = type(tokenizer)(load(folder).spec, type(tokenizer).Options())
+    fresh.fit([])
+    assert fresh.deviation.tolist() == pytest.approx(list(latents.std))
+
+
+def test_flips_are_the_latents_of_mirrored_images_and_only_of_training(cached, tmp_path):
+    _, data, tokenizer = cached
+    encode(tokenizer.kind, tokenizer.folder.path, tmp_path / "flipped", flips=True)
+    stored = load(tmp_path / "flipped")
+    index = torch.arange(5)
+    x, label = data.train.batch(index)
+    latent, label_again = stored.train.batch(index + len(data.train))
+    torch.testing.assert_close(tokenizer.encode(latent), tokenizer.encode(x.flip(-1)), rtol=1e-5, atol=1e-5)
+    assert torch.equal(label, label_again) and len(stored.train) == 2 * len(data.train)
+    assert len(stored.test) == len(data.test)
+
+
+def test_half_precision_halves_the_files_and_rounds_by_a_two_thousandth(cached, tmp_path):
+    folder, _, tokenizer = cached
+    if tokenizer.kind == "vq":
+        pytest.skip("indices are whole numbers")
+    encode("kl", tokenizer.folder.path, tmp_path / "half", precision="float16")
+    index = torch.arange(50)
+    exact, half = load(folder).train.batch(index)[0], load(tmp_path / "half").train.batch(index)[0]
+    torch.testing.assert_close(half, exact, rtol=2**-11, atol=1e-6)
+
+
+def test_a_cache_goes_on_after_a_kill_and_has_the_same_files(cached, tmp_path, monkeypatch):
+    folder, _, tokenizer = cached
+    write, calls = caching.write_shard, []
+
+    def killed(file, *tensors):
+        calls.append(file)
+        if len(calls) == 7:
+            file.write_bytes(b"half")
+            raise KeyboardInterrupt
+        write(file, *tensors)
+
+    monkeypatch.setattr(caching, "write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        encode(tokenizer.kind, tokenizer.folder.path, tmp_path / "cache")
+    with pytest.raises(UserError, match="unfinished cache"):
+        load(tmp_path / "cache")
+    encode(tokenizer.kind, tokenizer.folder.path, tmp_path / "cache")
+    assert len(calls) == 7 + 19 - 6, "finished shards are kept"
+    assert files(tmp_path / "cache") == files(folder)
+
+
+def test_another_cache_is_not_written_into_the_folder(cache, cached):
+    with pytest.raises(UserError, match=r"cache of other settings .shard is 100 there, 50 here"):
+        encode(cached[2].kind, cached[2].folder.path, cache, shard=50)
+
+
+def test_a_flipped_bit_is_named_and_refused_or_the_next_example_stands_in(cache, cached, capsys):
+    file = cache / "train" / "00002.safetensors"
+    damage(file, row=3)
+    index = torch.tensor([202, 203, 204])
+    with pytest.raises(UserError, match=r"00002.safetensors: example 3 does not match its checksum \(1 of 1365"):
+        load(cache).train.batch(index)
+    x, _ = load(cache, damaged=0.001).train.batch(index)
+    assert "00002.safetensors: example 3" in capsys.readouterr().err
+    whole = load(cached[0]).train
+    assert torch.equal(x, whole.batch(torch.tensor([202, 204, 204]))[0])
+    damage(file, row=4)
+    with pytest.raises(UserError, match=r"2 of 1365 damaged in train, data\.damaged allows 1"):
+        load(cache, damaged=0.001).train.batch(index)
+
+
+def test_a_truncated_or_missing_shard_is_found_at_the_start(cache, capsys):
+    file = cache / "train" / "00001.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"00001\.safetensors is truncated, 100 examples"):
+        load(cache)
+    x, _ = load(cache, damaged=0.1).train.batch(torch.tensor([99, 100, 199, 200]))
+    assert torch.equal(x[1], x[3]) and torch.equal(x[2], x[3]) and "is truncated" in capsys.readouterr().err
+    file.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        load(cache)
+
+
+def test_the_same_command_mends_damage(cache, cached):
+    damage(cache / "train" / "00002.safetensors", row=3)
+    (cache / "test" / "00000.safetensors").unlink()
+    encode(cached[2].kind, cached[2].folder.path, cache)
+    assert files(cache) == files(cached[0])
+
+
+def test_only_what_is_asked_for_is_read(cached):
+    split = load(cached[0]).train
+    split.batch(torch.tensor([0, 1250]))
+    assert sorted(split.shards) == [0, 12]
+    with pytest.raises(IndexError):
+        split.batch(torch.tensor([1365]))
+
+
+def test_what_is_no_cache_is_refused(tmp_path, cached):
+    for path, said in (("", "data.path is not set"), ("/nowhere", "is not a folder"), (str(tmp_path), "no cache")):
+        with pytest.raises(UserError, match=said):
+            load(path)
+    with pytest.raises(UserError, match="is a cache of latents already"):
+        command(f"cache:{cached[0]}")
+    with pytest.raises(UserError, match=f"use tokenizer.kind={cached[2].kind}"):
+        recipe = config.read("digits", ["data.kind=cache", f"data.path={cached[0]}"])
+        build.model(recipe, build.data(recipe))
+
+
+def mar_cache(processes: int, autoencoder: Path, out: Path, wait: bool = True) -> subprocess.Popen[bytes]:
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
+    command = [
+        sys.executable,
+        *launch,
+        "-m",
+        "mar",
+        "cache",
+        "digits",
+        "--tokenizer",
+        str(autoencoder),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        [*command, "--shard", str(SHARD), "--batch-size", "64"], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    if wait:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+    return process
+
+
+def test_two_processes_write_the_files_of_one(cached, tmp_path):
+    if cached[2].kind == "vq":
+        pytest.skip("the processes share out files, whatever is in them")
+    mar_cache(2, cached[2].folder.path, tmp_path / "two")
+    assert {k: v for k, v in files(tmp_path / "two").items() if k != ".lock"} == files(cached[0])
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_loses_nothing(cached, tmp_path):
+    out = tmp_path / "killed"
+    for after in (0, 3, 9):
+        process = mar_cache(2, cached[2].folder.path, out, wait=False)
+        while len(list(out.glob("*/*.json"))) < after or not (out / "settings.json").is_file():
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    mar_cache(2, cached[2].folder.path, out)
+    kept = {k: v for k, v in files(out).items() if not Path(k).name.startswith(".")}
+    assert kept == files(cached[0])

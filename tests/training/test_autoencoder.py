@@ -1,0 +1,124 @@
+"""Training small autoencoders: what the losses are, that a kill loses nothing, and that the folder loads back."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from mar import build, config
+from mar.data.base import DataSpec
+from mar.distributed import Processes
+from mar.errors import UserError
+from mar.noise import stream
+from mar.tokenizers.autoencoder import AutoencoderFolder
+from mar.tokenizers.vq import perplexity
+from mar.training.autoencoder import Architecture, AutoencoderObjective
+from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer
+from mar.training.codebook import MovingCodebook
+from tests.autoencoders import SMALL, SPEC, images
+
+
+class Alone:
+    is_main = True
+
+    def sum_tensor(self, tensor):
+        return tensor
+
+
+def recipe(kind: str, **changes) -> AutoencoderRecipe:
+    architecture = Architecture(kind, SMALL.channels, 1, 3, 16)  # type: ignore[arg-type]
+    settings = {"iterations": 6, "batch_size": 32, "log_every": 2, "save_every": 3, "precision": "fp32"}
+    return AutoencoderRecipe({"kind": "digits"}, "test", architecture, **{**settings, **changes})
+
+
+def train(folder: Path, kind: str, **changes) -> Path:
+    data = build.data(config.read("digits"))
+    return AutoencoderTrainer(recipe(kind, **changes), data, folder, Processes("fp32")).run(lambda done, total: None)
+
+
+def test_the_kl_term_is_the_divergence_from_a_standard_normal_per_value():
+    model = SMALL.build(SPEC)
+    y = images(4) / 8.0 - 1.0
+    noise = stream(0, "test", 4)
+    loss, square, nats = AutoencoderObjective(model, "kl", 2, 0.5)(y, noise)
+    posterior = model.encode(y).latent_dist
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.Normal(posterior.mean, posterior.std), torch.distributions.Normal(0.0, 1.0)
+    )
+    torch.testing.assert_close(nats, exact.sum() / y.numel())
+    torch.testing.assert_close(loss, square + 0.5 * nats)
+
+
+def test_the_commitment_moves_the_encoder_and_never_the_codebook():
+    model = Architecture("vq", SMALL.channels, 1, 3, 16).build(SPEC)
+    codebook = MovingCodebook(model.quantize.embedding.weight)
+    loss, _, commitment, z_ND, index_N = AutoencoderObjective(model, "vq", 1, 0.25)(
+        images(4) / 8.0 - 1.0, stream(0, "t", 4)
+    )
+    loss.backward()
+    torch.testing.assert_close(commitment, (z_ND - codebook.entries[index_N]).square().mean())
+    assert model.quantize.embedding.weight.grad is None and model.encoder.conv_in.weight.grad.abs().sum() > 0
+
+
+def test_a_moving_codebook_starts_on_data_and_finds_separate_clusters():
+    centre_KD = torch.eye(4) * 10
+    entries = torch.nn.Parameter(torch.zeros(4, 4))
+    codebook = MovingCodebook(entries)
+    for step in range(600):
+        noise = stream(0, "test/codebook", torch.tensor([step]))
+        z_ND = centre_KD.repeat(8, 1) + 0.1 * stream(step, "test/data", 32).normal(4)
+        codebook.update(z_ND, torch.cdist(z_ND, entries).argmin(1), noise, Alone())  # type: ignore[arg-type]
+    nearest = torch.cdist(centre_KD, entries.detach())
+    assert float(nearest.min(1).values.max()) < 0.2 and nearest.argmin(1).unique().numel() == 4
+
+
+def test_perplexity_is_the_number_of_entries_used_evenly():
+    assert float(perplexity(torch.arange(8).repeat(3), 32)) == pytest.approx(8.0)
+    assert float(perplexity(torch.zeros(5, dtype=torch.long), 32)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_a_killed_training_goes_on_bit_for_bit_and_its_folder_loads(kind, tmp_path, monkeypatch):
+    final = train(tmp_path / "whole", kind)
+    step = AutoencoderTrainer.step
+
+    def killed(self):
+        if self.iteration == 5:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(AutoencoderTrainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", kind)
+    monkeypatch.undo()
+    again = train(tmp_path / "parts", kind)
+    assert AutoencoderFolder(again).sha256 == AutoencoderFolder(final).sha256
+    assert AutoencoderFolder.find(str(tmp_path / "whole")).path == final
+    logged = [json.loads(line)["iteration"] for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert logged == [2, 4, 6]
+    with pytest.raises(UserError, match=r"tokenizer of other settings .learning_rate"):
+        train(tmp_path / "parts", kind, learning_rate=1e-4)
+
+
+def test_training_lowers_the_error(tmp_path):
+    train(tmp_path / "run", "kl", iterations=60, log_every=10)
+    psnr = [json.loads(line)["psnr_db"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert psnr[-1] > psnr[0] + 1.0 and all(map(math.isfinite, psnr))
+
+
+@pytest.mark.parametrize(
+    "spec, channels, said",
+    [
+        (DataSpec((1, 28, 28), 256), (8, 8, 8, 8), "28x28 images do not divide by 8.*use one of 2 or 4"),
+        (DataSpec((1, 7, 7), 256), (8, 8), "use one of 1 "),
+        (DataSpec((1, 1, 50), 65, modality="text"), (8,), "trained on images"),
+        (DataSpec((1, 1, 50), 0, modality="vector"), (8,), "trained on images"),
+    ],
+)
+def test_impossible_sizes_are_refused_with_what_would_work(spec, channels, said):
+    with pytest.raises(UserError, match=said):
+        Architecture("kl", channels).build(spec)
