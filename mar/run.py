@@ -33,6 +33,7 @@ from mar.order_search.learned import score_learned
 from mar.plans import PlanLike, Plans
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, labels_of, sample_many
+from mar.sampling.remask import Remask
 from mar.training import blocks, checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
@@ -189,6 +190,7 @@ class Run:
         given: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         prompt: bool = False,
+        remask: str | None = None,
         progress: Progress | None = None,
         on_step: Any = None,
         first: int = 0,
@@ -201,13 +203,15 @@ class Run:
             first: number of the first image; ``labels`` and ``given`` count from image 0.
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
+            remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.remask``).
             head_options: the head's sampling options (top_k, solver, steps, …).
         """
         plans = self.plans(plan)
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if guidance.active and not self.model.n_classes:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
-        settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned)
+        again = Remask.parse(remask) if remask else None
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
         with sampling_options(self.model.head, head_options):
             label_N = labels_of(self.model, labels, first + n)
             return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)

@@ -99,6 +99,12 @@ _WHY = {  # an adaptive order is no plan, by uses_sampled_values
 }
 
 
+_WHY_REMASK = (
+    "tokens that were drawn are drawn again, so an example's probability is a sum over all paths that end in it, which "
+    "is no tractable likelihood; mar sample --remask random, and a likelihood of the plan alone"
+)
+
+
 def find(base: type, name: str) -> type:
     """The class of that name in the family of ``base``: ours, or one that an installed package plugs in.
 
@@ -112,6 +118,8 @@ def find(base: type, name: str) -> type:
     plugged = {entry.name: entry for entry in entry_points(group=group)}
     if name in plugged:
         return plugged[name].load()
+    if base is Ordering and name == "remask":
+        raise InvalidRequest(f"remask is no plan: {_WHY_REMASK}")
     if base is Ordering and (rule := all_of(Adaptive).get(name)):
         why = _WHY[rule.uses_sampled_values].format(name=name)
         raise InvalidRequest(f"{name} is no plan: {why}")

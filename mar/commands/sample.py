@@ -29,6 +29,12 @@ def sample(
     adaptive: Annotated[
         str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy, confidence.")
     ] = "",
+    remask: Annotated[
+        str,
+        typer.Option(
+            help="Masked networks: redraw tokens afterwards, random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE."
+        ),
+    ] = "",
     top_k: Annotated[Optional[int], typer.Option(min=1, help="Categorical head: keep the k likeliest.")] = None,
     top_p: Annotated[Optional[float], typer.Option(help="Categorical head: keep this much probability.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Categorical head: always the likeliest.")] = False,
@@ -75,6 +81,8 @@ def sample(
 
         mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
 
+        mar sample runs/digits --plan random/equal:4 --remask random:16:0.1
+
         mar sample runs/digits --image digit.png --mask mask.png
 
         mar sample runs/shakespeare --prompt "To be" --length 500
@@ -120,9 +128,11 @@ def sample(
         "given": load_given(image, loaded) if image else None,
         "mask": load_mask(mask, loaded) if mask else None,
         "adaptive": adaptive or None,
+        "remask": remask or None,
         **head_options,
     }
-    name = "-".join([plan.replace("/", "-").replace(":", ""), *([adaptive] if adaptive else []), f"seed{seed}"])
+    ways = [way.replace(":", "-") for way in (adaptive, remask and f"remask-{remask}") if way]
+    name = "-".join([plan.replace("/", "-").replace(":", ""), *ways, f"seed{seed}"])
     folder = out or loaded.folder.path / "samples" / name
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
@@ -136,6 +146,7 @@ def sample(
         "guidance": guidance,
         "temperature": temperature,
         "adaptive": adaptive,
+        "remask": remask,
         "seed": seed,
         "prompt": prompt,
         "length": length,

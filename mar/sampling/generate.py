@@ -16,6 +16,7 @@ from mar.tokens import Categories
 from orderings import ABSENT, GIVEN, Plan
 
 OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, the tokens just made)
+OnDraw = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # (target_BL, their z_MD, their values x_M)
 
 
 def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.Tensor:
@@ -115,6 +116,7 @@ def generate(
     given: torch.Tensor | None = None,
     on_step: OnStep | None = None,
     prompt_BL: torch.Tensor | None = None,
+    on_draw: OnDraw | None = None,
 ) -> torch.Tensor:
     """Tokens (B, L) or (B, L, E) drawn set by set along ``plan``.
 
@@ -126,6 +128,7 @@ def generate(
         given: tokens of the whole grid, read where the plan says GIVEN and at ``prompt_BL``.
         on_step: called after every step.
         prompt_BL: bool, tokens that are read when their step comes, not drawn.
+        on_draw: called with every draw, before what is read takes its place.
 
     Raises:
         Unsupported: the network does not serve such plans.
@@ -140,7 +143,10 @@ def generate(
         target_BL = plan.target(step)
         if target_BL.any():
             known_after_B = run.present_B - run.unknown_BL.sum(1) + target_BL.sum(1)
-            x_M = run.sample(target_BL, known_after_B)
+            z_MD, null_MD = run.contexts(target_BL)
+            x_M = run.draw(z_MD, null_MD, target_BL, known_after_B)
+            if on_draw is not None:
+                on_draw(target_BL, z_MD, x_M)
             if prompt_BL is not None:
                 x_M[prompt_BL[target_BL]] = token[target_BL & prompt_BL].to(x_M.dtype)
             run.accept(target_BL, x_M)

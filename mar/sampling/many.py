@@ -17,6 +17,7 @@ from mar.sampling.adaptive import generate_adaptively
 from mar.sampling.generate import OnStep, generate
 from mar.sampling.guidance import Guidance
 from mar.sampling.learned import generate_by_policy
+from mar.sampling.remask import Remask, generate_remasked
 from orderings import GIVEN, Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
@@ -32,6 +33,7 @@ class Settings:
         mask: (L,) bool, True where tokens are generated.
         prompt: given tokens are taken in one at a time, row-major, before the plan's first step, as a raster order
             meets them in training; otherwise all at once. Of plans that are drawn beforehand.
+        remask: tokens are masked again and redrawn after the generation; of plans that are drawn beforehand.
         learned: the model's policy draws the positions; the plan gives the set sizes.
     """
 
@@ -43,12 +45,15 @@ class Settings:
     mask: torch.Tensor | None = None
     prompt: bool = False
     learned: bool = False
+    remask: Remask | None = None
 
     def __post_init__(self) -> None:
         if (self.given is None) != (self.mask is None):
             raise UserError("inpainting wants both a given image and a mask of the tokens to generate")
         if self.temperature < 0:
             raise UserError(f"temperature must be at least 0, not {self.temperature}")
+        if self.remask is not None and (self.adaptive is not None or self.learned or self.prompt):
+            raise UserError("remasking follows a plan that is drawn beforehand: leave out adaptive, learned and prompt")
 
 
 def sample_many(
@@ -75,6 +80,8 @@ def sample_many(
             token = generate_adaptively(*arguments, settings.adaptive, on_step)
         elif settings.learned:
             token = generate_by_policy(*arguments, on_step)
+        elif settings.remask is not None:
+            token = generate_remasked(*arguments, settings.remask, on_step)
         elif settings.prompt and given_BL is not None:
             prompt_BL = given_BL.to(device)
             arguments = model, after_prompt(plan), *arguments[2:]

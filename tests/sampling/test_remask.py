@@ -1,0 +1,138 @@
+"""Remasking: given tokens stay, the least sure are redrawn, and one at a time at random is Gibbs sampling.
+
+B batch · L tokens · M gathered tokens
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from mar.errors import Unsupported, UserError
+from mar.heads.categorical import CategoricalHead, CategoricalOptions
+from mar.model import Model
+from mar.networks.base import Network
+from mar.noise import stream
+from mar.sampling.generate import generate
+from mar.sampling.guidance import Guidance
+from mar.sampling.many import Settings
+from mar.sampling.remask import Remask, generate_remasked
+from mar.tokens import Categories
+from mar.verification.models import BareTokens
+from mar.verification.statistics import ALPHA, p_value
+from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_plan
+from orderings.registry import find_ordering
+
+N_TOKENS = 3
+EVERY = torch.tensor(list(itertools.product([0, 1], repeat=N_TOKENS)))  # (8, L)
+JOINT = torch.tensor([0.30, 0.02, 0.03, 0.10, 0.05, 0.15, 0.05, 0.30], dtype=torch.float64)
+
+
+class Exact(Network):
+    """The conditionals of ``JOINT``: z is the log-probability of 0 and of 1, given what is known."""
+
+    token_width, condition_width, context_width = 1, 1, 2
+
+    def forward(self, token_BLD, step_BL, condition_BC, target_BL):
+        now_B1 = torch.where(target_BL, step_BL, 2**30).amin(1, keepdim=True)
+        known_BL = step_BL < now_B1
+        agrees_BN = ((token_BLD[:, None, :, 0] == EVERY) | ~known_BL[:, None]).all(2)
+        row_M, place_M = target_BL.nonzero(as_tuple=True)
+        weight_MN = agrees_BN[row_M] * JOINT
+        one_M = (weight_MN * EVERY[:, place_M].T).sum(1) / weight_MN.sum(1)
+        return torch.stack([(1 - one_M).log(), one_M.log()], dim=1).float()
+
+
+@pytest.fixture
+def model() -> Model:
+    tokenizer, network = BareTokens((N_TOKENS,), Categories(2)), Exact()
+    model = Model(tokenizer, network, CategoricalHead(2, Categories(2), CategoricalOptions())).eval()
+    with torch.no_grad():
+        model.head.logits.weight.copy_(torch.eye(2))
+        model.head.logits.bias.zero_()
+    model.embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [1.0]]))  # type: ignore[assignment]
+    return model
+
+
+def at_once(n: int) -> Plan:
+    zeros_BL = torch.zeros(n, N_TOKENS, dtype=torch.int64)
+    return Plan(torch.arange(N_TOKENS).expand(n, -1), zeros_BL)
+
+
+def agreement(token_NL: torch.Tensor) -> float:
+    count = torch.bincount(token_NL @ torch.tensor([4, 2, 1]), minlength=8)
+    return p_value(count.numpy(), JOINT.numpy())
+
+
+def draw(model: Model, plan: Plan, remask: Remask, **options) -> torch.Tensor:
+    n = len(plan.step_BL)
+    given = options.pop("given", None)
+    nobody, noise = torch.full((n,), -1), stream(0, "sample", n)
+    return generate_remasked(model, plan, nobody, noise, Guidance(), 1.0, given, remask, **options)
+
+
+def test_gibbs_rounds_mend_what_was_drawn_at_once(model):
+    n, noise = 2000, stream(0, "sample", 2000)
+    alone = generate(model, at_once(n), torch.full((n,), -1), noise)
+    assert agreement(alone) < 1e-20  # the product of the marginals is not the joint
+    assert agreement(draw(model, at_once(n), Remask("random", rounds=40, share=0.01))) > ALPHA
+
+
+def test_one_token_at_a_time_at_random_leaves_the_joint_as_it_is(model):
+    n = 2000
+    plan = Plan.draw(*parse_plan("raster"), Grid((N_TOKENS,)), n, stream(0, "order", n))
+    assert agreement(draw(model, plan, Remask("random", rounds=1, share=0.01))) > ALPHA
+
+
+def test_the_least_confident_tokens_are_redrawn_and_no_other(model):
+    n = 64
+    noise, nobody = stream(0, "sample", n), torch.full((n,), -1)
+    first = generate(model, at_once(n), nobody, noise)
+    marginal_L2 = torch.stack([(JOINT[:, None] * (value == EVERY)).sum(0) for value in (0, 1)], dim=1)
+    confidence_BL = marginal_L2[torch.arange(N_TOKENS), first]
+    redrawn = []
+    draw(model, at_once(n), Remask("least-confident", 1, 0.3), on_step=lambda step, token, at_BL: redrawn.append(at_BL))
+    assert torch.equal(redrawn[1].long().argmax(1), confidence_BL.argmin(1)) and (redrawn[1].sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("rule", ["random", "least-confident"])
+def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
+    n = 32
+    plan, given = at_once(n), EVERY.repeat(4, 1)
+    step_BL = plan.step_BL.clone()
+    step_BL[:, 1] = GIVEN
+    plan = Plan(torch.where(step_BL == GIVEN, GIVEN, plan.rank_BL // 2), step_BL)
+    token = draw(model, plan, Remask(rule, 4, 0.5), given=given)
+    assert torch.equal(token[:, 1], given[:, 1]) and not torch.equal(token, given)
+    alone = generate_remasked(
+        model, plan.rows(slice(5, 6)), torch.tensor([-1]), stream(0, "sample", n).rows(slice(5, 6)), Guidance(), 1.0,
+        given[5:6], Remask(rule, 4, 0.5),
+    )  # fmt: skip
+    assert torch.equal(alone, token[5:6])
+
+
+def test_networks_that_see_an_order_are_refused(model):
+    model.network.one_pass = True  # type: ignore[misc]
+    with pytest.raises(Unsupported, match="use network=masked-transformer or nade"):
+        draw(model, at_once(1), Remask())
+
+
+def test_it_is_no_plan_and_has_no_likelihood():
+    with pytest.raises(InvalidRequest, match="no tractable likelihood; mar sample --remask"):
+        find_ordering("remask")
+
+
+def test_it_is_written_short():
+    assert Remask.parse("random") == Remask() and Remask.parse("least-confident:3") == Remask("least-confident", 3)
+    assert (
+        Remask.parse("random:16:0.1") == Remask("random", 16, 0.1)
+        and str(Remask.parse("random:16:0.1")) == "random:16:0.1"
+    )
+    for text in ("gibbs", "random:x", "random:0", "random:1:0", "random:1:2", "random:1:0.1:9"):
+        with pytest.raises(UserError, match="remasking is written"):
+            Remask.parse(text)
+    with pytest.raises(UserError, match="leave out adaptive"):
+        Settings(adaptive="confidence", remask=Remask())
