@@ -1,1 +1,1 @@
-"""Ablations: one model, many plans, one typed result."""
+"""Ablations: a grid of recipes, trained once each, measured alike, in one typed result."""

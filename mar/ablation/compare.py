@@ -34,7 +34,7 @@ def paired_differences(
     others = {plan: likelihood for plan, likelihood in likelihoods.items() if plan != reference}
     p_values = []
     for plan, other in others.items():
-        if (other.n_images, _kind(other)) != (base.n_images, _kind(base)):
+        if not comparable(other, base):
             ours, theirs = (f"({_kind(r)}, {r.n_images} images)" for r in (other, base))
             raise UserError(
                 f"{plan} {ours} and {reference} {theirs} cannot be paired: "
@@ -46,6 +46,11 @@ def paired_differences(
         plan: _difference(other, base, reference, confidence, seed, p, p_holm)
         for (plan, other), p, p_holm in zip(others.items(), p_values, adjusted, strict=True)
     }
+
+
+def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
+    """Whether two likelihoods can be paired: the same images, one kind."""
+    return one is not None and other is not None and (one.n_images, _kind(one)) == (other.n_images, _kind(other))
 
 
 def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:

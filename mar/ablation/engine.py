@@ -1,150 +1,197 @@
-"""Runs a grid: trains its model once, scores it under every plan, and keeps whatever is finished.
+"""Runs a grid: trains each of its models once, evaluates it under its plans, and keeps whatever is finished.
 
-    OUT/grid.yaml                 the resolved grid
-    OUT/runs/FINGERPRINT          the trained model, a run folder
-    OUT/cells/FINGERPRINT/PLAN    a record of each evaluation, finished or failed, and its pictures
-    OUT/features                  what FID keeps
+    OUT/grid.yaml                      the resolved grid
+    OUT/runs/FINGERPRINT               a trained model, a run folder
+    OUT/cells/FINGERPRINT              a record of its training, its speed and its probe, finished or failed
+    OUT/cells/FINGERPRINT/PLAN         likewise of each evaluation along a plan, and its pictures
+    OUT/features                       what FID keeps
 
 A record holds the question that it answers; no question is computed twice, so the command that was interrupted goes on
-where it stopped, and a changed question is answered anew.
+where it stopped, and a changed question is answered anew. Any number of processes may work in one folder: a cell is
+held by one of them at a time.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
-from pydantic import TypeAdapter
 
 from mar import build
-from mar.ablation import cell
+from mar.ablation import evaluate, speed
+from mar.ablation.cells import Cell, cells_of
 from mar.ablation.grid import GridFile
-from mar.ablation.result import PlanMap
-from mar.config import Recipe, Section
-from mar.model import Model
+from mar.ablation.records import Record, held, once, read
+from mar.config import Section
+from mar.errors import UserError
+from mar.evaluation.probe import linear_probe
 from mar.run import Run, load, train
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder, write
 
-Bar = Callable[[str], AbstractContextManager[cell.Progress]]
+Bar = Callable[[str], AbstractContextManager[evaluate.Progress]]
 
 
-@dataclass(frozen=True)
-class Record:
-    """One evaluation of one plan: the question, the seconds it took, and the answer (plain values) or the error."""
-
-    question: dict[str, Any]
-    seconds: float
-    answer: dict[str, Any] | None
-    error: str | None
-
-
-def silent(text: str) -> AbstractContextManager[cell.Progress]:
+def silent(text: str) -> AbstractContextManager[evaluate.Progress]:
     """No progress bar."""
     return nullcontext(lambda done, total: None)
 
 
 class Engine:
-    """An ablation in its folder.
+    """A grid in its folder.
 
     Args:
         grid: what to do.
         out: the folder.
         bar: makes a progress bar from a text.
-        retry_failed: evaluate again what failed before.
 
     Raises:
-        UserError, Unsupported: the recipe or one of the plans is impossible; nothing was trained.
+        UserError, Unsupported: the grid, or the one recipe or a plan of a grid without axes, is impossible; nothing was
+            trained.
     """
 
-    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, retry_failed: bool = False) -> None:
-        self.grid, self.out, self.bar, self.retry_failed = grid, out, bar, retry_failed
-        self.recipe: Recipe = build.resolve(grid.training())
-        self.folder = RunFolder(out / "runs" / self.recipe.fingerprint())
-        model: Model = build.model(self.recipe, build.data(self.recipe))
-        self.n_parameters = model.n_parameters
-        self.maps: dict[str, PlanMap] = {plan: cell.plan_map(model, plan) for plan in grid.plans()}
-        self.weights = self._finished()
+    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent) -> None:
+        self.grid, self.out, self.bar = grid, out, bar
+        self.cells, self.data = cells_of(grid)
 
-    def run(self) -> Run:
-        """Train if need be, then evaluate whatever has not been. May be stopped and called again at any moment.
+    def prepare(self) -> None:
+        """Write the resolved grid."""
+        write(self.out / "grid.yaml", OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
 
-        Raises:
-            UserError: another process is at work in the folder, or training failed.
+    def work(self, retry_failed: bool = False, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Train and evaluate every cell that has not been and that nobody else holds; with ``wait``, those too.
+
+        May be stopped and called again at any moment. Speeds are left to ``measure_speeds``.
+
+        Args:
+            retry_failed: do again what failed before.
+            go_on: asked before each cell.
         """
-        with RunFolder(self.out).locked():
-            write(self.out / "grid.yaml", OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
-            if not self.trained:
-                train(self.recipe, self.folder.path)
-                self.weights = self._finished()
-            run = load(self.folder.path)
-            for number, plan in enumerate(self.maps, start=1):
-                place = f"{number:>3}/{len(self.maps)}"
-                if self.grid.nll is not None:
-                    self._once(plan, "nll", lambda plan=plan, place=place: self._nll(run, plan, place))
-                if self.grid.fid is not None:
-                    self._once(plan, "fid", lambda plan=plan, place=place: self._fid(run, plan, place))
-            return run
+        todo = [cell for cell in self.cells if cell.served]
+        for number, cell in enumerate(todo, start=1):
+            if not go_on():
+                return
+            with held(self.home(cell), wait) as mine:
+                if mine:
+                    self._work_on(cell, f"{number:>3}/{len(todo)}", retry_failed)
 
-    @property
-    def trained(self) -> bool:
-        """Whether the model is finished: one that was interrupted goes on, a finished one is only loaded."""
-        return self.weights is not None
+    def measure_speeds(self, retry_failed: bool = False) -> None:
+        """One model after the other, in this process: call it when nothing else is at work."""
+        wanted = self.grid.speed
+        if wanted is None:
+            return
+        for cell in self.cells:
+            if cell.served:
+                with held(self.home(cell), wait=True), self.bar(f"speed {cell.name}"):
+                    question, file = self._question(cell, "speed", None), self.home(cell) / "speed.json"
+                    once(
+                        file, question, retry_failed, lambda c=cell: asdict(speed.measure(c.recipe, self.data, wanted))
+                    )
 
-    def record(self, plan: str, evaluation: str) -> Record | None:
-        """The answer to the grid's question about a plan, if there is one; ``evaluation`` is nll or fid."""
-        file = self.cell(plan) / f"{evaluation}.json"
-        if not file.is_file():
-            return None
-        found = TypeAdapter(Record).validate_python(json.loads(file.read_text()))
-        return found if found.question == self._question(plan, evaluation) else None
+    def record(self, cell: Cell, evaluation: str, plan: str | None = None) -> Record | None:
+        """The answer to one of the grid's questions, if there is one: training, speed, probe, or nll, fid of a plan."""
+        return read(self._file(cell, evaluation, plan), self._question(cell, evaluation, plan))
 
-    def cell(self, plan: str) -> Path:
-        """The folder of a plan's records and pictures."""
-        return self.out / "cells" / self.recipe.fingerprint() / quote(plan.replace("/", "+"), safe="+:=,()")
+    def questions(self, cell: Cell) -> list[tuple[str, str | None]]:
+        """Everything that the grid asks of a cell: evaluations with their plans."""
+        asked: list[tuple[str, str | None]] = [("training", None)]
+        asked += [(kind, plan) for plan in cell.served for kind in ("nll", "fid") if getattr(self.grid, kind)]
+        return asked + [(kind, None) for kind in ("probe", "speed") if getattr(self.grid, kind)]
 
-    def _finished(self) -> str | None:
-        """A hash of the weights that are scored, once the model is trained."""
-        newest, _ = checkpoint.latest(self.folder.checkpoints)
-        if newest is None or newest.iteration < self.recipe.train.iterations:
-            return None
-        return json.loads((newest.path / "state.json").read_text())["sha256"]["ema.safetensors"][:16]
+    def home(self, cell: Cell) -> Path:
+        """The folder of a cell's records."""
+        return self.out / "cells" / cell.fingerprint
 
-    def _question(self, plan: str, evaluation: str) -> dict[str, Any]:
+    def plan_folder(self, cell: Cell, plan: str) -> Path:
+        """The folder of the records and pictures of a cell along a plan."""
+        return self.home(cell) / quote(plan.replace("/", "+"), safe="+:=,()")
+
+    def folder(self, cell: Cell) -> RunFolder:
+        """The run of a cell."""
+        return RunFolder(self.out / "runs" / cell.fingerprint)
+
+    def weights(self, cell: Cell) -> str:
+        """A hash of the weights that are scored; empty: the cell is not trained."""
+        record = self.record(cell, "training")
+        return record.answer["weights"] if record is not None and record.answer is not None else ""
+
+    def _file(self, cell: Cell, evaluation: str, plan: str | None) -> Path:
+        return (self.home(cell) if plan is None else self.plan_folder(cell, plan)) / f"{evaluation}.json"
+
+    def _question(self, cell: Cell, evaluation: str, plan: str | None) -> dict[str, Any]:
+        if evaluation == "training":
+            return {"recipe": cell.fingerprint, "select": self.grid.select}
         settings: Section | None = getattr(self.grid, evaluation)
         assert settings is not None
-        return {"plan": plan, "weights": self.weights, **settings.model_dump(mode="json")}
+        of = {"recipe": cell.fingerprint} if evaluation == "speed" else {"plan": plan, "weights": self.weights(cell)}
+        return {**of, **settings.model_dump(mode="json")}
 
-    def _once(self, plan: str, evaluation: str, compute: Callable[[], dict[str, Any]]) -> None:
-        """Compute and record, unless it has been. What fails is recorded too, and the rest goes on."""
-        known = self.record(plan, evaluation)
-        if known is not None and (known.error is None or not self.retry_failed):
+    def _work_on(self, cell: Cell, place: str, retry_failed: bool) -> None:
+        """Train the cell and answer every question about it, as far as that has not been done."""
+
+        def ask(evaluation: str, plan: str | None, compute: Callable[[], dict[str, Any]]) -> Record:
+            question = self._question(cell, evaluation, plan)
+            return once(self._file(cell, evaluation, plan), question, retry_failed, compute)
+
+        if ask("training", None, lambda: self._train(cell)).error is not None:
             return
-        started, answer, failure = time.monotonic(), None, None
-        try:
-            answer = compute()
-        except Exception as error:
-            failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        record = Record(self._question(plan, evaluation), time.monotonic() - started, answer, failure)
-        write(self.cell(plan) / f"{evaluation}.json", json.dumps(asdict(record)))
+        run = cache(lambda: self._load(cell))
+        for plan in cell.served:
+            text = plan if not cell.settings else cell.name if len(cell.plans) == 1 else f"{cell.name}: {plan}"
+            if self.grid.nll is not None:
+                ask("nll", plan, lambda p=plan, t=text: self._nll(run(), p, f"{place} NLL     {t}"))
+            if self.grid.fid is not None:
+                ask("fid", plan, lambda p=plan, t=text: self._fid(run(), cell, p, f"{place} samples {t}"))
+        if self.grid.probe is not None:
+            ask("probe", None, lambda: self._probe(run()))
 
-    def _nll(self, run: Run, plan: str, place: str) -> dict[str, Any]:
+    def _train(self, cell: Cell) -> dict[str, Any]:
+        """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
+        folder = self.folder(cell)
+        train(cell.recipe, folder.path)
+        newest, _ = checkpoint.latest(folder.checkpoints)
+        assert newest is not None
+        iteration = newest.iteration
+        if self.grid.select == "best":
+            history = [line for line in folder.history() if "validation_nats_per_token" in line]
+            if not history:
+                raise UserError("select=best chooses by the validation loss, and this data has no validation split")
+            iteration = min(history, key=lambda line: line["validation_nats_per_token"])["iteration"]
+            for path in folder.checkpoints.glob("[0-9]*"):
+                if int(path.name) not in (iteration, newest.iteration):
+                    shutil.rmtree(path)
+        chosen = checkpoint.at(folder.checkpoints, iteration)
+        return {"iteration": iteration, "weights": checkpoint.checksum(chosen.path / "ema.safetensors")[:16]}
+
+    def _load(self, cell: Cell) -> Run:
+        record = self.record(cell, "training")
+        assert record is not None and record.answer is not None
+        return load(self.folder(cell).path, iteration=record.answer["iteration"])
+
+    def _nll(self, run: Run, plan: str, text: str) -> dict[str, Any]:
         assert self.grid.nll is not None
-        with self.bar(f"{place} NLL     {plan}") as progress:
-            return cell.score_nll(run, plan, self.grid.nll, progress).to_dict()
+        with self.bar(text) as progress:
+            return evaluate.score_nll(run, plan, self.grid.nll, progress).to_dict()
 
-    def _fid(self, run: Run, plan: str, place: str) -> dict[str, Any]:
+    def _fid(self, run: Run, cell: Cell, plan: str, text: str) -> dict[str, Any]:
         assert self.grid.fid is not None
         started = time.monotonic()
-        with self.bar(f"{place} samples {plan}") as progress:
-            images = cell.sample(run, plan, self.grid.fid, self.cell(plan), progress)
+        with self.bar(text) as progress:
+            images = evaluate.sample(run, plan, self.grid.fid, self.plan_folder(cell, plan), progress)
         seconds = time.monotonic() - started
-        scores = cell.score_images(run, images, self.grid.fid, self.out / "features")
+        scores = evaluate.score_images(run, images, self.grid.fid, self.out / "features")
         return {"sampling_seconds": seconds, "scores": scores.to_dict()}
+
+    def _probe(self, run: Run) -> dict[str, Any]:
+        wanted = self.grid.probe
+        assert wanted is not None
+        ordering = build.ordering(run.recipe)
+        return asdict(linear_probe(run.model, run.data, ordering, wanted.sets, wanted.strength, wanted.seed))

@@ -2,11 +2,15 @@
 
 recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
-orderings: [raster, spiral, random]
+axes: {ordering: [raster, random]}    # a model for each combination (mar.ablation.axes); without axes there is one
+orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
 partitions: [singles, "cosine:16"]
-reference: raster                     # the plan that the others are compared with; default the first
+reference: raster                     # what the others are compared with; default the first
+select: best                          # score the checkpoint of the lowest validation loss; default the last one
 nll: {split: test}
-fid: {images: 360}
+fid: {images: 360}                    # null: not asked
+speed: {batch: 64}
+probe: {}
 """
 
 from __future__ import annotations
@@ -21,48 +25,43 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError
 
 from mar import config
+from mar.ablation.axes import Adjustment, Combination, Scalar, Value, Where, combinations
+from mar.ablation.evaluations import EVALUATIONS, FidEvaluation, NllEvaluation, ProbeEvaluation, SpeedEvaluation
 from mar.config import RECIPES, Recipe, Section
 from mar.errors import UserError, unknown
 from orderings import describe, parse_ordering, parse_partition, parse_plan
 
 GRIDS = RECIPES / "ablations"
-
-
-class NllEvaluation(Section):
-    """The likelihood of a split along each plan."""
-
-    split: Literal["train", "validation", "test"] = "test"
-    images: int | None = Field(default=None, ge=2, description="the split's first so many; None: all")
-    seed: int = Field(default=0, ge=0, description="of random orders, dequantisation and the noise of bounds")
-
-
-class FidEvaluation(Section):
-    """Images generated along each plan, from the same noise and classes, against a split of real ones."""
-
-    images: int = Field(default=1000, ge=8)
-    split: Literal["train", "validation", "test"] = "test"
-    guidance: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=1.0, ge=0)
-    seed: int = Field(default=0, ge=0)
-    shown: int = Field(default=40, ge=1, description="images in the picture of samples")
-    animated: int = Field(default=12, ge=1, description="images in the animation")
+PLAN = "plan"  # the name of the plan among a row's settings
 
 
 class GridFile(Section):
-    """One trained recipe, scored under every ordering with every partition."""
+    """Recipes, and what is asked of each."""
 
     name: str
     recipe: str
     overrides: tuple[str, ...] = ()
-    orderings: tuple[str, ...] = Field(min_length=1)
+    axes: dict[str, tuple[Value, ...]] = Field(default={}, description="recipe keys and their values")
+    adjust: tuple[Adjustment, ...] = ()
+    exclude: tuple[Where, ...] = Field(default=(), description="combinations that are left out")
+    only: Where = Field(default={}, description="all that are left in; none: all")
+    command: tuple[str, ...] = Field(default=(), description="overrides of the command line; they come last")
+    select: Literal["last", "best"] = Field(default="last", description="the checkpoint: last, or best on validation")
+    orderings: tuple[str, ...] = ()
     partitions: tuple[str, ...] = Field(default=("singles",), min_length=1)
-    reference: str = Field(default="", description="the plan that the others are compared with; the first")
+    reference: str | dict[str, Scalar] = Field(
+        default="", description="a plan, or values of some axes, others as in the row that is compared; the first"
+    )
     nll: NllEvaluation | None = NllEvaluation()
     fid: FidEvaluation | None = FidEvaluation()
+    speed: SpeedEvaluation | None = None
+    probe: ProbeEvaluation | None = None
+    notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
     def plans(self) -> list[str]:
-        """Every ordering under the first partition, then under the second, …, in canonical short text.
+        """Every ordering under the first partition, then under the second, …, in canonical short text. None: each
+        model's own.
 
         Raises:
             ValueError: an ordering or a partition that does not exist; the message names the nearest.
@@ -70,9 +69,20 @@ class GridFile(Section):
         pairs = product(map(parse_partition, self.partitions), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
 
-    def training(self) -> Recipe:
-        """The recipe of the one model."""
-        return config.read(self.recipe, self.overrides)
+    def combinations(self) -> list[Combination]:
+        """The cells. Raises UserError as ``mar.ablation.axes.combinations``."""
+        return combinations(self.axes, self.adjust, self.exclude, self.only)
+
+    def training(self, combination: Combination) -> Recipe:
+        """The recipe of a cell."""
+        recipe = config.read(self.recipe, [*self.overrides, *combination.overrides, *self.command])
+        if self.select == "last":
+            return recipe
+        if not recipe.train.validate_every:
+            raise UserError("select=best chooses by the validation loss: it wants train.validate_every of at least 1")
+        every = recipe.train.validate_every  # each validated state is kept until the best is known
+        keep = 1 + recipe.train.iterations // every
+        return recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": every, "keep": keep})})
 
 
 def grid_names() -> list[str]:
@@ -83,7 +93,7 @@ def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
     """The grid of a file or a shipped name.
 
     Args:
-        overrides: ``key=value``, of the grid (``fid.images=1000``) or else of its recipe (``train.iterations=9``).
+        overrides: ``key=value``, of the grid (``fid.images=1000``) or else of its recipes (``train.iterations=9``).
 
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
@@ -98,9 +108,18 @@ def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # YAML's own errors share no base with omegaconf's
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    plain["overrides"] = [*(plain.get("overrides") or []), *of_recipe]
+    plain["command"] = [*(plain.get("command") or []), *of_recipe]
+    return checked(path, plain)
+
+
+def checked(path: Path, plain: Any) -> GridFile:
+    """The grid of plain values.
+
+    Raises:
+        UserError: a key, a value or a plan is wrong; the message begins with ``path``.
+    """
     try:
-        return _checked(GridFile.model_validate(plain))
+        return _referring(GridFile.model_validate(plain))
     except ValidationError as error:
         raise UserError(_readable(path, error)) from None
     except ValueError as error:
@@ -118,13 +137,27 @@ def _path(name: str) -> Path:
     raise unknown("ablation", name, grid_names())
 
 
-def _checked(grid: GridFile) -> GridFile:
-    """The grid with its reference in canonical text, among its plans."""
-    plans = grid.plans()
-    reference = describe(*parse_plan(grid.reference)) if grid.reference else plans[0]
-    if reference not in plans:
-        raise UserError(f"the reference {reference!r} is not among the grid's plans: {', '.join(plans)}")
-    grid.training()
+def _referring(grid: GridFile) -> GridFile:
+    """The grid with its reference as settings, checked against its plans and axes."""
+    plans, cells = grid.plans(), grid.combinations()
+    if not plans and not grid.axes:
+        raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
+    for combination in cells:
+        grid.training(combination)
+    reference: dict[str, str] = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
+    if isinstance(grid.reference, dict):
+        reference = {axis: str(name) for axis, name in grid.reference.items()}
+    elif grid.reference:
+        reference = {PLAN: grid.reference}
+    if PLAN in reference:
+        reference = {**reference, PLAN: describe(*parse_plan(reference[PLAN]))}
+        if reference[PLAN] not in plans:
+            raise UserError(f"the reference {reference[PLAN]!r} is not among the grid's plans: {', '.join(plans)}")
+    for axis, name in reference.items():
+        if axis != PLAN and axis not in grid.axes:
+            raise unknown("axis of the reference", axis, grid.axes)
+        if axis != PLAN and name not in (names := {cell.settings[axis] for cell in cells}):
+            raise unknown(f"reference on the axis {axis}", name, names)
     return grid.model_copy(update={"reference": reference})
 
 
@@ -133,5 +166,5 @@ def _readable(path: Path, error: ValidationError) -> str:
     *section, key = (str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{path}: {'.'.join([*section, key])}: {first['msg']} (got {first['input']!r})"
-    known = {"nll": NllEvaluation, "fid": FidEvaluation}.get(section[0], GridFile) if section else GridFile
+    known = EVALUATIONS.get(section[0], GridFile) if section else GridFile
     return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"

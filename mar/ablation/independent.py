@@ -1,8 +1,10 @@
-"""The closed-form baseline: every token independent of all others, from counts with add-one smoothing.
+"""What models are measured against without training one.
 
 N images · L tokens · V vocabulary · C classes
 
-A model that beats it has learned something about how tokens depend on each other.
+- Every token independent of all others, from counts with add-one smoothing: a model that beats it has learned something
+  about how tokens depend on each other.
+- A linear classifier of the pixels: features that beat it say more about the class than what they were made from.
 """
 
 from __future__ import annotations
@@ -12,18 +14,33 @@ import math
 import torch
 
 from mar.ablation.result import Row
-from mar.data.base import Data, Split
+from mar.data.base import Data, Split, spread
+from mar.evaluation.probe import Labelled, fit
 from mar.likelihood.score import Likelihood
 from mar.tokenizers.base import Tokenizer
 from mar.tokens import Categories
 
 
-def independent_rows(data: Data, tokenizer: Tokenizer, split: str, limit: int | None) -> tuple[Row, ...]:
-    """Independent tokens, and independent tokens given the class where there are classes; nothing for vectors."""
+def pixels_row(data: Data, strength: float) -> Row:
+    """The linear probe on the examples themselves."""
+    probe = fit(_labelled(data.train), _labelled(data.test), strength, sets=0)
+    return Row("pixels", "the pixels themselves", "", probe=probe)
+
+
+def _labelled(split: Split) -> Labelled:
+    x, label_N = split.batch(torch.arange(len(split)))
+    assert label_N is not None  # the models were probed on the same labels
+    return x.flatten(1).float().numpy(), label_N.numpy()
+
+
+def independent_rows(
+    data: Data, tokenizer: Tokenizer, split: str, limit: int | None, conditional: bool
+) -> tuple[Row, ...]:
+    """Independent tokens, and beside ``conditional`` models independent tokens given the class; nothing for vectors."""
     if not isinstance(tokenizer.token, Categories):
         return ()
     rows = [_row(data, tokenizer, split, limit, by_class=False)]
-    if data.spec.n_classes:
+    if conditional and data.spec.n_classes:
         rows.append(_row(data, tokenizer, split, limit, by_class=True))
     return tuple(rows)
 
@@ -50,7 +67,7 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int) -> 
 
 
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    x, label_N = split.batch(torch.arange(min(limit or len(split), len(split))))
+    x, label_N = split.batch(spread(len(split), limit))
     return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
 
 

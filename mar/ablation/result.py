@@ -6,12 +6,15 @@ N images · L tokens · K AR steps
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from mar.ablation.curve import Verdict, verdict
+from mar.ablation.speed import Speed
+from mar.evaluation.probe import Probe
 from mar.evaluation.result import FidResult
 from mar.likelihood.score import Likelihood
 from mar.training.run_folder import write
@@ -56,15 +59,18 @@ class PlanMap:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a plan, or a model without any plan that the plans are measured against.
+    """One line of the table: a model along a plan, or a baseline that they are measured against.
 
     Attributes:
         plan: canonical short text.
         ordering, partition: its two parts.
-        map: None for a row without a plan.
-        likelihood, difference, images: None when not asked for or failed.
+        map: None for a row without a plan, or one that the model refuses.
+        model: the name of the model, one of the result's; empty: a baseline.
+        settings: the model's values on the axes.
+        likelihood, difference, images, probe: None when not asked for or failed.
         nll_seconds, sampling_seconds: wall-clock time; of scoring all images, of generating ``images.generated``.
         samples, animation: pictures, relative to the ablation's folder.
+        refused: why there can be no such cell; empty: there is one.
         errors: what failed and why, one line each.
     """
 
@@ -72,14 +78,23 @@ class Row:
     ordering: str
     partition: str
     map: PlanMap | None = None
+    model: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
     likelihood: Likelihood | None = None
     difference: Difference | None = None
     images: FidResult | None = None
+    probe: Probe | None = None
     nll_seconds: float | None = None
     sampling_seconds: float | None = None
     samples: str | None = None
     animation: str | None = None
+    refused: str = ""
     errors: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the row is called where it stands alone: its values on the axes, or its plan."""
+        return ", ".join(self.settings.values()) or self.plan
 
     @property
     def images_per_second(self) -> float | None:
@@ -91,21 +106,53 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """How the one model was trained: its size, its length, and its curve.
+    """How a model was trained: its length, and its curve.
 
     Attributes:
+        scored: the iteration after which the weights that are scored were taken.
+        seconds: wall-clock time.
         validation_iteration, validation_nats: the objective on held-out examples, nats per token.
         loss_iteration, loss_nats: the training loss, nats per token where the head's loss is a likelihood.
     """
 
-    parameters: int
     iterations: int
     batch_size: int
+    scored: int
     seconds: float
     loss_iteration: tuple[int, ...]
     loss_nats: tuple[float, ...]
     validation_iteration: tuple[int, ...]
     validation_nats: tuple[float, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the validation curve says about the length of the training."""
+        return verdict(self.validation_iteration, self.validation_nats)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One cell: a recipe, and the model that it made.
+
+    Attributes:
+        name: its values on the axes; the recipe's name where there are none.
+        settings: axis -> value.
+        recipe: resolved.
+        fingerprint: of that recipe; its run folder is ``runs/FINGERPRINT``.
+        parameters: trainable; 0 where the recipe is refused.
+        weights: a hash of the weights that were scored; empty: there are none.
+        training: None when it failed or the recipe is refused.
+        speed: None when not asked for or failed.
+    """
+
+    name: str
+    settings: dict[str, str]
+    recipe: dict[str, Any]
+    fingerprint: str
+    parameters: int
+    weights: str
+    training: Training | None
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True)
@@ -114,29 +161,31 @@ class AblationResult:
 
     Attributes:
         grid: the resolved grid file.
-        recipe: the resolved recipe of the model.
-        fingerprint: of that recipe.
-        weights: a hash of the weights that were scored.
+        axes: names of the axes; empty: one model.
+        models: the cells, in the grid's order.
         data: name of the data set, with its fingerprint.
         environment: versions, device, revision, command.
-        rows: the plans, in the grid's order.
-        baselines: models without a plan.
-        seconds: of evaluation, summed over plans; what was done before an interruption counts.
+        reference: what a row is compared with: a plan, or values of some axes.
+        rows: every model along its plans, in the grid's order.
+        baselines: what needs no model.
+        seconds: of training and evaluation, summed over models; what was done before an interruption counts.
     """
 
     name: str
     grid: dict[str, Any]
-    recipe: dict[str, Any]
-    fingerprint: str
-    weights: str
+    axes: tuple[str, ...]
+    models: tuple[TrainedModel, ...]
     data: str
     data_fingerprint: str
     environment: dict[str, Any]
-    training: Training
     reference: str
     rows: tuple[Row, ...]
     baselines: tuple[Row, ...]
     seconds: float
+
+    def model_of(self, row: Row) -> TrainedModel | None:
+        """The model of a row; None for a baseline."""
+        return next((model for model in self.models if model.name == row.model), None)
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""

@@ -86,6 +86,8 @@ class Inputs:
         else:
             token = noise.normal(token[0].numel()).reshape(token.shape)
         plan, position_B = self.plan(index).to("cpu"), torch.arange(self.batch)
+        if self.model.network.shares_plan:  # as in training
+            plan = plan.rows(torch.zeros_like(position_B))
         task = self.mask_ratio.task(plan, position_B, stream(index, "bench/mask", 1), self.model.network.one_pass)
         drop_B = stream(index, "bench/drop", self.batch).uniform(1)[:, 0] < self.recipe.train.label_drop
         return Example(token.to(device), self.labels(index), drop_B.to(device), task.to(device))

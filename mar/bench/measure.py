@@ -94,8 +94,18 @@ def _cpu_attention_backward(
     return flop_counter.sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
+def _cpu_lstm(x_TBI: torch.Tensor, input_weight: torch.Tensor, state_weight: torch.Tensor, *_: Any, **__: Any) -> int:
+    return 2 * x_TBI[..., 0].numel() * (input_weight.numel() + state_weight.numel())
+
+
+def _cpu_lstm_backward(*args: Any, **kwargs: Any) -> int:
+    return 2 * _cpu_lstm(*args, **kwargs)
+
+
 _FORMULAS = {
-    **flop_counter.flop_registry,  # which has no fused attention of a CPU
+    **flop_counter.flop_registry,  # which has no fused attention and no fused LSTM of a CPU
+    torch.ops.aten.mkldnn_rnn_layer: _cpu_lstm,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _cpu_lstm_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
 }

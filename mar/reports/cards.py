@@ -1,4 +1,4 @@
-"""The part of the page that shows each ordering: its maps, its NLL along the way, its samples.
+"""The part of the page that shows each row: the maps of its plan, its NLL along the way, its samples.
 
 L tokens · K AR steps
 """
@@ -25,36 +25,43 @@ def hint(result: AblationResult) -> str:
     return (
         "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
         f"consecutive tokens that touch. NLL by position: {scale}. In the curves a step's NLL is divided by its "
-        "tokens, and the other orderings of the same partition are drawn in grey."
+        "tokens, and the other rows of the same partition are drawn in grey."
     )
 
 
 def cards(result: AblationResult, folder: Path) -> str:
-    """One card an ordering, one strip a partition (HTML)."""
-    by_ordering: dict[str, list[Row]] = {}
+    """One card an ordering, one strip a partition; with axes a card for each value of the first (HTML)."""
+    by_title: dict[str, list[Row]] = {}
     for row in result.rows:
-        by_ordering.setdefault(row.ordering, []).append(row)
+        by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append(row)
     chart, positions = _chart(result), _position_range(result)
     parts = _ghosts(result, chart)
-    for ordering, rows in by_ordering.items():
+    for title, rows in by_title.items():
         strips = "".join(_strip(row, chart, positions, folder) for row in rows)
-        parts.append(f'<article class="card"><h3>{escape(ordering)}</h3>{strips}</article>')
+        parts.append(f'<article class="card"><h3>{escape(title)}</h3>{strips}</article>')
     return "".join(parts)
+
+
+def _what(row: Row) -> str:
+    """What a strip is, beside its card's title."""
+    rest = list(row.settings.values())[1:]
+    return ", ".join(rest) or (row.plan if row.settings else row.partition)
 
 
 def _strip(row: Row, chart: Chart, positions: tuple[float, float], folder: Path) -> str:
     figures = [_maps(row)] if row.map is not None else []
     if row.likelihood is not None and row.map is not None:
         figures.append(_position_map(row.likelihood, row.map, positions, row.plan))
-        curve = chart.svg([_curve(row.likelihood, "own", row.plan)], f"NLL per step, {row.plan}", _ghost_id(row))
+        curve = chart.svg([_curve(row.likelihood, "own", row.name)], f"NLL per step, {row.name}", _ghost_id(row))
         figures.append(_figure(curve, "NLL per token along the order", "curve-figure"))
     figures += [
         _figure(f'<img src="{_data_uri(folder / picture)}" alt="{escape(what)}, {escape(row.plan)}">', what, "picture")
         for picture, what in ((row.animation, "generation, blue: not yet known"), (row.samples, "samples"))
         if picture is not None
     ]
-    problems = "".join(f'<p class="problem">{escape(error)}</p>' for error in row.errors)
-    return f'<div class="plan"><h4>{escape(row.partition)} <span>{_headline(row)}</span></h4>{problems}' + (
+    said = [f"refused: {row.refused}"] if row.refused else row.errors
+    problems = "".join(f'<p class="problem">{escape(text)}</p>' for text in said)
+    return f'<div class="plan"><h4>{escape(_what(row))} <span>{_headline(row)}</span></h4>{problems}' + (
         f'<div class="strip">{"".join(figures)}</div></div>'
     )
 
@@ -112,7 +119,7 @@ def _chart(result: AblationResult) -> Chart:
 
 
 def _ghosts(result: AblationResult, chart: Chart) -> list[str]:
-    """The curves of all orderings of a partition, drawn once and shared by its charts."""
+    """The curves of all rows of a partition, drawn once and shared by its charts."""
     by_partition: dict[str, list[Line]] = {}
     for row in result.rows:
         if row.likelihood is not None:

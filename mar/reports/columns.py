@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from mar.ablation.result import AblationResult, Row
-
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column.
-
-    Attributes:
-        title: its head, with unit.
-        better: which way is better; "": neither.
-        value: the number or text of a row; None where it has none.
-        digits: after the point, in a table that is read.
-        text: what a reader sees, where it is more than the number.
-        sign: show a plus.
-    """
-
-    title: str
-    value: Callable[[Row], float | int | str | None]
-    better: Literal["", "lower", "higher"] = ""
-    digits: int = 0
-    text: Callable[[Row], str] | None = None
-    sign: bool = False
-
-    @property
-    def head(self) -> str:
-        """The title with an arrow towards better."""
-        return f"{self.title} {ARROWS[self.better]}".strip()
-
-    @property
-    def numeric(self) -> bool:
-        return self.title not in ("plan", "ordering", "partition", "problem")
-
-    def show(self, row: Row) -> str:
-        """The cell that a reader sees."""
-        value = self.value(row)
-        if value is None:
-            return MISSING
-        if self.text is not None:
-            return self.text(row)
-        plus = "+" if self.sign else ""
-        return f"{value:{plus}.{self.digits}f}" if isinstance(value, float) else str(value)
-
-
-ARROWS = {"": "", "lower": "↓", "higher": "↑"}
+from mar.reports.column import Column
+from mar.reports.model_columns import model_columns, model_data_columns
 
 
 def compact(result: AblationResult) -> list[Column]:
-    """What fits a terminal of 80 characters: no standard errors or intervals."""
-    shown = [Column("plan", lambda row: row.plan)]
+    """What fits a terminal of 80 characters: no standard errors or intervals, no costs."""
+    shown = _settings(result) if result.axes else [Column("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
         if column.title.startswith(("NLL", "Δ")):
             title = column.title.replace(f" to {result.reference}", "")
             shown.append(replace(column, title=title, text=None, sign=title.startswith("Δ")))
-        elif column.title in ("p (Holm)", "FID"):
+        elif column.title in ("p (Holm)", "FID", "validation curve"):
             shown.append(column)
     return shown
 
@@ -70,8 +25,7 @@ def columns(result: AblationResult) -> list[Column]:
     """What is read: the columns of which at least one row has a value."""
     bits = any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
     everything = [
-        Column("ordering", lambda row: row.ordering),
-        Column("partition", lambda row: row.partition),
+        *_settings(result),
         Column("AR steps", _steps),
         Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error)
         if bits
@@ -85,16 +39,19 @@ def columns(result: AblationResult) -> list[Column]:
         Column("IS", lambda row: row.images and row.images.generated.inception_score_mean, "higher", 2),
         Column("precision", lambda row: row.images and row.images.generated.precision, "higher", 3),
         Column("recall", lambda row: row.images and row.images.generated.recall, "higher", 3),
-        Column("images/s", lambda row: row.images_per_second, "higher", 1),
-        Column("problem", lambda row: "; ".join(row.errors) or None),
+        *([] if result.axes else [Column("images/s", lambda row: row.images_per_second, "higher", 1)]),
+        *(model_columns(result) if result.axes else ()),
+        Column("linear probe", lambda row: row.probe and row.probe.accuracy, "higher", 3, _probe),
+        Column("problem", _problem, words=True),
     ]
     return [c for c in everything if any(c.value(row) is not None for row in result.rows)]
 
 
-def data_columns() -> list[Column]:
+def data_columns(result: AblationResult) -> list[Column]:
     """What is computed with: every number on its own, at full precision, with the unit in its name."""
     return [
         Column("plan", lambda row: row.plan),
+        *(Column(f"axis_{axis}", lambda row, axis=axis: row.settings.get(axis)) for axis in result.axes),
         Column("ordering", lambda row: row.ordering),
         Column("partition", lambda row: row.partition),
         Column("ar_steps", _steps),
@@ -129,17 +86,24 @@ def data_columns() -> list[Column]:
         Column("nll_seconds", lambda row: row.nll_seconds),
         Column("sampling_seconds", lambda row: row.sampling_seconds),
         Column("images_per_second", lambda row: row.images_per_second),
+        Column("probe_accuracy", lambda row: row.probe and row.probe.accuracy),
+        Column("probe_standard_error", lambda row: row.probe and row.probe.standard_error),
+        Column("probe_features", lambda row: row.probe and row.probe.width),
+        *model_data_columns(result),
+        Column("refused", lambda row: row.refused or None),
         Column("errors", lambda row: "; ".join(row.errors) or None),
     ]
 
 
-def best_rows(column: Column, rows: tuple[Row, ...]) -> set[int]:
-    """The numbers of the rows that read best in a column with a direction."""
-    values = {k: v for k, row in enumerate(rows) if isinstance(v := column.value(row), float | int)}
-    if not column.better or len(values) < 2:
-        return set()
-    best = (min if column.better == "lower" else max)(values.values())
-    return {k for k, value in values.items() if value == best}
+def _settings(result: AblationResult) -> list[Column]:
+    """What a row is: its values on the axes, and the plan where the axes do not tell it."""
+    shown = [Column(axis, lambda row, axis=axis: row.settings.get(axis), words=True) for axis in result.axes]
+    plans = [Column(part, lambda row, part=part: getattr(row, part), words=True) for part in ("ordering", "partition")]
+    if result.axes:  # a part that never changes is said in the notes
+        plans = [c for c in plans if c.title not in result.axes and len({c.value(row) for row in result.rows}) > 1]
+    if shown:
+        shown[0] = replace(shown[0], value=lambda row: row.settings.get(result.axes[0], row.plan))
+    return shown + plans
 
 
 def _steps(row: Row) -> int | None:
@@ -191,3 +155,12 @@ def _nats_interval(row: Row) -> str:
 def _p_value(row: Row) -> str:
     assert row.difference is not None
     return "< 0.001" if row.difference.p_holm < 0.001 else f"{row.difference.p_holm:.3f}"
+
+
+def _probe(row: Row) -> str:
+    assert row.probe is not None
+    return f"{row.probe.accuracy:.3f} ({row.probe.width} features)"
+
+
+def _problem(row: Row) -> str | None:
+    return f"refused: {row.refused}" if row.refused else "; ".join(row.errors) or None

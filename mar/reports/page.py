@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from mar.ablation.result import AblationResult, Row
 from mar.reports import cards
-from mar.reports.columns import Column, best_rows, columns
-from mar.reports.svg import Chart, Line
-from mar.reports.table import notes_of
+from mar.reports.column import Column, best_rows
+from mar.reports.columns import columns
+from mar.reports.notes import notes_of
+from mar.reports.training import training
 from mar.training.run_folder import write
 
 _HERE = Path(__file__).parent
@@ -29,7 +30,9 @@ def page(result: AblationResult, folder: Path) -> str:
     """The page; ``folder`` is where the pictures named in ``result`` are."""
     differences = _differences(result)
     return Template((_HERE / "page.html").read_text()).substitute(
-        title=escape(f"{result.name}: the order of generation"),
+        title=escape(result.name if result.axes else f"{result.name}: the order of generation"),
+        what="cell" if result.axes else "plan",
+        cards="Cells" if result.axes else "Orderings",
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "page.js").read_text(),
         lead=_lead(result),
@@ -40,15 +43,21 @@ def page(result: AblationResult, folder: Path) -> str:
         differences_link='<a href="#differences">Differences</a>' if differences else "",
         orderings_hint=cards.hint(result),
         orderings=cards.cards(result, folder),
-        training=_training(result),
+        training=training(result),
         command=escape(result.environment["command"]),
         environment=_environment(result.environment),
-        recipe=escape(_yaml(result.recipe)),
+        recipe=escape(_yaml(result.models[0].recipe)),
         grid=escape(_yaml(result.grid)),
     )
 
 
 def _lead(result: AblationResult) -> str:
+    if result.axes:
+        axes = " × ".join(_count(len({row.settings[axis] for row in result.rows}), axis) for axis in result.axes)
+        return (
+            f"{escape(axes)}: models of {escape(result.data)}, each trained on its own and measured on the same images "
+            "with the same noise."
+        )
     orderings = len({row.ordering for row in result.rows})
     partitions = len({row.partition for row in result.rows})
     return (
@@ -63,20 +72,22 @@ def _count(n: int, what: str) -> str:
 
 
 def _facts(result: AblationResult) -> dict[str, str]:
-    training, facts = result.training, {"plans": str(len(result.rows))}
+    facts = {"cells" if result.axes else "plans": str(len(result.rows))}
     scored = [row for row in result.rows if row.likelihood is not None]
     if scored and scored[0].likelihood is not None:
         best = min(scored, key=lambda row: row.likelihood.nats_per_image)  # type: ignore[union-attr]
         bits = best.likelihood.bits_per_dim  # type: ignore[union-attr]
         nats = f"{best.likelihood.nats_per_image:.2f} nats/image"  # type: ignore[union-attr]
-        facts["lowest NLL"] = f"{nats if bits is None else f'{bits:.4f} bits/dim'} ({best.plan})"
+        facts["lowest NLL"] = f"{nats if bits is None else f'{bits:.4f} bits/dim'} ({best.name})"
     drawn = [row for row in result.rows if row.images is not None]
     if drawn:
         best = min(drawn, key=lambda row: row.images.fid)  # type: ignore[union-attr]
-        facts["lowest FID"] = f"{best.images.fid:.2f} ({best.plan})"  # type: ignore[union-attr]
-    facts["model"] = f"{training.parameters:,} parameters"
-    facts["training"] = f"{training.iterations:,} iterations, {_time(training.seconds)}"
-    facts["evaluation"] = _time(result.seconds)
+        facts["lowest FID"] = f"{best.images.fid:.2f} ({best.name})"  # type: ignore[union-attr]
+    sizes = sorted(model.parameters for model in result.models if model.parameters)
+    if sizes:
+        facts["parameters"] = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
+    facts["training"] = _time(sum(model.training.seconds for model in result.models if model.training is not None))
+    facts["training and evaluation"] = _time(result.seconds)
     return facts
 
 
@@ -117,7 +128,7 @@ def _cell(column: Column, row: Row, best: bool) -> str:
 
 def _differences(result: AblationResult) -> str:
     """Every plan's difference to the reference with its interval, as a row of a plot; nothing without differences."""
-    found = [(row.plan, row.difference) for row in result.rows if row.difference is not None]
+    found = [(row.name, row.difference) for row in result.rows if row.difference is not None]
     if not found:
         return ""
     bits = found[0][1].bits_per_dim is not None
@@ -134,6 +145,7 @@ def _differences(result: AblationResult) -> str:
     def share(x: float) -> float:
         return 100 * (x - low + margin) / (high - low + 2 * margin)
 
+    other = ", other settings alike" if result.axes else ""
     lines = "".join(
         f'<div class="interval"><span class="name">{escape(plan)}</span><div class="track">'
         f'<i class="zero" style="left:{share(0.0):.2f}%"></i>'
@@ -145,24 +157,7 @@ def _differences(result: AblationResult) -> str:
     return (
         f'<section id="differences"><h2>NLL against {escape(result.reference)}</h2><p class="hint">Mean paired '
         f"difference, {unit}, with its {100 * found[0][1].confidence:g} % interval over images; left of the line is "
-        f'better than {escape(result.reference)}.</p><div class="intervals">{lines}</div></section>'
-    )
-
-
-def _training(result: AblationResult) -> str:
-    t = result.training
-    lines = [Line(t.loss_iteration, t.loss_nats, "own", "training loss")]
-    if t.validation_nats:
-        lines.append(Line(t.validation_iteration, t.validation_nats, "second", "validation loss, averaged weights"))
-    seen = sorted(value for line in lines for value in line.y)
-    if not seen:
-        return "<p>No curve was logged.</p>"
-    top = seen[int(0.97 * (len(seen) - 1))]  # the first iterations would flatten all the rest
-    margin = 0.08 * ((top - seen[0]) or 1.0)
-    chart = Chart("iteration", "loss, nats per token", (0, t.iterations), (seen[0] - margin, top + margin), 640, 240)
-    return (
-        f'<figure class="wide">{chart.svg(lines, "Training curve")}<figcaption><i class="key"></i>training '
-        '<i class="key warm"></i>validation, averaged weights</figcaption></figure>'
+        f'better than {escape(result.reference)}{other}.</p><div class="intervals">{lines}</div></section>'
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mar.ablation.result import AblationResult, Row
-from mar.reports.columns import Column, best_rows, columns, compact, data_columns
+from mar.reports.column import Column, best_rows
+from mar.reports.columns import columns, compact, data_columns
+from mar.reports.notes import notes_of
 from mar.training.run_folder import write
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def markdown(result: AblationResult) -> str:
 
 def as_csv(result: AblationResult) -> str:
     """Every number at full precision, in columns with units in their names; baselines are the last rows."""
-    out, shown = io.StringIO(), data_columns()
+    out, shown = io.StringIO(), data_columns(result)
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([column.title for column in shown])
     for row in (*result.rows, *result.baselines):
@@ -66,7 +68,7 @@ def terminal(result: AblationResult) -> list[Any]:
         ]
         table.add_row(*cells)
     _add_baselines(table, result.baselines, shown)
-    failures = [Text(f"{row.plan}: {error}", style="red") for row in result.rows for error in row.errors]
+    failures = [Text(f"{row.name}: {error}", style="red") for row in result.rows for error in row.errors]
     return [table, *failures, *(Text(f"· {note}") for note in notes_of(result))]
 
 
@@ -74,50 +76,3 @@ def _add_baselines(table: Table, baselines: tuple[Row, ...], shown: list[Column]
     table.add_section()
     for row in baselines:
         table.add_row(*(column.show(row) for column in shown), style="italic")
-
-
-def notes_of(result: AblationResult) -> list[str]:
-    """What to know before quoting a figure: the same lines under every form of the table."""
-    training, notes = result.training, []
-    notes.append(
-        f"One model ({training.parameters:,} parameters, {training.iterations:,} iterations of {training.batch_size}, "
-        f"weights {result.weights}) scored under every plan; data {result.data} {result.data_fingerprint[:12]}."
-    )
-    likelihoods = [row.likelihood for row in result.rows if row.likelihood is not None]
-    if likelihoods:
-        kinds = ", ".join(sorted({likelihood.kind for likelihood in likelihoods}))
-        notes.append(
-            f"NLL: {kinds}, on {likelihoods[0].n_images} {result.grid['nll']['split']} images, ± one standard error "
-            "over images. Tokens of one set are independent given the past, so fewer steps are a weaker model."
-        )
-    differences = [row.difference for row in result.rows if row.difference is not None]
-    if differences:
-        notes.append(
-            f"Δ: paired with {result.reference} on the same images and noise, {100 * differences[0].confidence:g} % "
-            f"bootstrap interval over images; p: paired t-test, Holm-corrected over {len(differences)} comparisons. "
-            "They speak of this one trained model, not of the spread over training seeds."
-        )
-    notes += _image_notes(result)
-    if result.baselines:
-        notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
-    warnings = {warning for likelihood in likelihoods for warning in likelihood.warnings}
-    return notes + [f"Warning: {warning}." for warning in sorted(warnings)]
-
-
-def _image_notes(result: AblationResult) -> list[str]:
-    """How the images were scored, and what real images score."""
-    scored = [row.images for row in result.rows if row.images is not None]
-    if not scored:
-        return []
-    first, fid = scored[0], result.grid["fid"]
-    floor = first.noise_floor
-    notes = [
-        f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
-        f"{fid['temperature']:g}) against {first.n_real} {first.split} images, features {first.extractor} of width "
-        f"{first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
-        f"{first.noise_floor_split} images, scored alike): FID {floor.fid:.2f}, KID "
-        f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
-        f"{floor.recall:.3f}."
-    ]
-    shared = sorted(set.intersection(*(set(images.notes) for images in scored)))
-    return notes + [f"{note[0].upper()}{note[1:]}." for note in shared]

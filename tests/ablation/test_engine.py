@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import mar.ablation.engine as engine_module
-from mar.ablation import cell
+from mar.ablation import evaluate
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile, read
+from mar.ablation.records import held
 from mar.ablation.result import AblationResult
 from mar.errors import Unsupported, UserError
 
@@ -48,8 +49,13 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> GridFile:
 def finished(grid: GridFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[AblationResult, Path]:
     """The result and its folder. Tests that change the folder take the grid and a folder of their own."""
     folder = tmp_path_factory.mktemp("ablation")
-    engine = Engine(grid, folder)
-    return assemble(engine, engine.run()), folder
+    return run(Engine(grid, folder)), folder
+
+
+def run(engine: Engine, retry_failed: bool = False) -> AblationResult:
+    engine.work(retry_failed)
+    engine.measure_speeds(retry_failed)
+    return assemble(engine)
 
 
 @pytest.fixture
@@ -68,14 +74,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(engine_module, "train")
     for name in ("score_nll", "sample", "score_images"):
-        counted(cell, name)
+        counted(evaluate, name)
     return count
 
 
 def without_clocks(result: AblationResult) -> AblationResult:
     """The result without what two machines or moments may differ in."""
     rows = tuple(replace(row, nll_seconds=None, sampling_seconds=None) for row in result.rows)
-    return replace(result, rows=rows, seconds=0.0, environment={}, training=replace(result.training, seconds=0.0))
+    models = tuple(
+        replace(model, speed=None, training=replace(model.training, seconds=0.0)) if model.training else model
+        for model in result.models
+    )
+    return replace(result, rows=rows, seconds=0.0, environment={}, models=models)
 
 
 def test_every_plan_is_scored_sampled_and_compared(finished: tuple[AblationResult, Path]) -> None:
@@ -88,7 +98,8 @@ def test_every_plan_is_scored_sampled_and_compared(finished: tuple[AblationResul
         assert row.samples is not None and (folder / row.samples).is_file()
         assert row.animation is not None and (folder / row.animation).is_file()
         assert (row.difference is None) == (row.plan == "raster/linear:4")
-    assert result.training.validation_iteration == (2, 4)
+    (model,) = result.models
+    assert model.training is not None and model.training.validation_iteration == (2, 4)
 
 
 def test_a_result_survives_its_file(finished: tuple[AblationResult, Path], tmp_path: Path) -> None:
@@ -101,8 +112,7 @@ def test_a_second_run_repeats_nothing(
     grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str]
 ) -> None:
     result, folder = finished
-    engine = Engine(grid, folder)
-    again = assemble(engine, engine.run())
+    again = run(Engine(grid, folder))
     assert not calls
     assert without_clocks(again) == without_clocks(result)
 
@@ -110,7 +120,7 @@ def test_a_second_run_repeats_nothing(
 def test_an_interrupted_run_goes_on_where_it_stopped(
     grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str], tmp_path: Path, monkeypatch
 ) -> None:
-    scoring, stopped = cell.score_images, []
+    scoring, stopped = evaluate.score_images, []
 
     def stops_once(*args):
         if calls["score_images"] == 1 and not stopped:
@@ -118,13 +128,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return scoring(*args)
 
-    monkeypatch.setattr(cell, "score_images", stops_once)
+    monkeypatch.setattr(evaluate, "score_images", stops_once)
     shutil.copytree(finished[1] / "features", tmp_path / "features")  # spares the training of a classifier
     with pytest.raises(KeyboardInterrupt):
-        Engine(grid, tmp_path).run()
+        Engine(grid, tmp_path).work()
     assert calls == {"train": 1, "score_nll": 2, "sample": 2, "score_images": 1}
-    engine = Engine(grid, tmp_path)
-    result = assemble(engine, engine.run())
+    result = run(Engine(grid, tmp_path))
     assert calls == {"train": 1, "score_nll": 4, "sample": 5, "score_images": 4}  # only what was under way, again
     assert without_clocks(result) == without_clocks(finished[0])
 
@@ -132,24 +141,22 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 def test_a_failed_plan_is_recorded_and_the_rest_goes_on(
     grid: GridFile, calls: Counter[str], tmp_path: Path, monkeypatch
 ) -> None:
-    counted, broken = cell.score_nll, ["random/linear:4"]
+    counted, broken = evaluate.score_nll, ["random/linear:4"]
 
-    def breaks(run, plan, *rest):
+    def breaks(model, plan, *rest):
         if plan in broken:
             raise RuntimeError("out of\nmemory")
-        return counted(run, plan, *rest)
+        return counted(model, plan, *rest)
 
-    monkeypatch.setattr(cell, "score_nll", breaks)
+    monkeypatch.setattr(evaluate, "score_nll", breaks)
     grid = grid.model_copy(update={"fid": None})
-    engine = Engine(grid, tmp_path)
-    rows = assemble(engine, engine.run()).rows
+    rows = run(Engine(grid, tmp_path)).rows
     assert [row.errors for row in rows] == [(), ("NLL: RuntimeError: out of memory",), (), ()]
     assert rows[1].likelihood is None and rows[3].difference is not None
     broken.clear()
-    Engine(grid, tmp_path).run()
+    run(Engine(grid, tmp_path))
     assert calls["score_nll"] == 3  # known to fail: left alone unless asked
-    engine = Engine(grid, tmp_path, retry_failed=True)
-    assert assemble(engine, engine.run()).rows[1].errors == ()
+    assert run(Engine(grid, tmp_path), retry_failed=True).rows[1].errors == ()
     assert calls["score_nll"] == 4
 
 
@@ -158,10 +165,9 @@ def test_a_changed_question_is_answered_anew_and_nothing_else_is(
 ) -> None:
     assert grid.nll is not None
     changed = grid.model_copy(update={"nll": grid.nll.model_copy(update={"images": 8}), "fid": None})
-    Engine(grid.model_copy(update={"fid": None}), tmp_path).run()
+    run(Engine(grid.model_copy(update={"fid": None}), tmp_path))
     calls.clear()
-    engine = Engine(changed, tmp_path)
-    result = assemble(engine, engine.run())
+    result = run(Engine(changed, tmp_path))
     assert calls == {"score_nll": 4}
     assert [row.likelihood.n_images for row in result.rows if row.likelihood] == [8] * 4
 
@@ -172,10 +178,14 @@ def test_an_impossible_plan_is_refused_before_training(grid: GridFile, calls: Co
     assert not calls and not list(tmp_path.iterdir())
 
 
-def test_two_engines_do_not_share_a_folder(grid: GridFile, tmp_path: Path) -> None:
-    outer = Engine(grid, tmp_path)
-    with engine_module.RunFolder(tmp_path).locked(), pytest.raises(UserError, match="another"):
-        outer.run()
+def test_two_engines_never_work_on_one_cell(grid: GridFile, calls: Counter[str], tmp_path: Path) -> None:
+    engine = Engine(grid, tmp_path)
+    with held(engine.home(engine.cells[0]), wait=False) as mine:
+        assert mine
+        engine.work()
+    assert not calls
+    engine.work()
+    assert calls["train"] == 1
 
 
 def test_the_animation_shows_what_is_not_yet_known(finished: tuple[AblationResult, Path]) -> None:
@@ -197,7 +207,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
 
     _, folder = finished
     (folder / "tiny.yaml").write_text(GRID)
-    ablate(str(folder / "tiny.yaml"), [], folder)
+    ablate(str(folder / "tiny.yaml"), [], folder, workers=1)
     printed = capsys.readouterr().out
     for name in ("table.md", "table.csv", "index.html"):
         assert (folder / name).is_file() and name in printed.replace("\n", "")
@@ -229,7 +239,7 @@ def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_
     from mar.commands.ablate import ablate
 
     (tmp_path / "tiny.yaml").write_text(GRID)
-    ablate(str(tmp_path / "tiny.yaml"), [], tmp_path / "out", dry_run=True)
+    ablate(str(tmp_path / "tiny.yaml"), [], tmp_path / "out", workers=1, dry_run=True)
     printed = capsys.readouterr().out
-    assert all(plan in printed for plan in PLANS) and "to train" in printed
+    assert "4 plans" in printed and "waiting" in printed and "220,241" not in printed
     assert not calls and not (tmp_path / "out").exists()

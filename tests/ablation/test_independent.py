@@ -22,7 +22,7 @@ def test_digits_have_the_known_figure() -> None:
     """2.43 bits/dim, class ignored; and the sum over positions is the whole."""
     recipe = config.read("digits")
     data = build.data(recipe)
-    marginal, by_class = independent_rows(data, build.model(recipe, data).tokenizer, "test", None)
+    marginal, by_class = independent_rows(data, build.model(recipe, data).tokenizer, "test", None, conditional=True)
     assert marginal.likelihood is not None and by_class.likelihood is not None
     assert marginal.likelihood.n_images == 360
     assert marginal.likelihood.bits_per_dim == pytest.approx(2.43, abs=0.01)
@@ -34,4 +34,4 @@ def test_vectors_have_no_such_baseline() -> None:
     recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
     data = build.data(recipe)
     tokenizer = build.find("tokenizer", "patches")(data.spec, build.options("tokenizer", recipe.tokenizer))
-    assert independent_rows(data, tokenizer, "test", 4) == ()
+    assert independent_rows(data, tokenizer, "test", 4, True) == ()

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mar.ablation.result import AblationResult, Difference, PlanMap, Row, Training
+from mar.ablation.result import AblationResult, Difference, PlanMap, Row, TrainedModel, Training
+from mar.ablation.speed import Speed
+from mar.evaluation.probe import Probe
 from mar.evaluation.result import FidResult, ImageScores
 from mar.likelihood.score import Likelihood
 
@@ -38,6 +40,12 @@ def difference(nats: float) -> Difference:
     return Difference("raster", 20, nats, interval, nats / per_dim, bits, 0.95, 0.01, 0.0004)
 
 
+def model(name: str, settings: dict[str, str], iterations: tuple[int, ...], nats: tuple[float, ...]) -> TrainedModel:
+    training = Training(100, 32, 100, 61.0, (50, 100), (1.5, 1.25), iterations, nats)
+    speed = Speed(64, "cpu", 2, "wall", 1000.5, 50.25, 3e6, 8e6)
+    return TrainedModel(name, settings, {"name": name, "seed": 0}, "f" * 12, 1234, "w" * 16, training, speed)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     Image.new("L", (16, 8)).save(tmp_path / "samples.png")
@@ -53,26 +61,50 @@ def result() -> AblationResult:
     random = PlanMap(GRID, True, (3, 1, 0, 2, 5, 4), (1, 0, 0, 0, 1, 1))
     pictures = {"sampling_seconds": 2.0, "samples": "samples.png", "animation": "animation.gif"}
     rows = (
-        Row("raster", "raster", "singles", raster, likelihood("raster", 7.25, 6), None, fid(12.5), 1.0, **pictures),
         Row(
-            "random/linear:2", "random", "linear:2", random, likelihood("random/linear:2", 7.125, 2, ("beware",)),
-            difference(-0.125), fid(13.75), 1.0, **pictures,
+            "raster", "raster", "singles", raster, "r", likelihood=likelihood("raster", 7.25, 6), images=fid(12.5),
+            nll_seconds=1.0, **pictures,
         ),
-        Row("spiral", "spiral", "singles", raster, errors=("NLL: RuntimeError: <script>a|b & c</script>",)),
+        Row(
+            "random/linear:2", "random", "linear:2", random, "r", difference=difference(-0.125), images=fid(13.75),
+            likelihood=likelihood("random/linear:2", 7.125, 2, ("beware",)), nll_seconds=1.0, **pictures,
+        ),
+        Row("spiral", "spiral", "singles", raster, "r", errors=("NLL: RuntimeError: <script>a|b & c</script>",)),
     )  # fmt: skip
     baseline = Row("independent tokens", "independent tokens", "all at once", likelihood=likelihood("", 9.0, 1))
     return AblationResult(
         name="made <up>",
         grid={"nll": {"split": "test"}, "fid": {"guidance": 1.5, "temperature": 1.0}, "seeds": [0]},
-        recipe={"name": "r", "seed": 0},
-        fingerprint="f" * 12,
-        weights="w" * 16,
+        axes=(),
+        models=(model("r", {}, (100,), (1.3,)),),
         data="digits",
         data_fingerprint="d" * 64,
         environment={"python": "3.11", "packages": {"torch": "2"}, "command": "mar ablate x 'a=[b]' <&>"},
-        training=Training(1234, 100, 32, 61.0, (50, 100), (1.5, 1.25), (100,), (1.3,)),
         reference="raster",
         rows=rows,
         baselines=(baseline,),
         seconds=5.0,
     )
+
+
+@pytest.fixture
+def several(result: AblationResult) -> AblationResult:
+    """A grid of networks × orderings: two models, and a cell that is refused."""
+    rising, falling = ((25, 50, 75, 100), (1.5, 1.2, 1.3, 1.4)), ((25, 50, 75, 100), (1.5, 1.4, 1.3, 1.2))
+    settings = [{"network": n, "ordering": o} for n, o in (("lstm", "raster"), ("lstm", "random"), ("row", "random"))]
+    names = [", ".join(each.values()) for each in settings]
+    models = [model(names[0], settings[0], *rising), model(names[1], settings[1], *falling)]
+    refused = replace(
+        models[0], name=names[2], settings=settings[2], parameters=0, weights="", training=None, speed=None
+    )
+    raster, random, _ = (replace(row, images=None, samples=None, animation=None) for row in result.rows)
+    probe = Probe(0.875, 0.0174, 64, 100, 360, 8)
+    rows = (
+        replace(raster, model=names[0], settings=settings[0], probe=probe),
+        replace(random, model=names[1], settings=settings[1], partition="singles"),
+        Row("random", "random", "singles", model=names[2], settings=settings[2], refused="rows serve raster order"),
+    )
+    grid = {"nll": {"split": "test"}, "fid": None, "select": "best", "notes": ["All of one size."]}
+    return replace(
+        result, grid=grid, axes=("network", "ordering"), models=(*models, refused), rows=rows, reference="raster"
+    )  # fmt: skip

@@ -17,7 +17,7 @@ def test_csv_holds_every_number_at_full_precision(result: AblationResult) -> Non
     read = list(csv.DictReader(io.StringIO(as_csv(result))))
     assert [line["plan"] for line in read] == [row.plan for row in (*result.rows, *result.baselines)]
     for line, row in zip(read, (*result.rows, *result.baselines), strict=True):
-        for column in data_columns():
+        for column in data_columns(result):
             value = column.value(row)
             if isinstance(value, float | int):
                 assert float(line[column.title]) == value

@@ -1,0 +1,80 @@
+"""The cells of a grid: the recipe of each, and which plans its model serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mar import build
+from mar.ablation.axes import Combination
+from mar.ablation.evaluate import plan_map
+from mar.ablation.grid import GridFile
+from mar.ablation.result import PlanMap
+from mar.config import Recipe
+from mar.data.base import Data
+from mar.errors import Unsupported, UserError
+from mar.model import Model
+from orderings import describe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe of a grid.
+
+    Attributes:
+        name: its values on the axes; the recipe's name where there are none.
+        settings: axis -> the name of its value.
+        recipe: resolved.
+        fingerprint: of the recipe.
+        n_parameters: 0 where the recipe is refused.
+        plans: what it is scored under, in canonical text: the plan on its grid, or why it is refused.
+    """
+
+    name: str
+    settings: dict[str, str]
+    recipe: Recipe
+    fingerprint: str
+    n_parameters: int
+    plans: Mapping[str, PlanMap | str]
+
+    @property
+    def served(self) -> list[str]:
+        """The plans that are not refused; of a cell without any nothing is trained."""
+        return [plan for plan, found in self.plans.items() if isinstance(found, PlanMap)]
+
+
+def cells_of(grid: GridFile) -> tuple[list[Cell], Data]:
+    """Every cell, and the data that they share.
+
+    Raises:
+        UserError: a recipe is wrong, or cells have different data.
+        Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
+    """
+    recipes = [(each, build.resolve(grid.training(each))) for each in grid.combinations()]
+    sources = {recipe.data.model_dump_json() for _, recipe in recipes}
+    if len(sources) > 1:
+        raise UserError("the cells of a grid share their data: one table compares models of the same examples")
+    data = build.data(recipes[0][1])
+    return [_cell(grid, combination, recipe, data) for combination, recipe in recipes], data
+
+
+def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
+    plans = grid.plans() or [describe(build.ordering(recipe), build.partition(recipe))]
+    try:
+        model = build.model(recipe, data)
+        n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
+    except Unsupported as refusal:
+        if not grid.axes:
+            raise
+        n_parameters, found = 0, dict.fromkeys(plans, str(refusal))
+    name = ", ".join(combination.settings.values()) or recipe.name
+    return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, found)
+
+
+def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:
+    try:
+        return plan_map(model, plan)
+    except Unsupported as refusal:
+        if not may_refuse:
+            raise
+        return str(refusal)

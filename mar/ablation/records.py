@@ -1,0 +1,72 @@
+"""Records of one cell: questions and their answers, kept in files, so that nothing is computed twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mar.errors import Stopped
+from mar.training.run_folder import write
+
+_LOOK_AGAIN = 1.0  # seconds
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question, the seconds that it took, and the answer (plain values) or the error."""
+
+    question: dict[str, Any]
+    seconds: float
+    answer: dict[str, Any] | None
+    error: str | None
+
+
+def read(file: Path, question: dict[str, Any]) -> Record | None:
+    """The answer to ``question``, or how it failed; None: it was not asked yet."""
+    if not file.is_file():
+        return None
+    found = TypeAdapter(Record).validate_python(json.loads(file.read_text()))
+    return found if found.question == question else None
+
+
+def once(file: Path, question: dict[str, Any], retry_failed: bool, compute: Callable[[], dict[str, Any]]) -> Record:
+    """Compute and record, unless it has been. What fails is recorded too; what is stopped is not."""
+    known = read(file, question)
+    if known is not None and (known.error is None or not retry_failed):
+        return known
+    started, answer, failure = time.monotonic(), None, None
+    try:
+        answer = compute()
+    except Stopped:
+        raise
+    except Exception as error:
+        failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    record = Record(question, time.monotonic() - started, answer, failure)
+    write(file, json.dumps(asdict(record)))
+    return record
+
+
+@contextmanager
+def held(folder: Path, wait: bool) -> Iterator[bool]:
+    """Yields whether this process alone works in ``folder``; with ``wait``, once the others have left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if wait:
+                    time.sleep(_LOOK_AGAIN)
+                    continue
+                yield False
+                return
+            yield True
+            return

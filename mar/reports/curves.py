@@ -1,0 +1,71 @@
+"""The learning curves of an ablation as one picture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mar.ablation.result import AblationResult, TrainedModel
+
+_COLUMNS = 4
+
+
+def groups(result: AblationResult) -> dict[str, list[TrainedModel]]:
+    """The trained models by their value on the first axis; one group where there are no axes."""
+    found: dict[str, list[TrainedModel]] = {}
+    for model in result.models:
+        if model.training is not None and model.training.validation_nats:
+            found.setdefault(next(iter(model.settings.values()), model.name), []).append(model)
+    return found
+
+
+def write_curves(result: AblationResult, folder: Path) -> Path:
+    """``learning-curves.png``: validation loss in bits per token against images seen, a panel for each value of the
+    first axis; a dot marks the weights that are scored. Returns its path."""
+    from matplotlib.figure import Figure
+
+    found = groups(result)
+    columns = min(_COLUMNS, max(1, len(found)))
+    rows = math.ceil(max(1, len(found)) / columns)
+    figure = Figure(figsize=(3.4 * columns, 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    low, high = _range([model for models in found.values() for model in models])
+    for panel, (name, models) in zip(axes.flat, found.items(), strict=False):
+        _panel(panel, name, models)
+        panel.set_ylim(low, high)
+    for panel in list(axes.flat)[len(found) :]:
+        panel.set_axis_off()
+    figure.supxlabel("images seen in training", fontsize=9)
+    figure.supylabel("validation, bits per token", fontsize=9)
+    path = folder / "learning-curves.png"
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _panel(panel: Any, name: str, models: list[TrainedModel]) -> None:
+    for model in models:
+        training = model.training
+        assert training is not None
+        x = [iteration * training.batch_size for iteration in training.validation_iteration]
+        y = [nats / math.log(2.0) for nats in training.validation_nats]
+        label = f"{', '.join(list(model.settings.values())[1:]) or name} ({training.verdict})"
+        (line,) = panel.plot(x, y, linewidth=1.2, label=label)
+        if training.scored in training.validation_iteration:
+            place = training.validation_iteration.index(training.scored)
+            panel.plot(x[place], y[place], "o", markersize=4, color=line.get_color())
+    panel.set_title(name, fontsize=9)
+    panel.legend(fontsize=7, frameon=False)
+    panel.tick_params(labelsize=7)
+    panel.grid(alpha=0.25, linewidth=0.5)
+
+
+def _range(models: list[TrainedModel]) -> tuple[float, float]:
+    """From the lowest value to where most curves have fallen after a quarter of their training, in bits."""
+    curves = [model.training.validation_nats for model in models if model.training is not None]
+    if not curves:
+        return 0.0, 1.0
+    low = min(map(min, curves)) / math.log(2.0)
+    high = max(max(curve[len(curve) // 4 :]) for curve in curves) / math.log(2.0)
+    margin = 0.05 * ((high - low) or 1.0)
+    return low - margin, high + margin
