@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +19,7 @@ from mar.errors import UserError
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.training import caching
 from tests.autoencoders import save
+from tests.faults.processes import Running
 
 SHARD = 100  # of 72 + 360 + 1365 digits: 19 shards
 
@@ -210,48 +207,27 @@ def test_what_is_no_cache_is_refused(tmp_path, cached):
         build.model(recipe, build.data(recipe))
 
 
-def mar_cache(processes: int, autoencoder: Path, out: Path, wait: bool = True) -> subprocess.Popen[bytes]:
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    )
-    command = [
-        sys.executable,
-        *launch,
-        "-m",
-        "mar",
-        "cache",
-        "digits",
-        "--tokenizer",
-        str(autoencoder),
-        "--out",
-        str(out),
-    ]
-    process = subprocess.Popen(
-        [*command, "--shard", str(SHARD), "--batch-size", "64"], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    if wait:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()
-    return process
+def running(cached, out: Path, world: int) -> Running:
+    asked = ["--tokenizer", str(cached[2].folder.path), "--out", str(out), "--shard", str(SHARD)]
+    return Running(out.parent / "logs", ["cache", "digits", *asked], world)
 
 
 def test_two_processes_write_the_files_of_one(cached, tmp_path):
-    if cached[2].kind == "vq":
-        pytest.skip("the processes share out files, whatever is in them")
-    mar_cache(2, cached[2].folder.path, tmp_path / "two")
+    run = running(cached, tmp_path / "two", 2)
+    assert run.wait() == [0, 0], run.said
     assert {k: v for k, v in files(tmp_path / "two").items() if k != ".lock"} == files(cached[0])
 
 
-@pytest.mark.slow
-def test_sigkill_at_any_moment_loses_nothing(cached, tmp_path):
+@pytest.mark.parametrize("world", [1, 2])
+def test_sigkill_at_any_moment_loses_nothing(cached, tmp_path, world):
     out = tmp_path / "killed"
-    for after in (0, 3, 9):
-        process = mar_cache(2, cached[2].folder.path, out, wait=False)
-        while len(list(out.glob("*/*.json"))) < after or not (out / "settings.json").is_file():
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    mar_cache(2, cached[2].folder.path, out)
+    for after in (1, 9):
+        killed = running(cached, out, world)
+        killed.until(lambda after=after: len(list(out.glob("*/*.json"))) >= after)
+        killed.send(signal.SIGKILL)
+        killed.wait()
+        assert not (out / "manifest.json").is_file()
+    last = running(cached, out, world)
+    assert last.wait() == [0] * world, last.said
     kept = {k: v for k, v in files(out).items() if not Path(k).name.startswith(".")}
     assert kept == files(cached[0])
