@@ -25,22 +25,29 @@ def synchronise(device: torch.device) -> None:
 
 
 def interleave(
-    works: Mapping[str, Callable[[int], None]], seconds: float, device: torch.device, clock: str = "wall"
+    works: Mapping[str, Callable[[int], None]],
+    seconds: float,
+    device: torch.device,
+    clock: str = "wall",
+    least: int = LEAST_ROUNDS,
+    repeats: int = 1,
 ) -> dict[str, tuple[float, ...]]:
-    """Times of each work, in rounds: every round runs all of them at the same round number, in alternating order.
+    """Times of each work, in rounds: every round runs all of them at the same numbers, in alternating order.
 
-    A machine that slows down for a while slows all sides of a round; compare round by round and take the median.
+    A round runs a work ``repeats`` times, without waiting for the device in between, and keeps the mean. A machine that
+    slows down for a while slows all sides of a round; compare round by round and take the median.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     now = CLOCKS[clock]
     started, rounds = time.perf_counter(), 0
-    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - started < seconds):
+    while rounds < least or (rounds < MOST_ROUNDS and time.perf_counter() - started < seconds):
         for name in list(works)[:: -1 if rounds % 2 else 1]:
             synchronise(device)
             start = now()
-            works[name](rounds)
+            for number in range(repeats):
+                works[name](rounds * repeats + number)
             synchronise(device)
-            times[name].append(now() - start)
+            times[name].append((now() - start) / repeats)
         rounds += 1
     return {name: tuple(values) for name, values in times.items()}
 

@@ -12,7 +12,16 @@ import torch
 
 from mar import build
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
-from mar.bench.measure import CLOCKS, Footprint, footprint, interleave, matrix_peak, stopwatch, synchronise
+from mar.bench.measure import (
+    CLOCKS,
+    LEAST_ROUNDS,
+    Footprint,
+    footprint,
+    interleave,
+    matrix_peak,
+    stopwatch,
+    synchronise,
+)
 from mar.bench.reference import Reference, published
 from mar.bench.results import Measurement, Report, Shares, speed
 from mar.bench.scoring_cost import scoring_cost
@@ -41,9 +50,10 @@ def run(
     reference: Path | None = None,
     clock: str = "wall",
     budget: int | None = None,
+    rounds: int = LEAST_ROUNDS,
     say: Say = lambda line: None,
 ) -> Report:
-    """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least three rounds.
+    """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least ``rounds`` rounds.
 
     Args:
         compile: measure compiled code beside eager code.
@@ -76,7 +86,7 @@ def run(
         for work in works:
             for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:
                 say(f"{work}, batch {sized.batch}")
-                measurements.append(_measure(work, contenders, sized, seconds, peak))
+                measurements.append(_measure(work, contenders, sized, seconds, peak, rounds))
                 if work == "sample":
                     shares += [_shares(contender, sized) for contender in contenders]
         scoring = scoring_cost(model, inputs, seconds, budget) if "nll" in works else None
@@ -99,19 +109,23 @@ def run(
     )
 
 
-def _measure(work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float) -> Measurement:
+def _measure(
+    work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float, rounds: int
+) -> Measurement:
     """One kind of work, by all who can do it. Compiled code executes what the eager one is counted to."""
     calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
     footprints: dict[str, Footprint] = {}
     for name, call in calls.items():
         if name == "mar compiled":
             footprints[name] = Footprint(footprints["mar"].flops)
-            for index in range(POOL):  # every shape is compiled before the clock starts
+            for index in range(POOL if work == "train" else 1):  # every shape is compiled before the clock starts
                 call(index)
         else:
             with footprint(inputs.setting.device) as footprints[name]:
                 call(0)
-    times = interleave(calls, seconds, inputs.setting.device, inputs.setting.clock)
+    device = inputs.setting.device  # training on a GPU queues steps without waiting for them
+    repeats = POOL if work == "train" and device.type == "cuda" else 1
+    times = interleave(calls, seconds, device, inputs.setting.clock, rounds, repeats)
     theirs = times.get(Reference.name, ())
     speeds = []
     for name in calls:

@@ -23,7 +23,8 @@ def bench(
         Optional[Path], typer.Option(help="Checkout of the published MAR, measured in the same run.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
-    seconds: Annotated[float, typer.Option(help="For each kind of work; at least three rounds.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="For each kind of work; at least --rounds.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="At least so many rounds of each kind of work.")] = 3,
     only: Annotated[str, typer.Option(help="Some of train,sample,nll.")] = "train,sample,nll",
     compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
     precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast).")] = "fp32",
@@ -83,6 +84,7 @@ def bench(
         reference=reference,
         clock=clock,
         budget=int(budget * 2**30) if budget else None,
+        rounds=rounds,
         say=lambda line: console.print(f"[dim]{line}"),
     )
     console.print(tables(report))

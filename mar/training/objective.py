@@ -185,8 +185,9 @@ class Objective(nn.Module):
             noise: one stream per row.
             seen: what the network reads in place of ``token``, whose targets are scored all the same.
         """
+        row_M, token_M = task.target_BL.nonzero(as_tuple=True)  # waits for a GPU: before there is work on it
+        x_M = token[row_M, token_M]
         condition_BC = self.model.condition(label_B, drop_B)
         z_MD = self.model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
-        row_M, token_M = task.target_BL.nonzero(as_tuple=True)
-        loss_M = self.model.head.loss(z_MD, token[task.target_BL], noise.tokens(row_M, token_M))
+        loss_M = self.model.head.loss(z_MD, x_M, noise.tokens(row_M, token_M))
         return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B
