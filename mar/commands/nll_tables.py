@@ -9,26 +9,32 @@ from typing import Any
 from rich.table import Table
 
 from mar.ablation.result import Difference
+from mar.commands.units import Units
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.likelihood.target import Budget, Pilot
 
 
 def tables(
-    results: Mapping[str, Likelihood], differences: Mapping[str, Difference], reference: str | None, title: str
+    results: Mapping[str, Likelihood],
+    differences: Mapping[str, Difference],
+    reference: str | None,
+    title: str,
+    units: Units,
 ) -> list[Table]:
     """The plans side by side, and for plans with several shared orders the ensembles of them."""
-    ensembles = [_ensemble(plan, r) for plan, r in results.items() if r.ensemble]
-    return [_plans(results, differences, reference, title), *ensembles]
+    ensembles = [_ensemble(plan, r, units) for plan, r in results.items() if r.ensemble]
+    return [_plans(results, differences, reference, title, units), *ensembles]
 
 
-def notes(results: Mapping[str, Likelihood], random: Set[str]) -> list[str]:
+def notes(results: Mapping[str, Likelihood], random: Set[str], units: Units) -> list[str]:
     """What to know before quoting the figures; ``random``: plans whose order is drawn."""
     said = [
-        "± is one standard error over images, orders and steps drawn; kind says what the figure is (docs/likelihood.md)"
+        f"± is one standard error over {units.example}s, orders and steps drawn; kind says what the figure is "
+        "(docs/likelihood.md)"
     ]
     if any(plan in random and not r.orders for plan, r in results.items()):
         said.append(
-            "random orders: every image has its own; the mean over orders bounds the NLL of their mixture from above"
+            f"random orders: every {units.example} has its own; the mean over orders bounds the NLL of their mixture from above"
         )
     if any(r.orders for r in results.values()):
         said.append("shared orders: the mean over them bounds the NLL of the mixture over all orders from above")
@@ -40,45 +46,51 @@ def notes(results: Mapping[str, Likelihood], random: Set[str]) -> list[str]:
     return [*said, *(f"warning: {w}" for w in dict.fromkeys(w for r in results.values() for w in r.warnings))]
 
 
-def budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None) -> list[str]:
+def budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None, units: Units) -> list[str]:
     """What a pilot found and what it proposes."""
     c = pilot.components
     deviations = ", ".join(
         f"{name} {math.sqrt(max(0.0, value)):.2f}"
         for name, value in (
-            ("images", c.images), ("orders", c.orders), ("images × orders", c.interaction),
+            (f"{units.example}s", c.images), ("orders", c.orders), (f"{units.example}s × orders", c.interaction),
             (f"{pilot.drawn} of {pilot.steps} steps", c.noise),
         )
     )  # fmt: skip
-    error = _both(budget.standard_error_nats, bits_per_nat)
+    error = _both(budget.standard_error_nats, bits_per_nat, units)
     steps = "every step" if budget.estimator == "exact" else f"{budget.steps} of {pilot.steps} steps"
     lines = [
-        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in nats/image: {deviations}",
-        f"{plan}: plan {budget.images:,} images × {budget.orders_per_image} order(s) × {steps}: standard error {error} expected, "
+        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in {units.nats}: {deviations}",
+        f"{plan}: plan {budget.images:,} {units.example}s × {budget.orders_per_image} order(s) × {steps}: standard error "
+        f"{error} expected, "
         f"{budget.forward_rows:,} rows, about {_duration(budget.seconds)}",
     ]
     if not budget.reached:
-        lines.append(f"{plan}: out of reach with these images alone: all are scored, every step")
+        lines.append(f"{plan}: out of reach with these {units.example}s alone: all are scored, every step")
     return lines
 
 
-def reached(plan: str, wanted: str, record: Mapping[str, Any]) -> str:
+def reached(plan: str, wanted: str, record: Mapping[str, Any], units: Units) -> str:
     """The standard error that a scoring reached, beside the wanted one."""
     nats, bits = record["standard_error_nats"], record["standard_error_bits_per_dim"]
-    return f"{plan}: standard error {_both(nats, bits and bits / nats)} reached, {wanted} wanted"
+    return f"{plan}: standard error {_both(nats, bits and bits / nats, units)} reached, {wanted} wanted"
 
 
 def _plans(
-    results: Mapping[str, Likelihood], differences: Mapping[str, Difference], reference: str | None, title: str
+    results: Mapping[str, Likelihood],
+    differences: Mapping[str, Difference],
+    reference: str | None,
+    title: str,
+    units: Units,
 ) -> Table:
     table = Table(title=f"negative log-likelihood, {title} (lower is better)")
-    latent = any(r.nats_per_latent_dimension is not None for r in results.values())
-    columns = ["plan", "kind", "n", "nats/image", "nats/latent dimension" if latent else "bits/dim", "AR steps"]
-    for column in columns + ([f"nats/image − {reference} [95 %]", "p (Holm)"] if reference else []):
+    letters = [f"nats/{units.letter}"] if units.letter else []
+    columns = ["plan", "kind", "n", units.nats, *letters, units.per_dimension, "AR steps"]
+    for column in columns + ([f"{units.nats} − {reference} [95 %]", "p (Holm)"] if reference else []):
         table.add_column(column, justify="left" if column in ("plan", "kind") else "right", no_wrap=column == "plan")
     for plan, r in results.items():
         nats = f"{r.nats_per_image:.2f} ± {r.standard_error_nats:.2f}"
-        cells = [r.plan, _kind(r), str(r.n_images), nats, _per_dimension(r), str(r.steps)]
+        per_letter = [_per_dimension(r, math.log(2.0))] * len(letters)
+        cells = [r.plan, _kind(r), str(r.n_images), nats, *per_letter, _per_dimension(r), str(r.steps)]
         if plan in differences:
             d = differences[plan]
             low, high = d.interval_nats
@@ -87,9 +99,9 @@ def _plans(
     return table
 
 
-def _ensemble(plan: str, r: Likelihood) -> Table:
-    table = Table(title=f"ensembles of orders, {plan}, {r.n_images} images")
-    for column in ("orders", "nats/image ± over images", "± over orders", "bits/dim"):
+def _ensemble(plan: str, r: Likelihood, units: Units) -> Table:
+    table = Table(title=f"ensembles of orders, {plan}, {r.n_images} {units.example}s")
+    for column in ("orders", f"{units.nats} ± over {units.example}s", "± over orders", units.per_dimension):
         table.add_column(column, justify="right")
     for point in r.ensemble:
         table.add_row(
@@ -113,10 +125,13 @@ def _kind(r: Likelihood) -> str:
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind
 
 
-def _per_dimension(r: Likelihood) -> str:
+def _per_dimension(r: Likelihood, nats: float = 1.0) -> str:
+    """``nats``: how many a bit is, to show nats in place of bits."""
     if r.nats_per_latent_dimension is not None:
         return f"{r.nats_per_latent_dimension:.4f} ± {r.standard_error_nats_per_latent_dimension:.4f}"
-    return "—" if r.bits_per_dim is None else f"{r.bits_per_dim:.4f} ± {r.standard_error_bits_per_dim:.4f}"
+    if r.bits_per_dim is None or r.standard_error_bits_per_dim is None:
+        return "—"
+    return f"{r.bits_per_dim * nats:.4f} ± {r.standard_error_bits_per_dim * nats:.4f}"
 
 
 def _settings(r: Likelihood) -> str:
@@ -124,8 +139,9 @@ def _settings(r: Likelihood) -> str:
     return f"{said}; {r.evaluations} evaluations of the head for each token" if said else ""
 
 
-def _both(nats: float, bits_per_nat: float | None) -> str:
-    return f"{nats:.3f} nats/image" + (f" = {nats * bits_per_nat:.4f} bits/dim" if bits_per_nat else "")
+def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
+    bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
+    return f"{nats:.3f} {units.nats}{bits}"
 
 
 def _duration(seconds: float) -> str:

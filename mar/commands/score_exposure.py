@@ -8,6 +8,7 @@ from rich.table import Table
 
 from mar.commands.progress import bar, wide_console
 from mar.commands.scoring import save
+from mar.commands.units import Units
 from mar.errors import Unsupported
 from mar.likelihood.exposure import Exposure, exposure
 from mar.reports.exposure import draw_exposure
@@ -33,7 +34,7 @@ def score_exposure(
     Args:
         plans: short texts.
         split: where the data come from.
-        n: its first so many images, and as many samples; None: 256.
+        n: so many images, spread over it, and as many samples; None: 256.
         budget: bytes of activations; None: what suits the device.
 
     Raises:
@@ -54,7 +55,8 @@ def score_exposure(
             )  # fmt: skip
         content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}
         file = save(run, "exposure", plan.text, content)
-        title = f"{run.data.name}, {plan.text}: {result.n_images} {split} images and as many samples"
+        example = Units.of_run(run).example
+        title = f"{run.data.name}, {plan.text}: {result.n_images} {split} {example}s and as many samples"
         draw_exposure(title, result, file.with_suffix(".png"))
         console.print(_table(run, result, split, weights))
         console.print(
@@ -66,10 +68,13 @@ def score_exposure(
 
 def _table(run: Run, r: Exposure, split: str, weights: str) -> Table:
     """Nats per token in parts of the order, and what misfit and exposure add up to at the end of each."""
-    table = Table(title=f"{run.data.name} {split}, {r.plan}, {r.kind}, {r.n_images} images, {weights} weights")
+    units = Units.of_run(run)
+    table = Table(
+        title=f"{run.data.name} {split}, {r.plan}, {r.kind}, {r.n_images} {units.example}s, {weights} weights"
+    )
     columns = (
-        "steps", "data, nats/token", "expected after data", "own samples", "misfit up to here, nats/image",
-        "exposure up to here, nats/image",
+        "steps", "data, nats/token", "expected after data", "own samples", f"misfit up to here, {units.nats}",
+        f"exposure up to here, {units.nats}",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="right")

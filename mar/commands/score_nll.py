@@ -15,6 +15,7 @@ from mar.ablation.compare import paired_differences
 from mar.commands import nll_tables
 from mar.commands.progress import bar, wide_console
 from mar.commands.scoring import save
+from mar.commands.units import Units
 from mar.data.base import fingerprint as content_hash
 from mar.errors import Unsupported, UserError
 from mar.heads.base import scoring_options
@@ -88,9 +89,10 @@ def score_nll(run: Run, request: Request) -> None:
     picture = _picture_path(list(files.values()))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     pictures.draw(results, run.grid.shape, picture, f"{title}: nats per token ± one standard error")
-    for table in nll_tables.tables(results, differences, reference, title):
+    units = Units.of_run(run)
+    for table in nll_tables.tables(results, differences, reference, title, units):
         console.print(table)
-    for note in nll_tables.notes(results, {plan for plan in plans if run.plans(plan).random}):
+    for note in nll_tables.notes(results, {plan for plan in plans if run.plans(plan).random}, units):
         console.print(note, highlight=False, soft_wrap=True)
     console.print(f"wrote {len(files)} JSON file(s) and {picture.name} to {picture.parent}", soft_wrap=True)
 
@@ -139,7 +141,7 @@ def _score_to_target(run: Run, plan: str, request: Request, console: Console) ->
     )
     record = json.loads(path.read_text())
     write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
-    console.print(nll_tables.reached(plan, request.target, record), highlight=False, soft_wrap=True)
+    console.print(nll_tables.reached(plan, request.target, record, Units.of_run(run)), highlight=False, soft_wrap=True)
     return path
 
 
@@ -182,7 +184,8 @@ def _plan_budget(run: Run, plan: str, request: Request, console: Console) -> Bud
     with scoring_options(run.model.head, request.likelihood):
         pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))
     budget = plan_budget(pilot, target, most)
-    for line in nll_tables.budget_lines(plan, pilot, budget, per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]):
+    bits_per_nat = per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]
+    for line in nll_tables.budget_lines(plan, pilot, budget, bits_per_nat, Units.of_run(run)):
         console.print(line, highlight=False, soft_wrap=True)
     return budget
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 
@@ -17,6 +16,7 @@ from mar.commands.progress import bar, wide_console
 from mar.commands.score_nll import Request, score_plan
 from mar.commands.scoring import save
 from mar.commands.sets_tables import predicted_table, tested_table
+from mar.commands.units import Units
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
 from mar.likelihood.set_schedules import Predicted, plans_of, predictions
@@ -63,7 +63,7 @@ def score_sets(
     Args:
         plans: orderings, short texts; none: the training one.
         ks: numbers of sets that are scored on test images.
-        n: the first so many images of each split; None: 256.
+        n: so many images of each split, spread over it; None: 256.
         budget: bytes of activations; None: what suits the device.
         kind: one of the head's likelihoods; None: its default.
 
@@ -90,7 +90,8 @@ def _score(run: Run, ordering: Ordering, settings: Settings) -> None:
     text, console = describe(ordering), wide_console()
     costs = _measured(run, ordering, settings)
     predicted = predictions(costs, settings.ks)
-    console.print(predicted_table(costs, predicted))
+    units = Units.of_run(run)
+    console.print(predicted_table(costs, predicted, units))
     likelihoods = _likelihoods(run, text, settings, console)
     one_by_one = likelihoods[text]
     excess = paired_differences(likelihoods, text)
@@ -100,21 +101,24 @@ def _score(run: Run, ordering: Ordering, settings: Settings) -> None:
         for schedule, plan in plans_of(text, k).items()
     ]
     to_best = {k: _to_best(likelihoods, text, k) for k in settings.ks}
-    console.print(tested_table(run.data.name, settings.weights, one_by_one, predicted, excess, to_best))
-    console.print("intervals: 95 %, bootstrap over images, same images and orders (docs/sets-and-exposure.md)")
+    console.print(tested_table(run.data.name, settings.weights, one_by_one, predicted, excess, to_best, units))
+    console.print(
+        f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)"
+    )
     for warning in one_by_one.warnings:
         console.print(f"warning: {warning}")
     file = _save(run, one_by_one, costs, predicted, excess, to_best, settings)
     picture = file.with_suffix(".png")
     title = (
-        f"{run.data.name}, {text}: costs of {costs.n_images} validation images, dots {one_by_one.n_images} test images"
+        f"{run.data.name}, {text}: costs of {costs.n_images} validation {units.example}s, dots "
+        f"{one_by_one.n_images} test {units.example}s"
     )
     draw_sets(title, predicted, tested, picture)
     console.print(f"wrote {costs_file(run.folder.path, text)}, {file.name} and {picture.name}")
 
 
 def _measured(run: Run, ordering: Ordering, settings: Settings) -> SetCosts:
-    """The costs of the validation split's first images: those on disk if they answer the same question."""
+    """The costs of validation images: those on disk if they answer the same question."""
     path = costs_file(run.folder.path, describe(ordering))
     n = min(settings.n, len(run.data.validation))
     orders = max(1, settings.n // n) if ordering.random else 1  # of each image, where the split has few
@@ -132,7 +136,7 @@ def _measured(run: Run, ordering: Ordering, settings: Settings) -> SetCosts:
         known = read_set_costs(path)
         if known.n_images == n and question.items() <= known.provenance.items():
             return known
-    images, labels = run.data.validation.batch(torch.arange(n))
+    images, labels = run.some("validation", n)
     with bar(f"set costs {describe(ordering)}") as progress:
         costs = measure_set_costs(
             run.model, images, labels, ordering, settings.seed, orders, settings.kind, settings.budget, progress

@@ -19,6 +19,7 @@ from mar.ablation.compare import paired_differences
 from mar.ablation.result import Difference
 from mar.commands.nll_tables import notes, tables
 from mar.commands.progress import bar, wide_console
+from mar.commands.units import Units
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
 from mar.noise import stream
@@ -76,11 +77,11 @@ def search_and_report(run: Run, request: Request) -> None:
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
-    console = wide_console()
+    console, units = wide_console(), Units.of_run(run)
     gained = found.starts[found.start] - found.best_nats
     console.print(
         f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
-        f"{found.start}, {gained:.2f} nats/image less on the images that chose among orders (too good to quote)"
+        f"{found.start}, {gained:.2f} {units.nats} less on the {units.example}s that chose among orders (too good to quote)"
     )
     named = {"searched": (File(str(file)), partition), "raster": _plan("raster", partition)}
     named |= {"random": _plan("random", partition)}
@@ -91,8 +92,9 @@ def search_and_report(run: Run, request: Request) -> None:
     write(result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1))
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
     weights = "ema" if run.ema else "last"
-    console.print(*tables(shown, differences, "searched", f"{run.data.name} test, {text}, {weights} weights"), sep="\n")
-    console.print(*notes(shown, {"random"}), sep="\n")
+    title = f"{run.data.name} test, {text}, {weights} weights"
+    console.print(*tables(shown, differences, "searched", title, units), sep="\n")
+    console.print(*notes(shown, {"random"}, units), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
     console.print(f"wrote {written} to {file.parent}; any command takes the plan {describe(*named['searched'])}")
 

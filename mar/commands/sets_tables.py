@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mar.ablation.result import Difference
+from mar.commands.units import Units
 from mar.likelihood.score import Likelihood
 from mar.likelihood.set_schedules import SCHEDULES, Predicted, plans_of
 from orderings.set_costs import SetCosts
 
 
-def predicted_table(costs: SetCosts, predicted: Sequence[Predicted]) -> Table:
+def predicted_table(costs: SetCosts, predicted: Sequence[Predicted], units: Units) -> Table:
     """Every schedule by the measured costs, and the best sets of each K."""
     table = Table(
-        title=f"parallel generation along {costs.ordering}: nats/image above one token at a time, "
-        f"by the costs of {costs.n_images} validation images (lower is better)"
+        title=f"parallel generation along {costs.ordering}: {units.nats} above one token at a time, "
+        f"by the costs of {costs.n_images} validation {units.example}s (lower is better)"
     )
     for column in ("K", *SCHEDULES):
         table.add_column(column, justify="right")
@@ -42,14 +43,15 @@ def tested_table(
     predicted: Sequence[Predicted],
     excess: dict[str, Difference],
     to_best: dict[int, dict[str, Difference]],
+    units: Units,
 ) -> Table:
     """Every schedule of each tested K on test images, beside its prediction and the best sets of that K."""
     title = (
-        f"{data} test, {one_by_one.n_images} images, {weights} weights, {one_by_one.kind}: "
-        f"{one_by_one.nats_per_image:.2f} ± {one_by_one.standard_error_nats:.2f} nats/image one token at a time"
+        f"{data} test, {one_by_one.n_images} {units.example}s, {weights} weights, {one_by_one.kind}: "
+        f"{one_by_one.nats_per_image:.2f} ± {one_by_one.standard_error_nats:.2f} {units.nats} one token at a time"
     )
     table = Table(title=title)
-    columns = ("plan", "nats/image above one at a time [95 %]", "p (Holm)", "predicted", "minus optimal [95 %]")
+    columns = ("plan", f"{units.nats} above one at a time [95 %]", "p (Holm)", "predicted", "minus optimal [95 %]")
     for column in columns:
         table.add_column(column, justify="left" if column == "plan" else "right", no_wrap=column == "plan")
     foreseen = {row.k: row.excess_nats for row in predicted}
