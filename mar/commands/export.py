@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
+
+# ruff: noqa: UP045 - typer reads Optional
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="The .pth file to write.")],
+    out: Annotated[
+        Optional[Path], typer.Option(help="A .pth file: the released layout. Or a folder, as the hub has it.")
+    ] = None,
+    push: Annotated[str, typer.Option(help="Upload it to the Hugging Face hub as OWNER/NAME (extra: hub).")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Of --push: a private repository.")] = False,
 ) -> None:
-    """Write a run in the layout of the released MAR checkpoints: `model` and `model_ema`, for the published code.
+    """Write a run for others: in the layout of the released MAR checkpoints (`model` and `model_ema`, for the published
+    code), or as a folder or hub repository with its recipe, safetensors weights and a model card.
 
-    Refuses, with the reason, runs that the published code has no place for.
+    The released layout refuses, with the reason, runs that the published code has no place for.
 
-    Example:
+    Examples:
 
         mar export runs/mar-base --out mar_base.pth
+
+        mar export runs/digits --out digits-model
+
+        mar export runs/digits --push me/digits
     """
+    from mar.errors import UserError
+
+    if not (out or push):
+        raise UserError("say where to: --out FILE.pth, --out FOLDER, or --push OWNER/NAME")
+    if out is not None and out.suffix == ".pth":
+        _released(run, out)
+    elif out is not None:
+        _pretrained(run).save_pretrained(out)
+        print(f"wrote {out}: recipe, weights, README.md; read it with mar.load")
+    if push:
+        print(f"uploaded {_pretrained(run).push_to_hub(push, private=private or None)}")
+
+
+def _pretrained(run: Path):
+    from mar.compat.hub import PretrainedRun
+
+    return PretrainedRun(run, device="cpu")
+
+
+def _released(run: Path, out: Path) -> None:
     import os
 
     import torch

@@ -28,6 +28,7 @@ from mar.training.optimizer import make_optimizer
 from mar.training.run_folder import RunFolder
 
 BASE = "imagenet256-mar-base"  # the published training, which no shape tells
+_IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
 
 
 def import_run(
@@ -103,7 +104,7 @@ def described(
     content["data"] |= {"path": _absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
-    return config.parse(content), About("unknown", spec, fingerprint="")
+    return config.parse(content), About("unknown", spec, fingerprint="", notes={"imported": _IMPORTED})
 
 
 def _absolute(path: str) -> str:

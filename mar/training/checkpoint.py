@@ -74,11 +74,11 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
         _flush(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save on a full disk
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's
         shutil.rmtree(aside, ignore_errors=True)
         good = [path.name for path in _folders(folder)]
         kept = f"the newest before it is {folder / good[-1]}" if good else "there is none before it"
-        why = " ".join(str(error).split())
+        why = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
             f"the checkpoint of iteration {iteration} could not be written to {folder} ({why}): {kept}; "
             "mend that, and the same command goes on from there"
@@ -98,7 +98,13 @@ def _write(
     folder.mkdir(parents=True)
     save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
     save_file({k: v.contiguous() for k, v in ema.items()}, folder / "ema.safetensors")
-    torch.save(training, folder / "optimizer.pt")
+    with (folder / "optimizer.pt").open("wb") as file:  # opened here, so that a failure keeps its reason
+        torch.save(training, file)
+    seal(folder, iteration)
+
+
+def seal(folder: Path, iteration: int) -> None:
+    """Write ``state.json`` beside the files of a checkpoint, and all of them to the disk."""
     files = sorted(folder.iterdir())
     state = {"iteration": iteration, "sha256": {f.name: checksum(f) for f in files}}
     (folder / "state.json").write_text(json.dumps(state, indent=1))

@@ -60,12 +60,21 @@ class RunFolder:
         file = self.path / "recipe.yaml"
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
-        return parse(OmegaConf.to_container(OmegaConf.load(file)))  # type: ignore[arg-type]
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        own = (content.get("tokenizer") or {}).get("path")
+        if own and (self.path / own).is_dir():  # an autoencoder that travels with the run
+            content["tokenizer"]["path"] = str(self.path / own)
+        return parse(content)
 
     def about(self) -> About | None:
         """What it remembers of its data; None of a run started before runs remembered."""
         file = self.path / "data.json"
         return _ABOUT.validate_json(file.read_bytes()) if file.is_file() else None
+
+    def describe(self, recipe: Recipe, about: About) -> None:
+        """Write what the run is."""
+        write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
     def began_with(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
         """What the recipe's ``train.KEY`` is, where it is ``auto``: the run's own, if it has begun; else still auto.
@@ -105,8 +114,7 @@ class RunFolder:
                     f"{about.fingerprint[:12]}): bring them back, or choose another --out"
                 )
             said = _moved_schedules(before, recipe)
-        write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-        write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
+        self.describe(recipe, about)
         write(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
         return said
 

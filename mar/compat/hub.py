@@ -1,0 +1,189 @@
+"""Runs on the Hugging Face hub: save_pretrained, from_pretrained, push_to_hub, with a generated model card.
+
+A repository is a run folder without its training: recipe, weights and averaged weights as safetensors, what the data
+look like, and the autoencoder of its latents. ``mar.load`` reads a clone of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mar import build
+from mar.config import Recipe, parse
+from mar.errors import Unsupported, UserError
+from mar.run import Run
+from mar.tokenizers.autoencoder import AutoencoderTokenizer
+from mar.training import checkpoint
+from mar.training.run_folder import RunFolder
+
+try:
+    from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+except ImportError:
+    raise UserError("the hub needs huggingface_hub: pip install 'mar-orderings[hub]'") from None
+
+_WEIGHTS = ("model.safetensors", "ema.safetensors")
+_AUTOENCODER = "autoencoder"
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ what }} Made with mar-orderings: autoregressive generation in any order and any grouping of tokens.
+
+```python
+from mar.compat.hub import PretrainedRun
+
+run = PretrainedRun.from_pretrained("{{ repo_id }}")
+images = run.sample(16, plan="{{ plan }}")
+```
+
+| | |
+|---|---|
+| parameters | {{ parameters }} |
+| examples | {{ examples }} |
+| tokens | {{ tokens }} |
+| network, head | {{ network }}, {{ head }} |
+| trained along | {{ plan }}, {{ iterations }} iterations |
+
+{{ notes }}
+
+## Scores
+
+{{ scores }}
+
+## Recipe
+
+```yaml
+{{ recipe }}```
+"""
+
+
+class PretrainedRun(
+    Run,
+    ModelHubMixin,
+    library_name="mar-orderings",
+    paper_url="https://arxiv.org/abs/2406.11838",
+    model_card_template=_CARD,
+    tags=["autoregressive", "any-order"],
+):
+    """A run that is saved to a folder (``save_pretrained``), read from one or from the hub (``from_pretrained``), and
+    uploaded (``push_to_hub``). ``PretrainedRun("runs/x")`` is ``mar.load("runs/x")`` with these methods."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Raises UserError: the folder holds a run that is still trained."""
+        if (save_directory / "checkpoints").exists():
+            raise UserError(f"{save_directory} holds a run already: choose another folder, or delete it")
+        into = save_directory / "checkpoints" / self.checkpoint.path.name
+        into.mkdir(parents=True)
+        for name in _WEIGHTS:
+            shutil.copyfile(self.checkpoint.path / name, into / name)
+        checkpoint.seal(into, self.checkpoint.iteration)
+        if isinstance(self.model.tokenizer, AutoencoderTokenizer):
+            shutil.copytree(self.model.tokenizer.folder.path, save_directory / _AUTOENCODER, dirs_exist_ok=True)
+        spec = (
+            self.spec
+            if self.spec.latents is None
+            else replace(self.spec, latents=replace(self.spec.latents, folder=""))
+        )
+        RunFolder(save_directory).describe(self.portable, replace(self.about, spec=spec))
+        (save_directory / "config.json").write_text(json.dumps(self.portable.as_dict(), indent=1))
+
+    @property
+    def portable(self) -> Recipe:
+        """The recipe without the paths of this machine; an autoencoder's is that of its copy beside the recipe."""
+        content = build.resolve(self.recipe).as_dict()
+        if "path" in content["data"]:
+            content["data"]["path"] = ""
+        if isinstance(self.model.tokenizer, AutoencoderTokenizer):
+            content["tokenizer"]["path"] = _AUTOENCODER
+        return parse(content)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> PretrainedRun:
+        """The run of a folder, or of a repository of the hub. ``options``: those of huggingface_hub's mixin (revision,
+        token, cache_dir, local_files_only, …) and of ``Run`` (ema, device).
+
+        Raises:
+            UserError: the hub did not give it, or it holds no run.
+        """
+        with _answered(f"{name} is no folder, and the hub did not give it", "or give its folder"):
+            return super().from_pretrained(name, **options)
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, revision: Any, cache_dir: Any, force_download: bool, local_files_only: bool, token: Any,
+        **options: Any,
+    ) -> PretrainedRun:  # fmt: skip
+        if Path(model_id).is_dir():
+            return cls(model_id, **options)
+        folder = snapshot_download(
+            model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
+            local_files_only=local_files_only, token=token,
+        )  # fmt: skip
+        return cls(folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it as ``OWNER/NAME``; the address of the commit. ``options``: those of huggingface_hub's mixin.
+
+        Raises:
+            UserError: the hub did not take it.
+        """
+        options["model_card_kwargs"] = {"repo_id": repo_id, **(options.get("model_card_kwargs") or {})}
+        with _answered(f"the hub did not take {repo_id}", "and log in with hf auth login"):
+            return super().push_to_hub(repo_id, **options)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """From the recipe, the data's description and the scores in the run folder: nothing is made up."""
+        spec = self.spec
+        kinds = {"image": "image", "latent": "image latent", "text": "text", "audio": "sound", "vector": "vector"}
+        what = f"A model of {self.about.name}: {kinds[spec.modality]}s of shape {'x'.join(map(str, spec.shape))}"
+        classes = f", {self.model.n_classes} classes." if self.model.n_classes else ", without classes."
+        described = {
+            "name": self.recipe.name, "what": what + classes, "repo_id": self.recipe.name,
+            "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
+            "examples": f"{kinds[spec.modality]}s, {'x'.join(map(str, spec.shape))}",
+            "tokens": f"{'x'.join(map(str, self.grid.shape))} of {self.model.tokenizer.token}",
+            "network": self.recipe.network.kind, "head": self.recipe.head.kind, "plan": self.training_plan,
+            "iterations": f"{self.checkpoint.iteration:,}", "scores": self._scores(),
+            "notes": " ".join(f"{note.capitalize()}." for note in self.about.notes.values()),
+            "recipe": OmegaConf.to_yaml(OmegaConf.create(self.portable.as_dict())),
+        }  # fmt: skip
+        data = self._hub_mixin_info.model_card_data
+        return ModelCard.from_template(card_data=data, template_str=_CARD, **{**described, **kwargs})
+
+    def _scores(self) -> str:
+        """A table of the likelihoods and FIDs in RUN/scores, or a line that says there are none."""
+        rows = []
+        for path in sorted((self.folder.path / "scores").glob("*.json")):
+            record = json.loads(path.read_text())
+            if isinstance(record, dict) and "nats_per_image" in record:
+                figures = f"{record['nats_per_image']:.2f} ± {record['standard_error_nats']:.2f} nats, {record['kind']}"
+                rows.append((record["plan"], "NLL", figures, record["n_images"]))
+            elif isinstance(record, dict) and isinstance(record.get("generated"), dict):
+                generated = record["generated"]
+                rows.append((record.get("plan", ""), "FID", f"{generated['fid']:.2f}", generated["n_images"]))
+        if not rows:
+            return "None was measured with this run."
+        head = ("plan", "figure", "value", "images")
+        return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ("---",) * 4, *rows))
+
+
+@contextmanager
+def _answered(what: str, hint: str) -> Iterator[None]:
+    """Whatever the hub's client raises, which is one of a dozen, as an error of one line."""
+    try:
+        yield
+    except (UserError, Unsupported):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(f"{what} ({type(error).__name__}: {why}): check the name and the connection, {hint}") from None
