@@ -130,7 +130,9 @@ def _shown(value: float | None, form: str) -> str:
 def footer(record: Record) -> list[str]:
     """What a reader of the scores must know."""
     real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
-    lines = [f"features: {record['extractor']}; {real} ({record['split']}); KID subsets of {record['kid_subset_size']}"]
+    lines = [f"features: {record['extractor']}; {real} ({record['split']})"]
+    if record["generated"]["kid_mean"] is not None:
+        lines[0] += f"; KID subsets of {record['kid_subset_size']}"
     if record["noise_floor"]["n_images"]:
         lines[0] += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
     return [*lines, *(f"note: {note}" for note in record["notes"])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,11 @@ class Looks:
     device: torch.device | str = "cpu"
 
 
+def cache_folder() -> Path:
+    """Where classifiers and features of real images are kept when they belong to no run."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mar"
+
+
 def is_run(path: str | Path) -> bool:
     return (Path(path) / "recipe.yaml").is_file()
 
@@ -102,10 +108,12 @@ def _folder(path: Path, like: DataSpec | None) -> Images:
     if like is not None and like.shape[1] != like.shape[2]:
         raise UserError(f"a folder of images is read square, not {like.shape[2]}x{like.shape[1]}: use statistics")
     split = every_image(path, like.shape[1] if like else 0, "grey" if like and like.shape[0] == 1 else "rgb")
-    listing = "".join(f"{file} {(path / file).stat().st_size};" for file in split.files)
+    found = ((file, (path / file).stat()) for file in split.files)
+    listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
     channels = 1 if split.options.colour == "grey" else 3
     spec = DataSpec((channels, split.options.size, split.options.size), 256)
-    return Images(path.name, split, spec, f"folder-{hashlib.sha256(f'{spec.shape} {listing}'.encode()).hexdigest()}")
+    identity = hashlib.sha256(f"{path.resolve()} {spec.shape} {listing}".encode()).hexdigest()
+    return Images(path.name, split, spec, f"folder-{identity}")
 
 
 def make_judge(reference: Source, own: Data | None, spec: DataSpec, looks: Looks, cache_dir: Path) -> Judge:
@@ -116,10 +124,10 @@ def make_judge(reference: Source, own: Data | None, spec: DataSpec, looks: Looks
         UserError: the features cannot be had, or are not those of the statistics; images of another shape.
     """
     data = own or reference.data
-    extractor = _extractor(data, spec, looks, cache_dir)
     if reference.images is not None and reference.images.spec.shape != spec.shape:
         shape = reference.images.spec.shape
         raise UserError(f"the images of {reference.name} have shape {shape}, those to score {spec.shape}")
+    extractor = _extractor(data, spec, looks, cache_dir)
     floor = None
     if data is not None:
         floor = images_of(data, "train" if reference.data is data and reference.name != "train" else "test")
@@ -130,10 +138,10 @@ def make_judge(reference: Source, own: Data | None, spec: DataSpec, looks: Looks
     return Judge(what, extractor, cache_dir, floor, looks.seed, looks.device)
 
 
-def looker(source: Images, data: Data | None, looks: Looks, cache_dir: Path) -> Statistics:
-    """Statistics of the features of all images of a source."""
-    extractor = _extractor(data, source.spec, looks, cache_dir)
-    return Judge(source, extractor, cache_dir, None, looks.seed, looks.device).statistics
+def statistics_of(source: Images, data: Data | None, looks: Looks) -> Statistics:
+    """Of the features of all images of a source."""
+    extractor = _extractor(data, source.spec, looks, cache_folder())
+    return Judge(source, extractor, cache_folder(), None, looks.seed, looks.device).statistics
 
 
 def _extractor(data: Data | None, spec: DataSpec, looks: Looks, cache_dir: Path):

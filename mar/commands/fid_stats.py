@@ -35,7 +35,7 @@ def fid_stats(
     """
     import torch
 
-    from mar.commands.fid_sources import Features, Looks, looker, open_source
+    from mar.commands.fid_sources import Features, Looks, open_source, statistics_of
     from mar.commands.progress import wide_console
     from mar.data.base import DataSpec
     from mar.errors import UserError, unknown
@@ -50,6 +50,6 @@ def fid_stats(
         raise UserError(f"{source} holds statistics already")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     looks = Looks(cast(Features, features), inception_weights, labelled, device=device)
-    statistics = looker(found.images, found.data, looks, out.parent / ".features")
+    statistics = statistics_of(found.images, found.data, looks)
     write_statistics(statistics, out)
     wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

@@ -100,7 +100,7 @@ def fill(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
     mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]
-    with bar(what or "generating", processes.is_main) as progress:
+    with bar(what or "generating", processes.is_main and bool(mine)) as progress:
         for images in mine:
             there = store.count(n)
             x_NCHW = run.sample(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mar.commands.fid_seeds import compare, parse_compared
 from mar.commands.fid_session import Session, footer, label, scores_row, scores_table
-from mar.commands.fid_sources import Looks, Source, from_data, make_judge, open_source
+from mar.commands.fid_sources import Looks, Source, cache_folder, from_data, make_judge, open_source
 from mar.commands.fid_sweep import Axes, sweep
 from mar.commands.generating import Setting
 from mar.commands.progress import wide_console
@@ -16,7 +17,7 @@ from mar.distributed import Processes
 from mar.errors import UserError
 from mar.evaluation.fid import Judge
 from mar.run import Run
-from mar.training.run_folder import write
+from mar.training.run_folder import environment, write
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,13 @@ def score_source(source: str, n: int | None, against: str, split: str, looks: Lo
         raise UserError(f"{source} are statistics: the images to score come first, what to compare with is --against")
     if real.images is not None and not Path(against).suffix and Path(against).is_dir():  # a folder, read at their size
         real = open_source(against, split, judged.images.spec)
-    cache = (out.parent if out else Path(source) if Path(source).is_dir() else Path()) / ".features"
-    result = make_judge(real, None, judged.images.spec, looks, cache).score(judged.images)
+    judge = make_judge(real, None, judged.images.spec, looks, cache_folder())
+    result = judge.score(replace(judged.images, identity=""))  # scored once: no features to keep
     record = {"images": source, "against": real.identity, **result.to_dict()}
     table = scores_table(f"{len(judged.images.split)} images of {source} against {real.name}")
     table.add_row(*scores_row(judged.name, record))
     lines = footer(record)
     if out is not None:
-        import json
-
-        from mar.training.run_folder import environment
-
         write(out, json.dumps({**record, "environment": environment()}, indent=1))
         lines.append(f"wrote {out}")
     _print([table], lines)
