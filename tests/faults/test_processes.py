@@ -1,0 +1,60 @@
+"""A run goes on in another number of processes, with the same data and learning rate; two never write to one folder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mar.training.run_folder import RunFolder
+from tests.faults.conftest import Trained
+from tests.faults.processes import Running
+from tests.training.test_resume import weights
+
+WITHOUT_DROPOUT = ["network.projection_dropout=0", "network.attention_dropout=0"]  # its draws depend on the process
+
+
+def test_a_changed_number_of_processes_changes_no_example_and_no_learning_rate(run, tmp_path):
+    """Losses agree to a relative 1e-4, weights to 1e-3 (1e-4 absolute): sums are taken in another order."""
+    alone = Trained(tmp_path / "alone")
+    assert Running(alone.path / "logs", alone.command(11, *WITHOUT_DROPOUT)).wait() == [0]
+    for iterations, world in ((4, 2), (8, 1), (11, 3)):  # 16 examples: also 6, 5 and 5
+        running = Running(run.path / "logs", run.command(iterations, *WITHOUT_DROPOUT), world)
+        assert set(running.wait()) == {0}, running.said
+    for one, many in zip(RunFolder(alone.path).history(), RunFolder(run.path).history(), strict=True):
+        assert one["iteration"] == many["iteration"]
+        assert one["loss_nats_per_token"] == pytest.approx(many["loss_nats_per_token"], rel=1e-4)
+    left, right = weights(alone.path), weights(run.path)
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_the_second_of_two_runs_in_one_folder_is_refused(run):
+    first = Running(run.path / "logs-1", run.command(100_000), world=2)
+    first.until(lambda: run.logged >= 1)
+    second = Running(run.path / "logs-2", run.command(100_000), world=2)
+    assert second.wait() == [2, 2] and second.said.count("another run is writing to") == 1
+    first.send(15)
+    assert first.wait() == [143, 143]
+
+
+def poison(call: int) -> None:
+    """The gradient of one process is not finite."""
+    import os
+
+    import mar.training.loop as loop
+
+    step = loop.Trainer.step
+
+    def poisoned(self, batches):
+        if self.iteration == call and os.environ["RANK"] == "1":
+            self.model.network.mask_token.data.fill_(float("nan"))
+        return step(self, batches)
+
+    loop.Trainer.step = poisoned
+
+
+def test_what_is_not_finite_in_one_process_ends_all_with_one_line(run):
+    running = Running(run.path / "logs", run.command(12), 2, (poison, (7,)))
+    assert running.wait() == [2, 2], running.said
+    assert running.said.count("the loss is not finite at iteration 8; the last good checkpoint is") == 1
+    assert run.saved == 5
