@@ -29,6 +29,10 @@ class HeadOptions:
 class SamplingOptions:
     """Base of every head's options at sampling time (``head.sampling``), beside guidance and temperature."""
 
+    def at(self, progress: float) -> SamplingOptions:
+        """The options at a share 0..1 of a generation's AR steps; the same all along by default."""
+        return self
+
 
 @dataclass(frozen=True)
 class ScoringOptions:
@@ -123,6 +127,16 @@ def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextMana
         UserError: the head has no such option; the message names those that it has.
     """
     return _replaced(head, "sampling", options)
+
+
+@contextmanager
+def sampling_at(head: Head, progress: float) -> Iterator[None]:
+    """The head samples with its options at a share 0..1 of a generation inside the block."""
+    before, head.sampling = head.sampling, head.sampling.at(progress)
+    try:
+        yield
+    finally:
+        head.sampling = before
 
 
 def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:

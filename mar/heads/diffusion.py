@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -49,6 +49,7 @@ class DiffusionSampling(SamplingOptions):
 
     solver: Literal["ancestral", "ddim", "dpm-solver++", "unipc", "heun"] = "ancestral"
     steps: int = 100
+    final_steps: int = 0  # if not 0: steps falls linearly to this along the AR steps of a generation (DiSA)
     start: int = (
         0  # noisiest timestep of every chain; 0: the last with a signal (992 of cosine's 0..999); published: 999
     )
@@ -56,8 +57,14 @@ class DiffusionSampling(SamplingOptions):
     bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all from the start
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or self.bound_steps < 0 or self.bound_steps == 1:
-            raise UserError(f"steps must be at least 2, bound_steps 0 (all) or at least 2: {self}")
+        if self.steps < 2 or min(self.bound_steps, self.final_steps) < 0 or 1 in (self.bound_steps, self.final_steps):
+            raise UserError(f"steps must be at least 2, final_steps and bound_steps 0 (off) or at least 2: {self}")
+
+    def at(self, progress: float) -> DiffusionSampling:
+        """Later tokens are nearly decided by what is known: they need fewer steps (DiSA, Zhao et al. 2025)."""
+        if not self.final_steps:
+            return self
+        return replace(self, steps=round(self.steps + progress * (self.final_steps - self.steps)), final_steps=0)
 
 
 class Losses(NamedTuple):

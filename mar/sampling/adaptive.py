@@ -39,8 +39,8 @@ def generate_adaptively(
     chooser = parse_adaptive(rule)
     model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL)
     size_BK = plan.sizes().to(label_B.device)
+    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL, size_BK.shape[1])
     for step in range(size_BK.shape[1]):
         size_B = size_BK[:, step]
         known_after_B = run.present_B - run.unknown_BL.sum(1) + size_B

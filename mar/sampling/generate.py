@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from mar.heads.base import sampling_at
 from mar.model import Model
 from mar.noise import Noise
 from mar.sampling.guidance import Guidance
@@ -43,7 +44,9 @@ class Generation:
         temperature: float,
         token: torch.Tensor,
         step_BL: torch.Tensor,
+        n_steps: int,
     ) -> None:
+        self.accepted, self.n_steps = 0, n_steps
         self.model, self.noise, self.guidance, self.temperature = model, noise, guidance, temperature
         self.token, self.embedded_BLD = token.clone(), model.embedding(token)
         given_BL, absent_BL = step_BL == GIVEN, step_BL == ABSENT
@@ -78,9 +81,9 @@ class Generation:
         """``sample`` from contexts that are at hand."""
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         scale_B = self.guidance.at(known_after_B, self.present_B)
-        return self.model.head.sample(
-            z_MD, self.noise.at(purpose).tokens(row_M, token_M), null_MD, scale_B[row_M], self.temperature
-        )
+        streams = self.noise.at(purpose).tokens(row_M, token_M)
+        with sampling_at(self.model.head, self.accepted / max(1, self.n_steps - 1)):
+            return self.model.head.sample(z_MD, streams, null_MD, scale_B[row_M], self.temperature)
 
     def log_prob(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> torch.Tensor:
         """nats_M: log-probabilities of values of unknown tokens, given what is known and the class."""
@@ -95,6 +98,7 @@ class Generation:
         self.token[target_BL] = x_M
         self.embedded_BLD[target_BL] = self.model.embedding(x_M).to(self.embedded_BLD.dtype)
         self.unknown_BL = self.unknown_BL & ~target_BL
+        self.accepted += 1
         self._observe(target_BL)
 
     def _observe(self, index_BL: torch.Tensor) -> None:
@@ -136,8 +140,9 @@ def generate(
     if not model.network.shares_plan:  # for training alone: here each row may have its own
         model.network.check(plan.step_BL)
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL)
-    for step in range(int(plan.n_steps_B.max())):
+    n_steps = int(plan.n_steps_B.max())
+    run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL, n_steps)
+    for step in range(n_steps):
         if model.tokenizer.end is not None and bool((model.tokenizer.absent(run.token) | ~run.unknown_BL).all()):
             break  # every row has ended: what is unknown does not exist
         target_BL = plan.target(step)

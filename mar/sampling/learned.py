@@ -33,8 +33,9 @@ def generate_by_policy(
     """
     assert model.policy is not None, "checked by who reads the plan"
     token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL)
-    for step, size_B in enumerate(plan.sizes().unbind(1)):
+    sizes = plan.sizes().unbind(1)
+    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL, len(sizes))
+    for step, size_B in enumerate(sizes):
         candidates_BL = run.unknown_BL & (size_B > 0)[:, None]
         z_MD, null_MD = run.contexts(candidates_BL)
         key_BL = model.policy.next_logits(z_MD, candidates_BL) + noise.at("position", draw=step).gumbel(token.shape[1])

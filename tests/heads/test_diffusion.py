@@ -146,3 +146,11 @@ def test_many_rows_share_the_embedding_of_a_timestep():
     x_NE, condition_NW = torch.randn(40, 3), torch.randn(40, 32)
     apart = [head.net(x_NE[rows], t_N[rows], condition_NW[rows]) for rows in torch.arange(40).split(4)]
     assert torch.allclose(head.net(x_NE, t_N, condition_NW), torch.cat(apart), atol=1e-5)
+
+
+def test_steps_fall_linearly_along_a_generation():
+    steps = [DiffusionSampling(steps=50, final_steps=10).at(step / 8).steps for step in range(9)]
+    assert steps == [50, 45, 40, 35, 30, 25, 20, 15, 10]
+    assert DiffusionSampling(steps=50).at(0.5) == DiffusionSampling(steps=50)
+    with pytest.raises(UserError, match="final_steps"):
+        DiffusionSampling(final_steps=1)

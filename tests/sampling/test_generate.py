@@ -126,3 +126,14 @@ def test_an_unknown_rule_names_the_nearest(categorical):
     arguments = (categorical, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
     with pytest.raises(UnknownName, match="did you mean 'confidence'"):
         generate_adaptively(*arguments, "confidense")
+
+
+def test_the_steps_of_the_head_fall_along_the_generation(diffusion, monkeypatch):
+    asked, sample = [], diffusion.head.sample
+    monkeypatch.setattr(diffusion.head, "sampling", diffusion.head.Sampling(steps=8, final_steps=2))
+    monkeypatch.setattr(
+        diffusion.head, "sample", lambda *args: (asked.append(diffusion.head.sampling.steps), sample(*args))[1]
+    )
+    tokens(diffusion, "raster/equal:4", torch.arange(3))
+    assert asked == [8, 6, 4, 2]
+    assert diffusion.head.sampling.steps == 8  # afterwards as before
