@@ -49,7 +49,7 @@ def test_a_shard_cut_off_is_made_again_and_a_flipped_bit_is_said(tmp_path):
     file.write_bytes(whole[:-3])
     assert store.missing(10) == [range(4, 8)]
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match="00000004.safetensors does not match its checksum"):
+    with pytest.raises(UserError, match=r"00000004\.safetensors does not match its checksum"):
         store.images(10).batch(torch.arange(10))
 
 
