@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    import torch
 
 # ruff: noqa: UP045 - typer reads Optional
 
@@ -48,22 +51,35 @@ def import_(
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
     """
     from mar.compat import latent_diffusion, weights_file
-    from mar.errors import UserError
 
     content = weights_file.read(file)
     state = latent_diffusion.state_dict(content)
     if state is not None:
-        if (out / "config.json").exists():
-            raise UserError(f"{out} holds an autoencoder already: choose another --out, or delete it")
-        model = latent_diffusion.convert(state, scale)
-        model.save_pretrained(out)
-        widths = "-".join(map(str, model.config.block_out_channels))
-        print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
-        print(f"next: mar import MAR.pth --out runs/mar --vae {out}")
+        _autoencoder(state, out, scale)
         return
     from mar import build
     from mar.compat.released import import_run
 
     recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
-    print(f"done: {out}, a MAR of {build.options('network', recipe.network).sizes}")
+    size = build.options("network", recipe.network).sizes
+    parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
+    used = f"{size.encoder_heads} and {size.decoder_heads} heads"
+    print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
     print(f"next: mar sample {out}" + ("" if vae else " --vae AUTOENCODER   (without: latents)"))
+
+
+def _autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
+    import shutil
+
+    from mar.compat.latent_diffusion import convert
+    from mar.errors import UserError
+
+    if out.exists():
+        raise UserError(f"{out} is there already: choose another --out, or delete it")
+    model, aside = convert(state, scale), out.with_name(f".{out.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    aside.rename(out)
+    widths = "-".join(map(str, model.config.block_out_channels))
+    print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
+    print(f"next: mar import MAR.pth --out runs/mar --vae {out}")
