@@ -60,7 +60,7 @@ class Processes:
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.shards = parallel == "fsdp" and self.world > 1
-        self._cpus = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
+        self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
 
     @property
     def scales_loss(self) -> bool:
@@ -101,7 +101,7 @@ class Processes:
 
     def clip(self, module: nn.Module, norm: float) -> torch.Tensor:
         """Clips the gradient in place and returns its norm."""
-        total = self.accelerator.clip_grad_norm_(module.parameters(), norm)
+        total: Any = self.accelerator.clip_grad_norm_(module.parameters(), norm)
         total = torch.as_tensor(0.0 if total is None else total)
         return total.full_tensor() if isinstance(total, DTensor) else total
 

@@ -12,18 +12,20 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 
 from mar.data.base import Data, DataOptions, DataSource, DataSpec, Split
+from mar.data.image_files import DamagedImage, read_image
 from mar.errors import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_COUNTING = Lock()  # of damaged images, by the threads that decode
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -36,6 +38,7 @@ class FolderOptions(DataOptions):
     validation: float = 0.05  # share of the images where there is no folder of validation images
     test: float = 0.05  # the same for test images
     workers: int = 4  # threads that decode
+    damaged_limit: int = 10  # unreadable training images that are replaced by the next ones; one more is refused
 
     def __post_init__(self) -> None:
         if min(self.size, self.workers) < 1:
@@ -45,35 +48,67 @@ class FolderOptions(DataOptions):
                 f"data.validation and data.test are shares that leave some to train on, "
                 f"not {self.validation} and {self.test}"
             )
+        if self.damaged_limit < 0:
+            raise UserError(f"data.damaged_limit is a number of images, not {self.damaged_limit}")
         if self.colour not in ("rgb", "grey"):
             raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
 
 
 @dataclass(frozen=True)
 class FolderSplit(Split):
-    """Images decoded when asked for. With ``flip`` the second half of the numbers are the mirrored first half."""
+    """Images decoded when asked for. With ``flip`` the second half of the numbers are the mirrored first half.
+
+    In the place of an unreadable one stands the next in the listing: a function of the files alone, so that any number
+    of processes sees the same examples.
+
+    Attributes:
+        damaged: names of the unreadable files that were met.
+    """
 
     root: Path
     files: tuple[str, ...]
     label_N: torch.Tensor | None
     options: FolderOptions
+    damaged: list[str] = field(default_factory=list, compare=False)
 
     def __len__(self) -> int:
         return len(self.files) * (2 if self.options.flip else 1)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x (B, C, size, size) uint8 and label_B. Raises UserError naming an image that cannot be served."""
+        """x (B, C, size, size) uint8 and label_B. Raises UserError naming an image that cannot be served, or the
+        damaged one that is one too many."""
         # threads live for one batch: nothing to fork, pickle or shut down, for about a millisecond
         with ThreadPoolExecutor(self.options.workers) as pool:
-            images = list(pool.map(self._example, index_B.tolist()))
-        label_B = None if self.label_N is None else self.label_N[index_B % len(self.files)]
+            images, numbers = zip(*pool.map(self._example, index_B.tolist()), strict=True)
+        label_B = None if self.label_N is None else self.label_N[list(numbers)]
         return torch.stack(images), label_B
 
-    def _example(self, index: int) -> torch.Tensor:
+    def _example(self, index: int) -> tuple[torch.Tensor, int]:
+        """The image, and the number of its file."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        image = read_image(self.root / self.files[index % len(self.files)], self.options.size, self.options.colour)
-        return image if index < len(self.files) else image.flip(-1)
+        number = index % len(self.files)
+        while True:
+            try:
+                image = read_image(self.root / self.files[number], self.options.size, self.options.colour)
+            except DamagedImage as damage:
+                self._pass_over(self.files[number], damage)
+                number = (number + 1) % len(self.files)
+            else:
+                return (image if index < len(self.files) else image.flip(-1)), number
+
+    def _pass_over(self, name: str, damage: DamagedImage) -> None:
+        """Raises what ``damage`` says where it is one too many."""
+        limit = min(self.options.damaged_limit, len(self.files) - 1)
+        with _COUNTING:
+            if name in self.damaged:
+                return
+            if len(self.damaged) >= limit:
+                before = ", ".join(sorted(self.damaged))
+                others = f" (data.damaged_limit={limit}; before it {before})" if self.damaged else ""
+                raise UserError(f"{damage}{others}")
+            self.damaged.append(name)
+            print(f"note: {damage}; the next image stands in for it (damaged: {len(self.damaged)} of at most {limit})")
 
 
 class Folder(DataSource):
@@ -96,7 +131,7 @@ class Folder(DataSource):
         splits = {}
         for split, pairs in files.items():
             label_N = torch.tensor([number[_class(inside)] for _, inside in pairs]) if classes else None
-            own = options if split == "train" else replace(options, flip=False)
+            own = options if split == "train" else replace(options, flip=False, damaged_limit=0)  # scores are of all
             splits[split] = FolderSplit(root, tuple(file for file, _ in pairs), label_N, own)
             splits[split].batch(torch.tensor([0]))  # what is wrong with all is said now, not in an hour
         channels = 3 if options.colour == "rgb" else 1
@@ -124,34 +159,6 @@ def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb
         with Image.open(path / files[0]) as first:
             size = min(first.size)
     return FolderSplit(path, tuple(files), None, FolderOptions(str(path), size, colour))
-
-
-def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
-    """(C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or of more than 8 bits."""
-    try:
-        with Image.open(file) as image:
-            image.load()
-            mode, loaded = image.mode, image.convert("RGB" if colour == "rgb" else "L")
-    except Exception as error:  # on a damaged file Pillow raises almost anything
-        raise UserError(f"{file} is no readable image ({error}): replace or remove it") from None
-    if mode.startswith(("I", "F")):
-        raise UserError(f"{file} has more than 8 bits a channel: convert it to 8")
-    if min(loaded.size) < size:
-        width, height = loaded.size
-        raise UserError(f"{file} is {width}x{height}, smaller than data.size={size}: lower the size or remove it")
-    pixels = np.array(centre_crop(loaded, size)).reshape(size, size, -1)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021): halved by box filter while
-    at least twice too large, then bicubic, then cropped."""
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its path inside the split's folder

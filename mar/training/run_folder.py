@@ -111,7 +111,8 @@ class RunFolder:
             if known is not None and known.fingerprint not in ("", about.fingerprint):
                 raise UserError(
                     f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
-                    f"{about.fingerprint[:12]}): bring them back, or choose another --out"
+                    f"{about.fingerprint[:12]}): bring them back, choose another --out, or "
+                    "delete its data.json to go on with these"
                 )
             said = _moved_schedules(before, recipe)
         self.describe(recipe, about)

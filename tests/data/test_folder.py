@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mar.data.folder import Folder, FolderOptions, centre_crop, read_image
+from mar.data.folder import Folder, FolderOptions
+from mar.data.image_files import centre_crop, read_image
 from mar.errors import UserError
 
 

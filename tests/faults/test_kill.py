@@ -37,7 +37,8 @@ def killed_now_and_then(run: Trained, undisturbed: Callable, world: int, victims
     moments, iterations = random.Random(world), 20 * (times + 1)
     for _ in range(times):
         running = Running(run.path / "logs", run.command(iterations), world)
-        running.until(lambda wanted=run.saved + moments.randint(1, 11): run.logged >= wanted)
+        wanted = run.saved + moments.randint(1, 11)
+        running.until(lambda wanted=wanted: run.logged >= wanted)
         time.sleep(moments.random() * 0.05)
         running.send(signal.SIGKILL, *victims)
         codes = running.wait()
