@@ -134,9 +134,10 @@ def _score(
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
     if rfid:
+        from mar.commands.fid_sources import cache_folder
         from mar.evaluation.fid import score_images
 
-        fid = score_images(y, data, folder / "scores" / "features", seed=seed, device=device)
+        fid = score_images(y, data, cache_folder(), seed=seed, device=device)
         record["rfid"] = fid.to_dict()
         print(
             f"rFID {fid.generated.fid:.3f} ({fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f})"

@@ -20,22 +20,22 @@ from mar.errors import UserError
 @dataclass(frozen=True)
 class CacheOptions(DataOptions):
     path: str = ""  # the folder that mar cache wrote
-    damaged: float = 0.0  # share of a split's examples that may be damaged: the next whole one stands in for each
+    damaged_limit: int = 10  # damaged training examples that are replaced by the next ones; one more is refused
     images: str = ""  # where the images are now, for FID; "" where they were encoded
 
     def __post_init__(self) -> None:
-        if not 0 <= self.damaged < 1:
-            raise UserError(f"data.damaged is a share of the examples, from 0 to less than 1, not {self.damaged}")
+        if self.damaged_limit < 0:
+            raise UserError(f"data.damaged_limit is a number of examples, not {self.damaged_limit}")
 
 
 class CachedSplit(Split):
     """Random access to the examples of a split's shards. Damaged ones are named, counted, and replaced by the next
-    whole one, so that the order of all others stays, until there are more than ``damaged`` allows."""
+    whole one, so that the order of all others stays, until there are more than ``limit``."""
 
-    def __init__(self, folder: Path, split: str, manifest: Manifest, damaged: float) -> None:
+    def __init__(self, folder: Path, split: str, manifest: Manifest, limit: int) -> None:
         self.folder, self.split, self.size = folder, split, manifest.settings.shard
         self.count = manifest.count(split)
-        self.limit, self.damaged = int(damaged * self.count), set[int]()
+        self.limit, self.damaged = limit, set[int]()
         self.shards: dict[int, Shard | None] = {}
         for number, record in enumerate(manifest.shards[split]):
             file = shard_file(folder, split, number)
@@ -52,7 +52,7 @@ class CachedSplit(Split):
         """KL: (B, 2 C, h, w) float32; VQ: (B, 1, h, w) int16 or int32; and label_B.
 
         Raises:
-            UserError: more damaged examples than ``data.damaged`` allows, with the shard of the last.
+            UserError: more damaged examples than ``data.damaged_limit``, with the shard of the last.
         """
         found = [self._example(index) for index in index_B.tolist()]
         latent = torch.from_numpy(np.stack([latent for latent, _ in found]))
@@ -78,9 +78,7 @@ class CachedSplit(Split):
         self.damaged.update(index)
         total = f"{len(self.damaged)} of {self.count} damaged in {self.split}"
         if len(self.damaged) > self.limit:
-            raise UserError(
-                f"{what} ({total}, data.damaged allows {self.limit}): the mar cache command that wrote it mends it"
-            )
+            raise UserError(f"{what} ({total}, of {self.limit} allowed): the mar cache command that wrote it mends it")
         print(f"{what}: the next whole ones are used ({total})", file=sys.stderr)
 
 
@@ -100,7 +98,8 @@ class Cache(DataSource):
             raise UserError(f"data.path={options.path} is not a folder: mar cache writes one")
         manifest = Manifest.read(folder)
         made = manifest.settings
-        train, validation, test = (CachedSplit(folder, name, manifest, options.damaged) for name in SPLITS)
+        limits = {"train": options.damaged_limit}  # what is scored is scored whole
+        train, validation, test = (CachedSplit(folder, name, manifest, limits.get(name, 0)) for name in SPLITS)
         latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
         source = {**made.data, "path": options.images} if options.images else made.data
         return Data(

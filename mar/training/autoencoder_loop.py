@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -108,8 +109,11 @@ class AutoencoderTrainer:
         self.batches.close()
         final = self.folder.path / "autoencoder"
         if self.processes.is_main:
+            aside = final.with_name(".autoencoder.partial")
             with self.ema.applied(self.model):
-                self.model.save_pretrained(final)
+                self.model.save_pretrained(aside)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
         self.processes.wait()
         return final
 

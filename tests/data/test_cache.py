@@ -159,14 +159,14 @@ def test_a_flipped_bit_is_named_and_refused_or_the_next_example_stands_in(cache,
     damage(file, row=3)
     index = torch.tensor([202, 203, 204])
     with pytest.raises(UserError, match=r"00002.safetensors: example 3 does not match its checksum \(1 of 1365"):
-        load(cache).train.batch(index)
-    x, _ = load(cache, damaged=0.001).train.batch(index)
+        load(cache, damaged_limit=0).train.batch(index)
+    x, _ = load(cache, damaged_limit=1).train.batch(index)
     assert "00002.safetensors: example 3" in capsys.readouterr().err
     whole = load(cached[0]).train
     assert torch.equal(x, whole.batch(torch.tensor([202, 204, 204]))[0])
     damage(file, row=4)
-    with pytest.raises(UserError, match=r"2 of 1365 damaged in train, data\.damaged allows 1"):
-        load(cache, damaged=0.001).train.batch(index)
+    with pytest.raises(UserError, match=r"2 of 1365 damaged in train, of 1 allowed"):
+        load(cache, damaged_limit=1).train.batch(index)
 
 
 def test_a_truncated_or_missing_shard_is_found_at_the_start(cache, capsys):
@@ -174,11 +174,17 @@ def test_a_truncated_or_missing_shard_is_found_at_the_start(cache, capsys):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"00001\.safetensors is truncated, 100 examples"):
         load(cache)
-    x, _ = load(cache, damaged=0.1).train.batch(torch.tensor([99, 100, 199, 200]))
+    x, _ = load(cache, damaged_limit=100).train.batch(torch.tensor([99, 100, 199, 200]))
     assert torch.equal(x[1], x[3]) and torch.equal(x[2], x[3]) and "is truncated" in capsys.readouterr().err
     file.unlink()
     with pytest.raises(UserError, match="is missing"):
         load(cache)
+
+
+def test_what_is_scored_is_scored_whole(cache):
+    damage(cache / "test" / "00000.safetensors", row=1)
+    with pytest.raises(UserError, match="1 of 360 damaged in test, of 0 allowed"):
+        load(cache).test.batch(torch.tensor([1]))
 
 
 def test_the_same_command_mends_damage(cache, cached):
