@@ -50,7 +50,7 @@ def cells_of(grid: GridFile) -> tuple[list[Cell], Data]:
         UserError: a recipe is wrong, or cells have different data.
         Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
     """
-    recipes = [(each, build.resolve(grid.training(each))) for each in grid.combinations()]
+    recipes = [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]
     sources = {recipe.data.model_dump_json() for _, recipe in recipes}
     if len(sources) > 1:
         raise UserError("the cells of a grid share their data: one table compares models of the same examples")

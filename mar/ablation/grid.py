@@ -15,7 +15,7 @@ probe: {}
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -73,9 +73,14 @@ class GridFile(Section):
         """The cells. Raises UserError as ``mar.ablation.axes.combinations``."""
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
-    def training(self, combination: Combination) -> Recipe:
-        """The recipe of a cell."""
-        recipe = config.read(self.recipe, [*self.overrides, *combination.overrides, *self.command])
+    def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
+        """Every cell with its recipe."""
+        base = config.read(self.recipe, self.overrides).as_dict()
+        for combination in self.combinations():
+            yield combination, self._selecting(config.parse(base, [*combination.overrides, *self.command]))
+
+    def _selecting(self, recipe: Recipe) -> Recipe:
+        """The recipe, its checkpoints such that the grid can choose among them."""
         if self.select == "last":
             return recipe
         if not recipe.train.validate_every:
@@ -142,8 +147,7 @@ def _referring(grid: GridFile) -> GridFile:
     plans, cells = grid.plans(), grid.combinations()
     if not plans and not grid.axes:
         raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
-    for combination in cells:
-        grid.training(combination)
+    next(grid.recipes())  # a wrong key is said here
     reference: dict[str, str] = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
     if isinstance(grid.reference, dict):
         reference = {axis: str(name) for axis, name in grid.reference.items()}

@@ -102,7 +102,7 @@ def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
 def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: int, name: str) -> Labelled:
     """Features and labels of a whole split."""
     device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
-    partition = parse_partition("singles" if sets == len(grid) else f"equal:{sets}")
+    partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
     found, labels = [], []
     for index in torch.arange(len(split)).split(_BATCH):
         x, label_B = split.batch(index)
