@@ -6,11 +6,15 @@ B batch · L tokens · E token channels · C condition width · D width · M gat
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mar.heads import base as heads
 from mar.heads.base import Head
 from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
@@ -97,3 +101,36 @@ class Model(nn.Module):
     @property
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def sampling_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Inside the block the model samples with ``options`` of its head (steps, top_k, …) or network (refresh).
+
+    Raises:
+        UserError: neither has such an option; the message names those of the head.
+    """
+    return _replaced(model, options, heads.sampling_options)
+
+
+def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Inside the block likelihoods are computed with ``options`` of the head (timesteps, solver, …), or are those of
+    samples made with options of the network (refresh).
+
+    Raises:
+        UserError: neither has such an option; the message names those of the head.
+    """
+    return _replaced(model, options, heads.scoring_options)
+
+
+@contextmanager
+def _replaced(
+    model: Model, options: dict[str, Any], of_head: Callable[[Head, dict[str, Any]], AbstractContextManager[None]]
+) -> Iterator[None]:
+    network, before = model.network, model.network.sampling
+    chosen = {name: options[name] for name in options if name in {field.name for field in fields(before)}}
+    with of_head(model.head, {name: value for name, value in options.items() if name not in chosen}):
+        network.sampling = replace(before, **chosen)
+        try:
+            yield
+        finally:
+            network.sampling = before

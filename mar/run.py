@@ -22,12 +22,11 @@ from mar.config import Recipe
 from mar.data.base import About, Data, DataSpec, spread
 from mar.distributed import Processes
 from mar.errors import Unsupported, UserError
-from mar.heads.base import sampling_options, scoring_options
 from mar.likelihood.ensemble import ONCE, ScoreOne, Several, check_draws, score_several
 from mar.likelihood.estimate import EVERY_STEP
 from mar.likelihood.partial import Partial
 from mar.likelihood.score import Likelihood, score
-from mar.model import Model
+from mar.model import Model, sampling_options, scoring_options
 from mar.noise import stream
 from mar.order_search.learned import score_learned
 from mar.plans import PlanLike, Plans
@@ -132,7 +131,7 @@ class Run:
         if several.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
-        with bf16, scoring_options(self.model.head, likelihood or {}):
+        with bf16, scoring_options(self.model, likelihood or {}):
             return score_several(self.model, score_one, several, progress, kept)
 
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -194,7 +193,7 @@ class Run:
         progress: Progress | None = None,
         on_step: Any = None,
         first: int = 0,
-        **head_options: Any,
+        **options: Any,
     ) -> torch.Tensor:
         """N images (N, C, H, W) in the data set's levels; image k is the same for any n and batch size.
 
@@ -204,7 +203,7 @@ class Run:
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.remask``).
-            head_options: the head's sampling options (top_k, solver, steps, …).
+            options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
         plans = self.plans(plan)
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
@@ -212,7 +211,7 @@ class Run:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
         again = Remask.parse(remask) if remask else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
-        with sampling_options(self.model.head, head_options):
+        with sampling_options(self.model, options):
             label_N = labels_of(self.model, labels, first + n)
             return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
 

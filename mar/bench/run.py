@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mar import build
+from mar.bench.caching import cache_gain
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
 from mar.bench.measure import (
     CLOCKS,
@@ -25,13 +26,15 @@ from mar.bench.measure import (
 from mar.bench.reference import Reference, published
 from mar.bench.results import Measurement, Report, Shares, speed
 from mar.bench.scoring_cost import scoring_cost
+from mar.bench.streams import stream_costs
 from mar.config import Recipe
 from mar.data.base import Data
 from mar.errors import UserError
-from mar.heads.base import sampling_options
+from mar.model import sampling_options
 from mar.training.run_folder import environment
 
 WORKS = ("train", "sample", "nll")
+ASIDE = ("cache", "streams")  # measured when asked for
 Contender = Ours | Reference
 Say = Callable[[str], None]
 
@@ -73,7 +76,7 @@ def run(
     model = build.model(recipe, data).to(device)
     with (
         published(reference, device) if reference else nullcontext() as module,
-        sampling_options(model.head, dict(head or {})),
+        sampling_options(model, dict(head or {})),
     ):
         contenders: list[Contender] = [Ours(recipe, model, setting)]
         if compile:
@@ -83,13 +86,15 @@ def run(
         inputs = Inputs(recipe, data, model, batch, setting)
         single = inputs if batch == 1 else Inputs(recipe, data, model, 1, setting)
         measurements, shares = [], []
-        for work in works:
+        for work in [work for work in works if work in WORKS]:
             for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:
                 say(f"{work}, batch {sized.batch}")
                 measurements.append(_measure(work, contenders, sized, seconds, peak, rounds))
                 if work == "sample":
                     shares += [_shares(contender, sized) for contender in contenders]
         scoring = scoring_cost(model, inputs, seconds, budget) if "nll" in works else None
+        cache = cache_gain(model, inputs, seconds) if "cache" in works else None
+        streams = stream_costs(model, inputs, seconds) if "streams" in works else ()
         sampling = asdict(model.head.sampling)
     return Report(
         recipe=recipe.as_dict(),
@@ -106,6 +111,8 @@ def run(
         measurements=tuple(measurements),
         shares=tuple(shares),
         scoring=scoring,
+        cache=cache,
+        streams=streams,
     )
 
 
@@ -154,5 +161,7 @@ def _check(batch: int, seconds: float, works: Sequence[str], precision: str, clo
         raise UserError(f"--clock is wall, or cpu where there is no GPU, not {clock!r}")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
-    if not works or (wrong := [work for work in works if work not in WORKS]):
-        raise UserError(f"--only takes some of {', '.join(WORKS)}, not {', '.join(wrong) if works else 'nothing'}")
+    if not works or (wrong := [work for work in works if work not in (*WORKS, *ASIDE)]):
+        raise UserError(
+            f"--only takes some of {', '.join((*WORKS, *ASIDE))}, not {', '.join(wrong) if works else 'nothing'}"
+        )

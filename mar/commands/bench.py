@@ -14,7 +14,7 @@ def bench(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="mar-base, mar-large, mar-huge (published sizes), pixels-1024: no data needed; or any recipe whose data are there."
+            help="mar-base, mar-large, mar-huge (published sizes), pixels-1024, text-256, sound-4000: no data needed; or any recipe whose data are there."
         ),
     ] = "digits",
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value changes of the recipe.")] = None,
@@ -25,7 +25,9 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
     seconds: Annotated[float, typer.Option(help="For each kind of work; at least --rounds.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="At least so many rounds of each kind of work.")] = 3,
-    only: Annotated[str, typer.Option(help="Some of train,sample,nll.")] = "train,sample,nll",
+    only: Annotated[
+        str, typer.Option(help="Some of train,sample,nll, and when asked for: cache, streams.")
+    ] = "train,sample,nll",
     compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
     precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast).")] = "fp32",
     guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1 is none.")] = 1.0,
@@ -35,6 +37,10 @@ def bench(
     ] = None,
     solver: Annotated[
         Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
+    ] = None,
+    sampling: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A sampling option of the head or the network, e.g. final_steps=10, refresh=4."),
     ] = None,
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: this process's processor time, for a busy machine.")
@@ -53,6 +59,10 @@ def bench(
 
         mar bench pixels-1024 partition=equal:16 --batch 2 --only nll
 
+        mar bench text-256 --only cache,streams
+
+        mar bench sound-4000 --batch 1 --only cache
+
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --reference ../mar
     """
     import json
@@ -62,11 +72,13 @@ def bench(
     from mar.bench import shapes
     from mar.bench.run import run
     from mar.bench.table import tables
+    from mar.commands.scoring import options_of
 
     console = Console()
     head: dict[str, Any] = {} if head_steps is None else {"steps": head_steps, "bound_steps": head_steps}
     if solver is not None:
         head["solver"] = solver
+    head |= options_of(sampling or [], "sampling")
     if "=" in recipe:  # no recipe is named, only changes
         recipe, overrides = "digits", [recipe, *(overrides or ())]
     chosen, data = shapes.read(recipe, overrides or ())

@@ -17,8 +17,8 @@ import torch
 from mar.commands.progress import bar
 from mar.distributed import Processes
 from mar.evaluation.classifier import weight_hash
-from mar.evaluation.store import Store
-from mar.heads.base import sampling_options
+from mar.evaluation.store import DEFAULT_SHARD, Store
+from mar.model import sampling_options
 from mar.noise import stream
 from mar.run import Run
 from mar.sampling.guidance import Guidance
@@ -31,8 +31,9 @@ class Setting:
     """How examples are generated, in plain values.
 
     Attributes:
-        head: sampling options of the head (steps, solver, top_k, …).
+        head: sampling options of the head (steps, solver, top_k, …) or the network (refresh).
         adaptive: a rule that chooses each next set; "": none.
+        remask: how tokens are masked again and redrawn afterwards, e.g. random:16:0.1; "": never.
         classes: in turn; (): all.
     """
 
@@ -43,6 +44,7 @@ class Setting:
     head: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     adaptive: str = ""
+    remask: str = ""
     classes: tuple[int, ...] = ()
 
     def labels(self, n: int) -> torch.Tensor | None:
@@ -58,8 +60,8 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
     """
     plans = run.plans(setting.plan)
-    with sampling_options(run.model.head, setting.head):
-        head = asdict(run.model.head.sampling)
+    with sampling_options(run.model, setting.head):
+        head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
     drawn = b""
     if not plans.learned:
         drawn = plans.draw(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
@@ -88,12 +90,12 @@ def fill(
     path: Path, run: Run, setting: Setting, n: int, processes: Processes, batch_size: int, shard: int, what: str = ""
 ) -> Store:
     """The store in ``path`` with at least ``n`` examples of ``setting``: each process makes every so manieth shard that
-    is missing, and all wait for the last.
+    is missing, and all wait for the last. ``shard`` 0: a batch, at least 256.
 
     Raises:
         UserError: the store answers another question.
     """
-    asked, spec = question(run, setting), run.spec
+    asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
     label_N = labels_of(run.model, setting.labels(n), n)
     guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
     store = processes.first(
@@ -106,7 +108,7 @@ def fill(
             x_NCHW = run.sample(
                 len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
                 temperature=setting.temperature, seed=setting.seed, batch_size=batch_size,
-                adaptive=setting.adaptive or None, first=images.start,
+                adaptive=setting.adaptive or None, remask=setting.remask or None, first=images.start,
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
             )  # fmt: skip
             store.write(images, x_NCHW, label_N[images.start : images.stop])

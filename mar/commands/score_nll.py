@@ -18,7 +18,6 @@ from mar.commands.scoring import save
 from mar.commands.units import Units
 from mar.data.base import fingerprint as content_hash
 from mar.errors import Unsupported, UserError
-from mar.heads.base import scoring_options
 from mar.likelihood import pictures
 from mar.likelihood.ensemble import Several
 from mar.likelihood.estimate import EVERY_STEP, Estimator
@@ -26,6 +25,7 @@ from mar.likelihood.partial import Partial, fingerprint
 from mar.likelihood.score import Likelihood
 from mar.likelihood.summary import per_dimension
 from mar.likelihood.target import PILOT_IMAGES, Budget, parse_target, plan_budget, run_pilot
+from mar.model import scoring_options
 from mar.noise import stream
 from mar.run import Precision, Run
 from mar.training.run_folder import environment, write
@@ -181,7 +181,7 @@ def _plan_budget(run: Run, plan: str, request: Request, console: Console) -> Bud
     most = len(source) if request.n is None else min(request.n, len(source))
     images, labels = run.some(request.split, min(PILOT_IMAGES, most))
     score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
-    with scoring_options(run.model.head, request.likelihood):
+    with scoring_options(run.model, request.likelihood):
         pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))
     budget = plan_budget(pilot, target, most)
     bits_per_nat = per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]

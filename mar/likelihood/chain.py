@@ -12,11 +12,13 @@ many tokens; the number of pairs at a time follows from a memory budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from mar.errors import Unsupported
+from mar.likelihood.generated import generated_log_prob
 from mar.likelihood.partial import Part
 from mar.model import Model
 from mar.noise import Noise
@@ -94,6 +96,8 @@ def token_log_prob(
         Unsupported: the head has no likelihood of this kind.
     """
     kind = model.head.check_kind(kind)
+    if not model.network.sampling.exact:
+        return _as_generated(model, token, plan, label_B, noise, kind, budget, on_rows, drawn_BK)
     image_R, step_R = _pairs(plan, model.network.one_pass, drawn_BK)
     target_BL = plan.scored_BL if drawn_BK is None else _of_steps(plan, drawn_BK)
     rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
@@ -125,6 +129,29 @@ def token_log_prob(
         if on_rows is not None:
             on_rows(len(image))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], len(image_R), notes["estimate"], notes["settings"])
+
+
+def _as_generated(
+    model: Model,
+    token: torch.Tensor,
+    plan: Plan,
+    label_B: torch.Tensor,
+    noise: Noise,
+    kind: str,
+    budget: int | None,
+    on_rows: Callable[[int], None] | None,
+    drawn_BK: torch.Tensor | None,
+) -> TokenLogProb:
+    """The likelihood of a generation that takes short cuts: every step of every row, in batches that fit the budget."""
+    if drawn_BK is not None or kind != "exact":
+        raise Unsupported(f"reused features ({model.network.sampling}) want an exact likelihood of every step")
+    rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
+    nats = [
+        generated_log_prob(model, token[i], plan.rows(i), label_B[i], noise.rows(i), kind, on_rows)
+        for i in torch.arange(len(token), device=token.device).split(rows)
+    ]
+    settings = asdict(model.network.sampling)
+    return TokenLogProb(torch.cat(nats), kind, 1, int(plan.n_steps_B.sum()), False, settings)
 
 
 def widened(z_MD: torch.Tensor) -> torch.Tensor:

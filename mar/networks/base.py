@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mar.errors import Unsupported
+from mar.errors import Unsupported, UserError
 from mar.noise import Noise
 
 GIVEN = -1  # the same values as orderings.GIVEN and ABSENT (a test holds them together)
@@ -24,6 +24,30 @@ ABSENT = 2**30
 @dataclass(frozen=True)
 class NetworkOptions:
     """Base of every network's options."""
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Base of every network's options in generation (``network.sampling``)."""
+
+    @property
+    def exact(self) -> bool:
+        """Contexts in generation are those of the full forward pass."""
+        return True
+
+
+def at_least_one(options: Any, *names: str) -> None:
+    """Raises UserError if one of these numbers is below 1."""
+    for name in names:
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"network.{name} must be at least 1, not {value}")
+
+
+def in_unit_interval(options: Any, *names: str) -> None:
+    """Raises UserError if one of these shares is not in [0, 1)."""
+    for name in names:
+        if not 0.0 <= (value := getattr(options, name)) < 1.0:
+            raise UserError(f"network.{name} must be in [0, 1), not {value}")
 
 
 @dataclass
@@ -55,6 +79,7 @@ class Network(nn.Module):
     token_width: int
     condition_width: int
     context_width: int
+    sampling: GenerationOptions = GenerationOptions()  # replaced, never mutated, by who samples
 
     def forward(
         self,

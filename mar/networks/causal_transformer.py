@@ -15,7 +15,8 @@ same known ones, and no content depends on who asks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,9 +24,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
-from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions
+from mar.networks.base import ABSENT, GIVEN, Network
 from mar.networks.positions import Positions, angles
+from mar.networks.sized import SizedOptions
 from mar.networks.two_stream import Memory, Slots, TwoStreamBlock, places
 
 BUCKETS = 8  # numbers of contents, and of queries, when compiled
@@ -51,38 +52,16 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class CausalTransformerOptions(NetworkOptions):
+class CausalTransformerOptions(SizedOptions):
     """A named size, of which any number may be replaced."""
 
-    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"
+    presets: ClassVar[Mapping[str, Sizes]] = SIZES
+
     width: int | None = None  # None, here and below: the size's
     depth: int | None = None
     heads: int | None = None
     position: Literal["token", "axes"] = "token"  # one learned vector a token, or the sum of one for each coordinate
     rotary: Literal["none", "sequence", "axes"] = "none"  # also turn keys and queries, by raster index or coordinates
-    mlp_ratio: float = 4.0
-    attention_dropout: float = 0.0
-    projection_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        sizes = self.sizes
-        for field in fields(Sizes):
-            if (value := getattr(sizes, field.name)) < 1:
-                raise UserError(f"network.{field.name} must be at least 1, not {value}")
-        if sizes.width % sizes.heads:
-            raise UserError(f"network.width must be a multiple of heads: {sizes.width} is not of {sizes.heads}")
-        for name in ("attention_dropout", "projection_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"network.{name} must be in [0, 1), not {getattr(self, name)}")
-        if self.mlp_ratio <= 0:
-            raise UserError(f"network.mlp_ratio must be positive, not {self.mlp_ratio}")
-
-    @property
-    def sizes(self) -> Sizes:
-        """The sizes of ``size``, with those that are given here in their place."""
-        preset = SIZES[self.size]
-        given = {field.name: getattr(self, field.name) for field in fields(Sizes)}
-        return Sizes(**{name: getattr(preset, name) if value is None else value for name, value in given.items()})
 
 
 @dataclass
@@ -113,7 +92,8 @@ class CausalTransformer(Network):
 
     def __init__(self, shape: tuple[int, ...], options: CausalTransformerOptions) -> None:
         super().__init__()
-        self.options, self.sizes, self.n_tokens, self.multiple = options, options.sizes, math.prod(shape), 1
+        self.options, self.n_tokens, self.multiple = options, math.prod(shape), 1
+        self.sizes: Sizes = options.sizes
         width, heads = self.sizes.width, self.sizes.heads
         self.token_width = self.condition_width = self.context_width = width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)

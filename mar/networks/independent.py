@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mar.errors import UserError
-from mar.networks.base import Network, NetworkOptions
+from mar.networks.base import Network, NetworkOptions, at_least_one
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,7 @@ class IndependentOptions(NetworkOptions):
     condition_width: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("context_width", "condition_width"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"network.{name} must be at least 1, not {value}")
+        at_least_one(self, "context_width", "condition_width")
 
 
 class Independent(Network):

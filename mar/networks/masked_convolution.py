@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.errors import UserError
-from mar.networks.base import GIVEN, Network, NetworkOptions
+from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one, in_unit_interval
 from mar.networks.local_convolution import Asked, GatedBlock, LocalConvolution, Read
 from mar.networks.positions import Positions
 
@@ -45,16 +45,13 @@ class MaskedConvolutionOptions(NetworkOptions):
     condition_width: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "token_width", "condition_width"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"network.{name} must be at least 1, not {value}")
+        at_least_one(self, "width", "depth", "token_width", "condition_width")
         for name in ("first_kernel", "kernel"):
             if (value := getattr(self, name)) < 1 or value % 2 == 0:
                 raise UserError(f"network.{name} must be an odd number of tokens, not {value}")
         if not self.dilations or min(self.dilations) < 1:
             raise UserError(f"network.dilations wants numbers of at least 1, not {list(self.dilations)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"network.dropout must be in [0, 1), not {self.dropout}")
+        in_unit_interval(self, "dropout")
 
 
 @dataclass

@@ -8,17 +8,20 @@ C condition width · M gathered tokens
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mar.errors import UserError
-from mar.networks.base import ABSENT, Network, NetworkOptions
+from mar.networks import lazy
+from mar.networks.base import ABSENT, GenerationOptions, Network
 from mar.networks.packing import PackedBlock, Packing, pack
+from mar.networks.sized import SizedOptions
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class MaskedTransformerOptions(NetworkOptions):
+class MaskedTransformerOptions(SizedOptions):
     """A named size, of which any number may be replaced."""
 
-    size: Literal["tiny", "small", "base", "large", "huge"] = "tiny"
+    presets: ClassVar[Mapping[str, Sizes]] = SIZES
+
     encoder_width: int | None = None  # None, here and below: the size's
     encoder_depth: int | None = None
     encoder_heads: int | None = None
@@ -57,31 +61,19 @@ class MaskedTransformerOptions(NetworkOptions):
     decoder_depth: int | None = None
     decoder_heads: int | None = None
     buffer: int | None = None  # tokens in front that carry the condition
-    mlp_ratio: float = 4.0
-    attention_dropout: float = 0.0
-    projection_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class MaskedGeneration(GenerationOptions):
+    refresh: int = 1  # every so many AR steps all features are computed anew; in between, what did not change is reused
 
     def __post_init__(self) -> None:
-        sizes = self.sizes
-        for field in fields(Sizes):
-            if (value := getattr(sizes, field.name)) < 1:
-                raise UserError(f"network.{field.name} must be at least 1, not {value}")
-        for part in ("encoder", "decoder"):
-            width, heads = getattr(sizes, f"{part}_width"), getattr(sizes, f"{part}_heads")
-            if width % heads:
-                raise UserError(f"network.{part}_width must be a multiple of {part}_heads: {width} is not of {heads}")
-        for name in ("attention_dropout", "projection_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise UserError(f"network.{name} must be in [0, 1), not {getattr(self, name)}")
-        if self.mlp_ratio <= 0:
-            raise UserError(f"network.mlp_ratio must be positive, not {self.mlp_ratio}")
+        if self.refresh < 1:
+            raise UserError(f"refresh must be at least 1, not {self.refresh}")
 
     @property
-    def sizes(self) -> Sizes:
-        """The sizes of ``size``, with those that are given here in their place."""
-        preset = SIZES[self.size]
-        given = {field.name: getattr(self, field.name) for field in fields(Sizes)}
-        return Sizes(**{name: getattr(preset, name) if value is None else value for name, value in given.items()})
+    def exact(self) -> bool:
+        return self.refresh == 1
 
 
 class MaskedTransformer(Network):
@@ -99,10 +91,13 @@ class MaskedTransformer(Network):
         **dict.fromkeys(("encoder_heads", "decoder_heads"), 2),
     }
 
+    sampling: MaskedGeneration = MaskedGeneration()
+
     def __init__(self, shape: tuple[int, ...], options: MaskedTransformerOptions) -> None:
         super().__init__()
-        self.options, self.sizes, self.n_tokens, self.buckets = options, options.sizes, math.prod(shape), 0
-        sizes, places = self.sizes, options.sizes.buffer + self.n_tokens
+        self.options, self.n_tokens, self.buckets = options, math.prod(shape), 0
+        self.sizes: Sizes = options.sizes
+        sizes, places = self.sizes, self.sizes.buffer + self.n_tokens
         self.token_width = self.condition_width = sizes.encoder_width
         self.context_width = sizes.decoder_width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
@@ -198,3 +193,17 @@ class MaskedTransformer(Network):
         if not self.buckets:
             return pack(keep_RP)
         return pack(keep_RP, groups=1, multiple=-(-keep_RP.shape[1] // self.buckets))
+
+    # Incremental generation: the full forward pass, or features that are reused.
+
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
+        begin = lazy.begin if self.sampling.refresh > 1 else Network.begin
+        return begin(self, condition_BC, absent_BL)
+
+    def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
+        observe = lazy.observe if isinstance(state, lazy.Lazy) else Network.observe
+        return observe(self, state, token_BLD, index_BL)
+
+    def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
+        query = lazy.query if isinstance(state, lazy.Lazy) else Network.query
+        return query(self, state, index_BL)

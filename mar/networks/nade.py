@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.errors import UserError
-from mar.networks.base import ABSENT, Network, NetworkOptions
+from mar.networks.base import ABSENT, Network, NetworkOptions, at_least_one
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class NadeOptions(NetworkOptions):
     condition_width: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("token_width", "context_width", "condition_width"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"network.{name} must be at least 1, not {value}")
+        at_least_one(self, "token_width", "context_width", "condition_width")
         if not self.widths or min(self.widths) < 1:
             raise UserError(f"network.widths wants at least one layer of at least one unit, not {list(self.widths)}")
 

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import Unsupported, UserError
-from mar.networks.base import Network, NetworkOptions
+from mar.errors import Unsupported
+from mar.networks.base import Network, NetworkOptions, at_least_one
 
 LARGEST = 256  # tokens
 
@@ -31,9 +31,7 @@ class PerPositionOptions(NetworkOptions):
     condition_width: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "token_width", "context_width", "condition_width"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"network.{name} must be at least 1, not {value}")
+        at_least_one(self, "hidden", "token_width", "context_width", "condition_width")
 
 
 class PerPosition(Network):

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.errors import Unsupported, UserError
-from mar.networks.base import Network, NetworkOptions, State
+from mar.networks.base import Network, NetworkOptions, State, at_least_one
 from mar.networks.raster_order import require_raster_order
 
 
@@ -32,8 +32,7 @@ class PixelRNNOptions(NetworkOptions):
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
             raise UserError(f"network.width must be even and at least 2, not {self.width}")
-        if self.depth < 1:
-            raise UserError(f"network.depth must be at least 1, not {self.depth}")
+        at_least_one(self, "depth")
 
 
 class MaskedConv2d(nn.Conv2d):

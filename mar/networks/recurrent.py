@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mar.errors import UserError
+from mar.networks.base import at_least_one, in_unit_interval
 from mar.networks.sequence import Sequence, SequenceOptions
 
 Memory = tuple[torch.Tensor, ...]  # h_NBD, and c_NBD of an LSTM
@@ -26,10 +26,8 @@ class RecurrentOptions(SequenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.depth < 1:
-            raise UserError(f"network.depth must be at least 1, not {self.depth}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"network.dropout must be in [0, 1), not {self.dropout}")
+        at_least_one(self, "depth")
+        in_unit_interval(self, "dropout")
 
 
 class Recurrent(Sequence):

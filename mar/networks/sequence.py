@@ -18,8 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
-from mar.networks.base import Network, NetworkOptions
+from mar.networks.base import Network, NetworkOptions, at_least_one
 from mar.networks.positions import Positions
 from mar.networks.raster_order import require_raster_order
 
@@ -34,8 +33,7 @@ class SequenceOptions(NetworkOptions):
     position: Position = "token"
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise UserError(f"network.width must be at least 1, not {self.width}")
+        at_least_one(self, "width")
 
 
 @dataclass

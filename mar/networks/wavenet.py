@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.networks.base import at_least_one
 from mar.networks.sequence import Sequence, SequenceOptions
 
 
@@ -31,9 +31,7 @@ class WaveNetOptions(SequenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("layers", "blocks"):
-            if getattr(self, name) < 1:
-                raise UserError(f"network.{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "layers", "blocks")
 
 
 class Stack(nn.Module):
@@ -109,6 +107,7 @@ class Rings:
 
 
 class WaveNet(Sequence):
+    token_codes: ClassVar[bool] = True
     Options = WaveNetOptions
     tiny: ClassVar[dict[str, Any]] = {"width": 8, "layers": 2, "blocks": 2}
 
