@@ -38,7 +38,7 @@ def generated_log_prob(
             continue
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         z_MD = network.query(state, target_BL)
-        with torch.autocast(token.device.type, enabled=False):  # the network may run in bfloat16, probabilities never do
+        with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, never probabilities
             result = model.head.log_prob(z_MD.float(), token[target_BL], kind, noise.tokens(row_M, token_M))
         nats_BL[target_BL] = result.nats_M.float()
         state = network.observe(state, embedded_BLD, target_BL)
