@@ -35,6 +35,9 @@ def fid(
         Optional[list[str]], typer.Option(help="A sampling option of the head, e.g. steps=25, top_k=5.")
     ] = None,
     adaptive: Annotated[str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy.")] = "",
+    remask: Annotated[
+        str, typer.Option(help="Afterwards mask tokens again and redraw them, e.g. random:16:0.1, as mar sample.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sweep: Annotated[
         Optional[list[str]],
@@ -68,7 +71,9 @@ def fid(
     ] = "",
     store: Annotated[Optional[Path], typer.Option(help="Of a run's images; default in RUN/generated.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images generated at a time; at most one shard.")] = 256,
-    shard: Annotated[int, typer.Option(min=1, help="Images in a file: what a kill can cost a process.")] = 256,
+    shard: Annotated[
+        int, typer.Option(min=0, help="Images in a file, what a kill can cost a process; 0: a batch, at least 256.")
+    ] = 0,
     out: Annotated[Optional[Path], typer.Option(help="Of images: a JSON file of the scores.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Score anew what was scored before.")] = False,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
@@ -120,7 +125,7 @@ def fid(
     processes = Processes()
     run = load(source, ema=not last_weights, device=str(processes.device))
     base = Setting(
-        "", guidance_schedule=guidance_schedule, head=options_of(head or [], "sampling"), seed=seed, adaptive=adaptive,
+        "", guidance_schedule=guidance_schedule, head=options_of(head or [], "sampling"), seed=seed, adaptive=adaptive, remask=remask,
         **single,
     )  # fmt: skip
     settings = tuple(Setting(**{**vars(base), "plan": plan}) for plan in product(plans, partitions, run.training_plan))

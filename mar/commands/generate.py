@@ -27,9 +27,14 @@ def generate(
         Optional[list[str]], typer.Option(help="A sampling option of the head, e.g. steps=25, solver=unipc, top_k=5.")
     ] = None,
     adaptive: Annotated[str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy.")] = "",
+    remask: Annotated[
+        str, typer.Option(help="Afterwards mask tokens again and redraw them, e.g. random:16:0.1, as mar sample.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="At most one shard.")] = 256,
-    shard: Annotated[int, typer.Option(min=1, help="Examples in a file: what a kill can cost a process.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time; at most one shard.")] = 256,
+    shard: Annotated[
+        int, typer.Option(min=0, help="Examples in a file, what a kill can cost a process; 0: a batch, at least 256.")
+    ] = 0,
     npz: Annotated[
         Optional[Path], typer.Option(help="Also one file as ADM's evaluator reads it: arr_0 (N, H, W, 3) uint8.")
     ] = None,
@@ -56,7 +61,7 @@ def generate(
     loaded = load(run, ema=not last_weights, device=str(processes.device))
     setting = Setting(
         plan or loaded.training_plan, guidance, guidance_schedule, temperature, options_of(head or [], "sampling"),
-        seed, adaptive, tuple(label or ()),
+        seed, adaptive, remask, tuple(label or ()),
     )  # fmt: skip
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:

@@ -49,7 +49,7 @@ class FidRequest:
     looks: Looks = field(default_factory=Looks)
     weights: str = "ema"
     batch_size: int = 256
-    shard: int = 256
+    shard: int = 0
     again: bool = False
 
 

@@ -19,6 +19,7 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
     "guidance": (1.0, "guidance"),
     "guidance_schedule": ("linear", ""),
     "adaptive": ("", ""),
+    "remask": ("", "remask"),
     "temperature": (1.0, "temperature"),
     "seed": (0, "seed"),
     "weights": ("ema", "weights"),
