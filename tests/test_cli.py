@@ -14,7 +14,7 @@ from PIL import Image
 
 COMMANDS = [
     "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
-    "orderings list", "orderings show", "import", "export",
+    "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
 ]  # fmt: skip
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
@@ -65,6 +65,8 @@ def test_every_command_has_help_with_examples(command):
         ("orderings show spiraal --grid 8x8", "did you mean 'spiral'?"),
         ("ablate digit", "did you mean 'digits'?"),
         ("verify nowhere.py:Mine", "nowhere.py"),
+        ("cache digits --tokenizer /nowhere", "holds no autoencoder of diffusers"),
+        ("tokenizer train digits --channels 8,8,8,8,8", "8x8 images do not divide by 16"),
         ("train digits ordering=confidence", "it has no tractable likelihood"),
         ("train digits train.betas=[2,3]", "train.betas"),
     ],

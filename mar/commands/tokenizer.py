@@ -67,6 +67,7 @@ def train(
         raise unknown("precision", precision, ("auto", "fp32", "bf16", "fp16"))
     section, source = data_of(data, overrides or [])
     architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)  # type: ignore[arg-type]
+    architecture.check(source.spec)
     recipe = AutoencoderRecipe(
         section, source.fingerprint, architecture, 1 if loss == "l1" else 2, weight, iterations, batch_size,
         learning_rate, ema, precision, seed, save_every=save_every,  # type: ignore[arg-type]

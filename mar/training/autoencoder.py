@@ -35,14 +35,18 @@ class Architecture:
         if min((*self.channels, self.blocks, self.latent), default=0) < 1 or self.codebook < 2:
             raise UserError("channels, blocks and latent channels are at least 1, codebook entries at least 2")
 
-    def build(self, spec: DataSpec) -> Any:
-        """Untrained. Raises UserError: such images cannot be halved so often."""
-        from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
-        from diffusers import AutoencoderKL, VQModel
-
+    def check(self, spec: DataSpec) -> None:
+        """Raises UserError: these are no images, or cannot be halved so often."""
         if spec.latents is not None or spec.modality != "image" or not 2 <= spec.levels <= 256:
             raise UserError(f"an autoencoder is trained on images, not on examples of shape {spec.shape}")
         divided(spec.shape[1:], 2 ** (len(self.channels) - 1))
+
+    def build(self, spec: DataSpec) -> Any:
+        """Untrained. Raises UserError as ``check``."""
+        from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
+        from diffusers import AutoencoderKL, VQModel
+
+        self.check(spec)
         common: dict[str, Any] = {
             "in_channels": spec.shape[0],
             "out_channels": spec.shape[0],
