@@ -17,6 +17,7 @@ from torch import nn
 from mar.heads import base as heads
 from mar.heads.base import Head
 from mar.networks.base import Network
+from mar.noise import compile_rounds
 from mar.tokenizers.base import Tokenizer
 from mar.tokens import Categories, TokenKind
 
@@ -93,7 +94,10 @@ class Model(nn.Module):
         import torch._dynamo
         import torch._inductor.config
 
-        torch._inductor.config.fallback_random = self.null.device.type == "cpu"  # there also the faster dropout
+        on_cpu = self.null.device.type == "cpu"
+        torch._inductor.config.fallback_random = on_cpu  # there also the faster dropout
+        if not on_cpu:
+            compile_rounds()
         torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
         self.network.compile_parts()
         self.head.compile_parts()

@@ -10,13 +10,14 @@ import pytest
 import torch
 from scipy import stats
 
-from mar.noise import Noise, _philox, derived_seed, stream
+from mar import noise as noise_module
+from mar.noise import Noise, _philox, _schedule, derived_seed, stream
 
 ALPHA = 1e-6
 
 
 def words(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int]:
-    return [int(word) for word in _philox([torch.tensor([c]) for c in counter], key)]
+    return [int(word) for word in _philox([torch.tensor([c]) for c in counter], _schedule(key))]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,12 @@ def test_derived_seeds_differ_and_fit_in_63_bits():
     seeds = {derived_seed(part, n) for part in ("a", "b") for n in range(100)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.slow
+def test_the_compiled_generator_makes_the_same_bits(monkeypatch):
+    keys = Noise(3, "x", torch.arange(7), torch.arange(7) * 5, draw=2), stream(1, "y", 1)
+    plain = [noise.uniform(9) for noise in keys]
+    monkeypatch.setattr(noise_module, "_rounds", noise_module._rounds)  # given back afterwards
+    noise_module.compile_rounds()
+    assert all(torch.equal(noise.uniform(9), expected) for noise, expected in zip(keys, plain, strict=True))
