@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from mar.bench.caching import CacheGain
 from mar.bench.scoring_cost import ScoringCost
+from mar.bench.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Report:
         clock: what seconds are: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
         scoring: what a likelihood costs against its forward passes alone; None where it was not measured.
+        cache: what a cache of generation saves; None where it was not measured.
+        streams: what the second stream of a causal Transformer costs; none where it was not measured.
         matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
     """
 
@@ -80,6 +84,8 @@ class Report:
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
     scoring: ScoringCost | None = None
+    cache: CacheGain | None = None
+    streams: tuple[Stream, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

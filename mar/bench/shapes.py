@@ -45,8 +45,30 @@ SHAPES = {
         "network": {"kind": "masked-transformer", "size": "tiny"},
         "class_conditional": False,
     },
+    "text-256": {  # characters from left to right by the small Transformer of the recipe shakespeare
+        "name": "text-256",
+        "data": {"kind": "none"},
+        "tokenizer": {"kind": "sequence"},
+        "ordering": {"kind": "raster"},
+        "network": {"kind": "causal-transformer", "size": "small"},
+        "class_conditional": False,
+        "train": {"mask_ratio": {"kind": "plan"}},
+    },
+    "sound-4000": {  # half a second at 8 kHz by the network of the recipe spoken-digits
+        "name": "sound-4000",
+        "data": {"kind": "none"},
+        "tokenizer": {"kind": "sequence"},
+        "ordering": {"kind": "raster"},
+        "network": {"kind": "wavenet", "width": 64, "layers": 8, "blocks": 3, "position": "none"},
+        "class_conditional": False,
+        "train": {"mask_ratio": {"kind": "plan"}},
+    },
 }
-_SPECS = {"pixels-1024": DataSpec((1, 32, 32), 256, 0)}  # the others are of latents
+_SPECS = {  # the others are of latents
+    "pixels-1024": DataSpec((1, 32, 32), 256, 0),
+    "text-256": DataSpec((1, 1, 256), 65, 0),
+    "sound-4000": DataSpec((1, 1, 4000), 256, 0),
+}
 
 
 def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:

@@ -18,7 +18,14 @@ def tables(report: Report) -> Group:
         f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
         "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
     )
-    return Group(head, _speeds(report), *([_shares(report)] if report.shares else []), *_scoring(report))
+    return Group(
+        head,
+        _speeds(report),
+        *([_shares(report)] if report.shares else []),
+        *_scoring(report),
+        *_caching(report),
+        *_streams(report),
+    )
 
 
 def _speeds(report: Report) -> Table:
@@ -62,4 +69,24 @@ def _scoring(report: Report) -> list[str]:
     return [
         f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at their "
         f"best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of {budget:.0f} MiB"
+    ]
+
+
+def _caching(report: Report) -> list[str]:
+    gain = report.cache
+    if gain is None:
+        return []
+    seen = "" if gain.measured_steps == gain.steps else f" ({gain.measured_steps} of them measured)"
+    return [
+        f"cache: a generation of {gain.steps} steps, batch {gain.batch}, is {gain.ratio:.1f} times "
+        f"({min(gain.ratios):.1f}–{max(gain.ratios):.1f}) as fast as a full pass for each step{seen}; "
+        f"{gain.same_tokens:.3%} of the tokens are the same"
+    ]
+
+
+def _streams(report: Report) -> list[str]:
+    return [
+        f"{stream.name}: {stream.flops_per_image / 1e9:.4g} GFLOP an example and pass with gradients, "
+        f"{stream.cost:.2f} times the seconds of a gpt of equal size"
+        for stream in report.streams
     ]
