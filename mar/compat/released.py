@@ -104,7 +104,7 @@ def described(
     content["data"] |= {"path": _absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
-    return config.parse(content), About("unknown", spec, fingerprint="", notes={"imported": _IMPORTED})
+    return config.parse(content), About("unknown data", spec, fingerprint="", notes={"imported": _IMPORTED})
 
 
 def _absolute(path: str) -> str:
