@@ -130,8 +130,7 @@ class Run:
         score_one = self.scorer(images, plan, labels, seed, partial=kept, **options)
         if several.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
-        bf16 = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
-        with bf16, scoring_options(self.model, likelihood or {}):
+        with self._autocast(precision), scoring_options(self.model, likelihood or {}):
             return score_several(self.model, score_one, several, progress, kept)
 
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -193,6 +192,7 @@ class Run:
         progress: Progress | None = None,
         on_step: Any = None,
         first: int = 0,
+        precision: Precision = "fp32",
         **options: Any,
     ) -> torch.Tensor:
         """N images (N, C, H, W) in the data set's levels; image k is the same for any n and batch size.
@@ -203,6 +203,7 @@ class Run:
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.remask``).
+            precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
         plans = self.plans(plan)
@@ -211,7 +212,7 @@ class Run:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
         again = Remask.parse(remask) if remask else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
-        with sampling_options(self.model, options):
+        with sampling_options(self.model, options), self._autocast(precision):
             label_N = labels_of(self.model, labels, first + n)
             return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
 
@@ -226,6 +227,9 @@ class Run:
             options["labels"] = labels[:n]
         self.sample(n, plan, batch_size=n, on_step=keep, **options)
         return shown
+
+    def _autocast(self, precision: Precision) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
     def _warnings(self, plan: str) -> tuple[str, ...]:
         """What to know before quoting a likelihood of this run along ``plan``."""
