@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The classics on static binarised MNIST: MADE, EoNADE, PixelCNN in raster order and in eight orders. Trains what is asked
+# for, scores it on the test split and writes results/binarized-mnist/classics.md of all that are there. Run again, it goes on.
+#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-500                # ten minutes of two CPU cores
+#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-8000 made-8000-32 eonade pixelcnn pixelcnn-orders   # one GPU
+#   scripts/made_mnist.sh PATH/TO/binarized-mnist                         # the table alone
+# RUNS: the folder of the runs, default runs/classics. N: test images of EoNADE, default 2,000. OVERRIDES: of the recipes.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
+data="${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}" runs="${RUNS:-runs/classics}"
+shift
+
+fit() { # name, recipe, overrides; score follows
+  local name="$1" recipe="$2"
+  shift 2
+  mar train "$recipe" "data.path=$data" "$@" ${OVERRIDES:-} --out "$runs/$name"
+}
+
+eight="$(sed -n 's/^ordering: {kind: "\(.*\)"}/\1/p' mar/recipes/mnist-pixelcnn-orders.yaml)"
+for name in "$@"; do
+  case "$name" in
+    made-500) fit "$name" mnist-made && mar score "$runs/$name" --nll ;;
+    made-8000) fit "$name" mnist-made-gpu && mar score "$runs/$name" --nll ;;
+    made-8000-32) fit "$name" mnist-made-gpu network.masks=32 ordering=random train.validation_examples=100 &&
+      mar score "$runs/$name" --nll --plans random --orders 32 ;;
+    eonade) fit "$name" mnist-eonade &&
+      mar score "$runs/$name" --nll --plans random --orders 16 -n "${N:-2000}" ;;
+    pixelcnn) fit "$name" mnist-pixelcnn && mar score "$runs/$name" --nll ;;
+    pixelcnn-orders) fit "$name" mnist-pixelcnn-orders &&
+      mar score "$runs/$name" --nll --plans "$eight" --orders 32 && mar score "$runs/$name" --nll --plans raster ;;
+    *) echo "no model $name: made-500, made-8000, made-8000-32, eonade, pixelcnn or pixelcnn-orders" >&2 && exit 2 ;;
+  esac
+done
+
+pairs=()
+for name in made-500 made-8000 made-8000-32 eonade pixelcnn pixelcnn-orders; do
+  [ -d "$runs/$name/scores" ] && pairs+=("$name=$runs/$name")
+done
+python scripts/score_table.py results/binarized-mnist/classics.md "${pairs[@]}"
