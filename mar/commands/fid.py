@@ -94,7 +94,9 @@ def fid(
 
         mar fid samples/x --against fashion-mnist:~/data/fashion-mnist
     """  # fmt: skip
-    from mar.commands.fid_sources import Features, Looks, is_run
+    from dataclasses import replace
+
+    from mar.commands.fid_sources import Features, Looks, device, is_run
     from mar.commands.score_fid import score_source
     from mar.errors import UserError, unknown
 
@@ -104,7 +106,7 @@ def fid(
     if not is_run(source):
         if not against:
             raise UserError(f"{source} is no run: say what to compare its images with (--against)")
-        score_source(str(source), n, against, split, looks, out)
+        score_source(str(source), n, against, split, replace(looks, device=device()), out)
         return
     from mar.commands.fid_sweep import parse_axis, parse_values
     from mar.commands.generating import Setting

@@ -55,6 +55,11 @@ class Looks:
     device: torch.device | str = "cpu"
 
 
+def device() -> str:
+    """Where images that belong to no run are looked at."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def cache_folder() -> Path:
     """Where classifiers and features of real images are kept when they belong to no run."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mar"

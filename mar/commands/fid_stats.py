@@ -33,9 +33,7 @@ def fid_stats(
 
         mar fid-stats fashion-mnist:~/data/fashion-mnist --split test --out fashion.npz
     """
-    import torch
-
-    from mar.commands.fid_sources import Features, Looks, open_source, statistics_of
+    from mar.commands.fid_sources import Features, Looks, device, open_source, statistics_of
     from mar.commands.progress import wide_console
     from mar.data.base import DataSpec
     from mar.errors import UserError, unknown
@@ -48,8 +46,7 @@ def fid_stats(
     found = open_source(source, split, DataSpec((3, size, size), 256) if size else None)
     if found.images is None:
         raise UserError(f"{source} holds statistics already")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    looks = Looks(cast(Features, features), inception_weights, labelled, device=device)
+    looks = Looks(cast(Features, features), inception_weights, labelled, device=device())
     statistics = statistics_of(found.images, found.data, looks)
     write_statistics(statistics, out)
     wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

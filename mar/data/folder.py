@@ -158,7 +158,7 @@ def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb
     if not size:
         with Image.open(path / files[0]) as first:
             size = min(first.size)
-    return FolderSplit(path, tuple(files), None, FolderOptions(str(path), size, colour))
+    return FolderSplit(path, tuple(files), None, FolderOptions(str(path), size, colour, damaged_limit=0))
 
 
 Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its path inside the split's folder
