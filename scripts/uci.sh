@@ -20,7 +20,7 @@ export -f one
 sampled="network.masks=0 ordering=random train.validate_every=250"
 xargs -d '\n' -P "${JOBS:-2}" -I{} bash -c 'one {}' <<END
 mushrooms-sampled uci mushrooms "--plans random --orders 64" $sampled network.widths=[500] train.learning_rate=5e-3 train.weight_decay=0.02 train.iterations=8000 train.ema=0.999 train.validate_every=500
-mushrooms-eonade uci-eonade mushrooms "--plans random --orders 16" train.weight_decay=0.02 train.iterations=5000
+mushrooms-eonade uci-eonade mushrooms "--plans random --orders 16 -n 2000" train.weight_decay=0.02 train.iterations=5000
 dna-sampled uci dna "--plans random --orders 64" $sampled network.widths=[500] train.weight_decay=0.3 train.iterations=1500
 dna-eonade uci-eonade dna "--plans random --orders 16" train.iterations=2000
 nips-sampled uci nips "--plans random --orders 64" $sampled network.widths=[100] train.learning_rate=1e-3 train.weight_decay=3 train.iterations=1000 train.validate_every=100

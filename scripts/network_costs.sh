@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# What every network costs at the digits' geometry (64 tokens of 17 levels): mar bench of each, one JSON file a network, and
+# their table in Markdown on standard output. Networks with a file already are not measured again.
+#   scripts/network_costs.sh [mar bench options, e.g. --clock cpu --seconds 2]        COSTS: the folder, default runs/costs
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
+costs="${COSTS:-runs/costs}"
+mkdir -p "$costs"
+for network in masked-transformer causal-transformer lstm gru wavenet made nade masked-convolution row-lstm diagonal-bilstm \
+  independent linear-ar per-position; do
+  ratio=plan ordering=raster
+  case "$network" in masked-transformer | nade) ratio=uniform ordering=random ;; esac
+  [ -f "$costs/$network.json" ] || mar bench digits "network.kind=$network" "ordering=$ordering" "train.mask_ratio=$ratio" \
+    --batch 16 --out "$costs/$network.json" "$@" >&2
+done
+python scripts/network_costs.py "$costs"
