@@ -28,7 +28,7 @@ def ablate(
 ) -> None:
     """Train the models of a grid, score them under its plans, and write the table and the page. The same command goes on.
 
-    Writes table.md, table.csv, result.json, index.html and learning-curves.png. Every row is scored on the same images
+    Writes table.md, table.csv, table.tex, result.json, index.html and learning-curves.png. Every row is scored on the same images
     and noise; the differences to the reference are paired.
 
     Examples:
@@ -155,10 +155,9 @@ def _report(engine: Engine, console: Console) -> int:
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
-    markdown, csv = write_tables(result, engine.out)
-    written = [csv, write_curves(result, engine.out), write_page(result, engine.out)]
+    written = [*write_tables(result, engine.out), write_curves(result, engine.out), write_page(result, engine.out)]
     console.print(*terminal(result), sep="\n")
-    print("\n       ".join([f"wrote: {markdown}", *map(str, written)]))
+    print("wrote: " + "\n       ".join(map(str, written)))
     return len({row.model for row in result.rows if row.errors})
 
 

@@ -14,6 +14,7 @@ from mar.reports import cards
 from mar.reports.column import Column, best_rows
 from mar.reports.columns import columns
 from mar.reports.notes import notes_of
+from mar.reports.seeds import seeds_html
 from mar.reports.training import training
 from mar.training.run_folder import write
 
@@ -39,6 +40,7 @@ def page(result: AblationResult, folder: Path) -> str:
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(result).items()),
         table=_table(result),
         notes="".join(f"<li>{escape(note)}</li>" for note in notes_of(result)),
+        seeds=seeds_html(result),
         differences=differences,
         differences_link='<a href="#differences">Differences</a>' if differences else "",
         orderings_hint=cards.hint(result),

@@ -1,4 +1,4 @@
-"""An ablation's table as Markdown, CSV, and in the terminal."""
+"""An ablation's table as Markdown, CSV, LaTeX, and in the terminal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from mar.ablation.result import AblationResult, Row
 from mar.reports.column import Column, best_rows
 from mar.reports.columns import columns, compact, data_columns
+from mar.reports.latex import latex
 from mar.reports.notes import notes_of
+from mar.reports.seeds import NOTE, seeds_markdown, seeds_table
 from mar.training.run_folder import write
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def write_tables(result: AblationResult, folder: Path) -> tuple[Path, Path]:
-    """``table.md`` and ``table.csv``; returns their paths."""
-    write(folder / "table.md", markdown(result))
-    write(folder / "table.csv", as_csv(result))
-    return folder / "table.md", folder / "table.csv"
+def write_tables(result: AblationResult, folder: Path) -> list[Path]:
+    """``table.md``, ``table.csv`` and ``table.tex``; returns their paths."""
+    forms = {"table.md": markdown(result), "table.csv": as_csv(result), "table.tex": latex(result)}
+    for name, text in forms.items():
+        write(folder / name, text)
+    return [folder / name for name in forms]
 
 
 def markdown(result: AblationResult) -> str:
@@ -37,7 +40,7 @@ def markdown(result: AblationResult) -> str:
         cells = [f"**{text}**" if number in rows else text for text, rows in zip(cells, best, strict=True)]
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"- {note}" for note in notes_of(result)]
-    return "\n".join([f"# {result.name}", "", *lines, "", *notes, ""])
+    return "\n".join([f"# {result.name}", "", *lines, "", *notes, "", *seeds_markdown(result)])
 
 
 def as_csv(result: AblationResult) -> str:
@@ -69,7 +72,19 @@ def terminal(result: AblationResult) -> list[Any]:
         table.add_row(*cells)
     _add_baselines(table, result.baselines, shown)
     failures = [Text(f"{row.name}: {error}", style="red") for row in result.rows for error in row.errors]
-    return [table, *failures, *(Text(f"· {note}") for note in notes_of(result))]
+    return [table, *_over_seeds(result), *failures, *(Text(f"· {note}") for note in notes_of(result))]
+
+
+def _over_seeds(result: AblationResult) -> list[Any]:
+    from rich.table import Table
+
+    heads, rows = seeds_table(result)
+    if not rows:
+        return []
+    table = Table(*heads, title="over seeds", caption=NOTE)
+    for cells in rows:
+        table.add_row(*cells)
+    return [table]
 
 
 def _add_baselines(table: Table, baselines: tuple[Row, ...], shown: list[Column]) -> None:

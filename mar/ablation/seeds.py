@@ -1,0 +1,106 @@
+"""What a table says over training seeds: the mean of each row over the axis ``seed``, its spread, and tests over seeds.
+
+A test over images speaks of trained models; one over seeds speaks of recipes, and needs several of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mar.ablation.compare import holm, p_value
+from mar.ablation.result import AblationResult, Row
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (of one seed, n - 1 in the denominator) over ``n`` seeds."""
+
+    n: int
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class SeedRow:
+    """Rows that differ in their seed alone. A figure is None unless every seed has it.
+
+    Attributes:
+        settings: values on the other axes.
+        plan: canonical short text.
+        nll: bits/dim, or nats per image where there are no bits/dim.
+        difference: to the reference of the same seed, in the same unit.
+        p_holm: two-sided paired t-test over seeds that the mean difference is zero, Holm-corrected over this table.
+        fid, probe: likewise.
+    """
+
+    settings: dict[str, str]
+    plan: str
+    nll: Spread | None
+    difference: Spread | None
+    p_holm: float | None
+    fid: Spread | None
+    probe: Spread | None
+
+
+def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
+    """Every row over its seeds; nothing without an axis of at least two."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in result.rows:
+        if SEED in row.settings:
+            others = (name for axis, name in row.settings.items() if axis != SEED)
+            groups.setdefault((*others, row.plan), []).append(row)
+    if max((len(rows) for rows in groups.values()), default=0) < 2:
+        return ()
+    found = [_over(rows) for rows in groups.values()]
+    tested = [k for k, row in enumerate(found) if row.p_holm is not None]
+    for k, adjusted in zip(tested, holm([found[k].p_holm or 0.0 for k in tested]), strict=True):
+        found[k] = replace(found[k], p_holm=adjusted)
+    return tuple(found)
+
+
+def _over(rows: Sequence[Row]) -> SeedRow:
+    """One row of the table, its p-value not corrected yet."""
+    differences = _values(rows, _difference)
+    return SeedRow(
+        settings={axis: name for axis, name in rows[0].settings.items() if axis != SEED},
+        plan=rows[0].plan,
+        nll=_spread(_values(rows, _nll)),
+        difference=_spread(differences),
+        p_holm=p_value(np.asarray(differences)) if len(differences) > 1 else None,
+        fid=_spread(_values(rows, lambda row: row.images and row.images.fid)),
+        probe=_spread(_values(rows, lambda row: row.probe and row.probe.accuracy)),
+    )
+
+
+def _nll(row: Row) -> float | None:
+    likelihood = row.likelihood
+    if likelihood is None:
+        return None
+    return likelihood.nats_per_image if likelihood.bits_per_dim is None else likelihood.bits_per_dim
+
+
+def _difference(row: Row) -> float | None:
+    difference = row.difference
+    if difference is None:
+        return None
+    return difference.nats_per_image if difference.bits_per_dim is None else difference.bits_per_dim
+
+
+def _values(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:
+    """A figure of every row; empty if one lacks it."""
+    found = [value(row) for row in rows]
+    return [] if None in found else [each for each in found if each is not None]
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+    return Spread(len(values), mean, deviation)
