@@ -108,29 +108,21 @@ def fid(
             raise UserError(f"{source} is no run: say what to compare its images with (--against)")
         score_source(str(source), n, against, split, replace(looks, device=device()), out)
         return
-    from mar.commands.fid_sweep import parse_axis, parse_values
+    from mar.commands.fid_sweep import axes_of
     from mar.commands.generating import Setting
     from mar.commands.score_fid import FidRequest, score_run
     from mar.commands.scoring import options_of, product
     from mar.distributed import Processes
     from mar.run import load
 
-    axes = dict(parse_axis(text) for text in sweep or [])
-    single = {}
-    for name, written in (("guidance", guidance), ("temperature", temperature)):
-        values = parse_values(written)
-        if len(values) > 1:
-            axes[name] = values
-        if not all(isinstance(value, int | float) and value >= 0 for value in values) or not values:
-            raise UserError(f"--{name} is a number or FROM:TO:STEP, not {written!r}")
-        single[name] = 1.0 if len(values) > 1 else float(values[0])
+    axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
     run = load(source, ema=not last_weights, device=str(processes.device))
     base = Setting(
-        "", guidance_schedule=guidance_schedule, head=options_of(head or [], "sampling"), seed=seed, adaptive=adaptive, remask=remask,
-        **single,
+        "", single["guidance"], guidance_schedule, single["temperature"], options_of(head or [], "sampling"), seed,
+        adaptive, remask,
     )  # fmt: skip
-    settings = tuple(Setting(**{**vars(base), "plan": plan}) for plan in product(plans, partitions, run.training_plan))
+    settings = tuple(replace(base, plan=plan) for plan in product(plans, partitions, run.training_plan))
     asked = FidRequest(
         settings, n or 1000, against, split, axes, sweep_images, seeds, tuple(compare or ()), margin, store, looks,
         "last" if last_weights else "ema", batch_size, shard, again,

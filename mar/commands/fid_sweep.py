@@ -35,6 +35,23 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
     return name, values
 
 
+def axes_of(sweeps: list[str], **written: str) -> tuple[Axes, dict[str, float]]:
+    """What is swept over, and the value of each number ``written`` as an option: 1 where that is a range.
+
+    Raises:
+        UserError: it is no number of at least 0, and no range of them.
+    """
+    axes, single = dict(parse_axis(text) for text in sweeps), {}
+    for name, text in written.items():
+        values = parse_values(text)
+        if not values or not all(isinstance(value, int | float) and value >= 0 for value in values):
+            raise UserError(f"--{name} is a number or FROM:TO:STEP, not {text!r}")
+        single[name] = float(values[0]) if len(values) == 1 else 1.0
+        if len(values) > 1:
+            axes[name] = values
+    return axes, single
+
+
 def parse_values(written: str) -> list[Any]:
     """``1:2:0.5`` -> [1.0, 1.5, 2.0]; ``10,ddim`` -> [10, "ddim"].
 

@@ -16,7 +16,7 @@ from mar import config
 from mar.commands.fid_seeds import parse_compared
 from mar.commands.fid_session import label
 from mar.commands.fid_sources import Looks
-from mar.commands.fid_sweep import parse_axis, parse_values
+from mar.commands.fid_sweep import axes_of, parse_axis, parse_values
 from mar.commands.generating import Setting, fill
 from mar.commands.score_fid import FidRequest, score_run, score_source
 from mar.errors import UserError
@@ -185,6 +185,10 @@ def test_ranges_and_settings_are_read_as_written():
     assert parse_axis("guidance=1:2:0.25") == ("guidance", [1.0, 1.25, 1.5, 1.75, 2.0])
     assert parse_axis("solver=ddim,unipc") == ("solver", ["ddim", "unipc"])
     assert parse_values(".9:1.1:.1") == [0.9, 1.0, 1.1] and parse_values("25") == [25]
+    axes, single = axes_of(["steps=10,20"], guidance="1:2:1", temperature=".9")
+    assert axes == {"steps": [10, 20], "guidance": [1.0, 2.0]} and single == {"guidance": 1.0, "temperature": 0.9}
+    with pytest.raises(UserError, match="--guidance is a number"):
+        axes_of([], guidance="much")
     for wrong in ("guidance", "guidance=1", "guidance=1:x:2", "guidance=2:1:.5", "guidance=1:2:0"):
         with pytest.raises(UserError):
             parse_axis(wrong)
