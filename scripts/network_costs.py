@@ -1,4 +1,4 @@
-"""The table of ``scripts/network_costs.sh``, from the JSON of ``mar bench``: ``python scripts/network_costs.py FOLDER``."""
+"""The table of ``network_costs.sh``, from the JSON of ``mar bench``: ``python scripts/network_costs.py FOLDER``."""
 
 from __future__ import annotations
 
