@@ -135,3 +135,17 @@ def test_few_images_shrink_the_subsets_and_are_said_to_be_few(gaussian, pixels, 
 def test_an_unknown_split_is_named(gaussian, pixels, draw, tmp_path):
     with pytest.raises(UserError, match="did you mean 'test'"):
         score_images(draw(9, 120, 20, seed=9), gaussian, tmp_path, extractor=pixels, on="tests")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+def test_scores_on_a_gpu_are_those_of_a_cpu(digits, cache, tmp_path):
+    generated = digits.train.x[:300].flip(3)
+    cpu = score_images(generated, digits, cache).generated
+    for file in cache.glob("classifier-*"):  # the same weights, features computed anew
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    gpu = score_images(generated, digits, tmp_path, device="cuda").generated
+    assert gpu.fid == pytest.approx(cpu.fid, rel=1e-3) and gpu.kid_mean == pytest.approx(cpu.kid_mean, rel=1e-3)
+    assert (gpu.precision, gpu.recall) == pytest.approx((cpu.precision, cpu.recall), abs=0.01)
+    assert (
+        gpu.balance is not None and cpu.balance is not None and gpu.balance.chi2 == pytest.approx(cpu.balance.chi2, 0.1)
+    )
