@@ -91,12 +91,14 @@ class AutoencoderFolder:
         from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
         import diffusers
 
+        wanted = {"use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
         try:
-            model = getattr(diffusers, CLASSES[self.kind]).from_pretrained(
-                self.path, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
-            )
+            cls = getattr(diffusers, CLASSES[self.kind])
+            model, found = cls.from_pretrained(self.path, output_loading_info=True, **wanted)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path} cannot be loaded: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{self.path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        if missing := found["missing_keys"]:
+            raise UserError(f"{self.path}: {WEIGHTS} lacks {len(missing)} tensors of config.json, first {missing[0]!r}")
         return model.eval().requires_grad_(False)
 
 
@@ -145,9 +147,8 @@ class AutoencoderTokenizer(Tokenizer):
         self.register_buffer("checksum", torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8))
         self._loaded: tuple[Any, ...] = ()  # no submodule: neither trained, averaged nor saved
 
-    @property
-    def autoencoder(self) -> Any:
-        """The frozen model, on the device of the tokenizer."""
+    def load(self) -> Any:
+        """The frozen model, on the tokenizer's device, read the first time. Raises UserError as ``folder.load``."""
         if not self._loaded:
             self._loaded = (self.folder.load(),)
         return self._loaded[0].to(self.checksum.device)

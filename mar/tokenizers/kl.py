@@ -88,7 +88,7 @@ class KL(AutoencoderTokenizer):
         z = unpatchify(token.float(), self.shape, self.patch)
         z = z * self.deviation[:, None, None] + self.shift[:, None, None]
         with torch.autocast(z.device.type, enabled=False):
-            return torch.cat([self.to_levels(self.autoencoder.decode(part).sample) for part in self.parts(z)])
+            return torch.cat([self.to_levels(self.load().decode(part).sample) for part in self.parts(z)])
 
     @torch.no_grad()
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +97,7 @@ class KL(AutoencoderTokenizer):
             mean, std = x.float().chunk(2, dim=1)
             return mean, std
         with torch.autocast(x.device.type, enabled=False):
-            found = [self.autoencoder.encode(self.to_unit(part)).latent_dist for part in self.parts(x)]
+            found = [self.load().encode(self.to_unit(part)).latent_dist for part in self.parts(x)]
         return torch.cat([p.mean for p in found]), torch.cat([p.std for p in found])
 
     @property

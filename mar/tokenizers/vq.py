@@ -35,8 +35,8 @@ class VQ(AutoencoderTokenizer):
         if x.dtype != torch.uint8:
             return x.flatten(1).long()
         with torch.autocast(x.device.type, enabled=False):
-            latents = [self.autoencoder.encode(self.to_unit(part)).latents for part in self.parts(x)]
-            index = [self.autoencoder.quantize(part)[2][2].reshape(len(part), -1) for part in latents]
+            latents = [self.load().encode(self.to_unit(part)).latents for part in self.parts(x)]
+            index = [self.load().quantize(part)[2][2].reshape(len(part), -1) for part in latents]
         return torch.cat(index)
 
     @torch.no_grad()
@@ -46,7 +46,7 @@ class VQ(AutoencoderTokenizer):
             return torch.cat([self.to_levels(self._pixels(part)) for part in self.parts(token)])
 
     def _pixels(self, token: torch.Tensor) -> torch.Tensor:
-        model = self.autoencoder
+        model = self.load()
         code = model.quantize.embedding(token).mT.unflatten(-1, self.shape)  # (B, D, h, w)
         spatial = code if self.config.get("norm_type") == "spatial" else None
         return model.decoder(model.post_quant_conv(code), spatial)  # decode() would quantise, or look up, once more

@@ -56,10 +56,10 @@ def encode_all(
     Raises:
         UserError: the folder holds a cache of other settings; or latents that are not finite.
     """
+    tokenizer.to(processes.device).load()
     if processes.is_main:
         _start(folder, settings, tokenizer)
     processes.wait()
-    tokenizer.to(processes.device)
     splits = {name: data.split(name) for name in SPLITS}
     if settings.flips:
         splits["train"] = Flipped(splits["train"])

@@ -176,6 +176,15 @@ def test_what_does_not_fit_is_refused_in_one_line(folders, spec, options, said, 
     assert "\n" not in str(error.value)
 
 
+def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
+    folder = save("kl", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for changed, said in (({"layers_per_block": 2}, "lacks"), ({"latent_channels": 5}, "cannot be loaded")):
+        (folder / "config.json").write_text(json.dumps({**config, **changed}))
+        with pytest.raises(UserError, match=said):
+            KL(SPEC, KLOptions(path=str(folder))).encode(images(1))
+
+
 def test_a_vq_model_is_no_kl_autoencoder(folders):
     with pytest.raises(UserError, match=r"is a VQModel: use tokenizer.kind=vq"):
         KL(SPEC, KLOptions(path=str(folders["vq"])))
