@@ -8,7 +8,7 @@ import torch
 
 from mar import build, config
 from mar.data.base import DataSpec
-from mar.errors import UserError
+from mar.errors import Unsupported, UserError
 from mar.noise import stream
 from mar.sampling.many import Settings, after_prompt, labels_of, sample_many
 from mar.sampling.shown import preview, save_samples
@@ -27,7 +27,7 @@ class Untrained:
     def __init__(self, folder, overrides):
         letters = np.random.default_rng(0).integers(0, 8, 400)
         (folder / "a.txt").write_text("".join("abcdefgh"[i] for i in letters))
-        recipe = config.read("shakespeare", [f"data.path={folder}", "data.context=8", *overrides])
+        recipe = config.read("shakespeare", [*overrides, f"data.path={folder}", "data.context=8"])
         data = build.data(recipe)
         self.spec, self.model = data.spec, build.model(recipe, data).eval()
         torch.manual_seed(0)
@@ -110,3 +110,30 @@ def test_samples_are_written_as_what_they_are(spec, files, tmp_path):
     assert all(name in said for name in files)
     preview(x, spec, tmp_path / "quick" / "training-1")
     assert len(list((tmp_path / "quick").iterdir())) == 1
+
+
+@pytest.fixture
+def documents(tmp_path):
+    """Documents are what stands between two letters h; an untrained model ends one anywhere."""
+    return Untrained(tmp_path, ["data=documents", "data.separator=h", *NETWORKS["causal-transformer"]])
+
+
+def test_a_document_begins_with_the_prompt_and_ends_by_itself_or_at_the_cap(documents):
+    spec = documents.spec
+    x = write_on(documents, 40, levels_of("ab", spec), 0)
+    texts = [text_of(x_T, spec) for x_T in x.flatten(1)]
+    assert all(text.startswith("ab") and set(text) <= set("abcdefg") and len(text) <= 8 for text in texts)
+    assert len({len(text) for text in texts}) > 3
+    for x_T, text in zip(x.flatten(1).tolist(), texts, strict=True):
+        assert x_T[len(text) :] == [spec.end] * (8 - len(text))
+
+
+def test_a_document_takes_no_length_and_no_prompt_that_fills_it(documents):
+    for prompt, length in (("ab", 30), ("abababab", 0)):
+        with pytest.raises(UserError, match="end by themselves, at the latest after 8 characters"):
+            write_on(documents, 1, levels_of(prompt, documents.spec), length)
+
+
+def test_an_adaptive_order_of_documents_is_refused(documents):
+    with pytest.raises(Unsupported, match="from left to right, one token at a time"):
+        documents.sample(1, adaptive="lowest-entropy")
