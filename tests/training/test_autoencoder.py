@@ -20,6 +20,7 @@ from mar.training.autoencoder import Architecture, AutoencoderObjective
 from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer
 from mar.training.codebook import MovingCodebook
 from tests.autoencoders import SMALL, SPEC, images
+from tests.faults.processes import Running
 
 
 class Alone:
@@ -98,15 +99,33 @@ def test_a_killed_training_goes_on_bit_for_bit_and_its_folder_loads(kind, tmp_pa
     again = train(tmp_path / "parts", kind)
     assert AutoencoderFolder(again).sha256 == AutoencoderFolder(final).sha256
     assert AutoencoderFolder.find(str(tmp_path / "whole")).path == final
-    logged = [json.loads(line)["iteration"] for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
-    assert logged == [2, 4, 6]
+    assert logged(tmp_path / "parts", "iteration") == [2, 4, 6]
     with pytest.raises(UserError, match=r"tokenizer of other settings .learning_rate"):
         train(tmp_path / "parts", kind, learning_rate=1e-4)
 
 
+def logged(folder: Path, key: str) -> list[float]:
+    return [json.loads(line)[key] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_two_processes_train_as_one(kind, tmp_path):
+    asked = ["--kind", kind, "--channels", "8,8", "--latent", "3", "--codebook", "16", "--batch-size", "32"]
+    for world in (1, 2):
+        out = ["--iterations", "20", "--precision", "fp32", "--out", str(tmp_path / str(world))]
+        run = Running(tmp_path / "logs", ["tokenizer", "train", "digits", *asked, *out], world)
+        assert run.wait() == [0] * world, run.said
+    # the second half of a batch never starts the codebook when it is another process's
+    tolerance = {"kl": 1e-4, "vq": 0.2}[kind]
+    assert logged(tmp_path / "2", "loss") == pytest.approx(logged(tmp_path / "1", "loss"), rel=tolerance)
+    record = json.loads((tmp_path / "2" / "scores" / "reconstruction.json").read_text())
+    assert record["n_images"] == 360 and (record["codebook_perplexity"] is None) is (kind == "kl")
+    assert (tmp_path / "2" / "reconstructions.png").is_file()
+
+
 def test_training_lowers_the_error(tmp_path):
     train(tmp_path / "run", "kl", iterations=60, log_every=10)
-    psnr = [json.loads(line)["psnr_db"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    psnr = logged(tmp_path / "run", "psnr_db")
     assert psnr[-1] > psnr[0] + 1.0 and all(map(math.isfinite, psnr))
 
 
