@@ -73,7 +73,7 @@ class Train(Section):
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto: bf16 on GPUs")
-    compile: bool | Literal["auto"] = Field(default="auto", description="auto: Transformers on GPUs")
+    compile: bool | Literal["auto"] = Field(default="auto", description="auto: large Transformers on GPUs")
     parallel: Literal["ddp", "fsdp"] = Field(default="ddp", description="a process holds the model, or a share")
     checkpoint_activations: bool = Field(default=False, description="less memory: blocks are computed twice")
     mask_ratio: Component = Component(kind="uniform")

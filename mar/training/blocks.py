@@ -16,6 +16,9 @@ from mar.compat import torchvision_repair  # noqa: F401  (before timm)
 from mar.errors import Unsupported
 
 
+_LARGE = 10_000_000  # parameters
+
+
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     """timm's blocks and what is made of them, in order."""
     from timm.models.vision_transformer import Block
@@ -24,10 +27,12 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compiles(model: nn.Module, device: torch.device) -> bool:
-    """What ``train.compile=auto`` means: Transformers, which see few shapes, on a GPU where a compiler is at hand.
+    """What ``train.compile=auto`` means: large Transformers, which see few shapes, on a GPU where a compiler is at hand.
 
-    Elsewhere compiling costs short runs more than it gives, or shapes are so many that it never ends.
+    Elsewhere compiling, a minute or two, costs short runs more than it gives, or shapes are so many that it never ends.
     """
+    if sum(p.numel() for p in model.parameters()) < _LARGE:
+        return False
     compiler = find_spec("triton") and any(shutil.which(name) for name in ("cc", "gcc", "clang"))
     return device.type == "cuda" and bool(compiler) and bool(transformer_blocks(model))
 

@@ -1,0 +1,121 @@
+"""The launch files in ``scripts/launch``, with two CPU processes; Slurm's own commands are stood in for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Trained
+
+LAUNCH = Path(__file__).parents[2] / "scripts" / "launch"
+SRUN = """#!/usr/bin/env bash
+shift  # --kill-on-bad-exit=1
+for ((i = 0; i < SLURM_NTASKS; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & done
+trap 'kill -TERM $(jobs -p)' TERM
+worst=0
+for job in $(jobs -p); do
+  while wait "$job"; code=$?; kill -0 "$job" 2>/dev/null; do :; done
+  [ "$code" -gt "$worst" ] && worst=$code
+done
+exit "$worst"
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$SCONTROL_LOG"; fi
+"""
+
+
+def start(script: str, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    fixed = {"GPUS": "2", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "VIRTUAL_ENV": sys.prefix}
+    path = os.pathsep.join([environment.pop("FAKES", ""), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(
+        ["bash", str(LAUNCH / script), *arguments], cwd=LAUNCH.parents[1], text=True,
+        env={**os.environ, **fixed, **environment, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def until_logged(run: Trained, iteration: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while run.logged < iteration and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("script", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
+def test_launch_files_are_valid_shell(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["one_machine.sh", "fsdp.sh"])
+def test_one_machine_trains_is_stopped_with_143_and_goes_on(run, script):
+    process = start(script, run.command(100_000)[1:])
+    until_logged(run, 3, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and "stopped and saved" in said, said
+    saved = run.saved
+    process = start(script, run.command(saved + 5)[1:])
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and f"after iteration {saved}" in said and "2 process(es)" in said, said
+    assert run.saved == saved + 5
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again_by_the_launcher(run):
+    process = start("one_machine.sh", run.command(60)[1:])
+    until_logged(run, 7, process)
+    workers = subprocess.run(["pgrep", "-f", f"mar train.*{run.path}"], capture_output=True, text=True).stdout.split()
+    of_launcher = [int(pid) for pid in workers if "RANK=1\0" in Path(f"/proc/{pid}/environ").read_text()]
+    os.kill(of_launcher[-1], signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and "resuming" in said and run.saved == 60, said
+
+
+@pytest.mark.slow
+def test_two_machines_meet_and_train(run):
+    meeting = {"MACHINES": "2", "HEAD": f"127.0.0.1:{port()}", "GPUS": "1"}
+    machines = [start("machines.sh", run.command(5)[1:], **meeting) for _ in range(2)]
+    said = [machine.communicate(timeout=200)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert run.saved == 5 and "2 process(es)" in "".join(said)
+
+
+@pytest.mark.slow
+def test_slurm_puts_a_stopped_job_back_and_ends_a_finished_or_failed_one(run, tmp_path):
+    fakes, log = tmp_path / "fakes", tmp_path / "scontrol.log"
+    fakes.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (fakes / name).write_text(text)
+        (fakes / name).chmod(0o755)
+    job = {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "here", "FAKES": str(fakes), "SCONTROL_LOG": str(log)}
+
+    def submitted(*command: str) -> subprocess.Popen[str]:
+        return start("slurm.sbatch", list(command), SLURM_JOB_ID=port(), **job)
+
+    process = submitted(*run.command(100_000)[1:])
+    until_logged(run, 3, process)
+    tasks = subprocess.run(["pgrep", "-f", f"mar train.*{run.path}"], capture_output=True, text=True).stdout.split()
+    for pid in tasks:
+        if "SLURM_PROCID" in Path(f"/proc/{pid}/environ").read_text():
+            os.kill(int(pid), signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and log.read_text().startswith("requeue"), said
+    saved = run.saved
+    process = submitted(*run.command(saved + 5)[1:])
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and run.saved == saved + 5 and "2 process(es)" in said, said
+    process = submitted("no-such-recipe")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and log.read_text().count("requeue") == 1, said
