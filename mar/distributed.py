@@ -50,6 +50,8 @@ class Processes:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads())))
         from accelerate import Accelerator
 
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise UserError("accelerate's own FSDP is not used: launch without it, and set train.parallel=fsdp")
         cpu = not torch.cuda.is_available()
         self.precision = settle_precision(precision)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 
 from mar.data.base import Split
+from mar.errors import UserError
 from mar.noise import Noise, stream
 
 
@@ -54,8 +55,10 @@ class Batches:
     """The micro-batches of one process, the next one read while the current one is used."""
 
     def __init__(
-        self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device
-    ) -> None:
+        self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device,
+        n_classes: int = 0,
+    ) -> None:  # fmt: skip
+        self.n_classes = n_classes
         self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, device
         shares = torch.arange(batch_size).tensor_split(world * accumulation)  # of sizes that differ by one at most
         self.positions = shares[rank * accumulation : (rank + 1) * accumulation]
@@ -79,6 +82,12 @@ class Batches:
         for position_B in self.positions:
             x, label_B = self.split.batch(index[position_B])
             label_B = torch.full((len(position_B),), -1) if label_B is None else label_B.long()
+            if self.n_classes and bool((wrong_B := label_B >= self.n_classes).any()):
+                which = int(wrong_B.nonzero()[0, 0])
+                raise UserError(
+                    f"training example {int(index[position_B][which])} has label {int(label_B[which])}, and classes "
+                    f"are 0..{self.n_classes - 1}: mend the labels, or set class_conditional=false"
+                )
             noise = stream(self.seed, "train", first + position_B, self.device)
             out.append(Batch(x.to(self.device), label_B.to(self.device), position_B, noise))
         return out

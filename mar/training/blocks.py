@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from mar.compat import torchvision_repair  # noqa: F401  (before timm)
 from mar.errors import Unsupported
 
-
 _LARGE = 10_000_000  # parameters
 
 
@@ -27,7 +26,7 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compiles(model: nn.Module, device: torch.device) -> bool:
-    """What ``train.compile=auto`` means: large Transformers, which see few shapes, on a GPU where a compiler is at hand.
+    """What ``train.compile=auto`` means: large Transformers, which see few shapes, on a GPU with a compiler at hand.
 
     Elsewhere compiling, a minute or two, costs short runs more than it gives, or shapes are so many that it never ends.
     """

@@ -69,7 +69,7 @@ class Trainer:
             model.compile_parts()
         self.batches = Batches(
             data.train, recipe.seed, self.train.batch_size, self.train.accumulation, processes.rank, processes.world,
-            processes.device,
+            processes.device, model.n_classes,
         )  # fmt: skip
         self.monitor = Monitor(self, data)
 
