@@ -4,7 +4,7 @@
 # Run again, it goes on from where it was; the kill comes once.
 #   scripts/fashion_latents.sh PATH/TO/fashion-mnist                    # sized for 8 minutes of a GPU and 16 cores (not run yet)
 #   QUICK=1 scripts/fashion_latents.sh PATH/TO/fashion-mnist            # minutes of two CPU cores: shows the path, no quality
-# OUT (folder), PROCESSES, TOKENIZER_ITERATIONS, ITERATIONS, KILL_AT (iteration), N (generated images), STEPS (AR steps),
+# KINDS (kl, vq or both), OUT (folder), PROCESSES, TOKENIZER_ITERATIONS, ITERATIONS, KILL_AT (iteration), N (generated images), STEPS (AR steps),
 # HEAD_STEPS (of the diffusion). Arguments after the path are overrides of both models' recipes.
 # Several processes take a GPU each where there are enough, otherwise they share out the CPU cores; then training, which
 # is the long part, is left to one process on the GPU.
@@ -50,8 +50,8 @@ train_killed() { # run folder, mar train's arguments: SIGKILL of every process a
   wait "$first" 2>/dev/null || true
 }
 
-for kind in kl vq; do
-  mar tokenizer train "$images" --kind "$kind" --channels "${channels:-64,128,128}" --iterations "${TOKENIZER_ITERATIONS:-2500}" \
+for kind in ${KINDS:-kl vq}; do
+  [ -f "$out/tokenizer-$kind/scores/reconstruction.json" ] || mar tokenizer train "$images" --kind "$kind" --channels "${channels:-64,128,128}" --iterations "${TOKENIZER_ITERATIONS:-2500}" \
     --rfid --out "$out/tokenizer-$kind"
   several cache "$images" --tokenizer "$out/tokenizer-$kind" --out "$out/cache-$kind"
   overrides=("data.path=$out/cache-$kind" "train.iterations=$iterations" "train.save_every=$kill_at" train.compile=false "$@")
