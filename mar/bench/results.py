@@ -19,7 +19,8 @@ class Speed:
         contender: "mar", "mar compiled" or "reference".
         seconds: of each round.
         images_per_second: of the median round.
-        flops_per_image: matrix products and attention, counted as they are executed, backward pass included.
+        flops_per_image: matrix products and attention, counted as they are executed, backward pass included; None
+            where they were not counted.
         matrix_peak_share: executed operations per second over those of a large matrix product in the same run.
         peak_bytes: most memory in use above what the weights took before; None where it cannot be told.
         ratios: the reference's seconds over this contender's, round by round; none without a reference.
@@ -29,8 +30,8 @@ class Speed:
     contender: str
     seconds: tuple[float, ...]
     images_per_second: float
-    flops_per_image: float
-    matrix_peak_share: float
+    flops_per_image: float | None
+    matrix_peak_share: float | None
     peak_bytes: int | None
     ratios: tuple[float, ...] = ()
     ratio: float | None = None
@@ -95,7 +96,7 @@ def speed(
     contender: str,
     images: int,
     seconds: tuple[float, ...],
-    flops: float,
+    flops: float | None,
     matrix_peak: float,
     peak_bytes: int | None,
     reference_seconds: tuple[float, ...] = (),
@@ -111,8 +112,8 @@ def speed(
         contender,
         seconds,
         images / middle,
-        flops / images,
-        flops / middle / matrix_peak,
+        None if flops is None else flops / images,
+        None if flops is None else flops / middle / matrix_peak,
         peak_bytes,
         ratios,
         median(ratios) if ratios else None,

@@ -54,6 +54,7 @@ def run(
     clock: str = "wall",
     budget: int | None = None,
     rounds: int = LEAST_ROUNDS,
+    count: bool = True,
     say: Say = lambda line: None,
 ) -> Report:
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least ``rounds`` rounds.
@@ -64,6 +65,7 @@ def run(
         reference: a checkout of the published code, measured in the same rounds.
         clock: "wall", or "cpu" for the processor time of this process: on a machine that is busy with other things.
         budget: bytes of activations of a likelihood; None: what suits the device.
+        count: count operations and memory in a run of their own, and take the reference's generation apart as well.
         say: told what is being measured.
 
     Raises:
@@ -89,9 +91,11 @@ def run(
         for work in [work for work in works if work in WORKS]:
             for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:
                 say(f"{work}, batch {sized.batch}")
-                measurements.append(_measure(work, contenders, sized, seconds, peak, rounds))
+                measurements.append(_measure(work, contenders, sized, seconds, peak, rounds, count))
                 if work == "sample":
-                    shares += [_shares(contender, sized) for contender in contenders]
+                    shares += [
+                        _shares(contender, sized) for contender in contenders if count or isinstance(contender, Ours)
+                    ]
         scoring = scoring_cost(model, inputs, seconds, budget) if "nll" in works else None
         cache = cache_gain(model, inputs, seconds) if "cache" in works else None
         streams = stream_costs(model, inputs, seconds) if "streams" in works else ()
@@ -117,7 +121,13 @@ def run(
 
 
 def _measure(
-    work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float, rounds: int
+    work: str,
+    contenders: Sequence[Contender],
+    inputs: Inputs,
+    seconds: float,
+    peak: float,
+    rounds: int,
+    count: bool,
 ) -> Measurement:
     """One kind of work, by all who can do it. Compiled code executes what the eager one is counted to."""
     calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
@@ -127,8 +137,12 @@ def _measure(
             footprints[name] = Footprint(footprints["mar"].flops)
             for index in range(POOL if work == "train" else 1):  # every shape is compiled before the clock starts
                 call(index)
-        else:
+        elif count:
             with footprint(inputs.setting.device) as footprints[name]:
+                call(0)
+        else:
+            footprints[name] = Footprint()
+            if name != Reference.name:  # which captures no graphs
                 call(0)
     device = inputs.setting.device  # training on a GPU queues steps without waiting for them
     repeats = POOL if work == "train" and device.type == "cuda" else 1
@@ -138,7 +152,7 @@ def _measure(
     for name in calls:
         found = footprints[name]
         rival = () if name == Reference.name else theirs
-        speeds.append(speed(name, inputs.batch, times[name], found.flops, peak, found.peak_bytes, rival))
+        speeds.append(speed(name, inputs.batch, times[name], found.flops or None, peak, found.peak_bytes, rival))
     return Measurement(work, inputs.batch, tuple(speeds))
 
 

@@ -42,8 +42,8 @@ def _speeds(report: Report) -> Table:
                 str(measurement.batch),
                 speed.contender,
                 f"{speed.images_per_second:.4g}",
-                f"{speed.flops_per_image / 1e9:.4g}",
-                f"{speed.matrix_peak_share:.0%}",
+                "" if speed.flops_per_image is None else f"{speed.flops_per_image / 1e9:.4g}",
+                "" if speed.matrix_peak_share is None else f"{speed.matrix_peak_share:.0%}",
                 memory,
                 "" if speed.ratio is None else f"{speed.ratio:.2f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
             )

@@ -25,6 +25,10 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
     seconds: Annotated[float, typer.Option(help="For each kind of work; at least --rounds.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="At least so many rounds of each kind of work.")] = 3,
+    count: Annotated[
+        bool,
+        typer.Option(help="Also count operations and memory, and take the reference's generation apart: more runs."),
+    ] = True,
     only: Annotated[
         str, typer.Option(help="Some of train,sample,nll, and when asked for: cache, streams.")
     ] = "train,sample,nll",
@@ -97,6 +101,7 @@ def bench(
         clock=clock,
         budget=int(budget * 2**30) if budget else None,
         rounds=rounds,
+        count=count,
         say=lambda line: console.print(f"[dim]{line}"),
     )
     console.print(tables(report))

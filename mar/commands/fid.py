@@ -38,6 +38,7 @@ def fid(
     remask: Annotated[
         str, typer.Option(help="Afterwards mask tokens again and redraw them, e.g. random:16:0.1, as mar sample.")
     ] = "",
+    precision: Annotated[str, typer.Option(help="Of generation: fp32, or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sweep: Annotated[
         Optional[list[str]],
@@ -113,14 +114,14 @@ def fid(
     from mar.commands.score_fid import FidRequest, score_run
     from mar.commands.scoring import options_of, product
     from mar.distributed import Processes
-    from mar.run import load
+    from mar.run import Precision, load
 
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
     run = load(source, ema=not last_weights, device=str(processes.device))
     base = Setting(
         "", single["guidance"], guidance_schedule, single["temperature"], options_of(head or [], "sampling"), seed,
-        adaptive, remask,
+        adaptive, remask, precision=cast(Precision, precision),
     )  # fmt: skip
     settings = tuple(replace(base, plan=plan) for plan in product(plans, partitions, run.training_plan))
     asked = FidRequest(

@@ -94,7 +94,7 @@ def changed(setting: Setting, **values: Any) -> Setting:
 def label(setting: Setting) -> str:
     """A setting in a few words: its plan and whatever is no default."""
     default = Setting(setting.plan)
-    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask")
+    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "precision")
     said = [f"{key}={getattr(setting, key)}" for key in keys if getattr(setting, key) != getattr(default, key)]
     return " ".join([setting.plan, *said, *(f"{key}={value}" for key, value in setting.head.items())])
 

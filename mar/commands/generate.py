@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, cast
 
 import typer
 
@@ -31,6 +31,7 @@ def generate(
         str, typer.Option(help="Afterwards mask tokens again and redraw them, e.g. random:16:0.1, as mar sample.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: on a GPU several times as fast.")] = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time; at most one shard.")] = 256,
     shard: Annotated[
         int, typer.Option(min=0, help="Examples in a file, what a kill can cost a process; 0: a batch, at least 256.")
@@ -54,14 +55,14 @@ def generate(
     from mar.commands.generating import Setting, fill
     from mar.commands.scoring import options_of
     from mar.distributed import Processes
-    from mar.run import load
+    from mar.run import Precision, load
     from mar.sampling.pictures import image_grid
 
     processes = Processes()
     loaded = load(run, ema=not last_weights, device=str(processes.device))
     setting = Setting(
         plan or loaded.training_plan, guidance, guidance_schedule, temperature, options_of(head or [], "sampling"),
-        seed, adaptive, remask, tuple(label or ()),
+        seed, adaptive, remask, tuple(label or ()), cast(Precision, precision),
     )  # fmt: skip
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:

@@ -16,11 +16,12 @@ import torch
 
 from mar.commands.progress import bar
 from mar.distributed import Processes
+from mar.errors import unknown
 from mar.evaluation.classifier import weight_hash
 from mar.evaluation.store import DEFAULT_SHARD, Store
 from mar.model import sampling_options
 from mar.noise import stream
-from mar.run import Run
+from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import labels_of
 from mar.training.run_folder import environment
@@ -35,6 +36,7 @@ class Setting:
         adaptive: a rule that chooses each next set; "": none.
         remask: how tokens are masked again and redrawn afterwards, e.g. random:16:0.1; "": never.
         classes: in turn; (): all.
+        precision: of matrix products.
     """
 
     plan: str
@@ -46,6 +48,11 @@ class Setting:
     adaptive: str = ""
     remask: str = ""
     classes: tuple[int, ...] = ()
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise unknown("precision", str(self.precision), ("fp32", "bf16"))
 
     def labels(self, n: int) -> torch.Tensor | None:
         """The classes of the first ``n`` examples; None: all in turn."""
@@ -107,7 +114,7 @@ def fill(
             there = store.count(n)
             x_NCHW = run.sample(
                 len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
-                temperature=setting.temperature, seed=setting.seed, batch_size=batch_size,
+                temperature=setting.temperature, precision=setting.precision, seed=setting.seed, batch_size=batch_size,
                 adaptive=setting.adaptive or None, remask=setting.remask or None, first=images.start,
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
             )  # fmt: skip

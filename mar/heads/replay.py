@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Evaluate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x_NE, t of shape (1,)) -> (N, outputs)
 
@@ -35,7 +36,8 @@ class Replays:
 
     def bind(self, net: nn.Module, condition_NW: torch.Tensor) -> Evaluate:
         """``net(x_NE, t, condition_NW)``, without gradients, as a function of x and t; until the next ``bind``."""
-        if not condition_NW.is_cuda or torch.cuda.is_current_stream_capturing():
+        watched = _get_current_dispatch_mode() is not None  # counts operations, which a replay hides
+        if not condition_NW.is_cuda or watched or torch.cuda.is_current_stream_capturing():
             return lambda x_NE, t_1: net(x_NE, t_1, condition_NW)
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
         twin = self._twin(net, dtype)
