@@ -128,7 +128,7 @@ class Processes:
     def _gathered(self, value: Any) -> Any:
         if not isinstance(value, DTensor):
             return value
-        whole = value.detach().full_tensor()
+        whole = value.full_tensor().detach()
         return whole.cpu() if self.is_main else whole.new_empty(0)
 
     # What the processes agree on.

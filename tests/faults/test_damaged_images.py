@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+import mar
 from mar import config
 from mar.data.folder import Folder, FolderOptions
 from mar.errors import UserError
+from mar.likelihood.estimate import Estimator
 from mar.run import train
 from tests.training.conftest import TINY
 
@@ -99,6 +101,8 @@ def test_changed_data_are_refused_until_they_are_accepted(images, tmp_path):
     (images / "train" / "a" / "00.png").unlink()
     with pytest.raises(UserError, match=r"the data of .* have changed since it began \(folder .*delete its data.json"):
         train(recipe, tmp_path / "run")
+    warnings = mar.load(tmp_path / "run").nll(limit=1, estimator=Estimator(2)).warnings
+    assert any("have changed since training" in warning for warning in warnings)
     (tmp_path / "run" / "data.json").unlink()
     train(recipe, tmp_path / "run")
 
