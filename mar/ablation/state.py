@@ -18,13 +18,14 @@ class State:
 
     Attributes:
         name: of the cell.
-        kind: what it is in; "failed": some of it, and the rest is done.
+        kind: what it is in; "speed": all but its speed, which is measured last; "failed": some of it, and the rest is
+            done.
         text: a line for a reader.
         share: of its work that is done, 0..1; None where there is none to do.
     """
 
     name: str
-    kind: Literal["refused", "failed", "done", "evaluation", "training", "waiting"]
+    kind: Literal["refused", "failed", "done", "speed", "evaluation", "training", "waiting"]
     text: str
     share: float | None
 
@@ -46,6 +47,8 @@ def _state(engine: Engine, cell: Cell) -> State:
         return State(cell.name, "failed", "; ".join(errors), 1.0)
     if all(record is not None for record in records.values()):
         return State(cell.name, "done", f"{len(asked) - 1} evaluations", 1.0)
+    if [question for question, record in records.items() if record is None] == [("speed", None)]:
+        return State(cell.name, "speed", "its speed is measured when all are trained", 0.99)
     if training is not None:
         done = sum(record is not None for record in records.values()) - 1
         share = _TRAINING + (1.0 - _TRAINING) * done / (len(asked) - 1)

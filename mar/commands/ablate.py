@@ -140,7 +140,7 @@ def _run_workers(engine: Engine, workers: int, retry_failed: bool, console: Cons
 
 def _progress(now, clock) -> str:
     """How many cells are finished, and the time that is left."""
-    done = sum(state.kind in ("done", "failed") for state in now)
+    done = sum(state.kind in ("done", "failed", "speed") for state in now)
     left = clock.left(now)
     todo = sum(state.share is not None for state in now)
     return f"{done} of {todo} cells" + ("" if left is None else f", about {left / 60:.0f} min left")

@@ -6,6 +6,7 @@ from html import escape
 
 from mar.ablation.curve import MEANINGS
 from mar.ablation.result import AblationResult, TrainedModel, Training
+from mar.reports.curves import value_range
 from mar.reports.svg import Chart, Line
 
 _SHARED = "validation-curves"
@@ -20,11 +21,7 @@ def training(result: AblationResult) -> str:
     if not result.axes:
         return _one(curves[0])
     longest = max(curve.iterations * curve.batch_size for curve in curves)
-    low = min((min(c.validation_nats) for c in curves if c.validation_nats), default=0.0)
-    high = max(
-        (max(c.validation_nats[len(c.validation_nats) // 4 :]) for c in curves if c.validation_nats), default=1.0
-    )
-    chart = Chart("images seen", "validation, nats per token", (0, longest), (low, high))
+    chart = Chart("images seen", "validation, nats per token", (0, longest), value_range(trained))
     shared = chart.group(
         [_validation(model, curve, "ghost") for model, curve in zip(trained, curves, strict=True)], _SHARED
     )

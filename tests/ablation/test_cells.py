@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,21 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
     assert "raster order" in result.rows[3].refused and result.rows[3].likelihood is None
     assert [state.kind for state in states(engine)] == ["done"] * 3 + ["refused"]
     assert share(states(engine)) == 1.0
+
+
+def test_the_state_says_what_is_left(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
+    _, engine = finished
+    fresh = Engine(engine.grid, tmp_path)
+    assert [state.kind for state in states(fresh)] == ["waiting"] * 3 + ["refused"] and share(states(fresh)) == 0.0
+    cell = engine.cells[0]
+    shutil.copytree(engine.home(cell), fresh.home(cell))
+    (fresh.home(cell) / "speed.json").unlink()
+    assert states(fresh)[0].kind == "speed"
+    (fresh.home(cell) / "probe.json").unlink()
+    assert states(fresh)[0].text == "1 of 3 evaluations"
+    (fresh.home(cell) / "training.json").unlink()
+    shutil.copytree(engine.folder(cell).path, fresh.folder(cell).path)
+    assert states(fresh)[0].text == "6 of 6 iterations"
 
 
 def test_the_scored_weights_are_those_of_the_lowest_validation_loss(finished: tuple[AblationResult, Engine]) -> None:
