@@ -61,8 +61,8 @@ def _panel(panel: Any, name: str, models: list[TrainedModel]) -> None:
 
 
 def value_range(models: list[TrainedModel]) -> tuple[float, float]:
-    """What a picture of validation curves shows, in nats: from the lowest value to a fifth above what nine models in ten
-    reach. A curve that overfits, or a model that learns little, leaves it at the top."""
+    """What a picture of validation curves shows, in nats: from the lowest value to a fifth above what nine models in
+    ten reach. A curve that overfits, or a model that learns little, leaves it at the top."""
     curves = [model.training.validation_nats for model in models if model.training is not None]
     lowest = sorted(min(curve) for curve in curves if curve)
     if not lowest:
