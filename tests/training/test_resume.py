@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from mar.run import train
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder
+from tests.faults.processes import Running
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -73,12 +73,8 @@ def test_accumulation_does_not_change_the_result(tmp_path, tiny):
 
 
 def launch(processes: int, run: Path, overrides: list[str]) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    done = subprocess.run(
-        [*command, "-m", "mar", "train", "digits", *overrides, "--out", str(run)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    running = Running(run / "logs", ["train", "digits", *overrides, "--out", str(run)], processes)
+    assert running.wait() == [0] * processes, running.said
 
 
 def test_two_processes_resume_bit_for_bit_and_agree_with_one(tmp_path, tiny):
