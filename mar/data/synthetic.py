@@ -10,9 +10,9 @@ from functools import cached_property
 
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.data.sampled import SampledData, SampledOptions
 from mar.errors import UserError
-from mar.noise import Noise, stream
+from mar.noise import Noise
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,17 @@ class Ising:
 
 
 @dataclass(frozen=True)
-class SyntheticOptions(DataOptions):
-    rows: int = 3
-    cols: int = 3
+class SyntheticOptions(SampledOptions):
     coupling: float = 0.4
     field: float = 0.1
-    n: int = 2000  # training examples; validation and test have a quarter of it each
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.rows, self.cols) < 1 or self.rows * self.cols > 16:
             raise UserError(f"the grid is enumerated: at most 4x4 (16 sites), not {self.rows}x{self.cols}")
-        if self.n < 4:
-            raise UserError(f"data.n must be at least 4, not {self.n}")
 
 
-class Synthetic(DataSource):
+class Synthetic(SampledData):
     """Independent samples of ``distribution(options)``."""
 
     Options = SyntheticOptions
@@ -76,17 +72,3 @@ class Synthetic(DataSource):
     @staticmethod
     def distribution(options: SyntheticOptions) -> Ising:
         return Ising(options.rows, options.cols, options.coupling, options.field)
-
-    @classmethod
-    def load(cls, options: SyntheticOptions) -> Data:
-        model = cls.distribution(options)
-        sizes = {"train": options.n, "validation": options.n // 4, "test": options.n // 4}
-        x = {split: model.sample(stream(0, f"data/synthetic/{split}", n)) for split, n in sizes.items()}
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, options.rows, options.cols), 2),
-            train=TensorSplit(x["train"]),
-            validation=TensorSplit(x["validation"]),
-            test=TensorSplit(x["test"]),
-            fingerprint=fingerprint(*x.values()),
-        )

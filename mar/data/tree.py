@@ -20,7 +20,7 @@ from functools import cached_property
 
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.data.sampled import SampledData, SampledOptions
 from mar.errors import UserError
 from mar.noise import Noise, stream
 
@@ -83,15 +83,16 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class TreeOptions(DataOptions):
+class TreeOptions(SampledOptions):
     rows: int = 4
     cols: int = 4
     children: int = 3
     flip: float = 0.1
     scramble: int = 0  # which token sits where
-    n: int = 8000  # training examples; validation and test have a quarter of it each
+    n: int = 8000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.rows, self.cols) < 1 or not 1 <= self.children < self.rows * self.cols:
             raise UserError(
                 f"data.children is 1 to {self.rows * self.cols - 1} on a grid {self.rows}x{self.cols}, "
@@ -99,11 +100,9 @@ class TreeOptions(DataOptions):
             )
         if not 0.0 < self.flip < 1.0:
             raise UserError(f"data.flip is between 0 and 1, not {self.flip:g}")
-        if self.n < 4:
-            raise UserError(f"data.n must be at least 4, not {self.n}")
 
 
-class NoisyTree(DataSource):
+class NoisyTree(SampledData):
     """Independent samples of ``distribution(options)``."""
 
     Options = TreeOptions
@@ -112,17 +111,3 @@ class NoisyTree(DataSource):
     @staticmethod
     def distribution(options: TreeOptions) -> Tree:
         return Tree(options.rows, options.cols, options.children, options.flip, options.scramble)
-
-    @classmethod
-    def load(cls, options: TreeOptions) -> Data:
-        model = cls.distribution(options)
-        sizes = {"train": options.n, "validation": options.n // 4, "test": options.n // 4}
-        x = {split: model.sample(stream(0, f"data/tree/{split}", n)) for split, n in sizes.items()}
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, options.rows, options.cols), 2),
-            train=TensorSplit(x["train"]),
-            validation=TensorSplit(x["validation"]),
-            test=TensorSplit(x["test"]),
-            fingerprint=fingerprint(*x.values()),
-        )

@@ -145,8 +145,9 @@ def search(
         _climb(evaluator, state, budget, seed, clock, ledgers, keep, say)
     except KeyboardInterrupt:
         clock.stamp()
-        if state.start:
-            keep(state)
+        if not state.start:
+            raise  # nothing is found yet
+        keep(state)
         raise Stopped(signal.SIGINT) from None
     keep(state)
     return state
