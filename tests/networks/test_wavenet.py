@@ -19,8 +19,9 @@ def stack(dilations: tuple[int, ...]) -> Stack:
 
 @pytest.mark.parametrize("layers, blocks", [(1, 1), (3, 1), (2, 3)])
 def test_a_state_knows_just_the_receptive_field(layers, blocks):
-    network = WaveNet((40,), WaveNetOptions(width=4, layers=layers, blocks=blocks))
-    x_BTD = torch.randn(1, 40, 4, requires_grad=True)
+    torch.manual_seed(0)
+    network = WaveNet((40,), WaveNetOptions(width=32, layers=layers, blocks=blocks))  # of 4 units all may be dead
+    x_BTD = torch.randn(1, 40, 32, requires_grad=True)
     (grad_BTD,) = torch.autograd.grad(network.run(x_BTD)[0, 30].sum(), x_BTD)
     felt = (grad_BTD[0] != 0).any(1).nonzero()[:, 0].tolist()
     assert felt == list(range(30 - blocks * (2**layers - 1), 31))
