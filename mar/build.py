@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from mar import checks
 from mar.config import Component, Recipe
 from mar.data.base import About, Data
-from mar.errors import Unsupported, UserError, unknown
+from mar.errors import UserError, unknown
 from mar.model import Model
 from mar.noise import derived_seed, stream
 from mar.order_search.policy import OrderPolicy
@@ -188,31 +189,9 @@ def model(recipe: Recipe, dataset: Data | About) -> Model:
     noise = stream(recipe.seed, "check", 2)
     plan = Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
     built.network.check(plan.step_BL)
-    _check_lengths(recipe, built, plan)
-    _check_tasks(recipe, built, plan)
+    checks.check_lengths(built, plan, recipe.network.kind)
+    checks.check_tasks(built, plan, mask_ratio(recipe), recipe.train.mask_ratio.kind, recipe.seed)
     return built
-
-
-def _check_lengths(recipe: Recipe, model: Model, plan: Plan) -> None:
-    """Refuse what examples of their own lengths cannot have, if they are such."""
-    model.tokenizer.check(plan.step_BL)
-    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
-        raise Unsupported(
-            f"network={recipe.network.kind} would be told where a document ends: use one that reads from left to "
-            "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
-        )
-
-
-def _check_tasks(recipe: Recipe, model: Model, plan: Plan) -> None:
-    """Refuse a mask ratio that makes tasks which the network cannot serve, though it serves the plan."""
-    position_B, iteration = torch.arange(len(plan.step_BL)), stream(recipe.seed, "check", 1)
-    task = mask_ratio(recipe).task(plan, position_B, iteration, model.network.one_pass)
-    try:
-        for row in task.step_BL.split(1):
-            model.network.check(row)
-    except Unsupported as refusal:
-        asked = f"train.mask_ratio={recipe.train.mask_ratio.kind} asks for other plans"
-        raise Unsupported(f"{asked}: use train.mask_ratio=plan ({refusal})") from None
 
 
 def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
@@ -239,21 +218,8 @@ def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
 
 
 def _policy(recipe: Recipe, model: Model) -> OrderPolicy:
-    """The policies of a learned order.
-
-    Raises:
-        Unsupported: their bound cannot be trained with this head or mask ratio.
-    """
-    if not model.head.loss_is_nll:
-        raise Unsupported(
-            f"ordering=learned trains a bound in nats, and the loss of head {recipe.head.kind!r} is none: "
-            "use head=categorical"
-        )
-    if mask_ratio(recipe) != find("mask_ratio", "uniform")():
-        raise Unsupported(
-            "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
-            "use train.mask_ratio=uniform"
-        )
+    """The policies of a learned order. Raises Unsupported: their bound cannot be trained."""
+    checks.check_policy(model, mask_ratio(recipe), recipe.head.kind)
     network = model.network
     return OrderPolicy(
         len(Grid(model.tokenizer.shape)), model.tokenizer.token, network.context_width, network.token_width,

@@ -33,7 +33,8 @@ from mar.ablation.records import Record, held, once, read
 from mar.config import Section
 from mar.errors import UserError
 from mar.evaluation.probe import linear_probe
-from mar.run import Run, load, train
+from mar.fit import train
+from mar.run import Run, load
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder, write
 

@@ -27,7 +27,7 @@ def train(
     """
     from mar import config
     from mar.distributed import Processes
-    from mar.run import train as train_run
+    from mar.fit import train as train_run
     from mar.training.run_folder import RunFolder
 
     chosen = config.read(recipe, overrides or [])

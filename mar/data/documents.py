@@ -121,7 +121,8 @@ def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], tor
 
 
 def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
-    return [part for part in (text.split(separator) if separator else [text]) if part]
+    parts: list[AnyStr] = text.split(separator) if separator else [text]
+    return [part for part in parts if part]
 
 
 def _shuffled(n: int, options: DocumentsOptions) -> dict[str, torch.Tensor]:

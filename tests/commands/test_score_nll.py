@@ -14,10 +14,11 @@ from mar import config
 from mar.commands.score_nll import Request, score_nll
 from mar.commands.scoring import options_of, product
 from mar.errors import Unsupported, UserError
+from mar.fit import train
 from mar.likelihood import ensemble
 from mar.likelihood.ensemble import Several
 from mar.likelihood.estimate import Estimator
-from mar.run import Run, load, train
+from mar.run import Run, load
 from tests.test_cli import TINY
 
 PIXELS = ["tokenizer=patches", "tokenizer.patch=4", "head=gaussian-mixture"]

@@ -13,7 +13,7 @@ import mar
 from mar import config
 from mar.cli import app
 from mar.errors import UserError
-from mar.run import train
+from mar.fit import train
 
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",

@@ -16,8 +16,9 @@ from mar.compat.released import described, export_run, import_run
 from mar.compat.weights_file import read
 from mar.data.base import About, DataSpec
 from mar.errors import Unsupported, UserError
+from mar.fit import train
 from mar.networks.masked_transformer import SIZES
-from mar.run import load, train
+from mar.run import load
 
 SIZE = {
     "encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "decoder_width": 24, "decoder_depth": 1,

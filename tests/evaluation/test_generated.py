@@ -21,7 +21,8 @@ from mar.commands.generating import Setting, fill
 from mar.commands.score_fid import FidRequest, score_run, score_source
 from mar.errors import UserError
 from mar.evaluation.store import Store
-from mar.run import Run, train
+from mar.fit import train
+from mar.run import Run
 
 PLAN = "random/cosine:4"
 TINY = [

@@ -15,7 +15,7 @@ from mar import config
 from mar.data.base import TensorSplit
 from mar.distributed import Processes
 from mar.errors import Unsupported, UserError
-from mar.run import train
+from mar.fit import train
 from mar.training.batches import Batches
 from tests.training.conftest import TINY
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mar.errors import UserError
-from mar.run import train
+from mar.fit import train
 from tests.faults.conftest import EVERY, Trained
 from tests.training.test_resume import assert_equal
 

@@ -21,10 +21,11 @@ from mar.cli import app
 from mar.commands.score_matrix import score_runs
 from mar.commands.score_nll import Request
 from mar.errors import UserError
+from mar.fit import train
 from mar.likelihood.score import Likelihood
 from mar.model import Model
 from mar.reports.matrix import as_csv, markdown, notes_of, terminal, write_matrix
-from mar.run import Run, load, train
+from mar.run import Run, load
 from orderings import UnknownName
 from tests.training.conftest import TINY
 

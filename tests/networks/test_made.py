@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 from mar import build, config
 from mar.errors import UserError
+from mar.fit import train
 from mar.likelihood.chain import token_log_prob
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.made import Made, MadeOptions
 from mar.noise import stream
-from mar.run import train
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.objective import Objective, Uniform

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mar import build, config, load
 from mar.cli import app
 from mar.errors import Unsupported, UserError
-from mar.run import train
+from mar.fit import train
 from mar.training.loop import Trainer
 from tests.training.conftest import TINY
 from tests.training.test_resume import assert_equal

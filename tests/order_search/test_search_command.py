@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from mar import config, load
 from mar.cli import app
 from mar.errors import Stopped, UserError
+from mar.fit import train
 from mar.order_search import search as searching
-from mar.run import train
 from orderings import describe, inverse, parse_plan
 from tests.training.conftest import TINY
 

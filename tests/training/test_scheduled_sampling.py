@@ -12,10 +12,10 @@ from mar import build, config
 from mar.config import ScheduledSampling
 from mar.distributed import Processes
 from mar.errors import UserError
+from mar.fit import train
 from mar.heads.categorical import CategoricalHead
 from mar.model import Model
 from mar.noise import stream
-from mar.run import train
 from mar.tokens import Categories
 from mar.training.loop import Trainer
 from mar.training.objective import NextSet, Task, Uniform

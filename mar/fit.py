@@ -1,0 +1,48 @@
+"""Train a recipe in a run folder, from wherever the folder stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from mar import build
+from mar.config import Recipe
+from mar.data.base import Data
+from mar.distributed import Processes
+from mar.training import blocks
+from mar.training.loop import Trainer
+from mar.training.run_folder import RunFolder
+
+
+def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
+    """Train ``recipe`` in the folder ``path``, or go on where it stands.
+
+    Raises:
+        UserError: the recipe is impossible, or the folder belongs to another run or another process.
+    """
+    recipe, folder = build.resolve(recipe), RunFolder(path)
+    data = build.data(recipe)
+    model = build.model(recipe, data)
+    processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
+    compiles = folder.began_with(recipe, "compile")
+    if compiles == "auto":
+        compiles = blocks.compiles(model, processes.device)
+    computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(folder.locked()))
+        said = processes.first(lambda: folder.start(recipe, data.about, computes))
+        model.tokenizer.fit(_batches(data))
+        for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
+            print(f"note: {note}")
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
+        parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
+        Trainer(recipe, model, data, *parts, folder, processes).run()
+
+
+def _batches(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
+    """The first examples of the training split, for what a tokenizer measures."""
+    for index in torch.arange(min(limit, len(data.train))).split(500):
+        yield data.train.batch(index)[0]
