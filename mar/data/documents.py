@@ -6,7 +6,7 @@ T characters of all documents · N documents · B batch · L characters of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import AnyStr, Literal
+from typing import AnyStr, Literal, cast
 
 import torch
 
@@ -121,7 +121,7 @@ def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], tor
 
 
 def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
-    parts: list[AnyStr] = text.split(separator) if separator else [text]
+    parts = cast("list[AnyStr]", text.split(separator) if separator else [text])
     return [part for part in parts if part]
 
 

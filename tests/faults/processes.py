@@ -20,8 +20,9 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["tests.faults.processes", "mar.cli", "mar.run", "accelerate", "sklearn.datasets", "timm.models.vision_transformer",
-     "torch.utils.tensorboard", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
+    ["tests.faults.processes", "mar.compat.torchvision_repair", "mar.cli", "mar.fit", "mar.run", "accelerate",
+     "sklearn.datasets", "timm.models.vision_transformer", "torch.utils.tensorboard", "torch.distributed.fsdp",
+     "torch.distributed.checkpoint"]
 )  # fmt: skip
 Hurt = tuple[Callable[..., None], tuple[Any, ...]]  # done in every process before it starts
 
