@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # UCI DNA, Mushrooms and NIPS-0-12 in their published splits: MADE with one mask in natural order, MADE with sampled masks
-# and orders (the mixture of 64), EoNADE (the mixture of 16 orders); the weights of best validation. Run again, it goes on.
+# and orders (the mixture of 64 or 128), EoNADE (the mixture of 16 orders); the weights of best validation. Run again, it goes on.
 #   scripts/uci.sh PATH/TO/uci          the folder with dna.npz, mushrooms.npz, nips.npz
 # RUNS: the folder of the runs, default runs/uci. JOBS: trainings at a time, one core each, default 2. OVERRIDES: of all recipes.
 # Writes results/uci.
@@ -19,9 +19,9 @@ export -f one
 
 sampled="network.masks=0 ordering=random train.validate_every=250"
 xargs -d '\n' -P "${JOBS:-2}" -I{} bash -c 'one {}' <<END
-mushrooms-sampled uci mushrooms "--plans random --orders 64" $sampled network.widths=[500] train.learning_rate=5e-3 train.weight_decay=0.02 train.iterations=8000 train.ema=0.999 train.validate_every=500
+mushrooms-sampled uci mushrooms "--plans random --orders 128" $sampled network.widths=[500] train.learning_rate=5e-3 train.weight_decay=0.02 train.iterations=8000 train.ema=0.999 train.validate_every=500
 mushrooms-eonade uci-eonade mushrooms "--plans random --orders 16 -n 2000" train.weight_decay=0.02 train.iterations=5000
-dna-sampled uci dna "--plans random --orders 64" $sampled network.widths=[500] train.weight_decay=0.3 train.iterations=1500
+dna-sampled uci dna "--plans random --orders 128" $sampled network.widths=[500] train.weight_decay=0.3 train.iterations=1500 train.schedule.kind=constant
 dna-eonade uci-eonade dna "--plans random --orders 16" train.iterations=2000
 nips-sampled uci nips "--plans random --orders 64" $sampled network.widths=[100] train.learning_rate=1e-3 train.weight_decay=3 train.iterations=1000 train.validate_every=100
 nips-eonade uci-eonade nips "--plans random --orders 16" train.weight_decay=3 train.iterations=600 train.validate_every=50
