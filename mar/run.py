@@ -142,7 +142,7 @@ class Run:
         all images share; None: each has its own. Options, and ``fixed`` ones: those of ``mar.likelihood.score.score``.
         """
         plans = self.plans(plan)
-        fixed["warnings"] = self._warnings(plans.text)
+        fixed["warnings"] = self.warnings(plans.text)
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
             asked = {**fixed, **options}
@@ -228,7 +228,7 @@ class Run:
     def _autocast(self, precision: Precision) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
-    def _warnings(self, plan: str) -> tuple[str, ...]:
+    def warnings(self, plan: str) -> tuple[str, ...]:
         """What to know before quoting a likelihood of this run along ``plan``."""
         said = list(build.mask_ratio(self.recipe).warnings())
         if not build.ordering(self.recipe).at(1.0).random and plan != self.training_plan:

@@ -1,0 +1,198 @@
+"""What the demo's page asks of a run, without the page: plans, painted orders, given pixels, one generation and its NLL.
+
+L tokens · K AR steps · B batch (one here) · C, H, W shape of an image
+
+A cell is a place of the token grid as it is seen, numbered row-major: one token, or all channels of a pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mar.errors import Unsupported, UserError
+from mar.likelihood.chain import token_log_prob
+from mar.likelihood.summary import per_step
+from mar.noise import stream
+from mar.run import Run
+from mar.sampling.generate import empty_tokens
+from mar.sampling.many import labels_of
+from mar.tokens import Categories
+from orderings import GIVEN, Adaptive, Ordering, Partition, Plan, describe, make_ordering, parse_any_plan, parse_plan
+
+PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
+_MOST = 128  # frames of a generation
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user of the page chose.
+
+    Attributes:
+        plan: short text, or ``painted[/partition]``.
+        painted: cells in the order they were painted; all others follow in raster order.
+        given: cells whose pixels are kept.
+        picture: (C, H, W) levels, read at the given cells; None: all 0.
+        label: the class, of a model that has classes.
+    """
+
+    plan: str
+    painted: Sequence[int] = ()
+    given: Sequence[int] = ()
+    picture: torch.Tensor | None = None
+    label: int | None = None
+    guidance: float = 1.0
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One image, how it came about, and what it costs under the model.
+
+    Attributes:
+        image: (1, C, H, W) in the data set's levels.
+        plan: one row, as the tokens were generated.
+        shown: numbers of the AR steps that ``frames`` follow; at most 128, the last among them.
+        frames: (1, C, H, W) after each of these steps.
+        nats: (K,) -log p of the tokens generated up to and with each step, given the given ones and the class, at
+            guidance 1 and temperature 1; None: the head has no exact likelihood.
+        bits_per_dim: (K,) the same over the dimensions generated so far; None also of latents and palettes.
+        notes: what to know before quoting the figure.
+    """
+
+    image: torch.Tensor
+    plan: Plan
+    shown: list[int]
+    frames: list[torch.Tensor]
+    nats: list[float] | None
+    bits_per_dim: list[float] | None
+    notes: list[str]
+
+
+class Session:
+    """A run of images, and a folder for the orders that are painted.
+
+    Raises:
+        UserError: the run makes text, sound, numbers or latents without an autoencoder.
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        if run.spec.modality != "image":
+            raise UserError(f"mar demo shows images: {run.folder.path} makes examples of kind {run.spec.modality}, "
+                            "which mar sample writes")  # fmt: skip
+        self.run, self.folder = run, folder
+        shape = run.grid.shape if run.grid.ndim > 1 else (1, *run.grid.shape)
+        self.rows, self.columns = shape[:2]
+        self.channels = math.prod(shape[2:])  # tokens of a cell
+        self.picture_shape: tuple[int, ...] = tuple(self._decode(empty_tokens(run.model, 1, run.device)).shape[1:])
+
+    def plan(self, request: Request) -> Plan | None:
+        """The plan that ``generate`` will follow; None: its order is found along the way.
+
+        Raises:
+            InvalidRequest, Unsupported, UserError: there is no such plan; the message says what is near or missing.
+        """
+        plans = self.run.plans(self._parsed(request))
+        if plans.rule is not None or plans.learned:
+            return None
+        noise = stream(request.seed, "sample", torch.tensor([0]))  # as ``mar sample`` draws its first image
+        return plans.draw(noise.at("order"), self._given(request)[None])
+
+    def generate(self, request: Request) -> Generation:
+        """One image along the plan, the same as ``mar sample`` makes first. Raises as ``plan`` and ``Run.sample``."""
+        given_L = self._given(request)
+        if given_L.all():
+            raise UserError("every cell is given: leave some to generate")
+        token_K: list[torch.Tensor] = []
+        step_BL = torch.where(given_L, GIVEN, 0)[None].to(self.run.device)
+
+        def keep(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
+            token_K.append(token.clone())
+            step_BL[target_BL] = step
+
+        ordering, partition = self._parsed(request)
+        adaptive = describe(ordering) if isinstance(ordering, Adaptive) else None
+        drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
+        image = self.run.sample(
+            1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
+            on_step=keep, **self._kept(request, given_L),
+        )  # fmt: skip
+        plan = drawn if isinstance(drawn, Plan) else Plan(step_BL, step_BL)  # only steps matter from here on
+        shown = torch.linspace(0, len(token_K) - 1, min(len(token_K), _MOST)).round().int().tolist()
+        frames = [self._decode(token_K[k]) for k in shown]
+        nats, bits, notes = self._nll(token_K[-1], plan.to(self.run.device), request)
+        return Generation(image, plan, shown, frames, nats, bits, notes)
+
+    def order_file(self, painted: Sequence[int]) -> Path:
+        """The painted order as a file that every command takes (``--plan file:PATH``)."""
+        rest = sorted(set(range(self.rows * self.columns)) - set(painted))
+        positions = [cell * self.channels + k for cell in (*painted, *rest) for k in range(self.channels)]
+        text = json.dumps({"positions": positions})
+        path = self.folder / f"order-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        path.write_text(text)
+        return path
+
+    def test_image(self, number: int) -> tuple[torch.Tensor, int | None]:
+        """(C, H, W) levels and the class of a test image, counted from 0 and again from 0 after the last.
+
+        Raises:
+            UserError: the data are not there.
+        """
+        split = self.run.images.test
+        x, label = split.batch(torch.tensor([number % len(split)]))
+        return x[0], None if label is None else int(label[0])
+
+    def _parsed(self, request: Request) -> tuple[Ordering | Adaptive, Partition]:
+        name, *partition = request.plan.strip().split("/", 1)
+        if name.strip() != PAINTED:
+            return parse_any_plan(request.plan)
+        path = self.order_file(request.painted)
+        return make_ordering("file", {"path": str(path)}), parse_plan("/".join(["raster", *partition]))[1]
+
+    def _given(self, request: Request) -> torch.Tensor:
+        """given_L (bool)."""
+        cell = torch.zeros(self.rows * self.columns, dtype=torch.bool)
+        cell[list(request.given)] = True
+        return cell.repeat_interleave(self.channels)
+
+    def _kept(self, request: Request, given_L: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not given_L.any():
+            return {}
+        picture = torch.zeros(self.picture_shape) if request.picture is None else request.picture
+        return {"given": picture.to(torch.uint8), "mask": ~given_L}
+
+    def _label(self, request: Request) -> torch.Tensor | None:
+        return torch.tensor([request.label or 0]) if self.run.model.n_classes else None
+
+    def _decode(self, token: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.run.model.tokenizer.decode(token).cpu()
+
+    def _nll(
+        self, token: torch.Tensor, plan: Plan, request: Request
+    ) -> tuple[list[float] | None, list[float] | None, list[str]]:
+        """(nats, bits/dim, notes) as in ``Generation``."""
+        model, notes = self.run.model, list(self.run.warnings(describe(*self._parsed(request))))
+        if "exact" not in model.head.likelihoods:
+            kinds = " or ".join(sorted(model.head.likelihoods))
+            return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score --nll", *notes]
+        label_B = labels_of(model, self._label(request), 1).to(self.run.device)
+        noise = stream(request.seed, "nll", torch.tensor([0]), self.run.device)
+        nats_BL = -token_log_prob(model, token, plan, label_B, noise, "exact").nats_BL.double()
+        n_steps = int(plan.n_steps_B)
+        nats_K = per_step(plan.step_BL, nats_BL, torch.ones_like(nats_BL), n_steps)[0][0].cumsum(0)
+        if not isinstance(model.tokenizer.token, Categories):
+            notes.insert(0, "the density of the continuous tokens as they were drawn")
+        share_K = plan.sizes()[0].cumsum(0) / plan.step_BL.shape[1]
+        try:
+            bits = [model.tokenizer.bits_per_dim(float(x)) for x in nats_K / share_K]
+        except Unsupported:
+            bits = None
+        return nats_K.tolist(), bits, notes
