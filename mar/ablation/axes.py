@@ -18,7 +18,7 @@ network brings its learning rate along. It may have a ``name``; otherwise its na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -29,6 +29,8 @@ from mar.errors import UserError, unknown
 Scalar = bool | int | float | str
 Value = Scalar | dict[str, Any]
 Where = dict[str, Scalar | tuple[Scalar, ...]]  # axis -> one of its names, or several
+SEED = "seed"  # the axis whose values are trainings of one recipe
+PLAN, VARIANT, ORDERS = "plan", "variant", "orders"  # names among a row's settings beside its axes
 
 
 class Adjustment(Section):
@@ -54,16 +56,16 @@ def combinations(
     Raises:
         UserError: a value without a name, two of one name, or a condition on an axis or a value that does not exist.
     """
-    named = {axis: _named(axis, values) for axis, values in axes.items()}
+    names = {axis: named(axis, values) for axis, values in axes.items()}
     for where in (*exclude, only, *(adjustment.where for adjustment in adjust)):
-        _check(where, named)
+        check(where, names)
     found = []
-    for chosen in product(*(values.items() for values in named.values())):
-        settings = {axis: name for axis, (name, _) in zip(named, chosen, strict=True)}
-        if not _matches(settings, only) or any(_matches(settings, where) for where in exclude):
+    for chosen in product(*(values.items() for values in names.values())):
+        settings = {axis: name for axis, (name, _) in zip(names, chosen, strict=True)}
+        if not matches(settings, only) or any(matches(settings, where) for where in exclude):
             continue
-        changes = [change for _, (_, value) in zip(named, chosen, strict=True) for change in value]
-        changes += [c for each in adjust if _matches(settings, each.where) for c in as_overrides(each.set)]
+        changes = [change for _, (_, value) in zip(names, chosen, strict=True) for change in value]
+        changes += [c for each in adjust if matches(settings, each.where) for c in as_overrides(each.set)]
         found.append(Combination(settings, tuple(changes)))
     if not found:
         raise UserError("the grid has no cell: only and exclude leave none")
@@ -83,7 +85,7 @@ def _flat(keys: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", keys[key]
 
 
-def _named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
+def named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
     """name -> overrides of each value of an axis."""
     found: dict[str, list[str]] = {}
     for value in values:
@@ -106,18 +108,21 @@ def _name(axis: str, value: Value) -> str:
     return str(said)
 
 
-def _check(where: Where, named: Mapping[str, Mapping[str, Any]]) -> None:
-    for axis, names in where.items():
-        if axis not in named:
-            raise unknown("axis", axis, named)
-        for name in _several(names):
-            if name not in named[axis]:
-                raise unknown(f"value of the axis {axis}", name, named[axis])
+def check(where: Where, names: Mapping[str, Collection[str]]) -> None:
+    """Refuse a condition on an axis or a name that is not among ``names``: axis -> names of its values."""
+    for axis, wanted in where.items():
+        if axis not in names:
+            raise unknown("axis", axis, names)
+        for name in several(wanted):
+            if name not in names[axis]:
+                raise unknown(f"value of the axis {axis}", name, names[axis])
 
 
-def _matches(settings: Mapping[str, str], where: Where) -> bool:
-    return all(settings[axis] in _several(names) for axis, names in where.items())
+def matches(settings: Mapping[str, str], where: Where) -> bool:
+    """Whether the settings (axis -> name) have one of the names on every axis of ``where``."""
+    return all(settings.get(axis) in several(names) for axis, names in where.items())
 
 
-def _several(names: Scalar | Sequence[Scalar]) -> list[str]:
+def several(names: Scalar | Sequence[Scalar]) -> list[str]:
+    """One name or several, as a list."""
     return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]

@@ -35,7 +35,7 @@ def paired_differences(
     p_values = []
     for plan, other in others.items():
         if not comparable(other, base):
-            ours, theirs = (f"({_kind(r)}, {r.n_images} images)" for r in (other, base))
+            ours, theirs = (f"({kind_of(r)}, {r.n_images} images)" for r in (other, base))
             raise UserError(
                 f"{plan} {ours} and {reference} {theirs} cannot be paired: "
                 "score both on the same images with one kind of likelihood"
@@ -49,8 +49,10 @@ def paired_differences(
 
 
 def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
-    """Whether two likelihoods can be paired: the same images, one kind."""
-    return one is not None and other is not None and (one.n_images, _kind(one)) == (other.n_images, _kind(other))
+    """Whether two likelihoods can be paired: the same images, each with its own figure, one kind."""
+    if one is None or other is None or not one.nats_of_image:
+        return False
+    return (len(one.nats_of_image), kind_of(one)) == (len(other.nats_of_image), kind_of(other))
 
 
 def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
@@ -86,7 +88,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _kind(likelihood: Likelihood) -> str:
+def kind_of(likelihood: Likelihood) -> str:
     """What the figure is, or is an unbiased estimate of: drawing some of the steps widens the interval, no more."""
     return likelihood.head_kind or likelihood.kind
 

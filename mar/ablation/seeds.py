@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mar.ablation.axes import SEED
 from mar.ablation.compare import holm, p_value
 from mar.ablation.result import AblationResult, Row
-
-SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -50,35 +49,45 @@ class SeedRow:
 
 def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
     """Every row over its seeds; nothing without an axis of at least two."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in result.rows:
-        if SEED in row.settings:
-            others = (name for axis, name in row.settings.items() if axis != SEED)
-            groups.setdefault((*others, row.plan), []).append(row)
-    if max((len(rows) for rows in groups.values()), default=0) < 2:
+    groups = [rows for rows in by_seed(result.rows) if SEED in rows[0].settings]
+    if max(map(len, groups), default=0) < 2:
         return ()
-    found = [_over(rows) for rows in groups.values()]
+    found = [_over(rows) for rows in groups]
     tested = [k for k, row in enumerate(found) if row.p_holm is not None]
     for k, adjusted in zip(tested, holm([found[k].p_holm or 0.0 for k in tested]), strict=True):
         found[k] = replace(found[k], p_holm=adjusted)
     return tuple(found)
 
 
+def by_seed(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that differ in their seed alone, together."""
+    groups: dict[tuple[str, frozenset[tuple[str, str]]], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.plan, frozenset(unseeded(row).items())), []).append(row)
+    return list(groups.values())
+
+
+def unseeded(row: Row) -> dict[str, str]:
+    """The settings without the seed."""
+    return {axis: name for axis, name in row.settings.items() if axis != SEED}
+
+
 def _over(rows: Sequence[Row]) -> SeedRow:
     """One row of the table, its p-value not corrected yet."""
-    differences = _values(rows, _difference)
+    differences = values_of(rows, _difference)
     return SeedRow(
-        settings={axis: name for axis, name in rows[0].settings.items() if axis != SEED},
+        settings=unseeded(rows[0]),
         plan=rows[0].plan,
-        nll=_spread(_values(rows, _nll)),
+        nll=_spread(values_of(rows, nll_of)),
         difference=_spread(differences),
         p_holm=p_value(np.asarray(differences)) if len(differences) > 1 else None,
-        fid=_spread(_values(rows, lambda row: row.images and row.images.fid)),
-        probe=_spread(_values(rows, lambda row: row.probe and row.probe.accuracy)),
+        fid=_spread(values_of(rows, lambda row: row.images and row.images.fid)),
+        probe=_spread(values_of(rows, lambda row: row.probe and row.probe.accuracy)),
     )
 
 
-def _nll(row: Row) -> float | None:
+def nll_of(row: Row) -> float | None:
+    """Bits/dim, or nats per image where there are no bits/dim."""
     likelihood = row.likelihood
     if likelihood is None:
         return None
@@ -92,7 +101,7 @@ def _difference(row: Row) -> float | None:
     return difference.nats_per_image if difference.bits_per_dim is None else difference.bits_per_dim
 
 
-def _values(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:
+def values_of(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:
     """A figure of every row; empty if one lacks it."""
     found = [value(row) for row in rows]
     return [] if None in found else [each for each in found if each is not None]
