@@ -22,7 +22,8 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["tests.faults.processes", "mar.compat.torchvision_repair", "mar.cli", "mar.fit", "mar.run", "accelerate",
      "sklearn.datasets", "timm.models.vision_transformer", "torch.utils.tensorboard", "torch.distributed.fsdp",
-     "torch.distributed.checkpoint"]
+     "torch.distributed.checkpoint", "mar.ablation.assemble", "mar.evaluation.features", "mar.evaluation.probe",
+     "mar.reports.page", "matplotlib.figure"]
 )  # fmt: skip
 Hurt = tuple[Callable[..., None], tuple[Any, ...]]  # done in every process before it starts
 
