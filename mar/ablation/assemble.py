@@ -13,15 +13,16 @@ from mar import build
 from mar.ablation import evaluate
 from mar.ablation.cells import Cell
 from mar.ablation.compare import comparable, holm, paired_differences
-from mar.ablation.engine import Engine
-from mar.ablation.grid import PLAN
+from mar.ablation.engine import Ask, Engine
+from mar.ablation.evaluations import Variant
+from mar.ablation.grid import ORDERS, PLAN, VARIANT
 from mar.ablation.independent import independent_rows, pixels_row
 from mar.ablation.records import Record
 from mar.ablation.result import AblationResult, PlanMap, Row, TrainedModel, Training
 from mar.ablation.speed import Speed
 from mar.evaluation.probe import Probe
 from mar.evaluation.result import FidResult
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.training.run_folder import environment
 from orderings import describe, describe_partition, parse_plan
 
@@ -31,39 +32,40 @@ _NAMES = {"training": "training", "nll": "NLL", "fid": "images", "probe": "probe
 def assemble(engine: Engine) -> AblationResult:
     """Rows from records, differences to the reference, baselines, the training curves."""
     grid = engine.grid
-    rows = [_row(engine, cell, plan) for cell in engine.cells for plan in cell.plans]
+    ways = [(cell, plan, variant) for cell in engine.cells for plan in cell.plans for variant in grid.ways()]
+    rows = [row for way in ways for row in _over_orders(_row(engine, *way), way[2] in (None, grid.ways()[0]))]
     assert isinstance(grid.reference, dict)
+    data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     return AblationResult(
         name=grid.name,
         grid=grid.model_dump(mode="json"),
         axes=tuple(grid.axes),
+        ways=tuple(way for way in (PLAN, VARIANT, ORDERS) if way not in grid.axes and way in rows[0].settings),
         models=tuple(_model(engine, cell) for cell in engine.cells),
-        data=engine.data.name,
-        data_fingerprint=engine.data.fingerprint,
+        data=", ".join(dict.fromkeys(data.values())),
+        data_fingerprint=", ".join(data),
         environment=environment(),
         reference=", ".join(map(str, grid.reference.values())),
-        rows=tuple(_compared(rows, grid.reference, bool(grid.orderings), grid.confidence)),
+        rows=tuple(_compared(rows, grid.reference, grid.confidence)),
         baselines=tuple(_baselines(engine)),
         seconds=math.fsum(record.seconds for cell in engine.cells for record in _records(engine, cell)),
     )
 
 
 def _records(engine: Engine, cell: Cell) -> Iterator[Record]:
-    for evaluation, plan in engine.questions(cell):
-        if (record := engine.record(cell, evaluation, plan)) is not None:
+    for ask in engine.questions(cell):
+        if (record := engine.record(cell, ask)) is not None:
             yield record
 
 
-def _row(engine: Engine, cell: Cell, plan: str) -> Row:
-    ordering, partition = parse_plan(plan)
-    found = cell.plans[plan]
-    row = Row(plan, describe(ordering), describe_partition(partition), model=cell.name, settings=cell.settings)
-    if not isinstance(found, PlanMap):
-        return replace(row, refused=found)
-    asked = [(kind, of) for kind, of in engine.questions(cell) if of in (None, plan)]
-    records = {kind: engine.record(cell, kind, of) for kind, of in asked}
+def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
+    row = _unscored(engine, cell, plan, variant)
+    if row.refused:
+        return row
+    asked = [ask for ask in engine.questions(cell) if ask.plan is None] + engine.asked_of(plan, variant)
+    records = {ask.evaluation: engine.record(cell, ask) for ask in asked}
     errors = tuple(f"{_NAMES[kind]}: {r.error}" for kind, r in records.items() if r is not None and r.error)
-    row = replace(row, map=found, errors=errors)
+    row = replace(row, errors=errors)
     answers = {kind: record.answer for kind, record in records.items() if record is not None and record.answer}
     if "nll" in answers:
         likelihood = TypeAdapter(Likelihood).validate_python(answers["nll"])
@@ -71,7 +73,7 @@ def _row(engine: Engine, cell: Cell, plan: str) -> Row:
     if "probe" in answers:
         row = replace(row, probe=TypeAdapter(Probe).validate_python(answers["probe"]))
     if "fid" in answers:
-        folder = engine.plan_folder(cell, plan).relative_to(engine.out)
+        folder = engine.plan_folder(cell, plan, row.settings.get(VARIANT, "")).relative_to(engine.out)
         row = replace(
             row,
             images=TypeAdapter(FidResult).validate_python(answers["fid"]["scores"]),
@@ -82,21 +84,63 @@ def _row(engine: Engine, cell: Cell, plan: str) -> Row:
     return row
 
 
+def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
+    """What a row is."""
+    grid, found = engine.grid, cell.plans[plan]
+    settings = dict(cell.settings)
+    if grid.orderings and (grid.axes or grid.variants):
+        settings[PLAN] = plan
+    if variant is not None:
+        settings[VARIANT] = variant.name
+    if grid.nll is not None and grid.nll.orders:
+        settings[ORDERS] = "1"
+    ordering, partition = parse_plan(plan)
+    row = Row(plan, describe(ordering), describe_partition(partition), model=cell.name, settings=settings)
+    if not isinstance(found, PlanMap):
+        return replace(row, refused=found)
+    if variant is not None and variant.adaptive:  # the order is found along the way: the plan's is not its own
+        return replace(row, plan=evaluate.adaptive_plan(variant.adaptive, plan), ordering=variant.adaptive)
+    return replace(row, map=found)
+
+
+def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
+    """A row scored under several orders; with ``mixtures`` a row more for that of its first 1, 2, 4, … orders."""
+    scored = row.likelihood
+    if scored is None or not scored.ensemble:
+        return (row,)
+    mean = replace(row, settings={**row.settings, ORDERS: f"mean of {scored.orders}"})
+    if not mixtures:  # another variant's, whose likelihood this is
+        return (mean,)
+    return (mean, *(_mixture(row, scored, point) for point in scored.ensemble))
+
+
+def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
+    likelihood = replace(
+        scored, kind="exact", orders=point.orders, ensemble=(), nats_of_image=(), nats_per_step=(), tokens_per_step=(),
+        nats_per_position=(), nats_per_image=point.nats_per_image, standard_error_nats=point.standard_error_nats,
+        bits_per_dim=point.bits_per_dim, standard_error_bits_per_dim=point.standard_error_bits_per_dim,
+    )  # fmt: skip
+    settings = {**row.settings, ORDERS: str(point.orders)}
+    return Row(row.plan, row.ordering, row.partition, model=row.model, settings=settings, likelihood=likelihood)
+
+
 def _seconds_of(record: Record | None) -> float | None:
     return None if record is None else record.seconds
 
 
-def _compared(rows: list[Row], reference: dict[str, Any], of_plans: bool, confidence: float) -> list[Row]:
+def _compared(rows: list[Row], reference: dict[str, Any], confidence: float) -> list[Row]:
     """The rows with their differences to the reference row of each, where both were scored alike.
 
     The reference row of a row has the reference's settings, and the row's own on the axes that it does not name. The
     correction is over every comparison of the table.
     """
-    by_key = {_key(row, of_plans): number for number, row in enumerate(rows)}
+    by_key = {_key(row): number for number, row in enumerate(rows)}
     groups: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        base = by_key.get(_key(row, of_plans, reference))
-        if base is not None and base != number and comparable(row.likelihood, rows[base].likelihood):
+        base = by_key.get(_key(row, reference))
+        if base is None or row.likelihood == rows[base].likelihood:  # itself, or another variant's
+            continue
+        if comparable(row.likelihood, rows[base].likelihood):
             groups.setdefault(base, []).append(number)
     found = {}
     for base, others in groups.items():
@@ -111,26 +155,31 @@ def _compared(rows: list[Row], reference: dict[str, Any], of_plans: bool, confid
     ]
 
 
-def _key(row: Row, of_plans: bool, changed: dict[str, Any] | None = None) -> tuple[tuple[str, str], ...]:
+def _key(row: Row, changed: dict[str, Any] | None = None) -> tuple[tuple[str, str], ...]:
     """What tells a row of the table from the others; with some settings ``changed``."""
-    settings = {**row.settings, PLAN: row.plan} if of_plans else row.settings
-    return tuple(sorted({**settings, **(changed or {})}.items()))
+    own = row.settings or {PLAN: row.plan}
+    return tuple(sorted({**own, **(changed or {})}.items()))
 
 
 def _baselines(engine: Engine) -> Iterator[Row]:
-    """What the models are measured against, without one."""
-    grid, recipe = engine.grid, engine.cells[0].recipe
-    if grid.nll is not None:
-        tokenizer = build.model(recipe, engine.data).tokenizer
-        by_class = recipe.class_conditional
-        yield from independent_rows(engine.data, tokenizer, grid.nll.split, grid.nll.images, by_class)
-    if grid.probe is not None:
-        yield pixels_row(engine.data, grid.probe.strength)
+    """What the models are measured against, without one: of each data set, as the first cell of it reads it."""
+    grid = engine.grid
+    first = {cell.data.fingerprint: cell for cell in reversed(engine.cells)}
+    for cell in reversed(first.values()):
+        name = f" of {cell.data.name}" if len(first) > 1 else ""
+        rows: list[Row] = []
+        if grid.nll is not None:
+            tokenizer = build.model(cell.recipe, cell.data).tokenizer
+            by_class = cell.recipe.class_conditional
+            rows += independent_rows(cell.data, tokenizer, grid.nll.split, grid.nll.images, by_class)
+        if grid.probe is not None:
+            rows.append(pixels_row(cell.data, grid.probe.strength))
+        yield from (replace(row, plan=row.plan + name, ordering=row.ordering + name) for row in rows)
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:
-    asked = [kind for kind, plan in engine.questions(cell) if plan is None and cell.served]
-    training, speed = (engine.record(cell, kind) if kind in asked else None for kind in ("training", "speed"))
+    asked = engine.questions(cell) if cell.served else []
+    training, speed = (engine.record(cell, ask) if ask in asked else None for ask in (Ask("training"), Ask("speed")))
     recipe = cell.recipe.as_dict()
     model = TrainedModel(cell.name, cell.settings, recipe, cell.fingerprint, cell.n_parameters, "", None)
     if speed is not None and speed.answer is not None:

@@ -12,7 +12,7 @@ from mar.ablation.grid import GridFile
 from mar.ablation.result import PlanMap
 from mar.config import Recipe
 from mar.data.base import Data
-from mar.errors import Unsupported, UserError
+from mar.errors import Unsupported
 from mar.model import Model
 from orderings import describe
 
@@ -27,6 +27,7 @@ class Cell:
         recipe: resolved.
         fingerprint: of the recipe.
         n_parameters: 0 where the recipe is refused.
+        data: what it learns; cells of one data set share it.
         plans: what it is scored under, in canonical text: the plan on its grid, or why it is refused.
     """
 
@@ -35,6 +36,7 @@ class Cell:
     recipe: Recipe
     fingerprint: str
     n_parameters: int
+    data: Data
     plans: Mapping[str, PlanMap | str]
 
     @property
@@ -43,19 +45,20 @@ class Cell:
         return [plan for plan, found in self.plans.items() if isinstance(found, PlanMap)]
 
 
-def cells_of(grid: GridFile) -> tuple[list[Cell], Data]:
-    """Every cell, and the data that they share.
+def cells_of(grid: GridFile) -> list[Cell]:
+    """Every cell.
 
     Raises:
-        UserError: a recipe is wrong, or cells have different data.
+        UserError: a recipe is wrong, or its data are not there.
         Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
     """
     recipes = [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]
-    sources = {recipe.data.model_dump_json() for _, recipe in recipes}
-    if len(sources) > 1:
-        raise UserError("the cells of a grid share their data: one table compares models of the same examples")
-    data = build.data(recipes[0][1])
-    return [_cell(grid, combination, recipe, data) for combination, recipe in recipes], data
+    data: dict[str, Data] = {}
+    for _, recipe in recipes:
+        source = recipe.data.model_dump_json()
+        if source not in data:
+            data[source] = build.data(recipe)
+    return [_cell(grid, combination, recipe, data[recipe.data.model_dump_json()]) for combination, recipe in recipes]
 
 
 def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
@@ -68,7 +71,7 @@ def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) 
             raise
         n_parameters, found = 0, dict.fromkeys(plans, str(refusal))
     name = ", ".join(combination.settings.values()) or recipe.name
-    return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, found)
+    return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, data, found)
 
 
 def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:

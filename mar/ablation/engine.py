@@ -4,6 +4,7 @@
     OUT/runs/FINGERPRINT               a trained model, a run folder
     OUT/cells/FINGERPRINT              a record of its training, its speed and its probe, finished or failed
     OUT/cells/FINGERPRINT/PLAN         likewise of each evaluation along a plan, and its pictures
+    OUT/cells/FINGERPRINT/PLAN/VARIANT  likewise of each variant
     OUT/features                       what FID keeps
 
 A record holds the question that it answers; no question is computed twice, so the command that was interrupted goes on
@@ -20,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
@@ -28,6 +29,7 @@ from omegaconf import OmegaConf
 from mar import build
 from mar.ablation import evaluate, speed
 from mar.ablation.cells import Cell, cells_of
+from mar.ablation.evaluations import SpeedEvaluation, Variant
 from mar.ablation.grid import GridFile
 from mar.ablation.records import Record, held, once, read
 from mar.config import Section
@@ -46,6 +48,14 @@ def silent(text: str) -> AbstractContextManager[evaluate.Progress]:
     return nullcontext(lambda done, total: None)
 
 
+class Ask(NamedTuple):
+    """One question about a cell: training, speed, probe; or nll, fid along a plan, in a variant where that matters."""
+
+    evaluation: str
+    plan: str | None = None
+    variant: str = ""  # its name
+
+
 class Engine:
     """A grid in its folder.
 
@@ -61,7 +71,7 @@ class Engine:
 
     def __init__(self, grid: GridFile, out: Path, bar: Bar = silent) -> None:
         self.grid, self.out, self.bar = grid, out, bar
-        self.cells, self.data = cells_of(grid)
+        self.cells = cells_of(grid)
 
     def prepare(self) -> None:
         """Write the resolved grid."""
@@ -92,28 +102,35 @@ class Engine:
         for cell in self.cells:
             if cell.served:
                 with held(self.home(cell), wait=True), self.bar(f"speed {cell.name}"):
-                    question, file = self._question(cell, "speed", None), self.home(cell) / "speed.json"
-                    once(
-                        file, question, retry_failed, lambda c=cell: asdict(speed.measure(c.recipe, self.data, wanted))
-                    )
+                    self._once(cell, Ask("speed"), retry_failed, lambda c=cell: self._speed(c, wanted))
 
-    def record(self, cell: Cell, evaluation: str, plan: str | None = None) -> Record | None:
-        """The answer to one of the grid's questions, if there is one: training, speed, probe, or nll, fid of a plan."""
-        return read(self._file(cell, evaluation, plan), self._question(cell, evaluation, plan))
+    def record(self, cell: Cell, ask: Ask) -> Record | None:
+        """The answer to one of the grid's questions, if there is one."""
+        return read(self._file(cell, ask), self._question(cell, ask))
 
-    def questions(self, cell: Cell) -> list[tuple[str, str | None]]:
-        """Everything that the grid asks of a cell: evaluations with their plans."""
-        asked: list[tuple[str, str | None]] = [("training", None)]
-        asked += [(kind, plan) for plan in cell.served for kind in ("nll", "fid") if getattr(self.grid, kind)]
-        return asked + [(kind, None) for kind in ("probe", "speed") if getattr(self.grid, kind)]
+    def questions(self, cell: Cell) -> list[Ask]:
+        """Everything that the grid asks of a cell, in the order in which it is asked."""
+        along = [ask for plan in cell.served for variant in self.grid.ways() for ask in self.asked_of(plan, variant)]
+        alone = [Ask(kind) for kind in ("probe", "speed") if getattr(self.grid, kind)]
+        return [Ask("training"), *dict.fromkeys(along), *alone]
+
+    def asked_of(self, plan: str, variant: Variant | None) -> list[Ask]:
+        """What is asked along a plan in a variant; a likelihood that no variant changes is one question of them all."""
+        asked = []
+        if self.grid.nll is not None and (variant is None or variant.has_likelihood):
+            asked.append(Ask("nll", plan, variant.name if variant is not None and variant.is_scored_alone else ""))
+        if self.grid.fid is not None:
+            asked.append(Ask("fid", plan, variant.name if variant is not None else ""))
+        return asked
 
     def home(self, cell: Cell) -> Path:
         """The folder of a cell's records."""
         return self.out / "cells" / cell.fingerprint
 
-    def plan_folder(self, cell: Cell, plan: str) -> Path:
-        """The folder of the records and pictures of a cell along a plan."""
-        return self.home(cell) / quote(plan.replace("/", "+"), safe="+:=,()")
+    def plan_folder(self, cell: Cell, plan: str, variant: str = "") -> Path:
+        """The folder of the records and pictures of a cell along a plan, in a variant."""
+        folder = self.home(cell) / quote(plan.replace("/", "+"), safe="+:=,()")
+        return folder / quote(variant, safe="+:=,() ")
 
     def folder(self, cell: Cell) -> RunFolder:
         """The run of a cell."""
@@ -121,38 +138,48 @@ class Engine:
 
     def weights(self, cell: Cell) -> str:
         """A hash of the weights that are scored; empty: the cell is not trained."""
-        record = self.record(cell, "training")
+        record = self.record(cell, Ask("training"))
         return record.answer["weights"] if record is not None and record.answer is not None else ""
 
-    def _file(self, cell: Cell, evaluation: str, plan: str | None) -> Path:
-        return (self.home(cell) if plan is None else self.plan_folder(cell, plan)) / f"{evaluation}.json"
+    def _file(self, cell: Cell, ask: Ask) -> Path:
+        folder = self.home(cell) if ask.plan is None else self.plan_folder(cell, ask.plan, ask.variant)
+        return folder / f"{ask.evaluation}.json"
 
-    def _question(self, cell: Cell, evaluation: str, plan: str | None) -> dict[str, Any]:
-        if evaluation == "training":
+    def _question(self, cell: Cell, ask: Ask) -> dict[str, Any]:
+        if ask.evaluation == "training":
             return {"recipe": cell.fingerprint, "select": self.grid.select}
-        settings: Section | None = getattr(self.grid, evaluation)
+        settings: Section | None = getattr(self.grid, ask.evaluation)
         assert settings is not None
-        of = {"recipe": cell.fingerprint} if evaluation == "speed" else {"plan": plan, "weights": self.weights(cell)}
+        if ask.evaluation == "speed":
+            return {"recipe": cell.fingerprint, **settings.model_dump(mode="json")}
+        variant = self.grid.variant(ask.variant)
+        of = {"plan": ask.plan, "weights": self.weights(cell)}
+        of |= {} if variant is None else {"variant": variant.model_dump(mode="json")}
         return {**of, **settings.model_dump(mode="json")}
+
+    def _once(self, cell: Cell, ask: Ask, retry_failed: bool, compute: Callable[[], dict[str, Any]]) -> Record:
+        return once(self._file(cell, ask), self._question(cell, ask), retry_failed, compute)
 
     def _work_on(self, cell: Cell, place: str, retry_failed: bool) -> None:
         """Train the cell and answer every question about it, as far as that has not been done."""
-
-        def ask(evaluation: str, plan: str | None, compute: Callable[[], dict[str, Any]]) -> Record:
-            question = self._question(cell, evaluation, plan)
-            return once(self._file(cell, evaluation, plan), question, retry_failed, compute)
-
-        if ask("training", None, lambda: self._train(cell)).error is not None:
-            return
         run = cache(lambda: self._load(cell))
-        for plan in cell.served:
-            text = plan if not cell.settings else cell.name if len(cell.plans) == 1 else f"{cell.name}: {plan}"
-            if self.grid.nll is not None:
-                ask("nll", plan, lambda p=plan, t=text: self._nll(run(), p, f"{place} NLL     {t}"))
-            if self.grid.fid is not None:
-                ask("fid", plan, lambda p=plan, t=text: self._fid(run(), cell, p, f"{place} samples {t}"))
-        if self.grid.probe is not None:
-            ask("probe", None, lambda: self._probe(run()))
+        answers: dict[str, Callable[[Ask], dict[str, Any]]] = {
+            "training": lambda ask: self._train(cell),
+            "nll": lambda ask: self._nll(run(), ask, f"{place} NLL     {self._text(cell, ask)}"),
+            "fid": lambda ask: self._fid(run(), cell, ask, f"{place} samples {self._text(cell, ask)}"),
+            "probe": lambda ask: self._probe(run()),
+        }
+        for ask in self.questions(cell):
+            if ask.evaluation in answers:  # speed is measured when nothing else is at work
+                record = self._once(cell, ask, retry_failed, lambda a=ask: answers[a.evaluation](a))
+                if ask.evaluation == "training" and record.error is not None:
+                    return
+
+    def _text(self, cell: Cell, ask: Ask) -> str:
+        """What a progress bar calls an evaluation along a plan."""
+        of_cell = [cell.name] if cell.settings else []
+        of_plan = [ask.plan] if len(cell.plans) > 1 or not cell.settings else []
+        return ": ".join(filter(None, [*of_cell, *of_plan, ask.variant]))
 
     def _train(self, cell: Cell) -> dict[str, Any]:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
@@ -173,20 +200,21 @@ class Engine:
         return {"iteration": iteration, "weights": checkpoint.checksum(chosen.path / "ema.safetensors")[:16]}
 
     def _load(self, cell: Cell) -> Run:
-        record = self.record(cell, "training")
+        record = self.record(cell, Ask("training"))
         assert record is not None and record.answer is not None
         return load(self.folder(cell).path, iteration=record.answer["iteration"])
 
-    def _nll(self, run: Run, plan: str, text: str) -> dict[str, Any]:
-        assert self.grid.nll is not None
+    def _nll(self, run: Run, ask: Ask, text: str) -> dict[str, Any]:
+        assert self.grid.nll is not None and ask.plan is not None
         with self.bar(text) as progress:
-            return evaluate.score_nll(run, plan, self.grid.nll, progress).to_dict()
+            return evaluate.score_nll(run, ask.plan, self.grid.nll, self.grid.variant(ask.variant), progress).to_dict()
 
-    def _fid(self, run: Run, cell: Cell, plan: str, text: str) -> dict[str, Any]:
-        assert self.grid.fid is not None
-        started = time.monotonic()
+    def _fid(self, run: Run, cell: Cell, ask: Ask, text: str) -> dict[str, Any]:
+        assert self.grid.fid is not None and ask.plan is not None
+        folder, started = self.plan_folder(cell, ask.plan, ask.variant), time.monotonic()
         with self.bar(text) as progress:
-            images = evaluate.sample(run, plan, self.grid.fid, self.plan_folder(cell, plan), progress)
+            variant = self.grid.variant(ask.variant)
+            images = evaluate.sample(run, ask.plan, self.grid.fid, variant, folder, progress)
         seconds = time.monotonic() - started
         scores = evaluate.score_images(run, images, self.grid.fid, self.out / "features")
         return {"sampling_seconds": seconds, "scores": scores.to_dict()}
@@ -196,3 +224,6 @@ class Engine:
         assert wanted is not None
         ordering = build.ordering(run.recipe)
         return asdict(linear_probe(run.model, run.data, ordering, wanted.sets, wanted.strength, wanted.seed))
+
+    def _speed(self, cell: Cell, wanted: SpeedEvaluation) -> dict[str, Any]:
+        return asdict(speed.measure(cell.recipe, cell.data, wanted))

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mar.ablation.evaluations import FidEvaluation, NllEvaluation
+from mar.ablation.evaluations import FidEvaluation, NllEvaluation, Variant
 from mar.ablation.result import PlanMap
 from mar.evaluation.result import FidResult
+from mar.likelihood.ensemble import ONCE, Several
+from mar.likelihood.estimate import Estimator
 from mar.likelihood.score import Likelihood
 from mar.model import Model
 from mar.noise import stream
 from mar.run import Run
 from mar.sampling.pictures import image_grid, save_animation, to_bytes
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, describe_partition, parse_plan
 
 Progress = Callable[[int, int], None]
 
@@ -40,23 +43,45 @@ def plan_map(model: Model, plan: str) -> PlanMap:
     return PlanMap(grid.shape, ordering.random, tuple(rank_L), tuple(step_L))
 
 
-def score_nll(run: Run, plan: str, wanted: NllEvaluation, progress: Progress | None = None) -> Likelihood:
-    """The likelihood of the split along ``plan``."""
-    return run.nll(plan=plan, split=wanted.split, limit=wanted.images, seed=wanted.seed, progress=progress)
+def score_nll(
+    run: Run, plan: str, wanted: NllEvaluation, variant: Variant | None = None, progress: Progress | None = None
+) -> Likelihood:
+    """The likelihood of the split along ``plan``; with ``wanted.orders``, of mixtures of random orders too."""
+    rule, options = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
+    several = Several(orders=wanted.orders) if wanted.orders and run.plans(plan).random and not rule else ONCE
+    return run.nll(
+        plan=adaptive_plan(rule, plan) if rule else plan, split=wanted.split, limit=wanted.images, seed=wanted.seed,
+        progress=progress, several=several, likelihood=dict(options), kind=wanted.kind,
+        estimator=Estimator.parse(wanted.estimator),
+    )  # fmt: skip
 
 
-def sample(run: Run, plan: str, wanted: FidEvaluation, folder: Path, progress: Progress | None = None) -> torch.Tensor:
+def adaptive_plan(rule: str, plan: str) -> str:
+    """The order that ``rule`` finds, in sets of the sizes of ``plan``."""
+    return f"{rule}/{describe_partition(parse_plan(plan)[1])}"
+
+
+def sample(
+    run: Run, plan: str, wanted: FidEvaluation, variant: Variant | None, folder: Path, progress: Progress | None = None
+) -> torch.Tensor:
     """Images (N, C, H, W) along ``plan``; the first ones become a picture and an animation in ``folder``."""
     film = Film(run, min(wanted.animated, wanted.images))
+    options: dict[str, Any] = dict(variant.options) if variant is not None else {}
     images = run.sample(
-        wanted.images, plan, guidance=wanted.guidance, temperature=wanted.temperature, seed=wanted.seed,
-        on_step=film.frame, progress=progress,
+        wanted.images, plan, guidance=_chosen(variant, "guidance", wanted), seed=wanted.seed,
+        temperature=_chosen(variant, "temperature", wanted), on_step=film.frame, progress=progress,
+        adaptive=(variant.adaptive or None) if variant is not None else None, **options,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     shown = images[: wanted.shown]
     image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
     save_animation(film.frames, 256, folder / ANIMATION)
     return images
+
+
+def _chosen(variant: Variant | None, name: str, wanted: FidEvaluation) -> float:
+    own = None if variant is None else getattr(variant, name)
+    return getattr(wanted, name) if own is None else own
 
 
 def score_images(run: Run, images: torch.Tensor, wanted: FidEvaluation, cache: Path) -> FidResult:

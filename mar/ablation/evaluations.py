@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mar.config import Section
+from orderings import parse_adaptive
 
 SplitName = Literal["train", "validation", "test"]
+Scalar = bool | int | float | str
 
 
 class NllEvaluation(Section):
@@ -17,6 +19,9 @@ class NllEvaluation(Section):
     split: SplitName = "test"
     images: int | None = Field(default=None, ge=2, description="so many, spread over the split; None: all")
     seed: int = Field(default=0, ge=0, description="of random orders, dequantisation and the noise of bounds")
+    orders: int = Field(default=0, ge=0, description="of random plans: so many orders, shared by all images")
+    estimator: str = Field(default="exact", description="exact, or steps drawn for each image, e.g. steps:8")
+    kind: str | None = Field(default=None, description="exact, ode or bound; None: the head's default")
 
 
 class FidEvaluation(Section):
@@ -29,6 +34,34 @@ class FidEvaluation(Section):
     seed: int = Field(default=0, ge=0)
     shown: int = Field(default=40, ge=1, description="images in the picture of samples")
     animated: int = Field(default=12, ge=1, description="images in the animation")
+
+
+class Variant(Section):
+    """A way to use a trained model: how it generates, and what of that its likelihood sees. A row of the table each."""
+
+    name: str = Field(min_length=1)
+    guidance: float | None = Field(default=None, ge=0, description="None: as the section fid says")
+    temperature: float | None = Field(default=None, ge=0, description="None: as the section fid says")
+    adaptive: str = Field(default="", description="the rule that finds the order; of the plans, the set sizes count")
+    options: dict[str, Scalar] = Field(default={}, description="of the sampler or the network: steps, refresh, …")
+    likelihood: dict[str, Scalar] = Field(default={}, description="options of scoring: refresh, timesteps, …")
+
+    @field_validator("adaptive")
+    @classmethod
+    def _known(cls, rule: str) -> str:
+        if rule:
+            parse_adaptive(rule)
+        return rule
+
+    @property
+    def is_scored_alone(self) -> bool:
+        """Whether its likelihood differs from the plan's."""
+        return bool(self.adaptive or self.likelihood)
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether there is one: not where the order depends on the values sampled."""
+        return not (self.adaptive and parse_adaptive(self.adaptive).uses_sampled_values)
 
 
 class SpeedEvaluation(Section):

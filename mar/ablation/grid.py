@@ -1,10 +1,14 @@
 """The grid file: what is trained, under which plans it is scored, and with what.
 
+extends: networks/digits              # optional: another grid, whose keys these replace
+given: {data: "???"}                  # what ${given.data} stands for; ???: to be said on the command line
+prepare: [cache ${given.data} …]      # mar commands that make what the recipes read (mar.ablation.prepare)
 recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
 axes: {ordering: [raster, random]}    # a model for each combination (mar.ablation.axes); without axes there is one
 orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
 partitions: [singles, "cosine:16"]
+variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan: ways to generate
 reference: raster                     # what the others are compared with; default the first
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 nll: {split: test}
@@ -20,25 +24,35 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError
 
 from mar import config
-from mar.ablation.axes import Adjustment, Combination, Scalar, Value, Where, combinations
-from mar.ablation.evaluations import EVALUATIONS, FidEvaluation, NllEvaluation, ProbeEvaluation, SpeedEvaluation
+from mar.ablation.axes import ORDERS, PLAN, VARIANT, Adjustment, Combination, Scalar, Value, Where, combinations, named
+from mar.ablation.evaluations import (
+    EVALUATIONS,
+    FidEvaluation,
+    NllEvaluation,
+    ProbeEvaluation,
+    SpeedEvaluation,
+    Variant,
+)
+from mar.ablation.published import Published, PublishedRow, check_published
 from mar.config import RECIPES, Recipe, Section
 from mar.errors import UserError, unknown
 from orderings import describe, parse_ordering, parse_partition, parse_plan
 
 GRIDS = RECIPES / "ablations"
-PLAN = "plan"  # the name of the plan among a row's settings
+TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
 
 
 class GridFile(Section):
     """Recipes, and what is asked of each."""
 
     name: str
+    given: dict[str, str] = Field(default={}, description="values that ${given.NAME} stands for in this file")
+    prepare: tuple[str, ...] = Field(default=(), description="mar commands, each of which goes on when run again")
     recipe: str
     overrides: tuple[str, ...] = ()
     axes: dict[str, tuple[Value, ...]] = Field(default={}, description="recipe keys and their values")
@@ -49,6 +63,7 @@ class GridFile(Section):
     select: Literal["last", "best"] = Field(default="last", description="the checkpoint: last, or best on validation")
     orderings: tuple[str, ...] = ()
     partitions: tuple[str, ...] = Field(default=("singles",), min_length=1)
+    variants: tuple[Variant, ...] = Field(default=(), description="ways to use a model, each once along every plan")
     reference: str | dict[str, Scalar] = Field(
         default="", description="a plan, or values of some axes, others as in the row that is compared; the first"
     )
@@ -56,6 +71,7 @@ class GridFile(Section):
     fid: FidEvaluation | None = FidEvaluation()
     speed: SpeedEvaluation | None = None
     probe: ProbeEvaluation | None = None
+    published: tuple[Published, ...] = Field(default=(), description="columns of papers, beside the grid's own")
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
@@ -68,6 +84,14 @@ class GridFile(Section):
         """
         pairs = product(map(parse_partition, self.partitions), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
+
+    def ways(self) -> tuple[Variant | None, ...]:
+        """The variants; without any, the one way that has no name."""
+        return self.variants or (None,)
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant of a name; None: the one way that has none."""
+        return next((variant for variant in self.variants if variant.name == name), None)
 
     def combinations(self) -> list[Combination]:
         """The cells. Raises UserError as ``mar.ablation.axes.combinations``."""
@@ -107,14 +131,26 @@ def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
     of_grid = [text for text in overrides if text.partition("=")[0].split(".")[0] in GridFile.model_fields]
     of_recipe = [text for text in overrides if text not in of_grid]
     try:
-        content = OmegaConf.merge({"name": path.stem}, OmegaConf.load(path), OmegaConf.from_dotlist(of_grid))
-        plain: Any = OmegaConf.to_container(content, resolve=True)
+        content = OmegaConf.merge({"name": path.stem}, _extended(path), OmegaConf.from_dotlist(of_grid))
+        plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{path} needs {key}=…: say it after the name of the grid") from None
     except (OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # YAML's own errors share no base with omegaconf's
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     plain["command"] = [*(plain.get("command") or []), *of_recipe]
     return checked(path, plain)
+
+
+def _extended(path: Path) -> DictConfig:
+    """The keys of a file over those of the grid that it extends."""
+    own = OmegaConf.load(path)
+    if not isinstance(own, DictConfig):
+        raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
+    parent = own.pop("extends", None)
+    return own if parent is None else OmegaConf.merge(_extended(_path(parent)), own)  # type: ignore[return-value]
 
 
 def checked(path: Path, plain: Any) -> GridFile:
@@ -137,8 +173,9 @@ def _path(name: str) -> Path:
         if path.is_file():
             return path
         raise UserError(f"no grid file {name!r}")
-    if (GRIDS / f"{name}.yaml").is_file():
-        return GRIDS / f"{name}.yaml"
+    for folder in (GRIDS, TABLES):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
     raise unknown("ablation", name, grid_names())
 
 
@@ -148,20 +185,28 @@ def _referring(grid: GridFile) -> GridFile:
     if not plans and not grid.axes:
         raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
     next(grid.recipes())  # a wrong key is said here
-    reference: dict[str, str] = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
+    if twice := [v.name for v in grid.variants if sum(w.name == v.name for w in grid.variants) > 1]:
+        raise UserError(f"two variants are called {twice[0]!r}: give one another name")
+    names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
+    names |= {PLAN: set(plans)} if plans else {}
+    names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
+    reference = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
+    reference |= {VARIANT: grid.variants[0].name} if grid.variants else {}
     if isinstance(grid.reference, dict):
         reference = {axis: str(name) for axis, name in grid.reference.items()}
     elif grid.reference:
         reference = {PLAN: grid.reference}
     if PLAN in reference:
         reference = {**reference, PLAN: describe(*parse_plan(reference[PLAN]))}
-        if reference[PLAN] not in plans:
-            raise UserError(f"the reference {reference[PLAN]!r} is not among the grid's plans: {', '.join(plans)}")
+    every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
+    most = grid.nll.orders if grid.nll is not None else 0
+    orders = {ORDERS: [f"mean of {most}", *(str(1 + k) for k in range(most))]} if most else {}
+    check_published(grid.published, {**names, **every, **orders})
     for axis, name in reference.items():
-        if axis != PLAN and axis not in grid.axes:
-            raise unknown("axis of the reference", axis, grid.axes)
-        if axis != PLAN and name not in (names := {cell.settings[axis] for cell in cells}):
-            raise unknown(f"reference on the axis {axis}", name, names)
+        if axis not in names:
+            raise unknown("axis of the reference", axis, names)
+        if name not in names[axis]:
+            raise unknown(f"reference on the axis {axis}", name, names[axis])
     return grid.model_copy(update={"reference": reference})
 
 
@@ -170,5 +215,8 @@ def _readable(path: Path, error: ValidationError) -> str:
     *section, key = (str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{path}: {'.'.join([*section, key])}: {first['msg']} (got {first['input']!r})"
-    known = EVALUATIONS.get(section[0], GridFile) if section else GridFile
+    if section and section[0] == "published":
+        known = PublishedRow if "rows" in section else Published
+    else:
+        known = EVALUATIONS.get(section[0], GridFile) if section else GridFile
     return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"

@@ -66,7 +66,8 @@ class Row:
         ordering, partition: its two parts.
         map: None for a row without a plan, or one that the model refuses.
         model: the name of the model, one of the result's; empty: a baseline.
-        settings: the model's values on the axes.
+        settings: the model's values on the axes; beside them the plan, the variant, the number of orders where rows
+            differ in these.
         likelihood, difference, images, probe: None when not asked for or failed.
         nll_seconds, sampling_seconds: wall-clock time; of scoring all images, of generating ``images.generated``.
         samples, animation: pictures, relative to the ablation's folder.
@@ -162,6 +163,7 @@ class AblationResult:
     Attributes:
         grid: the resolved grid file.
         axes: names of the axes; empty: one model.
+        ways: names of the settings beside them: plan, variant, orders.
         models: the cells, in the grid's order.
         data: name of the data set, with its fingerprint.
         environment: versions, device, revision, command.
@@ -182,6 +184,12 @@ class AblationResult:
     rows: tuple[Row, ...]
     baselines: tuple[Row, ...]
     seconds: float
+    ways: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of everything that tells a row from another."""
+        return (*self.axes, *self.ways)
 
     def model_of(self, row: Row) -> TrainedModel | None:
         """The model of a row; None for a baseline."""

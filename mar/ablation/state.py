@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mar.ablation.cells import Cell
-from mar.ablation.engine import Engine
+from mar.ablation.engine import Ask, Engine
 
 _TRAINING = 0.85  # of a cell's time; the rest is evaluation
 
@@ -40,14 +40,14 @@ def _state(engine: Engine, cell: Cell) -> State:
         reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
         return State(cell.name, "refused", reason, None)
     asked = engine.questions(cell)
-    records = {question: engine.record(cell, *question) for question in asked}
-    errors = [f"{kind}: {r.error}" for (kind, _), r in records.items() if r is not None and r.error is not None]
-    training = records["training", None]
+    records = {ask: engine.record(cell, ask) for ask in asked}
+    errors = [f"{ask.evaluation}: {r.error}" for ask, r in records.items() if r is not None and r.error is not None]
+    training = records[Ask("training")]
     if errors and (training is None or training.error or all(records.values())):
         return State(cell.name, "failed", "; ".join(errors), 1.0)
     if all(record is not None for record in records.values()):
         return State(cell.name, "done", f"{len(asked) - 1} evaluations", 1.0)
-    if [question for question, record in records.items() if record is None] == [("speed", None)]:
+    if [ask for ask, record in records.items() if record is None] == [Ask("speed")]:
         return State(cell.name, "speed", "its speed is measured when all are trained", 0.99)
     if training is not None:
         done = sum(record is not None for record in records.values()) - 1

@@ -176,7 +176,7 @@ def _list(engine: Engine, workers: int, console: Console) -> None:
     for cell, state in zip(engine.cells, states(engine), strict=True):
         train, seconds = cell.recipe.train, None
         if cell.served:
-            seconds = train.iterations * seconds_per_iteration(cell.recipe, engine.data)
+            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
             total += seconds * (1.0 - (state.share or 0.0))
         plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         said = "–" if seconds is None else f"{seconds:.0f}"

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mar.ablation.grid import PLAN
+from mar.ablation.published import published_of
 from mar.ablation.result import AblationResult, Row
+from mar.ablation.ties import fid_ties, nll_ties
 from mar.reports.column import Column
 from mar.reports.model_columns import model_columns, model_data_columns
+from mar.reports.published import published_columns, published_data_columns
 
 
 def compact(result: AblationResult) -> list[Column]:
     """What fits a terminal of 80 characters: no standard errors or intervals, no costs."""
-    shown = _settings(result) if result.axes else [Column("plan", lambda row: row.plan, words=True)]
+    several = result.axes or result.ways
+    shown = _settings(result) if several else [Column("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
         if column.title.startswith(("NLL", "Δ")):
             title = column.title.replace(f" to {result.reference}", "")
             shown.append(replace(column, title=title, text=None, sign=title.startswith("Δ")))
         elif column.title in ("p (Holm)", "FID", "validation curve"):
             shown.append(column)
-    return shown
+    return [*shown, *published_columns(result)]
 
 
 def columns(result: AblationResult) -> list[Column]:
     """What is read: the columns of which at least one row has a value."""
     bits = any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
+    ties = nll_ties(result)
     everything = [
         *_settings(result),
         Column("AR steps", _steps),
-        Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error)
+        Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error, ties=ties)
         if bits
-        else Column("NLL, nats/image", _nats, "lower", 2, _nats_with_error),
+        else Column("NLL, nats/image", _nats, "lower", 2, _nats_with_error, ties=ties),
         Column(f"Δ to {result.reference}, bits/dim", _difference_bits, "lower", 4, _bits_interval)
         if bits
         else Column(f"Δ to {result.reference}, nats/image", _difference_nats, "lower", 2, _nats_interval),
         Column("p (Holm)", lambda row: row.difference and row.difference.p_holm, "", 3, _p_value),
-        Column("FID", lambda row: row.images and row.images.fid, "lower", 2),
-        *(model_columns(result) if result.axes else _more_of_images()),
+        Column("FID", lambda row: row.images and row.images.fid, "lower", 2, ties=fid_ties(result)),
+        *([*_asked_for(result), *model_columns(result)] if result.axes else _more_of_images()),
         Column("linear probe", lambda row: row.probe and row.probe.accuracy, "higher", 3, _probe),
+        *published_columns(result),
         Column("problem", _problem, words=True),
     ]
     return [c for c in everything if any(c.value(row) is not None for row in result.rows)]
@@ -53,11 +60,18 @@ def _more_of_images() -> list[Column]:
     ]
 
 
+def _asked_for(result: AblationResult) -> list[Column]:
+    """Of these, what a published column is compared with."""
+    asked = {column.of for column in published_of(result.grid)}
+    return [column for column in _more_of_images() if column.title == "IS" and "inception_score" in asked]
+
+
 def data_columns(result: AblationResult) -> list[Column]:
     """What is computed with: every number on its own, at full precision, with the unit in its name."""
+    ties = nll_ties(result)
     return [
         Column("plan", lambda row: row.plan),
-        *(Column(f"axis_{axis}", lambda row, axis=axis: row.settings.get(axis)) for axis in result.axes),
+        *(Column(f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != PLAN),
         Column("ordering", lambda row: row.ordering),
         Column("partition", lambda row: row.partition),
         Column("ar_steps", _steps),
@@ -70,6 +84,8 @@ def data_columns(result: AblationResult) -> list[Column]:
             "nll_bits_per_dim_standard_error",
             lambda row: row.likelihood and row.likelihood.standard_error_bits_per_dim,
         ),
+        Column("nll_standing", ties.standing),
+        Column("nll_p_holm_to_best", ties.p_of),
         Column("difference_reference", lambda row: row.difference and row.difference.reference),
         Column("difference_nats_per_image", _difference_nats),
         Column("difference_nats_per_image_low", lambda row: row.difference and row.difference.interval_nats[0]),
@@ -96,24 +112,28 @@ def data_columns(result: AblationResult) -> list[Column]:
         Column("probe_standard_error", lambda row: row.probe and row.probe.standard_error),
         Column("probe_features", lambda row: row.probe and row.probe.width),
         *model_data_columns(result),
+        *published_data_columns(result),
         Column("refused", lambda row: row.refused or None),
         Column("errors", lambda row: "; ".join(row.errors) or None),
     ]
 
 
 def _settings(result: AblationResult) -> list[Column]:
-    """What a row is: its values on the axes, and the plan where the axes do not tell it."""
-    shown = [Column(axis, lambda row, axis=axis: row.settings.get(axis), words=True) for axis in result.axes]
+    """What a row is: its settings, and the plan where these do not tell it."""
+    names = [name for name in result.settings if name != PLAN]
+    shown = [Column(name, lambda row, name=name: row.settings.get(name), words=True) for name in names]
     plans = [Column(part, lambda row, part=part: getattr(row, part), words=True) for part in ("ordering", "partition")]
     if result.axes:  # a part that never changes is said in the notes
-        plans = [c for c in plans if c.title not in result.axes and len({c.value(row) for row in result.rows}) > 1]
+        plans = [c for c in plans if c.title not in names and len({c.value(row) for row in result.rows}) > 1]
     if shown:
-        shown[0] = replace(shown[0], value=lambda row: row.settings.get(result.axes[0], row.plan))
+        shown[0] = replace(shown[0], value=lambda row: row.settings.get(names[0], row.plan))
     return shown + plans
 
 
 def _steps(row: Row) -> int | None:
-    return None if row.map is None else max(row.map.step_L) + 1
+    if row.map is not None:
+        return max(row.map.step_L) + 1
+    return row.likelihood and row.likelihood.steps
 
 
 def _nats(row: Row) -> float | None:

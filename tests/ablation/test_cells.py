@@ -19,7 +19,6 @@ from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile, read
 from mar.ablation.result import AblationResult
 from mar.ablation.state import share, states
-from mar.errors import UserError
 
 GRID = """
 recipe: digits
@@ -124,10 +123,21 @@ def test_a_cell_that_fails_in_training_is_recorded_and_the_rest_goes_on(tmp_path
     assert [state.kind for state in states(engine)] == ["failed", "failed", "done", "refused"]
 
 
-def test_cells_of_different_data_are_refused(tmp_path: Path) -> None:
-    grid = grid_in(tmp_path, "recipe: digits\naxes: {data.validation: [72, 100]}\n")
-    with pytest.raises(UserError, match="share their data"):
-        Engine(grid, tmp_path)
+def test_cells_may_learn_different_data_and_are_compared_within_each(tmp_path: Path) -> None:
+    grid = grid_in(tmp_path, """
+recipe: digits
+overrides: [train.iterations=1, train.batch_size=4, train.validate_every=0, train.sample_every=0,
+  class_conditional=false, network.kind=made, "network.widths=[4]", train.mask_ratio=plan]
+axes: {data.validation: [72, 100], seed: [0, 1]}
+nll: {images: 8}
+fid: null
+reference: {seed: 0}
+""")  # fmt: skip
+    result = run(Engine(grid, tmp_path))
+    assert len({cell.data.fingerprint for cell in Engine(grid, tmp_path).cells}) == 2
+    assert [row.difference and row.difference.reference for row in result.rows] == [None, "72, 0", None, "100, 0"]
+    assert [row.plan.split(" of ")[0] for row in result.baselines] == ["independent tokens"] * 2
+    assert ", " in result.data_fingerprint
 
 
 def _ablate(folder: Path) -> subprocess.Popen[str]:

@@ -219,7 +219,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
     [
         ("orderings=[rastr]", "did you mean 'raster'"),
         ("fid.imgs=9", "did you mean 'images'"),
-        ("reference=morton", "not among"),
+        ("reference=morton", "axis plan"),
         ("train.iteration=9", "did you mean 'iterations'"),
         ("partitions=[]", "partitions"),
     ],
