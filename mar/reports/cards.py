@@ -16,6 +16,7 @@ from mar.likelihood.score import Likelihood
 from mar.reports.svg import Chart, Line, heat_map, rows_of
 
 _MIME = {".png": "image/png", ".gif": "image/gif"}
+_UNFOLDED = 18  # rows of which all cards are open
 
 
 def hint(result: AblationResult) -> str:
@@ -25,21 +26,41 @@ def hint(result: AblationResult) -> str:
     return (
         "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
         f"consecutive tokens that touch. NLL by position: {scale}. In the curves a step's NLL is divided by its "
-        "tokens, and the other rows of the same partition are drawn in grey."
+        "tokens, and the other rows of the same partition are drawn in grey. Point at a map for its values."
     )
 
 
 def cards(result: AblationResult, folder: Path) -> str:
-    """One card an ordering, one strip a partition; with axes a card for each value of the first (HTML)."""
-    by_title: dict[str, list[Row]] = {}
-    for row in result.rows:
-        by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append(row)
+    """One card an ordering, one strip a partition; with settings a card for each value of the first (HTML).
+
+    Cards fold; in a result of many rows only the first is open, so that a browser lays out and decodes what is read.
+    """
+    by_title: dict[str, list[tuple[int, Row]]] = {}
+    for number, row in enumerate(result.rows):
+        by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append((number, row))
     chart, positions = _chart(result), _position_range(result)
     parts = _ghosts(result, chart)
     for title, rows in by_title.items():
-        strips = "".join(_strip(row, chart, positions, folder) for row in rows)
-        parts.append(f'<article class="card"><h3>{escape(title)}</h3>{strips}</article>')
+        strips = "".join(_strip(number, row, chart, positions, folder) for number, row in rows)
+        state = " open" if len(result.rows) <= _UNFOLDED or title == next(iter(by_title)) else ""
+        said = _summary([row for _, row in rows])
+        parts.append(
+            f'<details class="card"{state}><summary><h3>{escape(title)}</h3> <span>{said}</span></summary>'
+            f"{strips}</details>"
+        )
     return "".join(parts)
+
+
+def _summary(rows: list[Row]) -> str:
+    """What a folded card says: how many rows, and their lowest NLL and FID."""
+    lowest = []
+    if scored := [row.likelihood for row in rows if row.likelihood is not None]:
+        lowest.append(_nll(min(scored, key=lambda likelihood: likelihood.nats_per_image)))
+    if drawn := [row.images.fid for row in rows if row.images is not None]:
+        lowest.append(f"FID {min(drawn):.2f}")
+    if len(rows) == 1:
+        return " · ".join(lowest)
+    return f"{len(rows)} rows" + (f" · lowest {', '.join(lowest)}" if lowest else "")
 
 
 def _what(row: Row) -> str:
@@ -48,34 +69,43 @@ def _what(row: Row) -> str:
     return ", ".join(rest) or (row.plan if row.settings else row.partition)
 
 
-def _strip(row: Row, chart: Chart, positions: tuple[float, float], folder: Path) -> str:
+def _strip(number: int, row: Row, chart: Chart, positions: tuple[float, float], folder: Path) -> str:
     figures = [_maps(row)] if row.map is not None else []
-    if row.likelihood is not None and row.map is not None:
+    if row.likelihood is not None and row.likelihood.nats_per_position and row.map is not None:
         figures.append(_position_map(row.likelihood, row.map, positions, row.plan))
+    if row.likelihood is not None and row.likelihood.nats_per_step:
         curve = chart.svg([_curve(row.likelihood, "own", row.name)], f"NLL per step, {row.name}", _ghost_id(row))
         figures.append(_figure(curve, "NLL per token along the order", "curve-figure"))
     figures += [
-        _figure(f'<img src="{_data_uri(folder / picture)}" alt="{escape(what)}, {escape(row.plan)}">', what, "picture")
+        _figure(_image(folder / picture, f"{what}, {row.name}"), what, "picture")
         for picture, what in ((row.animation, "generation, blue: not yet known"), (row.samples, "samples"))
         if picture is not None
     ]
     said = [f"refused: {row.refused}"] if row.refused else row.errors
     problems = "".join(f'<p class="problem">{escape(text)}</p>' for text in said)
-    return f'<div class="plan"><h4>{escape(_what(row))} <span>{_headline(row)}</span></h4>{problems}' + (
-        f'<div class="strip">{"".join(figures)}</div></div>'
+    return (
+        f'<div class="plan" data-rows="{number}"><h4>{escape(_what(row))} <span>{_headline(row)}</span></h4>'
+        f'{problems}<div class="strip">{"".join(figures)}</div></div>'
     )
+
+
+def _image(path: Path, what: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img src="data:{_MIME[path.suffix]};base64,{data}" alt="{escape(what)}">'
 
 
 def _headline(row: Row) -> str:
     parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
     if row.likelihood is not None:
-        bits = row.likelihood.bits_per_dim
-        parts.append(
-            f"NLL {row.likelihood.nats_per_image:.2f} nats/image" if bits is None else f"NLL {bits:.4f} bits/dim"
-        )
+        parts.append(_nll(row.likelihood))
     if row.images is not None:
         parts.append(f"FID {row.images.fid:.2f}")
     return " · ".join(parts)
+
+
+def _nll(likelihood: Likelihood) -> str:
+    bits = likelihood.bits_per_dim
+    return f"NLL {likelihood.nats_per_image:.2f} nats/image" if bits is None else f"NLL {bits:.4f} bits/dim"
 
 
 def _maps(row: Row) -> str:
@@ -83,16 +113,14 @@ def _maps(row: Row) -> str:
     grid, last = row.map.grid, max(row.map.step_L)
     ranks, steps = rows_of(row.map.rank_L, grid), rows_of(row.map.step_L, grid)
     draw = ", one draw" if row.map.random else ""
-    rank_map = heat_map(
-        ranks, f"Rank map, {row.plan}", 0, len(row.map.rank_L) - 1, lambda v: f"rank {v:g}", path=not row.map.random
-    )
-    step_map = heat_map(steps, f"Step map, {row.plan}", 0, last, lambda v: f"step {v:g}")
+    rank_map = heat_map(ranks, f"Rank map, {row.plan}", 0, len(row.map.rank_L) - 1, "rank {}", path=not row.map.random)
+    step_map = heat_map(steps, f"Step map, {row.plan}", 0, last, "step {}")
     return _figure(rank_map, f"rank{draw}") + _figure(step_map, f"step, {last + 1} in all")
 
 
 def _position_map(likelihood: Likelihood, plan: PlanMap, span: tuple[float, float], name: str) -> str:
     bits = [nats / math.log(2.0) for nats in likelihood.nats_per_position]
-    drawn = heat_map(rows_of(bits, plan.grid), f"NLL by position, {name}", *span, text=lambda v: f"{v:.2f} bits")
+    drawn = heat_map(rows_of(bits, plan.grid), f"NLL by position, {name}", *span, what="{} bits")
     return _figure(drawn, "NLL by position")
 
 
@@ -111,7 +139,7 @@ def _curve(likelihood: Likelihood, style: str, name: str) -> Line:
 
 def _chart(result: AblationResult) -> Chart:
     """One pair of axes for all plans."""
-    curves = [_curve(row.likelihood, "", "") for row in result.rows if row.likelihood is not None]
+    curves = [_curve(likelihood, "", "") for _, likelihood in _along(result)]
     x = max((curve.x[-1] for curve in curves), default=1.0)
     low = min((y for curve in curves for y in curve.y), default=0.0)
     high = max((y for curve in curves for y in curve.y), default=1.0)
@@ -121,10 +149,15 @@ def _chart(result: AblationResult) -> Chart:
 def _ghosts(result: AblationResult, chart: Chart) -> list[str]:
     """The curves of all rows of a partition, drawn once and shared by its charts."""
     by_partition: dict[str, list[Line]] = {}
-    for row in result.rows:
-        if row.likelihood is not None:
-            by_partition.setdefault(_ghost_id(row), []).append(_curve(row.likelihood, "ghost", row.plan))
+    for row, likelihood in _along(result):
+        by_partition.setdefault(_ghost_id(row), []).append(_curve(likelihood, "ghost", row.name))
     return [chart.group(lines, name) for name, lines in by_partition.items()]
+
+
+def _along(result: AblationResult) -> list[tuple[Row, Likelihood]]:
+    """The rows whose NLL is known step by step."""
+    found = [(row, row.likelihood) for row in result.rows if row.likelihood is not None]
+    return [(row, likelihood) for row, likelihood in found if likelihood.nats_per_step]
 
 
 def _ghost_id(row: Row) -> str:
@@ -135,7 +168,3 @@ def _position_range(result: AblationResult) -> tuple[float, float]:
     """Bits of the least and the most uncertain position under any plan."""
     nats = [v for row in result.rows if row.likelihood is not None for v in row.likelihood.nats_per_position]
     return (min(nats) / math.log(2.0), max(nats) / math.log(2.0)) if nats else (0.0, 0.0)
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:{_MIME[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

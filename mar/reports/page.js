@@ -1,29 +1,106 @@
-// Sorting of the table: by the cells' data-value; missing values stay last, a second click turns the order round.
+// The table sorts and filters, cards fold, maps say their values. What is sorted and filtered stands in the address
+// after "#?", so that a link or a reload shows the same.
 "use strict";
 
 const table = document.querySelector(".sortable");
 const heads = [...table.tHead.rows[0].cells];
+const rows = [...table.tBodies[0].rows];
+const form = document.querySelector(".filters");
+const title = (head) => head.textContent.replace(/\s+[↓↑]?$/, "");
+
+// Sorting: by the cells' data-value; missing values stay last, a second click turns the order round.
 
 function compare(a, b) {
   const x = Number(a), y = Number(b);
   return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
 }
 
-function sort(column) {
-  const head = heads[column];
-  const first = head.dataset.better === "higher" ? "descending" : "ascending";
-  const other = first === "ascending" ? "descending" : "ascending";
-  const direction = head.getAttribute("aria-sort") === first ? other : first;
+function sort(head, direction) {
   const sign = direction === "ascending" ? 1 : -1;
-  const value = (row) => row.cells[column].dataset.value;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => {
+  const value = (row) => row.cells[heads.indexOf(head)].dataset.value;
+  const sorted = [...table.tBodies[0].rows].sort((a, b) => {
     const x = value(a), y = value(b);
     if (x === "" || y === "") return (x === "") - (y === "");
     return sign * compare(x, y);
   });
   for (const each of heads) each.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", direction);
-  table.tBodies[0].append(...rows);
+  table.tBodies[0].append(...sorted);
 }
 
-heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => sort(column)));
+function press(head) {
+  const first = head.dataset.better === "higher" ? "descending" : "ascending";
+  const other = first === "ascending" ? "descending" : "ascending";
+  sort(head, head.getAttribute("aria-sort") === first ? other : first);
+  remember();
+}
+
+// Filtering: rows with every word in some cell and the chosen values; the rest of the page shows what they show.
+
+function filter() {
+  const words = form.elements.find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const chosen = [...form.querySelectorAll("select")].filter((select) => select.value !== "");
+  const fits = (row) => {
+    const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+    return words.every((word) => text.includes(word))
+      && chosen.every((select) => row.cells[select.dataset.column].dataset.value === select.value);
+  };
+  const shown = new Set(rows.filter(fits).map((row) => row.dataset.rows));
+  for (const each of document.querySelectorAll("[data-rows]"))
+    each.toggleAttribute("hidden", !each.dataset.rows.split(" ").some((number) => shown.has(number)));
+  form.querySelector("output").textContent = `${shown.size} of ${rows.length} rows`;
+}
+
+// The address.
+
+function remember() {
+  const state = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  const sorted = heads.find((head) => head.hasAttribute("aria-sort"));
+  if (sorted) state.set(sorted.getAttribute("aria-sort"), title(sorted));
+  const text = state.toString();
+  history.replaceState(null, "", text === "" ? "#" : `#?${text}`);
+}
+
+function recall() {
+  if (!location.hash.startsWith("#?")) return;
+  const state = new URLSearchParams(location.hash.slice(2));
+  for (const field of form.querySelectorAll("input, select")) field.value = state.get(field.name) ?? "";
+  for (const direction of ["ascending", "descending"]) {
+    const head = heads.find((each) => title(each) === state.get(direction));
+    if (head) sort(head, direction);
+  }
+  filter();
+}
+
+heads.forEach((head) => head.querySelector("button").addEventListener("click", () => press(head)));
+form.addEventListener("input", () => { filter(); remember(); });
+form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));  // after the fields are empty
+form.addEventListener("submit", (event) => event.preventDefault());
+window.addEventListener("hashchange", recall);
+form.hidden = false;
+recall();
+
+// Cards.
+
+const cards = [...document.querySelectorAll(".card")];
+const fold = document.querySelector(".fold");
+fold.hidden = cards.length < 2;
+fold.addEventListener("click", () => {
+  const open = cards.some((card) => !card.open);
+  for (const card of cards) card.open = open;
+});
+
+// Maps: the value under the pointer, in place of the caption.
+
+for (const map of document.querySelectorAll(".map")) {
+  const caption = map.closest("figure").querySelector("figcaption"), text = caption.textContent;
+  map.addEventListener("pointermove", (event) => {
+    const values = map.dataset.values.split(";").map((row) => row.split(" "));
+    const box = map.getBoundingClientRect();
+    const row = Math.floor((event.clientY - box.top) / box.height * values.length);
+    const column = Math.floor((event.clientX - box.left) / box.width * values[0].length);
+    const value = values[row]?.[column];
+    caption.textContent = value === undefined ? text : `${map.dataset.what.replace("{}", value)} at ${row}, ${column}`;
+  });
+  map.addEventListener("pointerleave", () => { caption.textContent = text; });
+}

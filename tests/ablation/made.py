@@ -37,8 +37,9 @@ def made(rows: Sequence[Row], data: Mapping[str, str] | None = None, **grid: obj
         data: model -> its data set; without, they share one.
     """
     axes = tuple(rows[0].settings)
+    learns = data or {}
     models = tuple(
-        TrainedModel(r.model, r.settings, {"data": (data or {}).get(r.model, "one"), "seed": 0}, "f", 1, "w", None)
+        TrainedModel(r.model, r.settings, {"data": {"kind": learns.get(r.model, "one")}, "seed": 0}, "f", 1, "w", None)
         for r in rows
     )
     said = {"nll": {"split": "test"}, "fid": {"guidance": 1.0, "temperature": 1.0}, "select": "last", **grid}
