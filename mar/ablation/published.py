@@ -64,11 +64,6 @@ class Published(Section):
         """Which way is better."""
         return self.better or OURS[self.of][1]
 
-    @property
-    def head(self) -> str:
-        """The title, with a dagger where the figures are recalled."""
-        return f"published: {self.title}{' †' if self.recalled else ''}"
-
     def figure(self, settings: Mapping[str, str]) -> float | None:
         """The figure of a row of the table; None where the paper has none."""
         return next((row.value for row in self.rows if matches(settings, row.where)), None)

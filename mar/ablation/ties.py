@@ -46,6 +46,10 @@ class Ties:
         p = self.p_of(row)
         return p is not None and p > self.level
 
+    def standing(self, row: Row | SeedRow) -> str | None:
+        """In a word."""
+        return "best" if self.is_best(row) else "tied" if self.is_tied(row) else None
+
 
 @dataclass(frozen=True)
 class _Candidate:

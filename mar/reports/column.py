@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from mar.ablation.result import Row
+from mar.ablation.seeds import SeedRow
+from mar.ablation.ties import Ties
 
 MISSING = "–"
+TIED = "≈"  # after a figure that is not told apart from the best; the notes say by what test
 ARROWS = {"": "", "lower": "↓", "higher": "↑"}
+
+R = TypeVar("R", bound=Row | SeedRow)
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column.
+class ColumnOf(Generic[R]):
+    """A column of rows of one kind.
 
     Attributes:
         title: its head, with unit.
@@ -24,15 +29,17 @@ class Column:
         text: what a reader sees, where it is more than the number.
         sign: show a plus.
         words: its values are no numbers.
+        ties: which rows are best and tied, where that is more than the extreme of the column.
     """
 
     title: str
-    value: Callable[[Row], float | int | str | None]
+    value: Callable[[R], float | int | str | None]
     better: Literal["", "lower", "higher"] = ""
     digits: int = 0
-    text: Callable[[Row], str] | None = None
+    text: Callable[[R], str] | None = None
     sign: bool = False
     words: bool = False
+    ties: Ties | None = None
 
     @property
     def head(self) -> str:
@@ -43,19 +50,24 @@ class Column:
     def numeric(self) -> bool:
         return not self.words
 
-    def show(self, row: Row) -> str:
+    def show(self, row: R) -> str:
         """The cell that a reader sees."""
         value = self.value(row)
         if value is None:
             return MISSING
-        if self.text is not None:
-            return self.text(row)
         plus = "+" if self.sign else ""
-        return f"{value:{plus}.{self.digits}f}" if isinstance(value, float) else str(value)
+        number = f"{value:{plus}.{self.digits}f}" if isinstance(value, float) else str(value)
+        shown = number if self.text is None else self.text(row)
+        return f"{shown} {TIED}" if self.ties is not None and self.ties.is_tied(row) else shown
 
 
-def best_rows(column: Column, rows: tuple[Row, ...]) -> set[int]:
+Column = ColumnOf[Row]
+
+
+def best_rows(column: ColumnOf[R], rows: Sequence[R]) -> set[int]:
     """The numbers of the rows that read best in a column with a direction."""
+    if column.ties is not None:
+        return {k for k, row in enumerate(rows) if column.ties.is_best(row)}
     values = {k: v for k, row in enumerate(rows) if isinstance(v := column.value(row), float | int)}
     if not column.better or len(values) < 2:
         return set()

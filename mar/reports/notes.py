@@ -6,6 +6,9 @@ from collections import Counter
 
 from mar.ablation.curve import MEANINGS
 from mar.ablation.result import AblationResult
+from mar.ablation.ties import nll_ties
+from mar.reports.published import published_notes
+from mar.reports.ties import tie_note
 
 
 def notes_of(result: AblationResult) -> list[str]:
@@ -18,9 +21,10 @@ def notes_of(result: AblationResult) -> list[str]:
             f"NLL: {kinds}, on {likelihoods[0].n_images} {result.grid['nll']['split']} images, ± one standard error "
             "over images. Tokens of one set are independent given the past, so fewer steps are a weaker model."
         )
-    notes += _difference_notes(result)
+    notes += [*tie_note("NLL", nll_ties(result), "images"), *_difference_notes(result)]
     notes += _image_notes(result)
     notes += [*_speed_notes(result), *_probe_notes(result)]
+    notes += published_notes(result)
     if any(row.likelihood is not None for row in result.baselines):
         notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
     warnings = {warning for likelihood in likelihoods for warning in likelihood.warnings}

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from html import escape
 
 from mar.ablation.axes import PLAN, SEED
+from mar.ablation.published import Better
 from mar.ablation.result import AblationResult
 from mar.ablation.seeds import SeedRow, Spread, over_seeds
 from mar.ablation.ties import Ties, fid_ties_over_seeds, nll_ties_over_seeds
-from mar.reports.column import Column, best_rows
+from mar.reports.column import ColumnOf, best_rows
 from mar.reports.published import published_columns, published_data_columns
 from mar.reports.ties import tie_note
 
-SeedColumn = Column[SeedRow]
+SeedColumn = ColumnOf[SeedRow]
 Figure = Callable[[SeedRow], Spread | None]
 
 _NOTE = (
@@ -59,9 +60,8 @@ def seed_data_columns(result: AblationResult) -> list[SeedColumn]:
 
 def seed_notes(result: AblationResult) -> list[str]:
     """A line for each thing that the table shows."""
-    over = "seeds"
     ties = [("NLL", nll_ties_over_seeds(result)), ("FID", fid_ties_over_seeds(result))]
-    return [_NOTE, *(note for figure, each in ties for note in tie_note(figure, each, over))]
+    return [_NOTE, *(note for figure, each in ties for note in tie_note(figure, each, "seeds"))]
 
 
 def seeds_html(result: AblationResult) -> str:
@@ -69,12 +69,10 @@ def seeds_html(result: AblationResult) -> str:
     rows, shown = over_seeds(result), seed_columns(result)
     if not rows:
         return ""
-    best = [best_rows(column, rows) for column in shown]
+    marked = [(column, best_rows(column, rows)) for column in shown]
     head = "".join(f'<th scope="col">{escape(column.head)}</th>' for column in shown)
-    body = "".join(
-        f"<tr>{''.join(_cell(column, row, number in leaders) for column, leaders in zip(shown, best, strict=True))}</tr>"
-        for number, row in enumerate(rows)
-    )
+    cells = [[_cell(column, row, number in best) for column, best in marked] for number, row in enumerate(rows)]
+    body = "".join(f"<tr>{''.join(line)}</tr>" for line in cells)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     notes = "".join(f"<li>{escape(note)}</li>" for note in seed_notes(result))
     return (
@@ -84,7 +82,8 @@ def seeds_html(result: AblationResult) -> str:
 
 
 def _cell(column: SeedColumn, row: SeedRow, best: bool) -> str:
-    return f"<td{' class="best"' if best else ''}>{escape(column.show(row))}</td>"
+    css = ' class="best"' if best else ""
+    return f"<td{css}>{escape(column.show(row))}</td>"
 
 
 def _has_bits(result: AblationResult) -> bool:
@@ -95,7 +94,9 @@ def _seeds(row: SeedRow) -> int | None:
     return max((each.n for each in (row.nll, row.fid, row.probe) if each is not None), default=None)
 
 
-def _spread(title: str, of: Figure, better, digits: int, sign: str = "", ties: Ties | None = None) -> SeedColumn:
+def _spread(
+    title: str, of: Figure, better: Better, digits: int, sign: str = "", ties: Ties | None = None
+) -> SeedColumn:
     """A mean that shows its deviation."""
 
     def text(row: SeedRow) -> str:

@@ -18,7 +18,7 @@ NOISE_N -= NOISE_N.mean() - 0.02  # a hundredth of what a test of these would se
 
 
 def standing(ties: Ties, result: AblationResult) -> dict[str, str]:
-    return {r.model: "best" if ties.is_best(r) else "tied" if ties.is_tied(r) else "" for r in result.rows}
+    return {r.model: ties.standing(r) or "" for r in result.rows}
 
 
 def orders(**nats: np.ndarray) -> AblationResult:
