@@ -1,7 +1,7 @@
 """The grid file: what is trained, under which plans it is scored, and with what.
 
 extends: networks/digits              # optional: another grid, whose keys these replace
-given: {data: "???"}                  # what ${given.data} stands for; ???: to be said on the command line
+given: {data: "???"}                  # what ${given.data} stands for; ???: on the command line; given.out: the folder
 prepare: [cache ${given.data} …]      # mar commands that make what the recipes read (mar.ablation.prepare)
 recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
@@ -10,6 +10,7 @@ orderings: [raster, spiral, random]   # what each model is scored under; with ax
 partitions: [singles, "cosine:16"]
 variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan: ways to generate
 reference: raster                     # what the others are compared with; default the first
+matched: parameters                   # or compute, images: what makes the cells comparable (mar.ablation.matched)
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 nll: {split: test}
 fid: {images: 360}                    # null: not asked
@@ -61,6 +62,9 @@ class GridFile(Section):
     only: Where = Field(default={}, description="all that are left in; none: all")
     command: tuple[str, ...] = Field(default=(), description="overrides of the command line; they come last")
     select: Literal["last", "best"] = Field(default="last", description="the checkpoint: last, or best on validation")
+    matched: Literal["parameters", "compute", "images"] | None = Field(
+        default=None, description="what the cells have in common, so that they may be compared"
+    )
     orderings: tuple[str, ...] = ()
     partitions: tuple[str, ...] = Field(default=("singles",), min_length=1)
     variants: tuple[Variant, ...] = Field(default=(), description="ways to use a model, each once along every plan")
@@ -115,14 +119,21 @@ class GridFile(Section):
 
 
 def grid_names() -> list[str]:
-    return sorted(p.stem for p in GRIDS.glob("*.yaml"))
+    tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
+    return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
 
 
-def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
+def default_out(name: str) -> Path:
+    """Where a grid of this name is run."""
+    return Path("runs") / f"ablate-{name}"
+
+
+def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
     """The grid of a file or a shipped name.
 
     Args:
         overrides: ``key=value``, of the grid (``fid.images=1000``) or else of its recipes (``train.iterations=9``).
+        out: the folder in which it is run, ``given.out``; None: the default.
 
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
@@ -130,9 +141,13 @@ def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
     path = _path(name)
     of_grid = [text for text in overrides if text.partition("=")[0].split(".")[0] in GridFile.model_fields]
     of_recipe = [text for text in overrides if text not in of_grid]
+    own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
+    base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
     try:
-        content = OmegaConf.merge({"name": path.stem}, _extended(path), OmegaConf.from_dotlist(of_grid))
+        content = OmegaConf.merge(base, extended(path), OmegaConf.from_dotlist(of_grid))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
+        if "given.out" not in OmegaConf.to_yaml(content):
+            del plain["given"]["out"]
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise UserError(f"{path} needs {key}=…: say it after the name of the grid") from None
@@ -144,13 +159,13 @@ def read(name: str, overrides: Sequence[str] = ()) -> GridFile:
     return checked(path, plain)
 
 
-def _extended(path: Path) -> DictConfig:
-    """The keys of a file over those of the grid that it extends."""
+def extended(path: Path) -> DictConfig:
+    """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
     own = OmegaConf.load(path)
     if not isinstance(own, DictConfig):
         raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
     parent = own.pop("extends", None)
-    return own if parent is None else OmegaConf.merge(_extended(_path(parent)), own)  # type: ignore[return-value]
+    return own if parent is None else OmegaConf.merge(extended(_path(parent)), own)  # type: ignore[return-value]
 
 
 def checked(path: Path, plain: Any) -> GridFile:
