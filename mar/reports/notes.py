@@ -7,13 +7,14 @@ from collections import Counter
 from mar.ablation.curve import MEANINGS
 from mar.ablation.result import AblationResult
 from mar.ablation.ties import nll_ties
+from mar.reports.matched import matched_notes
 from mar.reports.published import published_notes
 from mar.reports.ties import tie_note
 
 
 def notes_of(result: AblationResult) -> list[str]:
     """A line for each thing that the table shows."""
-    notes = [*_model_notes(result), *result.grid.get("notes", ())]
+    notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]
     likelihoods = [row.likelihood for row in result.rows if row.likelihood is not None]
     if likelihoods:
         kinds = ", ".join(sorted({likelihood.kind for likelihood in likelihoods}))
@@ -21,7 +22,7 @@ def notes_of(result: AblationResult) -> list[str]:
             f"NLL: {kinds}, on {likelihoods[0].n_images} {result.grid['nll']['split']} images, ± one standard error "
             "over images. Tokens of one set are independent given the past, so fewer steps are a weaker model."
         )
-    notes += [*tie_note("NLL", nll_ties(result), "images"), *_difference_notes(result)]
+    notes += [*tie_note({"NLL": nll_ties(result)}, "images"), *_difference_notes(result)]
     notes += _image_notes(result)
     notes += [*_speed_notes(result), *_probe_notes(result)]
     notes += published_notes(result)
