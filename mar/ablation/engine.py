@@ -32,7 +32,7 @@ from mar.ablation.cells import Cell, cells_of
 from mar.ablation.evaluations import SpeedEvaluation, Variant
 from mar.ablation.grid import GridFile
 from mar.ablation.records import Record, held, once, read
-from mar.config import Section
+from mar.config import Recipe, Section
 from mar.errors import UserError
 from mar.evaluation.probe import linear_probe
 from mar.fit import train
@@ -41,6 +41,7 @@ from mar.training import checkpoint
 from mar.training.run_folder import RunFolder, write
 
 Bar = Callable[[str], AbstractContextManager[evaluate.Progress]]
+Trainer = Callable[[Recipe, Path], None]
 
 
 def silent(text: str) -> AbstractContextManager[evaluate.Progress]:
@@ -63,14 +64,15 @@ class Engine:
         grid: what to do.
         out: the folder.
         bar: makes a progress bar from a text.
+        trainer: trains a recipe in a folder (``mar.ablation.launch``); default: in this process.
 
     Raises:
         UserError, Unsupported: the grid, or the one recipe or a plan of a grid without axes, is impossible; nothing was
             trained.
     """
 
-    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent) -> None:
-        self.grid, self.out, self.bar = grid, out, bar
+    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
+        self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer or train
         self.cells = cells_of(grid)
 
     def prepare(self) -> None:
@@ -184,7 +186,7 @@ class Engine:
     def _train(self, cell: Cell) -> dict[str, Any]:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
         folder = self.folder(cell)
-        train(cell.recipe, folder.path)
+        self.trainer(cell.recipe, folder.path)
         newest, _ = checkpoint.latest(folder.checkpoints)
         assert newest is not None
         iteration = newest.iteration

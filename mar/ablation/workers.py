@@ -5,6 +5,7 @@ python -m mar.ablation.workers OUT      # one of them; the others and the comman
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -12,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from mar.errors import Stopped, UserError
 
-from mar.ablation.grid import GridFile
-from mar.errors import Stopped
+if TYPE_CHECKING:
+    from mar.ablation.grid import GridFile
 
 _POLL = 2.0  # seconds
 
@@ -30,58 +32,96 @@ def cores() -> int:
 
 def read_grid(out: Path) -> GridFile:
     """The grid of a folder."""
+    from omegaconf import OmegaConf
+
+    from mar.ablation.grid import GridFile
+
     return GridFile.model_validate(OmegaConf.to_container(OmegaConf.load(out / "grid.yaml")))
 
 
-def run_workers(out: Path, count: int, retry_failed: bool, watch: Callable[[], None]) -> list[int]:
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told.
+
+    Attributes:
+        out: the folder of the grid, with its ``grid.yaml``.
+        retry_failed: do again what failed before.
+        processes: that a cell is trained in.
+        speeds: measure the speeds, and nothing else.
+    """
+
+    out: Path
+    retry_failed: bool = False
+    processes: int = 1
+    speeds: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        """What starts a worker."""
+        flags = [f"--{flag.replace('_', '-')}" for flag in ("retry_failed", "speeds") if getattr(self, flag)]
+        each = ["--processes", str(self.processes)]
+        return [sys.executable, "-m", "mar.ablation.workers", str(self.out), *each, *flags]
+
+
+def run_workers(work: Work, count: int, watch: Callable[[], None]) -> list[int]:
     """Run ``count`` workers until no cell is left, and return their exit codes. ``watch`` is called now and then.
 
-    Each has its share of the cores, a GPU of its own where there are several, and a log in OUT/logs. A signal stops
+    Each has its share of the cores, GPUs of its own where there are several, and a log in OUT/logs. A signal stops
     them all; what they train is saved.
 
     Raises:
         Stopped: by a signal.
     """
-    (out / "logs").mkdir(parents=True, exist_ok=True)
-    processes: list[subprocess.Popen[bytes]] = []
-    with _stopping(processes) as stopped:
+    logs = work.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    workers: list[subprocess.Popen[bytes]] = []
+    with passing_stops(workers) as stopped:
         for number in range(count):
-            with (out / "logs" / f"worker-{number}.txt").open("ab") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "mar.ablation.workers", str(out), *(["retry"] if retry_failed else [])],
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(number, count),
-                        start_new_session=True,  # Ctrl-C reaches them through this process alone, once
-                    )
-                )  # fmt: skip
-        while any(process.poll() is None for process in processes):
+            if not stopped:
+                with (logs / f"worker-{number}.txt").open("ab") as log:
+                    workers.append(start(work, _environment(number, count, work.processes), log))
+        while any(worker.poll() is None for worker in workers):
             watch()
             time.sleep(_POLL if not stopped else 0.1)
     if stopped:
         raise Stopped(stopped[0])
-    return [process.returncode for process in processes]
+    return [worker.returncode for worker in workers]
 
 
-def _environment(number: int, count: int) -> dict[str, str]:
+def start(work: Work, environment: dict[str, str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """A worker; it prints into ``log``, or where this process does. Ctrl-C reaches it through this process alone."""
+    return subprocess.Popen(
+        work.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def shared_cores(count: int) -> dict[str, str]:
+    """The environment of one of ``count`` processes that share the cores."""
+    return {"OMP_NUM_THREADS": str(max(1, cores() // count)), "TERM": "dumb"}
+
+
+def _environment(number: int, count: int, gpus_each: int) -> dict[str, str]:
     import torch
 
-    own = {"OMP_NUM_THREADS": str(max(1, cores() // count)), "TERM": "dumb"}
+    own = shared_cores(count)
     if (gpus := torch.cuda.device_count()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        own["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
-    return {**os.environ, **own}
+        mine = (visible[(number * gpus_each + gpu) % len(visible)] for gpu in range(gpus_each))
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    return own
 
 
 @contextmanager
-def _stopping(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Passes SIGINT and SIGTERM on to the workers, as SIGTERM; yields the signals received."""
+def passing_stops(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Passes SIGINT and SIGTERM on to child processes, as SIGTERM; yields the signals received."""
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:
         received.append(number)
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -91,20 +131,37 @@ def _stopping(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def main(out: Path, retry_failed: bool) -> int:
+def main(work: Work) -> int:
     """One worker. It leaves between two cells when the process that started it is gone."""
     import torch
 
     from mar.ablation.engine import Engine
+    from mar.ablation.launch import trainer
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     parent = os.getppid()
     try:
-        Engine(read_grid(out), out).work(retry_failed, go_on=lambda: os.getppid() == parent)
+        engine = Engine(read_grid(work.out), work.out, trainer=trainer(work.processes))
+        if work.speeds:
+            engine.measure_speeds(work.retry_failed)
+        else:
+            engine.work(work.retry_failed, go_on=lambda: os.getppid() == parent)
     except Stopped as stopped:
         return 128 + stopped.signal
+    except UserError as error:
+        print(f"mar: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
+def _told() -> Work:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--retry-failed", action="store_true")
+    parser.add_argument("--speeds", action="store_true")
+    return Work(**vars(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), "retry" in sys.argv[2:]))
+    sys.exit(main(_told()))

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mar.ablation.engine import Engine
-    from mar.ablation.result import AblationResult
 
 # ruff: noqa: UP045 - typer reads Optional
 
@@ -23,12 +22,22 @@ def ablate(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="The folder; default runs/ablate-NAME.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with its share of the cores.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that a cell is trained in, by torchrun; a GPU each.")
+    ] = 1,
+    slurm: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Run as jobs of Slurm: sbatch's options in submitit's names, jobs=N; cluster=local tries it out on this machine. Give it again for each key.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False,
 ) -> None:
     """Train the models of a grid, score them under its plans, and write the table and the page. The same command goes on.
 
-    Writes table.md, table.csv, table.tex, result.json, index.html and learning-curves.png. Every row is scored on the same images
+    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. Every row is scored on the same images
     and noise; the differences to the reference are paired.
 
     Examples:
@@ -43,22 +52,26 @@ def ablate(
 
         mar ablate digits-networks 'only.network=[made,lstm]' train.iterations=50 --out runs/quick
 
+        mar ablate my-grid.yaml --processes 4
+
+        mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
+
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.ablation.engine import Engine
     from mar.ablation.grid import read
-    from mar.commands.progress import bar, wide_console
+    from mar.commands.progress import wide_console
+    from mar.commands.running import Where, engine_of, report, run
 
     console = wide_console()
     grid = read(name, overrides or [])
     folder = out or Path("runs") / f"ablate-{grid.name}"
-    engine = Engine(grid, folder, bar)
+    where = Where(workers, processes, tuple(slurm or ()))
+    engine = engine_of(grid, folder, where)
     if dry_run:
         _list(engine, workers, console)
         return
-    engine.prepare()
-    _run(engine, workers, retry_failed, console)
-    failed = _report(engine, console)
+    run(engine, where, retry_failed, console)
+    failed = report(engine, console)
     if failed:
         print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
         raise typer.Exit(1)
@@ -92,73 +105,6 @@ def status(
     found = states(Engine(read_grid(out), out))
     wide_console().print(_states_table(found))
     print(f"{100 * share(found):.0f} % done")
-
-
-def _run(engine: Engine, workers: int, retry_failed: bool, console: Console) -> None:
-    """Everything that is left, here or in workers; then what others hold, and the speeds."""
-    if workers == 1:
-        engine.work(retry_failed, go_on=_announcing(engine, console))
-    else:
-        _run_workers(engine, workers, retry_failed, console)
-    engine.work(wait=True)
-    engine.measure_speeds(retry_failed)
-
-
-def _announcing(engine: Engine, console: Console):
-    """Says before each cell how far the grid is; it always goes on."""
-    from mar.ablation.state import Clock, states
-
-    clock = Clock(engine)
-
-    def go_on() -> bool:
-        if len(engine.cells) > 1:
-            console.print(_progress(states(engine), clock), style="bold")
-        return True
-
-    return go_on
-
-
-def _run_workers(engine: Engine, workers: int, retry_failed: bool, console: Console) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    from mar.ablation.state import Clock, share, states
-    from mar.ablation.workers import run_workers
-
-    clock = Clock(engine)
-    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as display:
-        task = display.add_task("", total=1.0)
-
-        def watch() -> None:
-            now = states(engine)
-            display.update(task, completed=share(now), description=_progress(now, clock))
-
-        codes = run_workers(engine.out, workers, retry_failed, watch)
-        watch()
-    if any(codes):
-        console.print(f"some workers ended with {codes}: their logs are in {engine.out / 'logs'}", style="red")
-
-
-def _progress(now, clock) -> str:
-    """How many cells are finished, and the time that is left."""
-    done = sum(state.kind in ("done", "failed", "speed") for state in now)
-    left = clock.left(now)
-    todo = sum(state.share is not None for state in now)
-    return f"{done} of {todo} cells" + ("" if left is None else f", about {left / 60:.0f} min left")
-
-
-def _report(engine: Engine, console: Console) -> int:
-    """Write and print everything; returns how many cells failed."""
-    from mar.ablation.assemble import assemble
-    from mar.reports.curves import write_curves
-    from mar.reports.page import write_page
-    from mar.reports.table import terminal, write_tables
-
-    result: AblationResult = assemble(engine)
-    result.save(engine.out / "result.json")
-    written = [*write_tables(result, engine.out), write_curves(result, engine.out), write_page(result, engine.out)]
-    console.print(*terminal(result), sep="\n")
-    print("wrote: " + "\n       ".join(map(str, written)))
-    return len({row.model for row in result.rows if row.errors})
 
 
 def _list(engine: Engine, workers: int, console: Console) -> None:
