@@ -1,15 +1,19 @@
 """Whether a grid's rows stand in the same order as a paper's: Kendall's rank correlation.
 
 The figures themselves are never compared: they are of other data and another scale.
+
+N rows · P their permutations
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from mar.ablation.axes import PLAN
@@ -18,6 +22,7 @@ from mar.ablation.result import AblationResult, Row
 from mar.ablation.seeds import SeedRow, by_seed, nll_of, unseeded, values_of
 
 FEWEST = 3  # rows: the order of two is a coin's
+_COUNTED = 8  # rows, at most, of which every permutation is counted where figures tie
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Agreement:
         tau: Kendall's τ-b (1945); 1: the same order of quality, -1: the reverse. None: too few rows, or one column's
             figures are all equal.
         p_value: two-sided, of "no association".
-        exact: it counts permutations; otherwise, with ties, the normal approximation.
+        exact: it counts permutations; otherwise, with ties among many rows, the normal approximation.
     """
 
     n: int
@@ -56,9 +61,24 @@ def agreement(result: AblationResult, column: Published) -> Agreement:
     if len(ours) < FEWEST or min(len(set(ours)), len(set(theirs))) == 1:
         return Agreement(len(ours))
     turned = -1.0 if column.direction != OURS[column.of][1] else 1.0
-    exact = len(ours) == len(set(ours)) == len(set(theirs))
-    found: Any = stats.kendalltau(ours, [turned * value for value in theirs], method="exact" if exact else "asymptotic")
-    return Agreement(len(ours), float(found.statistic), float(found.pvalue), exact)
+    return _kendall(ours, [turned * value for value in theirs])
+
+
+def _kendall(x_N: Sequence[float], y_N: Sequence[float]) -> Agreement:
+    """Neither all equal."""
+    n, tie = len(x_N), len(set(x_N)) < len(x_N) or len(set(y_N)) < len(y_N)
+    found: Any = stats.kendalltau(x_N, y_N, method="asymptotic" if tie else "exact")
+    p = _permutation_p(np.array(x_N), np.array(y_N)) if tie and n <= _COUNTED else float(found.pvalue)
+    return Agreement(n, float(found.statistic), p, exact=not tie or n <= _COUNTED)
+
+
+def _permutation_p(x_N: np.ndarray, y_N: np.ndarray) -> float:
+    """The share of the orders of y that agree or disagree with x at least as much. τ-b's denominator is that of all."""
+    first, second = np.triu_indices(len(x_N), 1)
+    sign_NN = np.sign(y_N[:, None] - y_N[None, :])
+    order_PN = np.array(list(permutations(range(len(y_N)))))  # the given one is the first
+    score_P = (sign_NN[order_PN[:, first], order_PN[:, second]] * np.sign(x_N[first] - x_N[second])).sum(axis=1)
+    return float(np.mean(np.abs(score_P) >= abs(score_P[0])))
 
 
 def _figures(result: AblationResult) -> dict[Of, Callable[[Row], float | None]]:

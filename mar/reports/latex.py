@@ -25,7 +25,7 @@ _ESCAPED = {
 def latex(result: AblationResult) -> str:
     """Every row, best values bold, then the baselines. What was refused or failed is said under the other tables."""
     shown = [column for column in columns(result) if column.title not in _LEFT_OUT]
-    notes = [*tie_note("NLL", nll_ties(result), "images"), *published_notes(result)]
+    notes = [*tie_note({"NLL": nll_ties(result)}, "images"), *published_notes(result)]
     return _tabular(shown, result.rows, result.baselines, notes)
 
 

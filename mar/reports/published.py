@@ -8,6 +8,7 @@ from typing import Any
 from mar.ablation.agreement import FEWEST, Agreement, agreement, published_figure
 from mar.ablation.published import OURS, Published, published_of
 from mar.ablation.result import AblationResult
+from mar.ablation.seeds import over_seeds
 from mar.reports.column import ColumnOf
 
 RECALLED = "†"
@@ -43,18 +44,19 @@ def published_data_columns(result: AblationResult) -> list[ColumnOf[Any]]:
 
 def published_notes(result: AblationResult) -> list[str]:
     """A line for each column: its source, and how alike it and ours order the rows."""
-    return [_note(column, agreement(result, column)) for column in published_of(result.grid)]
+    rows = "rows, means over seeds" if over_seeds(result) else "rows"
+    return [_note(column, agreement(result, column), rows) for column in published_of(result.grid)]
 
 
-def _note(column: Published, found: Agreement) -> str:
+def _note(column: Published, found: Agreement, rows: str) -> str:
     recalled = f" ({RECALLED} recalled, not re-read)" if column.recalled else ""
     return (
         f"Published: {column.title}, from {column.source}{recalled}: other data and another scale than ours, so only "
-        f"the order of rows is compared. {_said(OURS[column.of][0], found)}"
+        f"the order of rows is compared. {_said(OURS[column.of][0], found, rows)}"
     )
 
 
-def _said(ours: str, found: Agreement) -> str:
+def _said(ours: str, found: Agreement, rows: str) -> str:
     if found.n < FEWEST:
         return f"With our {ours} too few rows ({found.n}) have both figures to speak of an order."
     if found.tau is None or found.p_value is None:
@@ -62,7 +64,7 @@ def _said(ours: str, found: Agreement) -> str:
     how = "exact" if found.exact else "normal approximation, for figures tie"
     return (
         f"With our {ours}: Kendall's τ-b {found.tau:+.2f} (1: the same order of quality, -1: the reverse) over "
-        f"{found.n} rows, p = {found.p_value:.3f} ({how})."
+        f"{found.n} {rows}, p = {found.p_value:.3f} ({how})."
     )
 
 

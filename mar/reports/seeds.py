@@ -35,6 +35,7 @@ def seed_columns(result: AblationResult) -> list[SeedColumn]:
         _spread(f"Δ to {result.reference}, {unit}", lambda row: row.difference, "lower", digits, "+"),
         SeedColumn("p (Holm)", lambda row: row.p_holm, digits=3),
         _spread("FID", lambda row: row.fid, "lower", 2, ties=fid_ties_over_seeds(result)),
+        *([_spread("images/s", lambda row: row.images_per_second, "higher", 1)] if result.ways else []),
         _spread("linear probe", lambda row: row.probe, "higher", 3),
         *published_columns(result),
     ]
@@ -53,6 +54,7 @@ def seed_data_columns(result: AblationResult) -> list[SeedColumn]:
         *_apart(f"difference_{unit}", lambda row: row.difference),
         SeedColumn("difference_p_holm", lambda row: row.p_holm),
         *_apart("fid", lambda row: row.fid, fid),
+        *_apart("images_per_second", lambda row: row.images_per_second),
         *_apart("probe_accuracy", lambda row: row.probe),
         *published_data_columns(result),
     ]
@@ -60,8 +62,8 @@ def seed_data_columns(result: AblationResult) -> list[SeedColumn]:
 
 def seed_notes(result: AblationResult) -> list[str]:
     """A line for each thing that the table shows."""
-    ties = [("NLL", nll_ties_over_seeds(result)), ("FID", fid_ties_over_seeds(result))]
-    return [_NOTE, *(note for figure, each in ties for note in tie_note(figure, each, "seeds"))]
+    ties = {"NLL": nll_ties_over_seeds(result), "FID": fid_ties_over_seeds(result)}
+    return [_NOTE, *tie_note(ties, "seeds")]
 
 
 def seeds_html(result: AblationResult) -> str:

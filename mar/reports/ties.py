@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mar.ablation.ties import Ties
 from mar.reports.column import TIED
 
 
-def tie_note(figure: str, ties: Ties, over: str) -> list[str]:
-    """Of a column and what its tests are over; nothing where none was made."""
-    if not ties.p_holm:
+def tie_note(ties_of: Mapping[str, Ties], over: str) -> list[str]:
+    """Of the columns and what their tests are over; nothing where none was made."""
+    tested = {figure: ties for figure, ties in ties_of.items() if ties.p_holm}
+    if not tested:
         return []
+    level = next(iter(tested.values())).level
+    counts = ", ".join(f"{len(ties.p_holm)} ({figure})" for figure, ties in tested.items())
     return [
-        f"{figure}, bold: the best of the rows scored alike; {TIED}: not told apart from it (paired t-test over "
-        f"{over}, p > {ties.level:.2g} after Holm's correction over {len(ties.p_holm)} comparisons with the best)."
+        f"{' and '.join(tested)}, bold: the best of the rows scored alike; {TIED}: not told apart from it (paired "
+        f"t-test over {over}, p > {level:.2g} after Holm's correction over the comparisons with the best, {counts})."
     ]

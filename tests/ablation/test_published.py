@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from mar.ablation.agreement import Agreement, agreement, published_figure
+from mar.ablation.agreement import Agreement, _kendall, _permutation_p, agreement, published_figure
 from mar.ablation.grid import GridFile, read
 from mar.ablation.published import Published, published_of
 from mar.ablation.result import AblationResult
@@ -44,7 +45,20 @@ def test_plus_one_is_the_same_order_of_quality_whichever_way_is_better() -> None
 def test_ties_are_counted_as_kendall_did() -> None:
     """τ-b = (C - D) / sqrt(pairs not tied in one times pairs not tied in the other): of 6 pairs 4 agree, 1 differs."""
     found = agreement(fids(1.0, 2.0, 3.0, 4.0), column({"raster": 1, "spiral": 1, "hilbert": 3, "random": 2}))
-    assert found.tau == pytest.approx((4 - 1) / (6 * 5) ** 0.5) and not found.exact
+    assert found.tau == pytest.approx((4 - 1) / (6 * 5) ** 0.5)
+    # twelve orders of 1 1 2 3 have C - D = 5 3 3 1 1 -1 and the reverse, as often: |3| or more in 6 of 12
+    assert found.exact and found.p_value == pytest.approx(6 / 12)
+
+
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_counted_permutations_are_the_exact_test_where_nothing_ties(n: int) -> None:
+    x, y = np.random.RandomState(n).normal(size=(2, n))
+    assert _permutation_p(x, y) == pytest.approx(float(stats.kendalltau(x, y, method="exact").pvalue))
+
+
+def test_many_rows_with_ties_have_an_approximate_p() -> None:
+    found = _kendall(range(9), [0, 0, 1, 2, 3, 4, 5, 6, 7])
+    assert not found.exact and found.p_value is not None and found.p_value < 0.001
 
 
 def test_too_few_rows_or_equal_figures_have_no_order() -> None:
