@@ -23,7 +23,7 @@ class Label:
 
 
 _SIDES = (  # below first: a front runs to the left of its points and above them
-    Label(5, 11, "start"), Label(6, 3, "start"), Label(-5, 11, "end"), Label(-6, 3, "end"), Label(0, -7, "middle"),
+    Label(5, 12, "start"), Label(6, 3, "start"), Label(-5, 12, "end"), Label(-6, 3, "end"), Label(0, -7, "middle"),
 )  # fmt: skip
 
 

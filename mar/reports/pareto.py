@@ -188,5 +188,5 @@ def _draw(panel: Any, chart: Chart, points: Sequence[Point]) -> None:
 
 def _labels(chart: Chart, points: Sequence[Point]) -> list[Label | None]:
     places = [chart.place(point.speed, point.quality) for point in points]
-    best = front(points)
-    return labels(places, [p.name for p in points], [n for n, p in enumerate(points) if p in best], chart.area)
+    first = [points.index(point) for point in front(points)]
+    return labels(places, [point.name for point in points], first, chart.area)
