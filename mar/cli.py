@@ -10,12 +10,14 @@ import typer
 from mar.commands.ablate import ablate, status
 from mar.commands.bench import bench
 from mar.commands.cache import cache
+from mar.commands.demo import demo
 from mar.commands.export import export
 from mar.commands.fid import fid
 from mar.commands.fid_stats import fid_stats
 from mar.commands.generate import generate
 from mar.commands.import_ import import_
 from mar.commands.orderings import app as orderings_app
+from mar.commands.reproduce import reproduce
 from mar.commands.sample import sample
 from mar.commands.score import score
 from mar.commands.search_order import search_order
@@ -32,9 +34,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache):
+for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache, demo):
     app.command(no_args_is_help=True)(command)
-for command in (verify, bench, recipes):
+for command in (verify, bench, recipes, reproduce):
     app.command()(command)
 app.command("import", no_args_is_help=True)(import_)
 app.command(no_args_is_help=True)(export)

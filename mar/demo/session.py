@@ -1,4 +1,4 @@
-"""What the demo's page asks of a run, without the page: plans, painted orders, given pixels, one generation and its NLL.
+"""What the demo's page asks of a run, without the page: plans, painted orders, given pixels, one image and its NLL.
 
 L tokens · K AR steps · B batch (one here) · C, H, W shape of an image
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.errors import InvalidRequest, Unsupported, UserError
 from mar.likelihood.chain import token_log_prob
 from mar.likelihood.summary import per_step
 from mar.noise import stream
@@ -24,10 +24,25 @@ from mar.run import Run
 from mar.sampling.generate import empty_tokens
 from mar.sampling.many import labels_of
 from mar.tokens import Categories
-from orderings import GIVEN, Adaptive, Ordering, Partition, Plan, describe, make_ordering, parse_any_plan, parse_plan
+from orderings import (
+    GIVEN,
+    Adaptive,
+    Ordering,
+    Partition,
+    Plan,
+    all_of,
+    describe,
+    make_ordering,
+    parse_any_plan,
+    parse_plan,
+)
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
 _MOST = 128  # frames of a generation
+_SETS = (
+    "random/cosine:16", "subsample/cosine:16", "spiral:outward/cosine:16", "checkerboard/linear:2", "raster/linear:8",
+    "painted/cosine:16", "lowest-entropy", "lowest-entropy/cosine:16",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,23 @@ class Session:
         self.channels = math.prod(shape[2:])  # tokens of a cell
         self.picture_shape: tuple[int, ...] = tuple(self._decode(empty_tokens(run.model, 1, run.device)).shape[1:])
 
+    @property
+    def classes(self) -> list[str]:
+        """Their names, or numbers; none of a model without classes."""
+        names = self.run.spec.class_names
+        return [names[k] if names else str(k) for k in range(self.run.model.n_classes)]
+
+    def presets(self) -> list[str]:
+        """The training plan, the painted one, every ordering that serves this grid as it is, and some sets."""
+        served = []
+        for text in (self.run.training_plan, PAINTED, *all_of(Ordering), *_SETS):
+            try:
+                self.plan(Request(text))
+            except (InvalidRequest, Unsupported, UserError):
+                continue
+            served.append(text)
+        return list(dict.fromkeys(served))
+
     def plan(self, request: Request) -> Plan | None:
         """The plan that ``generate`` will follow; None: its order is found along the way.
 
@@ -117,12 +149,13 @@ class Session:
             token_K.append(token.clone())
             step_BL[target_BL] = step
 
+        given = (self._picture(request), ~given_L) if given_L.any() else (None, None)
         ordering, partition = self._parsed(request)
         adaptive = describe(ordering) if isinstance(ordering, Adaptive) else None
         drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
         image = self.run.sample(
             1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
-            on_step=keep, **self._kept(request, given_L),
+            given=given[0], mask=given[1], on_step=keep,
         )  # fmt: skip
         plan = drawn if isinstance(drawn, Plan) else Plan(step_BL, step_BL)  # only steps matter from here on
         shown = torch.linspace(0, len(token_K) - 1, min(len(token_K), _MOST)).round().int().tolist()
@@ -162,11 +195,8 @@ class Session:
         cell[list(request.given)] = True
         return cell.repeat_interleave(self.channels)
 
-    def _kept(self, request: Request, given_L: torch.Tensor) -> dict[str, torch.Tensor]:
-        if not given_L.any():
-            return {}
-        picture = torch.zeros(self.picture_shape) if request.picture is None else request.picture
-        return {"given": picture.to(torch.uint8), "mask": ~given_L}
+    def _picture(self, request: Request) -> torch.Tensor:
+        return torch.zeros(self.picture_shape, dtype=torch.uint8) if request.picture is None else request.picture
 
     def _label(self, request: Request) -> torch.Tensor | None:
         return torch.tensor([request.label or 0]) if self.run.model.n_classes else None

@@ -58,7 +58,9 @@ def test_the_nll_shown_is_that_of_the_generated_image_along_the_same_plan(sessio
 def test_an_order_found_along_the_way_is_the_one_its_likelihood_is_defined_by(session):
     made = session.generate(Request("lowest-entropy/equal:4", label=3))
     assert session.plan(Request("lowest-entropy/equal:4")) is None
-    assert made.nats[-1] == pytest.approx(nll(session, made.image, "lowest-entropy/equal:4", 3).nats_per_image, abs=1e-4)
+    assert made.nats[-1] == pytest.approx(
+        nll(session, made.image, "lowest-entropy/equal:4", 3).nats_per_image, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("plan", ["random/equal:8", "hilbert"])

@@ -1,0 +1,179 @@
+"""The page: gradio's controls around two drawings of our own, the board and the player (``*.html``, ``*.js``)."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves this machine
+
+import gradio as gr  # pyright: ignore[reportMissingImports]  # an extra
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from mar.demo.answers import EMPTY, Board, generate, preview, read_picture, request_of
+from mar.demo.session import PAINTED, Request, Session
+from mar.errors import UserError
+from orderings.canvas import COLOURS, GIVEN_GREY, INK, NOW, PAPER, UNKNOWN
+
+_HERE = Path(__file__).parent
+
+
+def serve(session: Session, host: str, port: int, browser: bool) -> None:
+    """Serve the page until interrupted.
+
+    Raises:
+        UserError: the port is taken, or there is no such host.
+    """
+    font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none from the network
+    theme, blocks = gr.themes.Default(primary_hue="orange", font=font, font_mono=mono), page(session)
+    try:
+        _, address, _ = blocks.launch(
+            server_name=host, server_port=port, inbrowser=browser, share=False, ssr_mode=False, footer_links=[],
+            theme=theme, css_paths=_HERE / "page.css", allowed_paths=[str(session.folder)], quiet=True,
+            prevent_thread_lock=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"cannot serve on {host}:{port}: {error}; choose another --port or --host") from None
+    print(f"{session.run.folder.path} is at {address} (Ctrl-C ends it)", flush=True)
+    blocks.block_thread()
+
+
+def page(session: Session) -> gr.Blocks:
+    """The page of a session."""
+    run = session.run
+    with gr.Blocks(title="mar demo", analytics_enabled=False) as blocks:
+        gr.HTML(_title(session), elem_classes="demo-title")
+        picture = gr.State()
+        with gr.Row():
+            with gr.Column(min_width=320):
+                plan = gr.Dropdown(
+                    session.presets(), value=run.training_plan, allow_custom_value=True, label="Plan",
+                    info="ordering[/partition], chosen or typed, as in mar sample --plan; or painted below",
+                )  # fmt: skip
+                board = _drawing("board", {**EMPTY}, scene=_scene(session), ink=_ink(session))
+                with gr.Row(elem_classes="line"):
+                    number = gr.Number(0, precision=0, minimum=0, label="Test image", min_width=90)
+                    pick = gr.Button("Use it", min_width=90)
+                    upload = gr.UploadButton("Upload", file_types=["image"], min_width=90)
+                order = gr.DownloadButton("Save the painted order", visible=False)
+            with gr.Column(min_width=320):
+                label = gr.Dropdown(
+                    list(zip(session.classes, range(len(session.classes)), strict=True)), value=0, label="Class",
+                    visible=bool(session.classes),
+                )  # fmt: skip
+                with gr.Row():
+                    guidance = gr.Slider(0, 8, 1, step=0.25, label="Guidance", visible=bool(session.classes))
+                    temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature")
+                with gr.Row(elem_classes="line"):
+                    seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=90)
+                    go = gr.Button("Generate", variant="primary", min_width=120)
+                    again = gr.Button("Next seed", min_width=120)
+                message = gr.HTML(elem_id="message", visible=False)
+                player = _drawing("player", None)
+        controls = [plan, label, guidance, temperature, seed, board, picture]
+        shown, answers = [board, order, message], _Answers(session)
+        quick: dict[str, Any] = {"show_progress": "hidden"}
+        slow: dict[str, Any] = {"show_progress": "minimal", "concurrency_id": "model"}
+        for event in (plan.change, seed.change):
+            event(answers.preview, controls, shown, **quick)
+        board.input(answers.painted, controls, [plan, *shown], **quick)
+        pick.click(answers.pick, [number, *controls], [picture, label, *shown], **quick)
+        upload.upload(answers.upload, [upload, *controls], [picture, label, *shown], **quick)
+        go.click(answers.generate, controls, [player, message], **slow)
+        following = again.click(lambda seed: (seed or 0) + 1, seed, seed, **quick)
+        following.then(answers.generate, controls, [player, message], **slow)
+    return blocks
+
+
+class _Answers:
+    """What happens at each event; ``chosen`` are the values of the controls, in their order."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def preview(self, *chosen: Any) -> tuple[Any, Any, Any]:
+        scene, order, message = self._previewed(self._request(*chosen))
+        return gr.HTML(scene=scene), order, message
+
+    def _previewed(self, request: Request) -> tuple[dict[str, Any], Any, Any]:
+        scene, message = preview(self.session, request)
+        painted = bool(scene["painted"] and scene["step"])
+        file = str(self.session.order_file(request.painted)) if painted else None
+        return scene, gr.DownloadButton(value=file, visible=painted), _told(message)
+
+    def painted(self, plan: str, *others: Any) -> tuple[Any, ...]:
+        """A stroke of the brush that paints an order makes the plan a painted one, of the same partition."""
+        name, *partition = (plan or "").split("/", 1)
+        if others[-2].get("tool") == "order" and name.strip() != PAINTED:
+            plan = "/".join([PAINTED, *partition])
+        return (plan, *self.preview(plan, *others))
+
+    def generate(self, *chosen: Any) -> tuple[Any, Any]:
+        movie, message = generate(self.session, self._request(*chosen))
+        return gr.HTML(value=movie) if movie else gr.skip(), _told(message)
+
+    def pick(self, number: float | None, *chosen: Any) -> tuple[Any, ...]:
+        return self._pictured(lambda: self.session.test_image(int(number or 0)), *chosen)
+
+    def upload(self, path: str, *chosen: Any) -> tuple[Any, ...]:
+        return self._pictured(lambda: (read_picture(self.session, path), None), *chosen)
+
+    def _pictured(self, read: Callable[[], tuple[torch.Tensor, int | None]], *chosen: Any) -> tuple[Any, ...]:
+        """A picture in place of what was drawn; where nothing is given yet, its upper half is."""
+        try:
+            picture, its_label = read()
+        except UserError as error:
+            return *(gr.skip() for _ in range(4)), _told(str(error))
+        plan, label, *others, board, _ = chosen
+        upper = list(range(self.session.rows // 2 * self.session.columns))
+        board = {**board, "drawn": [], "given": board["given"] or upper, "tool": "give"}
+        label = label if its_label is None else its_label
+        scene, order, message = self._previewed(self._request(plan, label, *others, board, picture))
+        return picture, label, gr.HTML(value=board, scene=scene), order, message
+
+    def _request(self, *chosen: Any) -> Request:
+        plan, label, guidance, temperature, seed, board, picture = chosen
+        request = Request(
+            plan or "", label=label, guidance=guidance, temperature=temperature, seed=max(0, int(seed or 0))
+        )
+        return request_of(self.session, board, picture, request)
+
+
+def _drawing(name: str, value: Any, **props: Any) -> gr.HTML:
+    """A component of our own: NAME.html, drawn by drawing.js and NAME.js."""
+    steps = [to_hex(colormaps[COLOURS](k / 63)) for k in range(64)]
+    colours = {"palette": steps, "now": NOW, "given": GIVEN_GREY, "ink": INK, "paper": PAPER, "unknown": UNKNOWN}
+    script = "\n".join((_HERE / file).read_text() for file in ("drawing.js", f"{name}.js"))
+    template = (_HERE / f"{name}.html").read_text()
+    return gr.HTML(
+        value, html_template=template, js_on_load=script, apply_default_css=False, elem_classes=["drawing", name],
+        elem_id=name, colours=colours, **props,
+    )  # fmt: skip
+
+
+def _scene(session: Session) -> dict[str, Any]:
+    return preview(session, Request(session.run.training_plan))[0]
+
+
+def _ink(session: Session) -> str:
+    """What chooses the colour to draw in: a grey among the levels, or any colour."""
+    if session.picture_shape[0] > 1:
+        return '<input class="ink" type="color" value="#ffffff">'
+    top = session.run.spec.levels - 1
+    return f'<input class="ink" type="range" min="0" max="{top}" value="{top}">'
+
+
+def _title(session: Session) -> str:
+    recipe, height, width = session.run.recipe, *session.picture_shape[-2:]
+    kinds = f"{height}×{width} {recipe.data.kind}, {recipe.network.kind}, {recipe.head.kind} head"
+    said = f"{session.run.folder.path}: {kinds}, trained along {session.run.training_plan}"
+    return f"<h1>Any order, one token set at a time</h1><p>{html.escape(said)}</p>"
+
+
+def _told(message: str) -> Any:
+    return gr.HTML(value=f'<p role="alert">{html.escape(message)}</p>' if message else "", visible=bool(message))

@@ -1,0 +1,92 @@
+"""What the page is sent: scenes and movies as plain values, and messages in place of errors."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mar.demo.answers import drawn_on, generate, preview, read_picture, request_of, to_levels
+from mar.demo.session import Request
+from mar.errors import UserError
+from mar.sampling.pictures import to_bytes
+from tests.demo.conftest import session_of
+
+
+def opened(address: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,")))))
+
+
+def board(painted=(), given=(), drawn=()):
+    return {"painted": list(painted), "given": list(given), "drawn": list(drawn)}
+
+
+@pytest.mark.parametrize("answer", [preview, generate])
+def test_a_bad_plan_is_a_message_with_the_nearest_good_one(session, answer):
+    _, message = answer(session, Request("spirl/cosine:16"))
+    assert "did you mean 'spiral'" in message and "\n" not in message
+
+
+def test_no_movie_comes_of_a_bad_plan(session):
+    assert generate(session, Request("raster/linear:900"))[0] is None
+
+
+def test_the_scene_holds_the_step_of_each_cell_and_the_picture(session):
+    picture = session.test_image(0)[0]
+    scene, message = preview(session, Request("raster/equal:8", given=(0, 9), picture=picture))
+    assert message == "" and (scene["rows"], scene["columns"]) == (8, 8)
+    assert scene["step"][0] == scene["step"][9] == -1 and scene["step"][1] == 0
+    assert np.array_equal(opened(scene["picture"]), to_bytes(picture[None], 17)[0].numpy())
+
+
+def test_an_order_found_along_the_way_has_no_steps_to_show_beforehand(session):
+    scene, message = preview(session, Request("lowest-entropy/linear:16"))
+    assert scene["step"] is None and message == ""
+
+
+def test_a_movie_is_json_whose_last_frame_is_the_image(session):
+    request = Request("spiral/linear:8", label=3)
+    movie, _ = generate(session, request)
+    movie = json.loads(json.dumps(movie))
+    image = session.generate(request).image
+    assert np.array_equal(opened(movie["frames"][-1]), to_bytes(image, 17)[0].numpy())
+    assert movie["tokens"][-1] == 64 and len(movie["nats"]) == movie["steps"] == 8 and movie["label"] == "3"
+
+
+def test_what_is_painted_given_and_drawn_on_the_board_is_what_is_asked_for(session):
+    request = request_of(session, board((5, 6), (7,), [[7, 255, 255, 255]]), None, Request("painted"))
+    assert (request.painted, request.given) == ([5, 6], [7])
+    assert int(request.picture[0, 0, 7]) == 16 and int(request.picture.sum()) == 16
+    movie, _ = generate(session, request)
+    assert movie["step"][7] == -1 and movie["step"][5] == 0 and movie["step"][6] == 1
+
+
+def test_drawing_leaves_the_picture_itself_alone(session):
+    picture = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    drawn_on(session, picture, board(drawn=[[0, 255, 255, 255]]))
+    assert int(picture.sum()) == 0
+
+
+def test_pictures_that_were_shown_come_back_exactly(session):
+    x = torch.arange(17, dtype=torch.uint8).repeat(4)[:64].reshape(1, 8, 8)
+    assert torch.equal(to_levels(to_bytes(x[None], 17)[0].numpy(), session), x)
+
+
+def test_an_uploaded_picture_is_scaled_to_the_model_and_a_broken_one_refused(session, tmp_path):
+    Image.new("RGB", (40, 30), (255, 255, 255)).save(tmp_path / "white.png")
+    assert torch.equal(read_picture(session, tmp_path / "white.png"), torch.full((1, 8, 8), 16, dtype=torch.uint8))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot read the picture"):
+        read_picture(session, tmp_path / "broken.png")
+
+
+def test_the_cells_of_patches_are_larger_than_pixels(tmp_path):
+    session = session_of(tmp_path, "tokenizer=patches", "tokenizer.patch=4", "head=gaussian-mixture")
+    movie, message = generate(session, Request("raster", given=(0,)))
+    assert message == "" and (movie["rows"], movie["columns"]) == (2, 2)
+    assert movie["step"] == [-1, 0, 1, 2] and opened(movie["frames"][0]).shape == (8, 8, 3)
