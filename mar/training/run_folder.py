@@ -162,18 +162,20 @@ def write(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():
         path.write_text(text)
         return
-    aside = path.with_name(f".{path.name}.partial")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
     aside.write_text(text)
     os.replace(aside, path)
 
 
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, device, revision, command."""
+    """What the run ran on: versions, hardware, revision, command."""
     packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
         "device": device,
         "threads": torch.get_num_threads(),
         "revision": _revision(),
@@ -182,7 +184,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _cpu() -> str:
+    """The processor's name, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
 def _revision() -> str:
+    """Of the repository; ``-dirty`` where tracked files had been changed."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(

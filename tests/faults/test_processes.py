@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
-from mar.training.run_folder import RunFolder
+from mar.training.run_folder import RunFolder, write
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running
 from tests.training.test_resume import weights
@@ -35,6 +38,20 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(run):
     assert second.wait() == [2, 2] and second.said.count("another run is writing to") == 1
     first.send(15)
     assert first.wait() == [143, 143]
+
+
+def test_two_commands_that_write_one_file_at_once_both_end(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def meanwhile(aside: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        write(path, "of another process")
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    write(tmp_path / "table.md", "of this one")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of this one"]
 
 
 def poison(call: int) -> None:
