@@ -15,7 +15,7 @@ from mar.ablation.cells import Cell
 from mar.ablation.compare import comparable, holm, paired_differences
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.evaluations import Variant
-from mar.ablation.grid import ORDERS, PLAN, VARIANT
+from mar.ablation.grid import ORDERS, PARTITION, PLAN, VARIANT
 from mar.ablation.independent import independent_rows, pixels_row
 from mar.ablation.records import Record
 from mar.ablation.result import AblationResult, PlanMap, Row, TrainedModel, Training
@@ -26,6 +26,7 @@ from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.training.run_folder import environment
 from orderings import describe, describe_partition, parse_plan
 
+_CLOCKS = {"wall": "sampling_seconds", "cpu": "sampling_cpu_seconds"}
 _NAMES = {"training": "training", "nll": "NLL", "fid": "images", "probe": "probe", "speed": "speed"}
 
 
@@ -40,7 +41,9 @@ def assemble(engine: Engine) -> AblationResult:
         name=grid.name,
         grid=grid.model_dump(mode="json"),
         axes=tuple(grid.axes),
-        ways=tuple(way for way in (PLAN, VARIANT, ORDERS) if way not in grid.axes and way in rows[0].settings),
+        ways=tuple(
+            way for way in (PLAN, PARTITION, VARIANT, ORDERS) if way not in grid.axes and way in rows[0].settings
+        ),
         models=tuple(_model(engine, cell) for cell in engine.cells),
         data=", ".join(dict.fromkeys(data.values())),
         data_fingerprint=", ".join(data),
@@ -77,7 +80,7 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
         row = replace(
             row,
             images=TypeAdapter(FidResult).validate_python(answers["fid"]["scores"]),
-            sampling_seconds=answers["fid"]["sampling_seconds"],
+            sampling_seconds=answers["fid"].get(_CLOCKS[engine.grid.speed.clock if engine.grid.speed else "wall"]),
             samples=str(folder / evaluate.SAMPLES),
             animation=str(folder / evaluate.ANIMATION),
         )
@@ -90,6 +93,8 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
     settings = dict(cell.settings)
     if grid.orderings and (grid.axes or grid.variants):
         settings[PLAN] = plan
+    elif grid.partitions and not grid.orderings:
+        settings[PARTITION] = describe_partition(parse_plan(plan)[1])
     if variant is not None:
         settings[VARIANT] = variant.name
     if grid.nll is not None and grid.nll.orders:

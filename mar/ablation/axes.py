@@ -30,7 +30,7 @@ Scalar = bool | int | float | str
 Value = Scalar | dict[str, Any]
 Where = dict[str, Scalar | tuple[Scalar, ...]]  # axis -> one of its names, or several
 SEED = "seed"  # the axis whose values are trainings of one recipe
-PLAN, VARIANT, ORDERS = "plan", "variant", "orders"  # names among a row's settings beside its axes
+PLAN, PARTITION, VARIANT, ORDERS = "plan", "partition", "variant", "orders"  # of rows, beside the axes
 
 
 class Adjustment(Section):

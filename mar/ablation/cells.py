@@ -14,7 +14,7 @@ from mar.config import Recipe
 from mar.data.base import Data
 from mar.errors import Unsupported
 from mar.model import Model
-from orderings import describe
+from orderings import describe, parse_partition
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def cells_of(grid: GridFile) -> list[Cell]:
 
 
 def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
-    plans = grid.plans() or [describe(build.ordering(recipe), build.partition(recipe))]
+    plans = grid.plans() or _own_plans(grid, recipe)
     try:
         model = build.model(recipe, data)
         n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
@@ -72,6 +72,12 @@ def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) 
         n_parameters, found = 0, dict.fromkeys(plans, str(refusal))
     name = ", ".join(combination.settings.values()) or recipe.name
     return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, data, found)
+
+
+def _own_plans(grid: GridFile, recipe: Recipe) -> list[str]:
+    """Along the recipe's own ordering, in the grid's sets or the recipe's own."""
+    partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
+    return [describe(build.ordering(recipe), partition) for partition in partitions]
 
 
 def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:

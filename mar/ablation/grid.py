@@ -7,7 +7,7 @@ recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
 axes: {ordering: [raster, random]}    # a model for each combination (mar.ablation.axes); without axes there is one
 orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
-partitions: [singles, "cosine:16"]
+partitions: [singles, "cosine:16"]    # default singles; without orderings: the sets of each model's own ordering
 variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan: ways to generate
 reference: raster                     # what the others are compared with; default the first
 matched: parameters                   # or compute, images: what makes the cells comparable (mar.ablation.matched)
@@ -30,7 +30,19 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError
 
 from mar import config
-from mar.ablation.axes import ORDERS, PLAN, VARIANT, Adjustment, Combination, Scalar, Value, Where, combinations, named
+from mar.ablation.axes import (
+    ORDERS,
+    PARTITION,
+    PLAN,
+    VARIANT,
+    Adjustment,
+    Combination,
+    Scalar,
+    Value,
+    Where,
+    combinations,
+    named,
+)
 from mar.ablation.evaluations import (
     EVALUATIONS,
     FidEvaluation,
@@ -42,7 +54,7 @@ from mar.ablation.evaluations import (
 from mar.ablation.published import Published, PublishedRow, check_published
 from mar.config import RECIPES, Recipe, Section
 from mar.errors import UserError, unknown
-from orderings import describe, parse_ordering, parse_partition, parse_plan
+from orderings import describe, describe_partition, parse_ordering, parse_partition, parse_plan
 
 GRIDS = RECIPES / "ablations"
 TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
@@ -66,7 +78,7 @@ class GridFile(Section):
         default=None, description="what the cells have in common, so that they may be compared"
     )
     orderings: tuple[str, ...] = ()
-    partitions: tuple[str, ...] = Field(default=("singles",), min_length=1)
+    partitions: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = Field(default=(), description="ways to use a model, each once along every plan")
     reference: str | dict[str, Scalar] = Field(
         default="", description="a plan, or values of some axes, others as in the row that is compared; the first"
@@ -86,7 +98,7 @@ class GridFile(Section):
         Raises:
             ValueError: an ordering or a partition that does not exist; the message names the nearest.
         """
-        pairs = product(map(parse_partition, self.partitions), map(parse_ordering, self.orderings))
+        pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
 
     def ways(self) -> tuple[Variant | None, ...]:
@@ -204,6 +216,8 @@ def _referring(grid: GridFile) -> GridFile:
         raise UserError(f"two variants are called {twice[0]!r}: give one another name")
     names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
     names |= {PLAN: set(plans)} if plans else {}
+    if grid.partitions and not grid.orderings:
+        names[PARTITION] = {describe_partition(parse_partition(text)) for text in grid.partitions}
     names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
     reference = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
     reference |= {VARIANT: grid.variants[0].name} if grid.variants else {}

@@ -136,3 +136,18 @@ def test_a_grid_extends_another_and_is_given_values(tmp_path: Path) -> None:
     assert (grid.prepare, grid.fid, grid.orderings) == (("cache here",), None, ("raster",))
     with pytest.raises(UserError, match=r"needs given\.data="):
         read(str(tmp_path / "child.yaml"))
+
+
+def test_a_model_is_scored_along_its_own_order_in_the_grid_s_sets(tmp_path: Path) -> None:
+    text = (
+        BASE + 'axes: {ordering: [raster, random]}\npartitions: ["linear:2", "linear:4"]\nfid: null\nnll: {images: 6}\n'
+    )
+    grid = grid_of(tmp_path, text + "reference: {ordering: raster}\n")
+    engine = Engine(grid, tmp_path)
+    engine.work()
+    result = assemble(engine)
+    assert [row.plan for row in result.rows] == [f"{o}/linear:{k}" for o in ("raster", "random") for k in (2, 4)]
+    assert result.settings == ("ordering", "partition")
+    assert [row.difference and row.difference.reference for row in result.rows] == [
+        None, None, "raster, linear:2", "raster, linear:4"
+    ]  # fmt: skip
