@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mar.ablation.engine import Engine
+from mar.commands.grids import (
+    DryRun,
+    Overrides,
+    Processes,
+    Results,
+    RetryFailed,
+    Slurm,
+    Workers,
+    list_cells,
+    make_table,
+)
+from mar.commands.running import Where
 
 # ruff: noqa: UP045 - typer reads Optional
 
 
 def ablate(
     name: Annotated[str, typer.Argument(help="A shipped ablation (digits, digits-networks) or a YAML grid file.")],
-    overrides: Annotated[
-        Optional[list[str]], typer.Argument(help="key=value changes of the grid or its recipes.")
-    ] = None,
+    overrides: Overrides = None,
     out: Annotated[Optional[Path], typer.Option(help="The folder; default runs/ablate-NAME.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with its share of the cores.")] = 1,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes that a cell is trained in, by torchrun; a GPU each.")
-    ] = 1,
-    slurm: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Run as jobs of Slurm: sbatch's options in submitit's names, jobs=N; cluster=local tries it out on this machine. Give it again for each key.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do again what failed before.")] = False,
+    workers: Workers = 1,
+    processes: Processes = 1,
+    slurm: Slurm = None,
+    results: Results = None,
+    dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
 ) -> None:
     """Train the models of a grid, score them under its plans, and write the table and the page. The same command goes on.
 
-    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. Every row is scored on the same images
-    and noise; the differences to the reference are paired.
+    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. Every row is scored
+    on the same images and noise; the differences to the reference are paired.
 
     Examples:
 
@@ -58,23 +57,14 @@ def ablate(
 
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.ablation.grid import read
-    from mar.commands.progress import wide_console
-    from mar.commands.running import Where, engine_of, report, run
+    from mar.ablation.grid import default_out, read
 
-    console = wide_console()
-    grid = read(name, overrides or [])
-    folder = out or Path("runs") / f"ablate-{grid.name}"
-    where = Where(workers, processes, tuple(slurm or ()))
-    engine = engine_of(grid, folder, where)
+    grid = read(name, overrides or [], out)
+    folder, where = out or default_out(grid.name), Where(workers, processes, tuple(slurm or ()))
     if dry_run:
-        _list(engine, workers, console)
-        return
-    run(engine, where, retry_failed, console)
-    failed = report(engine, console)
-    if failed:
-        print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
-        raise typer.Exit(1)
+        list_cells(grid, folder, where)
+    else:
+        make_table(grid, folder, where, retry_failed, results)
 
 
 def status(
@@ -105,31 +95,6 @@ def status(
     found = states(Engine(read_grid(out), out))
     wide_console().print(_states_table(found))
     print(f"{100 * share(found):.0f} % done")
-
-
-def _list(engine: Engine, workers: int, console: Console) -> None:
-    """The cells, what each costs, and what is done already."""
-    import torch
-    from rich.table import Table
-
-    from mar.ablation.speed import seconds_per_iteration
-    from mar.ablation.state import states
-    from mar.ablation.workers import cores
-
-    torch.set_num_threads(max(1, cores() // workers))
-    table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
-    total = 0.0
-    for cell, state in zip(engine.cells, states(engine), strict=True):
-        train, seconds = cell.recipe.train, None
-        if cell.served:
-            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
-            total += seconds * (1.0 - (state.share or 0.0))
-        plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
-        said = "–" if seconds is None else f"{seconds:.0f}"
-        work = f"{train.iterations} of {train.batch_size}"
-        table.add_row(cell.name, f"{cell.n_parameters:,}", plans, work, said, f"{state.kind}: {state.text}")
-    console.print(table)
-    console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
 
 
 def _states_table(found):

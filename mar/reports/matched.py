@@ -8,7 +8,7 @@ from mar.ablation.result import AblationResult
 
 def matched_notes(result: AblationResult) -> list[str]:
     """The spread over cells of parameters, examples seen and compute, and a warning; nothing for a single model."""
-    found, matched = spreads(result), result.grid.get("matched")
+    found, matched = spreads(result), str(result.grid.get("matched") or "")
     if not result.axes or not found:
         return []
     said = "; ".join(f"{QUANTITIES[name]} {_range(spread)}" for name, spread in found.items())
