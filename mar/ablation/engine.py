@@ -213,13 +213,16 @@ class Engine:
 
     def _fid(self, run: Run, cell: Cell, ask: Ask, text: str) -> dict[str, Any]:
         assert self.grid.fid is not None and ask.plan is not None
-        folder, started = self.plan_folder(cell, ask.plan, ask.variant), time.monotonic()
+        folder, started = self.plan_folder(cell, ask.plan, ask.variant), (time.monotonic(), time.process_time())
         with self.bar(text) as progress:
             variant = self.grid.variant(ask.variant)
             images = evaluate.sample(run, ask.plan, self.grid.fid, variant, folder, progress)
-        seconds = time.monotonic() - started
+        seconds = {
+            "sampling_seconds": time.monotonic() - started[0],
+            "sampling_cpu_seconds": time.process_time() - started[1],
+        }
         scores = evaluate.score_images(run, images, self.grid.fid, self.out / "features")
-        return {"sampling_seconds": seconds, "scores": scores.to_dict()}
+        return {**seconds, "scores": scores.to_dict()}
 
     def _probe(self, run: Run) -> dict[str, Any]:
         wanted = self.grid.probe

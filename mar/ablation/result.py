@@ -69,7 +69,8 @@ class Row:
         settings: the model's values on the axes; beside them the plan, the variant, the number of orders where rows
             differ in these.
         likelihood, difference, images, probe: None when not asked for or failed.
-        nll_seconds, sampling_seconds: wall-clock time; of scoring all images, of generating ``images.generated``.
+        nll_seconds: wall-clock time of scoring all images.
+        sampling_seconds: of generating ``images.generated``, by the clock of the grid's ``speed``.
         samples, animation: pictures, relative to the ablation's folder.
         refused: why there can be no such cell; empty: there is one.
         errors: what failed and why, one line each.

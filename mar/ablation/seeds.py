@@ -35,7 +35,7 @@ class SeedRow:
         nll: bits/dim, or nats per image where there are no bits/dim.
         difference: to the reference of the same seed, in the same unit.
         p_holm: two-sided paired t-test over seeds that the mean difference is zero, Holm-corrected over this table.
-        fid, probe: likewise.
+        fid, images_per_second, probe: likewise.
     """
 
     settings: dict[str, str]
@@ -44,6 +44,7 @@ class SeedRow:
     difference: Spread | None
     p_holm: float | None
     fid: Spread | None
+    images_per_second: Spread | None
     probe: Spread | None
 
 
@@ -82,6 +83,7 @@ def _over(rows: Sequence[Row]) -> SeedRow:
         difference=_spread(differences),
         p_holm=p_value(np.asarray(differences)) if len(differences) > 1 else None,
         fid=_spread(values_of(rows, lambda row: row.images and row.images.fid)),
+        images_per_second=_spread(values_of(rows, lambda row: row.images_per_second)),
         probe=_spread(values_of(rows, lambda row: row.probe and row.probe.accuracy)),
     )
 

@@ -61,9 +61,10 @@ def _more_of_images() -> list[Column]:
 
 
 def _asked_for(result: AblationResult) -> list[Column]:
-    """Of these, what a published column is compared with."""
-    asked = {column.of for column in published_of(result.grid)}
-    return [column for column in _more_of_images() if column.title == "IS" and "inception_score" in asked]
+    """Of these, the IS that a published column is compared with, and the speed where rows of a model differ in it."""
+    asked = {"IS"} if any(column.of == "inception_score" for column in published_of(result.grid)) else set()
+    asked |= {"images/s"} if result.ways else set()
+    return [column for column in _more_of_images() if column.title in asked]
 
 
 def data_columns(result: AblationResult) -> list[Column]:
