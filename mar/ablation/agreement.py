@@ -18,6 +18,7 @@ from scipy import stats
 
 from mar.ablation.axes import PLAN
 from mar.ablation.published import OURS, Of, Published
+from mar.ablation.rates import generation_rates
 from mar.ablation.result import AblationResult, Row
 from mar.ablation.seeds import SeedRow, by_seed, nll_of, unseeded, values_of
 
@@ -83,17 +84,11 @@ def _permutation_p(x_N: np.ndarray, y_N: np.ndarray) -> float:
 
 def _figures(result: AblationResult) -> dict[Of, Callable[[Row], float | None]]:
     """Of each of our columns, the figure of a row."""
-    models = {model.name: model for model in result.models}
-
-    def images_per_second(row: Row) -> float | None:
-        model = models.get(row.model)
-        measured = model.speed if model is not None else None
-        return row.images_per_second if measured is None else measured.sample_images_per_second
-
+    rates = {id(row): rate for row, rate in zip(result.rows, generation_rates(result), strict=True)}
     return {
         "nll": nll_of,
         "fid": lambda row: row.images and row.images.fid,
         "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
         "probe": lambda row: row.probe and row.probe.accuracy,
-        "images_per_second": images_per_second,
+        "images_per_second": lambda row: rates[id(row)],
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mar.ablation.compare import kind_of
+from mar.ablation.rates import generation_rates, measured_alone
 from mar.ablation.result import AblationResult, Row
 from mar.likelihood.score import Likelihood
 from mar.reports.labels import FONT, Label, labels
@@ -31,7 +32,7 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Title -> points, for the NLL and for the FID: a panel for each kind of likelihood and each data set, since these
     do not compare. None without rows that have both a quality and a speed."""
     data, found = _data(result), {}
-    for number, (row, speed) in enumerate(zip(result.rows, _speeds(result), strict=True)):
+    for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
         if speed is None:
             continue
         for title, value in _qualities(row):
@@ -105,23 +106,8 @@ def _nll(likelihood: Likelihood) -> tuple[str, float]:
     return f"NLL ({kind_of(likelihood)}), bits/dim", bits
 
 
-def _measured_alone(result: AblationResult) -> bool:
-    """Whether the rows' speeds are those of their models: measured, and no model has two rows."""
-    models = [row.model for row in result.rows]
-    return len(set(models)) == len(models) and any(model.speed is not None for model in result.models)
-
-
-def _speeds(result: AblationResult) -> list[float | None]:
-    """Generated images per second of each row, all measured alike."""
-    if not _measured_alone(result):
-        return [row.images_per_second for row in result.rows]
-    speed_of = {model.name: model.speed for model in result.models}
-    speeds = [speed_of.get(row.model) for row in result.rows]
-    return [None if speed is None else speed.sample_images_per_second for speed in speeds]
-
-
 def _about(result: AblationResult) -> str:
-    if _measured_alone(result):
+    if measured_alone(result):
         return "Speed: generation by each model along its own plan, measured one model at a time."
     return "Speed: images generated for the FID, by the time that took."
 

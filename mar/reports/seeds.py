@@ -72,7 +72,7 @@ def seeds_html(result: AblationResult) -> str:
     if not rows:
         return ""
     marked = [(column, best_rows(column, rows)) for column in shown]
-    head = "".join(f'<th scope="col">{escape(column.head)}</th>' for column in shown)
+    head = "".join(f'<th scope="col" class="{_kind(column)}">{escape(column.head)}</th>' for column in shown)
     cells = [[_cell(column, row, number in best) for column, best in marked] for number, row in enumerate(rows)]
     body = "".join(f"<tr>{''.join(line)}</tr>" for line in cells)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -84,8 +84,11 @@ def seeds_html(result: AblationResult) -> str:
 
 
 def _cell(column: SeedColumn, row: SeedRow, best: bool) -> str:
-    css = ' class="best"' if best else ""
-    return f"<td{css}>{escape(column.show(row))}</td>"
+    return f'<td class="{"best" if best else _kind(column)}">{escape(column.show(row))}</td>'
+
+
+def _kind(column: SeedColumn) -> str:
+    return "number" if column.numeric else "words"
 
 
 def _has_bits(result: AblationResult) -> bool:

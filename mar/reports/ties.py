@@ -14,8 +14,8 @@ def tie_note(ties_of: Mapping[str, Ties], over: str) -> list[str]:
     if not tested:
         return []
     level = next(iter(tested.values())).level
-    counts = ", ".join(f"{len(ties.p_holm)} ({figure})" for figure, ties in tested.items())
+    counts = " and ".join(f"{len(ties.p_holm)} comparisons with the best {figure}" for figure, ties in tested.items())
     return [
         f"{' and '.join(tested)}, bold: the best of the rows scored alike; {TIED}: not told apart from it (paired "
-        f"t-test over {over}, p > {level:.2g} after Holm's correction over the comparisons with the best, {counts})."
+        f"t-test over {over}, p > {level:.2g} after Holm's correction over {counts})."
     ]
