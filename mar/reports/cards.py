@@ -16,7 +16,7 @@ from mar.likelihood.score import Likelihood
 from mar.reports.svg import Chart, Line, heat_map, rows_of
 
 _MIME = {".png": "image/png", ".gif": "image/gif"}
-_UNFOLDED = 18  # rows of which all cards are open
+_UNFOLDED = 12  # rows of which all cards are open
 
 
 def hint(result: AblationResult) -> str:

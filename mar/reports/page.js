@@ -6,6 +6,7 @@ const table = document.querySelector(".sortable");
 const heads = [...table.tHead.rows[0].cells];
 const rows = [...table.tBodies[0].rows];
 const form = document.querySelector(".filters");
+const cards = [...document.querySelectorAll(".card")];
 const title = (head) => head.textContent.replace(/\s+[↓↑]?$/, "");
 
 // Sorting: by the cells' data-value; missing values stay last, a second click turns the order round.
@@ -49,6 +50,8 @@ function filter() {
   for (const each of document.querySelectorAll("[data-rows]"))
     each.toggleAttribute("hidden", !each.dataset.rows.split(" ").some((number) => shown.has(number)));
   form.querySelector("output").textContent = `${shown.size} of ${rows.length} rows`;
+  const left = cards.filter((card) => card.querySelector(".plan:not([hidden])"));
+  if (left.length === 1) left[0].open = true;
 }
 
 // The address.
@@ -82,7 +85,6 @@ recall();
 
 // Cards.
 
-const cards = [...document.querySelectorAll(".card")];
 const fold = document.querySelector(".fold");
 fold.hidden = cards.length < 2;
 fold.addEventListener("click", () => {
