@@ -16,6 +16,7 @@ from mar.reports.labels import FONT, Label, labels
 from mar.reports.svg import Chart, Line, log_ticks
 
 _WIDTH, _HEIGHT = 640, 420  # units of the drawing, points of the picture
+_OF_LATENTS = "nats/image"  # the unit of what has no bits/dim
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Point:
 
 
 def panels(result: AblationResult) -> dict[str, list[Point]]:
-    """Title -> points, for the NLL and for the FID: a panel for each kind of likelihood and each data set, since these
-    do not compare. None without rows that have both a quality and a speed."""
-    data, found = _data(result), {}
+    """Title -> points, for the NLL and for the FID: a panel for each kind of likelihood, each data set and, of latents,
+    each tokenizer, since these do not compare. None without rows that have both a quality and a speed."""
+    data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
     for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
         if speed is None:
             continue
         for title, value in _qualities(row):
-            title += data.get(row.model, "")
+            title += data[row.model] + (latents[row.model] if title.endswith(_OF_LATENTS) else "")
             found.setdefault(title, []).append(Point(number, row.name, speed, value))
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
 
@@ -82,12 +83,12 @@ def write_pareto(result: AblationResult, folder: Path) -> Path | None:
     return folder / "pareto.png"
 
 
-def _data(result: AblationResult) -> dict[str, str]:
-    """What the title of a model's panel says of its data: the options in which the models differ."""
-    data = {model.name: model.recipe.get("data", {}) for model in result.models}
-    keys = {key for options in data.values() for key in options}
-    differ = sorted(key for key in keys if len({str(options.get(key)) for options in data.values()}) > 1)
-    return {name: "".join(f", {options.get(key)}" for key in differ) for name, options in data.items()}
+def _differing(result: AblationResult, section: str) -> dict[str, str]:
+    """Model -> the options of a section of its recipe in which the models differ, for a title."""
+    options = {model.name: model.recipe.get(section, {}) for model in result.models}
+    keys = sorted({key for each in options.values() for key in each})
+    differ = [key for key in keys if len({str(each.get(key)) for each in options.values()}) > 1]
+    return {name: "".join(f", {each.get(key)}" for key in differ) for name, each in options.items()}
 
 
 def _qualities(row: Row) -> list[tuple[str, float]]:
@@ -102,7 +103,7 @@ def _qualities(row: Row) -> list[tuple[str, float]]:
 def _nll(likelihood: Likelihood) -> tuple[str, float]:
     bits = likelihood.bits_per_dim
     if bits is None:
-        return f"NLL ({kind_of(likelihood)}), nats/image", likelihood.nats_per_image
+        return f"NLL ({kind_of(likelihood)}), {_OF_LATENTS}", likelihood.nats_per_image
     return f"NLL ({kind_of(likelihood)}), bits/dim", bits
 
 

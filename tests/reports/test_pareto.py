@@ -8,6 +8,7 @@ from pathlib import Path
 from mar.ablation.result import AblationResult
 from mar.reports.labels import labels
 from mar.reports.pareto import Point, front, panels, pareto, write_pareto
+from tests.reports.conftest import fid
 
 
 def test_no_row_of_the_front_is_beaten_in_both_and_every_other_row_is() -> None:
@@ -34,15 +35,24 @@ def test_a_speed_is_the_models_own_where_each_has_one_row_and_otherwise_that_of_
     ]  # fmt: skip
 
 
-def test_likelihoods_of_two_kinds_or_two_data_sets_do_not_share_a_panel(several: AblationResult) -> None:
+def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(several: AblationResult) -> None:
     first, second, *rest = several.rows
     assert second.likelihood is not None
     mixed = replace(several, rows=(first, replace(second, likelihood=replace(second.likelihood, kind="bound")), *rest))
     assert list(panels(mixed)) == ["NLL (exact), bits/dim", "NLL (bound), bits/dim"]
     recipes = [{"data": {"kind": "digits", "validation": 72}}, {"data": {"kind": "mnist", "validation": 72}}]
     models = [replace(m, recipe=r) for m, r in zip(several.models, recipes, strict=False)]
-    assert list(panels(replace(several, models=(*models, several.models[2])))) == [
-        "NLL (exact), bits/dim, digits, 72", "NLL (exact), bits/dim, mnist, 72",
+    assert list(panels(replace(several, models=tuple(models), rows=several.rows[:2]))) == [
+        "NLL (exact), bits/dim, digits", "NLL (exact), bits/dim, mnist",
+    ]  # fmt: skip
+    recipes = [{"tokenizer": {"kind": "kl"}}, {"tokenizer": {"kind": "vq"}}]
+    models = [replace(m, recipe=r) for m, r in zip(several.models, recipes, strict=False)]
+    latents = [
+        replace(row, likelihood=replace(row.likelihood, bits_per_dim=None), images=fid(2.0))
+        for row in several.rows[:2] if row.likelihood is not None
+    ]  # fmt: skip
+    assert list(panels(replace(several, models=tuple(models), rows=tuple(latents)))) == [
+        "NLL (exact), nats/image, kl", "NLL (exact), nats/image, vq", "FID",
     ]  # fmt: skip
 
 
