@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mar.ablation.compare import paired_differences
 from mar.ablation.result import Difference
+from mar.ablation.sets import measured
 from mar.commands.progress import bar, wide_console
 from mar.commands.score_nll import Request, score_plan
 from mar.commands.scoring import save
@@ -20,14 +21,12 @@ from mar.commands.units import Units
 from mar.errors import UserError
 from mar.likelihood.score import Likelihood
 from mar.likelihood.set_schedules import Predicted, plans_of, predictions
-from mar.likelihood.set_sizes import measure_set_costs
 from mar.reports.sets import Tested, draw_sets
 from mar.run import Run
-from mar.training.run_folder import environment
 from orderings import Ordering, describe, parse_plan
 from orderings.optimal import costs_file
 from orderings.partitions import Singles
-from orderings.set_costs import SetCosts, read_set_costs
+from orderings.set_costs import SetCosts
 
 IMAGES = 256  # of each split, unless asked for more: a pass for every token of every image
 KS = (4, 8, 16)
@@ -118,32 +117,10 @@ def _score(run: Run, ordering: Ordering, settings: Settings) -> None:
 
 
 def _measured(run: Run, ordering: Ordering, settings: Settings) -> SetCosts:
-    """The costs of validation images: those on disk if they answer the same question."""
-    path = costs_file(run.folder.path, describe(ordering))
-    n = min(settings.n, len(run.data.validation))
-    orders = max(1, settings.n // n) if ordering.random else 1  # of each image, where the split has few
-    question = {
-        "seed": settings.seed,
-        "kind": settings.kind,
-        "orders": orders,
-        "weights": settings.weights,
-        "split": "validation",
-        "data": run.data.name,
-        "data_fingerprint": run.data.fingerprint,
-        "iteration": run.checkpoint.iteration,
-    }
-    if path.is_file():
-        known = read_set_costs(path)
-        if known.n_images == n and question.items() <= known.provenance.items():
-            return known
-    images, labels = run.some("validation", n)
     with bar(f"set costs {describe(ordering)}") as progress:
-        costs = measure_set_costs(
-            run.model, images, labels, ordering, settings.seed, orders, settings.kind, settings.budget, progress
+        return measured(
+            run, ordering, settings.n, settings.seed, settings.kind, settings.weights, settings.budget, progress
         )
-    costs = replace(costs, provenance={**costs.provenance, **question, "environment": environment()})
-    costs.write(path)
-    return costs
 
 
 def _likelihoods(run: Run, ordering: str, settings: Settings, console: Console) -> dict[str, Likelihood]:
