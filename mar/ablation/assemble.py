@@ -19,6 +19,7 @@ from mar.ablation.grid import ORDERS, PARTITION, PLAN, VARIANT
 from mar.ablation.independent import independent_rows, pixels_row
 from mar.ablation.records import Record
 from mar.ablation.result import AblationResult, PlanMap, Row, TrainedModel, Training
+from mar.ablation.sets import with_measured_sets
 from mar.ablation.speed import Speed
 from mar.evaluation.probe import Probe
 from mar.evaluation.result import FidResult
@@ -27,7 +28,7 @@ from mar.training.run_folder import environment
 from orderings import describe, describe_partition, parse_plan
 
 _CLOCKS = {"wall": "sampling_seconds", "cpu": "sampling_cpu_seconds"}
-_NAMES = {"training": "training", "nll": "NLL", "fid": "images", "probe": "probe", "speed": "speed"}
+_NAMES = {"nll": "NLL", "fid": "images", "sets": "set costs"}  # what errors call an evaluation, if not its key
 
 
 def assemble(engine: Engine) -> AblationResult:
@@ -67,7 +68,7 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
         return row
     asked = [ask for ask in engine.questions(cell) if ask.plan is None] + engine.asked_of(plan, variant)
     records = {ask.evaluation: engine.record(cell, ask) for ask in asked}
-    errors = tuple(f"{_NAMES[kind]}: {r.error}" for kind, r in records.items() if r is not None and r.error)
+    errors = tuple(f"{_NAMES.get(kind, kind)}: {r.error}" for kind, r in records.items() if r is not None and r.error)
     row = replace(row, errors=errors)
     answers = {kind: record.answer for kind, record in records.items() if record is not None and record.answer}
     if "nll" in answers:
@@ -105,7 +106,7 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
         return replace(row, refused=found)
     if variant is not None and variant.adaptive:  # the order is found along the way: the plan's is not its own
         return replace(row, plan=evaluate.adaptive_plan(variant.adaptive, plan), ordering=variant.adaptive)
-    return replace(row, map=found)
+    return replace(row, map=with_measured_sets(found, plan, engine.folder(cell).path))
 
 
 def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:

@@ -3,7 +3,7 @@
     OUT/grid.yaml                      the resolved grid
     OUT/runs/FINGERPRINT               a trained model, a run folder
     OUT/cells/FINGERPRINT              a record of its training, its speed and its probe, finished or failed
-    OUT/cells/FINGERPRINT/PLAN         likewise of each evaluation along a plan, and its pictures
+    OUT/cells/FINGERPRINT/PLAN         likewise of each evaluation along a plan or an ordering, and its pictures
     OUT/cells/FINGERPRINT/PLAN/VARIANT  likewise of each variant
     OUT/features                       what FID keeps
 
@@ -27,7 +27,7 @@ from urllib.parse import quote
 from omegaconf import OmegaConf
 
 from mar import build
-from mar.ablation import evaluate, speed
+from mar.ablation import evaluate, sets, speed
 from mar.ablation.cells import Cell, cells_of
 from mar.ablation.evaluations import SpeedEvaluation, Variant
 from mar.ablation.grid import GridFile
@@ -39,6 +39,7 @@ from mar.fit import train
 from mar.run import Run, load
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder, write
+from orderings import parse_ordering
 
 Bar = Callable[[str], AbstractContextManager[evaluate.Progress]]
 Trainer = Callable[[Recipe, Path], None]
@@ -50,7 +51,8 @@ def silent(text: str) -> AbstractContextManager[evaluate.Progress]:
 
 
 class Ask(NamedTuple):
-    """One question about a cell: training, speed, probe; or nll, fid along a plan, in a variant where that matters."""
+    """One question about a cell: training, speed, probe; sets along an ordering; or nll, fid along a plan, in a variant
+    where that matters."""
 
     evaluation: str
     plan: str | None = None
@@ -118,7 +120,8 @@ class Engine:
 
     def asked_of(self, plan: str, variant: Variant | None) -> list[Ask]:
         """What is asked along a plan in a variant; a likelihood that no variant changes is one question of them all."""
-        asked = []
+        ordering = sets.measured_along(plan)
+        asked = [] if ordering is None else [Ask("sets", ordering)]
         if self.grid.nll is not None and (variant is None or variant.has_likelihood):
             asked.append(Ask("nll", plan, variant.name if variant is not None and variant.is_scored_alone else ""))
         if self.grid.fid is not None:
@@ -157,6 +160,8 @@ class Engine:
         variant = self.grid.variant(ask.variant)
         of = {"plan": ask.plan, "weights": self.weights(cell)}
         of |= {} if variant is None else {"variant": variant.model_dump(mode="json")}
+        if ask.plan is not None and sets.measured_along(ask.plan):
+            of["sets"] = self.grid.sets.model_dump(mode="json")
         return {**of, **settings.model_dump(mode="json")}
 
     def _once(self, cell: Cell, ask: Ask, retry_failed: bool, compute: Callable[[], dict[str, Any]]) -> Record:
@@ -167,6 +172,7 @@ class Engine:
         run = cache(lambda: self._load(cell))
         answers: dict[str, Callable[[Ask], dict[str, Any]]] = {
             "training": lambda ask: self._train(cell),
+            "sets": lambda ask: self._sets(run(), ask, f"{place} sets    {self._text(cell, ask)}"),
             "nll": lambda ask: self._nll(run(), ask, f"{place} NLL     {self._text(cell, ask)}"),
             "fid": lambda ask: self._fid(run(), cell, ask, f"{place} samples {self._text(cell, ask)}"),
             "probe": lambda ask: self._probe(run()),
@@ -205,6 +211,14 @@ class Engine:
         record = self.record(cell, Ask("training"))
         assert record is not None and record.answer is not None
         return load(self.folder(cell).path, iteration=record.answer["iteration"])
+
+    def _sets(self, run: Run, ask: Ask, text: str) -> dict[str, Any]:
+        assert ask.plan is not None
+        with self.bar(text) as progress:
+            costs = sets.measured(
+                run, parse_ordering(ask.plan), self.grid.sets.images, self.grid.sets.seed, progress=progress
+            )
+        return {"n_images": costs.n_images, "orders": costs.provenance["orders"]}
 
     def _nll(self, run: Run, ask: Ask, text: str) -> dict[str, Any]:
         assert self.grid.nll is not None and ask.plan is not None

@@ -13,6 +13,7 @@ import torch
 
 from mar.ablation.evaluations import FidEvaluation, NllEvaluation, Variant
 from mar.ablation.result import PlanMap
+from mar.ablation.sets import stand_in
 from mar.evaluation.result import FidResult
 from mar.likelihood.ensemble import ONCE, Several
 from mar.likelihood.estimate import Estimator
@@ -30,14 +31,14 @@ _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of what is not
 
 
 def plan_map(model: Model, plan: str) -> PlanMap:
-    """The plan on the model's grid; a random one as some image gets it.
+    """The plan on the model's grid; a random one as some image gets it, one in sets to be measured in equal ones.
 
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
     ordering, partition = parse_plan(plan)
     grid = Grid(model.tokenizer.shape)
-    drawn = Plan.draw(ordering, partition, grid, 2, stream(0, "map", 2))
+    drawn = Plan.draw(ordering, stand_in(partition), grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
     rank_L, step_L = drawn.rank_BL[0].tolist(), drawn.step_BL[0].tolist()
     return PlanMap(grid.shape, ordering.random, tuple(rank_L), tuple(step_L))

@@ -80,9 +80,17 @@ class ProbeEvaluation(Section):
     seed: int = Field(default=0, ge=0, description="of random orders")
 
 
+class SetsEvaluation(Section):
+    """The costs of sets along the orderings of plans whose partition is ``optimal`` (``mar.ablation.sets``)."""
+
+    images: int = Field(default=256, ge=2, description="of validation; fewer there: each with several random orders")
+    seed: int = Field(default=0, ge=0, description="of random orders")
+
+
 EVALUATIONS: dict[str, type[Section]] = {
     "nll": NllEvaluation,
     "fid": FidEvaluation,
     "speed": SpeedEvaluation,
     "probe": ProbeEvaluation,
+    "sets": SetsEvaluation,
 }

@@ -48,6 +48,7 @@ from mar.ablation.evaluations import (
     FidEvaluation,
     NllEvaluation,
     ProbeEvaluation,
+    SetsEvaluation,
     SpeedEvaluation,
     Variant,
 )
@@ -87,6 +88,7 @@ class GridFile(Section):
     fid: FidEvaluation | None = FidEvaluation()
     speed: SpeedEvaluation | None = None
     probe: ProbeEvaluation | None = None
+    sets: SetsEvaluation = Field(default=SetsEvaluation(), description="of plans whose partition is optimal")
     published: tuple[Published, ...] = Field(default=(), description="columns of papers, beside the grid's own")
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
