@@ -68,13 +68,20 @@ class Plans:
         drawn = Plan.draw(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
         return drawn.to(self.device)
 
-    def scored(self, noise: Noise, order: int | None = None) -> Plan:
+    def scored(self, noise: Noise, order: int | None = None, given_NL: torch.Tensor | None = None) -> Plan:
         """What a likelihood is computed along: for a rule its set sizes; else a plan for each stream, or the
         ``order``-th of the random orders that all images of a seed share.
 
+        Args:
+            given_NL: tokens of each example that are conditioned on and not scored.
+
         Raises:
-            Unsupported: there is one order, and several are asked for.
+            Unsupported: there is one order, and several are asked for; or tokens are given, and the order is shared or
+                found along the way.
         """
+        if given_NL is not None and (order is not None or self.rule is not None):
+            raise Unsupported(f"after a given past, windows are scored along plans of their own, not {self.text}"
+                              f"{'' if order is None else ' in one order for all'}")  # fmt: skip
         if order is not None:
             if not self.random or self.learned:
                 raise Unsupported(f"{self.text} has one order for an image: several take a random one, e.g. random")
@@ -82,4 +89,4 @@ class Plans:
             return shared.rows(torch.zeros(len(noise), dtype=torch.int64, device=self.device))
         if self.rule is not None and self._partition is not None:
             return sizes_plan(self._partition, len(self.grid), len(noise)).to(self.device)
-        return self.draw(noise)
+        return self.draw(noise, None if given_NL is None else given_NL[noise.example_N.cpu()])

@@ -108,6 +108,7 @@ class Run:
         likelihood: dict[str, Any] | None = None,
         kept: Partial | None = None,
         precision: Precision = "fp32",
+        given: torch.Tensor | None = None,
         **options: Any,
     ) -> Likelihood:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
@@ -117,6 +118,7 @@ class Run:
             likelihood: the head's scoring options (timesteps, solver, tolerance, …).
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
+            given: (N, L) bool, tokens that are conditioned on and not scored, of tokens of one dimension each.
             options: those of ``mar.likelihood.score.score``: kind, budget, estimator.
 
         Raises:
@@ -124,7 +126,7 @@ class Run:
         """
         if images is None:
             images, labels = self.some(split, limit)
-        score_one = self.scorer(images, plan, labels, seed, partial=kept, **options)
+        score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
         if several.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
@@ -136,7 +138,13 @@ class Run:
         return source.batch(spread(len(source), limit))
 
     def scorer(
-        self, images: torch.Tensor, plan: PlanLike | None, labels: torch.Tensor | None, seed: int = 0, **fixed: Any
+        self,
+        images: torch.Tensor,
+        plan: PlanLike | None,
+        labels: torch.Tensor | None,
+        seed: int = 0,
+        given: torch.Tensor | None = None,
+        **fixed: Any,
     ) -> ScoreOne:
         """``score_one(order=None, **options)``: one scoring of ``images``. ``order``: the number of a random order that
         all images share; None: each has its own. Options, and ``fixed`` ones: those of ``mar.likelihood.score.score``.
@@ -150,10 +158,10 @@ class Run:
             if not plans.learned:
                 if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
                     self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
-                draw = partial(plans.scored, order=order)
+                draw = partial(plans.scored, order=order, given_NL=given)
                 return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
-            if order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
-                raise Unsupported("a learned order is scored by every step of an order of each image's own")
+            if given is not None or order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
+                raise Unsupported("a learned order is scored by every step of an order of each whole image's own")
             asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
             return score_learned(self.model, images, labels, plans.text, seed, **asked)
 

@@ -102,6 +102,14 @@ def score(
             help="Of the network: fp32, or bf16, faster and some hundredths of a nat off.", rich_help_panel=_NLL
         ),
     ] = "fp32",
+    past: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0,
+            help="Of text and sound: every token once, after so many earlier ones or all there are, in overlapping windows.",
+            rich_help_panel=_NLL,
+        ),
+    ] = None,
     again: Annotated[
         bool,
         typer.Option("--again", help="Score anew what was scored before with the same settings.", rich_help_panel=_NLL),
@@ -151,6 +159,8 @@ def score(
 
         mar score runs/mnist-diffusion --nll --kind ode --likelihood tolerance=1e-4
 
+        mar score runs/spoken-digits --nll --past 512
+
         mar score runs/digits --sets --plans random,raster --ks 4,8,16
 
         mar score runs/digits --exposure --plans random,raster/cosine:16
@@ -187,7 +197,7 @@ def score(
         return Request(
             tuple(chosen), product(paired_with, "", "")[0] if paired_with else "", split, n, kind,
             Estimator.parse(estimator), Several(orders=orders, draws=draws), target_se,
-            options_of(likelihood or [], "scoring"), memory, seed, weights, again, cast(Precision, precision),
+            options_of(likelihood or [], "scoring"), memory, seed, weights, again, cast(Precision, precision), past,
         )  # fmt: skip
 
     if matrix:

@@ -17,6 +17,7 @@ from mar.commands.progress import bar, wide_console
 from mar.commands.scoring import save
 from mar.commands.units import Units
 from mar.data.base import fingerprint as content_hash
+from mar.data.windows import sliding
 from mar.errors import Unsupported, UserError
 from mar.likelihood import pictures
 from mar.likelihood.ensemble import Several
@@ -48,6 +49,7 @@ class Request:
         weights: "ema" or "last".
         precision: of the network, "fp32" or "bf16".
         again: score anew what is scored already.
+        past: tokens before each scored one, in overlapping windows; None: windows as the split has them.
     """
 
     plans: tuple[str, ...]
@@ -64,6 +66,7 @@ class Request:
     weights: str = "ema"
     again: bool = False
     precision: Precision = "fp32"
+    past: int | None = None
 
     def __post_init__(self) -> None:
         chosen = self.several != Several() or self.estimator != EVERY_STEP
@@ -72,6 +75,8 @@ class Request:
                 "--target-se chooses images, orders and steps itself, for each plan its own: leave out --orders, --draws, "
                 "--estimator and --paired-with"
             )
+        if self.past is not None and (self.n is not None or self.target):
+            raise UserError("--past scores every token of the split once: leave out -n and --target-se")
 
 
 def score_nll(run: Run, request: Request) -> None:
@@ -107,7 +112,10 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     """The record of the plan in RUN/scores: found there if the same was asked before, else computed and written."""
     if not run.plans(plan).random:
         request = replace(request, several=replace(request.several, orders=0))
-    images, labels = run.some(request.split, request.n)
+    if request.past is None:
+        (images, labels), given = run.some(request.split, request.n), None
+    else:
+        images, labels, given = sliding(run.data.split(request.split), request.past)
     question, several = _question(run, plan, request, len(images)), asdict(request.several)
     answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
@@ -122,10 +130,10 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
         result = run.nll(
             images, plan, labels, seed=request.seed, several=request.several, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
-            precision=request.precision,
+            precision=request.precision, given=given,
         )  # fmt: skip
     settings = {"split": request.split, "seed": request.seed, "weights": request.weights, "draws": several["draws"]}
-    settings |= {"precision": request.precision}
+    settings |= {"precision": request.precision, "past": request.past}
     content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
     path = save(run, "nll", plan, content)
     kept.drop("images")
@@ -161,6 +169,7 @@ def _question(run: Run, plan: str, request: Request, n_images: int) -> dict[str,
         "estimator": str(request.estimator),
         "likelihood": request.likelihood,
         "precision": request.precision,
+        "past": request.past,
         "weights": [state["model.safetensors"], state["ema.safetensors"] if run.ema else ""],
         "code": [made_by["packages"]["mar-orderings"], made_by["revision"]],
     }

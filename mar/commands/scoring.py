@@ -29,6 +29,7 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
     "orders_per_image": (1, "orders-per-image"),
     "draws": (1, "draws"),
     "precision": ("fp32", ""),
+    "past": (None, "past"),
     "likelihood": ({}, ""),
 }
 

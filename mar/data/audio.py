@@ -83,7 +83,7 @@ def _windows(
     split: str, recordings: list[Recording], level_T: torch.Tensor, classes: tuple[str, ...], options: AudioOptions
 ) -> Windows:
     """All windows of a split's recordings."""
-    start, label, first = [], [], 0
+    start, label, span, first = [], [], [], 0
     for r in recordings:
         own = (
             "test"
@@ -95,6 +95,7 @@ def _windows(
         end = first + len(r.level_T)
         if own == split:
             start.append(starts(first, end, options.context, options.stride if split == "train" else options.context))
+            span.append((first, end))
             label.append(torch.full_like(start[-1], classes.index(r.label)))
         first = end
     if not start:
@@ -102,7 +103,7 @@ def _windows(
             f"no recording in {options.path} is of the {split} split: 0..{options.test - 1} are test, the "
             f"next {options.validation} validation, the others training recordings"
         )
-    return Windows(level_T, torch.cat(start), options.context, torch.cat(label))
+    return Windows(level_T, torch.cat(start), options.context, torch.cat(label), torch.tensor(span))
 
 
 def _files(path: str) -> list[Path]:

@@ -62,7 +62,7 @@ class Text(DataSource):
                     f"the {split} split of {options.path} has {end - first} {options.unit}s, fewer than "
                     f"data.context={options.context}: lower it, or use more text"
                 )
-            splits[split] = Windows(text_T, start_N, options.context)
+            splits[split] = Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]]))
         shape, levels = (1, 1, options.context), len(alphabet) or 256
         return Data(
             name=cls.name,

@@ -13,6 +13,7 @@ import torch
 
 from mar.model import Model
 from mar.tokens import Categories, Vectors
+from orderings import GIVEN
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def summarise(
         n_images=n,
         nats_per_image=mean,
         standard_error_nats=error,
-        **(per_dimension(model, mean, error) if model.tokenizer.end is None else per_token(nats_N, scored_NL.sum(1))),
+        **(per_dimension(model, mean, error) if _is_whole(model, step_NL) else per_token(nats_N, scored_NL.sum(1))),
         steps=n_steps,
         evaluations=evaluations,
         forward_rows_per_image=forward_rows / n,
@@ -166,6 +167,11 @@ def summarise(
         settings=settings or {},
         dequantisation_draws=int(is_dequantised(model)),
     )
+
+
+def _is_whole(model: Model, step_NL: torch.Tensor) -> bool:
+    """Whether every example has all its tokens scored."""
+    return model.tokenizer.end is None and not bool((step_NL == GIVEN).any())
 
 
 def is_dequantised(model: Model) -> bool:
