@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mar.errors import Stopped
+from mar.errors import Stopped, UserError
 from mar.training.run_folder import write
 
 _LOOK_AGAIN = 1.0  # seconds
@@ -56,17 +56,25 @@ def once(file: Path, question: dict[str, Any], retry_failed: bool, compute: Call
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone works in ``folder``; with ``wait``, once the others have left."""
+    """Yields whether this process alone works in ``folder``; with ``wait``, once the others have left.
+
+    Raises:
+        UserError: its file system has no locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except (BlockingIOError, PermissionError):  # NFS says either
                 if wait:
                     time.sleep(_LOOK_AGAIN)
                     continue
                 yield False
                 return
+            except OSError as error:
+                raise UserError(
+                    f"no file locks in {folder} ({error.strerror}): a grid wants a file system with flock"
+                ) from None
             yield True
             return

@@ -5,6 +5,8 @@ Slurm's commands are stood in for by the scripts in ``fake_slurm``.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -23,6 +25,7 @@ from mar.ablation.cluster import Cluster, read_cluster
 from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile, read
 from mar.ablation.job import Job
+from mar.ablation.records import held
 from mar.ablation.slurm import Jobs, Submitted
 from mar.ablation.workers import Work
 from mar.errors import UserError
@@ -70,6 +73,15 @@ def test_without_slurm_it_says_where_to_go(tmp_path, monkeypatch):
 def test_a_value_that_submitit_refuses_is_one_line(tmp_path):
     with pytest.raises(UserError, match="mem_gb"):
         read_cluster(["cluster=local", "mem_gb=much"]).executor(tmp_path, "x")
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def no_locks(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match="flock"), held(tmp_path, wait=True):
+        pass
 
 
 @pytest.fixture
@@ -218,7 +230,7 @@ def ended(process: subprocess.Popen[str], code: int) -> str:
 
 @pytest.mark.slow
 def test_two_commands_at_once_train_no_cell_twice_and_find_what_one_finds(tmp_path):
-    ablation = Ablation(tmp_path, 50)
+    ablation = Ablation(tmp_path, 20)
     jobs, here = ablation.start("cluster=local", "jobs=2"), ablation.start()
     said = [ended(jobs, 0), ended(here, 0), *(log.read_text() for log in ablation.out.glob("jobs/*_log.out"))]
     assert "".join(said).count(" process(es) on ") == 2  # trainings begun
@@ -229,7 +241,7 @@ def test_two_commands_at_once_train_no_cell_twice_and_find_what_one_finds(tmp_pa
 def test_jobs_of_slurm_outlive_ctrl_c_are_put_back_when_their_time_is_up_and_find_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_SLURM", str(tmp_path / "slurm"))
     monkeypatch.setenv("PATH", f"{FAKES}{os.pathsep}{os.environ['PATH']}")
-    ablation = Ablation(tmp_path, 1500)
+    ablation = Ablation(tmp_path, 60)
     first = ablation.start("partition=here", "jobs=2")
     while len(list(ablation.out.glob("runs/*/metrics.jsonl"))) < 2 and first.poll() is None:
         time.sleep(0.1)
