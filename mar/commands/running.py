@@ -76,13 +76,14 @@ def report(engine: Engine, console: Console) -> int:
     """Write and print everything; returns how many cells failed."""
     from mar.ablation.assemble import assemble
     from mar.reports.curves import write_curves
+    from mar.reports.orders_curve import write_orders_curve
     from mar.reports.page import write_page
     from mar.reports.pareto import write_pareto
     from mar.reports.table import terminal, write_tables
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
-    pictures = [write_curves(result, engine.out), write_pareto(result, engine.out)]
+    pictures = [write(result, engine.out) for write in (write_curves, write_orders_curve, write_pareto)]
     written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]
     console.print(*terminal(result), sep="\n")
     print("wrote: " + "\n       ".join(map(str, written)))
