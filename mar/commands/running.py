@@ -28,7 +28,7 @@ class Where:
         slurm: KEY=VALUE pairs (``mar.ablation.cluster``); empty: on this machine.
 
     Raises:
-        UserError: workers and jobs together.
+        UserError: a wrong pair, or workers and jobs together.
     """
 
     workers: int = 1
@@ -36,9 +36,13 @@ class Where:
     slurm: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.slurm:
+            return
+        from mar.ablation.cluster import read_cluster
         from mar.errors import UserError
 
-        if self.slurm and self.workers > 1:
+        read_cluster(self.slurm)
+        if self.workers > 1:
             raise UserError("--workers are processes of this machine: with --slurm it is jobs=N that says how many")
 
 
