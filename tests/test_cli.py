@@ -14,7 +14,8 @@ from PIL import Image
 
 COMMANDS = [
     "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
-    "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score", "demo",
+    "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
+    "demo",
 ]  # fmt: skip
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",

@@ -82,8 +82,8 @@ def read_picture(session: Session, path: str | Path) -> torch.Tensor:
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the picture: {error}") from None
+    except (OSError, ValueError):
+        raise UserError(f"cannot read the picture {Path(path).name}") from None
     return to_levels(pixels, session)
 
 

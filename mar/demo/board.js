@@ -1,6 +1,6 @@
 // The board: an order is painted over the grid, pixels are given or drawn. Sends {painted, given, drawn, tool} after a stroke.
 const canvas = element.querySelector("canvas"), inkInput = element.querySelector(".ink");
-let state = copy(props.value), picture = null, tool = "order", stroke = null;
+let state = copy(props.value), picture = null, tool = "order", stroke = null, seen = 0;
 
 function copy(value) {
   return JSON.parse(JSON.stringify(value));
@@ -109,19 +109,22 @@ for (const button of element.querySelectorAll("[data-tool]"))
     element.querySelector(".ink-label").hidden = tool !== "draw";
   });
 element.querySelector("[data-clear]").addEventListener("click", () => {
-  state = { painted: [], given: [], drawn: [] };
+  [state, stroke] = [{ painted: [], given: [], drawn: [] }, null];
   draw();
   send();
 });
 
 async function show() {
   if (stroke?.over) stroke = null;
+  const { fresh, rows, columns } = props.scene;
   picture = await loaded(props.scene.picture);
+  if (fresh > seen) {
+    seen = fresh; // another picture: what was drawn goes, and where nothing is given, its upper half is
+    state.drawn = [];
+    if (!state.given.length) state.given = [...Array(Math.floor(rows / 2) * columns).keys()];
+    send();
+  }
   draw();
 }
 watch("scene", show);
-watch("value", () => {
-  state = copy(props.value);
-  draw();
-});
 show();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from mar.demo.answers import EMPTY, Board, generate, preview, read_picture, request_of
+from mar.demo.answers import EMPTY, generate, preview, read_picture, request_of
 from mar.demo.session import PAINTED, Request, Session
 from mar.errors import UserError
 from orderings.canvas import COLOURS, GIVEN_GREY, INK, NOW, PAPER, UNKNOWN
@@ -37,8 +38,9 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
             theme=theme, css_paths=_HERE / "page.css", allowed_paths=[str(session.folder)], quiet=True,
             prevent_thread_lock=True,
         )  # fmt: skip
-    except OSError as error:
-        raise UserError(f"cannot serve on {host}:{port}: {error}; choose another --port or --host") from None
+    except OSError:
+        why = "the port is taken, or the host is none of this machine's"
+        raise UserError(f"cannot serve on {host}:{port}: {why}; choose another --port or --host") from None
     print(f"{session.run.folder.path} is at {address} (Ctrl-C ends it)", flush=True)
     blocks.block_thread()
 
@@ -46,7 +48,7 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
 def page(session: Session) -> gr.Blocks:
     """The page of a session."""
     run = session.run
-    with gr.Blocks(title="mar demo", analytics_enabled=False) as blocks:
+    with gr.Blocks(title="mar demo", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_title(session), elem_classes="demo-title")
         picture = gr.State()
         with gr.Row():
@@ -81,7 +83,7 @@ def page(session: Session) -> gr.Blocks:
         slow: dict[str, Any] = {"show_progress": "minimal", "concurrency_id": "model"}
         for event in (plan.change, seed.change):
             event(answers.preview, controls, shown, **quick)
-        board.input(answers.painted, controls, [plan, *shown], **quick)
+        board.input(answers.painted, controls, [plan, *shown], trigger_mode="always_last", **quick)  # no stroke is lost
         pick.click(answers.pick, [number, *controls], [picture, label, *shown], **quick)
         upload.upload(answers.upload, [upload, *controls], [picture, label, *shown], **quick)
         go.click(answers.generate, controls, [player, message], **slow)
@@ -94,7 +96,7 @@ class _Answers:
     """What happens at each event; ``chosen`` are the values of the controls, in their order."""
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        self.session, self.pictures = session, itertools.count(1)
 
     def preview(self, *chosen: Any) -> tuple[Any, Any, Any]:
         scene, order, message = self._previewed(self._request(*chosen))
@@ -124,17 +126,16 @@ class _Answers:
         return self._pictured(lambda: (read_picture(self.session, path), None), *chosen)
 
     def _pictured(self, read: Callable[[], tuple[torch.Tensor, int | None]], *chosen: Any) -> tuple[Any, ...]:
-        """A picture in place of what was drawn; where nothing is given yet, its upper half is."""
+        """A picture in place of what was drawn: the board, told by a new number, lets go of that itself."""
         try:
             picture, its_label = read()
         except UserError as error:
             return *(gr.skip() for _ in range(4)), _told(str(error))
         plan, label, *others, board, _ = chosen
-        upper = list(range(self.session.rows // 2 * self.session.columns))
-        board = {**board, "drawn": [], "given": board["given"] or upper, "tool": "give"}
         label = label if its_label is None else its_label
-        scene, order, message = self._previewed(self._request(plan, label, *others, board, picture))
-        return picture, label, gr.HTML(value=board, scene=scene), order, message
+        request = self._request(plan, label, *others, {**board, "drawn": []}, picture)
+        scene, order, message = self._previewed(request)
+        return picture, label, gr.HTML(scene={**scene, "fresh": next(self.pictures)}), order, message
 
     def _request(self, *chosen: Any) -> Request:
         plan, label, guidance, temperature, seed, board, picture = chosen

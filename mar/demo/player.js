@@ -23,15 +23,16 @@ function draw() {
 }
 
 function say(done) {
-  const { steps, tokens, nats, bits, label } = movie();
+  const { step, steps, tokens, nats, bits, label } = movie();
   const so_far = (values) => (done ? values[done - 1] : 0);
   const number = (value, unit, digits) => `<span><b>${value.toFixed(digits)}</b> ${unit}</span>`;
   element.querySelector(".steps").textContent =
     `step ${done} of ${steps}, ${done ? tokens[done - 1] : 0} of ${tokens[steps - 1]} tokens`;
   element.querySelector(".nll").innerHTML = !nats ? "" :
     number(so_far(nats), "nats", 2) + (bits && done ? number(so_far(bits), "bits/dim", 3) : "");
+  const known = [step.some((at) => at < 0) && "given pixels", label !== null && `class ${label}`].filter(Boolean);
   element.querySelector(".of").textContent = !nats ? "" :
-    `−log p(tokens so far${label === null ? "" : ` | class ${label}`})`;
+    `−log p(tokens so far${known.length ? ` | ${known.join(", ")}` : ""})`;
 }
 
 function mark(done) {

@@ -209,7 +209,10 @@ class Session:
         self, token: torch.Tensor, plan: Plan, request: Request
     ) -> tuple[list[float] | None, list[float] | None, list[str]]:
         """(nats, bits/dim, notes) as in ``Generation``."""
-        model, notes = self.run.model, list(self.run.warnings(describe(*self._parsed(request))))
+        model, text = self.run.model, request.plan.strip()
+        if text.split("/")[0].strip() != PAINTED:
+            text = describe(*parse_any_plan(text))
+        notes = list(self.run.warnings(text))
         if "exact" not in model.head.likelihoods:
             kinds = " or ".join(sorted(model.head.likelihoods))
             return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score --nll", *notes]

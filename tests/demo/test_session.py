@@ -8,6 +8,7 @@ import torch
 from mar.demo.session import Request, Session
 from mar.errors import InvalidRequest, Unsupported, UserError
 from orderings import GIVEN, Grid, Plan, parse_plan
+from tests.autoencoders import save
 from tests.demo.conftest import session_of
 
 PAINTED = (63, 9, 0)
@@ -115,3 +116,17 @@ def test_a_density_of_continuous_tokens_is_named_as_one(tmp_path):
 def test_impossible_requests_are_refused_in_one_line(session, request_, message):
     with pytest.raises((InvalidRequest, Unsupported, UserError), match=message):
         session.generate(request_)
+
+
+def test_latents_are_painted_on_their_own_grid_and_have_nats_alone(tmp_path):
+    session = session_of(tmp_path, "tokenizer=vq", f"tokenizer.path={save('vq', tmp_path / 'vq')}")
+    assert (session.rows, session.columns, session.picture_shape) == (4, 4, (1, 8, 8))
+    made = session.generate(Request("painted", (15,), (0, 1), session.test_image(0)[0]))
+    assert made.plan.step_BL[0, [0, 1, 15]].tolist() == [GIVEN, GIVEN, 0]
+    assert len(made.nats) == 14 and made.bits_per_dim is None and made.frames[-1].shape == (1, 1, 8, 8)
+
+
+def test_a_run_that_knows_one_order_warns_of_a_painted_one_by_name(tmp_path):
+    session = session_of(tmp_path, "ordering=raster", "train.mask_ratio=plan")
+    assert session.generate(Request("raster")).notes == []
+    assert "the conditionals of painted were never trained" in session.generate(Request("painted", (9,))).notes[0]
