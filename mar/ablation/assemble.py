@@ -34,8 +34,8 @@ _NAMES = {"nll": "NLL", "fid": "images", "sets": "set costs"}  # what errors cal
 def assemble(engine: Engine) -> AblationResult:
     """Rows from records, differences to the reference, baselines, the training curves."""
     grid = engine.grid
-    ways = [(cell, plan, variant) for cell in engine.cells for plan in cell.plans for variant in grid.ways()]
-    rows = [row for way in ways for row in _over_orders(_row(engine, *way), way[2] in (None, grid.ways()[0]))]
+    ways = [(cell, plan, variant) for cell in engine.cells for plan, variant in grid.ways(cell.plans)]
+    rows = [row for way in ways for row in _over_orders(_row(engine, *way), way[2] in (None, *grid.variants[:1]))]
     assert isinstance(grid.reference, dict)
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     return AblationResult(

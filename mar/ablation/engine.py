@@ -114,7 +114,7 @@ class Engine:
 
     def questions(self, cell: Cell) -> list[Ask]:
         """Everything that the grid asks of a cell, in the order in which it is asked."""
-        along = [ask for plan in cell.served for variant in self.grid.ways() for ask in self.asked_of(plan, variant)]
+        along = [ask for way in self.grid.ways(cell.served) for ask in self.asked_of(*way)]
         alone = [Ask(kind) for kind in ("probe", "speed") if getattr(self.grid, kind)]
         return [Ask("training"), *dict.fromkeys(along), *alone]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from mar.config import Section
-from orderings import parse_adaptive
+from orderings import describe_partition, parse_adaptive, parse_plan
 
 SplitName = Literal["train", "validation", "test"]
 Scalar = bool | int | float | str
@@ -62,6 +63,19 @@ class Variant(Section):
     def has_likelihood(self) -> bool:
         """Whether there is one: not where the order depends on the values sampled."""
         return not (self.adaptive and parse_adaptive(self.adaptive).uses_sampled_values)
+
+
+def ways(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[tuple[str, Variant | None]]:
+    """Each plan in each variant; without any, in the one way that has no name. An order that is found along the way
+    takes nothing but the set sizes from a plan: it is asked along the first plan of each partition alone."""
+    found: dict[tuple[str, str], tuple[str, Variant | None]] = {}
+    for plan in plans:
+        for variant in variants or (None,):
+            along, name = plan, variant.name if variant is not None else ""
+            if variant is not None and variant.adaptive:
+                along = describe_partition(parse_plan(plan)[1])
+            found.setdefault((along, name), (plan, variant))
+    return list(found.values())
 
 
 class SpeedEvaluation(Section):

@@ -20,7 +20,7 @@ probe: {}
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,7 @@ from mar.ablation.evaluations import (
     SetsEvaluation,
     SpeedEvaluation,
     Variant,
+    ways,
 )
 from mar.ablation.published import Published, PublishedRow, check_published
 from mar.config import RECIPES, Recipe, Section
@@ -103,9 +104,9 @@ class GridFile(Section):
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
 
-    def ways(self) -> tuple[Variant | None, ...]:
-        """The variants; without any, the one way that has no name."""
-        return self.variants or (None,)
+    def ways(self, plans: Iterable[str]) -> list[tuple[str, Variant | None]]:
+        """Plans in variants, as ``mar.ablation.evaluations.ways``."""
+        return ways(plans, self.variants)
 
     def variant(self, name: str) -> Variant | None:
         """The variant of a name; None: the one way that has none."""
@@ -242,7 +243,7 @@ def _referring(grid: GridFile) -> GridFile:
 
 
 def _readable(path: Path, error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key is missing, too
     *section, key = (str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{path}: {'.'.join([*section, key])}: {first['msg']} (got {first['input']!r})"

@@ -56,8 +56,8 @@ def test_every_plan_has_a_row_for_each_variant_and_nothing_fails(finished: tuple
     result, _ = finished
     assert result.settings == ("plan", "variant", "orders")
     counts = Counter((row.settings["plan"], row.settings["variant"]) for row in result.rows)
-    assert set(counts) == {(p, v) for p in ("random/linear:4", "raster/linear:4")
-                           for v in ("plain", "guided", "sharp", "surest", "confident")}  # fmt: skip
+    along = {(p, v) for p in ("random/linear:4", "raster/linear:4") for v in ("plain", "guided", "sharp")}
+    assert set(counts) == along | {("random/linear:4", v) for v in ("surest", "confident")}  # once for all orderings
     assert not any(row.errors for row in result.rows)
 
 
@@ -69,14 +69,14 @@ def test_a_variant_that_only_generates_shares_the_likelihood_of_its_plan(
     assert plain.likelihood == guided.likelihood and plain.images != guided.images
     assert guided.difference is None or guided.difference.reference.endswith("plain, 1")
     asked = [ask for ask in engine.questions(engine.cells[0]) if ask.evaluation == "nll"]
-    assert len(asked) == 2 + 2  # of the plans, and of the rule in the sizes of each
+    assert len(asked) == 2 + 1  # of the plans, and of the rule in their sizes
 
 
 def test_the_rule_s_likelihood_is_its_own_and_of_sampled_values_there_is_none(
     finished: tuple[AblationResult, Engine],
 ) -> None:
     result, engine = finished
-    surest = rows(result, plan="raster/linear:4", variant="surest")[0]
+    surest = rows(result, variant="surest")[0]
     run = load(engine.folder(engine.cells[0]).path)
     assert surest.likelihood is not None and surest.plan == "lowest-entropy/linear:4"
     assert surest.likelihood.nats_per_image == run.nll(plan="lowest-entropy/linear:4", limit=6).nats_per_image
