@@ -24,6 +24,8 @@ from mar.ablation.workers import passing_stops
 from mar.errors import Stopped, UserError
 from mar.training.run_folder import environment, write
 
+PROGRAM = (sys.executable, "-m", "mar")
+
 
 def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> None:
     """Run, one after the other, the commands that have not ended well yet; another process that does so is waited for.
@@ -99,9 +101,7 @@ def _record(grid: GridFile, out: Path, command: str) -> Record | None:
 def _run(words: list[str]) -> None:
     children: list[subprocess.Popen[bytes]] = []
     with passing_stops(children) as stopped:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "mar", *words], stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
         children.append(child)
         if stopped:
             child.terminate()

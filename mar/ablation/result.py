@@ -5,6 +5,7 @@ N images · L tokens · K AR steps
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -202,5 +203,8 @@ class AblationResult:
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:
-        """The result that ``save`` wrote."""
-        return TypeAdapter(cls).validate_python(json.loads(path.read_text()))
+        """The result that ``save`` wrote; also compressed (``.gz``)."""
+        content = path.read_bytes()
+        return TypeAdapter(cls).validate_python(
+            json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        )
