@@ -74,8 +74,10 @@ def read_cluster(pairs: Sequence[str]) -> Cluster:
         if key in _ONE_NODE:
             raise UserError(f"--slurm {key}: a job is one worker on one node; jobs=N runs N of them, and --processes N "
                             "trains a cell on N GPUs of a node (gpus_per_node=N)")  # fmt: skip
-        if key not in known or not equals:
-            raise unknown("--slurm KEY=VALUE", key, known)
+        if key not in known:
+            raise unknown("--slurm key", key, known)
+        if not equals:
+            raise UserError(f"--slurm is written KEY=VALUE, not {pair!r}")
         if key == "cluster":
             if value not in get_args(Kind):
                 raise unknown("cluster", text, get_args(Kind))

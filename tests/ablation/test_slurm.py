@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from mar.ablation import slurm
-from mar.ablation.cluster import Cluster, read_cluster
+from mar.ablation.cluster import read_cluster
 from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile, read
 from mar.ablation.job import Job
@@ -39,40 +39,6 @@ FAKES = Path(__file__).parent / "fake_slurm"
 def grid(tmp_path: Path) -> GridFile:
     (tmp_path / "tiny.yaml").write_text(GRID)
     return read(str(tmp_path / "tiny.yaml"))
-
-
-def test_keys_are_those_of_sbatch_and_our_own():
-    pairs = ["partition=gpu", "gpus_per_node=1", "time=240", "jobs=8", "setup=module load cuda", "setup=ulimit -n 9"]
-    expected = {"slurm_partition": "gpu", "gpus_per_node": 1, "timeout_min": 240}
-    assert read_cluster(pairs) == Cluster("slurm", 8, {**expected, "slurm_setup": ["module load cuda", "ulimit -n 9"]})
-    assert read_cluster(["cluster=local"]) == Cluster("local", None, {})
-
-
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
-        ("partitoin=gpu", "did you mean 'partition'"),
-        ("partition", "unknown --slurm KEY=VALUE 'partition'"),
-        ("time=1-00:00:00", "minutes"),
-        ("jobs=0", "at least 1"),
-        ("cluster=lsf", "choose from debug, local, slurm"),
-        ("nodes=2", "--processes N"),
-    ],
-)
-def test_a_wrong_key_or_value_is_refused_with_what_would_work(pair: str, message: str):
-    with pytest.raises(UserError, match=message):
-        read_cluster([pair])
-
-
-def test_without_slurm_it_says_where_to_go(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="cluster=local"):
-        read_cluster(["partition=gpu"]).executor(tmp_path, "x")
-
-
-def test_a_value_that_submitit_refuses_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="mem_gb"):
-        read_cluster(["cluster=local", "mem_gb=much"]).executor(tmp_path, "x")
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
