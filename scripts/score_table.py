@@ -49,7 +49,7 @@ def _lines(rows: list[tuple[str, dict[str, Any], str]]) -> list[str]:
             _row(
                 [
                     label,
-                    record["plan"],
+                    record["plan"] + (f", after {record['past']} samples" if record.get("past") else ""),
                     f"{record['n_images']:,}",
                     f"{record['nats_per_image']:.2f} ± {record['standard_error_nats']:.2f}",
                     "" if bits is None else f"{bits:.3f} ± {record['standard_error_bits_per_dim']:.3f}",

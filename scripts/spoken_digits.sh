@@ -18,6 +18,7 @@ for name in "$@"; do
   mar train "$recipe" "data.path=$data" ${OVERRIDES:-} --out "$runs/$name"
   mar score "$runs/$name" --nll ${SCORING:-}
   if [ "$name" = wavenet ]; then
+    mar score "$runs/$name" --nll --past 512  # every held-out sample once, after more than the network sees
     mkdir -p "$out"
     digits=()
     for digit in 0 1 2 3 4 5 6 7 8 9; do digits+=(--class "$digit"); done
