@@ -126,7 +126,7 @@ def options(family: str, component: Component) -> Any:
     valid = [f.name for f in fields(typed)]
     for key in component.options:
         if key not in valid:
-            raise unknown(f"option of {family} {component.kind!r}:", key, valid or ["(it has none)"])
+            raise unknown(f"option of {family} {component.kind!r}:", key, valid)
     try:
         return _adapter(typed).validate_python(component.options)
     except ValidationError as error:

@@ -17,7 +17,9 @@ class UserError(Exception):
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest one that does."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    if not names:
+        return UserError(f"unknown {what} {name!r}: it has none")
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}")
 

@@ -13,6 +13,7 @@ import torch
 from mar import build, config
 from mar.config import Recipe
 from mar.data.base import Data, DataSpec, TensorSplit
+from mar.errors import unknown
 
 
 def _published(size: str, head_width: int, head_depth: int) -> dict[str, Any]:
@@ -78,6 +79,8 @@ def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:
         UserError: no such name, a wrong key or value, or a recipe whose data files are missing.
     """
     if name not in SHAPES:
+        if not name.endswith((".yaml", ".yml")) and name not in (known := config.recipe_names()):
+            raise unknown("recipe", name, [*SHAPES, *known])
         recipe = config.read(name, overrides)
         return recipe, build.data(recipe)
     spec = _SPECS.get(name, _LATENTS)

@@ -154,7 +154,7 @@ def _replaced(head: Head, which: Literal["sampling", "scoring"], options: dict[s
     known = [f.name for f in fields(before)]
     for name in options:
         if name not in known:
-            raise unknown(f"{which} option of {type(head).__name__}:", name, known or ["(it has none)"])
+            raise unknown(f"{which} option of {type(head).__name__}:", name, known)
     setattr(head, which, replace(before, **options))
     try:
         yield
