@@ -35,7 +35,7 @@ def keep_results(engine: Engine, folder: Path) -> list[str]:
     made = provenance(engine, result)
     folder.mkdir(parents=True, exist_ok=True)
     tables = write_tables(result, folder)
-    write(folder / "table.md", (folder / "table.md").read_text() + how_it_was_made(made))
+    write(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
     write(folder / "provenance.json", json.dumps(asdict(made), indent=1))
     pictures = sorted(engine.out.glob("*.png"))
     for picture in pictures:
