@@ -10,7 +10,9 @@ from mar.ablation import prepare
 from mar.ablation.engine import Engine
 from mar.ablation.result import AblationResult
 
-_PARTS = {"training": "training", "nll": "NLL", "fid": "images", "probe": "probe", "speed": "speed"}
+_PARTS = {
+    "training": "training", "sets": "set costs", "nll": "NLL", "fid": "images", "probe": "probe", "speed": "speed"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

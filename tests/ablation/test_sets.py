@@ -11,6 +11,7 @@ from mar.ablation.assemble import assemble
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.evaluations import SetsEvaluation
 from mar.ablation.grid import read
+from mar.ablation.provenance import provenance
 from mar.errors import UserError
 from orderings.optimal import costs_file
 from orderings.set_costs import best_sets, read_set_costs
@@ -61,6 +62,10 @@ def test_another_question_about_the_sets_asks_for_those_plans_alone_again(engine
     other = Engine(engine.grid.model_copy(update={"sets": SetsEvaluation(images=16)}), engine.out)
     unanswered = [ask for ask in other.questions(other.cells[0]) if other.record(other.cells[0], ask) is None]
     assert unanswered == [Ask("sets", "random"), Ask("nll", "random/optimal:4"), Ask("nll", "random/optimal:2")]
+
+
+def test_the_time_that_costs_took_is_part_of_the_provenance(engine: Engine) -> None:
+    assert provenance(engine, assemble(engine)).seconds["set costs"] > 0
 
 
 def test_costs_that_fail_are_an_error_of_the_rows_that_need_them(
