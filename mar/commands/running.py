@@ -83,11 +83,13 @@ def report(engine: Engine, console: Console) -> int:
     from mar.reports.orders_curve import write_orders_curve
     from mar.reports.page import write_page
     from mar.reports.pareto import write_pareto
+    from mar.reports.steps_curve import write_steps_curve
     from mar.reports.table import terminal, write_tables
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
-    pictures = [write(result, engine.out) for write in (write_curves, write_orders_curve, write_pareto)]
+    writers = (write_curves, write_orders_curve, write_steps_curve, write_pareto)
+    pictures = [write(result, engine.out) for write in writers]
     written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]
     console.print(*terminal(result), sep="\n")
     print("wrote: " + "\n       ".join(map(str, written)))

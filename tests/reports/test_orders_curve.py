@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from mar.ablation.result import AblationResult
-from mar.reports.orders_curve import Curve, curves, write_orders_curve
+from mar.reports.lines import Line
+from mar.reports.orders_curve import mixtures, write_orders_curve
 
 
 @pytest.fixture
-def mixtures(several: AblationResult) -> AblationResult:
+def averaged(several: AblationResult) -> AblationResult:
     """Two seeds of a model, their mean and their mixtures of one and two orders, beside one of a fixed order."""
     row = replace(several.rows[0], errors=())
     assert row.likelihood is not None
@@ -31,20 +32,20 @@ def mixtures(several: AblationResult) -> AblationResult:
     return replace(several, rows=tuple(rows))
 
 
-def test_a_curve_has_the_mixtures_of_every_seed_and_not_their_mean(mixtures: AblationResult) -> None:
-    nade, raster = Curve("nade", {1: [3.1, 3.3], 2: [2.5, 2.7]}), Curve("raster", {1: [2.9]})
-    assert curves(mixtures) == {"": [nade, raster]}
+def test_a_line_has_the_mixtures_of_every_seed_and_not_their_mean(averaged: AblationResult) -> None:
+    nade, raster = Line("nade", {1: [3.1, 3.3], 2: [2.5, 2.7]}), Line("raster", {1: [2.9]})
+    assert mixtures(averaged) == {"": [nade, raster]}
 
 
-def test_data_sets_have_panels_of_their_own(mixtures: AblationResult) -> None:
-    rows = tuple(replace(row, settings={"data": row.settings["seed"], **row.settings}) for row in mixtures.rows)
-    found = curves(replace(mixtures, rows=rows))
-    assert [[curve.name for curve in lines] for lines in found.values()] == [["nade", "raster"], ["nade"]]
+def test_data_sets_have_panels_of_their_own(averaged: AblationResult) -> None:
+    rows = tuple(replace(row, settings={"data": row.settings["seed"], **row.settings}) for row in averaged.rows)
+    found = mixtures(replace(averaged, rows=rows))
+    assert [[line.name for line in lines] for lines in found.values()] == [["nade", "raster"], ["nade"]]
 
 
 def test_there_is_a_picture_where_orders_are_averaged_and_none_elsewhere(
-    mixtures: AblationResult, several: AblationResult, tmp_path: Path
+    averaged: AblationResult, several: AblationResult, tmp_path: Path
 ) -> None:
-    path = write_orders_curve(mixtures, tmp_path)
+    path = write_orders_curve(averaged, tmp_path)
     assert path is not None and path.stat().st_size > 1000
     assert write_orders_curve(several, tmp_path) is None
