@@ -39,7 +39,7 @@ def named_without(row: Row, *axes: str) -> str:
 
 
 def draw(result: AblationResult, found: dict[str, list[Line]], label: str, path: Path) -> Path | None:
-    """The mean over seeds and a band from the lowest to the highest, on a scale of doublings; one point is a dotted line.
+    """The mean over seeds and a band from the lowest to the highest, by doublings; a line of one point is dotted.
 
     Args:
         label: what the numbers are.
