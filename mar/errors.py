@@ -19,7 +19,8 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     names = sorted(choices)
     if not names:
         return UserError(f"unknown {what} {name!r}: it has none")
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    whole_or_last = (str(name), str(name).rpartition(".")[2])  # a key may be written with its section before it
+    near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}")
 
