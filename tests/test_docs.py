@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from mar import cli, config
-from mar.ablation import grid
+from mar.ablation import grid_file
 from mar.bench.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +90,7 @@ def refusal(arguments: list[str]) -> str | None:
         recipe, overrides = values.get("name") or values.get("recipe") or "", values.get("overrides") or []
         is_file = recipe.upper() == recipe or recipe.endswith(".yaml") or "/" in recipe
         if name == "ablate" and not is_file:
-            grid.read(recipe, overrides)
+            grid_file.read(recipe, overrides)
         elif name in ("train", "bench") and not is_file and recipe not in SHAPES:
             config.read(recipe, overrides)
     except Exception as error:

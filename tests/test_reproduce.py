@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mar import build, cli
-from mar.ablation import grid as grids
+from mar.ablation import grid_file as grids
 from mar.ablation import tables
 from mar.ablation.axes import matches
-from mar.ablation.grid import TABLES, read
+from mar.ablation.grid_file import TABLES, read
 from mar.ablation.result import AblationResult
 from mar.ablation.tables import SCALES, Table, find
 from mar.errors import UserError

@@ -20,20 +20,18 @@ probe: {}
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mar import config
 from mar.ablation.axes import (
     ORDERS,
     PARTITION,
     PLAN,
+    SEED,
     VARIANT,
     Adjustment,
     Combination,
@@ -44,7 +42,6 @@ from mar.ablation.axes import (
     named,
 )
 from mar.ablation.evaluations import (
-    EVALUATIONS,
     FidEvaluation,
     NllEvaluation,
     ProbeEvaluation,
@@ -53,13 +50,10 @@ from mar.ablation.evaluations import (
     Variant,
     ways,
 )
-from mar.ablation.published import Published, PublishedRow, check_published
-from mar.config import RECIPES, Recipe, Section
+from mar.ablation.published import Published, check_published
+from mar.config import Recipe, Section
 from mar.errors import UserError, unknown
 from orderings import describe, describe_partition, parse_ordering, parse_partition, parse_plan
-
-GRIDS = RECIPES / "ablations"
-TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
 
 
 class GridFile(Section):
@@ -133,84 +127,12 @@ class GridFile(Section):
         return recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": every, "keep": keep})})
 
 
-def grid_names() -> list[str]:
-    tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
-    return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
-
-
-def default_out(name: str) -> Path:
-    """Where a grid of this name is run."""
-    return Path("runs") / f"ablate-{name}"
-
-
-def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
-    """The grid of a file or a shipped name.
-
-    Args:
-        overrides: ``key=value``, of the grid (``fid.images=1000``) or else of its recipes (``train.iterations=9``).
-        out: the folder in which it is run, ``given.out``; None: the default.
+def referring(grid: GridFile) -> GridFile:
+    """The grid with its reference as settings, checked against its plans and axes.
 
     Raises:
-        UserError: no such grid; a key, a value, a plan or the YAML is wrong.
+        UserError: a name that does not exist, or two variants of one. ValueError: a plan that does not exist.
     """
-    path = _path(name)
-    of_grid = [text for text in overrides if text.partition("=")[0].split(".")[0] in GridFile.model_fields]
-    of_recipe = [text for text in overrides if text not in of_grid]
-    own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
-    base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
-    try:
-        content = OmegaConf.merge(base, extended(path), OmegaConf.from_dotlist(of_grid))
-        plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
-        if "given.out" not in OmegaConf.to_yaml(content):
-            del plain["given"]["out"]
-    except MissingMandatoryValue as error:
-        key = str(error.full_key)
-        raise UserError(f"{path} needs {key}=…: say it after the name of the grid") from None
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    except Exception as error:  # YAML's own errors share no base with omegaconf's
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    plain["command"] = [*(plain.get("command") or []), *of_recipe]
-    return checked(path, plain)
-
-
-def extended(path: Path) -> DictConfig:
-    """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
-    own = OmegaConf.load(path)
-    if not isinstance(own, DictConfig):
-        raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
-    parent = own.pop("extends", None)
-    return own if parent is None else OmegaConf.merge(extended(_path(parent)), own)  # type: ignore[return-value]
-
-
-def checked(path: Path, plain: Any) -> GridFile:
-    """The grid of plain values.
-
-    Raises:
-        UserError: a key, a value or a plan is wrong; the message begins with ``path``.
-    """
-    try:
-        return _referring(GridFile.model_validate(plain))
-    except ValidationError as error:
-        raise UserError(_readable(path, error)) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def _path(name: str) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise UserError(f"no grid file {name!r}")
-    for folder in (GRIDS, TABLES):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise unknown("ablation", name, grid_names())
-
-
-def _referring(grid: GridFile) -> GridFile:
-    """The grid with its reference as settings, checked against its plans and axes."""
     plans, cells = grid.plans(), grid.combinations()
     if not plans and not grid.axes:
         raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
@@ -222,7 +144,8 @@ def _referring(grid: GridFile) -> GridFile:
     if grid.partitions and not grid.orderings:
         names[PARTITION] = {describe_partition(parse_partition(text)) for text in grid.partitions}
     names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
-    reference = {**cells[0].settings, **({PLAN: plans[0]} if plans else {})}
+    first = {axis: name for axis, name in cells[0].settings.items() if axis != SEED}  # a seed has its own reference
+    reference = {**first, **({PLAN: plans[0]} if plans else {})}
     reference |= {VARIANT: grid.variants[0].name} if grid.variants else {}
     if isinstance(grid.reference, dict):
         reference = {axis: str(name) for axis, name in grid.reference.items()}
@@ -240,15 +163,3 @@ def _referring(grid: GridFile) -> GridFile:
         if name not in names[axis]:
             raise unknown(f"reference on the axis {axis}", name, names[axis])
     return grid.model_copy(update={"reference": reference})
-
-
-def _readable(path: Path, error: ValidationError) -> str:
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key is missing, too
-    *section, key = (str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        return f"{path}: {'.'.join([*section, key])}: {first['msg']} (got {first['input']!r})"
-    if section and section[0] == "published":
-        known = PublishedRow if "rows" in section else Published
-    else:
-        known = EVALUATIONS.get(section[0], GridFile) if section else GridFile
-    return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"

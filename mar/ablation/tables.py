@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mar.ablation.grid import TABLES, extended
+from mar.ablation.grid_file import TABLES, extended
 from mar.errors import unknown
 
 SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
@@ -27,7 +27,7 @@ class Table:
 
     @property
     def grid(self) -> str:
-        """The name under which ``mar.ablation.grid.read`` finds it."""
+        """The name under which ``mar.ablation.grid_file.read`` finds it."""
         return f"{self.name}/{self.scale}"
 
     @property

@@ -57,7 +57,7 @@ def ablate(
 
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.ablation.grid import default_out, read
+    from mar.ablation.grid_file import default_out, read
 
     grid = read(name, overrides or [], out)
     folder, where = out or default_out(grid.name), Where(workers, processes, tuple(slurm or ()))

@@ -54,7 +54,7 @@ def reproduce(
 
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
-    from mar.ablation.grid import read
+    from mar.ablation.grid_file import read
     from mar.ablation.tables import find
 
     if name is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mar.ablation.grid import PLAN
+from mar.ablation.axes import PLAN
 from mar.ablation.published import published_of
 from mar.ablation.result import AblationResult, Row
 from mar.ablation.ties import fid_ties, nll_ties

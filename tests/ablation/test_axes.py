@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mar.ablation.axes import Adjustment, as_overrides, combinations
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.errors import UserError
 
 AXES = {

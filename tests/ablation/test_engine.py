@@ -15,7 +15,8 @@ import mar.ablation.engine as engine_module
 from mar.ablation import evaluate
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.records import held
 from mar.ablation.result import AblationResult
 from mar.errors import Unsupported, UserError

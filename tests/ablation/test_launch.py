@@ -18,7 +18,8 @@ import pytest
 from mar import config
 from mar.ablation import launch
 from mar.ablation.engine import Ask, Engine
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.launch import RECIPE, TrainingFailed, train_launched, trainer
 from mar.ablation.state import states
 from mar.config import Recipe

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mar.ablation import prepare as module
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.prepare import pending, prepare, seconds
 from mar.errors import Stopped, UserError
 

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from mar.ablation.agreement import Agreement, _kendall, _permutation_p, agreement, published_figure
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.published import Published, published_of
 from mar.ablation.result import AblationResult
 from mar.ablation.speed import Speed

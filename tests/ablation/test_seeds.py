@@ -10,7 +10,7 @@ from scipy import stats
 
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
-from mar.ablation.grid import read
+from mar.ablation.grid_file import read
 from mar.ablation.result import AblationResult
 from mar.ablation.seeds import over_seeds
 from mar.reports.page import page

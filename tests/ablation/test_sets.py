@@ -10,7 +10,7 @@ from mar.ablation import sets
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.evaluations import SetsEvaluation
-from mar.ablation.grid import read
+from mar.ablation.grid_file import read
 from mar.ablation.provenance import provenance
 from mar.errors import UserError
 from orderings.optimal import costs_file

@@ -23,7 +23,8 @@ import pytest
 from mar.ablation import slurm
 from mar.ablation.cluster import read_cluster
 from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.job import Job
 from mar.ablation.records import held
 from mar.ablation.slurm import Jobs, Submitted

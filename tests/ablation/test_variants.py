@@ -10,7 +10,8 @@ import pytest
 from mar.ablation import evaluate
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.result import AblationResult, Row
 from mar.errors import UserError
 from mar.reports.table import as_csv, markdown
