@@ -11,11 +11,11 @@ from pydantic import TypeAdapter
 
 from mar import build
 from mar.ablation import evaluate
+from mar.ablation.axes import ORDERS, PARTITION, PLAN, VARIANT
 from mar.ablation.cells import Cell
 from mar.ablation.compare import comparable, holm, paired_differences
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.evaluations import Variant
-from mar.ablation.grid import ORDERS, PARTITION, PLAN, VARIANT
 from mar.ablation.independent import independent_rows, pixels_row
 from mar.ablation.records import Record
 from mar.ablation.result import AblationResult, PlanMap, Row, TrainedModel, Training
@@ -50,7 +50,7 @@ def assemble(engine: Engine) -> AblationResult:
         data_fingerprint=", ".join(data),
         environment=environment(),
         reference=", ".join(map(str, grid.reference.values())),
-        rows=tuple(_compared(rows, grid.reference, grid.confidence)),
+        rows=tuple(_compared(rows, grid.reference, grid.confidence, engine)),
         baselines=tuple(_baselines(engine)),
         seconds=math.fsum(record.seconds for cell in engine.cells for record in _records(engine, cell)),
     )
@@ -122,9 +122,10 @@ def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
 
 def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
     likelihood = replace(
-        scored, kind="exact", orders=point.orders, ensemble=(), nats_of_image=(), nats_per_step=(), tokens_per_step=(),
-        nats_per_position=(), nats_per_image=point.nats_per_image, standard_error_nats=point.standard_error_nats,
-        bits_per_dim=point.bits_per_dim, standard_error_bits_per_dim=point.standard_error_bits_per_dim,
+        scored, kind=scored.head_kind, orders=point.orders, ensemble=(), nats_per_image=point.nats_per_image,
+        standard_error_nats=point.standard_error_nats, bits_per_dim=point.bits_per_dim,
+        standard_error_bits_per_dim=point.standard_error_bits_per_dim,
+        nats_of_image=(), nats_per_step=(), tokens_per_step=(), nats_per_position=(),
     )  # fmt: skip
     settings = {**row.settings, ORDERS: str(point.orders)}
     return Row(row.plan, row.ordering, row.partition, model=row.model, settings=settings, likelihood=likelihood)
@@ -134,17 +135,20 @@ def _seconds_of(record: Record | None) -> float | None:
     return None if record is None else record.seconds
 
 
-def _compared(rows: list[Row], reference: dict[str, Any], confidence: float) -> list[Row]:
-    """The rows with their differences to the reference row of each, where both were scored alike.
+def _compared(rows: list[Row], reference: dict[str, Any], confidence: float, engine: Engine) -> list[Row]:
+    """The rows with their differences to the reference row of each, where both were scored alike on the same data.
 
     The reference row of a row has the reference's settings, and the row's own on the axes that it does not name. The
     correction is over every comparison of the table.
     """
     by_key = {_key(row): number for number, row in enumerate(rows)}
+    data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
     groups: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         base = by_key.get(_key(row, reference))
         if base is None or row.likelihood == rows[base].likelihood:  # itself, or another variant's
+            continue
+        if data_of[row.model] != data_of[rows[base].model]:
             continue
         if comparable(row.likelihood, rows[base].likelihood):
             groups.setdefault(base, []).append(number)

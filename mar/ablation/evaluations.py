@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from mar.ablation.axes import Scalar
 from mar.config import Section
 from orderings import describe_partition, parse_adaptive, parse_plan
 
 SplitName = Literal["train", "validation", "test"]
-Scalar = bool | int | float | str
 
 
 class NllEvaluation(Section):

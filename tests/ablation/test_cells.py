@@ -16,7 +16,8 @@ import pytest
 import mar.ablation.engine as engine_module
 from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile, read
+from mar.ablation.grid import GridFile
+from mar.ablation.grid_file import read
 from mar.ablation.result import AblationResult
 from mar.ablation.state import share, states
 
@@ -138,6 +139,28 @@ reference: {seed: 0}
     assert [row.difference and row.difference.reference for row in result.rows] == [None, "72, 0", None, "100, 0"]
     assert [row.plan.split(" of ")[0] for row in result.baselines] == ["independent tokens"] * 2
     assert ", " in result.data_fingerprint
+
+
+def test_images_of_different_data_are_not_paired(tmp_path: Path) -> None:
+    """One reference for all, as many test images, one kind of likelihood: the other split is another data set still."""
+    grid = grid_in(tmp_path, """
+recipe: digits
+overrides: [train.iterations=1, train.batch_size=4, train.validate_every=0, train.sample_every=0]
+axes: {data.validation: [72, 100]}
+orderings: [raster]
+partitions: ["linear:2"]
+reference: {data.validation: 72}
+nll: {images: 8}
+fid: null
+""")  # fmt: skip
+    result = run(Engine(grid, tmp_path))
+    assert all(row.likelihood is not None for row in result.rows)
+    assert [row.difference for row in result.rows] == [None, None]
+
+
+def test_without_a_reference_rows_are_compared_within_their_seed(tmp_path: Path) -> None:
+    text = GRID.replace("reference: {ordering: raster}", "").replace("axes:", "axes:\n  seed: [0, 1]")
+    assert grid_in(tmp_path, text).reference == {"network": "made", "ordering": "raster"}
 
 
 def _ablate(folder: Path) -> subprocess.Popen[str]:
