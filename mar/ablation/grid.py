@@ -9,7 +9,7 @@ axes: {ordering: [raster, random]}    # a model for each combination (mar.ablati
 orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
 partitions: [singles, "cosine:16"]    # default singles; without orderings: the sets of each model's own ordering
 variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan: ways to generate
-reference: raster                     # what the others are compared with; default the first
+reference: raster                     # what the others are compared with; default the first, of one seed
 matched: parameters                   # or compute, images: what makes the cells comparable (mar.ablation.matched)
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 nll: {split: test}
@@ -77,7 +77,7 @@ class GridFile(Section):
     partitions: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = Field(default=(), description="ways to use a model, each once along every plan")
     reference: str | dict[str, Scalar] = Field(
-        default="", description="a plan, or values of some axes, others as in the row that is compared; the first"
+        default="", description="a plan, or values of some axes, others as in the row; the first, of the row's own seed"
     )
     nll: NllEvaluation | None = NllEvaluation()
     fid: FidEvaluation | None = FidEvaluation()

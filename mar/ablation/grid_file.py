@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mar.ablation.evaluations import EVALUATIONS
 from mar.ablation.grid import GridFile, referring
 from mar.ablation.published import Published, PublishedRow
-from mar.config import RECIPES
+from mar.config import RECIPES, Recipe
 from mar.errors import UserError, unknown
 
 GRIDS = RECIPES / "ablations"
@@ -41,8 +41,11 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
     path = _path(name)
-    of_grid = [text for text in overrides if text.partition("=")[0].split(".")[0] in GridFile.model_fields]
+    of_grid = [text for text in overrides if _key(text) in GridFile.model_fields]
     of_recipe = [text for text in overrides if text not in of_grid]
+    for key in map(_key, of_recipe):
+        if key not in Recipe.model_fields:
+            raise unknown("key of the grid or its recipes", key, {*GridFile.model_fields, *Recipe.model_fields})
     own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
     base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
     try:
@@ -59,6 +62,11 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     plain["command"] = [*(plain.get("command") or []), *of_recipe]
     return checked(path, plain)
+
+
+def _key(override: str) -> str:
+    """The outermost key of ``key.of.a.section=value``."""
+    return override.partition("=")[0].split(".")[0]
 
 
 def extended(path: Path) -> DictConfig:

@@ -219,6 +219,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
     ("override", "message"),
     [
         ("orderings=[rastr]", "did you mean 'raster'"),
+        ("refrence=raster", "did you mean 'reference'"),
         ("fid.imgs=9", "did you mean 'images'"),
         ("reference=morton", "axis plan"),
         ("train.iteration=9", "did you mean 'iterations'"),
