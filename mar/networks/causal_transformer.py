@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.networks.base import ABSENT, GIVEN, Network
-from mar.networks.positions import Positions, angles
+from mar.networks.positions import Positions, Rotary, Turns
 from mar.networks.sized import SizedOptions
 from mar.networks.two_stream import Memory, Slots, TwoStreamBlock, places
 
@@ -61,7 +61,7 @@ class CausalTransformerOptions(SizedOptions):
     depth: int | None = None
     heads: int | None = None
     position: Literal["token", "axes"] = "token"  # one learned vector a token, or the sum of one for each coordinate
-    rotary: Literal["none", "sequence", "axes"] = "none"  # also turn keys and queries, by raster index or coordinates
+    rotary: Rotary = "none"  # also turn keys and queries, by raster index or coordinates
 
 
 @dataclass
@@ -113,10 +113,7 @@ class CausalTransformer(Network):
             for _ in range(self.sizes.depth)
         )
         self.norm = norm(width)
-        turned = None
-        if options.rotary != "none":
-            turned = angles(shape if options.rotary == "axes" else (self.n_tokens,), width // heads)
-        self.register_buffer("angle_PF", turned, persistent=False)
+        self.turns = Turns(options.rotary, shape, width // heads)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -177,8 +174,7 @@ class CausalTransformer(Network):
         """z_BTD of the queries at ``place_BT``, through all blocks."""
         queries_BTD = F.embedding((place_BT - 1).clamp(min=0), self.query_position()) + condition_BC[:, None]
         x_BPD = torch.cat([contents_BKD, queries_BTD], dim=1)
-        angle_PF = self.angle_PF
-        angle_BPF = angle_PF[torch.cat([place_BK, place_BT], dim=1)] if isinstance(angle_PF, torch.Tensor) else None
+        angle_BPF = self.turns(torch.cat([place_BK, place_BT], dim=1))
         slots = Slots(place_BK.shape[1], sees_BPK, angle_BPF, write_BK)
         for i, block in enumerate(self.blocks):
             x_BPD = block(x_BPD, slots, memories[i] if memories else None, last=i == len(self.blocks) - 1)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from mar.networks.packing import attention_of
+from mar.networks.packing import attention_of, turned
 from mar.networks.two_stream import places
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def query(net: MaskedTransformer, state: Lazy, index_BL: torch.Tensor) -> torch.
 
     place_BA = _active(encode_BP)
     x_BAD = _take(state.token_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.encoder_position)
-    x_BAD = net.embed_norm(x_BAD)
+    x_BAD, angle_BAF = net.embed_norm(x_BAD), net.encoder_turns(place_BA.clamp(max=P - 1))
     for i, block in enumerate(net.encoder_blocks):
-        x_BAD = _block(block, x_BAD, state.encoder, i, place_BA, state.known_BP)
+        x_BAD = _block(block, x_BAD, angle_BAF, state.encoder, i, place_BA, state.known_BP)
     encoded_BAD = net.decoder_embed(net.encoder_norm(x_BAD))
 
     row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
@@ -85,8 +85,9 @@ def query(net: MaskedTransformer, state: Lazy, index_BL: torch.Tensor) -> torch.
     input_BPD[row_B1, place_BA] = encoded_BAD
     place_BA = _active(decode_BP)
     x_BAD = _take(input_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.decoder_position)
+    angle_BAF = net.decoder_turns(place_BA.clamp(max=P - 1))
     for i, block in enumerate(net.decoder_blocks):
-        x_BAD = _block(block, x_BAD, state.decoder, i, place_BA, state.present_BP)
+        x_BAD = _block(block, x_BAD, angle_BAF, state.decoder, i, place_BA, state.present_BP)
     wanted_BA = F.pad(asked_BP, (0, 1))[row_B1, place_BA]
     z_MD = net.decoder_norm(x_BAD[wanted_BA])
     return z_MD + F.embedding(index_BL.nonzero(as_tuple=True)[1], net.target_position)
@@ -106,6 +107,7 @@ def _take(x_BPD: torch.Tensor, place_BA: torch.Tensor) -> torch.Tensor:
 def _block(
     block: Any,
     x_BAD: torch.Tensor,
+    angle_BAF: torch.Tensor | None,
     memories: list[torch.Tensor],
     number: int,
     place_BA: torch.Tensor,
@@ -113,7 +115,10 @@ def _block(
 ) -> torch.Tensor:
     """A ``PackedBlock`` on the active places, attending to what it last knew of all that ``sees_BP`` lets it."""
     attention, (B, A, D) = block.attn, x_BAD.shape
-    q, k, v = attention.qkv(block.norm1(x_BAD)).view(B, A, 3, attention.num_heads, -1).unbind(2)
+    qkv_BAD = attention.qkv(block.norm1(x_BAD))
+    if angle_BAF is not None:
+        qkv_BAD = turned(qkv_BAD, attention.num_heads, angle_BAF)
+    q, k, v = qkv_BAD.view(B, A, 3, attention.num_heads, -1).unbind(2)
     if number == len(memories):  # zeros: what nobody sees must be finite all the same
         memories.append(k.new_zeros(2, B, sees_BP.shape[1] + 1, *k.shape[2:]))
     memory, row_B1 = memories[number], torch.arange(B, device=x_BAD.device)[:, None]

@@ -21,6 +21,7 @@ from mar.errors import UserError
 from mar.networks import lazy
 from mar.networks.base import ABSENT, GenerationOptions, Network
 from mar.networks.packing import PackedBlock, Packing, pack
+from mar.networks.positions import Rotary, Turns
 from mar.networks.sized import SizedOptions
 
 
@@ -61,6 +62,7 @@ class MaskedTransformerOptions(SizedOptions):
     decoder_depth: int | None = None
     decoder_heads: int | None = None
     buffer: int | None = None  # tokens in front that carry the condition
+    rotary: Rotary = "none"  # also turn keys and queries, by raster index or coordinates
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ class MaskedTransformer(Network):
             block(sizes.decoder_width, sizes.decoder_heads) for _ in range(sizes.decoder_depth)
         )
         self.decoder_norm = norm(sizes.decoder_width)
+        turns = partial(Turns, options.rotary, shape, front=sizes.buffer)
+        self.encoder_turns = turns(channels=sizes.encoder_width // sizes.encoder_heads)
+        self.decoder_turns = turns(channels=sizes.decoder_width // sizes.decoder_heads)
         self.target_position = nn.Parameter(torch.empty(self.n_tokens, sizes.decoder_width))
         self._initialise()
 
@@ -167,8 +172,9 @@ class MaskedTransformer(Network):
         place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
         x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
+        angle_NF = self.encoder_turns(known.place_N)
         for block in self.encoder_blocks:
-            x_ND = block(x_ND, known.spans)
+            x_ND = block(x_ND, known.spans, angle_NF)
         return self.encoder_norm(x_ND)
 
     def decode(
@@ -182,10 +188,11 @@ class MaskedTransformer(Network):
         M = len(wanted_M)
         if self.buckets:
             wanted_M = F.pad(wanted_M, (0, -M % -(-len(present) // self.buckets)))
+        angle_NF = self.decoder_turns(present.place_N)
         *blocks, last = self.decoder_blocks
         for block in blocks:
-            x_ND = block(x_ND, present.spans)
-        return self.decoder_norm(last(x_ND, present.spans, wanted_M))[:M]
+            x_ND = block(x_ND, present.spans, angle_NF)
+        return self.decoder_norm(last(x_ND, present.spans, angle_NF, wanted_M))[:M]
 
     def _pack(self, keep_RL: torch.Tensor) -> Packing:
         """The buffer and the kept tokens of each row."""

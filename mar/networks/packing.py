@@ -1,6 +1,6 @@
 """Transformer blocks over a batch of rows of unequal length, without wasting work on padding.
 
-R rows · P places of a row · N packed slots · D width · H heads
+R rows · P places of a row · N packed slots · D width · H heads · F pairs of channels of a head
 
 Everything in a block except attention works on each slot alone, so all rows lie one after another in one x_ND. Only
 attention needs to know where rows begin: rows of similar length are padded to a common one and attend as a group.
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.compat import torchvision_repair  # noqa: F401 - before timm
+from mar.networks.positions import rotate
 
 from timm.models.vision_transformer import Attention, Block  # isort: skip
 
@@ -107,16 +108,30 @@ class PackedBlock(Block):
     mlp: nn.Module
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x_ND: torch.Tensor, spans: tuple[Span, ...], wanted_M: torch.Tensor | None = None
+        self,
+        x_ND: torch.Tensor,
+        spans: tuple[Span, ...],
+        angle_NF: torch.Tensor | None = None,
+        wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """x_ND, or x_MD: only the slots ``wanted_M``, everything after attention being computed for them alone."""
         attention = self.attn
         dropout = attention.attn_drop.p if self.training else 0.0
-        mixed_ND = attend(attention.qkv(self.norm1(x_ND)), attention.num_heads, spans, dropout)
+        qkv_ND = attention.qkv(self.norm1(x_ND))
+        if angle_NF is not None:
+            qkv_ND = turned(qkv_ND, attention.num_heads, angle_NF)
+        mixed_ND = attend(qkv_ND, attention.num_heads, spans, dropout)
         if wanted_M is not None:
             x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
         x_ND = x_ND + attention.proj_drop(attention.proj(mixed_ND))
         return x_ND + self.mlp(self.norm2(x_ND))
+
+
+def turned(qkv_ND: torch.Tensor, heads: int, angle_NF: torch.Tensor) -> torch.Tensor:
+    """``qkv_ND`` (..., 3 D) with queries and keys rotated, values as they are."""
+    qkv = qkv_ND.unflatten(-1, (3, heads, -1))
+    qk = rotate(qkv[..., :2, :, :], angle_NF.unsqueeze(-2))
+    return torch.cat([qk, qkv[..., 2:, :, :]], dim=-3).flatten(-3)
 
 
 def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: float) -> torch.Tensor:

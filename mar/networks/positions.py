@@ -6,9 +6,11 @@ B batch · L tokens · D width · P slots · H heads · A axes · F pairs of cha
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mar.errors import UserError
 
@@ -32,6 +34,25 @@ class Positions(nn.Module):
         return position.flatten(0, -2)
 
 
+Rotary = Literal["none", "sequence", "axes"]  # what turns keys and queries: nothing, the raster index, the coordinates
+
+
+class Turns(nn.Module):
+    """Rotary angles of ``front`` places that are not turned, one for the start by default, and of the L tokens."""
+
+    def __init__(self, rotary: Rotary, shape: tuple[int, ...], channels: int, front: int = 1) -> None:
+        super().__init__()
+        angle_PF = None
+        if rotary != "none":
+            angle_PF = angles(shape if rotary == "axes" else (math.prod(shape),), channels)
+            angle_PF = torch.cat([angle_PF.new_zeros(front - 1, channels // 2), angle_PF])
+        self.register_buffer("angle_PF", angle_PF, persistent=False)
+
+    def forward(self, place: torch.Tensor) -> torch.Tensor | None:
+        """(..., F) at places (...); None: nothing is turned."""
+        return F.embedding(place, self.angle_PF) if isinstance(self.angle_PF, torch.Tensor) else None
+
+
 def angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
     """(1 + L, F): how far each pair of a head's ``channels`` is turned at each place; the start, place 0, is not.
 
@@ -51,8 +72,8 @@ def angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
     return torch.cat([torch.zeros(1, pairs), angle_LF])
 
 
-def rotate(x_BPHd: torch.Tensor, angle_BPF: torch.Tensor) -> torch.Tensor:
-    """Queries or keys turned by their angles: their products depend on differences of coordinates alone."""
-    cos, sin = angle_BPF[:, :, None].cos(), angle_BPF[:, :, None].sin()
-    a, b = x_BPHd.float().chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_BPHd.dtype)
+def rotate(x_Hd: torch.Tensor, angle_F: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (..., H, d) turned by their angles (..., F): products depend on differences of coordinates."""
+    cos, sin = angle_F.cos().unsqueeze(-2), angle_F.sin().unsqueeze(-2)
+    a, b = x_Hd.float().chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_Hd.dtype)

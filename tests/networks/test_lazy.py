@@ -6,6 +6,7 @@ B batch · L tokens · D width · M gathered tokens
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mar.likelihood.chain import token_log_prob
 from mar.model import sampling_options, scoring_options
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.masked_transformer import MaskedGeneration, MaskedTransformer, MaskedTransformerOptions
+from mar.networks.positions import Rotary
 from mar.noise import stream
 from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
@@ -28,9 +30,9 @@ OPTIONS = MaskedTransformerOptions(
 SMALL = [f"network.{key}={value}" for key, value in vars(OPTIONS).items() if isinstance(value, int)]
 
 
-def network(refresh: int) -> MaskedTransformer:
+def network(refresh: int, rotary: Rotary = "none") -> MaskedTransformer:
     torch.manual_seed(0)
-    net = MaskedTransformer(SHAPE, OPTIONS).eval()
+    net = MaskedTransformer(SHAPE, replace(OPTIONS, rotary=rotary)).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     net.sampling = MaskedGeneration(refresh)
@@ -56,9 +58,10 @@ def contexts(net: MaskedTransformer, token_BLD: torch.Tensor, step_BL: torch.Ten
     return found
 
 
-def test_a_full_pass_gives_the_contexts_of_the_network() -> None:
+@pytest.mark.parametrize("rotary", ["none", "sequence", "axes"])
+def test_a_full_pass_gives_the_contexts_of_the_network(rotary: Rotary) -> None:
     token_BLD, step_BL, condition_BC = inputs(network(1))
-    plain, lazy = (contexts(network(refresh), token_BLD, step_BL, condition_BC) for refresh in (1, 3))
+    plain, lazy = (contexts(network(refresh, rotary), token_BLD, step_BL, condition_BC) for refresh in (1, 3))
     for step in range(6):
         close = torch.allclose(plain[step], lazy[step], atol=1e-5)
         assert close == (step % 3 == 0), step  # the passes in between are approximations

@@ -26,6 +26,8 @@ OPTIONS = {
         encoder_width=8, encoder_depth=1, encoder_heads=1, decoder_width=16, decoder_depth=1, decoder_heads=4, buffer=1
     ),
 }
+OPTIONS["axes"] = replace(OPTIONS["uneven"], encoder_heads=2, rotary="axes")
+OPTIONS["sequence"] = replace(OPTIONS["even"], rotary="sequence")
 BATCH = 11
 
 
