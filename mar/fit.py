@@ -10,7 +10,7 @@ import torch
 
 from mar import build
 from mar.config import Recipe
-from mar.data.base import Data
+from mar.data.base import Data, spread
 from mar.distributed import Processes
 from mar.training import blocks
 from mar.training.loop import Trainer
@@ -34,7 +34,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     with ExitStack() as stack:
         processes.first(lambda: stack.enter_context(folder.locked()))
         said = processes.first(lambda: folder.start(recipe, data.about, computes))
-        model.tokenizer.fit(_batches(data))
+        model.tokenizer.fit(to_measure(data))
         for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
@@ -42,7 +42,10 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
         Trainer(recipe, model, data, *parts, folder, processes).run()
 
 
-def _batches(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
-    """The first examples of the training split, for what a tokenizer measures."""
-    for index in torch.arange(min(limit, len(data.train))).split(500):
-        yield data.train.batch(index)[0]
+def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
+    """Examples of the training split, for what a tokenizer measures; each batch is spread over the whole split, whose
+    first examples may be of one class."""
+    index = spread(len(data.train), limit)
+    batches = -(-len(index) // 500)
+    for first in range(batches):
+        yield data.train.batch(index[first::batches])[0]
