@@ -75,7 +75,8 @@ class Palette(Tokenizer):
         """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, of several the first."""
         pixel_PC = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]).float()
         half_V = self.colour_VC.square().sum(1) / 2  # |x - c|² / 2 = |x|² / 2 - x·c + |c|² / 2, exact in float32
-        token = [(part @ self.colour_VC.T - half_V).argmax(1) for part in pixel_PC.split(_PIXELS)]
+        with torch.autocast(x.device.type, enabled=False):
+            token = [(part @ self.colour_VC.T - half_V).argmax(1) for part in pixel_PC.split(_PIXELS)]
         return torch.cat(token).reshape(len(x), math.prod(self.shape))
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,15 @@ def test_k_means_finds_the_clusters_and_keeps_each_pixel_within_its_own():
     assert torch.equal(palette.colour_VC.sum(1), palette.colour_VC.sum(1).sort().values)
 
 
+def test_tokens_are_the_same_where_a_network_computes_in_bfloat16():
+    x = (stream(0, "test/any", 20).uniform(90) * 256).to(torch.uint8).reshape(20, 3, 6, 5)
+    palette = Palette(RGB, PaletteOptions(colours=64))
+    palette.fit([x])
+    with torch.autocast("cpu", torch.bfloat16):
+        token = palette.encode(x)
+    assert torch.equal(token, palette.encode(x))
+
+
 def test_few_colours_are_all_kept_and_the_tokens_lose_nothing():
     colours = torch.tensor([[0, 0, 0], [0, 0, 255], [255, 255, 255]], dtype=torch.uint8)
     which = (stream(0, "test/few", 12).uniform(30) * 3).long()
