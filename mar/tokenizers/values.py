@@ -20,6 +20,8 @@ from mar.tokens import Vectors
 if TYPE_CHECKING:
     from mar.data.base import DataSpec
 
+_ROUNDING = 1e-13  # of a mean square in float64: a variance below it is none
+
 
 @dataclass(frozen=True)
 class ValuesOptions(TokenizerOptions):
@@ -57,9 +59,9 @@ class Values(Tokenizer):
         mean_L, second_L = moments(x.cpu().flatten(1) for x in batches)
         if self.options.scale == "global":
             mean_L, second_L = mean_L.mean().expand_as(mean_L), second_L.mean().expand_as(second_L)
-        scale_L = (second_L - mean_L.square()).clamp(min=0.0).sqrt()
+        variance_L = second_L - mean_L.square()
         self.shift.copy_(mean_L)
-        self.scale.copy_(torch.where(scale_L > 0, scale_L, 1.0))
+        self.scale.copy_(torch.where(variance_L > _ROUNDING * second_L, variance_L, 1.0).sqrt())
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """(B, 1, 1, L) float32 -> (B, L, 1) float32; there is nothing to dequantise."""

@@ -44,6 +44,15 @@ def test_the_jacobian_is_that_of_the_map_by_autograd():
     assert math.isclose(tokenizer.log_jacobian, float(determinant.log()), abs_tol=1e-5)
 
 
+def test_a_value_that_never_changes_keeps_its_own_scale_whatever_it_is():
+    for constant in (0.1, 1234.567, 0.0, -3e-5):
+        x = torch.full((1000, 1, 1, 2), constant)
+        x[:, ..., 1] = stream(0, "test/values", 1000).normal(1)[:, None]
+        tokenizer = Values(DataSpec((1, 1, 2), 0, modality="vector"), ValuesOptions(scale="variable"))
+        tokenizer.fit(x.split(300))
+        assert float(tokenizer.scale[0]) == 1.0 and 0.9 < float(tokenizer.scale[1]) < 1.1
+
+
 def test_levels_are_refused():
     with pytest.raises(UserError, match=r"use tokenizer\.kind=sequence"):
         Values(DataSpec((1, 1, 4), 2), ValuesOptions())
