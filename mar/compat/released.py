@@ -188,6 +188,8 @@ def _obstacles(run: Run) -> Iterator[str]:
     model, tokenizer, shape = run.model, run.model.tokenizer, run.model.tokenizer.shape
     if not isinstance(model.network, MaskedTransformer):
         yield f"network {run.recipe.network.kind}"
+    elif model.network.options.rotary != "none":
+        yield "rotary positions"
     if not isinstance(model.head, DiffusionHead):
         yield f"head {run.recipe.head.kind}"
     elif (model.head.options.timesteps, model.head.options.schedule) != (1000, "cosine"):

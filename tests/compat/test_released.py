@@ -171,6 +171,7 @@ def test_the_commands_make_the_round_trip(file, tmp_path):
     "override, reason",
     [
         ("network=per-position", "network per-position"),
+        ("network.rotary=sequence", "rotary positions"),
         ("head=flow", "head flow"),
         ("head.schedule=linear", "schedule linear"),
         ("class_conditional=false", "no classes"),
