@@ -85,11 +85,15 @@ def head_options(texts: list[str]) -> dict[str, Any]:
 
 
 def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
-    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint, the iteration and the environment."""
+    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint (as in training, where it is not there), the iteration and the environment."""
+    try:
+        data = run.data
+    except UserError:
+        data = run.about
     record = {
         **content,
-        "data": run.data.name,
-        "data_fingerprint": run.data.fingerprint,
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
         "iteration": run.checkpoint.iteration,
         "environment": environment(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -180,6 +181,18 @@ def test_stores_are_scored_against_data_and_statistics(run, tmp_path, brief_trai
         score_source(str(tmp_path / "s"), 60, "nowhere", "test", Looks(), None)
     with pytest.raises(UserError, match="have shape"):
         score_source(str(tmp_path / "s"), 60, "synthetic", "test", Looks(), None)
+
+
+def test_a_run_is_scored_where_its_own_data_are_not(folder, tmp_path, brief_training, capsys):
+    path = shutil.copytree(folder, tmp_path / "run")
+    recipe = (path / "recipe.yaml").read_text()
+    (path / "recipe.yaml").write_text(recipe.replace("data:\n  kind: digits\n", "data:\n  kind: mnist\n").replace(
+        "  validation: 72\n", ""))  # fmt: skip
+    run = Run(path)
+    asked = FidRequest((Setting(PLAN),), n=40, against="digits", looks=Looks("classifier"))
+    score_run(run, Peer(), asked)  # type: ignore[arg-type]
+    (record,) = (path / "scores").glob("fid-*.json")
+    assert json.loads(record.read_text())["data"] == "digits"
 
 
 def test_ranges_and_settings_are_read_as_written():
