@@ -135,7 +135,8 @@ def make_judge(reference: Source, own: Data | None, spec: DataSpec, looks: Looks
     extractor = _extractor(data, spec, looks, cache_dir)
     floor = None
     if data is not None:
-        floor = images_of(data, "train" if reference.data is data and reference.name != "train" else "test")
+        # never the split compared with: ``data`` may be the same data set, read once more
+        floor = images_of(data, "train" if reference.data is not None and reference.name != "train" else "test")
     what = reference.images
     if what is None:
         assert reference.statistics is not None

@@ -39,6 +39,16 @@ def test_a_folder_is_its_images(folder, digits, tmp_path, brief_training):
     assert images.identity != open_source(str(folder), like=DataSpec((3, 8, 8), 256)).identity
 
 
+def test_the_noise_floor_is_never_the_images_that_are_compared_with(digits, tmp_path, brief_training):
+    for split, floor in (("test", "train"), ("validation", "train"), ("train", "test")):
+        named = open_source("digits", split)  # the same data set as the run's, read once more
+        assert make_judge(named, digits, digits.spec, Looks(), tmp_path).floor.name == floor
+    write_statistics(statistics_of(open_source("digits", "train").images, digits, Looks()), tmp_path / "real.npz")
+    assert (
+        make_judge(open_source(str(tmp_path / "real.npz")), digits, digits.spec, Looks(), tmp_path).floor.name == "test"
+    )
+
+
 def test_statistics_of_a_data_set_are_read_back_as_a_source(tmp_path, digits, brief_training):
     source = open_source("digits", "train")
     write_statistics(statistics_of(source.images, source.data, Looks()), tmp_path / "real.npz")
