@@ -111,6 +111,8 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
         for epoch in range(epochs):
             shuffled_N = order.at(draw=epoch).uniform(1)[:, 0].argsort(stable=True)
             for index_B in shuffled_N.split(_BATCH):
+                if len(index_B) == 1 < n:  # a batch of one has no variance to normalise by
+                    index_B = shuffled_N[-2:]
                 _, logits_BK = model(image_NCHW[index_B])
                 loss = F.cross_entropy(logits_BK, label_N[index_B])
                 optimiser.zero_grad(set_to_none=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.data.base import DataSpec
+from mar.data.base import DataSpec, TensorSplit
 from mar.errors import UserError
 from mar.evaluation.classifier import FEATURE_WIDTH, Classifier, train, trained_classifier, weight_hash
 
@@ -69,6 +69,11 @@ def test_other_data_or_levels_train_another(digits, tmp_path, brief_training):
 def test_training_works_where_gradients_are_off(digits, tmp_path, brief_training):
     with torch.inference_mode():
         trained_classifier(digits, 17, tmp_path)
+
+
+def test_a_last_batch_of_one_image_is_filled_up(digits, brief_training):
+    few = replace(digits, train=TensorSplit(digits.train.x[:129], digits.train.label[:129]))
+    assert all(bool(p.isfinite().all()) for p in train(few, 17).parameters())
 
 
 def test_data_without_labels_say_what_to_pass(digits, tmp_path):
