@@ -72,6 +72,7 @@ class Network(nn.Module):
     Options: ClassVar[type] = NetworkOptions
     tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
+    orderless: ClassVar[bool] = False  # a context depends on which tokens are known, not on the order they came in
     shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch: training draws one for each iteration
     reads_tokens: ClassVar[bool] = True  # False of a baseline whose contexts depend on no token
     token_codes: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors

@@ -87,6 +87,7 @@ class MaskedTransformer(Network):
     """
 
     Options = MaskedTransformerOptions
+    orderless: ClassVar[bool] = True
     tiny: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("encoder_width", "decoder_width"), 8),
         **dict.fromkeys(("encoder_depth", "decoder_depth", "buffer"), 1),

@@ -1,12 +1,16 @@
 """Orderless NADE: a multilayer perceptron that is told what is known (Uria, Murray & Larochelle 2014, arXiv 1310.1757).
 
-B batch · L tokens · E token channels · D width of a context · C condition width · H hidden units · M gathered tokens
+B batch · L tokens · E token channels · D width of a context · C condition width · H hidden units of a layer · R known
+sets · M gathered tokens
 
 The input is x ⊙ m beside m, the mask of what is known (Sec. 4.1); the outputs of unknown tokens are read. Every set of
 known tokens is one conditional, whatever the order in which they came, and no weight is masked. Trained with
 ``train.mask_ratio=uniform``, the weight D/(D-d+1) of the paper's eq. 9, this is EoNADE; the mean of probabilities over
-orders is ``mar score --orders``. With one hidden layer the fixed-order NADE (Larochelle & Murray 2011) is the same
-conditionals under one order, its hidden layer computed anew for each of them.
+orders is ``mar score --orders``.
+
+What is known grows along an order, and so do the sums in the first layer: all conditionals cost one product with its
+weights and a running sum, NADE's own trick (Larochelle & Murray 2011, Sec. 3). Later layers are computed for each
+known set. With one hidden layer and ``train.mask_ratio=plan`` along a fixed order this is NADE.
 
 For binary pixels the published network is ``token_width=1, context_width=1``, as for MADE.
 """
@@ -14,7 +18,7 @@ For binary pixels the published network is ``token_width=1, context_width=1``, a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -23,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.errors import UserError
-from mar.networks.base import ABSENT, Network, NetworkOptions, at_least_one
+from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions, at_least_one
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,21 @@ class NadeOptions(NetworkOptions):
             raise UserError(f"network.widths wants at least one layer of at least one unit, not {list(self.widths)}")
 
 
+@dataclass(frozen=True)
+class Known:
+    """Incremental generation: the first layer's sums over what is known, sum_BH, and what is added to them last."""
+
+    sum_BH: torch.Tensor
+    start_BH: torch.Tensor
+
+
 class Nade(Network):
-    """Not one-pass: in each row, what is known is what comes before the row's earliest target."""
+    """One pass: the first layer at every step of a row, the later ones at the steps that have targets."""
 
     Options = NadeOptions
     tiny: ClassVar[dict[str, Any]] = {"widths": (16, 16)}
+    one_pass: ClassVar[bool] = True
+    orderless: ClassVar[bool] = True
     token_codes: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: NadeOptions) -> None:
@@ -64,6 +78,11 @@ class Nade(Network):
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
+    def row_floats(self, n_tokens: int) -> int:
+        """For each token its part of the first layer's sums, in two orders, the sums, the layers, the last again."""
+        widths = self.options.widths
+        return n_tokens * (3 * widths[0] + 2 * sum(widths) + widths[-1] + 4 * self.context_width)
+
     def forward(
         self,
         token_BLD: torch.Tensor,
@@ -71,15 +90,75 @@ class Nade(Network):
         condition_BC: torch.Tensor,
         target_BL: torch.Tensor,
     ) -> torch.Tensor:
-        now_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)
-        known_BL = step_BL < now_B1
-        h_BH = torch.where(known_BL[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0).flatten(1)
-        for number, layer in enumerate(self.hidden):
-            h_BH = F.relu(layer(h_BH) if number else layer(h_BH) + self.condition(condition_BC))
+        first_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)
+        last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
+        if bool((first_B1 >= last_B1).all()):  # one known set a row
+            known = Known(self._sum(token_BLD, step_BL < first_B1), self._start(condition_BC))
+            return self.query(known, target_BL)
+        sum_BLH, number_BL = self._sums(token_BLD, step_BL, last_B1)
         row_M, token_M = target_BL.nonzero(as_tuple=True)
+        place_R, set_M = (row_M * sum_BLH.shape[1] + number_BL[target_BL]).unique(return_inverse=True)
+        sum_RH = sum_BLH.flatten(0, 1)[place_R] + self._start(condition_BC)[place_R // sum_BLH.shape[1]]
+        h_MH = self._hidden(sum_RH)[set_M]
+        h_BLH = h_MH.new_zeros(*target_BL.shape, h_MH.shape[1]).index_put((row_M, token_M), h_MH)
+        weight_LDH = self.output.weight.view(self.n_tokens, self.context_width, -1)
+        z_BLD = torch.einsum("blh,ldh->bld", h_BLH, weight_LDH) + self.output.bias.view(self.n_tokens, -1)
+        return z_BLD[row_M, token_M]
+
+    def _sums(
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, last_B1: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first layer's sums over the first 0, 1, … L tokens of each row's order (B, 1 + L, H), and number_BL: over
+        how many each token is predicted from. What nobody is predicted from counts as nothing."""
+        known_BLE = torch.where((step_BL < last_B1)[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
+        part_BLH = torch.einsum("ble,hle->blh", known_BLE, self._weight_HLE()).float()
+        sorted_BL, order_BL = step_BL.sort(1)
+        sum_BLH = part_BLH.gather(1, order_BL[..., None].expand_as(part_BLH)).cumsum(1)
+        return F.pad(sum_BLH, (0, 0, 1, 0)), torch.searchsorted(sorted_BL, step_BL.contiguous())
+
+    def _sum(self, token_BLD: torch.Tensor, known_BL: torch.Tensor) -> torch.Tensor:
+        """sum_BH, of one known set a row."""
+        known_BLE = torch.where(known_BL[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
+        return F.linear(known_BLE.flatten(1), self._weight_HLE().flatten(1))
+
+    def _weight_HLE(self) -> torch.Tensor:
+        """The first layer's weights of each token's channels and of its being known."""
+        first: Any = self.hidden[0]
+        return first.weight.unflatten(1, (self.n_tokens, -1))
+
+    def _start(self, condition_BC: torch.Tensor) -> torch.Tensor:
+        """start_BH: the first layer where nothing is known."""
+        first: Any = self.hidden[0]
+        return first.bias + self.condition(condition_BC)
+
+    def _hidden(self, sum_RH: torch.Tensor) -> torch.Tensor:
+        """h_RH of the last hidden layer."""
+        h_RH = F.relu(sum_RH)
+        for layer in list(self.hidden)[1:]:
+            h_RH = F.relu(layer(h_RH))
+        return h_RH
+
+    # Incremental generation: the first layer's sums grow by what becomes known.
+
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Known:
+        start_BH = self._start(condition_BC)
+        return Known(torch.zeros_like(start_BH, dtype=torch.float32), start_BH)
+
+    def observe(self, state: Known, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Known:
+        row_M, token_M = index_BL.nonzero(as_tuple=True)
+        if len(row_M) > len(index_BL):
+            return replace(state, sum_BH=state.sum_BH + self._sum(token_BLD, index_BL))
+        # at most one token a row: only its weights are read
+        weight_HME = self._weight_HLE()[:, token_M]
+        part_MH = torch.einsum("me,hme->mh", F.pad(token_BLD[row_M, token_M], (0, 1), value=1.0), weight_HME)
+        return replace(state, sum_BH=state.sum_BH.index_add(0, row_M, part_MH.float()))
+
+    def query(self, state: Known, index_BL: torch.Tensor) -> torch.Tensor:
+        h_BH = self._hidden(state.sum_BH + state.start_BH)
+        row_M, token_M = index_BL.nonzero(as_tuple=True)
         if len(row_M) > len(h_BH):
             return self.output(h_BH).unflatten(1, (self.n_tokens, self.context_width))[row_M, token_M]
-        # at most one target a row, as in scoring: only its outputs are computed
+        # at most one target a row, as in generation: only its outputs are computed
         weight_MDH = F.embedding(token_M, self.output.weight.view(self.n_tokens, -1)).unflatten(1, (-1, h_BH.shape[1]))
         bias_MD = F.embedding(token_M, self.output.bias.view(self.n_tokens, -1))
         return (weight_MDH @ h_BH[row_M, :, None])[..., 0] + bias_MD

@@ -81,7 +81,7 @@ def generate_remasked(
         Unsupported: a network that sees the tokens in the order of their steps, not all others of a token; or
             confidence of a head without exact probabilities.
     """
-    if model.network.one_pass:
+    if not model.network.orderless:
         raise Unsupported(
             "remasking draws a token given all others, which masked networks are trained for: use "
             "network=masked-transformer or nade"

@@ -6,9 +6,11 @@ B batch · L tokens · D width · C condition width · M gathered tokens
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mar.errors import UserError
 from mar.networks.base import ABSENT, GIVEN
@@ -42,9 +44,10 @@ def test_it_is_the_published_network_row_by_row():
     target_BL = (step_BL >= now_B1) & (step_BL < ABSENT)
     z_MD = network(token_BLD, step_BL, condition_BC, target_BL)
     row_M, token_M = target_BL.nonzero(as_tuple=True)
-    (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in network.hidden)
+    layers: Any = network.hidden
+    (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in layers)
     for z_D, row, token in zip(z_MD, row_M.tolist(), token_M.tolist(), strict=True):
-        m_L = (step_BL[row] < now_B1[row]).float()
+        m_L = (step_BL[row] < step_BL[row, token]).float()
         x = torch.cat([token_BLD[row] * m_L[:, None], m_L[:, None]], dim=1).flatten()
         h = (w2 @ (w1 @ x + b1 + network.condition.weight @ condition_BC[row]).relu() + b2).relu()
         want_D = (network.output.weight @ h + network.output.bias).view(L, -1)[token]
@@ -55,7 +58,7 @@ def test_it_is_the_published_network_row_by_row():
 def test_one_target_a_row_costs_its_own_outputs_and_gives_the_same():
     network = nade()
     token_BLD, step_BL, condition_BC, now_B1 = inputs(network)
-    all_BL = (step_BL >= now_B1) & (step_BL < ABSENT)
+    all_BL = step_BL == now_B1
     z_BLD = torch.zeros(BATCH, L, 3)
     z_BLD[all_BL] = network(token_BLD, step_BL, condition_BC, all_BL)
     one_BL = torch.zeros_like(all_BL)
@@ -68,12 +71,41 @@ def test_one_target_a_row_costs_its_own_outputs_and_gives_the_same():
 def test_the_order_of_the_known_tokens_does_not_matter():
     network = nade()
     token_BLD, step_BL, condition_BC, now_B1 = inputs(network)
-    target_BL = (step_BL >= now_B1) & (step_BL < ABSENT)
+    target_BL = step_BL == now_B1
     z_MD = network(token_BLD, step_BL, condition_BC, target_BL)
     unordered_BL = torch.where(step_BL < now_B1, GIVEN, torch.where(step_BL < ABSENT, 0, ABSENT))
     assert torch.equal(network(token_BLD, unordered_BL, condition_BC, target_BL), z_MD)
     garbled_BLD = torch.where((step_BL >= now_B1)[..., None], torch.nan, token_BLD)
     assert torch.equal(network(garbled_BLD, step_BL, condition_BC, target_BL), z_MD)
+
+
+@torch.no_grad()
+def test_all_steps_at_once_are_the_steps_one_by_one():
+    network = nade()
+    token_BLD, step_BL, condition_BC, _ = inputs(network)
+    scored_BL = (step_BL >= 0) & (step_BL < ABSENT)
+    z_BLD = torch.zeros(BATCH, L, 3)
+    z_BLD[scored_BL] = network(token_BLD, step_BL, condition_BC, scored_BL)
+    for step in range(L):
+        now_BL = step_BL == step
+        garbled_BLD = torch.where((step_BL >= step)[..., None], torch.nan, token_BLD)
+        torch.testing.assert_close(z_BLD[now_BL], network(garbled_BLD, step_BL, condition_BC, now_BL))
+
+
+@torch.no_grad()
+def test_all_steps_cost_one_product_with_the_first_layer():
+    """Larochelle & Murray 2011: O(L H) numbers of the first layer for all conditionals, where one alone has as many."""
+    network = nade(replace(OPTIONS, widths=(20,)))
+    token_BLD, _, condition_BC, _ = inputs(network)
+    step_BL = torch.stack([torch.randperm(L) for _ in range(BATCH)])
+
+    def operations(target_BL: torch.Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            network(token_BLD, step_BL, condition_BC, target_BL)
+        return counter.get_total_flops()
+
+    every, one = operations(step_BL >= 0), operations(step_BL == 3)
+    assert every < 2 * one
 
 
 def test_a_known_zero_is_not_an_unknown_token():
@@ -101,9 +133,9 @@ def test_gradients_reach_every_layer_and_only_known_tokens(targets):
     if targets == "none":
         return
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
-    earliest_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)
+    latest_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
     assert token_BLD.grad is not None
-    assert torch.equal((token_BLD.grad != 0).any(-1), step_BL < earliest_B1)
+    assert torch.equal((token_BLD.grad != 0).any(-1), step_BL < latest_B1)
 
 
 def test_the_parameters_are_deep_nades_and_those_of_the_condition():
