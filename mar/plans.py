@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from mar.errors import Unsupported
+from mar.errors import Unsupported, UserError
 from mar.likelihood.adaptive import sizes_plan
 from mar.noise import Noise, stream
-from orderings import Adaptive, Grid, Ordering, Partition, Plan, describe, name_of, parse_any_plan
+from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, describe, name_of, parse_any_plan
 from orderings.optimal import resolve_optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
@@ -58,15 +58,26 @@ class Plans:
 
         Raises:
             Unsupported: the order is found while the model generates.
+            UserError: a plan given as a tensor lacks rows or tokens, or has other tokens given than ``given_BL``.
         """
         if self._plan is not None:
-            return self._plan.rows(noise.example_N.to(self._plan.step_BL.device)).to(self.device)
+            return self._rows(self._plan, noise.example_N, given_BL)
         if self._ordering is None or self._partition is None:
             raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
                               f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
         given_BL = None if given_BL is None else given_BL.cpu()
         drawn = Plan.draw(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
         return drawn.to(self.device)
+
+    def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:
+        """Those rows of a plan given as a tensor."""
+        shape, wanted = tuple(plan.step_BL.shape), (int(example_N.max()) + 1, len(self.grid))
+        if shape[0] < wanted[0] or shape[1] != wanted[1]:
+            raise UserError(f"a plan of {shape[0]} rows and {shape[1]} tokens, for {wanted[0]} examples of {wanted[1]}")
+        plan = plan.to(self.device).rows(example_N.to(self.device))
+        if given_BL is not None and not torch.equal(plan.step_BL == GIVEN, given_BL.to(self.device)):
+            raise UserError("a plan given as a tensor says itself which tokens are given: GIVEN there and nowhere else")
+        return plan
 
     def scored(self, noise: Noise, order: int | None = None, given_NL: torch.Tensor | None = None) -> Plan:
         """What a likelihood is computed along: for a rule its set sizes; else a plan for each stream, or the
