@@ -154,12 +154,14 @@ class Run:
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
             asked = {**fixed, **options}
-            self.model.eval()  # back to the first connectivity
             if not plans.learned:
                 if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
                     self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
                 draw = partial(plans.scored, order=order, given_NL=given)
-                return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
+                try:
+                    return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
+                finally:
+                    self.model.eval()  # back to the first connectivity
             if given is not None or order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
                 raise Unsupported("a learned order is scored by every step of an order of each whole image's own")
             asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
@@ -229,7 +231,7 @@ class Run:
             shown.append(self.model.tokenizer.decode(token).cpu())
 
         if (labels := options.get("labels")) is not None and len(labels) > 1:
-            options["labels"] = labels[:n]
+            options["labels"] = labels[: options.get("first", 0) + n]
         self.sample(n, plan, batch_size=n, on_step=keep, **options)
         return shown
 
