@@ -16,6 +16,7 @@ from mar.ablation.cells import Cell
 from mar.ablation.compare import comparable, holm, paired_differences
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.evaluations import Variant
+from mar.ablation.grid import GridFile
 from mar.ablation.independent import independent_rows, pixels_row
 from mar.ablation.records import Record
 from mar.ablation.result import AblationResult, PlanMap, Row, TrainedModel, Training
@@ -35,7 +36,7 @@ def assemble(engine: Engine) -> AblationResult:
     """Rows from records, differences to the reference, baselines, the training curves."""
     grid = engine.grid
     ways = [(cell, plan, variant) for cell in engine.cells for plan, variant in grid.ways(cell.plans)]
-    rows = [row for way in ways for row in _over_orders(_row(engine, *way), way[2] in (None, *grid.variants[:1]))]
+    rows = [row for way in ways for row in _over_orders(_row(engine, *way), _is_first_of_likelihood(grid, way[2]))]
     assert isinstance(grid.reference, dict)
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     return AblationResult(
@@ -91,14 +92,14 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
 def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
     """What a row is."""
     grid, found = engine.grid, cell.plans[plan]
-    settings = dict(cell.settings)
-    if grid.orderings and (grid.axes or grid.variants):
+    settings, orders = dict(cell.settings), grid.nll.orders if grid.nll is not None else 0
+    if grid.orderings and (grid.axes or grid.variants or orders):
         settings[PLAN] = plan
     elif grid.partitions and not grid.orderings:
         settings[PARTITION] = describe_partition(parse_plan(plan)[1])
     if variant is not None:
         settings[VARIANT] = variant.name
-    if grid.nll is not None and grid.nll.orders:
+    if orders:
         settings[ORDERS] = "1"
     ordering, partition = parse_plan(plan)
     row = Row(plan, describe(ordering), describe_partition(partition), model=cell.name, settings=settings)
@@ -107,6 +108,12 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
     if variant is not None and variant.adaptive:  # the order is found along the way: the plan's is not its own
         return replace(row, plan=evaluate.adaptive_plan(variant.adaptive, plan), ordering=variant.adaptive)
     return replace(row, map=with_measured_sets(found, plan, engine.folder(cell).path))
+
+
+def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
+    """Whether a row's likelihood is not that of a variant above it."""
+    sharing = [other for other in grid.variants if not other.is_scored_alone]
+    return variant not in sharing or variant == sharing[0]
 
 
 def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
