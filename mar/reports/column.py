@@ -17,6 +17,11 @@ ARROWS = {"": "", "lower": "↓", "higher": "↑"}
 R = TypeVar("R", bound=Row | SeedRow)
 
 
+def p_text(p: float | None) -> str:
+    """A p-value as it is read: never a bare zero."""
+    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 @dataclass(frozen=True)
 class ColumnOf(Generic[R]):
     """A column of rows of one kind.

@@ -8,7 +8,7 @@ from mar.ablation.axes import PLAN
 from mar.ablation.published import published_of
 from mar.ablation.result import AblationResult, Row
 from mar.ablation.ties import fid_ties, nll_ties
-from mar.reports.column import Column
+from mar.reports.column import Column, p_text
 from mar.reports.model_columns import model_columns, model_data_columns
 from mar.reports.published import published_columns, published_data_columns
 
@@ -39,7 +39,7 @@ def columns(result: AblationResult) -> list[Column]:
         Column(f"Δ to {result.reference}, bits/dim", _difference_bits, "lower", 4, _bits_interval)
         if bits
         else Column(f"Δ to {result.reference}, nats/image", _difference_nats, "lower", 2, _nats_interval),
-        Column("p (Holm)", lambda row: row.difference and row.difference.p_holm, "", 3, _p_value),
+        Column("p (Holm)", _p_holm, "", 3, lambda row: p_text(_p_holm(row))),
         Column("FID", lambda row: row.images and row.images.fid, "lower", 2, ties=fid_ties(result)),
         *([*_asked_for(result), *model_columns(result)] if result.axes else _more_of_images()),
         Column("linear probe", lambda row: row.probe and row.probe.accuracy, "higher", 3, _probe),
@@ -179,9 +179,8 @@ def _nats_interval(row: Row) -> str:
     return f"{row.difference.nats_per_image:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _p_value(row: Row) -> str:
-    assert row.difference is not None
-    return "< 0.001" if row.difference.p_holm < 0.001 else f"{row.difference.p_holm:.3f}"
+def _p_holm(row: Row) -> float | None:
+    return row.difference and row.difference.p_holm
 
 
 def _probe(row: Row) -> str:

@@ -10,7 +10,7 @@ from mar.ablation.published import Better
 from mar.ablation.result import AblationResult
 from mar.ablation.seeds import SeedRow, Spread, over_seeds
 from mar.ablation.ties import Ties, fid_ties_over_seeds, nll_ties_over_seeds
-from mar.reports.column import ColumnOf, best_rows
+from mar.reports.column import ColumnOf, best_rows, p_text
 from mar.reports.published import published_columns, published_data_columns
 from mar.reports.ties import tie_note
 
@@ -33,7 +33,7 @@ def seed_columns(result: AblationResult) -> list[SeedColumn]:
         SeedColumn("seeds", _seeds),
         _spread(f"NLL, {unit}", lambda row: row.nll, "lower", digits, ties=nll_ties_over_seeds(result)),
         _spread(f"Δ to {result.reference}, {unit}", lambda row: row.difference, "lower", digits, "+"),
-        SeedColumn("p (Holm)", lambda row: row.p_holm, digits=3),
+        SeedColumn("p (Holm)", lambda row: row.p_holm, digits=3, text=lambda row: p_text(row.p_holm)),
         _spread("FID", lambda row: row.fid, "lower", 2, ties=fid_ties_over_seeds(result)),
         *([_spread("images/s", lambda row: row.images_per_second, "higher", 1)] if result.ways else []),
         _spread("linear probe", lambda row: row.probe, "higher", 3),

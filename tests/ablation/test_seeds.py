@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_every_form_of_the_report_has_the_table_over_seeds(result: AblationResul
     heads = [column.head for column in seed_columns(result)]
     assert heads[0] == "train.learning_rate" and "FID ↓" not in heads
     assert "## Over seeds" in markdown(result) and 'id="seeds"' in page(result, tmp_path)
+
+
+def test_a_tiny_p_value_is_shown_as_less_than_a_thousandth(result: AblationResult) -> None:
+    (column,) = (column for column in seed_columns(result) if column.title == "p (Holm)")
+    _, fast = over_seeds(result)
+    assert column.show(replace(fast, p_holm=2e-5)) == "< 0.001"
+    assert column.show(replace(fast, p_holm=0.0414)) == "0.041"
 
 
 def test_without_seeds_there_is_none(result: AblationResult) -> None:
