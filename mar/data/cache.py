@@ -35,15 +35,12 @@ class CachedSplit(Split):
     def __init__(self, folder: Path, split: str, manifest: Manifest, limit: int) -> None:
         self.folder, self.split, self.size = folder, split, manifest.settings.shard
         self.count = manifest.count(split)
-        self.limit, self.damaged = limit, set[int]()
+        self.limit, self.damaged = min(limit, max(0, self.count - 1)), set[int]()
         self.shards: dict[int, Shard | None] = {}
         for number, record in enumerate(manifest.shards[split]):
             file = shard_file(folder, split, number)
             if not file.is_file() or file.stat().st_size != record.bytes:
-                self.shards[number] = None
-                first = number * self.size
-                what = "is truncated" if file.is_file() else "is missing"
-                self._lose(range(first, first + record.count), f"{file} {what}, {record.count} examples")
+                self._lose_shard(number, record.count, "is truncated" if file.is_file() else "is missing")
 
     def __len__(self) -> int:
         return self.count
@@ -68,11 +65,25 @@ class CachedSplit(Split):
                 number, row = divmod(index, self.size)
                 file = shard_file(self.folder, self.split, number)
                 if number not in self.shards:
-                    self.shards[number] = Shard(file)
-                if (found := self.shards[number].example(row)) is not None:  # type: ignore[union-attr]
+                    self._open(number, file)
+                if (shard := self.shards[number]) is None:
+                    continue
+                if (found := shard.example(row)) is not None:
                     return found
                 self._lose([index], f"{file}: example {row} does not match its checksum")
             index = (index + 1) % self.count
+
+    def _open(self, number: int, file: Path) -> None:
+        try:
+            self.shards[number] = Shard(file)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._lose_shard(number, min(self.size, self.count - number * self.size), "has a damaged header")
+
+    def _lose_shard(self, number: int, count: int, what: str) -> None:
+        self.shards[number], first = None, number * self.size
+        self._lose(
+            range(first, first + count), f"{shard_file(self.folder, self.split, number)} {what}, {count} examples"
+        )
 
     def _lose(self, index: range | list[int], what: str) -> None:
         self.damaged.update(index)

@@ -181,6 +181,27 @@ def test_a_truncated_or_missing_shard_is_found_at_the_start(cache, capsys):
         load(cache)
 
 
+def test_a_split_of_damaged_examples_alone_is_refused_whatever_the_limit(cache):
+    (cache / "train" / "00013.safetensors").unlink()
+    manifest = json.loads((cache / "manifest.json").read_text())
+    manifest["shards"]["train"] = manifest["shards"]["train"][:1]
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+    (cache / "train" / "00000.safetensors").unlink()
+    with pytest.raises(UserError, match="100 of 100 damaged in train, of 99 allowed"):
+        load(cache, damaged_limit=1000).train.batch(torch.tensor([0]))
+
+
+def test_a_damaged_header_is_damage_like_any_other(cache, capsys):
+    file = cache / "train" / "00002.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[9] ^= 128
+    file.write_bytes(raw)
+    with pytest.raises(UserError, match=r"00002\.safetensors has a damaged header, 100 examples \(100 of 1365"):
+        load(cache).train.batch(torch.tensor([200]))
+    x, _ = load(cache, damaged_limit=100).train.batch(torch.tensor([200, 300]))
+    assert torch.equal(x[0], x[1]) and "damaged header" in capsys.readouterr().err
+
+
 def test_what_is_scored_is_scored_whole(cache):
     damage(cache / "test" / "00000.safetensors", row=1)
     with pytest.raises(UserError, match="1 of 360 damaged in test, of 0 allowed"):
