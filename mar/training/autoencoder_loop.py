@@ -154,6 +154,9 @@ class AutoencoderTrainer:
             )  # fmt: skip
 
     def save(self) -> None:
+        """Raises UserError: the weights are not finite; the checkpoints before are as they were."""
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise UserError(f"the weights are not finite after iteration {self.iteration}: lower --learning-rate")
         if self.processes.is_main:
             training = {"optimizer": self.optimizer.state_dict()}
             weights, keep = self._state().state_dict(), self.train.keep

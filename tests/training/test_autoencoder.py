@@ -104,6 +104,20 @@ def test_a_killed_training_goes_on_bit_for_bit_and_its_folder_loads(kind, tmp_pa
         train(tmp_path / "parts", kind, learning_rate=1e-4)
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    step = AutoencoderTrainer.step
+
+    def exploding(self):
+        if self.iteration == 4:
+            next(self.model.parameters()).data.fill_(math.nan)
+        return step(self)
+
+    monkeypatch.setattr(AutoencoderTrainer, "step", exploding)
+    with pytest.raises(UserError, match="not finite"):
+        train(tmp_path, "kl", iterations=10, log_every=10, save_every=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000002", "00000004"]
+
+
 def logged(folder: Path, key: str) -> list[float]:
     return [json.loads(line)[key] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
