@@ -12,8 +12,9 @@ from mar.ablation.grid import GridFile
 from mar.ablation.result import PlanMap
 from mar.config import Recipe
 from mar.data.base import Data
-from mar.errors import Unsupported
+from mar.errors import Unsupported, UserError
 from mar.model import Model
+from mar.training.run_folder import RunFolder
 from orderings import describe, parse_partition
 
 
@@ -59,6 +60,16 @@ def cells_of(grid: GridFile) -> list[Cell]:
         if source not in data:
             data[source] = build.data(recipe)
     return [_cell(grid, combination, recipe, data[recipe.data.model_dump_json()]) for combination, recipe in recipes]
+
+
+def check_data(cell: Cell, folder: RunFolder) -> None:
+    """Raise UserError if the cell's run was trained on other data: its records would be reported as of these."""
+    about = folder.about()
+    if about is not None and about.fingerprint not in ("", cell.data.fingerprint):
+        raise UserError(
+            f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, now "
+            f"{cell.data.fingerprint[:12]}): bring them back, or choose another --out"
+        )
 
 
 def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:

@@ -22,16 +22,15 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
 from mar import build
 from mar.ablation import evaluate, sets, speed
-from mar.ablation.cells import Cell, cells_of
+from mar.ablation.cells import Cell, cells_of, check_data
 from mar.ablation.evaluations import SpeedEvaluation, Variant
 from mar.ablation.grid import GridFile
-from mar.ablation.records import Record, held, once, read
+from mar.ablation.records import Record, folder_name, held, once, read
 from mar.config import Recipe, Section
 from mar.errors import UserError
 from mar.evaluation.probe import linear_probe
@@ -70,12 +69,14 @@ class Engine:
 
     Raises:
         UserError, Unsupported: the grid, or the one recipe or a plan of a grid without axes, is impossible; nothing was
-            trained.
+            trained. Or data have changed since a model was trained: its records speak of others.
     """
 
     def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
         self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer or train
         self.cells = cells_of(grid)
+        for cell in self.cells:
+            check_data(cell, self.folder(cell))
 
     def prepare(self) -> None:
         """Write the resolved grid."""
@@ -134,8 +135,8 @@ class Engine:
 
     def plan_folder(self, cell: Cell, plan: str, variant: str = "") -> Path:
         """The folder of the records and pictures of a cell along a plan, in a variant."""
-        folder = self.home(cell) / quote(plan.replace("/", "+"), safe="+:=,()")
-        return folder / quote(variant, safe="+:=,() ")
+        folder = self.home(cell) / folder_name(plan.replace("/", "+"))
+        return folder / folder_name(variant, safe="+:=,() ")
 
     def folder(self, cell: Cell) -> RunFolder:
         """The run of a cell."""

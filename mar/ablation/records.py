@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
@@ -17,6 +19,7 @@ from mar.errors import Stopped, UserError
 from mar.training.run_folder import write
 
 _LOOK_AGAIN = 1.0  # seconds
+_LONG = 200  # bytes
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Record:
     seconds: float
     answer: dict[str, Any] | None
     error: str | None
+
+
+def folder_name(text: str, safe: str = "+:=,()") -> str:
+    """``text`` as the name of a folder; a long one ends in a hash, for file systems take no more than 255 bytes."""
+    name = quote(text, safe=safe)
+    return name if len(name) <= _LONG else f"{name[:_LONG]}~{sha256(name.encode()).hexdigest()[:16]}"
 
 
 def read(file: Path, question: dict[str, Any]) -> Record | None:

@@ -173,6 +173,24 @@ def test_a_changed_question_is_answered_anew_and_nothing_else_is(
     assert [row.likelihood.n_images for row in result.rows if row.likelihood] == [8] * 4
 
 
+def test_what_was_trained_on_other_data_is_not_reported_as_of_these(
+    finished: tuple[AblationResult, Path], grid: GridFile, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[1], tmp_path / "out")
+    (file,) = (tmp_path / "out" / "runs").glob("*/data.json")
+    file.write_text(file.read_text().replace(finished[0].data_fingerprint, "f" * 64))
+    with pytest.raises(UserError, match=r"the data of .*runs/.* have changed since .*another --out"):
+        Engine(grid, tmp_path / "out")
+
+
+def test_a_plan_of_a_long_name_has_a_folder(grid: GridFile, tmp_path: Path) -> None:
+    engine = Engine(grid, tmp_path)
+    plans = [f"raster/sizes:{','.join(['1'] * n)},{784 - n}" for n in (300, 301)]
+    folders = [engine.plan_folder(engine.cells[0], plan, "ü" * 90) for plan in plans]
+    for folder in folders:
+        folder.mkdir(parents=True)  # fails if it is there already, or the system does not take its name
+
+
 def test_an_impossible_plan_is_refused_before_training(grid: GridFile, calls: Counter[str], tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="65"):
         Engine(grid.model_copy(update={"partitions": ("linear:65",)}), tmp_path)
