@@ -3,7 +3,8 @@
     OUT/prepared/NUMBER.json    one of the grid's ``prepare`` commands that has ended well
 
 Each is a ``mar`` command, which goes on where it was stopped. To run it again would train nothing but score and check
-everything anew, so what has ended well is not run again as long as what it made (its ``--out``) is there.
+everything anew, so what has ended well is not run again as long as what it made (its ``--out``) is there and nothing
+before it has to be made again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import dropwhile
 from json import dumps
 from pathlib import Path
 
@@ -28,7 +30,7 @@ PROGRAM = (sys.executable, "-m", "mar")
 
 
 def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> None:
-    """Run, one after the other, the commands that have not ended well yet; another process that does so is waited for.
+    """Run, one after the other, the commands that are pending; another process that does so is waited for.
 
     Args:
         out: the grid's folder.
@@ -43,7 +45,10 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
     for command in grid.prepare:  # all are read before any is run
         _words(grid, command)
     with held(out / "prepared", wait=True):
-        for command in pending(grid, out):
+        todo = pending(grid, out)
+        for command in todo:  # else one that is still to be made again might count as done after a kill
+            _file(grid, out, command).unlink(missing_ok=True)
+        for command in todo:
             say(f"mar {command}")
             started = time.monotonic()
             _run(_words(grid, command))
@@ -53,12 +58,12 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:
-    """The commands that are still to be run."""
-    return [
-        command
-        for command in grid.prepare
-        if _record(grid, out, command) is None or not all(made.exists() for made in _made(_words(grid, command)))
-    ]
+    """The commands that are still to be run: the first of them and all after it, which may read what it makes."""
+
+    def is_done(command: str) -> bool:
+        return _record(grid, out, command) is not None and all(path.exists() for path in _made(_words(grid, command)))
+
+    return list(dropwhile(is_done, grid.prepare))
 
 
 def seconds(grid: GridFile, out: Path) -> float:

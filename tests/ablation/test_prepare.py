@@ -57,9 +57,24 @@ def test_every_command_runs_once_and_in_order(tmp_path: Path, fake: None, capfd:
 def test_what_was_lost_is_made_again_and_so_is_what_is_asked_otherwise(tmp_path: Path, fake: None) -> None:
     grid, out = grid_in(tmp_path), tmp_path / "out"
     prepare(grid, out, lambda said: None)
-    assert pending(grid_in(tmp_path, GRID, "given.data=other"), out) == [f"make other --out {out}/made"]
+    other = grid_in(tmp_path, GRID, "given.data=other")
+    assert other.prepare[0] == f"make other --out {out}/made" and pending(other, out) == list(other.prepare)
     (out / "made").rmdir()
-    assert pending(grid, out) == [grid.prepare[0]]
+    assert pending(grid, out) == list(grid.prepare)  # what follows may read what is made anew
+
+
+def test_a_stop_between_two_that_are_made_again_forgets_neither(tmp_path: Path, fake: None) -> None:
+    grid, out = grid_in(tmp_path), tmp_path / "out"
+    prepare(grid, out, lambda said: None)
+    (out / "made").rmdir()
+
+    def stop(said: str) -> None:
+        if said.startswith("mar use"):
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        prepare(grid, out, stop)
+    assert pending(grid, out) == [grid.prepare[1]]
 
 
 def test_a_failure_is_one_line_and_nothing_after_it_runs(
