@@ -23,7 +23,7 @@ from mar.errors import Unsupported, UserError
 from mar.likelihood.crossed import standard_error
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.partial import Partial
-from mar.likelihood.summary import EnsemblePoint, Likelihood, is_dequantised, per_dimension
+from mar.likelihood.summary import EnsemblePoint, Likelihood, is_dequantised, length_of, per_dimension
 from mar.model import Model
 
 Progress = Callable[[int, int], None]
@@ -108,7 +108,7 @@ def average(model: Model, results: Sequence[Likelihood], error: float) -> Likeli
         first,
         nats_per_image=mean,
         standard_error_nats=error,
-        **per_dimension(model, mean, error, length=sum(first.tokens_per_step)),
+        **per_dimension(model, mean, error, length_of(model, first)),
         evaluations=max(r.evaluations for r in results),
         forward_rows_per_image=sum(r.forward_rows_per_image for r in results),
         nats_per_step=curve,
@@ -150,7 +150,7 @@ def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
     return replace(
         average(model, results, error),
         nats_per_image=mean,
-        **per_dimension(model, mean, error),
+        **per_dimension(model, mean, error, length_of(model, results[0])),
         nats_of_image=tuple(nats_N.tolist()),
         dequantisation_draws=len(results),
     )

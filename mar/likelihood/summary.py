@@ -138,9 +138,10 @@ def summarise(
     """
     n, nats_NL, step_NL = len(nats_NL), nats_NL.double().cpu(), step_NL.cpu()
     weight_NL = torch.ones_like(nats_NL) if weight_NL is None else weight_NL.double().cpu()
-    nats_N = (weight_NL * nats_NL).sum(1) - model.tokenizer.log_jacobian
-    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(n)) if n > 1 else math.nan
     scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
+    share_N = scored_NL.double().mean(1)  # of the tokens, and so of the Jacobian
+    nats_N = (weight_NL * nats_NL).sum(1) - model.tokenizer.log_jacobian * share_N
+    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(n)) if n > 1 else math.nan
     n_steps = int(step_NL[scored_NL].max()) + 1
     curve_K, curve_error_K = weighted_mean(*per_step(step_NL, nats_NL, weight_NL, n_steps))
     map_L, map_error_L = weighted_mean(nats_NL, torch.where(scored_NL, weight_NL, 1.0))
@@ -183,10 +184,11 @@ def is_dequantised(model: Model) -> bool:
 def per_dimension(model: Model, nats: float, error: float, length: float | None = None) -> dict[str, Any]:
     """The fields that divide nats per image by dimensions: of the data, or of latents, never both.
 
-    ``length``: mean tokens of examples of their own lengths, which have no other number of dimensions.
+    ``length``: mean scored tokens, one dimension each, of examples that end by themselves or are scored in part.
     """
     tokenizer = model.tokenizer
-    dimensions = tokenizer.dimensions if tokenizer.end is None else length
+    whole = tokenizer.dimensions if tokenizer.end is None else None
+    dimensions = whole if length is None else length
     bits = math.log(2.0) * dimensions if dimensions else None
     latent = None
     if not tokenizer.dimensions:
@@ -198,6 +200,13 @@ def per_dimension(model: Model, nats: float, error: float, length: float | None 
         "nats_per_latent_dimension": nats / latent if latent else None,
         "standard_error_nats_per_latent_dimension": error / latent if latent else None,
     }
+
+
+def length_of(model: Model, scored: Likelihood) -> float | None:
+    """Mean scored tokens where they are not all tokens of every example; None where they are."""
+    length = sum(scored.tokens_per_step)
+    whole = model.tokenizer.end is None and length > math.prod(model.tokenizer.shape) - 1e-6  # summed means
+    return None if whole else length
 
 
 def per_token(nats_N: torch.Tensor, length_N: torch.Tensor) -> dict[str, Any]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mar import config
+from mar.data.base import DataSpec
 from mar.data.windows import Windows, sliding
 from mar.errors import Unsupported, UserError
 from mar.fit import train
+from mar.likelihood.ensemble import mixture_of_draws
+from mar.likelihood.summary import summarise
 from mar.run import Run, load
+from mar.tokenizers.patches import Patches, PatchesOptions
+from orderings import GIVEN
+from tests.likelihood.test_estimate import tiny
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +75,15 @@ def test_shared_orders_and_rules_take_no_past(run: Run) -> None:
     images, _, given_NL = sliding(run.data.test, 4)
     with pytest.raises(Unsupported, match="after a given past"):
         run.nll(images, "lowest-entropy", given=given_NL)
+
+
+def test_scored_tokens_alone_bring_their_jacobian_and_their_dimension() -> None:
+    """Samples of sound as vectors of one channel, the first half of them given: a scale by two is a bit for each."""
+    model, step_NL = tiny(), torch.tensor([[GIVEN] * 4 + [0, 1, 2, 3]] * 3)
+    model.tokenizer = Patches(DataSpec((1, 1, 8), 256, modality="audio"), PatchesOptions(patch=1))
+    found = summarise(model, "raster", step_NL, torch.ones(3, 8) * (step_NL >= 0), "exact", 1, 3)
+    bits = 1.0 / 0.6931471805599453 + 7.0  # a level is 2 / 256 of the interval that densities are of
+    assert found.bits_per_dim == pytest.approx(bits)
+    assert found.nats_per_image == pytest.approx(4 * bits * 0.6931471805599453)
+    draws = mixture_of_draws(model, [found, replace(found)])
+    assert draws.bits_per_dim == pytest.approx(bits) and draws.nats_per_image == pytest.approx(found.nats_per_image)
