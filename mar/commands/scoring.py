@@ -9,10 +9,13 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from mar.errors import UserError
+from mar.likelihood.partial import fingerprint
 from mar.run import Run
 from mar.training.run_folder import environment, write
 from orderings import describe, parse_any_plan, parse_partition, values
 from orderings.partitions import Singles
+
+_LONGEST = 120  # bytes of a plan in a file's name
 
 # a setting and its default; others are part of a file's name, under this word where there is one
 _DEFAULTS: dict[str, tuple[Any, str]] = {
@@ -104,10 +107,17 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
 
 def file_name(plan: str, content: dict[str, Any]) -> str:
     """PLAN-SPLIT-N and every setting that is no default."""
-    keys = [_plain(plan), str(content["split"]), f"n{content['n_images']}"]
+    keys = [_shortened(_plain(plan)), str(content["split"]), f"n{content['n_images']}"]
     changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
     keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
     return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
+
+
+def _shortened(text: str) -> str:
+    """What is too long for a file's name, cut, with a fingerprint of all of it."""
+    if len(text.encode()) <= _LONGEST:
+        return text
+    return f"{text.encode()[: _LONGEST - 17].decode(errors='ignore')}-{fingerprint({'text': text})}"
 
 
 def _plain(value: Any) -> str:
