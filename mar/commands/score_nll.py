@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 from rich.console import Console
 
+import mar
+import orderings
 from mar.ablation.compare import paired_differences
 from mar.commands import nll_tables
 from mar.commands.progress import bar, wide_console
@@ -32,6 +35,7 @@ from mar.run import Precision, Run
 from mar.training.run_folder import environment, write
 
 _NAME = 120  # characters of a picture's name
+_SOURCES = (Path(mar.__file__).parent, Path(orderings.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -157,22 +161,34 @@ def _question(run: Run, plan: str, request: Request, n_images: int) -> dict[str,
     """Everything that the log-probabilities of one order and one dequantisation depend on."""
     first = stream(request.seed, "nll", min(n_images, 256)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
-    made_by = environment()
+    plans, kind = run.plans(plan), request.kind
     return {
         "plan": plan,
-        "steps": content_hash(run.plans(plan).scored(first).step_BL.cpu()),  # what a file, or set costs, say now
+        "steps": content_hash(plans.scored(first).step_BL.cpu()),  # what a file, or set costs, say now
         "split": request.split,
         "images": n_images,
         "data": run.data.fingerprint,
         "seed": request.seed,
-        "kind": run.model.head.check_kind(request.kind),
+        "kind": run.model.head.check_kind(None if plans.learned and kind == "bound" else kind),  # theirs has no other
         "estimator": str(request.estimator),
         "likelihood": request.likelihood,
         "precision": request.precision,
         "past": request.past,
         "weights": [state["model.safetensors"], state["ema.safetensors"] if run.ema else ""],
-        "code": [made_by["packages"]["mar-orderings"], made_by["revision"]],
+        "code": _code(),
     }
+
+
+def _code() -> list[str]:
+    """What computes: version, revision and, where these do not tell, the sources."""
+    made_by = environment()
+    version, revision = made_by["packages"]["mar-orderings"], made_by["revision"]
+    if revision != "unknown" and not revision.endswith("-dirty"):
+        return [version, revision]
+    sources = sha256()
+    for path in sorted(path for folder in _SOURCES for path in folder.rglob("*.py")):
+        sources.update(path.read_bytes())
+    return [version, revision, sources.hexdigest()]
 
 
 def _find(scores: Path, answer: str) -> Path | None:
@@ -188,6 +204,8 @@ def _plan_budget(run: Run, plan: str, request: Request, console: Console) -> Bud
     target = parse_target(request.target, tokenizer)
     source = run.data.split(request.split)
     most = len(source) if request.n is None else min(request.n, len(source))
+    if most < 2:
+        raise UserError(f"a wanted standard error takes at least 2 images, not {most}")
     images, labels = run.some(request.split, min(PILOT_IMAGES, most))
     score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
     with scoring_options(run.model, request.likelihood):

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from mar import config
+from mar.commands import score_nll as module
 from mar.commands.score_nll import Request, score_nll
-from mar.commands.scoring import options_of, product
+from mar.commands.scoring import file_name, options_of, product
 from mar.errors import Unsupported, UserError
 from mar.fit import train
 from mar.likelihood import ensemble
@@ -137,6 +138,8 @@ def test_a_wanted_standard_error_is_planned_and_reached(run, capsys):
         Request(("random",), target="3nats", several=Several(orders=2))
     with pytest.raises(Unsupported, match="lowest-entropy"):
         score_nll(run, Request(("lowest-entropy",), target="3nats"))
+    with pytest.raises(UserError, match="at least 2 images"):
+        score_nll(run, Request(("random",), n=1, target="3nats"))
 
 
 def test_draws_bound_the_integer_pixels_more_tightly(continuous, capsys):
@@ -191,3 +194,24 @@ def test_options_are_keys_and_values():
     assert options_of(["tolerance=1e-5", "solver=rk4"], "scoring") == {"tolerance": 1e-5, "solver": "rk4"}
     with pytest.raises(UserError, match="key=value"):
         options_of(["tolerance"], "scoring")
+
+
+def test_records_of_long_plans_have_names_that_a_folder_takes():
+    content = {"split": "test", "n_images": 6, "kind": "exact"}
+    ones, twos = (f"random/sizes:{','.join(sizes)}" for sizes in (["1"] * 400, ["2"] * 200))
+    names = {file_name(plan, content) for plan in (ones, twos, f"file:{'ö' * 200}.json")}
+    assert len(names) == 3 and all(len(name.encode()) < 200 and name.endswith("-test-n6-exact") for name in names)
+    assert file_name("random/cosine:8", content) == "random-cosine8-test-n6-exact"
+
+
+@pytest.mark.parametrize("revision", ["0123456789ab-dirty", "unknown"])
+def test_changed_code_asks_another_question(monkeypatch, tmp_path, revision):
+    monkeypatch.setattr(module, "environment", lambda: {"packages": {"mar-orderings": "1"}, "revision": revision})
+    monkeypatch.setattr(module, "_SOURCES", (tmp_path,))
+    seen = []
+    for text in ("x = 1", "x = 2", "x = 1"):
+        (tmp_path / "a.py").write_text(text)
+        seen.append(module._code())
+    assert seen[0] == seen[2] != seen[1]
+    monkeypatch.setattr(module, "environment", lambda: {"packages": {"mar-orderings": "1"}, "revision": "0123456789ab"})
+    assert module._code() == ["1", "0123456789ab"]  # a revision says it all
