@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from mar.errors import Unsupported, UserError
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget
+from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget, widened
 from mar.likelihood.summary import Likelihood, summarise
 from mar.model import Model
 from mar.noise import Noise, stream
@@ -195,11 +195,11 @@ def joint_log_prob(
         state = model.network.observe(state, embedded_BLD, rank < 0)
         for step in range(rank.shape[1]):
             unknown_BL, target_BL = rank >= step, rank == step
-            z_MD = model.network.query(state, unknown_BL)
-            log_p_BL = policy_of(model).next_logits(z_MD, unknown_BL).log_softmax(1)
-            scored = head.log_prob(
-                z_MD[target_BL[unknown_BL]], x[target_BL], kind, here.tokens(*target_BL.nonzero(as_tuple=True))
-            )
+            z_MD = widened(model.network.query(state, unknown_BL))
+            streams = here.tokens(*target_BL.nonzero(as_tuple=True))
+            with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, never probabilities
+                log_p_BL = policy_of(model).next_logits(z_MD, unknown_BL).log_softmax(1)
+                scored = head.log_prob(z_MD[target_BL[unknown_BL]], x[target_BL], kind, streams)
             nats[target_BL] = scored.nats_M.float() + log_p_BL[target_BL]
             evaluations = scored.evaluations
             state = model.network.observe(state, embedded_BLD, target_BL)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mar import build, config, load
 from mar.cli import app
+from mar.commands.score_nll import Request, _question
 from mar.errors import Unsupported, UserError
 from mar.fit import train
 from mar.training.loop import Trainer
@@ -61,6 +62,19 @@ def test_the_command_line_samples_by_the_policy_and_scores_its_bound_beside_othe
         record = json.loads(path.read_text())
         kinds[record["plan"]] = record["kind"]
     assert kinds == {"learned": "bound", "random": "exact", "raster": "exact"}
+    by_default, by_name = (Request(("learned",), n=6, kind=kind) for kind in (None, "bound"))
+    run = load(folder)
+    assert _question(run, "learned", by_name, 6) == _question(run, "learned", by_default, 6)
+    again = runner.invoke(app, ["score", str(folder), "--nll", "--plans", "learned", "-n", "6", "--kind", "bound"])
+    assert again.exit_code == 0, again.output
+
+
+def test_probabilities_are_computed_in_float32_whatever_the_network_runs_in(folder):
+    run, seen = load(folder), set()
+    for layer in (run.model.head.logits, run.model.policy.prior[-1]):
+        layer.register_forward_hook(lambda _, inputs, out: seen.add(out.dtype))
+    run.nll(plan="learned", limit=2, precision="bf16")
+    assert seen == {torch.float32}
 
 
 def test_image_k_is_the_same_in_any_batch(folder):
