@@ -189,7 +189,7 @@ def _baselines(engine: Engine) -> Iterator[Row]:
             tokenizer = build.model(cell.recipe, cell.data).tokenizer
             by_class = cell.recipe.class_conditional
             rows += independent_rows(cell.data, tokenizer, grid.nll.split, grid.nll.images, by_class)
-        if grid.probe is not None:
+        if grid.probe is not None and cell.data.spec.n_classes:
             rows.append(pixels_row(cell.data, grid.probe.strength))
         yield from (replace(row, plan=row.plan + name, ordering=row.ordering + name) for row in rows)
 

@@ -36,8 +36,9 @@ def _labelled(split: Split) -> Labelled:
 def independent_rows(
     data: Data, tokenizer: Tokenizer, split: str, limit: int | None, conditional: bool
 ) -> tuple[Row, ...]:
-    """Independent tokens, and beside ``conditional`` models independent tokens given the class; nothing for vectors."""
-    if not isinstance(tokenizer.token, Categories):
+    """Independent tokens, and beside ``conditional`` models independent tokens given the class; nothing for vectors,
+    nor for examples of their own lengths, of which counts would be of what fills them up."""
+    if not isinstance(tokenizer.token, Categories) or tokenizer.end is not None:
         return ()
     rows = [_row(data, tokenizer, split, limit, by_class=False)]
     if conditional and data.spec.n_classes:
@@ -51,15 +52,16 @@ def _row(data: Data, tokenizer: Tokenizer, split: str, limit: int | None, by_cla
     token_NL, class_N = _tokens(data.split(split), tokenizer, limit)
     if not by_class:
         train_N, class_N = torch.zeros_like(train_N), torch.zeros_like(class_N)
-    probability_CLV = smoothed(train_NL, train_N, tokenizer.token.vocabulary)  # type: ignore[union-attr]
+    n_classes = data.spec.n_classes if by_class else 1
+    probability_CLV = smoothed(train_NL, train_N, tokenizer.token.vocabulary, n_classes)  # type: ignore[union-attr]
     position_L = torch.arange(token_NL.shape[1])
     nats_NL = -probability_CLV[class_N[:, None], position_L, token_NL].log()
     return Row(name, name, "all at once", likelihood=_likelihood(name, nats_NL, tokenizer.dimensions))
 
 
-def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int) -> torch.Tensor:
+def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_classes: int) -> torch.Tensor:
     """(count + 1) / (N + V) for every class, position and category: float64 (C, L, V)."""
-    n_classes, length = int(class_N.max()) + 1, token_NL.shape[1]
+    length = token_NL.shape[1]
     cell_NL = (class_N[:, None] * length + torch.arange(length)) * vocabulary + token_NL
     count = torch.bincount(cell_NL.flatten(), minlength=n_classes * length * vocabulary).double() + 1.0
     count_CLV = count.reshape(n_classes, length, vocabulary)
