@@ -163,7 +163,7 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from plain values and ``key=value`` overrides. Changing a ``kind`` drops the old kind's options."""
+    """A recipe from plain values and ``key=value`` overrides. Changing a component drops its old options."""
     for text in overrides:
         content = _override(content, text)
     try:
@@ -180,7 +180,7 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
         text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
     try:
         change = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
-        if key.endswith(".kind"):
+        if key.endswith(".kind") and key.removesuffix(".kind") in _components():
             content = _dropped(content, key.split(".")[:-1])
         merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(change)))
     except OmegaConfBaseException as error:

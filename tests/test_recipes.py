@@ -85,3 +85,10 @@ def test_rows_of_table_1_differ_in_what_the_table_says_alone():
     assert len({recipe.train.model_copy(update={"mask_ratio": None}).model_dump_json() for recipe in rows}) == 1
     asked = {(r.ordering.kind, r.network.kind, r.head.kind, r.partition.kind) for r in rows}
     assert len(asked) == 8
+
+
+def test_another_kind_drops_the_options_of_a_component_and_never_a_schedules_warm_up():
+    content = {"network": {"kind": "made", "masks": 3}, "train": {"schedule": {"kind": "cosine", "warmup": 7}}}
+    recipe = config.parse(content, ["network=gru", "train.schedule.kind=constant"])
+    assert recipe.network.options == {} and recipe.train.schedule.kind == "constant"
+    assert recipe.train.schedule.warmup == 7
