@@ -185,6 +185,17 @@ def score(
         raise UserError("--matrix stands alone, and its --partitions take --plans")
     if len(runs) > 1 and not matrix:
         raise UserError(f"{len(runs)} runs are scored together by --matrix alone: name one run")
+    of_nll = {
+        "--paired-with": paired_with, "--likelihood": likelihood, "--estimator": estimator != "exact", "--orders": orders,
+        "--draws": draws > 1, "--target-se": target_se, "--precision": precision != "fp32", "--past": past is not None,
+    }  # fmt: skip
+    of_fid = {
+        "--guidance": guidance != 1.0, "--temperature": temperature != 1.0, "--head": head, "--labelled": labelled,
+        "--features": features != "auto", "--inception-weights": inception_weights,
+    }  # fmt: skip
+    for asked_for, mode, its_own in ((nll or matrix, "--nll", of_nll), (fid, "--fid", of_fid)):
+        if not asked_for and (unread := [name for name, given in its_own.items() if given]):
+            raise UserError(f"{', '.join(unread)}: of {mode} alone, which is not asked for")
     if split not in ("train", "validation", "test"):
         raise unknown("split", split, ("train", "validation", "test"))
     if precision not in ("fp32", "bf16"):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from mar import config
+from mar.cli import app
 from mar.commands import score_nll as module
 from mar.commands.score_nll import Request, score_nll
 from mar.commands.scoring import file_name, options_of, product
@@ -215,3 +217,16 @@ def test_changed_code_asks_another_question(monkeypatch, tmp_path, revision):
     assert seen[0] == seen[2] != seen[1]
     monkeypatch.setattr(module, "environment", lambda: {"packages": {"mar-orderings": "1"}, "revision": "0123456789ab"})
     assert module._code() == ["1", "0123456789ab"]  # a revision says it all
+
+
+@pytest.mark.parametrize(
+    ("asked", "unread"),
+    [
+        ("--sets --orders 4 --likelihood tolerance=1e-4", "--likelihood, --orders: of --nll alone"),
+        ("--exposure --past 0", "--past: of --nll alone"),
+        ("--nll --guidance 2 --head top_k=3", "--guidance, --head: of --fid alone"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(asked, unread):
+    result = CliRunner().invoke(app, ["score", "runs/none", *asked.split()])
+    assert isinstance(result.exception, UserError) and unread in str(result.exception)
