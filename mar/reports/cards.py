@@ -141,8 +141,8 @@ def _chart(result: AblationResult) -> Chart:
     """One pair of axes for all plans."""
     curves = [_curve(likelihood, "", "") for _, likelihood in _along(result)]
     x = max((curve.x[-1] for curve in curves), default=1.0)
-    low = min((y for curve in curves for y in curve.y), default=0.0)
-    high = max((y for curve in curves for y in curve.y), default=1.0)
+    drawn = [y for curve in curves for y in curve.y if math.isfinite(y)]
+    low, high = min(drawn, default=0.0), max(drawn, default=1.0)
     return Chart("tokens known", "bits per token", (0, x), (min(0.0, low), high))
 
 
@@ -166,5 +166,6 @@ def _ghost_id(row: Row) -> str:
 
 def _position_range(result: AblationResult) -> tuple[float, float]:
     """Bits of the least and the most uncertain position under any plan."""
-    nats = [v for row in result.rows if row.likelihood is not None for v in row.likelihood.nats_per_position]
+    scored = [row.likelihood for row in result.rows if row.likelihood is not None]
+    nats = [v for likelihood in scored for v in likelihood.nats_per_position if math.isfinite(v)]
     return (min(nats) / math.log(2.0), max(nats) / math.log(2.0)) if nats else (0.0, 0.0)

@@ -15,7 +15,9 @@ _CELL = 10  # units of the drawing
 
 
 def _rgb(share: float) -> tuple[int, int, int, int]:
-    """Dark violet at 0, yellow at 1; opaque."""
+    """Dark violet at 0, yellow at 1; opaque. Nothing where there is no number."""
+    if math.isnan(share):
+        return _EMPTY
     place = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
     first = min(int(place), len(_VIRIDIS) - 2)
     r, g, b = (round(a + (b - a) * (place - first)) for a, b in zip(_VIRIDIS[first], _VIRIDIS[first + 1], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -83,6 +84,18 @@ def test_an_ablation_without_images_or_differences_has_a_page(result: AblationRe
     text = page(replace(result, rows=rows, grid={"nll": {"split": "test"}, "fid": None}), folder)
     assert "FID" not in text and 'id="differences"' not in text
     Tags(text)
+
+
+def test_steps_that_no_image_drew_are_left_out(result: AblationResult, folder: Path) -> None:
+    """Of an estimate from few images, what was not drawn is not a number."""
+    first, *others = result.rows
+    assert first.likelihood is not None
+    steps, positions = (list(values) for values in (first.likelihood.nats_per_step, first.likelihood.nats_per_position))
+    steps[0] = positions[0] = math.nan
+    estimate = replace(first.likelihood, nats_per_step=tuple(steps), nats_per_position=tuple(positions))
+    for row in (replace(first, likelihood=estimate), replace(first, likelihood=replace(estimate, nats_per_step=()))):
+        text = page(replace(result, rows=(row, *others)), folder)
+        assert "NLL by position" in text and not re.search(r'(points|d|x|y|cx|cy)="[^"]*nan', text)
 
 
 def test_a_heat_map_has_a_pixel_and_a_value_for_each_cell() -> None:
