@@ -34,7 +34,8 @@ def notes_of(result: AblationResult) -> list[str]:
 
 def _model_notes(result: AblationResult) -> list[str]:
     """What was trained, and how its weights were chosen."""
-    data = f"data {result.data} {result.data_fingerprint[:12]}"
+    prints = ", ".join(each[:12] for each in result.data_fingerprint.split(", "))
+    data = f"data {result.data} {prints}"
     trained = [model for model in result.models if model.training is not None]
     if not result.axes:
         return [
@@ -100,11 +101,13 @@ def _image_notes(result: AblationResult) -> list[str]:
     if not scored:
         return []
     first, fid = scored[0], result.grid["fid"]
-    floor = first.noise_floor
+    variants, floor = result.grid.get("variants", ()), first.noise_floor
+    changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
+    own = ", where the variant says nothing else" if changed else ""
     notes = [
         f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
-        f"{fid['temperature']:g}) against {first.n_real} {first.split} images, features {first.extractor} of width "
-        f"{first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
+        f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
+        f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
         f"{first.noise_floor_split} images, scored alike): FID {floor.fid:.2f}, KID "
         f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
         f"{floor.recall:.3f}."

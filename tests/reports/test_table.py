@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
 from mar.ablation.result import AblationResult
 from mar.reports.columns import columns, data_columns
+from mar.reports.notes import notes_of
 from mar.reports.table import as_csv, markdown, terminal
 
 
@@ -71,3 +73,13 @@ def test_the_terminal_fits_eighty_characters(result: AblationResult) -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "random/linear:2" in text and "12.50" in text and "independent" in text
     assert "spiral: NLL: RuntimeError" in text
+
+
+def test_notes_say_that_variants_have_a_guidance_of_their_own_and_every_data_set(result: AblationResult) -> None:
+    said = "(guidance 1.5, temperature 1{}) against"
+    variants = [{"name": "plain", "guidance": None}, {"name": "guided", "guidance": 2.0}]
+    of_two = replace(result, data="digits, others", data_fingerprint=f"{'d' * 64}, {'e' * 64}")
+    for number, own in ((1, ""), (2, ", where the variant says nothing else")):
+        notes = notes_of(replace(of_two, grid={**result.grid, "variants": variants[:number]}))
+        assert any(said.format(own) in note for note in notes)
+        assert any(f"data digits, others {'d' * 12}, {'e' * 12}." in note for note in notes)
