@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The classics on static binarised MNIST: MADE, EoNADE, PixelCNN in raster order and in eight orders. Trains what is asked
 # for, scores it on the test split and writes results/binarized-mnist/classics.md of all that are there. Run again, it goes on.
-#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-500                # ten minutes of two CPU cores
-#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-8000 made-8000-32 eonade pixelcnn pixelcnn-orders   # one GPU
+#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-500 made-8000      # half an hour of one CPU core
+#   scripts/made_mnist.sh PATH/TO/binarized-mnist made-8000-32 eonade pixelcnn pixelcnn-orders             # one GPU
 #   scripts/made_mnist.sh PATH/TO/binarized-mnist                         # the table alone
 # RUNS: the folder of the runs, default runs/classics. N: test images of EoNADE, default 2,000. OVERRIDES: of the recipes.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
@@ -20,7 +20,7 @@ for name in "$@"; do
   case "$name" in
     made-500) fit "$name" mnist-made && mar score "$runs/$name" --nll ;;
     made-8000) fit "$name" mnist-made-gpu && mar score "$runs/$name" --nll ;;
-    made-8000-32) fit "$name" mnist-made-gpu network.masks=32 ordering=random train.validation_examples=100 &&
+    made-8000-32) fit "$name" mnist-made-gpu network.masks=32 ordering=random train.iterations=20000 train.validation_examples=100 &&
       mar score "$runs/$name" --nll --plans random --orders 32 ;;
     eonade) fit "$name" mnist-eonade &&
       mar score "$runs/$name" --nll --plans random --orders 16 -n "${N:-2000}" ;;
