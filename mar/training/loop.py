@@ -94,7 +94,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.train, self.iteration)
         self.objective.train()
-        self.model.network.resample(stream(self.recipe.seed, "structure", torch.tensor([self.iteration])))
+        self._resample()
         tasks = [self.task(batch, self.iteration) for batch in batches]
         denominator, asked = self.processes.sums(sum(task.denominator for task in tasks), bool(self.stop.signal))
         self.stopping = asked > 0  # all processes or none
@@ -111,6 +111,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model, self.iteration)
         return total, norm
+
+    def _resample(self) -> None:
+        self.model.network.resample(stream(self.recipe.seed, "structure", torch.tensor([self.iteration])))
 
     def task(self, batch: Batch, number: int) -> Task:
         """What each row of a batch is asked: a plan, and how much of it is known. ``number`` keys the batch's draw."""
@@ -141,6 +144,7 @@ class Trainer:
             with self.processes.autocast():
                 streams = batch.noise.at("scheduled")
                 own = [with_own_draws(self.model, token, batch.label_B, drop_B, task, rate, streams)]
+            self._resample()  # drawing was with the network's first connectivity
         return self.objective(token, batch.label_B, drop_B, task, batch.noise.at("head"), *own)
 
     @contextmanager

@@ -158,3 +158,23 @@ def test_a_recipe_without_it_is_written_as_before(tiny):
     assert config.parse(on.as_dict()) == on and on.fingerprint() != off.fingerprint()
     with pytest.raises(UserError, match="did you mean 'probability'"):
         config.read("digits", ["train.scheduled_sampling.probabilty=0.1"])
+
+
+def test_a_network_with_a_new_connectivity_each_iteration_is_trained_on_it(tmp_path):
+    asked = [
+        "network=made",
+        "network.widths=[8]",
+        "network.masks=0",
+        "train.batch_size=4",
+        "train.scheduled_sampling={probability: 1, ramp: 0}",
+    ]
+    recipe = build.resolve(config.read("digits", [*asked, "train.validate_every=0", "train.sample_every=0"]))
+    data = build.data(recipe)
+    parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
+    trainer = Trainer(recipe, build.model(recipe, data), data, *parts, RunFolder(tmp_path), Processes("fp32"))
+    used, network = [], trainer.model.network
+    network.register_forward_pre_hook(lambda module, _: used.append(module.drawn_H))
+    trainer.step(trainer.batches.at(0))
+    network.resample(stream(recipe.seed, "structure", torch.tensor([0])))
+    assert used[-1] is not None and torch.equal(used[-1], network.drawn_H)
+    trainer.batches.close()
