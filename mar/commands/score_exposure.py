@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mar.commands.progress import bar, wide_console
-from mar.commands.scoring import save
+from mar.commands.scoring import save, scores_folder
 from mar.commands.units import Units
 from mar.errors import Unsupported
 from mar.likelihood.exposure import Exposure, exposure
@@ -39,7 +39,9 @@ def score_exposure(
 
     Raises:
         Unsupported: a plan whose order is found while the model generates.
+        UserError: RUN/scores cannot be written.
     """
+    scores_folder(run)
     chosen = [run.plans(plan) for plan in plans]
     for plan in chosen:
         if plan.rule is not None or plan.learned:

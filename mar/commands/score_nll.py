@@ -17,7 +17,7 @@ import orderings
 from mar.ablation.compare import paired_differences
 from mar.commands import nll_tables
 from mar.commands.progress import bar, wide_console
-from mar.commands.scoring import save
+from mar.commands.scoring import save, scores_folder
 from mar.commands.units import Units
 from mar.data.base import fingerprint as content_hash
 from mar.data.windows import sliding
@@ -127,6 +127,7 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
             f"{plan}: scored before, kept in {found.name} (--again scores it anew)", highlight=False, soft_wrap=True
         )
         return found
+    scores_folder(run)
     kept = Partial(scores / "partial" / fingerprint(question))
     if request.again:
         kept.delete()

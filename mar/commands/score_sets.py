@@ -15,7 +15,7 @@ from mar.ablation.result import Difference
 from mar.ablation.sets import measured
 from mar.commands.progress import bar, wide_console
 from mar.commands.score_nll import Request, score_plan
-from mar.commands.scoring import save
+from mar.commands.scoring import save, scores_folder
 from mar.commands.sets_tables import predicted_table, tested_table
 from mar.commands.units import Units
 from mar.errors import UserError
@@ -67,8 +67,9 @@ def score_sets(
         kind: one of the head's likelihoods; None: its default.
 
     Raises:
-        UserError: a plan that names a partition, or a K that leaves no choice.
+        UserError: a plan that names a partition, a K that leaves no choice, or a folder that cannot be written.
     """
+    scores_folder(run)
     orderings = [_ordering(plan) for plan in plans] or [parse_plan(run.training_plan)[0]]
     outside = [k for k in ks if not 1 < k < len(run.grid)]
     if outside:

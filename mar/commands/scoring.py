@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,6 +86,22 @@ def options_of(texts: list[str], what: str) -> dict[str, Any]:
 def head_options(texts: list[str]) -> dict[str, Any]:
     """Sampling options of the head, as ``options_of``."""
     return options_of(texts, "sampling")
+
+
+def scores_folder(run: Run) -> Path:
+    """RUN/scores, made if need be, before time is spent on what goes there.
+
+    Raises:
+        UserError: nothing can be written to it.
+    """
+    folder = run.folder.path / "scores"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("no permission")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}, where scores go ({error}): score a copy of the run") from None
+    return folder
 
 
 def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:

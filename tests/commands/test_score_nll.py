@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from mar import config
 from mar.cli import app
 from mar.commands import score_nll as module
+from mar.commands.score_exposure import score_exposure
 from mar.commands.score_nll import Request, score_nll
+from mar.commands.score_sets import score_sets
 from mar.commands.scoring import file_name, options_of, product
 from mar.errors import Unsupported, UserError
 from mar.fit import train
@@ -204,6 +206,16 @@ def test_records_of_long_plans_have_names_that_a_folder_takes():
     names = {file_name(plan, content) for plan in (ones, twos, f"file:{'ö' * 200}.json")}
     assert len(names) == 3 and all(len(name.encode()) < 200 and name.endswith("-test-n6-exact") for name in names)
     assert file_name("random/cosine:8", content) == "random-cosine8-test-n6-exact"
+
+
+def test_a_folder_that_takes_no_record_is_told_before_anything_is_scored(run, monkeypatch):
+    (run.folder.path / "scores").write_text("in the way")
+    asked = {"nll": lambda: score_nll(run, Request(("raster",))), "some": lambda: score_sets(run, [])}
+    for reached, score in (*asked.items(), ("some", lambda: score_exposure(run, ["raster"]))):
+        with monkeypatch.context() as patched, pytest.raises(UserError, match="cannot write"):
+            patched.setattr(Run, reached, lambda *_, **__: pytest.fail("scored"))
+            score()
+    (run.folder.path / "scores").unlink()
 
 
 @pytest.mark.parametrize("revision", ["0123456789ab-dirty", "unknown"])
