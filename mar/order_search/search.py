@@ -123,7 +123,7 @@ def search(
 
     Args:
         starts: orders by name; None for ``lowest-entropy`` and ``highest-entropy``, which are found greedily.
-        keep: called with the state from time to time, when a better order is found, and at the end.
+        keep: called with the state after the starts, from time to time, and at the end.
         say: called with the state and what is being done.
 
     Raises:
