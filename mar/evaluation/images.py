@@ -16,8 +16,11 @@ from mar.errors import UserError
 
 def check_images(spec: DataSpec, what: str) -> None:
     """Raise unless ``spec`` describes images of 2 to 256 levels."""
-    if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
-        raise UserError(f"{what} has examples of shape {spec.shape}: FID needs images of shape (1 or 3, H, W)")
+    if spec.modality != "image" or len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
+        raise UserError(
+            f"{what} has examples of kind {spec.modality}, of shape {spec.shape}: FID needs images of shape (1 or 3, "
+            "H, W)"
+        )
     if not 2 <= spec.levels <= 256:
         raise UserError(f"{what} has {spec.levels} levels: FID needs images of 2 to 256 levels")
 

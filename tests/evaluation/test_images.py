@@ -50,3 +50,9 @@ def test_images_outside_the_data_are_refused(x, message):
 def test_data_that_are_not_images_are_refused(spec):
     with pytest.raises(UserError, match="FID needs images"):
         check_images(spec, "this")
+
+
+def test_windows_of_sound_and_text_are_no_images():
+    for modality in ("audio", "text", "vector"):
+        with pytest.raises(UserError, match=f"of kind {modality}"):
+            check_images(DataSpec((1, 1, 256), 256, 10, modality=modality), "it")  # type: ignore[arg-type]
