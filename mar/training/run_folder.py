@@ -28,7 +28,7 @@ _MAY_CHANGE = {
     "name",
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
     *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
-    *("data.path", "data.workers", "data.damaged_limit"),
+    *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
 _ABOUT = TypeAdapter(About)

@@ -6,8 +6,10 @@ from itertools import islice
 
 import torch
 
-from mar.data.base import Data, DataSpec, TensorSplit
+from mar import config
+from mar.data.base import About, Data, DataSpec, TensorSplit
 from mar.fit import to_measure
+from mar.training.run_folder import RunFolder
 
 
 def test_a_tokenizer_is_fitted_on_all_classes_of_a_sorted_data_set():
@@ -25,3 +27,10 @@ def test_a_small_data_set_is_measured_whole():
     data = Data("small", DataSpec((1, 1, 1), 2000), split, split, split, "")
     seen = torch.cat([*to_measure(data)])
     assert torch.equal(seen.flatten().sort().values, torch.arange(1365))
+
+
+def test_a_run_on_a_cache_goes_on_where_the_cache_and_its_images_have_moved(tmp_path):
+    about = About("cache", DataSpec((1, 8, 8), 256), "same")
+    for where in ("here", "there"):
+        data = {"kind": "cache", "path": where, "images": where}
+        RunFolder(tmp_path).start(config.parse({"data": data}), about, computes={})
