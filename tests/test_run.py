@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -33,7 +35,7 @@ def test_a_mixture_of_connectivities_leaves_the_model_at_the_first_one(run: Run)
 
 
 def test_frames_end_with_the_sample_wherever_it_begins(run: Run) -> None:
-    asked = {"plan": "raster/linear:4", "first": 3, "labels": torch.arange(5)}
+    asked: dict[str, Any] = {"plan": "raster/linear:4", "first": 3, "labels": torch.arange(5)}
     assert torch.equal(run.frames(2, **asked)[-1], run.sample(2, **asked))
 
 
