@@ -249,7 +249,8 @@ class Run:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
         if self.trained < self.recipe.train.iterations:
             said.append(f"an unfinished run: {self.trained} of {self.recipe.train.iterations} iterations")
-        if "data" in self.__dict__ and self.data.fingerprint != self.about.fingerprint:  # read, and not as trained on
+        known = ("", self.data.fingerprint) if "data" in self.__dict__ else (self.about.fingerprint,)
+        if self.about.fingerprint not in known:  # read, and not as trained on
             said.append(f"the data of {self.folder.path} have changed since training: {self.about.fingerprint[:12]} "
                         f"then, {self.data.fingerprint[:12]} now")  # fmt: skip
         return (*said, *self.about.notes.values())

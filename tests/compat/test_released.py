@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,12 @@ def test_an_imported_run_samples_where_there_are_no_data(run):
     assert latents.shape == (2, CHANNELS, 6, 6) and bool(latents.isfinite().all())
     with pytest.raises(UserError, match=r"data\.path"):
         run.nll(limit=1)
+
+
+def test_an_imported_run_never_says_that_its_data_have_changed(run):
+    here = load(run.folder.path, device="cpu")
+    here.data = replace(here.about, fingerprint="0123456789abcdef")  # type: ignore[assignment] - read, of any kind
+    assert not [said for said in here.warnings(here.training_plan) if "have changed" in said]
 
 
 def test_a_bare_state_dict_stands_for_both(content, tmp_path):
