@@ -82,13 +82,12 @@ class Engine:
         """Write the resolved grid."""
         write(self.out / "grid.yaml", OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
 
-    def work(self, retry_failed: bool = False, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
+    def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that has not been and that nobody else holds; with ``wait``, those too.
 
         May be stopped and called again at any moment. Speeds are left to ``measure_speeds``.
 
         Args:
-            retry_failed: do again what failed before.
             go_on: asked before each cell.
         """
         todo = [cell for cell in self.cells if cell.served]
@@ -97,9 +96,9 @@ class Engine:
                 return
             with held(self.home(cell), wait) as mine:
                 if mine:
-                    self._work_on(cell, f"{number:>3}/{len(todo)}", retry_failed)
+                    self._work_on(cell, f"{number:>3}/{len(todo)}")
 
-    def measure_speeds(self, retry_failed: bool = False) -> None:
+    def measure_speeds(self) -> None:
         """One model after the other, in this process: call it when nothing else is at work."""
         wanted = self.grid.speed
         if wanted is None:
@@ -107,11 +106,11 @@ class Engine:
         for cell in self.cells:
             if cell.served:
                 with held(self.home(cell), wait=True), self.bar(f"speed {cell.name}"):
-                    self._once(cell, Ask("speed"), retry_failed, lambda c=cell: self._speed(c, wanted))
+                    self._once(cell, Ask("speed"), lambda c=cell: self._speed(c, wanted))
 
     def record(self, cell: Cell, ask: Ask) -> Record | None:
         """The answer to one of the grid's questions, if there is one."""
-        return read(self._file(cell, ask), self._question(cell, ask))
+        return read(self.file(cell, ask), self._question(cell, ask))
 
     def questions(self, cell: Cell) -> list[Ask]:
         """Everything that the grid asks of a cell, in the order in which it is asked."""
@@ -147,7 +146,8 @@ class Engine:
         record = self.record(cell, Ask("training"))
         return record.answer["weights"] if record is not None and record.answer is not None else ""
 
-    def _file(self, cell: Cell, ask: Ask) -> Path:
+    def file(self, cell: Cell, ask: Ask) -> Path:
+        """The file of the answer to a question about a cell."""
         folder = self.home(cell) if ask.plan is None else self.plan_folder(cell, ask.plan, ask.variant)
         return folder / f"{ask.evaluation}.json"
 
@@ -165,10 +165,10 @@ class Engine:
             of["sets"] = self.grid.sets.model_dump(mode="json")
         return {**of, **settings.model_dump(mode="json")}
 
-    def _once(self, cell: Cell, ask: Ask, retry_failed: bool, compute: Callable[[], dict[str, Any]]) -> Record:
-        return once(self._file(cell, ask), self._question(cell, ask), retry_failed, compute)
+    def _once(self, cell: Cell, ask: Ask, compute: Callable[[], dict[str, Any]]) -> Record:
+        return once(self.file(cell, ask), self._question(cell, ask), compute)
 
-    def _work_on(self, cell: Cell, place: str, retry_failed: bool) -> None:
+    def _work_on(self, cell: Cell, place: str) -> None:
         """Train the cell and answer every question about it, as far as that has not been done."""
         run = cache(lambda: self._load(cell))
         answers: dict[str, Callable[[Ask], dict[str, Any]]] = {
@@ -180,7 +180,7 @@ class Engine:
         }
         for ask in self.questions(cell):
             if ask.evaluation in answers:  # speed is measured when nothing else is at work
-                record = self._once(cell, ask, retry_failed, lambda a=ask: answers[a.evaluation](a))
+                record = self._once(cell, ask, lambda a=ask: answers[a.evaluation](a))
                 if ask.evaluation == "training" and record.error is not None:
                     return
 

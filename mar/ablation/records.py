@@ -46,10 +46,10 @@ def read(file: Path, question: dict[str, Any]) -> Record | None:
     return found if found.question == question else None
 
 
-def once(file: Path, question: dict[str, Any], retry_failed: bool, compute: Callable[[], dict[str, Any]]) -> Record:
+def once(file: Path, question: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Record:
     """Compute and record, unless it has been. What fails is recorded too; what is stopped is not."""
     known = read(file, question)
-    if known is not None and (known.error is None or not retry_failed):
+    if known is not None:
         return known
     started, answer, failure = time.monotonic(), None, None
     try:

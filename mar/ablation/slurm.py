@@ -86,14 +86,13 @@ class Jobs:
         Raises:
             UserError: the cluster takes no job. Stopped: a job of the cluster ``debug``, by a signal.
         """
-        troubles = self._finish(work, min(self._left(work.retry_failed), self.cluster.jobs or _MOST))
+        troubles = self._finish(work, min(self._left(), self.cluster.jobs or _MOST))
         if self.engine.grid.speed is not None and self._without_speed():
             troubles += self._finish(replace(work, speeds=True), 1)
         return troubles
 
-    def _left(self, retry_failed: bool) -> int:
-        kinds = ("training", "evaluation", "waiting", *(["failed"] if retry_failed else []))
-        return sum(state.kind in kinds for state in states(self.engine))
+    def _left(self) -> int:
+        return sum(state.kind in ("training", "evaluation", "waiting") for state in states(self.engine))
 
     def _without_speed(self) -> bool:
         return any(self.engine.record(cell, Ask("speed")) is None for cell in self.engine.cells if cell.served)

@@ -35,6 +35,15 @@ def states(engine: Engine) -> list[State]:
     return [_state(engine, cell) for cell in engine.cells]
 
 
+def forget_failures(engine: Engine) -> None:
+    """What failed counts as not done, and will be tried again: once, however many then work on the grid."""
+    served = [cell for cell in engine.cells if cell.served]
+    answers = {engine.file(cell, ask): engine.record(cell, ask) for cell in served for ask in engine.questions(cell)}
+    for file, record in answers.items():
+        if record is not None and record.error is not None:
+            file.unlink(missing_ok=True)
+
+
 def _state(engine: Engine, cell: Cell) -> State:
     if not cell.served:
         reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))

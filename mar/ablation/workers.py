@@ -45,22 +45,19 @@ class Work:
 
     Attributes:
         out: the folder of the grid, with its ``grid.yaml``.
-        retry_failed: do again what failed before.
         processes: that a cell is trained in.
         speeds: measure the speeds, and nothing else.
     """
 
     out: Path
-    retry_failed: bool = False
     processes: int = 1
     speeds: bool = False
 
     @property
     def command(self) -> list[str]:
         """What starts a worker."""
-        flags = [f"--{flag.replace('_', '-')}" for flag in ("retry_failed", "speeds") if getattr(self, flag)]
-        each = ["--processes", str(self.processes)]
-        return [sys.executable, "-m", "mar.ablation.workers", str(self.out), *each, *flags]
+        told = ["--processes", str(self.processes), *(["--speeds"] if self.speeds else [])]
+        return [sys.executable, "-m", "mar.ablation.workers", str(self.out), *told]
 
 
 def run_workers(work: Work, count: int, watch: Callable[[], None]) -> list[int]:
@@ -143,9 +140,9 @@ def main(work: Work) -> int:
     try:
         engine = Engine(read_grid(work.out), work.out, trainer=trainer(work.processes))
         if work.speeds:
-            engine.measure_speeds(work.retry_failed)
+            engine.measure_speeds()
         else:
-            engine.work(work.retry_failed, go_on=lambda: os.getppid() == parent)
+            engine.work(go_on=lambda: os.getppid() == parent)
     except Stopped as stopped:
         return 128 + stopped.signal
     except UserError as error:
@@ -158,7 +155,6 @@ def _told() -> Work:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--retry-failed", action="store_true")
     parser.add_argument("--speeds", action="store_true")
     return Work(**vars(parser.parse_args()))
 

@@ -61,19 +61,22 @@ def run(engine: Engine, where: Where, retry_failed: bool, console: Console) -> N
     Raises:
         UserError: the cluster takes no job, or its jobs have left something undone. Stopped: by a signal.
     """
+    from mar.ablation.state import forget_failures
     from mar.ablation.workers import Work
 
-    work = Work(engine.out.resolve(), retry_failed, where.processes)
+    work = Work(engine.out.resolve(), where.processes)
+    if retry_failed:
+        forget_failures(engine)
     if where.slurm:
         _run_jobs(engine, where, work, console)
         return
     engine.prepare()
     if where.workers == 1:
-        engine.work(retry_failed, go_on=_announcing(engine, console))
+        engine.work(go_on=_announcing(engine, console))
     else:
         _run_workers(engine, where.workers, work, console)
     engine.work(wait=True)
-    engine.measure_speeds(retry_failed)
+    engine.measure_speeds()
 
 
 def report(engine: Engine, console: Console) -> int:

@@ -19,6 +19,7 @@ from mar.ablation.grid import GridFile
 from mar.ablation.grid_file import read
 from mar.ablation.records import held
 from mar.ablation.result import AblationResult
+from mar.ablation.state import forget_failures
 from mar.errors import Unsupported, UserError
 
 GRID = """
@@ -54,8 +55,10 @@ def finished(grid: GridFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def run(engine: Engine, retry_failed: bool = False) -> AblationResult:
-    engine.work(retry_failed)
-    engine.measure_speeds(retry_failed)
+    if retry_failed:
+        forget_failures(engine)
+    engine.work()
+    engine.measure_speeds()
     return assemble(engine)
 
 
