@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from mar.ablation.result import PlanMap
+from mar.errors import UserError
 from mar.likelihood.set_sizes import measure_set_costs
 from mar.run import Run
 from mar.training.run_folder import environment
@@ -70,6 +71,8 @@ def measured(
     """
     path = costs_file(run.folder.path, describe(ordering))
     n_images = min(n, len(run.data.validation))
+    if not n_images:
+        raise UserError(f"sets are chosen by the costs of validation images, and {run.data.name} has none")
     question = {
         "seed": seed,
         "kind": run.model.head.check_kind(kind),

@@ -90,7 +90,7 @@ def sample(
     import json
 
     from mar.commands.progress import bar
-    from mar.commands.scoring import options_of
+    from mar.commands.scoring import options_of, plan_name
     from mar.errors import UserError
     from mar.run import load
     from mar.sampling.guidance import Guidance
@@ -132,7 +132,7 @@ def sample(
         **head_options,
     }
     ways = [way.replace(":", "-") for way in (adaptive, remask and f"remask-{remask}") if way]
-    name = "-".join([plan.replace("/", "-").replace(":", ""), *ways, f"seed{seed}"])
+    name = "-".join([plan_name(plan), *ways, f"seed{seed}"])
     folder = out or loaded.folder.path / "samples" / name
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}

@@ -124,14 +124,15 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
 
 def file_name(plan: str, content: dict[str, Any]) -> str:
     """PLAN-SPLIT-N and every setting that is no default."""
-    keys = [_shortened(_plain(plan)), str(content["split"]), f"n{content['n_images']}"]
+    keys = [plan_name(plan), str(content["split"]), f"n{content['n_images']}"]
     changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
     keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
     return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
 
 
-def _shortened(text: str) -> str:
-    """What is too long for a file's name, cut, with a fingerprint of all of it."""
+def plan_name(plan: str) -> str:
+    """A plan as part of a file's name; one too long for that is cut, with a fingerprint of all of it."""
+    text = _plain(plan)
     if len(text.encode()) <= _LONGEST:
         return text
     return f"{text.encode()[: _LONGEST - 17].decode(errors='ignore')}-{fingerprint({'text': text})}"
