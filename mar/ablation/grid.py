@@ -12,6 +12,7 @@ variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every pla
 reference: raster                     # what the others are compared with; default the first, of one seed
 matched: parameters                   # or compute, images: what makes the cells comparable (mar.ablation.matched)
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
+unit: nats                            # an example, in tables and pictures; default bits/dim
 nll: {split: test}
 fid: {images: 360}                    # null: not asked
 speed: {batch: 64}
@@ -69,6 +70,7 @@ class GridFile(Section):
     exclude: tuple[Where, ...] = Field(default=(), description="combinations that are left out")
     only: Where = Field(default={}, description="all that are left in; none: all")
     command: tuple[str, ...] = Field(default=(), description="overrides of the command line; they come last")
+    unit: Literal["bits/dim", "nats"] = Field(default="bits/dim", description="of likelihoods in tables and pictures")
     select: Literal["last", "best"] = Field(default="last", description="the checkpoint: last, or best on validation")
     matched: Literal["parameters", "compute", "images"] | None = Field(
         default=None, description="what the cells have in common, so that they may be compared"

@@ -145,7 +145,7 @@ def _fid(row: Row) -> float | None:
 
 
 def _nll_alike(result: AblationResult, row: Row) -> Hashable:
-    """The data, the images, the kind; for latents also what made them, since the NLL is of these."""
+    """The data, the images, the kind; without bits/dim also the tokenizer: the NLL of latents is of what it makes."""
     likelihood = row.likelihood
     if likelihood is None:
         return None

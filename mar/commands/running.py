@@ -88,9 +88,11 @@ def report(engine: Engine, console: Console) -> int:
     from mar.reports.pareto import write_pareto
     from mar.reports.steps_curve import write_steps_curve
     from mar.reports.table import terminal, write_tables
+    from mar.reports.unit import in_asked_unit
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
+    result = in_asked_unit(result)
     writers = (write_curves, write_orders_curve, write_steps_curve, write_pareto)
     pictures = [write(result, engine.out) for write in writers]
     written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]

@@ -105,7 +105,7 @@ def _headline(row: Row) -> str:
 
 def _nll(likelihood: Likelihood) -> str:
     bits = likelihood.bits_per_dim
-    return f"NLL {likelihood.nats_per_image:.2f} nats/image" if bits is None else f"NLL {bits:.4f} bits/dim"
+    return f"NLL {likelihood.nats_per_image:.2f} nats" if bits is None else f"NLL {bits:.4f} bits/dim"
 
 
 def _maps(row: Row) -> str:

@@ -35,10 +35,10 @@ def columns(result: AblationResult) -> list[Column]:
         Column("AR steps", _steps),
         Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error, ties=ties)
         if bits
-        else Column("NLL, nats/image", _nats, "lower", 2, _nats_with_error, ties=ties),
+        else Column("NLL, nats", _nats, "lower", 2, _nats_with_error, ties=ties),
         Column(f"Δ to {result.reference}, bits/dim", _difference_bits, "lower", 4, _bits_interval)
         if bits
-        else Column(f"Δ to {result.reference}, nats/image", _difference_nats, "lower", 2, _nats_interval),
+        else Column(f"Δ to {result.reference}, nats", _difference_nats, "lower", 2, _nats_interval),
         Column("p (Holm)", _p_holm, "", 3, lambda row: p_text(_p_holm(row))),
         Column("FID", lambda row: row.images and row.images.fid, "lower", 2, ties=fid_ties(result)),
         *([*_asked_for(result), *model_columns(result)] if result.axes else _more_of_images()),

@@ -15,7 +15,7 @@ def differences(result: AblationResult) -> str:
     first = next((row.difference for row in result.rows if row.difference is not None), None)
     if first is None:
         return ""
-    unit, digits = ("nats/image", 2) if first.bits_per_dim is None else ("bits/dim", 4)
+    unit, digits = ("nats", 2) if first.bits_per_dim is None else ("bits/dim", 4)
     values = list(_intervals(result))
     low, high = min(0.0, *(v[3] for v in values)), max(0.0, *(v[4] for v in values))
     margin = 0.03 * ((high - low) or 1.0)

@@ -63,7 +63,7 @@ def draw(result: AblationResult, found: dict[str, list[Line]], label: str, path:
         panel.grid(alpha=0.25, linewidth=0.5)
     bits = any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
     figure.supxlabel(label, fontsize=9)
-    figure.supylabel("NLL, bits/dim" if bits else "NLL, nats/image", fontsize=9)
+    figure.supylabel("NLL, bits/dim" if bits else "NLL, nats", fontsize=9)
     figure.savefig(path, dpi=150)
     return path
 

@@ -91,7 +91,7 @@ def _facts(result: AblationResult) -> dict[str, str]:
     one_data = "," not in result.data_fingerprint
     if one_data and len({kind_of(likelihood) for likelihood, _ in scored}) == 1:
         best, name = min(scored, key=lambda pair: pair[0].nats_per_image)
-        nats = f"{best.nats_per_image:.2f} nats/image"
+        nats = f"{best.nats_per_image:.2f} nats"
         facts["lowest NLL"] = f"{nats if best.bits_per_dim is None else f'{best.bits_per_dim:.4f} bits/dim'} ({name})"
     if one_data and drawn:
         facts["lowest FID"] = "{:.2f} ({})".format(*min(drawn))

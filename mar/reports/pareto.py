@@ -16,7 +16,7 @@ from mar.reports.labels import FONT, Label, labels
 from mar.reports.svg import Chart, Line, log_ticks
 
 _WIDTH, _HEIGHT = 640, 420  # units of the drawing, points of the picture
-_OF_LATENTS = "nats/image"  # the unit of what has no bits/dim
+_OF_LATENTS = "nats"  # the unit of what has no bits/dim
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _NOTE = (
 def seed_columns(result: AblationResult) -> list[SeedColumn]:
     """What is read: the columns of which at least one row has a value."""
     rows, names = over_seeds(result), [name for name in result.settings if name not in (SEED, PLAN)]
-    unit, digits = ("bits/dim", 4) if _has_bits(result) else ("nats/image", 2)
+    unit, digits = ("bits/dim", 4) if _has_bits(result) else ("nats", 2)
     everything = [
         *(SeedColumn(name, lambda row, name=name: row.settings.get(name), words=True) for name in names),
         SeedColumn("plan", lambda row: row.plan, words=True),

@@ -52,7 +52,7 @@ def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(s
         for row in several.rows[:2] if row.likelihood is not None
     ]  # fmt: skip
     assert list(panels(replace(several, models=tuple(models), rows=tuple(latents)))) == [
-        "NLL (exact), nats/image, kl", "NLL (exact), nats/image, vq", "FID",
+        "NLL (exact), nats, kl", "NLL (exact), nats, vq", "FID",
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mar.ablation.result import AblationResult
 from mar.reports.columns import columns, data_columns
 from mar.reports.notes import notes_of
 from mar.reports.table import as_csv, markdown, terminal
+from mar.reports.unit import in_asked_unit
 
 
 def test_csv_holds_every_number_at_full_precision(result: AblationResult) -> None:
@@ -83,3 +84,12 @@ def test_notes_say_that_variants_have_a_guidance_of_their_own_and_every_data_set
         notes = notes_of(replace(of_two, grid={**result.grid, "variants": variants[:number]}))
         assert any(said.format(own) in note for note in notes)
         assert any(f"data digits, others {'d' * 12}, {'e' * 12}." in note for note in notes)
+
+
+def test_a_grid_in_nats_shows_nats_alone_and_keeps_both(result: AblationResult) -> None:
+    shown = in_asked_unit(replace(result, grid={**result.grid, "unit": "nats"}))
+    assert "bits/dim" in markdown(result) and "nats" not in markdown(result).split("\n\n")[1]
+    assert "bits/dim" not in markdown(shown).split("\n\n")[1] and "NLL, nats ↓" in markdown(shown)
+    likelihood = next(row.likelihood for row in shown.rows if row.likelihood is not None)
+    assert f"{likelihood.nats_per_image:.2f} ± {likelihood.standard_error_nats:.2f}" in markdown(shown)
+    assert in_asked_unit(result) is result
