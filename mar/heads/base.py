@@ -71,6 +71,7 @@ class Head(nn.Module):
     tokens: ClassVar[type]  # Categories or Vectors: what this head models
     likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
     default_likelihood: ClassVar[str]
+    decayed: ClassVar[bool] = True  # weight decay acts on its matrices
     loss_is_nll: ClassVar[bool] = False  # the training loss estimates -log p in nats (or bounds it)
 
     token: TokenKind

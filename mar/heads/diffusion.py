@@ -84,6 +84,7 @@ class DiffusionHead(Head):
     tiny: ClassVar[dict[str, Any]] = {"width": 4, "depth": 1, "timesteps": 4}
     tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 3, "start": 2}
     tiny_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
+    decayed: ClassVar[bool] = False  # as published (Li et al. 2024, the code)
     tokens = Vectors
     likelihoods = frozenset({"bound", "ode"})
     default_likelihood = "bound"

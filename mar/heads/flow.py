@@ -56,6 +56,7 @@ class FlowHead(Head):
     tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1}
     tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4}
     tiny_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
+    decayed: ClassVar[bool] = False  # the network of the diffusion head, trained alike
     tokens = Vectors
     likelihoods = frozenset({"ode"})
     default_likelihood = "ode"

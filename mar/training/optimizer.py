@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import torch
+from torch import nn
 
 from mar.config import Train
 from mar.distributed import shared_out
-from mar.model import Model
+from mar.errors import UserError
+from mar.heads.base import Head
 
 
 def learning_rate(train: Train, iteration: int) -> float:
@@ -22,19 +26,31 @@ def learning_rate(train: Train, iteration: int) -> float:
     return train.learning_rate * warm * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-def make_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and single vectors are not decayed."""
+def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
+    """AdamW; biases, norms, single vectors and a head that is not ``decayed`` are left to themselves."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    head = getattr(model, "head", None)
+    exempt = set(head.parameters()) if isinstance(head, Head) and not head.decayed else set()
+    decayed = [p.ndim > 1 and p not in exempt for p in parameters]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": list(compress(parameters, decayed)), "weight_decay": train.weight_decay},
+        {"params": list(compress(parameters, map(not_, decayed))), "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from a saved state, whose tensors are whole, whatever share of them this process holds."""
+    """Go on from a saved state, whose tensors are whole, whatever share of them this process holds.
+
+    Raises:
+        UserError: its parameters are grouped otherwise, as earlier versions did.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]  # as state_dict numbers them
+    if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+        raise UserError(
+            "the checkpoint's optimiser decays other weights than this version does: it can be sampled from and "
+            "scored, but not trained further"
+        )
     shares = {
         number: {key: shared_out(value, parameters[number]) for key, value in of.items()}
         for number, of in state["state"].items()

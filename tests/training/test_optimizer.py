@@ -1,0 +1,34 @@
+"""What weight decay acts on."""
+
+from __future__ import annotations
+
+import pytest
+
+from mar import build, config
+from mar.errors import UserError
+from mar.training.optimizer import load_optimizer, make_optimizer
+
+
+@pytest.mark.parametrize(("head", "decayed"), [("categorical", True), ("diffusion", False), ("flow", False)])
+def test_biases_norms_and_denoisers_are_not_decayed(head: str, decayed: bool) -> None:
+    """MAR's published training leaves the diffusion head to itself."""
+    tokenizer = [] if head == "categorical" else ["tokenizer.kind=patches"]
+    recipe = config.read("digits", [f"head.kind={head}", *tokenizer, "train.weight_decay=0.02"])
+    model = build.model(recipe, build.data(recipe))
+    groups = make_optimizer(model, recipe.train).param_groups
+    decay = {p: group["weight_decay"] for group in groups for p in group["params"]}
+    assert set(decay) == {p for p in model.parameters() if p.requires_grad}
+    for name, p in model.named_parameters():
+        wanted = p.ndim > 1 and (decayed or not name.startswith("head."))
+        assert decay[p] == (0.02 if wanted else 0.0), name
+
+
+def test_a_state_that_decays_other_weights_is_refused_in_one_line() -> None:
+    recipe = config.read("digits", ["head.kind=diffusion", "tokenizer.kind=patches"])
+    optimizer = make_optimizer(build.model(recipe, build.data(recipe)), recipe.train)
+    state = optimizer.state_dict()
+    first, second = state["param_groups"]
+    second["params"].append(first["params"].pop())
+    with pytest.raises(UserError, match="not trained further") as error:
+        load_optimizer(optimizer, state)
+    assert "\n" not in str(error.value)
