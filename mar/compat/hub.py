@@ -101,8 +101,7 @@ class PretrainedRun(
     def portable(self) -> Recipe:
         """The recipe without the paths of this machine; an autoencoder's is that of its copy beside the recipe."""
         content = build.resolve(self.recipe).as_dict()
-        if "path" in content["data"]:
-            content["data"]["path"] = ""
+        content["data"] |= dict.fromkeys(content["data"].keys() & {"path", "images"}, "")
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
             content["tokenizer"]["path"] = _AUTOENCODER
         return parse(content)
