@@ -66,7 +66,7 @@ def sample(
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
     gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also an animation of the first images.")] = True,
-    out: Annotated[Optional[Path], typer.Option(help="Folder; default RUN/samples/PLAN-….")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder; default RUN/samples/PLAN-WAYS-SEED.")] = None,
 ) -> None:
     """Generate examples along any plan, not only the one it was trained on. Example k depends on the seed and k alone.
 
@@ -90,7 +90,7 @@ def sample(
     import json
 
     from mar.commands.progress import bar
-    from mar.commands.scoring import options_of, plan_name
+    from mar.commands.scoring import options_of, samples_name
     from mar.errors import UserError
     from mar.run import load
     from mar.sampling.guidance import Guidance
@@ -131,9 +131,13 @@ def sample(
         "remask": remask or None,
         **head_options,
     }
-    ways = [way.replace(":", "-") for way in (adaptive, remask and f"remask-{remask}") if way]
-    name = "-".join([plan_name(plan), *ways, f"seed{seed}"])
-    folder = out or loaded.folder.path / "samples" / name
+    ways = {
+        "adaptive": adaptive, "remask": remask, "class": "+".join(map(str, label or [])), "length": length,
+        "guidance": f"{guidance:g}" if guidance != 1 else "", "schedule": guidance_schedule.replace("linear", ""),
+        "temperature": f"{temperature:g}" if temperature != 1 else "", "weights": "last" if last_weights else "",
+        "image": image and image.stem, "mask": mask and mask.stem, "prompt": prompt, **head_options,
+    }  # fmt: skip
+    folder = out or loaded.folder.path / "samples" / samples_name(plan, ways, seed)
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
         text = spec.modality == "text"

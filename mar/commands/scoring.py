@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,7 +106,8 @@ def scores_folder(run: Run) -> Path:
 
 
 def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
-    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint (as in training, where it is not there), the iteration and the environment."""
+    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint
+    (as in training, where it is not there), the iteration and the environment."""
     try:
         data = run.data
     except UserError:
@@ -128,6 +130,14 @@ def file_name(plan: str, content: dict[str, Any]) -> str:
     changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
     keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
     return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
+
+
+def samples_name(plan: str, ways: dict[str, Any], seed: int) -> str:
+    """PLAN, every way of generating that was asked for, SEED: what is generated otherwise lies in another folder."""
+    told = [f"{key}{_plain(value)}" for key, value in ways.items() if value not in ("", None, 0)]
+    name = "-".join([_plain(plan), *told])
+    plain = re.sub(r"[^\w+.,=()~-]", "-", name)
+    return "-".join([plan_name(plain), *([] if plain == name else [fingerprint({"name": name})[:8]]), f"seed{seed}"])
 
 
 def plan_name(plan: str) -> str:

@@ -17,7 +17,7 @@ from mar.commands import score_nll as module
 from mar.commands.score_exposure import score_exposure
 from mar.commands.score_nll import Request, score_nll
 from mar.commands.score_sets import score_sets
-from mar.commands.scoring import file_name, options_of, product
+from mar.commands.scoring import file_name, options_of, product, samples_name
 from mar.errors import Unsupported, UserError
 from mar.fit import train
 from mar.likelihood import ensemble
@@ -242,3 +242,12 @@ def test_changed_code_asks_another_question(monkeypatch, tmp_path, revision):
 def test_options_that_nothing_would_read_are_refused(asked, unread):
     result = CliRunner().invoke(app, ["score", "runs/none", *asked.split()])
     assert isinstance(result.exception, UserError) and unread in str(result.exception)
+
+
+def test_samples_generated_otherwise_lie_in_another_folder() -> None:
+    every = [{}, {"guidance": "2"}, {"temperature": "0"}, {"class": "3"}, {"class": "3", "guidance": "2"}, {"top_k": 5},
+             {"prompt": "to be?"}, {"prompt": "to be!"}, {"prompt": "o" * 300}, {"prompt": "o" * 301}]  # fmt: skip
+    names = [samples_name("random/cosine:8", ways, 0) for ways in every]
+    assert len(set(names)) == len(every) and max(len(name.encode()) for name in names) < 200
+    assert not any(set("/:? \n") & set(name) for name in names)
+    assert names[0] == "random-cosine8-seed0" and samples_name("raster", {}, 7) == "raster-seed7"
