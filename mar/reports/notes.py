@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mar.ablation.axes import ORDERS
 from mar.ablation.curve import MEANINGS
 from mar.ablation.result import AblationResult
 from mar.ablation.ties import nll_ties
@@ -65,6 +66,7 @@ def _difference_notes(result: AblationResult) -> list[str]:
         return []
     beside = ", of the same other settings," if result.axes else ""
     trained = "these trained models" if result.axes else "this one trained model"
+    trained += " along these orders" if ORDERS in result.ways else ""
     return [
         f"Δ: paired with {result.reference}{beside} on the same images and noise, "
         f"{100 * differences[0].confidence:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
