@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from mar.ablation.axes import SEED
 from mar.ablation.result import AblationResult, TrainedModel
 
 _COLUMNS = 4
@@ -43,17 +45,32 @@ def write_curves(result: AblationResult, folder: Path) -> Path:
     return path
 
 
-def _panel(panel: Any, name: str, models: list[TrainedModel]) -> None:
+def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
+    """The models of a panel by what they are called there, all seeds of a setting together, with their verdicts."""
+    by_setting: dict[str, list[TrainedModel]] = {}
     for model in models:
-        training = model.training
-        assert training is not None
-        x = [iteration * training.batch_size for iteration in training.validation_iteration]
-        y = [nats / math.log(2.0) for nats in training.validation_nats]
-        label = f"{', '.join(list(model.settings.values())[1:]) or name} ({training.verdict})"
-        (line,) = panel.plot(x, y, linewidth=1.2, label=label)
-        if training.scored in training.validation_iteration:
-            place = training.validation_iteration.index(training.scored)
-            panel.plot(x[place], y[place], "o", markersize=4, color=line.get_color())
+        settings = {axis: value for axis, value in list(model.settings.items())[1:] if axis != SEED}
+        by_setting.setdefault(", ".join(settings.values()), []).append(model)
+    found = {}
+    for name, alike in by_setting.items():
+        count = Counter(model.training.verdict for model in alike if model.training is not None)
+        several = len(alike) > 1
+        verdicts = ", ".join(f"{n} {verdict}" if several else verdict for verdict, n in count.items())
+        found[f"{name} ({verdicts})" if name else verdicts] = alike
+    return found
+
+
+def _panel(panel: Any, name: str, models: list[TrainedModel]) -> None:
+    for number, (label, alike) in enumerate(legend(models).items()):
+        for model in alike:
+            training = model.training
+            assert training is not None
+            x = [iteration * training.batch_size for iteration in training.validation_iteration]
+            y = [nats / math.log(2.0) for nats in training.validation_nats]
+            panel.plot(x, y, linewidth=1.2, color=f"C{number % 10}", label=label if model is alike[0] else None)
+            if training.scored in training.validation_iteration:
+                place = training.validation_iteration.index(training.scored)
+                panel.plot(x[place], y[place], "o", markersize=4, color=f"C{number % 10}")
     panel.set_title(name, fontsize=9)
     panel.legend(fontsize=7, frameon=False)
     panel.tick_params(labelsize=7)

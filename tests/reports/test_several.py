@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from mar.ablation.result import AblationResult
 from mar.reports.columns import columns
-from mar.reports.curves import groups, write_curves
+from mar.reports.curves import groups, legend, write_curves
 from mar.reports.page import page
 from mar.reports.table import as_csv, markdown, terminal
 
@@ -50,6 +51,14 @@ def test_the_page_draws_the_curve_of_every_trained_model(several: AblationResult
 def test_the_picture_of_curves_is_written(several: AblationResult, folder: Path) -> None:
     assert write_curves(several, folder).stat().st_size > 1000
     assert {name: len(models) for name, models in groups(several).items()} == {"lstm": 2}
+
+
+def test_seeds_of_a_setting_are_one_entry_of_the_legend(several: AblationResult) -> None:
+    (models,) = groups(several).values()
+    assert list(legend(models)) == ["raster (overfits)", "random (falling)"]
+    seeds = [replace(model, settings={**model.settings, "seed": str(s)}) for model in models for s in range(3)]
+    assert list(legend(seeds)) == ["raster (3 overfits)", "random (3 falling)"]
+    assert [len(alike) for alike in legend(seeds).values()] == [3, 3]
 
 
 def test_the_terminal_names_rows_by_their_settings(several: AblationResult) -> None:
