@@ -147,6 +147,10 @@ def test_a_table_is_made_and_kept_with_how_it_was_made(shelf: Path, monkeypatch:
     assert "too large to keep" in again.output and not (kept / "index.html").exists()
     assert not (kept / "result.json").exists() and gzip.decompress((kept / "result.json.gz").read_bytes())
     assert AblationResult.load(kept / "result.json.gz").rows == result.rows
+    in_nats = run("tiny", "--results", str(kept), "unit=nats")
+    assert in_nats.exit_code == 0, in_nats.exception
+    for folder in (kept, Path("runs/reproduce/tiny-digits")):
+        assert "NLL, nats" in (folder / "table.md").read_text() and "bits/dim" not in (folder / "table.md").read_text()
 
 
 def test_cells_trained_at_another_revision_are_named(shelf: Path) -> None:

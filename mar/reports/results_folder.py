@@ -19,6 +19,7 @@ from mar.ablation.engine import Engine
 from mar.ablation.provenance import Provenance, Trained, provenance
 from mar.ablation.result import AblationResult
 from mar.reports.table import write_tables
+from mar.reports.unit import in_asked_unit
 from mar.training.run_folder import write
 
 LARGE_RESULT, LARGE_PAGE = 1_000_000, 3_000_000  # bytes
@@ -34,7 +35,7 @@ def keep_results(engine: Engine, folder: Path) -> list[str]:
     result = AblationResult.load(engine.out / RESULT)
     made = provenance(engine, result)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = write_tables(result, folder)
+    tables = write_tables(in_asked_unit(result), folder)
     write(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
     write(folder / "provenance.json", json.dumps(asdict(made), indent=1))
     pictures = sorted(engine.out.glob("*.png"))
