@@ -184,7 +184,7 @@ def test_stores_are_scored_against_data_and_statistics(run, tmp_path, brief_trai
 
 
 def test_a_run_is_scored_where_its_own_data_are_not(folder, tmp_path, brief_training, capsys):
-    path = shutil.copytree(folder, tmp_path / "run")
+    path = shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("scores"))
     recipe = (path / "recipe.yaml").read_text()
     (path / "recipe.yaml").write_text(recipe.replace("data:\n  kind: digits\n", "data:\n  kind: mnist\n").replace(
         "  validation: 72\n", ""))  # fmt: skip
