@@ -104,7 +104,7 @@ def killed_at_random(ablation: Ablation, undisturbed: Ablation, times: int, seed
     while killed < times:
         running = ablation.start()
         wanted = int(total * (killed + moments.random()) / times)
-        running.until(lambda wanted=wanted: ablation.marks >= wanted)
+        running.until(lambda wanted=wanted: ablation.marks >= wanted, timeout=240)  # busy machines start slowly
         time.sleep(moments.random() * 0.1)
         kill(running, with_workers=moments.random() < 0.7)
         killed += running.wait() == [-signal.SIGKILL]  # not, where it ended in that last moment
