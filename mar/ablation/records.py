@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from urllib.parse import quote
 from pydantic import TypeAdapter
 
 from mar.errors import Stopped, UserError
+from mar.names import short
 from mar.training.run_folder import write
 
 _LOOK_AGAIN = 1.0  # seconds
@@ -33,9 +33,8 @@ class Record:
 
 
 def folder_name(text: str, safe: str = "+:=,()") -> str:
-    """``text`` as the name of a folder; a long one ends in a hash, for file systems take no more than 255 bytes."""
-    name = quote(text, safe=safe)
-    return name if len(name) <= _LONG else f"{name[:_LONG]}~{sha256(name.encode()).hexdigest()[:16]}"
+    """``text`` as the name of a folder."""
+    return short(quote(text, safe=safe), _LONG)
 
 
 def read(file: Path, question: dict[str, Any]) -> Record | None:

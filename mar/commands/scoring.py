@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from mar.errors import UserError
 from mar.likelihood.partial import fingerprint
+from mar.names import short
 from mar.run import Run
 from mar.training.run_folder import environment, write
 from orderings import describe, parse_any_plan, parse_partition, values
@@ -141,11 +142,8 @@ def samples_name(plan: str, ways: dict[str, Any], seed: int) -> str:
 
 
 def plan_name(plan: str) -> str:
-    """A plan as part of a file's name; one too long for that is cut, with a fingerprint of all of it."""
-    text = _plain(plan)
-    if len(text.encode()) <= _LONGEST:
-        return text
-    return f"{text.encode()[: _LONGEST - 17].decode(errors='ignore')}-{fingerprint({'text': text})}"
+    """A plan as part of a file's name."""
+    return short(_plain(plan), _LONGEST)
 
 
 def _plain(value: Any) -> str:

@@ -17,7 +17,7 @@ from mar.commands import score_nll as module
 from mar.commands.score_exposure import score_exposure
 from mar.commands.score_nll import Request, score_nll
 from mar.commands.score_sets import score_sets
-from mar.commands.scoring import file_name, options_of, product, samples_name
+from mar.commands.scoring import options_of, product
 from mar.errors import Unsupported, UserError
 from mar.fit import train
 from mar.likelihood import ensemble
@@ -200,14 +200,6 @@ def test_options_are_keys_and_values():
         options_of(["tolerance"], "scoring")
 
 
-def test_records_of_long_plans_have_names_that_a_folder_takes():
-    content = {"split": "test", "n_images": 6, "kind": "exact"}
-    ones, twos = (f"random/sizes:{','.join(sizes)}" for sizes in (["1"] * 400, ["2"] * 200))
-    names = {file_name(plan, content) for plan in (ones, twos, f"file:{'ö' * 200}.json")}
-    assert len(names) == 3 and all(len(name.encode()) < 200 and name.endswith("-test-n6-exact") for name in names)
-    assert file_name("random/cosine:8", content) == "random-cosine8-test-n6-exact"
-
-
 def test_a_folder_that_takes_no_record_is_told_before_anything_is_scored(run, monkeypatch):
     (run.folder.path / "scores").write_text("in the way")
     asked = {"nll": lambda: score_nll(run, Request(("raster",))), "some": lambda: score_sets(run, [])}
@@ -242,12 +234,3 @@ def test_changed_code_asks_another_question(monkeypatch, tmp_path, revision):
 def test_options_that_nothing_would_read_are_refused(asked, unread):
     result = CliRunner().invoke(app, ["score", "runs/none", *asked.split()])
     assert isinstance(result.exception, UserError) and unread in str(result.exception)
-
-
-def test_samples_generated_otherwise_lie_in_another_folder() -> None:
-    every = [{}, {"guidance": "2"}, {"temperature": "0"}, {"class": "3"}, {"class": "3", "guidance": "2"}, {"top_k": 5},
-             {"prompt": "to be?"}, {"prompt": "to be!"}, {"prompt": "o" * 300}, {"prompt": "o" * 301}]  # fmt: skip
-    names = [samples_name("random/cosine:8", ways, 0) for ways in every]
-    assert len(set(names)) == len(every) and max(len(name.encode()) for name in names) < 200
-    assert not any(set("/:? \n") & set(name) for name in names)
-    assert names[0] == "random-cosine8-seed0" and samples_name("raster", {}, 7) == "raster-seed7"
