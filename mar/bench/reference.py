@@ -4,6 +4,7 @@ B batch · L tokens · E token channels
 
 Equal work: the same sizes and parameters, batches, masks (its own draw of the mask is overridden on the instance),
 repeats of each token in the loss, optimiser, number of AR steps and of head steps, guidance and temperature.
+As published: the same, but with its own precision (float32 on a CPU) and 100 ancestral steps of the head, beside ours.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,7 @@ from mar.networks.masked_transformer import MaskedTransformer
 from mar.tokens import Vectors
 from mar.training.loop import make_optimizer
 
+PUBLISHED_STEPS = 100  # of the head's ancestral sampling, for every published FID
 _PACKAGES = ("models", "diffusion", "util")  # top-level names of the checkout, given back after the measurement
 
 
@@ -65,12 +68,24 @@ def published(path: Path, device: torch.device) -> Iterator[ModuleType]:
 
 
 class Reference:
+    """The published model at the sizes of ``ours``.
+
+    Args:
+        own_settings: not our precision, solver and head steps but its own ("as published" above).
+    """
+
     name = "reference"
 
-    def __init__(self, module: ModuleType, recipe: Recipe, ours: Model, setting: Setting) -> None:
+    def __init__(
+        self, module: ModuleType, recipe: Recipe, ours: Model, setting: Setting, own_settings: bool = False
+    ) -> None:
+        if own_settings:
+            setting = replace(setting, precision="fp32" if setting.device.type == "cpu" else "bf16")
         self.recipe, self.setting = recipe, setting
         self.side, self.ours = ours.tokenizer.shape[0], ours
-        self.model = module.MAR(**_arguments(recipe, ours)).to(setting.device)
+        arguments = _arguments(recipe, ours, PUBLISHED_STEPS if own_settings else None)
+        self.head_steps = int(arguments["num_sampling_steps"])
+        self.model = module.MAR(**arguments).to(setting.device)
         self.optimizer: torch.optim.Optimizer | None = None
 
     @property
@@ -124,8 +139,8 @@ class Reference:
         return work
 
 
-def _arguments(recipe: Recipe, ours: Model) -> dict[str, Any]:
-    """Its constructor's arguments for the sizes of our model."""
+def _arguments(recipe: Recipe, ours: Model, steps: int | None) -> dict[str, Any]:
+    """Its constructor's arguments for the sizes of our model, with ``steps`` of the head's sampling; None: ours."""
     network, head, token, shape = ours.network, ours.head, ours.tokenizer.token, ours.tokenizer.shape
     if not (isinstance(network, MaskedTransformer) and isinstance(head, DiffusionHead) and isinstance(token, Vectors)):
         raise Unsupported(
@@ -135,8 +150,14 @@ def _arguments(recipe: Recipe, ours: Model) -> dict[str, Any]:
         raise Unsupported(f"the published code wants a square grid and classes, not {shape} and {ours.n_classes}")
     sampling = head.sampling
     assert isinstance(sampling, DiffusionSampling)
-    if (head.options.schedule, head.options.timesteps, sampling.solver) != ("cosine", 1000, "ancestral"):
-        raise Unsupported("the published head has 1000 timesteps, a cosine schedule and ancestral sampling")
+    if (head.options.schedule, head.options.timesteps) != ("cosine", 1000):
+        raise Unsupported("the published head has 1000 timesteps and a cosine schedule")
+    plain = sampling.solver == "ancestral" and not sampling.final_steps and network.sampling.exact
+    if steps is None and not plain:
+        raise Unsupported(
+            "the published head samples by as many ancestral steps for every token: for another solver beside it as "
+            "published, add --reference-as-published"
+        )
     sizes = network.sizes
     return {
         "img_size": shape[0],
@@ -158,7 +179,7 @@ def _arguments(recipe: Recipe, ours: Model) -> dict[str, Any]:
         "buffer_size": sizes.buffer,
         "diffloss_d": head.options.depth,
         "diffloss_w": head.options.width,
-        "num_sampling_steps": str(sampling.steps),
+        "num_sampling_steps": str(steps or sampling.steps),
         "diffusion_batch_mul": head.options.repeats,
     }
 

@@ -65,6 +65,7 @@ class Report:
         parameters: the number of each contender's.
         clock: what seconds are: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
+        reference: the precision and the head steps of the published code; None without it.
         scoring: what a likelihood costs against its forward passes alone; None where it was not measured.
         cache: what a cache of generation saves; None where it was not measured.
         streams: what the second stream of a causal Transformer costs; none where it was not measured.
@@ -82,6 +83,7 @@ class Report:
     head: dict[str, Any]
     guidance: float
     temperature: float
+    reference: tuple[str, int] | None
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
     scoring: ScoringCost | None = None

@@ -51,6 +51,7 @@ def run(
     temperature: float = 1.0,
     head: Mapping[str, Any] | None = None,
     reference: Path | None = None,
+    own_settings: bool = False,
     clock: str = "wall",
     budget: int | None = None,
     rounds: int = LEAST_ROUNDS,
@@ -63,6 +64,7 @@ def run(
         compile: measure compiled code beside eager code.
         head: sampling options of the head, in place of its own.
         reference: a checkout of the published code, measured in the same rounds.
+        own_settings: of that code, as it was published: its precision and head steps, beside ours.
         clock: "wall", or "cpu" for the processor time of this process: on a machine that is busy with other things.
         budget: bytes of activations of a likelihood; None: what suits the device.
         count: count operations and memory in a run of their own, and take the reference's generation apart as well.
@@ -84,7 +86,7 @@ def run(
         if compile:
             contenders.append(Ours(recipe, model, setting, compiled=True))
         if module is not None:
-            contenders.append(Reference(module, recipe, model, setting))
+            contenders.append(Reference(module, recipe, model, setting, own_settings))
         inputs = Inputs(recipe, data, model, batch, setting)
         single = inputs if batch == 1 else Inputs(recipe, data, model, 1, setting)
         measurements, shares = [], []
@@ -112,6 +114,7 @@ def run(
         head=sampling,
         guidance=guidance,
         temperature=temperature,
+        reference=next(((c.setting.precision, c.head_steps) for c in contenders if isinstance(c, Reference)), None),
         measurements=tuple(measurements),
         shares=tuple(shares),
         scoring=scoring,

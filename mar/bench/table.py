@@ -11,10 +11,11 @@ from mar.bench.results import Report
 
 def tables(report: Report) -> Group:
     machine, peak = report.environment, report.matrix_peak_flops_per_second / 1e9
+    theirs = "" if report.reference is None else "; reference: {}, {} head steps".format(*report.reference)
     counts = ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
     head = (
         f"{report.recipe['name']}: {report.tokens} tokens, {report.ar_steps} AR steps, guidance {report.guidance:g}, "
-        f"{report.precision}\nparameters: {counts}\n{machine['device']}, {machine['threads']} threads, "
+        f"{report.precision}{theirs}\nparameters: {counts}\n{machine['device']}, {machine['threads']} threads, "
         f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
         "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
     )

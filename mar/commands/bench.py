@@ -22,6 +22,13 @@ def bench(
     reference: Annotated[
         Optional[Path], typer.Option(help="Checkout of the published MAR, measured in the same run.")
     ] = None,
+    reference_as_published: Annotated[
+        bool,
+        typer.Option(
+            "--reference-as-published",
+            help="The checkout in its own precision and with its own 100 head steps, not in ours: what our settings gain, too.",
+        ),
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
     seconds: Annotated[float, typer.Option(help="For each kind of work; at least --rounds.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="At least so many rounds of each kind of work.")] = 3,
@@ -68,6 +75,8 @@ def bench(
         mar bench sound-4000 --batch 1 --only cache
 
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --reference ../mar
+
+        mar bench mar-base --batch 4 --only train --precision bf16 --compile --reference ../mar --reference-as-published
     """
     import json
 
@@ -98,6 +107,7 @@ def bench(
         temperature=temperature,
         head=head,
         reference=reference,
+        own_settings=reference_as_published,
         clock=clock,
         budget=int(budget * 2**30) if budget else None,
         rounds=rounds,

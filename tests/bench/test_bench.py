@@ -79,6 +79,17 @@ def test_the_reference_masks_the_tokens_that_we_score(tmp_path: Path) -> None:
         assert len({int(mask.sum()) for mask in module.MAR.masks}) == 2  # not always the same number
 
 
+def test_the_reference_keeps_its_own_settings_when_asked(tmp_path: Path) -> None:
+    checkout = write_checkout(tmp_path)
+    recipe, data = shapes.read("mar-base", SMALL)
+    fast = {"solver": "dpm-solver++", "steps": 2}
+    with pytest.raises(Unsupported, match="--reference-as-published"):
+        run(recipe, data, 2, 0.0, ["sample"], head=fast, reference=checkout)
+    report = run(recipe, data, 2, 0.0, ["sample"], precision="bf16", head=fast, reference=checkout, own_settings=True)
+    assert (report.precision, report.head["steps"], report.reference) == ("bf16", 2, ("fp32", 100))
+    assert bench(checkout).reference == ("fp32", 2)
+
+
 def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
     before = torch.Tensor.cuda, nn.Module.cuda, list(sys.path), torch.get_rng_state()
     with published(write_checkout(tmp_path), CPU) as module:
