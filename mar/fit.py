@@ -34,7 +34,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     with ExitStack() as stack:
         processes.first(lambda: stack.enter_context(folder.locked()))
         said = processes.first(lambda: folder.start(recipe, data.about, computes))
-        model.tokenizer.fit(to_measure(data))
+        model.to(processes.device).tokenizer.fit(to_measure(data))  # an autoencoder encodes thousands of images
         for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
