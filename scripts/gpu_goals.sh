@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What wants a GPU to be shown, each once: the tests on a GPU, kills and SIGTERM of a training there, and mar bench beside a
+# checkout of the published code (results/speed.md, "One H100"). About ten minutes of an H100 were estimated; not run yet.
+#   scripts/gpu_goals.sh PATH/TO/published-mar [overrides of the bench's recipes]       OUT: the folder, default runs/gpu-goals
+# The tables go to OUT/*.txt as well, the numbers to OUT/*.json; what has ended well is not run again.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
+reference="${1:?a checkout of the published MAR}" out="${OUT:-runs/gpu-goals}" failed=0
+shift
+overrides=("$@")
+mkdir -p "$out"
+
+once() { # name, command: its output to OUT/name.txt, unless it has ended well before
+  local name="$1"
+  shift
+  [ -e "$out/$name.done" ] && return
+  echo "== $name: $*"
+  if "$@" 2>&1 | tee "$out/$name.txt"; then touch "$out/$name.done"; else failed=1; fi
+}
+
+bench() { # name, recipe, options of mar bench
+  once "$1" mar bench "$2" "${overrides[@]}" "${@:3}" --precision bf16 --compile --reference "$reference" --out "$out/$1.json"
+}
+
+sampling=(--batch 256 --only sample --seconds 0 --rounds 3 --no-count --guidance 2.9)
+bench training mar-large --batch 80 --only train
+bench sampling-equal mar-base "${sampling[@]}"
+bench sampling-fast mar-base "${sampling[@]}" --solver dpm-solver++ --head-steps 10 --reference-as-published
+once tests python -m pytest -q tests/test_gpu.py
+once faults python -m pytest -q tests/faults/test_stop.py tests/faults/test_kill.py
+exit "$failed"
