@@ -7,13 +7,11 @@ through the entry-point groups ``mar.networks``, ``mar.heads``, ``mar.tokenizers
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict, fields
-from functools import cache
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from mar import checks
 from mar.config import Component, Recipe
@@ -21,6 +19,7 @@ from mar.data.base import About, Data
 from mar.errors import UserError, unknown
 from mar.model import Model
 from mar.noise import derived_seed, stream
+from mar.options import typed
 from mar.order_search.policy import OrderPolicy
 from mar.tokens import Categories
 from mar.training.objective import MaskRatio
@@ -122,22 +121,8 @@ def options(family: str, component: Component) -> Any:
         UserError: no such kind or option, with the nearest one; or a value that it does not take.
     """
     cls = find(family, component.kind)
-    typed = getattr(cls, "Options", cls)
-    valid = [f.name for f in fields(typed)]
-    for key in component.options:
-        if key not in valid:
-            raise unknown(f"option of {family} {component.kind!r}:", key, valid)
-    try:
-        return _adapter(typed).validate_python(component.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{family}.{where} ({component.kind}): {first['msg']}, got {first['input']!r}") from None
-
-
-@cache
-def _adapter(typed: type) -> TypeAdapter[Any]:
-    return TypeAdapter(typed)
+    wanted = getattr(cls, "Options", cls)
+    return typed(wanted, component.options, f"option of {family} {component.kind!r}:", f"{component.kind} {family}.")
 
 
 def ordering(recipe: Recipe) -> Ordering:

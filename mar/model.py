@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from mar.heads import base as heads
 from mar.heads.base import Head
 from mar.networks.base import Network
 from mar.noise import compile_rounds
+from mar.options import replaced
 from mar.tokenizers.base import Tokenizer
 from mar.tokens import Categories, TokenKind
 
@@ -133,7 +134,7 @@ def _replaced(
     network, before = model.network, model.network.sampling
     chosen = {name: options[name] for name in options if name in {field.name for field in fields(before)}}
     with of_head(model.head, {name: value for name, value in options.items() if name not in chosen}):
-        network.sampling = replace(before, **chosen)
+        network.sampling = replaced(before, chosen, "option of the network:", "sampling option ")
         try:
             yield
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,11 @@ class Session:
     @cached_property
     def judge(self) -> Judge:
         return self.make_judge()
+
+    def check(self, settings: Iterable[Setting]) -> None:
+        """Before time is spent on any of them. Raises UserError, Unsupported: one is none of this run's."""
+        for setting in settings:
+            question(self.run, setting)
 
     def score(self, setting: Setting, n: int, store: Path | None = None) -> Record:
         """FID and the rest of the first ``n`` images of a setting.

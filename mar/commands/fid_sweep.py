@@ -83,11 +83,12 @@ def sweep(session: Session, settings: list[Setting], axes: Axes, n: int) -> tupl
 
     Every point is kept as a score of its own, so that an interrupted sweep goes on.
     """
+    tried = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    session.check([changed(setting, **point) for setting in settings for point in tried])
     best, content = [], []
     for setting in settings:
         points = []
-        for values in itertools.product(*axes.values()):
-            point = dict(zip(axes, values, strict=True))
+        for point in tried:
             record = session.score(replace(changed(setting, **point), seed=setting.seed + _FRESH), n)
             points.append({**point, "fid": record["generated"]["fid"], "noise_floor": record["noise_floor"]["fid"]})
         chosen = min(points, key=lambda point: point["fid"])

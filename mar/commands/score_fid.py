@@ -59,6 +59,7 @@ def score_run(run: Run, processes: Processes, asked: FidRequest) -> None:
     settings = [parse_compared(text, one) for one in asked.settings for text in asked.compared] or list(asked.settings)
     if asked.store is not None and (len(settings) > 1 or asked.axes or asked.seeds > 1):
         raise UserError("--store takes the images of one plan, setting and seed: several keep theirs in RUN/generated")
+    session.check(settings)
     written, tables = [], []
     if asked.axes:
         settings, path, swept = sweep(session, settings, asked.axes, asked.sweep_images)

@@ -81,7 +81,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
     if data.spec.n_classes < 2 or not data.fingerprint:  # images of which nothing is known but their look
         raise UserError(
             f"data set {data.name!r} has no labels to train the FID classifier on: pass labelled images of the same "
-            "shape, e.g. --labelled mnist:FOLDER"
+            "shape (beside statistics: those they were made of), e.g. --labelled mnist:FOLDER"
         )
     key = repr((_VERSION, data.fingerprint, data.spec.shape, data.spec.n_classes, levels))
     path = cache_dir / f"classifier-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"

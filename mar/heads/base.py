@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from mar.errors import Unsupported, unknown
+from mar.errors import Unsupported
 from mar.noise import Noise
+from mar.options import replaced
 from mar.tokens import TokenKind
 
 
@@ -152,11 +153,7 @@ def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManag
 @contextmanager
 def _replaced(head: Head, which: Literal["sampling", "scoring"], options: dict[str, Any]) -> Iterator[None]:
     before = getattr(head, which)
-    known = [f.name for f in fields(before)]
-    for name in options:
-        if name not in known:
-            raise unknown(f"{which} option of {type(head).__name__}:", name, known)
-    setattr(head, which, replace(before, **options))
+    setattr(head, which, replaced(before, options, f"{which} option of {type(head).__name__}:", f"{which} option "))
     try:
         yield
     finally:

@@ -157,6 +157,15 @@ def test_a_sweep_chooses_the_lowest_fid_and_nothing_is_done_twice(run, brief_tra
     score_run(run, Peer(), asked)
 
 
+@pytest.mark.parametrize(("wrong", "message"), [("top_q=3", "top_k"), ("top_k=some", "top_k: .*integer.*'some'")])
+def test_wrong_settings_are_refused_before_anything_is_generated(run, monkeypatch, wrong, message):
+    monkeypatch.setattr(Run, "sample", None)
+    with pytest.raises(UserError, match=message):
+        score_run(run, Peer(), request(seeds=2, compared=("top_k=2", wrong)))
+    with pytest.raises(UserError, match=message):
+        score_run(run, Peer(), request(axes=dict([parse_axis(f"{wrong},2")]), again=True))
+
+
 def test_settings_are_compared_over_the_same_seeds(run, brief_training, capsys):
     score_run(run, Peer(), request(seeds=3, compared=("top_k=17", "top_k=2:guidance=2", "top_k=0")))
     (found,) = records(run, "fid-seeds3-test-n60-*.json")
