@@ -60,7 +60,7 @@ class Run:
         newest, _ = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
-        self.trained = newest.iteration
+        self.trained = newest.trained
         if ema and self.recipe.train.keep_best:
             newest = checkpoint.latest(self.folder.best)[0] or newest
         self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)

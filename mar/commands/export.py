@@ -9,6 +9,8 @@ import typer
 
 # ruff: noqa: UP045 - typer reads Optional
 
+_OTHER_FILES = (".pt", ".ckpt", ".bin", ".safetensors")
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -35,7 +37,9 @@ def export(
 
     if not (out or push):
         raise UserError("say where to: --out FILE.pth, --out FOLDER, or --push OWNER/NAME")
-    if out is not None and out.suffix == ".pth":
+    if out is not None and out.suffix.lower() in _OTHER_FILES:
+        raise UserError(f"{out} is neither: --out is a .pth file, the released layout, or a folder")
+    if out is not None and out.suffix.lower() == ".pth":
         _released(run, out)
     elif out is not None:
         _pretrained(run).save_pretrained(out)

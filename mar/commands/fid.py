@@ -38,6 +38,9 @@ def fid(
     remask: Annotated[
         str, typer.Option(help="Afterwards mask tokens again and redraw them, e.g. random:16:0.1, as mar sample.")
     ] = "",
+    vae: Annotated[
+        str, typer.Option(help="Of an imported model without one: the KL autoencoder, a diffusers folder or hub name.")
+    ] = "",
     precision: Annotated[str, typer.Option(help="Of generation: fp32, or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     sweep: Annotated[
@@ -110,15 +113,16 @@ def fid(
         score_source(str(source), n, against, split, replace(looks, device=device()), out)
         return
     from mar.commands.fid_sweep import axes_of
-    from mar.commands.generating import Setting
+    from mar.commands.generating import Setting, check_decodes, opened
     from mar.commands.score_fid import FidRequest, score_run
     from mar.commands.scoring import options_of, product
     from mar.distributed import Processes
-    from mar.run import Precision, load
+    from mar.run import Precision
 
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
-    run = load(source, ema=not last_weights, device=str(processes.device))
+    run = opened(source, vae, not last_weights, str(processes.device))
+    check_decodes(run)
     base = Setting(
         "", single["guidance"], guidance_schedule, single["temperature"], options_of(head or [], "sampling"), seed,
         adaptive, remask, precision=cast(Precision, precision),

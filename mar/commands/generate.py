@@ -36,6 +36,9 @@ def generate(
     shard: Annotated[
         int, typer.Option(min=0, help="Examples in a file, what a kill can cost a process; 0: a batch, at least 256.")
     ] = 0,
+    vae: Annotated[
+        str, typer.Option(help="Of an imported model without one: the KL autoencoder, a diffusers folder or hub name.")
+    ] = "",
     npz: Annotated[
         Optional[Path], typer.Option(help="Also one file as ADM's evaluator reads it: arr_0 (N, H, W, 3) uint8.")
     ] = None,
@@ -52,14 +55,14 @@ def generate(
 
         torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
     """
-    from mar.commands.generating import Setting, fill
+    from mar.commands.generating import Setting, fill, opened
     from mar.commands.scoring import options_of
     from mar.distributed import Processes
-    from mar.run import Precision, load
+    from mar.run import Precision
     from mar.sampling.pictures import image_grid
 
     processes = Processes()
-    loaded = load(run, ema=not last_weights, device=str(processes.device))
+    loaded = opened(run, vae, not last_weights, str(processes.device))
     setting = Setting(
         plan or loaded.training_plan, guidance, guidance_schedule, temperature, options_of(head or [], "sampling"),
         seed, adaptive, remask, tuple(label or ()), cast(Precision, precision),

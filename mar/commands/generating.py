@@ -16,15 +16,31 @@ import torch
 
 from mar.commands.progress import bar
 from mar.distributed import Processes
-from mar.errors import unknown
+from mar.errors import UserError, unknown
 from mar.evaluation.classifier import weight_hash
 from mar.evaluation.store import DEFAULT_SHARD, Store
 from mar.model import sampling_options
 from mar.noise import stream
-from mar.run import Precision, Run
+from mar.run import Precision, Run, load
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import labels_of
 from mar.training.run_folder import environment
+
+
+def opened(path: Path, vae: str, ema: bool, device: str | None = None) -> Run:
+    """The run in a folder, that of bare latents with the autoencoder ``vae``. Raises UserError: as ``attach``."""
+    run = load(path, ema, device)
+    if vae:
+        from mar.compat.released import attach
+
+        attach(run, vae)
+    return run
+
+
+def check_decodes(run: Run) -> None:
+    """Raises UserError: what it makes are latents."""
+    if run.spec.modality == "latent":
+        raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")
 
 
 @dataclass(frozen=True)
@@ -100,8 +116,9 @@ def fill(
     is missing, and all wait for the last. ``shard`` 0: a batch, at least 256.
 
     Raises:
-        UserError: the store answers another question.
+        UserError: the store answers another question, or the run makes latents.
     """
+    check_decodes(run)
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
     label_N = labels_of(run.model, setting.labels(n), n)
     guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]

@@ -89,21 +89,17 @@ def sample(
     """
     import json
 
+    from mar.commands.generating import opened
     from mar.commands.progress import bar
     from mar.commands.scoring import options_of, samples_name
     from mar.errors import UserError
-    from mar.run import load
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import load_given, load_mask
     from mar.sampling.shown import save_samples
     from mar.sampling.text import levels_of, text_of, write_on
     from mar.training.run_folder import environment, write
 
-    loaded = load(run, ema=not last_weights)
-    if vae:
-        from mar.compat.released import attach
-
-        attach(loaded, vae)
+    loaded = opened(run, vae, not last_weights)
     spec = loaded.spec
     n = n or (4 if spec.modality in ("text", "audio") else 64)
     if spec.modality != "text" and (prompt or length):

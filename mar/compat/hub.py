@@ -7,6 +7,7 @@ look like, and the autoencoder of its latents. ``mar.load`` reads a clone of it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,15 +79,24 @@ class PretrainedRun(
     """A run that is saved to a folder (``save_pretrained``), read from one or from the hub (``from_pretrained``), and
     uploaded (``push_to_hub``). ``PretrainedRun("runs/x")`` is ``mar.load("runs/x")`` with these methods."""
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write it into a new or empty folder. ``options``: those of huggingface_hub's mixin.
+
+        Raises:
+            UserError: something is there.
+        """
+        folder = Path(save_directory)
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise UserError(f"{folder} is not empty: choose another folder, or delete it")
+        card = {"repo_id": folder.resolve().name, **(options.pop("model_card_kwargs", None) or {})}
+        return super().save_pretrained(folder, model_card_kwargs=card, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Raises UserError: the folder holds a run that is still trained."""
-        if (save_directory / "checkpoints").exists():
-            raise UserError(f"{save_directory} holds a run already: choose another folder, or delete it")
         into = save_directory / "checkpoints" / self.checkpoint.path.name
         into.mkdir(parents=True)
         for name in _WEIGHTS:
             shutil.copyfile(self.checkpoint.path / name, into / name)
-        checkpoint.seal(into, self.checkpoint.iteration)
+        checkpoint.seal(into, self.checkpoint.iteration, self.trained)
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
             shutil.copytree(self.model.tokenizer.folder.path, save_directory / _AUTOENCODER, dirs_exist_ok=True)
         spec = (
@@ -134,8 +144,10 @@ class PretrainedRun(
         """Upload it as ``OWNER/NAME``; the address of the commit. ``options``: those of huggingface_hub's mixin.
 
         Raises:
-            UserError: the hub did not take it.
+            UserError: no such name, or the hub did not take it.
         """
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+            raise UserError(f"{repo_id!r} is no name on the hub: it is OWNER/NAME, e.g. me/digits")
         options["model_card_kwargs"] = {"repo_id": repo_id, **(options.get("model_card_kwargs") or {})}
         with _answered(f"the hub did not take {repo_id}", "and log in with hf auth login"):
             return super().push_to_hub(repo_id, **options)
@@ -144,7 +156,9 @@ class PretrainedRun(
         """From the recipe, the data's description and the scores in the run folder: nothing is made up."""
         spec = self.spec
         kinds = {"image": "image", "latent": "image latent", "text": "text", "audio": "sound", "vector": "vector"}
-        what = f"A model of {self.about.name}: {kinds[spec.modality]}s of shape {'x'.join(map(str, spec.shape))}"
+        known = self.about.fingerprint  # an imported run does not say
+        of = f"A model of {self.about.name}" if known else "A model whose training data are not recorded"
+        what = f"{of}: {kinds[spec.modality]}s of shape {'x'.join(map(str, spec.shape))}"
         classes = f", {self.model.n_classes} classes." if self.model.n_classes else ", without classes."
         described = {
             "name": self.recipe.name, "what": what + classes, "repo_id": self.recipe.name,

@@ -5,12 +5,14 @@ i level of resolution, from the highest · j block of a level
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from mar.compat.weights_file import numbers, unwrapped
 from mar.errors import UserError
 
 KL16 = {"block_out_channels": (128, 128, 256, 256, 512), "layers_per_block": 2, "latent_channels": 16}
@@ -34,11 +36,21 @@ _RENAMED = (
 
 def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
     """The autoencoder's weights in what a file holds (bare, or under ``model`` or ``state_dict``), float32 and without
-    the discriminator's; None: it holds no autoencoder."""
+    the discriminator's; None: it holds no autoencoder. Raises UserError: a weight is not finite."""
     state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+    state = unwrapped(state)
     if "encoder.conv_in.weight" not in state:
         return None
-    return {k: v.float() for k, v in state.items() if isinstance(v, torch.Tensor) and not k.startswith("loss.")}
+    return numbers({name: weight for name, weight in state.items() if not name.startswith("loss.")})
+
+
+def chosen_scale(scale: float | None, default: float) -> float:
+    """What latents are multiplied with. Raises UserError: not positive and finite."""
+    if scale is not None and not 0 < scale < math.inf:
+        raise UserError(
+            f"--scale is a positive number that latents are multiplied with, not {scale}: default {default:g}"
+        )
+    return default if scale is None else scale
 
 
 def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> Any:
@@ -49,7 +61,7 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
             of KL-16, 1 of any other.
 
     Raises:
-        UserError: weights of such an autoencoder are missing, or others are there.
+        UserError: weights of such an autoencoder are missing, or others are there; no such scale.
     """
     from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL
@@ -59,7 +71,7 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a KL autoencoder in latent-diffusion's layout") from None
     published = all(config[key] == value for key, value in KL16.items())
-    config["scaling_factor"] = scale or (KL16_SCALE if published else 1.0)
+    config["scaling_factor"] = chosen_scale(scale, KL16_SCALE if published else 1.0)
     model = AutoencoderKL(**config)
     levels = len(config["block_out_channels"])
     ours = {_renamed(name, levels): value for name, value in state.items()}

@@ -48,12 +48,16 @@ def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Raises:
         UserError: an entry that is not the published MAR's.
     """
-    return {_ours(name): value.flatten(0, _BATCHED.get(name, 0)) for name, value in state.items()}
+    return {_ours(name): _flat(value, _BATCHED.get(name, 0)) for name, value in state.items()}
 
 
 def restore(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of ``rename``. Raises KeyError for a weight that the published MAR does not have."""
     return {name: value[(None,) * _BATCHED.get(name, 0)] for name, value in ((_theirs(k), v) for k, v in state.items())}
+
+
+def _flat(value: torch.Tensor, leading: int) -> torch.Tensor:
+    return value.flatten(0, leading) if value.ndim > leading else value
 
 
 def _theirs(name: str) -> str:
@@ -93,7 +97,7 @@ def infer(
     otherwise heads of 64 channels.
 
     Raises:
-        UserError: weights of the published MAR are missing.
+        UserError: weights of the published MAR are missing, or have other dimensions.
     """
     try:
         n_tokens = state["diffusion_pos_embed_learned"].shape[1]
@@ -117,6 +121,8 @@ def infer(
         return Published(n_tokens, token_width, len(state["class_emb.weight"]), head_width, head_depth, network)
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a state dict of the published MAR") from None
+    except (IndexError, TypeError, ValueError):  # fewer dimensions
+        raise UserError("weights of other dimensions than the published MAR's: give one of its state dicts") from None
 
 
 def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from mar import build, config
-from mar.compat.latent_diffusion import KL16, KL16_SCALE
+from mar.compat.latent_diffusion import KL16, KL16_SCALE, chosen_scale
 from mar.compat.published import Published, infer, rename, restore
+from mar.compat.weights_file import numbers, unwrapped
 from mar.config import Recipe
 from mar.data.base import About, DataSpec
+from mar.data.shards import Manifest
 from mar.errors import Unsupported, UserError
 from mar.heads.diffusion import DiffusionHead
 from mar.model import Model
@@ -52,7 +54,7 @@ def import_run(
         data: folder of cached latents, to score and train on.
 
     Raises:
-        UserError: not the published MAR, sizes that do not fit, or ``out`` holds another run.
+        UserError: not the published MAR, sizes that do not fit, or ``out`` holds another run, or other weights.
     """
     plain, average = state_dicts(content)
     found = infer(plain, *heads)
@@ -64,26 +66,32 @@ def import_run(
     training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step
     folder = RunFolder(out)
     with folder.locked():
+        there, _ = checkpoint.latest(folder.checkpoints)
+        if there is not None and not there.holds(model.state_dict(), ema):
+            raise UserError(f"{out} holds a run of other weights: choose another --out, or delete it")
         folder.start(recipe, about, computes={})
-        checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
+        if there is None:
+            checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
     return recipe
 
 
 def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The last and the averaged weights of a released file, float32; one stands for the other where it is missing."""
-    plain = content.get("model", content.get("model_ema", content))
-    average = content.get("model_ema", plain)
-    return _tensors(plain), _tensors(average)
+    """The last and the averaged weights of a released file, float32; one stands for the other where it is missing.
 
-
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: value.float() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    Raises:
+        UserError: no state dicts, or a weight that is not finite.
+    """
+    found = [numbers(unwrapped(content[key], key), key) for key in ("model", "model_ema") if key in content]
+    found = found or [numbers(unwrapped(content))]
+    return found[0], found[-1]
 
 
 def described(
     found: Published, name: str, patch: int | None, vae: str, scale: float | None, data: str
 ) -> tuple[Recipe, About]:
-    """The recipe of a published model, and what its examples look like."""
+    """The recipe of a published model, and what its examples look like. Raises UserError: see ``import_run``."""
+    if data:
+        Manifest.read(Path(data).expanduser())
     autoencoder = AutoencoderFolder.find(vae).config if vae else None
     channels = autoencoder["latent_channels"] if autoencoder else KL16["latent_channels"]
     patch = patch or max(1, math.isqrt(found.token_width // channels))
@@ -96,9 +104,10 @@ def described(
             f"tokens of {found.token_width} values are no {patch}x{patch} patches of {asked}: check --patch"
         )
     spec = DataSpec((found.token_width // patch**2, side, side), 0, found.n_classes, modality="latent")
-    tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch, "scale": scale or KL16_SCALE}
+    tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch}
+    tokenizer["scale"] = chosen_scale(scale, autoencoder["scaling_factor"] if autoencoder else KL16_SCALE)
     if autoencoder:
-        tokenizer |= {"kind": "kl", "path": _absolute(vae), "scale": scale or autoencoder["scaling_factor"]}
+        tokenizer |= {"kind": "kl", "path": _absolute(vae)}
         spec = _images(spec, autoencoder)
     content = config.read(BASE).as_dict() | {"name": name, "tokenizer": tokenizer}
     content["data"] |= {"path": _absolute(data)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mar.errors import UserError
+
+_WRAPPER = "module."
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -30,14 +31,35 @@ def read(path: Path) -> Mapping[str, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"
-        raise UserError(f"{path} was not read: {why}") from None
     except (OSError, EOFError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{path} is damaged or no checkpoint: {' '.join(str(error).split())[:160] or 'it ends'}"
         ) from None
+    except Exception as error:  # of the unpickler: one of a dozen, where the bytes are those of something else
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"
+        raise UserError(f"{path} was not read: {why}") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, without the ``module.`` that DistributedDataParallel puts before every name.
+
+    Raises:
+        UserError: ``name`` is no state dict.
+    """
+    if not isinstance(state, Mapping):
+        raise UserError(f"{name} holds a {type(state).__name__}, not a state dict")
+    found = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    wrapped = all(key.startswith(_WRAPPER) for key in found)
+    return {key.removeprefix(_WRAPPER): value for key, value in found.items()} if wrapped else found
+
+
+def numbers(state: Mapping[str, torch.Tensor], name: str = "the file") -> dict[str, torch.Tensor]:
+    """In float32. Raises UserError: a weight of ``name`` is not finite."""
+    found = {key: value.float() for key, value in state.items()}
+    if bad := [key for key, value in found.items() if not value.isfinite().all()]:
+        raise UserError(f"{len(bad)} weights of {name} are NaN or infinite, first {bad[0]!r}: give a whole checkpoint")
+    return found

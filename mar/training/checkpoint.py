@@ -31,6 +31,11 @@ class Checkpoint:
     path: Path
     iteration: int
 
+    @property
+    def trained(self) -> int:
+        """How long its run was trained: longer, where it is the best of a run that was exported."""
+        return json.loads((self.path / "state.json").read_text()).get("trained", self.iteration)
+
     def load_model(self, model: nn.Module, ema: bool = False) -> None:
         """Weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
         state = load_file(self.path / "model.safetensors")
@@ -45,6 +50,11 @@ class Checkpoint:
                 f"({tuple(theirs.get(wrong[0], ()))} in the file, {tuple(ours.get(wrong[0], ()))} in the recipe)"
             )
         model.load_state_dict(state)
+
+    def holds(self, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor]) -> bool:
+        """Whether they are its very weights."""
+        pairs = ((load_file(self.path / "model.safetensors"), weights), (self.load_ema(), ema))
+        return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
     def load_ema(self) -> dict[str, torch.Tensor]:
         return load_file(self.path / "ema.safetensors")
@@ -103,10 +113,10 @@ def _write(
     seal(folder, iteration)
 
 
-def seal(folder: Path, iteration: int) -> None:
-    """Write ``state.json`` beside the files of a checkpoint, and all of them to the disk."""
+def seal(folder: Path, iteration: int, trained: int | None = None) -> None:
+    """Write ``state.json`` beside the files of a checkpoint; all of them to the disk. ``trained``: see Checkpoint."""
     files = sorted(folder.iterdir())
-    state = {"iteration": iteration, "sha256": {f.name: checksum(f) for f in files}}
+    state = {"iteration": iteration, "trained": trained or iteration, "sha256": {f.name: checksum(f) for f in files}}
     (folder / "state.json").write_text(json.dumps(state, indent=1))
     for file in [*files, folder / "state.json"]:
         _flush(file)
@@ -135,6 +145,20 @@ def resumable(folder: Path) -> Checkpoint | None:
     if damaged and newest is None:
         raise UserError(f"every checkpoint in {folder} is damaged: delete them to train from the start")
     return newest
+
+
+def check_length(folder: Path, before: int, now: int) -> None:
+    """A training that was to take ``before`` iterations may take ``now``.
+
+    Raises:
+        UserError: it has taken more already.
+    """
+    newest = latest(folder)[0] if now < before else None
+    if newest is not None and newest.iteration > now:
+        raise UserError(
+            f"{folder.parent} has {newest.iteration} iterations already, and {now} are asked for: "
+            "choose another --out, or delete it"
+        )
 
 
 def at(folder: Path, iteration: int) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -14,6 +15,8 @@ from mar import config
 from mar.cli import app
 from mar.errors import UserError
 from mar.fit import train
+from mar.training import checkpoint
+from mar.training.run_folder import RunFolder
 
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
@@ -66,6 +69,7 @@ def test_the_card_says_what_was_trained_and_measured(saved):
     card = (saved / "README.md").read_text()
     for said in ("library_name: mar-orderings", "# tiny-digits", "123.46 ± 1.00 nats, exact", "masked-transformer"):
         assert said in card
+    assert f'from_pretrained("{saved.name}")' in card  # the folder it lies in
 
 
 def test_uploading_sends_that_folder(trained, monkeypatch):
@@ -102,11 +106,40 @@ def test_a_hub_out_of_reach_is_one_line(trained, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_with_a_run_is_not_overwritten(trained):
+@pytest.mark.parametrize("there", ["config.json", "checkpoints", ""])
+def test_nothing_that_is_there_is_overwritten(trained, tmp_path, there):
+    out = tmp_path / "there" if there else tmp_path / "file"
+    (out if there else tmp_path).mkdir(exist_ok=True)
+    (out / there).write_text("{}")
+    done = CliRunner().invoke(app, ["export", str(trained), "--out", str(out)])
+    assert isinstance(done.exception, UserError) and "is not empty" in str(done.exception)
+    assert (out / there).read_text() == "{}" and len(list(tmp_path.rglob("*.*"))) <= 1
+
+
+@pytest.mark.parametrize("name", ["noslash", "a/b/c", "me/"])
+def test_a_name_without_an_owner_is_refused_as_one(trained, name):
+    done = CliRunner().invoke(app, ["export", str(trained), "--push", name])
+    assert isinstance(done.exception, UserError) and "OWNER/NAME" in str(done.exception)
+
+
+@pytest.mark.parametrize("iterations, said", [(2, []), (4, ["an unfinished run: 2 of 4 iterations"])])
+def test_the_best_of_a_run_is_as_finished_as_the_run(trained, tmp_path, iterations, said):
     from mar.compat.hub import PretrainedRun
 
-    with pytest.raises(UserError, match="holds a run already"):
-        PretrainedRun(trained, device="cpu").save_pretrained(trained)
+    run, best = tmp_path / "run", tmp_path / "run" / "best" / "00000001"
+    shutil.copytree(trained, run)
+    shutil.copytree(run / "checkpoints" / "00000002", best, ignore=shutil.ignore_patterns("state.json"))
+    checkpoint.seal(best, 1)
+    recipe = RunFolder(run).recipe()
+    length = {"keep_best": True, "iterations": iterations}
+    RunFolder(run).describe(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update=length)}), mar.load(run).about
+    )
+    PretrainedRun(run, device="cpu").save_pretrained(tmp_path / "saved")
+    for folder in (run, tmp_path / "saved"):
+        loaded = mar.load(folder, device="cpu")
+        assert loaded.checkpoint.iteration == 1
+        assert [line for line in loaded.warnings(loaded.training_plan) if "unfinished" in line] == said
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

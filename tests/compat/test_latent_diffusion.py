@@ -101,6 +101,22 @@ def test_weights_are_found_bare_or_under_a_key_without_the_discriminator(state, 
     assert state_dict({"model": {"z_proj.weight": torch.zeros(1)}}) is None
 
 
+def test_names_of_a_data_parallel_training_are_known(state):
+    found = state_dict({"state_dict": {f"module.{name}": weight for name, weight in state.items()}})
+    assert found is not None and found.keys() == state.keys()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_is_positive_and_finite(state, scale):
+    with pytest.raises(UserError, match="--scale is a positive number"):
+        convert(state, scale)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(state):
+    with pytest.raises(UserError, match=r"NaN or infinite, first 'decoder\.conv_in\.bias'"):
+        state_dict({**state, "decoder.conv_in.bias": torch.full((64,), torch.nan)})
+
+
 def test_other_autoencoders_are_refused_by_name(state):
     with pytest.raises(UserError, match="post_quant_conv"):
         convert({name: weight for name, weight in state.items() if not name.startswith("post_quant")})

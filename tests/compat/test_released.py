@@ -17,9 +17,12 @@ from mar.compat.released import described, export_run, import_run
 from mar.compat.weights_file import read
 from mar.data.base import About, DataSpec
 from mar.errors import Unsupported, UserError
+from mar.evaluation.store import Store
 from mar.fit import train
 from mar.networks.masked_transformer import SIZES
 from mar.run import load
+from mar.training import checkpoint
+from mar.training.run_folder import RunFolder
 
 SIZE = {
     "encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "decoder_width": 24, "decoder_depth": 1,
@@ -134,12 +137,57 @@ def test_a_published_size_is_named(content):
         ({"encoder_norm.weight": None}, "encoder_norm.weight"),
         ({"encoder_norm.weight": torch.zeros(4)}, "encoder_norm.weight"),
         ({"diffusion_pos_embed_learned": torch.zeros(1, 8, 24)}, "no square"),
+        ({"z_proj.weight": torch.zeros(3)}, "other dimensions"),
+        ({"mask_token": torch.zeros(2)}, "mask_token"),
+        ({"encoder_norm.bias": torch.full((16,), torch.inf)}, r"first 'encoder_norm\.bias'"),
     ],
 )
 def test_other_weights_are_refused_by_name(content, tmp_path, change, said):
     state = {key: value for key, value in (content["model"] | change).items() if value is not None}
     with pytest.raises(UserError, match=said):
         import_run(state, tmp_path, (2, 4), patch=PATCH)
+
+
+def test_averaged_weights_that_are_no_numbers_are_refused(content, tmp_path):
+    average = {**content["model_ema"], "mask_token": torch.full((1, 1, 24), torch.nan)}
+    with pytest.raises(UserError, match="1 weights of model_ema are NaN or infinite, first 'mask_token'"):
+        import_run({**content, "model_ema": average}, tmp_path, (2, 4), patch=PATCH)
+
+
+@pytest.mark.parametrize("held", [[1, 2], None, "weights"])
+def test_what_is_no_state_dict_is_refused_by_what_it_is(content, tmp_path, held):
+    for key in ("model", "model_ema"):
+        with pytest.raises(UserError, match=f"^{key} holds a {type(held).__name__}, not a state dict"):
+            import_run({**content, key: held}, tmp_path, (2, 4), patch=PATCH)
+
+
+def test_names_of_a_data_parallel_training_are_known(content, tmp_path):
+    wrapped = {f"module.{name}": weight for name, weight in content["model"].items()}
+    import_run({"model": wrapped}, tmp_path, (2, 4), patch=PATCH)
+    assert torch.equal(load(tmp_path, device="cpu").model.classes.weight, content["model"]["class_emb.weight"])
+
+
+def test_a_run_keeps_its_weights(content, tmp_path):
+    import_run(content, tmp_path, (2, 4), patch=PATCH)
+    before = checkpoint.latest(RunFolder(tmp_path).checkpoints)
+    import_run(content, tmp_path, (2, 4), patch=PATCH)  # the same ones: there is nothing to do
+    for other in (content["model_ema"], {**content, "model_ema": content["model"]}):
+        with pytest.raises(UserError, match="holds a run of other weights"):
+            import_run(other, tmp_path, (2, 4), patch=PATCH)
+    assert checkpoint.latest(RunFolder(tmp_path).checkpoints) == before
+    assert torch.equal(load(tmp_path, device="cpu").model.classes.weight, content["model_ema"]["class_emb.weight"])
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_is_positive_and_finite(content, tmp_path, scale):
+    with pytest.raises(UserError, match="--scale is a positive number"):
+        import_run(content, tmp_path, (2, 4), patch=PATCH, scale=scale)
+
+
+def test_cached_latents_are_looked_for_at_once(content, tmp_path):
+    with pytest.raises(UserError, match="nothere is no cache of latents"):
+        import_run(content, tmp_path / "run", (2, 4), patch=PATCH, data="nothere")
+    assert not (tmp_path / "run").exists()
 
 
 class Attack:
@@ -155,7 +203,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"hello\n", b"epoch,loss\n1,2\n", b"{}", None])
 def test_damaged_files_are_refused_in_one_line(file, tmp_path, damage):
     (tmp_path / "mar.pth").write_bytes(file.read_bytes()[:5000] if damage is None else damage)
     with pytest.raises(UserError, match=r"mar\.pth") as error:
@@ -172,6 +220,48 @@ def test_the_commands_make_the_round_trip(file, tmp_path):
     assert torch.equal(read(back)["model"]["mask_token"], read(file)["model"]["mask_token"])
     again = CliRunner().invoke(app, [*asked[:-1], "1"])  # other patches: another recipe
     assert isinstance(again.exception, UserError) and "another recipe" in str(again.exception)
+
+
+@pytest.mark.parametrize("name", ["mar.ckpt", "mar.pt", "mar.safetensors"])
+def test_other_files_are_not_made_folders_of_that_name(run, tmp_path, name):
+    done = CliRunner().invoke(app, ["export", str(run.folder.path), "--out", str(tmp_path / name)])
+    assert isinstance(done.exception, UserError) and ".pth" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_in_capitals_is_a_file_too(run, tmp_path):
+    assert CliRunner().invoke(app, ["export", str(run.folder.path), "--out", str(tmp_path / "M.PTH")]).exit_code == 0
+    assert read(tmp_path / "M.PTH").keys() == {"model", "model_ema"}
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    from diffusers import AutoencoderKL
+
+    path = tmp_path_factory.mktemp("vae") / "kl"
+    AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=8, latent_channels=CHANNELS,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).save_pretrained(path)  # fmt: skip
+    return str(path)
+
+
+def test_images_are_refused_before_they_are_generated_as_latents(run, tmp_path):
+    store, path = tmp_path / "store", str(run.folder.path)
+    for arguments in (["generate", path, "--out", str(store)], ["fid", path, "--against", "digits"]):
+        done = CliRunner().invoke(app, arguments)
+        assert isinstance(done.exception, UserError) and "makes latents: name their autoencoder" in str(done.exception)
+    assert not store.exists()
+
+
+def test_an_autoencoder_may_be_named_when_images_are_asked_for(run, vae, tmp_path):
+    asked = ["--vae", vae, "-n", "8", "--head", "steps=2", "--plan", "random/equal:1"]
+    done = CliRunner().invoke(app, ["generate", str(run.folder.path), "--out", str(tmp_path / "store"), *asked])
+    assert done.exit_code == 0, done.exception
+    assert Store.open(tmp_path / "store").spec.shape == (1, 12, 12)
+    asked[-2:] = ["--plans", asked[-1], "--store", str(tmp_path / "store"), "--against", "digits"]
+    done = CliRunner().invoke(app, ["fid", str(run.folder.path), *asked])  # scores that store, and digits are smaller
+    assert "those to score (1, 12, 12)" in str(done.exception)
 
 
 @pytest.mark.parametrize(
