@@ -52,7 +52,8 @@ def main() -> None:
         line, code = _said(error)
         if code is None or os.environ.get("MAR_TRACEBACK"):
             raise
-        print(line, file=sys.stderr, end="\n" if line else "")
+        if line and not _said_by_another():
+            print(line, file=sys.stderr)
         _leave(code)
 
 
@@ -65,6 +66,12 @@ def _said(error: Exception) -> tuple[str, int | None]:
     if isinstance(error, Stopped):
         return "mar: stopped and saved; the same command goes on", 128 + error.signal
     return f"mar: {error}", 2 if isinstance(error, UserError | Unsupported | InvalidRequest) else None
+
+
+def _said_by_another() -> bool:
+    """Processes that have not met yet all come to the same error: the first one of each machine says it."""
+    met = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
+    return not met and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _leave(code: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mar.errors import EndedElsewhere, UserError
+from mar.errors import EndedElsewhere, InvalidRequest, Unsupported, UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -171,6 +171,22 @@ class Processes:
         if failed:
             raise EndedElsewhere(2)
         return cast(T, result)
+
+    def each(self, action: Callable[[], T]) -> T:
+        """What ``action`` returns on this process, once it has ended on all of them.
+
+        Raises:
+            UserError and its like: the action's, on the first process where it failed. EndedElsewhere: on the others.
+        """
+        result, error = None, None
+        try:
+            result = action()
+        except (UserError, Unsupported, InvalidRequest) as refusal:
+            error = refusal
+        failed = self.sums(*(rank == self.rank and error is not None for rank in range(self.world)))
+        if not any(failed):
+            return cast(T, result)
+        raise error if error is not None and failed.index(1.0) == self.rank else EndedElsewhere(2)
 
     def wait(self) -> None:
         if self._cpus is not None:

@@ -12,8 +12,9 @@ from mar import build
 from mar.config import Recipe
 from mar.data.base import Data, spread
 from mar.distributed import Processes
+from mar.model import Model
 from mar.training import blocks
-from mar.training.loop import Trainer
+from mar.training.loop import Trainer, check
 from mar.training.run_folder import RunFolder
 
 
@@ -23,10 +24,9 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     Raises:
         UserError: the recipe is impossible, or the folder belongs to another run or another process.
     """
-    recipe, folder = build.resolve(recipe), RunFolder(path)
-    data = build.data(recipe)
-    model = build.model(recipe, data)
+    folder = RunFolder(path)
     processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
+    recipe, data, model = processes.each(lambda: _built(recipe, processes))
     compiles = folder.began_with(recipe, "compile")
     if compiles == "auto":
         compiles = blocks.compiles(model, processes.device)
@@ -40,6 +40,14 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
         parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
         Trainer(recipe, model, data, *parts, folder, processes).run()
+
+
+def _built(recipe: Recipe, processes: Processes) -> tuple[Recipe, Data, Model]:
+    recipe = build.resolve(recipe)
+    data = build.data(recipe)
+    model = build.model(recipe, data)
+    check(recipe, model, processes)
+    return recipe, data, model
 
 
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:

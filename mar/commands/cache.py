@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -44,24 +45,24 @@ def cache(
     from mar.data.shards import Settings
     from mar.distributed import Processes
     from mar.errors import UserError, unknown
+    from mar.folders import CACHE, locked
     from mar.tokenizers.autoencoder import AutoencoderFolder
     from mar.training.caching import encode_all
-    from mar.training.run_folder import RunFolder
 
     if precision not in ("float32", "float16"):
         raise unknown("precision", precision, ("float32", "float16"))
     section, source = data_of(data, overrides or [])
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
-    processes = Processes()
     found = AutoencoderFolder.find(tokenizer)
     cls = build.find("tokenizer", found.kind)
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
         source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
     )  # fmt: skip
-    folder = out or Path("caches") / f"{source.name}-{found.kind}"
-    with RunFolder(folder).locked(processes.is_main), bar("shards", processes.is_main) as progress:
+    folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
+    with ExitStack() as stack, bar("shards", processes.is_main) as progress:
+        processes.first(lambda: stack.enter_context(locked(folder, CACHE)))
         manifest = encode_all(source, encoder, settings, folder, processes, batch_size, progress)
     if processes.is_main:
         gigabytes = sum(s.bytes for shards in manifest.shards.values() for s in shards) / 1e9

@@ -19,7 +19,8 @@ from mar.errors import UserError
 from mar.evaluation.extractors import choose
 from mar.evaluation.fid import Images, Judge, images_of
 from mar.evaluation.statistics import Statistics, read_statistics
-from mar.evaluation.store import MANIFEST, Store
+from mar.evaluation.store import Store
+from mar.folders import STORE
 from mar.training.run_folder import RunFolder
 
 Features = Literal["auto", "inception", "classifier"]
@@ -83,7 +84,7 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     path = Path(text).expanduser()
     if path.suffix == ".npz":
         return Source(path.stem, statistics=read_statistics(path))
-    if (path / MANIFEST).is_file():
+    if (path / STORE).is_file():
         store = Store.open(path)
         images = store.images(n)
         return Source(path.name, Images(path.name, images, store.spec, f"store-{digest(store.question)}-{len(images)}"))

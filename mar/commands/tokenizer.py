@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -9,11 +10,13 @@ import typer
 
 if TYPE_CHECKING:
     from mar.data.base import Data
+    from mar.tokenizers.autoencoder import AutoencoderFolder
 
 # ruff: noqa: UP045 - typer reads Optional
 
 app = typer.Typer(no_args_is_help=True)
 
+_RECORD = Path("scores/reconstruction.json")
 _DATA = "kind:path, e.g. fashion-mnist:~/data/fashion-mnist; or a recipe, of which its data are taken."
 
 
@@ -57,9 +60,9 @@ def train(
     from mar.commands.scoring import whole_numbers
     from mar.distributed import Processes
     from mar.errors import unknown
+    from mar.folders import TOKENIZER, locked
     from mar.training.autoencoder import Architecture
-    from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer
-    from mar.training.run_folder import RunFolder
+    from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
 
     if loss not in ("l1", "l2"):
         raise unknown("loss", loss, ("l1", "l2"))
@@ -72,8 +75,10 @@ def train(
         section, source.fingerprint, architecture, 1 if loss == "l1" else 2, weight, iterations, batch_size,
         learning_rate, ema, precision, seed, save_every=save_every,  # type: ignore[arg-type]
     )  # fmt: skip
-    processes, folder = Processes(recipe.precision), out or Path("runs") / f"{source.name}-{kind}"
-    with RunFolder(folder).locked(processes.is_main):
+    folder = out or Path("runs") / f"{source.name}-{kind}"
+    processes = Processes(began_with(folder, recipe))
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         trainer = AutoencoderTrainer(recipe, source, folder, processes)
         with bar("training", processes.is_main) as progress:
             final = trainer.run(progress)
@@ -91,7 +96,9 @@ def score(
     n: Annotated[Optional[int], typer.Option("-n", "--n", min=2, help="Test images; default all.")] = None,
     rfid: Annotated[bool, typer.Option("--rfid/--no-rfid", help="FID of the reconstructions.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Where scores and pictures go.")] = Path("scores/tokenizer"),
+    out: Annotated[
+        Optional[Path], typer.Option(help="Where scores and pictures go; default the tokenizer's run, or scores/NAME.")
+    ] = None,
 ) -> None:
     """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
 
@@ -102,10 +109,38 @@ def score(
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
     from mar.commands.cache import data_of
+    from mar.errors import UserError
+    from mar.folders import TOKENIZER, check_kind
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     section, source = data_of(data, overrides or [])
-    _score(AutoencoderFolder.find(tokenizer).path, section, source, out, n, rfid, seed)
+    found = AutoencoderFolder.find(tokenizer)
+    own = found.path.parent if (found.path.parent / TOKENIZER).is_file() else None
+    folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
+    check_kind(folder, TOKENIZER)
+    if differing := _differing(_scored(folder), _question(found, source, n, seed)):
+        raise UserError(f"{folder / _RECORD} is another score ({differing}): choose another --out, or delete it")
+    _score(found.path, section, source, folder, n, rfid, seed)
+
+
+def _question(autoencoder: AutoencoderFolder, data: Data, n: int | None, seed: int) -> dict[str, Any]:
+    """What decides a score."""
+    n_images = min(n or len(data.test), len(data.test))
+    return {"sha256": autoencoder.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
+
+
+def _scored(folder: Path) -> dict[str, Any]:
+    """The record that is there, {} without."""
+    import json
+
+    file = folder / _RECORD
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _differing(there: dict[str, Any], question: dict[str, Any]) -> str:
+    """The first difference, "" without. What an older record does not say is taken to agree."""
+    pairs = (f"{k} is {there[k]} there, {v} here" for k, v in question.items() if there.get(k, v) != v)
+    return next(pairs, "")
 
 
 def _score(
@@ -130,7 +165,8 @@ def _score(
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)
     folder.mkdir(parents=True, exist_ok=True)
     image_grid(side_by_side(x, y), data.spec.levels, columns=min(16, len(x))).save(folder / "reconstructions.png")
-    record = {"autoencoder": str(autoencoder), "sha256": found.sha256, "data": section, **asdict(result)}
+    before, question = _scored(folder), _question(found, data, n, seed)
+    record = {"autoencoder": str(autoencoder), "data": section, **question, **asdict(result)}
     print(f"{result.n_images} test images: mean square error {result.mean_square_error:.3g}, {result.psnr_db:.2f} dB")
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
@@ -143,5 +179,9 @@ def _score(
         print(
             f"rFID {fid.generated.fid:.3f} ({fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f})"
         )
-    write(folder / "scores" / "reconstruction.json", json.dumps({**record, "environment": environment()}, indent=1))
-    print(f"wrote {folder}/reconstructions.png and {folder}/scores/reconstruction.json")
+    elif "rfid" in before and not _differing(before, question):
+        record["rfid"] = before["rfid"]
+    elif "rfid" in before:
+        print(f"the rFID in {folder / _RECORD} was of other weights or images and goes: --rfid measures it again")
+    write(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
+    print(f"wrote {folder}/reconstructions.png and {folder / _RECORD}")

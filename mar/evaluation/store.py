@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from mar.data.base import DataSpec, Split
 from mar.errors import UserError
+from mar.folders import STORE, check_kind
 
-MANIFEST = "store.json"
 DEFAULT_SHARD = 256
 
 
@@ -49,10 +49,10 @@ class Store:
             about: what else to write down: environment, run.
 
         Raises:
-            UserError: the folder holds other images; the message names the first difference.
+            UserError: the folder holds other images (the message names the first difference) or something else.
         """
         asked = json.loads(json.dumps(question))
-        if (path / MANIFEST).is_file():
+        if (path / STORE).is_file():
             found = cls.open(path)
             differing = sorted(k for k in asked.keys() | found.question.keys() if asked.get(k) != found.question.get(k))
             if differing:
@@ -62,13 +62,14 @@ class Store:
                     f"{asked.get(key)!r} here): choose another folder, or delete it"
                 )
             return found
+        check_kind(path, STORE)
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not any(p.name.startswith(f".{MANIFEST}") for p in path.iterdir()):
+        if any(path.iterdir()) and not any(p.name.startswith(f".{STORE}") for p in path.iterdir()):
             raise UserError(f"{path} is not empty and no store: choose another folder")
         modality = "image" if spec.modality == "latent" else spec.modality  # latents are decoded before they come here
         look = {"levels": spec.levels, "n_classes": spec.n_classes, "modality": modality}
         content = {"question": asked, "shard": shard, **look, **about}
-        _write_aside(path / MANIFEST, lambda aside: aside.write_text(json.dumps(content, indent=1)))
+        _write_aside(path / STORE, lambda aside: aside.write_text(json.dumps(content, indent=1)))
         return cls(path, asked, look, shard)
 
     @classmethod
@@ -79,11 +80,11 @@ class Store:
             UserError: there is none.
         """
         try:
-            content = json.loads((path / MANIFEST).read_text())
+            content = json.loads((path / STORE).read_text())
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
             return cls(path, content["question"], look, content["shard"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no store of generated images: no readable {MANIFEST} ({error})") from None
+            raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
 
     @property
     def spec(self) -> DataSpec:

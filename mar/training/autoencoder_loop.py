@@ -10,7 +10,7 @@ import math
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from mar.config import Schedule, Train
 from mar.data.base import Data
 from mar.distributed import Precision, Processes
 from mar.errors import EndedElsewhere, Stopped, UserError
+from mar.folders import TOKENIZER
 from mar.noise import derived_seed, stream
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
@@ -28,7 +29,7 @@ from mar.training.batches import Batches
 from mar.training.codebook import MovingCodebook
 from mar.training.ema import EMA
 from mar.training.optimizer import learning_rate, load_optimizer, make_optimizer
-from mar.training.run_folder import RunFolder, environment, write
+from mar.training.run_folder import RunFolder, environment, moved_schedules, write
 from mar.training.stopping import Stop
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every"}
@@ -68,12 +69,19 @@ class AutoencoderRecipe:
         )  # fmt: skip
 
 
+def began_with(path: Path, recipe: AutoencoderRecipe) -> Precision:
+    """The recipe's precision; of ``auto`` that of the training in ``path``, if it has begun, so that it goes on so."""
+    file = path / TOKENIZER
+    if recipe.precision != "auto" or not file.is_file():
+        return recipe.precision
+    content = json.loads(file.read_text())
+    return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
+
+
 class AutoencoderTrainer:
     """Everything that one training holds. ``run`` is the loop; ``folder/autoencoder`` is what it leaves."""
 
     def __init__(self, recipe: AutoencoderRecipe, data: Data, path: Path, processes: Processes) -> None:
-        if recipe.batch_size % processes.world:
-            raise UserError(f"batch size {recipe.batch_size} does not divide by {processes.world} processes")
         self.recipe, self.train, self.data, self.processes = recipe, recipe.train, data, processes
         self.folder, self.iteration, self.stop = RunFolder(path), 0, Stop()
         kind = recipe.architecture.kind
@@ -141,27 +149,33 @@ class AutoencoderTrainer:
         """The means since the last time. Raises UserError: the loss is not finite."""
         means = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0)) / self.processes.world
         self.pending = []
-        loss, square, second, used = means.tolist()
+        self.processes.first(lambda: self._log(*means.tolist()))
+
+    def _log(self, loss: float, square: float, second: float, used: float) -> None:
         if not math.isfinite(loss):
             raise UserError(f"the loss is not finite before iteration {self.iteration}: lower --learning-rate")
-        if self.processes.is_main:
-            name, of_codebook = "kl_nats_per_value", {}
-            if self.codebook is not None:
-                name, of_codebook = "commitment", {"batch_perplexity": used}
-            self.folder.log(
-                iteration=self.iteration, loss=loss, psnr_db=10.0 * math.log10(4.0 / square), **{name: second},
-                **of_codebook, learning_rate=self.optimizer.param_groups[0]["lr"],
-            )  # fmt: skip
+        name, of_codebook = "kl_nats_per_value", {}
+        if self.codebook is not None:
+            name, of_codebook = "commitment", {"batch_perplexity": used}
+        self.folder.log(
+            iteration=self.iteration, loss=loss, psnr_db=10.0 * math.log10(4.0 / square), **{name: second},
+            **of_codebook, learning_rate=self.optimizer.param_groups[0]["lr"],
+        )  # fmt: skip
 
     def save(self) -> None:
-        """Raises UserError: the weights are not finite; the checkpoints before are as they were."""
+        """Written by the first process.
+
+        Raises:
+            UserError: the weights are not finite, or cannot be written; the checkpoints before are as they were.
+        """
+        self.processes.first(self._save)
+
+    def _save(self) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise UserError(f"the weights are not finite after iteration {self.iteration}: lower --learning-rate")
-        if self.processes.is_main:
-            training = {"optimizer": self.optimizer.state_dict()}
-            weights, keep = self._state().state_dict(), self.train.keep
-            checkpoint.save(self.folder.checkpoints, self.iteration, weights, self.ema.weights, training, keep)
-        self.processes.wait()
+        training = {"optimizer": self.optimizer.state_dict()}
+        weights, keep = self._state().state_dict(), self.train.keep
+        checkpoint.save(self.folder.checkpoints, self.iteration, weights, self.ema.weights, training, keep)
 
     def _state(self) -> torch.nn.Module:
         """What a checkpoint holds: the model, and the averages behind its codebook."""
@@ -180,17 +194,30 @@ class AutoencoderTrainer:
         self.iteration = found.iteration
 
     def _start(self) -> checkpoint.Checkpoint | None:
-        """The first process's: the folder, the same recipe as before, and the checkpoint to go on from."""
-        file, wanted = self.folder.path / "tokenizer.json", json.loads(json.dumps(asdict(self.recipe)))
+        """The first process's: the folder, the same recipe as before, and the checkpoint to go on from.
+
+        Raises:
+            UserError: not for so many processes, or the folder holds a tokenizer of other settings or a longer one.
+        """
+        batch_size, world = self.recipe.batch_size, self.processes.world
+        if batch_size % world:
+            raise UserError(f"batch size {batch_size} does not divide by {world} processes")
+        file, wanted = self.folder.path / TOKENIZER, json.loads(json.dumps(asdict(self.recipe)))
         if file.is_file():
             there = json.loads(file.read_text())["recipe"]
-            if differing := [k for k in wanted if k not in _MAY_CHANGE and there.get(k) != wanted[k]]:
+            settled = {"precision"} if self.recipe.precision == "auto" else set()
+            if differing := [k for k in wanted if k not in _MAY_CHANGE | settled and there.get(k) != wanted[k]]:
                 key = differing[0]
                 raise UserError(
                     f"{self.folder.path} holds a tokenizer of other settings ({key} is {there.get(key)!r} there, "
                     f"{wanted[key]!r} here): choose another --out, or delete it"
                 )
-        write(file, json.dumps({"recipe": wanted, "environment": environment()}, indent=1))
+            before = replace(self.recipe, iterations=there["iterations"]).train
+            checkpoint.check_length(self.folder.checkpoints, before.iterations, self.train.iterations)
+            for note in moved_schedules(before, self.train):
+                print(f"note: {note}")
+        computes = {"precision": self.processes.precision, "processes": world}
+        write(file, json.dumps({"recipe": wanted, "environment": environment() | computes}, indent=1))
         found = checkpoint.resumable(self.folder.checkpoints)
         if found is not None:
             self.folder.rewind(found.iteration)

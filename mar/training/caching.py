@@ -25,6 +25,7 @@ from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
 from mar.distributed import Processes
 from mar.errors import UserError
+from mar.folders import CACHE
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.kl import KL
 from mar.training.checkpoint import checksum
@@ -57,9 +58,7 @@ def encode_all(
         UserError: the folder holds a cache of other settings; or latents that are not finite.
     """
     tokenizer.to(processes.device).load()
-    if processes.is_main:
-        _start(folder, settings, tokenizer)
-    processes.wait()
+    processes.first(lambda: _start(folder, settings, tokenizer))
     splits = {name: data.split(name) for name in SPLITS}
     if settings.flips:
         splits["train"] = Flipped(splits["train"])
@@ -81,7 +80,7 @@ def encode_all(
 
 def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) -> None:
     """The folder with its settings and its own copy of the autoencoder."""
-    file = folder / "settings.json"
+    file = folder / CACHE
     if file.is_file():
         there, here = json.loads(file.read_text()), json.loads(json.dumps(asdict(settings)))
         if differing := [key for key in here if there.get(key) != here[key]]:

@@ -48,7 +48,6 @@ class Trainer:
         folder: RunFolder,
         processes: Processes,
     ) -> None:
-        _check(recipe, model, processes)
         self.recipe, self.train, self.model = recipe, recipe.train, model.to(processes.device)
         self.ordering, self.partition, self.mask_ratio = ordering, partition, mask_ratio
         self.folder, self.processes = folder, processes
@@ -200,7 +199,7 @@ class Trainer:
             print(f"resuming {self.folder.path} after iteration {self.iteration}")
 
 
-def _check(recipe: Recipe, model: Model, processes: Processes) -> None:
+def check(recipe: Recipe, model: Model, processes: Processes) -> None:
     """Raises UserError for what these processes cannot train together."""
     train, shares = recipe.train, processes.world * recipe.train.accumulation
     if train.batch_size < shares:

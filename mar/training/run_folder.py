@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -10,8 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +18,11 @@ import torch
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from mar.config import Recipe, parse
+from mar.config import Recipe, Train, parse
 from mar.data.base import About
 from mar.errors import UserError
+from mar.folders import RUN, locked
+from mar.training.checkpoint import check_length
 
 _MAY_CHANGE = {
     "name",
@@ -57,7 +57,7 @@ class RunFolder:
         Raises:
             UserError: not a run folder.
         """
-        file = self.path / "recipe.yaml"
+        file = self.path / RUN
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
         content: Any = OmegaConf.to_container(OmegaConf.load(file))
@@ -73,7 +73,7 @@ class RunFolder:
 
     def describe(self, recipe: Recipe, about: About) -> None:
         """Write what the run is."""
-        write(self.path / "recipe.yaml", OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
         write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
     def began_with(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
@@ -97,11 +97,11 @@ class RunFolder:
             What to say about a change.
 
         Raises:
-            UserError: the folder holds another run; the message names the first differing key.
+            UserError: the folder holds another run (the message names the first differing key), or a longer one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         said = []
-        if (self.path / "recipe.yaml").is_file():
+        if (self.path / RUN).is_file():
             before, known = self.recipe(), self.about()
             differing = _differences(before.as_dict(), recipe.as_dict())
             if differing:
@@ -114,30 +114,15 @@ class RunFolder:
                     f"{about.fingerprint[:12]}): bring them back, choose another --out, or "
                     "delete its data.json to go on with these"
                 )
-            said = _moved_schedules(before, recipe)
+            check_length(self.checkpoints, before.train.iterations, recipe.train.iterations)
+            said = moved_schedules(before.train, recipe.train)
         self.describe(recipe, about)
         write(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
         return said
 
-    @contextmanager
-    def locked(self, hold: bool = True) -> Iterator[None]:
-        """Only one run writes to a folder at a time; its processes but the first do not ``hold`` it themselves.
-
-        Raises:
-            UserError: another process holds it.
-        """
-        if not hold:
-            yield
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"another run is writing to {self.path}: wait for it, or choose another --out"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Only one run writes to a folder at a time. Raises UserError: as ``mar.folders.locked``."""
+        return locked(self.path, RUN)
 
     def log(self, **values: Any) -> None:
         with self.metrics.open("a") as file:
@@ -221,14 +206,14 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def _moved_schedules(before: Recipe, now: Recipe) -> list[str]:
-    """What a new ``train.iterations`` moves on the way."""
-    old, new = before.train.iterations, now.train.iterations
-    moved = ["the cosine learning rate"] * (now.train.schedule.kind == "cosine")
-    moved += ["the ramp of scheduled sampling"] * bool(now.train.scheduled_sampling.probability)
+def moved_schedules(before: Train, now: Train) -> list[str]:
+    """What a new number of iterations moves on the way."""
+    old, new = before.iterations, now.iterations
+    moved = ["the cosine learning rate"] * (now.schedule.kind == "cosine")
+    moved += ["the ramp of scheduled sampling"] * bool(now.scheduled_sampling.probability)
     if old == new or not moved:
         return []
-    return [f"train.iterations was {old} and is {new}: from here on {' and '.join(moved)} follows the new length"]
+    return [f"iterations were {old} and are {new}: from here on {' and '.join(moved)} follows the new length"]
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

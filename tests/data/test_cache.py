@@ -31,6 +31,9 @@ class Alone:
 
     def wait(self) -> None: ...
 
+    def first(self, action):
+        return action()
+
 
 def encode(kind: str, autoencoder: Path, out: Path, flips=False, precision="float32", shard=SHARD):
     section, data = data_of("digits", [])

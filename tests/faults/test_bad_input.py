@@ -95,7 +95,15 @@ def test_a_batch_too_small_for_its_processes_is_refused(tmp_path):
 
 def test_a_longer_training_that_moves_the_learning_rate_says_so(copied, capsys):
     train(config.read("digits", [*TINY, "train.iterations=2"]), copied)
-    assert "train.iterations was 1 and is 2: from here on the cosine learning rate" in capsys.readouterr().out
+    assert "iterations were 1 and are 2: from here on the cosine learning rate" in capsys.readouterr().out
+
+
+def test_a_run_is_never_called_shorter_than_it_is(copied, capsys):
+    train(config.read("digits", [*TINY, "train.iterations=2"]), copied)
+    written = (copied / "recipe.yaml").read_text()
+    refused("has 2 iterations already, and 1 are asked for", "train.iterations=1", out=copied)
+    assert (copied / "recipe.yaml").read_text() == written
+    train(config.read("digits", [*TINY, "train.iterations=2"]), copied)
 
 
 def test_accelerates_own_sharding_is_refused(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.commands.tokenizer import score
 from mar.data.base import DataSpec
 from mar.distributed import Processes
 from mar.errors import UserError
@@ -17,9 +18,9 @@ from mar.noise import stream
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.tokenizers.vq import perplexity
 from mar.training.autoencoder import Architecture, AutoencoderObjective
-from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer
+from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
 from mar.training.codebook import MovingCodebook
-from tests.autoencoders import SMALL, SPEC, images
+from tests.autoencoders import SMALL, SPEC, images, save
 from tests.faults.processes import Running
 
 
@@ -135,6 +136,52 @@ def test_two_processes_train_as_one(kind, tmp_path):
     record = json.loads((tmp_path / "2" / "scores" / "reconstruction.json").read_text())
     assert record["n_images"] == 360 and (record["codebook_perplexity"] is None) is (kind == "kl")
     assert (tmp_path / "2" / "reconstructions.png").is_file()
+
+
+def test_a_finished_tokenizer_goes_on_longer_which_is_said_and_is_never_called_shorter(tmp_path, capsys):
+    train(tmp_path, "kl", iterations=2)
+    train(tmp_path, "kl", iterations=3)
+    assert "iterations were 2 and are 3: from here on the cosine learning rate follows" in capsys.readouterr().out
+    written = (tmp_path / "tokenizer.json").read_text()
+    with pytest.raises(UserError, match="has 3 iterations already, and 2 are asked for"):
+        train(tmp_path, "kl", iterations=2)
+    assert (tmp_path / "tokenizer.json").read_text() == written
+    train(tmp_path, "kl", iterations=3)
+    assert "resuming" in capsys.readouterr().out and logged(tmp_path, "iteration") == [2, 3]
+
+
+def test_a_tokenizer_goes_on_in_the_precision_that_it_began_in_wherever(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    assert began_with(tmp_path, recipe("kl", precision="auto")) == "auto"
+    train(tmp_path, "kl", iterations=1, precision="auto")
+    content = json.loads(file.read_text())
+    assert content["recipe"]["precision"] == "auto" and content["environment"]["precision"] == "fp32"
+    content["environment"]["precision"] = "bf16"  # as if it had begun on a GPU
+    file.write_text(json.dumps(content))
+    assert began_with(tmp_path, recipe("kl", precision="auto")) == "bf16"
+    assert began_with(tmp_path, recipe("kl", precision="fp32")) == "fp32"
+    with pytest.raises(UserError, match="precision is 'auto' there, 'fp32' here"):
+        train(tmp_path, "kl", iterations=1)
+    del content["environment"]["precision"]  # as it was written before
+    file.write_text(json.dumps(content))
+    assert began_with(tmp_path, recipe("kl", precision="auto")) == "auto"
+
+
+def test_a_score_keeps_its_rfid_and_gives_way_to_no_other_question(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        save("kl", tmp_path / f"vae-{number}", seed=number)
+        score(f"vae-{number}", "digits", n=20, rfid=False)
+    files = [tmp_path / "scores" / f"vae-{number}" / "scores" / "reconstruction.json" for number in (1, 2)]
+    first, second = (json.loads(file.read_text()) for file in files)
+    assert first["sha256"] != second["sha256"]
+    files[0].write_text(json.dumps({**first, "rfid": {"fid": 1.5}}))
+    score("vae-1", "digits", n=20, rfid=False)
+    assert json.loads(files[0].read_text())["rfid"] == {"fid": 1.5}
+    with pytest.raises(UserError, match=r"is another score .n_images is 20 there, 10 here"):
+        score("vae-1", "digits", n=10, rfid=False)
+    with pytest.raises(UserError, match=r"is another score .sha256 is"):
+        score("vae-2", "digits", n=20, rfid=False, out=tmp_path / "scores" / "vae-1")
 
 
 def test_training_lowers_the_error(tmp_path):
