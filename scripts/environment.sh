@@ -1,6 +1,13 @@
 # Sourced by the other scripts: an active virtual environment, made in .venv if none is, with the project installed.
+# They work in the checkout, where their defaults lie; paths that the user gives are meant from where he is: RUN, RUNS, OUT and
+# COSTS are made absolute here, an argument by `from_caller`.
 # usage: source scripts/environment.sh [EXTRAS]
 set -euo pipefail
+caller="$PWD"
+from_caller() { (cd "$caller" && realpath -ms -- "$1"); }
+for name in RUN RUNS OUT COSTS; do
+  [ -z "${!name:-}" ] || export "$name=$(from_caller "${!name}")"
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 extras="${1:-}"
 

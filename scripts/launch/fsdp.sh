@@ -5,4 +5,4 @@
 #   scripts/launch/fsdp.sh RECIPE [key=value …] [--out RUN]
 # On several machines, give machines.sh or slurm.sbatch the same two keys.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-launch --standalone --nproc-per-node "$gpus" -m mar train "$@" train.parallel=fsdp train.checkpoint_activations=true
+launch --standalone --nproc-per-node "$gpus" -- "$@" train.parallel=fsdp train.checkpoint_activations=true

@@ -6,4 +6,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${HEAD:?host:port of one of the machines}" "${MACHINES:?how many machines}"
 launch --nnodes "$MACHINES" --nproc-per-node "$gpus" --rdzv-backend c10d --rdzv-endpoint "$HEAD" --rdzv-id "${RUN_ID:-mar}" \
-  -m mar train "$@"
+  -- "$@"

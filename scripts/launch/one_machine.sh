@@ -4,4 +4,4 @@
 # GPUS: how many processes (default: the GPUs that nvidia-smi lists). RESTARTS: after a process died (default 1).
 # SIGTERM and Ctrl-C: saves, then ends with 143.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-launch --standalone --nproc-per-node "$gpus" -m mar train "$@"
+launch --standalone --nproc-per-node "$gpus" -- "$@"
