@@ -6,7 +6,7 @@
 # RECIPE, RUN (the run folder), N (test images), ORDERS (of the ensemble), MINUTES (of the order search), SEARCH_N (images it
 # searches on), PRECISION (of scoring). Arguments after the path are recipe overrides.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-data="${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}"
+data="$(from_caller "${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}")"
 shift
 recipe="${RECIPE:-mnist-binary}" run="${RUN:-runs/${RECIPE:-mnist-binary}}" n="${N:-256}" precision="${PRECISION:-fp32}"
 

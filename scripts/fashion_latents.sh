@@ -10,7 +10,7 @@
 # Several processes take a GPU each where there are enough, otherwise they share out the CPU cores; then training, which
 # is the long part, is left to one process on the GPU.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-data="${1:?the folder with the four idx files of Fashion-MNIST}"
+data="$(from_caller "${1:?the folder with the four idx files of Fashion-MNIST}")"
 shift
 gpus="$(python -c 'import torch; print(torch.cuda.device_count())')"
 case "${SIZE:=$([ "$gpus" -gt 0 ] && echo gpu || echo cpu)}" in

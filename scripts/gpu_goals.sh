@@ -4,7 +4,7 @@
 #   scripts/gpu_goals.sh PATH/TO/published-mar [overrides of the bench's recipes]       OUT: the folder, default runs/gpu-goals
 # The tables go to OUT/*.txt as well, the numbers to OUT/*.json; what has ended well is not run again.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
-reference="${1:?a checkout of the published MAR}" out="${OUT:-runs/gpu-goals}" failed=0
+reference="$(from_caller "${1:?a checkout of the published MAR}")" out="${OUT:-runs/gpu-goals}" failed=0
 shift
 overrides=("$@")
 mkdir -p "$out"

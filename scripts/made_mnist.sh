@@ -6,7 +6,7 @@
 #   scripts/made_mnist.sh PATH/TO/binarized-mnist                         # the table alone
 # RUNS: the folder of the runs, default runs/classics. N: test images of EoNADE, default 2,000. OVERRIDES: of the recipes.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-data="${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}" runs="${RUNS:-runs/classics}"
+data="$(from_caller "${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}")" runs="${RUNS:-runs/classics}"
 shift
 
 fit() { # name, recipe, overrides; score follows

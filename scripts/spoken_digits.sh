@@ -4,7 +4,7 @@
 #   scripts/spoken_digits.sh PATH/TO/recordings [wavenet] [windows] [any-order]     none named: all, one after the other
 # RUNS: the folder of the runs, default runs/spoken-digits. OVERRIDES: of the recipes. Writes results/spoken-digits.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-data="${1:?the folder with 0_jackson_0.wav and the others}" runs="${RUNS:-runs/spoken-digits}" out=results/spoken-digits
+data="$(from_caller "${1:?the folder with 0_jackson_0.wav and the others}")" runs="${RUNS:-runs/spoken-digits}" out=results/spoken-digits
 shift
 [ $# -gt 0 ] || set -- wavenet windows any-order
 

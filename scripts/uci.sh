@@ -5,7 +5,8 @@
 # RUNS: the folder of the runs, default runs/uci. JOBS: trainings at a time, one core each, default 2. OVERRIDES: of all recipes.
 # Writes results/uci.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
-export data="${1:?the folder with dna.npz, mushrooms.npz and nips.npz}" runs="${RUNS:-runs/uci}"
+data="$(from_caller "${1:?the folder with dna.npz, mushrooms.npz and nips.npz}")" runs="${RUNS:-runs/uci}"
+export data runs
 mkdir -p "$runs" results/uci
 
 one() { # name, recipe, data set, scoring options, recipe overrides

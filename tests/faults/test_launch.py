@@ -31,11 +31,13 @@ if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$SCONTROL_LOG"; fi
 """
 
 
-def start(script: str, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(
+    script: str, arguments: list[str], cwd: Path = LAUNCH.parents[1], **environment: str
+) -> subprocess.Popen[str]:
     fixed = {"GPUS": "2", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "VIRTUAL_ENV": sys.prefix}
     path = os.pathsep.join([environment.pop("FAKES", ""), str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.Popen(
-        ["bash", str(LAUNCH / script), *arguments], cwd=LAUNCH.parents[1], text=True,
+        ["bash", str(LAUNCH / script), *arguments], cwd=cwd, text=True,
         env={**os.environ, **fixed, **environment, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -81,6 +83,36 @@ def test_a_killed_process_is_started_again_by_the_launcher(run):
     os.kill(of_launcher[-1], signal.SIGKILL)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and "resuming" in said and run.saved == 60, said
+
+
+@pytest.mark.slow
+def test_a_user_error_is_said_once_is_not_tried_again_and_ends_with_2(run):
+    process = start("one_machine.sh", run.command(5, "network.foo=1")[1:])
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 2 and said.count("unknown option") == 1 and "Traceback" not in said, said
+    process = start(
+        "one_machine.sh", run.command(5, "data=mnist", "data.path=/nowhere")[1:]
+    )  # found after they have met
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 2 and said.count("/nowhere is not a folder") == 1 and "Traceback" not in said, said
+
+
+@pytest.mark.slow
+def test_paths_are_meant_from_where_the_launch_file_is_called(run, tmp_path):
+    (tmp_path / "mine.yaml").write_text((LAUNCH.parents[1] / "mar/recipes/digits.yaml").read_text())
+    process = start("one_machine.sh", ["mine.yaml", *run.command(2)[2:-1], "here/run"], cwd=tmp_path, GPUS="1")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and (tmp_path / "here" / "run" / "recipe.yaml").is_file(), said
+
+
+def test_paths_given_to_a_script_are_meant_from_where_it_is_called(tmp_path):
+    ask = f'source {LAUNCH.parent}/environment.sh "" >&2; pwd; from_caller data; from_caller /data; echo "$RUNS"'
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "RUNS": "my/runs"}
+    done = subprocess.run(
+        ["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    expected = [LAUNCH.parents[1], tmp_path / "data", "/data", tmp_path / "my" / "runs"]
+    assert done.stdout.split() == list(map(str, expected))
 
 
 @pytest.mark.slow
