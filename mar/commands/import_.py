@@ -27,7 +27,8 @@ def import_(
         Optional[int], typer.Option(min=1, help="MAR: side of a token in latents; default from the channels.")
     ] = None,
     vae: Annotated[
-        str, typer.Option(help="MAR: the KL autoencoder of its latents, a diffusers folder or hub name.")
+        str,
+        typer.Option(help="MAR: the KL autoencoder of its latents, a diffusers folder or hub name; default --data's."),
     ] = "",
     scale: Annotated[
         Optional[float],
@@ -65,7 +66,7 @@ def import_(
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     used = f"{size.encoder_heads} and {size.decoder_heads} heads"
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
-    print(f"next: mar sample {out}" + ("" if vae else " --vae AUTOENCODER   (without: latents)"))
+    print(f"next: mar sample {out}" + ("" if vae or data else " --vae AUTOENCODER   (without: latents)"))
 
 
 def _autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:

@@ -49,7 +49,8 @@ def import_run(
     Args:
         heads: of attention in the encoder and the decoder; None: see ``infer``.
         patch: side of a token in latents; None: as the channels of the autoencoder, or KL-16's, make it.
-        vae: folder or hub name of the autoencoder whose latents the model makes; without, it makes latents.
+        vae: folder or hub name of the autoencoder whose latents the model makes; default that of ``data``; without
+            either, it makes latents.
         scale: what latents are multiplied with; None: the autoencoder's ``scaling_factor``, or KL-16's.
         data: folder of cached latents, to score and train on.
 
@@ -92,6 +93,7 @@ def described(
     """The recipe of a published model, and what its examples look like. Raises UserError: see ``import_run``."""
     if data:
         Manifest.read(Path(data).expanduser())
+        vae = vae or str(Path(data).expanduser() / "tokenizer")
     autoencoder = AutoencoderFolder.find(vae).config if vae else None
     channels = autoencoder["latent_channels"] if autoencoder else KL16["latent_channels"]
     patch = patch or max(1, math.isqrt(found.token_width // channels))

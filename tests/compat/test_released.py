@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from mar import build, config
@@ -16,6 +18,7 @@ from mar.compat.published import infer, restore
 from mar.compat.released import described, export_run, import_run
 from mar.compat.weights_file import read
 from mar.data.base import About, DataSpec
+from mar.data.shards import Manifest, Settings
 from mar.errors import Unsupported, UserError
 from mar.evaluation.store import Store
 from mar.fit import train
@@ -244,6 +247,15 @@ def vae(tmp_path_factory):
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     ).save_pretrained(path)  # fmt: skip
     return str(path)
+
+
+def test_cached_latents_bring_their_autoencoder(content, vae, tmp_path):
+    settings = Settings("digits", {}, "", DataSpec((1, 12, 12), 17), "kl", "", False, "float32", 256)
+    shutil.copytree(vae, tmp_path / "cache" / "tokenizer")
+    manifest = TypeAdapter(Manifest).dump_json(Manifest(settings, (0.0,) * CHANNELS, (1.0,) * CHANNELS))
+    (tmp_path / "cache" / "manifest.json").write_bytes(manifest)
+    import_run(content, tmp_path / "run", (2, 4), patch=PATCH, data=str(tmp_path / "cache"))
+    assert load(tmp_path / "run", device="cpu").spec.shape == (1, 12, 12)
 
 
 def test_images_are_refused_before_they_are_generated_as_latents(run, tmp_path):
