@@ -113,7 +113,7 @@ def fid(
         score_source(str(source), n, against, split, replace(looks, device=device()), out)
         return
     from mar.commands.fid_sweep import axes_of
-    from mar.commands.generating import Setting, check_decodes, opened
+    from mar.commands.generating import Setting, opened
     from mar.commands.score_fid import FidRequest, score_run
     from mar.commands.scoring import options_of, product
     from mar.distributed import Processes
@@ -122,7 +122,6 @@ def fid(
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
     run = opened(source, vae, not last_weights, str(processes.device))
-    check_decodes(run)
     base = Setting(
         "", single["guidance"], guidance_schedule, single["temperature"], options_of(head or [], "sampling"), seed,
         adaptive, remask, precision=cast(Precision, precision),

@@ -10,7 +10,7 @@ from mar.commands.fid_seeds import compare, parse_compared
 from mar.commands.fid_session import Session, footer, label, scores_row, scores_table
 from mar.commands.fid_sources import Looks, Source, cache_folder, from_data, make_judge, open_source
 from mar.commands.fid_sweep import Axes, sweep
-from mar.commands.generating import Setting
+from mar.commands.generating import Setting, check_decodes
 from mar.commands.progress import wide_console
 from mar.data.base import Data
 from mar.distributed import Processes
@@ -55,6 +55,7 @@ class FidRequest:
 
 def score_run(run: Run, processes: Processes, asked: FidRequest) -> None:
     """Generate, score and print; with several processes, all of them call."""
+    check_decodes(run)
     session = _session(run, processes, asked)
     settings = [parse_compared(text, one) for one in asked.settings for text in asked.compared] or list(asked.settings)
     if asked.store is not None and (len(settings) > 1 or asked.axes or asked.seeds > 1):
