@@ -75,6 +75,6 @@ for kind in ${KINDS:-kl vq}; do
   train_killed "$out/$kind" "fashion-$kind" "${overrides[@]}"
   train "fashion-$kind" "${overrides[@]}" --out "$out/$kind"
   several generate "$out/$kind" --out "$out/samples-$kind" -n "$n" --plan "random/cosine:${STEPS:-16}" "${head[@]}"
-  mar fid "$out/samples-$kind" --against "$images"
+  mar fid "$out/samples-$kind" --against "$images" --out "$out/samples-$kind.json"
   mar score "$out/$kind" --nll -n 64
 done

@@ -62,7 +62,8 @@ def compare(
 def _table(rows: list[dict], session: Session, seeds: int, n: int, margin: float) -> Table:
     table = Table(title=f"FID of {n} images against {session.reference}, {seeds} seeds")
     for column in ("setting", "FID ↓ mean ± sd", "95 % interval", "change", "95 % interval", f"below {margin:+.0%}"):
-        table.add_column(column, justify="left" if column == "setting" else "right", no_wrap=True)
+        first = column == "setting"  # long ones are wrapped, figures never cut
+        table.add_column(column, justify="left" if first else "right", no_wrap=not first)
     for row in rows:
         found, change = Spread(**row["fid"]), row["relative_change"]
         said = f"{found.mean:.3f}" + (f" ± {found.sd:.3f}" if found.sd is not None else "")
