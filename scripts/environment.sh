@@ -4,7 +4,7 @@
 # usage: source scripts/environment.sh [EXTRAS]
 set -euo pipefail
 caller="$PWD"
-from_caller() { (cd "$caller" && realpath -ms -- "$1"); }
+from_caller() { case "$1" in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac; }
 for name in RUN RUNS OUT COSTS; do
   [ -z "${!name:-}" ] || export "$name=$(from_caller "${!name}")"
 done
