@@ -107,7 +107,12 @@ def test_paths_are_meant_from_where_the_launch_file_is_called(run, tmp_path):
 
 def test_paths_given_to_a_script_are_meant_from_where_it_is_called(tmp_path):
     ask = f'source {LAUNCH.parent}/environment.sh "" >&2; pwd; from_caller data; from_caller /data; echo "$RUNS"'
-    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "RUNS": "my/runs"}
+    python = tmp_path / "bin" / "python"  # nothing is installed
+    python.parent.mkdir()
+    python.write_text("#!/usr/bin/env bash\n")
+    python.chmod(0o755)
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    environment = {**os.environ, "VIRTUAL_ENV": str(tmp_path), "RUNS": "my/runs", "PATH": path}
     done = subprocess.run(
         ["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
