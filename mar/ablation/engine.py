@@ -30,11 +30,12 @@ from mar.ablation import evaluate, sets, speed
 from mar.ablation.cells import Cell, cells_of, check_data
 from mar.ablation.evaluations import SpeedEvaluation, Variant
 from mar.ablation.grid import GridFile
-from mar.ablation.records import Record, folder_name, held, once, read
+from mar.ablation.records import Record, folder_name, once, read
 from mar.config import Recipe, Section
 from mar.errors import UserError
 from mar.evaluation.probe import linear_probe
 from mar.fit import train
+from mar.folders import GRID, check_kind, held
 from mar.run import Run, load
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder, write
@@ -69,18 +70,20 @@ class Engine:
 
     Raises:
         UserError, Unsupported: the grid, or the one recipe or a plan of a grid without axes, is impossible; nothing was
-            trained. Or data have changed since a model was trained: its records speak of others.
+            trained. Or the folder is of another kind, or data have changed since a model was trained: its records speak
+            of others.
     """
 
     def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
         self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer or train
+        check_kind(out, GRID)
         self.cells = cells_of(grid)
         for cell in self.cells:
             check_data(cell, self.folder(cell))
 
     def prepare(self) -> None:
         """Write the resolved grid."""
-        write(self.out / "grid.yaml", OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
+        write(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that has not been and that nobody else holds; with ``wait``, those too.

@@ -21,9 +21,10 @@ from json import dumps
 from pathlib import Path
 
 from mar.ablation.grid import GridFile
-from mar.ablation.records import Record, held, read
+from mar.ablation.records import Record, read
 from mar.ablation.workers import passing_stops
 from mar.errors import Stopped, UserError
+from mar.folders import held
 from mar.training.run_folder import environment, write
 
 PROGRAM = (sys.executable, "-m", "mar")

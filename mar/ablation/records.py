@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from mar.errors import Stopped, UserError
+from mar.errors import Stopped
 from mar.names import short
 from mar.training.run_folder import write
 
-_LOOK_AGAIN = 1.0  # seconds
 _LONG = 200  # bytes
 
 
@@ -60,29 +57,3 @@ def once(file: Path, question: dict[str, Any], compute: Callable[[], dict[str, A
     record = Record(question, time.monotonic() - started, answer, failure)
     write(file, json.dumps(asdict(record)))
     return record
-
-
-@contextmanager
-def held(folder: Path, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone works in ``folder``; with ``wait``, once the others have left.
-
-    Raises:
-        UserError: its file system has no locks.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):  # NFS says either
-                if wait:
-                    time.sleep(_LOOK_AGAIN)
-                    continue
-                yield False
-                return
-            except OSError as error:
-                raise UserError(
-                    f"no file locks in {folder} ({error.strerror}): a grid wants a file system with flock"
-                ) from None
-            yield True
-            return

@@ -19,10 +19,10 @@ from typing import Any
 from mar.ablation.cluster import Cluster, Kind
 from mar.ablation.engine import Ask, Engine
 from mar.ablation.job import Job
-from mar.ablation.records import held
 from mar.ablation.state import states
 from mar.ablation.workers import Work
 from mar.errors import Stopped, UserError
+from mar.folders import held
 from mar.training.run_folder import write
 
 _MOST = 32  # jobs, where nobody says how many

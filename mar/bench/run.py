@@ -74,6 +74,8 @@ def run(
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
     """
     _check(batch, seconds, works, precision, clock)
+    if own_settings and reference is None:
+        raise UserError("--reference-as-published is about a checkout: name it with --reference")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(device, precision, guidance, temperature, clock)
     peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)

@@ -17,10 +17,10 @@ from mar.ablation.assemble import assemble
 from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile
 from mar.ablation.grid_file import read
-from mar.ablation.records import held
 from mar.ablation.result import AblationResult
 from mar.ablation.state import forget_failures
 from mar.errors import Unsupported, UserError
+from mar.folders import held
 
 GRID = """
 recipe: digits

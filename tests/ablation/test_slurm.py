@@ -26,10 +26,10 @@ from mar.ablation.engine import Engine
 from mar.ablation.grid import GridFile
 from mar.ablation.grid_file import read
 from mar.ablation.job import Job
-from mar.ablation.records import held
 from mar.ablation.slurm import Jobs, Submitted
 from mar.ablation.workers import Work
 from mar.errors import UserError
+from mar.folders import held
 from tests.ablation.test_launch import GRID
 
 pytest.importorskip("submitit")

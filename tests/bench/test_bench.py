@@ -83,6 +83,8 @@ def test_the_reference_keeps_its_own_settings_when_asked(tmp_path: Path) -> None
     checkout = write_checkout(tmp_path)
     recipe, data = shapes.read("mar-base", SMALL)
     fast = {"solver": "dpm-solver++", "steps": 2}
+    with pytest.raises(UserError, match="name it with --reference"):
+        run(recipe, data, 2, 0.0, ["sample"], own_settings=True)
     with pytest.raises(Unsupported, match="--reference-as-published"):
         run(recipe, data, 2, 0.0, ["sample"], head=fast, reference=checkout)
     report = run(recipe, data, 2, 0.0, ["sample"], precision="bf16", head=fast, reference=checkout, own_settings=True)

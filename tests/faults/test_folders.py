@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mar.commands.ablate import ablate
 from mar.commands.cache import cache
 from mar.commands.tokenizer import train as train_tokenizer
 from mar.commands.train import train
 from mar.data.base import DataSpec
 from mar.errors import UserError
 from mar.evaluation.store import Store
-from mar.folders import CACHE, RUN, STORE, TOKENIZER
+from mar.folders import CACHE, GRID, RUN, STORE, TOKENIZER
 from mar.training.run_folder import RunFolder
 from tests.autoencoders import save
 from tests.training.conftest import TINY
@@ -39,15 +40,17 @@ COMMANDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "cache": (CACHE, cached),
     "generate": (STORE, generated),
     "import": (RUN, imported),
+    "ablate": (GRID, lambda out: ablate("digits", out=out)),
 }
 
 
-@pytest.mark.parametrize("marker", [RUN, TOKENIZER, CACHE, STORE])
-@pytest.mark.parametrize("name", COMMANDS)
+KINDS = (RUN, TOKENIZER, CACHE, STORE, GRID)
+OTHERS = [(name, marker) for name, (own, _) in COMMANDS.items() for marker in KINDS if marker != own]
+
+
+@pytest.mark.parametrize(("name", "marker"), OTHERS)
 def test_no_command_writes_into_a_folder_of_another_kind(name, marker, tmp_path):
-    own, command = COMMANDS[name]
-    if own == marker:
-        return
+    command = COMMANDS[name][1]
     out = tmp_path / "out"
     out.mkdir()
     (out / marker).write_text("{}")
