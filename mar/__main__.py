@@ -1,6 +1,6 @@
 """``python -m mar`` and ``torchrun -m mar``: the same as ``mar``."""
 
-from mar.cli import main
+from mar.cli.main import main
 
 if __name__ == "__main__":
     main()

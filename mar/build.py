@@ -1,4 +1,8 @@
-"""Recipe -> objects: the only file that knows every class.
+"""What the parts of a model cannot do together, refused when a recipe is read.
+
+B batch · L tokens
+
+Recipe -> objects: the only file that knows every class.
 
 Adding a network, head, tokenizer or data set is one new file in its family and one line here. Other packages plug in
 through the entry-point groups ``mar.networks``, ``mar.heads``, ``mar.tokenizers`` and ``mar.data``.
@@ -13,16 +17,15 @@ from typing import Any
 
 import torch
 
-from mar import checks
 from mar.config import Component, Recipe
+from mar.core.errors import Unsupported, UserError, unknown
+from mar.core.noise import derived_seed, stream
+from mar.core.options import typed
+from mar.core.tokens import Categories
 from mar.data.base import About, Data
-from mar.errors import UserError, unknown
-from mar.model import Model
-from mar.noise import derived_seed, stream
-from mar.options import typed
-from mar.order_search.policy import OrderPolicy
-from mar.tokens import Categories
-from mar.training.objective import MaskRatio
+from mar.model.model import Model
+from mar.model.policy import OrderPolicy
+from mar.training.objectives import MaskRatio, Uniform
 from orderings import (
     Grid,
     Ordering,
@@ -36,9 +39,45 @@ from orderings import (
     parse_partition,
 )
 
+
+def check_lengths(model: Model, plan: Plan, network: str) -> None:
+    """Refuse what examples of their own lengths cannot have, if they are such."""
+    model.tokenizer.check(plan.step_BL)
+    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
+        raise Unsupported(
+            f"network={network} would be told where a document ends: use one that reads from left to "
+            "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
+        )
+
+
+def check_tasks(model: Model, plan: Plan, ratio: MaskRatio, kind: str, seed: int) -> None:
+    """Refuse a mask ratio that makes tasks which the network cannot serve, though it serves the plan."""
+    position_B, iteration = torch.arange(len(plan.step_BL)), stream(seed, "check", 1)
+    task = ratio.task(plan, position_B, iteration, model.network.one_pass)
+    try:
+        for row in task.step_BL.split(1):
+            model.network.check(row)
+    except Unsupported as refusal:
+        asked = f"train.mask_ratio={kind} asks for other plans"
+        raise Unsupported(f"{asked}: use train.mask_ratio=plan ({refusal})") from None
+
+
+def check_policy(model: Model, ratio: MaskRatio, head: str) -> None:
+    """Refuse a learned order whose bound cannot be trained with this head or mask ratio."""
+    if not model.head.loss_is_nll:
+        raise Unsupported(
+            f"ordering=learned trains a bound in nats, and the loss of head {head!r} is none: use head=categorical"
+        )
+    if ratio != Uniform():
+        raise Unsupported(
+            "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
+            "use train.mask_ratio=uniform"
+        )
+
+
 NETWORKS = {
     "causal-transformer": "mar.networks.causal_transformer:CausalTransformer",
-    "diagonal-bilstm": "mar.networks.diagonal_bilstm:DiagonalBiLSTM",
+    "diagonal-bilstm": "mar.networks.pixel_rnn:DiagonalBiLSTM",
     "gru": "mar.networks.recurrent:GRU",
     "independent": "mar.networks.independent:Independent",
     "linear-ar": "mar.networks.linear_ar:LinearAR",
@@ -48,9 +87,11 @@ NETWORKS = {
     "masked-transformer": "mar.networks.masked_transformer:MaskedTransformer",
     "nade": "mar.networks.nade:Nade",
     "per-position": "mar.networks.per_position:PerPosition",
-    "row-lstm": "mar.networks.row_lstm:RowLSTM",
+    "row-lstm": "mar.networks.pixel_rnn:RowLSTM",
     "wavenet": "mar.networks.wavenet:WaveNet",
 }
+
+
 HEADS = {
     "categorical": "mar.heads.categorical:CategoricalHead",
     "diffusion": "mar.heads.diffusion:DiffusionHead",
@@ -58,6 +99,8 @@ HEADS = {
     "gaussian-mixture": "mar.heads.gaussian_mixture:GaussianMixtureHead",
     "logistic-mixture": "mar.heads.logistic_mixture:LogisticMixtureHead",
 }
+
+
 TOKENIZERS = {
     "pixels": "mar.tokenizers.pixels:Pixels",
     "binary-patches": "mar.tokenizers.binary_patches:BinaryPatches",
@@ -70,6 +113,8 @@ TOKENIZERS = {
     "vq": "mar.tokenizers.vq:VQ",
     "latents": "mar.tokenizers.latents:Latents",
 }
+
+
 DATA = {
     "digits": "mar.data.digits:Digits",
     "mnist": "mar.data.idx:Mnist",
@@ -77,18 +122,22 @@ DATA = {
     "binarized-mnist": "mar.data.amat:BinarizedMnist",
     "folder": "mar.data.folder:Folder",
     "synthetic": "mar.data.synthetic:Synthetic",
-    "tree": "mar.data.tree:NoisyTree",
+    "tree": "mar.data.synthetic:NoisyTree",
     "text": "mar.data.text:Text",
     "documents": "mar.data.documents:Documents",
     "npz": "mar.data.npz:Npz",
     "audio": "mar.data.audio:Audio",
     "cache": "mar.data.cache:Cache",
 }
+
+
 MASK_RATIOS = {
-    "uniform": "mar.training.objective:Uniform",
-    "truncated-normal": "mar.training.objective:TruncatedNormal",
-    "plan": "mar.training.objective:NextSet",
+    "uniform": "mar.training.objectives:Uniform",
+    "truncated-normal": "mar.training.objectives:TruncatedNormal",
+    "plan": "mar.training.objectives:NextSet",
 }
+
+
 FAMILIES = {
     "network": NETWORKS,
     "head": HEADS,
@@ -174,8 +223,8 @@ def model(recipe: Recipe, dataset: Data | About) -> Model:
     noise = stream(recipe.seed, "check", 2)
     plan = Plan.draw(ordering(recipe), partition(recipe), grid, 2, noise)
     built.network.check(plan.step_BL)
-    checks.check_lengths(built, plan, recipe.network.kind)
-    checks.check_tasks(built, plan, mask_ratio(recipe), recipe.train.mask_ratio.kind, recipe.seed)
+    check_lengths(built, plan, recipe.network.kind)
+    check_tasks(built, plan, mask_ratio(recipe), recipe.train.mask_ratio.kind, recipe.seed)
     return built
 
 
@@ -204,7 +253,7 @@ def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
 
 def _policy(recipe: Recipe, model: Model) -> OrderPolicy:
     """The policies of a learned order. Raises Unsupported: their bound cannot be trained."""
-    checks.check_policy(model, mask_ratio(recipe), recipe.head.kind)
+    check_policy(model, mask_ratio(recipe), recipe.head.kind)
     network = model.network
     return OrderPolicy(
         len(Grid(model.tokenizer.shape)), model.tokenizer.token, network.context_width, network.token_width,

@@ -2,6 +2,22 @@
 
 A component (data, tokenizer, ordering, partition, network, head, mask ratio) is a ``kind`` beside that kind's own
 options. This file knows no classes: ``mar.build`` checks each component's options against its class.
+
+The axes of a grid: every combination of their values is a cell, a recipe of its own.
+
+A value is a scalar, for the recipe key that the axis is named after, or a mapping of several recipe keys, so that each
+network brings its learning rate along. It may have a ``name``; otherwise its name is what it says about the axis's key.
+
+    axes:
+      network:
+        - {network: {kind: lstm, width: 96}, train.learning_rate: 3.0e-3}
+        - made
+      ordering: [raster, random]
+    adjust:
+      - where: {network: made, ordering: random}
+        set: {train.iterations: 4000}
+    exclude:
+      - {network: lstm, ordering: [random]}
 """
 
 from __future__ import annotations
@@ -17,7 +33,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer
 
-from mar.errors import UserError, unknown
+from mar.core.errors import UserError, unknown
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -49,7 +65,7 @@ class Schedule(Section):
 
 
 class ScheduledSampling(Section):
-    """How often known tokens are the model's own in training (``mar.training.scheduled_sampling``)."""
+    """How often known tokens are the model's own in training (``mar.training.objectives``)."""
 
     probability: float = Field(default=0.0, ge=0, le=1, description="of a known token, after the ramp; 0: off")
     start: float = Field(default=0.0, ge=0, lt=1, description="share of the training before the ramp")
@@ -221,3 +237,6 @@ def _valid_keys(path: tuple[int | str, ...]) -> list[str]:
             return []
         model = annotation
     return list(model.model_fields)
+
+
+Scalar = bool | int | float | str

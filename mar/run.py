@@ -1,4 +1,10 @@
-"""Runs from Python: five lines do what the command line does.
+"""Train a recipe in a run folder, from wherever the folder stands.
+
+Text of samples, prompts, and text longer than a window.
+
+N samples · L characters of a window · P characters of a prompt · T characters so far
+
+Runs from Python: five lines do what the command line does.
 
     run = mar.load("runs/digits")
     result = run.nll(plan="spiral/cosine:16")
@@ -9,7 +15,8 @@ L tokens · N images · K AR steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,24 +25,110 @@ import torch
 
 from mar import build
 from mar.config import Recipe
-from mar.data.base import About, Data, DataSpec, spread
-from mar.errors import Unsupported, UserError
-from mar.likelihood.ensemble import ONCE, ScoreOne, Several, check_draws, score_several
-from mar.likelihood.estimate import EVERY_STEP
-from mar.likelihood.partial import Partial
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import derived_seed, stream
+from mar.core.processes import Processes
+from mar.core.spec import DataSpec
+from mar.data.base import About, Data, spread
+from mar.likelihood.estimate import EVERY_STEP, ONCE, ScoreOne, Several, check_draws, score_several
 from mar.likelihood.score import Likelihood, score
-from mar.model import Model, sampling_options, scoring_options
-from mar.noise import stream
+from mar.likelihood.summary import Partial
+from mar.model.model import Model, sampling_options, scoring_options
+from mar.model.plans import PlanLike, Plans
 from mar.order_search.learned import score_learned
-from mar.plans import PlanLike, Plans
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, labels_of, sample_many
-from mar.sampling.remask import Remask
-from mar.training import checkpoint
+from mar.sampling.samplers import Remask
+from mar.training import blocks, checkpoint
+from mar.training.loop import Trainer, check
 from mar.training.run_folder import RunFolder
 from orderings import Grid, describe
 
+
+def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
+    """Train ``recipe`` in the folder ``path``, or go on where it stands.
+
+    Raises:
+        UserError: the recipe is impossible, or the folder belongs to another run or another process.
+    """
+    folder = RunFolder(path)
+    processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
+    recipe, data, model = processes.each(lambda: _built(recipe, processes))
+    compiles = folder.began_with(recipe, "compile")
+    if compiles == "auto":
+        compiles = blocks.compiles(model, processes.device)
+    computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(folder.locked()))
+        said = processes.first(lambda: folder.start(recipe, data.about, computes))
+        model.to(processes.device).tokenizer.fit(to_measure(data))  # an autoencoder encodes thousands of images
+        for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
+            print(f"note: {note}")
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
+        parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
+        Trainer(recipe, model, data, *parts, folder, processes).run()
+
+
+def _built(recipe: Recipe, processes: Processes) -> tuple[Recipe, Data, Model]:
+    recipe = build.resolve(recipe)
+    data = build.data(recipe)
+    model = build.model(recipe, data)
+    check(recipe, model, processes)
+    return recipe, data, model
+
+
+def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
+    """Examples of the training split, for what a tokenizer measures; each batch is spread over the whole split, whose
+    first examples may be of one class."""
+    index = spread(len(data.train), limit)
+    batches = -(-len(index) // 500)
+    for first in range(batches):
+        yield data.train.batch(index[first::batches])[0]
+
+
+def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 0, **options: Any) -> torch.Tensor:
+    """(N, 1, 1, T) levels: N texts of ``length`` characters, or one window if that is 0, that begin with the prompt.
+
+    Each further window is given the last half of the text so far and adds another half: its conditionals forget what
+    came before. Documents end by themselves, with the level ``end``, or are cut off at the window.
+    ``options`` are those of ``mar.run.Run.sample``.
+
+    Raises:
+        UserError: the length leaves nothing to write, or is asked of documents.
+    """
+    window = run.spec.shape[-1]
+    if run.spec.end is not None:
+        if length or len(prompt_P) >= window:
+            raise UserError(
+                f"this run writes documents, which end by themselves, at the latest after {window} characters: "
+                "leave out --length, and give a shorter --prompt"
+            )
+        length = window
+    length = length or max(window, len(prompt_P) + window // 2)
+    if length <= len(prompt_P):
+        raise UserError(f"the prompt has {len(prompt_P)} characters: ask for a length of more, not {length}")
+    x_NT, part = prompt_P.expand(n, -1), 0
+    while x_NT.shape[1] < length:
+        kept = x_NT.shape[1] if x_NT.shape[1] < window else window // 2
+        fresh_NL = _window(
+            run, x_NT[:, x_NT.shape[1] - kept :], window, derived_seed(seed, part) if part else seed, options
+        )
+        x_NT, part = torch.cat([x_NT, fresh_NL[:, kept:]], dim=1), part + 1
+    return x_NT[:, None, None, :length]
+
+
+def _window(run: Run, kept_NK: torch.Tensor, window: int, seed: int, options: dict[str, Any]) -> torch.Tensor:
+    """(N, L) levels: a window that begins with the K levels ``kept_NK``."""
+    n, kept = kept_NK.shape
+    if kept:
+        given = torch.nn.functional.pad(kept_NK, (0, window - kept))[:, None, None]
+        options = {**options, "given": given, "mask": torch.arange(window) >= kept, "prompt": True}
+    return run.sample(n, seed=seed, **options).reshape(n, window).long()
+
+
 Precision = Literal["fp32", "bf16"]
+
+
 Progress = Callable[[int, int], None]
 
 
@@ -209,7 +302,7 @@ class Run:
             first: number of the first image; ``labels`` and ``given`` count from image 0.
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
-            remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.remask``).
+            remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.samplers``).
             precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """

@@ -6,9 +6,31 @@ plan.step_BL  # the AR step of every token
 """
 
 from orderings.adaptive import Adaptive
-from orderings.base import ABSENT, GIVEN, FixedOrdering, Ordering, Partition, PixelOrdering, Seeded, Source
+from orderings.base import (
+    ABSENT,
+    GIVEN,
+    FixedOrdering,
+    Ordering,
+    Partition,
+    PixelOrdering,
+    Seeded,
+    Source,
+    inverse,
+    rank_by,
+)
 from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.parse import (
+from orderings.plan import Plan
+from orderings.registry import (
+    ADAPTIVE,
+    ORDERINGS,
+    PARTITIONS,
+    UnknownName,
+    all_of,
+    find_ordering,
+    find_partition,
+    name_of,
+)
+from orderings.text import (
     as_options,
     describe,
     describe_partition,
@@ -20,18 +42,6 @@ from orderings.parse import (
     parse_ordering,
     parse_partition,
     parse_plan,
-)
-from orderings.plan import Plan
-from orderings.ranking import inverse, rank_by
-from orderings.registry import (
-    ADAPTIVE,
-    ORDERINGS,
-    PARTITIONS,
-    UnknownName,
-    all_of,
-    find_ordering,
-    find_partition,
-    name_of,
 )
 
 __all__ = [

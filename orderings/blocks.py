@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from orderings.base import FixedOrdering, Ordering, Seeded, Source
+from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, shuffle
 from orderings.curves import Hilbert
 from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.ranking import inverse, shuffle
 from orderings.scans import Raster
 
 

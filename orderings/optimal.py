@@ -1,19 +1,144 @@
-"""The partition into the K sets that cost least, as measured.
+"""What generating a set in parallel costs, as measured, and the set sizes that cost least.
+
+L tokens · K AR steps · S numbers of known tokens · E ends of a set (0..L)
+
+A set that holds ranks s..e-1 of an order, generated after the first s tokens, costs (ARCHITECTURE: mathematics, 10)
+
+    C[s, e] = sum_{r=s}^{e-1} E[-log p(x_{sigma_r} | x_{sigma_<s})]
+
+and under uniformly random orders, where all unknown tokens are alike, (e - s) l(s), l(s) the mean over the unknown ones
+after s known. The cost of a plan is the sum over its sets, so the best K sets follow by dynamic programming over where
+the first one ends (Watson et al. 2021, arXiv 2106.03802; Hoogeboom et al. 2022, arXiv 2110.02037, for random orders).
+
+The partition into the K sets that cost least, as measured.
 
 B batch · L tokens · K AR steps
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from orderings.base import Partition
 from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.set_costs import BestSets, best_sets_of
+
+
+@dataclass(frozen=True)
+class SetCosts:
+    """A measurement of one ordering.
+
+    Attributes:
+        ordering: its short text.
+        grid: e.g. "8x8".
+        uniform: every order is equally likely: one figure for each number of known tokens.
+        nats: uniform: (L,) l(s). Otherwise L rows, row s with the L - s figures E[-log p(x_{sigma_r} | x_{sigma_<s})].
+        standard_error_nats: (L,) of the mean over the tokens unknown after s, over images.
+        n_images: how many were measured.
+        provenance: split, data, fingerprint, kind of likelihood, seed, weights, …
+    """
+
+    ordering: str
+    grid: str
+    uniform: bool
+    nats: Sequence[Any]
+    standard_error_nats: Sequence[float]
+    n_images: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.nats)
+
+    def matrix(self) -> np.ndarray:
+        """(L, L + 1) float64: C[s, e] in nats, infinite where e <= s."""
+        n = self.n_tokens
+        cost_SE = np.full((n, n + 1), np.inf)
+        for s, known in enumerate(self.nats):
+            each = np.full(n - s, known) if self.uniform else np.asarray(known)
+            cost_SE[s, s + 1 :] = each.cumsum()
+        return cost_SE
+
+    def write(self, path: Path) -> None:
+        """As JSON, aside first and then renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text(json.dumps(asdict(self)))
+        aside.replace(path)
+
+
+def read_set_costs(path: str | Path) -> SetCosts:
+    """Raises InvalidRequest: there is no such file, or it holds no set costs."""
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score RUN --sets writes one")
+    try:
+        costs = SetCosts(**json.loads(path.read_text()))
+        lengths = [1] * costs.n_tokens if costs.uniform else [len(row) for row in costs.nats]
+        wanted = [1] * costs.n_tokens if costs.uniform else [costs.n_tokens - s for s in range(costs.n_tokens)]
+        if not costs.nats or lengths != wanted or not np.isfinite(np.hstack(list(costs.nats))).all():
+            raise ValueError("not the costs of every set")
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{path} holds no set costs, as mar score RUN --sets writes them: {error}") from None
+    return costs
+
+
+@dataclass(frozen=True)
+class BestSets:
+    """The least cost of every number of sets from every start, and the sizes that have it.
+
+    Attributes:
+        nats_KS: (K + 1, L + 1): of generating ranks s..L-1 in exactly k sets; infinite where that is impossible.
+        first_KS: the size of the first of those sets, the smallest among equally good ones; 0 where impossible.
+    """
+
+    nats_KS: np.ndarray
+    first_KS: np.ndarray
+
+    def sizes(self, k: int, start: int = 0) -> list[int]:
+        """The sizes of the k best sets of ranks start..L-1."""
+        sizes = []
+        while k:
+            sizes.append(int(self.first_KS[k, start]))
+            start, k = start + sizes[-1], k - 1
+        return sizes
+
+
+def best_sets(cost_SE: np.ndarray, k: int) -> BestSets:
+    """The best 1..k sets for costs (L, L + 1), in O(k L^2) operations and O(L^2 + k L) memory.
+
+    D[0, L] = 0,     D[k, s] = min_{s < e <= L} C[s, e] + D[k - 1, e]
+    """
+    n = len(cost_SE)
+    nats_KS, first_KS = np.full((k + 1, n + 1), np.inf), np.zeros((k + 1, n + 1), dtype=np.int32)
+    nats_KS[0, n] = 0.0
+    through = np.empty_like(cost_SE)
+    for sets in range(1, k + 1):
+        rows = n - sets + 1  # k sets need k tokens
+        end_S = np.add(cost_SE[:rows], nats_KS[sets - 1], out=through[:rows]).argmin(1)
+        nats_KS[sets, :rows] = through[np.arange(rows), end_S]
+        first_KS[sets, :rows] = end_S - np.arange(rows)
+    return BestSets(nats_KS, first_KS)
+
+
+def cost_of(cost_SE: np.ndarray, sizes: Iterable[int]) -> float:
+    """The cost in nats of sets of these sizes, one after the other from the first token."""
+    end_K = np.cumsum(list(sizes))
+    return float(cost_SE[np.concatenate([[0], end_K[:-1]]), end_K].sum())
+
+
+@lru_cache(maxsize=8)
+def best_sets_of(path: Path, modified_ns: int, k: int) -> BestSets:
+    """Read and solved once for each version of the file, so that drawing a plan again is free."""
+    costs = read_set_costs(path)
+    return best_sets(costs.matrix(), min(k, costs.n_tokens))
 
 
 @dataclass(frozen=True)

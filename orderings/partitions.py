@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from orderings.base import ABSENT, GIVEN, Partition
+from orderings.base import ABSENT, GIVEN, Partition, argsort_whole
 from orderings.blocks import block_of, check_size
 from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.ranking import argsort_whole
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import NamedTuple
 
-from orderings import adaptive, blocks, curves, halton, lattices, optimal, partitions, scans, spiral, stochastic, user
+from orderings import adaptive, blocks, curves, optimal, partitions, scans, stochastic, user
+from orderings import curves as halton
+from orderings import scans as lattices
+from orderings import scans as spiral
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest

@@ -1,18 +1,25 @@
 """Line by line: raster, reverse, column-major, serpentine, diagonal; and outwards from the centre.
 
 L tokens · D grid dimensions
+
+Spirals: rings around the centre, or quarter rings around a corner.
+
+L tokens · i row · j column
+
+Sub-lattices: coarse to fine, and the two colours of a checkerboard.
+
+L tokens
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
-from orderings.base import FixedOrdering, PixelOrdering
-from orderings.grid import Grid
-from orderings.ranking import rank_by
+from orderings.base import FixedOrdering, PixelOrdering, rank_by
+from orderings.grid import Grid, InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -89,3 +96,105 @@ class CentreOut(PixelOrdering):
         # twice the offset from the centre: whole numbers, so that ties are exact
         offset_LD = 2 * plane.coordinates() - (torch.tensor(plane.shape) - 1)
         return rank_by(offset_LD.square().sum(1))
+
+
+Corner = Literal["top-left", "top-right", "bottom-right", "bottom-left"]
+
+
+@dataclass(frozen=True)
+class Spiral(PixelOrdering):
+    """Ring by ring; consecutive pixels touch. 2-D and 3-D (a pixel's channels consecutively).
+
+    Around the centre, an inward spiral starts at ``corner`` and an outward one ends there; an outward spiral is an
+    inward one travelled backwards, so that both are unbroken on every H×W grid. The spirals of the VQGAN and RAR
+    ablations (arXiv 2012.09841, 2411.00776) are ``corner=bottom-right``, inward with ``clockwise=false``.
+    Around the corner, quarter rings of pixels equally far from ``corner`` are swept there and back: outward from it or
+    inward to it. This too is unbroken, but for one jump on some grids that are not square.
+    """
+
+    inward: bool = field(default=True, metadata={"words": ("outward", "inward")})
+    clockwise: bool = True  # the sense of travel (around a corner: of its second quarter ring)
+    around: Literal["centre", "corner"] = "centre"
+    corner: Corner = "top-left"
+    summary: ClassVar[str] = "ring by ring, inward or outward, around the centre or a corner"
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        if self.around == "centre":
+            backwards = not self.inward  # travelled backwards, a clockwise path turns anticlockwise
+            rank_L = _rings(*_seen_from(plane, self.corner, self.clockwise != backwards))
+        else:
+            backwards = self.inward
+            rank_L = _quarter_rings(*_seen_from(plane, self.corner, self.clockwise != backwards))
+        return len(plane) - 1 - rank_L if backwards else rank_L
+
+
+def _seen_from(plane: Grid, corner: Corner, clockwise: bool) -> tuple[torch.Tensor, torch.Tensor, int, int]:
+    """(i_L, j_L, height, width) after turning ``corner`` to the top left; mirrored when not clockwise."""
+    height, width = plane.shape
+    i_L, j_L = plane.coordinates().unbind(1)
+    if corner == "top-right":
+        i_L, j_L, height, width = width - 1 - j_L, i_L, width, height
+    elif corner == "bottom-right":
+        i_L, j_L = height - 1 - i_L, width - 1 - j_L
+    elif corner == "bottom-left":
+        i_L, j_L, height, width = j_L, height - 1 - i_L, width, height
+    return (i_L, j_L, height, width) if clockwise else (j_L, i_L, width, height)
+
+
+def _rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Clockwise inward rank from the top left: by ring, then by the length walked along the ring."""
+    ring_L = torch.stack([i_L, j_L, height - 1 - i_L, width - 1 - j_L]).amin(0)
+    i_L, j_L = i_L - ring_L, j_L - ring_L
+    bottom_L, right_L = height - 1 - 2 * ring_L, width - 1 - 2 * ring_L  # the ring's last row and column
+    left_side_L = 2 * right_L + bottom_L + (bottom_L - i_L)
+    walked_L = torch.where(i_L == bottom_L, right_L + bottom_L + (right_L - j_L), left_side_L)
+    walked_L = torch.where(j_L == right_L, right_L + i_L, walked_L)
+    walked_L = torch.where(i_L == 0, j_L, walked_L)
+    return rank_by(ring_L, walked_L)
+
+
+def _quarter_rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Outward rank from the top left corner: pixels with max(i, j) = k, swept clockwise for odd k and back for even."""
+    ring_L = torch.maximum(i_L, j_L)
+    walked_L = torch.where(j_L == ring_L, i_L, 2 * ring_L - j_L)
+    return rank_by(ring_L, torch.where(ring_L % 2 == 1, walked_L, -walked_L))
+
+
+@dataclass(frozen=True)
+class Subsample(PixelOrdering):
+    """Coarse to fine: every second pixel in each direction first, itself ordered likewise, then the other phases.
+
+    The order of the VQGAN ablation (arXiv 2012.09841) and of RAR (arXiv 2411.00776), on any grid: phases (even, even),
+    (even, odd), (odd, even), (odd, odd). On a 1-D grid, the bit-reversed order. With ``levels`` the halving stops early
+    and each sub-grid is a raster scan: 2 levels give the 4×4 sub-images of subscale pixel networks (arXiv 1812.01608),
+    in nested order.
+    """
+
+    levels: int | None = None  # how many halvings; none: down to single pixels
+    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    summary: ClassVar[str] = "coarse to fine, by nested sub-grids"
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and self.levels < 1:
+            raise InvalidRequest(f"subsample: levels is at least 1, not {self.levels}")
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        coordinates_LD = plane.coordinates()
+        bits = (max(plane.shape) - 1).bit_length()
+        levels = bits if self.levels is None else min(self.levels, bits)
+        phase_L = torch.zeros(len(plane), dtype=torch.int64)
+        for level in range(levels):
+            for coordinate_L in coordinates_LD.unbind(1):
+                phase_L = 2 * phase_L + ((coordinate_L >> level) & 1)
+        return rank_by(phase_L)
+
+
+@dataclass(frozen=True)
+class Checkerboard(PixelOrdering):
+    """The pixels whose coordinates sum to an even number, then the others, each in raster order."""
+
+    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    summary: ClassVar[str] = "one colour of a checkerboard, then the other"
+
+    def pixels(self, plane: Grid) -> torch.Tensor:
+        return rank_by(plane.coordinates().sum(1) % 2)

@@ -11,9 +11,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from orderings.base import FixedOrdering, Ordering, Source
+from orderings.base import FixedOrdering, Ordering, Source, shuffle
 from orderings.grid import Grid, InvalidRequest
-from orderings.ranking import shuffle
 from orderings.scans import Raster
 
 

@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from orderings.base import FixedOrdering, Source
+from orderings.base import FixedOrdering, Source, inverse
 from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.ranking import inverse
 
 
 @dataclass(frozen=True)

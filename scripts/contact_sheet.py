@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import mar
-from mar.commands.scoring import head_options
-from mar.sampling.pictures import image_grid
+from mar.cli.scoring import head_options
+from mar.sampling.output import image_grid
 from orderings import ORDERINGS, Unsupported
 
 WIDTH = 110  # pixels for the names

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import mar
-from mar.sampling.pictures import to_bytes
+from mar.sampling.output import to_bytes
 
 ORDERINGS = ("raster", "spiral", "hilbert", "blocks:4", "subsample", "diagonal", "random")
 ROWS, SIDE, GAP, TOP = 3, 96, 8, 22  # samples per ordering; pixels

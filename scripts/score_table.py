@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mar.training.run_folder import RunFolder, write
+from mar.core.files import write
+from mar.training.run_folder import RunFolder
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mar.data.base import DataSpec
+from mar.core.spec import DataSpec
 from mar.training.autoencoder import Architecture
 
 SPEC = DataSpec((1, 8, 8), 17, 10)

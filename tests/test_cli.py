@@ -32,7 +32,7 @@ def mar(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def test_help_needs_no_torch():
-    code = "import mar.cli, sys; print(sorted({'torch', 'numpy', 'matplotlib', 'diffusers'} & set(sys.modules)))"
+    code = "import mar.cli.main, sys; print(sorted({'torch', 'numpy', 'matplotlib', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mar import build
-from mar.bench import shapes
+from mar.bench import contenders
 from mar.bench.contenders import Inputs, Setting
-from mar.noise import stream
-from mar.sampling.generate import generate
-from mar.training.objective import Objective
+from mar.core.noise import stream
+from mar.sampling.samplers import generate
+from mar.training.objectives import Objective
 
 SMALL = [
     *(f"network.{part}_{what}" for part in ("encoder", "decoder") for what in ("width=16", "depth=2", "heads=2")),
@@ -33,7 +33,7 @@ def gradients(model, example):
 @pytest.mark.slow
 def test_compiled_code_agrees_with_eager_code() -> None:
     dropout = ["network.attention_dropout=0", "network.projection_dropout=0.1"]
-    recipe, data = shapes.read("mar-base", [*SMALL, *dropout])
+    recipe, data = contenders.read("mar-base", [*SMALL, *dropout])
     eager = build.model(recipe, data)
     for parameter in eager.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

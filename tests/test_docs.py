@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import typer
 
-from mar import cli, config
-from mar.ablation import grid_file
-from mar.bench.shapes import SHAPES
+from mar import config
+from mar.bench.contenders import SHAPES
+from mar.cli import main
+from mar.experiments import grid_file
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -76,7 +77,7 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(inner, f"{name} {word}".strip())
 
 
-COMMANDS = dict(leaves(typer.main.get_command(cli.app)))
+COMMANDS = dict(leaves(typer.main.get_command(main.app)))
 
 
 def refusal(arguments: list[str]) -> str | None:

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
 from mar.likelihood.chain import token_log_prob
-from mar.model import Model
-from mar.noise import stream
-from mar.sampling.generate import generate
+from mar.model.model import Model
 from mar.sampling.guidance import Guidance
-from mar.tokens import Vectors
+from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
-from mar.training.objective import Objective
+from mar.training.objectives import Objective
 from orderings import Grid, Plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from mar import noise as noise_module
-from mar.noise import Noise, _philox, _schedule, derived_seed, stream
+from mar.core import noise as noise_module
+from mar.core.noise import Noise, _philox, _schedule, derived_seed, stream
 
 ALPHA = 1e-6
 
@@ -63,7 +63,7 @@ def test_the_same_key_gives_the_same_numbers_in_any_batch():
 
 @pytest.mark.parametrize("at_once", [1, 50, 2**20])
 def test_many_draws_are_those_made_one_by_one(at_once, monkeypatch):
-    monkeypatch.setattr("mar.noise._NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("mar.core.noise._NUMBERS_AT_ONCE", at_once)
     noise, draws = stream(0, "test", 3).tokens(torch.arange(3), torch.arange(3)), range(12, 0, -1)
     for draw, normal in zip(draws, noise.normals(5, draws), strict=True):
         assert torch.equal(normal, noise.at(draw=draw).normal(5))

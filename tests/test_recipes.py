@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.compat import torchvision_repair  # noqa: F401 - before diffusers
 from mar.config import recipe_names, recipe_path
-from mar.data.base import About, DataSpec
+from mar.core import torchvision  # noqa: F401 - before diffusers
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.core.tokens import Categories
+from mar.data.base import About
 from mar.heads.denoiser import Denoiser
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.noise import stream
-from mar.tokens import Categories
-from mar.training.objective import Objective
+from mar.training.objectives import Objective
 from orderings import Grid, Plan
 
 IMAGENET = About("imagenet", DataSpec((3, 256, 256), 256, 1000), "")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from mar import build, cli
-from mar.ablation import grid_file as grids
-from mar.ablation import tables
-from mar.ablation.axes import matches
-from mar.ablation.grid_file import TABLES, read
-from mar.ablation.result import AblationResult
-from mar.ablation.tables import SCALES, Table, find
-from mar.errors import UserError
+from mar import build
+from mar.cli import main
+from mar.core.errors import UserError
+from mar.experiments import grid_file, tables
+from mar.experiments.axes import matches
+from mar.experiments.grid_file import TABLES, read
+from mar.experiments.result import AblationResult
+from mar.experiments.tables import SCALES, Table, find
 from mar.reports import results_folder
 
 NAMES = {
@@ -43,7 +43,7 @@ def dummies(table: Table) -> list[str]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, ["reproduce", *arguments])
+    return CliRunner().invoke(main.app, ["reproduce", *arguments])
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "digits.yaml").write_text(TINY)
     (folder / "tiny" / "gpu.yaml").write_text(TINY.replace("recipe:", 'given: {data: "???"}\nrecipe:'))
-    monkeypatch.setattr(grids, "TABLES", folder)
+    monkeypatch.setattr(grid_file, "TABLES", folder)
     monkeypatch.setattr(tables, "TABLES", folder)
     monkeypatch.chdir(tmp_path)
     return folder

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from mar import config
-from mar.errors import UserError
-from mar.fit import train
-from mar.likelihood.ensemble import Several
-from mar.run import Run, load
+from mar.core.errors import UserError
+from mar.likelihood.estimate import Several
+from mar.run import Run, load, train
 from orderings import GIVEN, Plan
 
 

@@ -26,11 +26,11 @@ from torch import nn
 
 from mar.bench.contenders import Inputs, Setting, step
 from mar.config import Recipe
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.tokens import Vectors
 from mar.heads.diffusion import DiffusionHead, DiffusionSampling
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.tokens import Vectors
 from mar.training.loop import make_optimizer
 
 PUBLISHED_STEPS = 100  # of the head's ancestral sampling, for every published FID
@@ -46,7 +46,7 @@ def published(path: Path, device: torch.device) -> Iterator[ModuleType]:
     """
     if not (path / "models" / "mar.py").is_file():
         raise UserError(f"no models/mar.py in {path}: --reference wants a checkout of the published MAR")
-    from mar.compat import torchvision_repair  # noqa: F401 - before timm, which it imports
+    from mar.core import torchvision  # noqa: F401 - before timm, which it imports
 
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _PACKAGES}
     cuda = torch.Tensor.cuda, nn.Module.cuda

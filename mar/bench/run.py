@@ -1,18 +1,27 @@
-"""The benchmark: every contender at every kind of work, interleaved."""
+"""What a benchmark says, with units in the names; ``as_dict`` is what is written as JSON.
+
+A report as tables for the terminal.
+
+The benchmark: every contender at every kind of work, interleaved.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from rich import box
+from rich.console import Group
+from rich.table import Table
 
 from mar import build
-from mar.bench.caching import cache_gain
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
+from mar.bench.extras import CacheGain, ScoringCost, Stream, cache_gain, scoring_cost, stream_costs
 from mar.bench.measure import (
     CLOCKS,
     LEAST_ROUNDS,
@@ -24,18 +33,217 @@ from mar.bench.measure import (
     synchronise,
 )
 from mar.bench.reference import Reference, published
-from mar.bench.results import Measurement, Report, Shares, speed
-from mar.bench.scoring_cost import scoring_cost
-from mar.bench.streams import stream_costs
 from mar.config import Recipe
+from mar.core.errors import UserError
+from mar.core.files import environment
 from mar.data.base import Data
-from mar.errors import UserError
-from mar.model import sampling_options
-from mar.training.run_folder import environment
+from mar.model.model import sampling_options
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One contender at one kind of work.
+
+    Attributes:
+        contender: "mar", "mar compiled" or "reference".
+        seconds: of each round.
+        images_per_second: of the median round.
+        flops_per_image: matrix products and attention, counted as they are executed, backward pass included; None
+            where they were not counted.
+        matrix_peak_share: executed operations per second over those of a large matrix product in the same run.
+        peak_bytes: most memory in use above what the weights took before; None where it cannot be told.
+        ratios: the reference's seconds over this contender's, round by round; none without a reference.
+        ratio: their median.
+    """
+
+    contender: str
+    seconds: tuple[float, ...]
+    images_per_second: float
+    flops_per_image: float | None
+    matrix_peak_share: float | None
+    peak_bytes: int | None
+    ratios: tuple[float, ...] = ()
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """``work`` is "train" (an optimiser step), "sample" (generation along the plan) or "nll" (scoring along it)."""
+
+    work: str
+    batch: int
+    speeds: tuple[Speed, ...]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Where a generation spends its time: the network, the head, and everything else."""
+
+    contender: str
+    batch: int
+    network_seconds_per_image: float
+    head_seconds_per_image: float
+    other_seconds_per_image: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything ``mar bench`` measures.
+
+    Attributes:
+        parameters: the number of each contender's.
+        clock: what seconds are: "wall", or "cpu" for the processor time of the process.
+        head: the head's sampling options.
+        reference: the precision and the head steps of the published code; None without it.
+        scoring: what a likelihood costs against its forward passes alone; None where it was not measured.
+        cache: what a cache of generation saves; None where it was not measured.
+        streams: what the second stream of a causal Transformer costs; none where it was not measured.
+        matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
+    """
+
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    precision: str
+    clock: str
+    matrix_peak_flops_per_second: float
+    parameters: dict[str, int]
+    tokens: int
+    ar_steps: int
+    head: dict[str, Any]
+    guidance: float
+    temperature: float
+    reference: tuple[str, int] | None
+    measurements: tuple[Measurement, ...]
+    shares: tuple[Shares, ...]
+    scoring: ScoringCost | None = None
+    cache: CacheGain | None = None
+    streams: tuple[Stream, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def speed(
+    contender: str,
+    images: int,
+    seconds: tuple[float, ...],
+    flops: float | None,
+    matrix_peak: float,
+    peak_bytes: int | None,
+    reference_seconds: tuple[float, ...] = (),
+) -> Speed:
+    """A contender's ``Speed`` from ``flops`` per round of ``images`` images and the rounds' times."""
+    middle = median(seconds)
+    ratios = (
+        tuple(theirs / ours for theirs, ours in zip(reference_seconds, seconds, strict=True))
+        if reference_seconds
+        else ()
+    )
+    return Speed(
+        contender,
+        seconds,
+        images / middle,
+        None if flops is None else flops / images,
+        None if flops is None else flops / middle / matrix_peak,
+        peak_bytes,
+        ratios,
+        median(ratios) if ratios else None,
+    )
+
+
+def tables(report: Report) -> Group:
+    machine, peak = report.environment, report.matrix_peak_flops_per_second / 1e9
+    theirs = "" if report.reference is None else "; reference: {}, {} head steps".format(*report.reference)
+    counts = ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
+    head = (
+        f"{report.recipe['name']}: {report.tokens} tokens, {report.ar_steps} AR steps, guidance {report.guidance:g}, "
+        f"{report.precision}{theirs}\nparameters: {counts}\n{machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
+        "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
+    )
+    return Group(
+        head,
+        _speeds(report),
+        *([_shares_table(report)] if report.shares else []),
+        *_scoring(report),
+        *_caching(report),
+        *_streams(report),
+    )
+
+
+def _speeds(report: Report) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("work", "batch", "contender"):
+        table.add_column(column, no_wrap=True)
+    for column in ("images/s", "GFLOP", "of peak", "MiB", "× reference"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for measurement in report.measurements:
+        for speed in measurement.speeds:
+            memory = "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.0f}"
+            table.add_row(
+                measurement.work,
+                str(measurement.batch),
+                speed.contender,
+                f"{speed.images_per_second:.4g}",
+                "" if speed.flops_per_image is None else f"{speed.flops_per_image / 1e9:.4g}",
+                "" if speed.matrix_peak_share is None else f"{speed.matrix_peak_share:.0%}",
+                memory,
+                "" if speed.ratio is None else f"{speed.ratio:.2f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
+            )
+    return table
+
+
+def _shares_table(report: Report) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("sample, s/image", no_wrap=True)
+    for column in ("batch", "network", "head", "other"):
+        table.add_column(column, justify="right")
+    for share in report.shares:
+        seconds = (share.network_seconds_per_image, share.head_seconds_per_image, share.other_seconds_per_image)
+        table.add_row(share.contender, str(share.batch), *(f"{s:.4g}" for s in seconds))
+    return table
+
+
+def _scoring(report: Report) -> list[str]:
+    cost = report.scoring
+    if cost is None:
+        return []
+    peak, budget = cost.peak_bytes / 2**20, cost.budget_bytes / 2**20
+    return [
+        f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at their "
+        f"best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of {budget:.0f} MiB"
+    ]
+
+
+def _caching(report: Report) -> list[str]:
+    gain = report.cache
+    if gain is None:
+        return []
+    seen = "" if gain.measured_steps == gain.steps else f" ({gain.measured_steps} of them measured)"
+    return [
+        f"cache: a generation of {gain.steps} steps, batch {gain.batch}, is {gain.ratio:.1f} times "
+        f"({min(gain.ratios):.1f}–{max(gain.ratios):.1f}) as fast as a full pass for each step{seen}; "
+        f"{gain.same_tokens:.3%} of the tokens are the same"
+    ]
+
+
+def _streams(report: Report) -> list[str]:
+    return [
+        f"{stream.name}: {stream.flops_per_image / 1e9:.4g} GFLOP an example and pass with gradients, "
+        f"{stream.cost:.2f} times the seconds of a gpt of equal size"
+        for stream in report.streams
+    ]
+
 
 WORKS = ("train", "sample", "nll")
+
+
 ASIDE = ("cache", "streams")  # measured when asked for
+
+
 Contender = Ours | Reference
+
+
 Say = Callable[[str], None]
 
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from mar import build
 from mar.config import Recipe, parse
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.training import checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mar.compat.weights_file import numbers, unwrapped
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 KL16 = {"block_out_channels": (128, 128, 256, 256, 512), "layers_per_block": 2, "latent_channels": 16}
 KL16_SCALE = 0.2325  # what MAR multiplies the latents of the released KL-16 with
@@ -63,7 +63,7 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
     Raises:
         UserError: weights of such an autoencoder are missing, or others are there; no such scale.
     """
-    from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
+    from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL
 
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.masked_transformer import SIZES, MaskedTransformerOptions
 
 _NAMES = {

@@ -15,11 +15,12 @@ from mar.compat.latent_diffusion import KL16, KL16_SCALE, chosen_scale
 from mar.compat.published import Published, infer, rename, restore
 from mar.compat.weights_file import numbers, unwrapped
 from mar.config import Recipe
-from mar.data.base import About, DataSpec
+from mar.core.errors import Unsupported, UserError
+from mar.core.spec import DataSpec
+from mar.data.base import About
 from mar.data.shards import Manifest
-from mar.errors import Unsupported, UserError
 from mar.heads.diffusion import DiffusionHead
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.masked_transformer import SIZES, MaskedTransformer, MaskedTransformerOptions
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderFolder

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 _WRAPPER = "module."
 

@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.files import PublishedFile
 
 _SIDE = 28

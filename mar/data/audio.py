@@ -1,10 +1,15 @@
-"""Windows of recordings, as 256 mu-law levels, from a folder of ``.wav`` files.
+"""Companding of sound to 256 levels (ITU-T G.711; van den Oord et al. 2016, WaveNet, Sec. 2.2).
+
+f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu) of an amplitude x in [-1, 1], mu = 255, then 256 equal steps.
+
+Windows of recordings, as 256 mu-law levels, from a folder of ``.wav`` files.
 
 T samples of all recordings, one after the other · N windows · L samples of a window
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +17,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mar.data import mu_law
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, fingerprint
-from mar.data.windows import Windows, starts
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
+
+LEVELS = 256
+
+
+_MU = LEVELS - 1
+
+
+def encode(sample: torch.Tensor) -> torch.Tensor:
+    """16-bit samples (any integer type) -> levels, uint8. Silence is 128."""
+    x = sample.double() / 2**15
+    f = x.sign() * torch.log1p(_MU * x.abs()) / math.log1p(_MU)
+    return ((f + 1) / 2 * _MU + 0.5).floor().clamp(0, _MU).to(torch.uint8)
+
+
+def decode(level: torch.Tensor) -> torch.Tensor:
+    """Levels -> 16-bit samples, int16; ``encode`` gives the level back."""
+    f = 2 * level.double() / _MU - 1
+    x = f.sign() * torch.expm1(f.abs() * math.log1p(_MU)) / _MU
+    return (x * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
+
 
 _NAME = re.compile(r"(?P<label>[^_]+)_(?:.*_)?(?P<index>\d+)")
+
+
 _EXPECTED = "16-bit mono .wav files named CLASS_INDEX.wav or CLASS_SPEAKER_INDEX.wav"
+
+
 _HOME = "e.g. https://github.com/Jakobovski/free-spoken-digit-dataset"
 
 
@@ -71,7 +99,7 @@ class Audio(DataSource):
         contents = (x for windows in splits.values() for x in (windows.start_N, windows.label_N))
         return Data(
             name=cls.name,
-            spec=DataSpec((1, 1, options.context), mu_law.LEVELS, len(classes), classes, modality="audio", rate=rate),
+            spec=DataSpec((1, 1, options.context), LEVELS, len(classes), classes, modality="audio", rate=rate),
             train=splits["train"],
             validation=splits["validation"],
             test=splits["test"],
@@ -132,5 +160,5 @@ def _read(file: Path, context: int) -> Recording:
         raise UserError(f"{file} has {channels} channel(s) of {sample_T.dtype}: convert it; expected {_EXPECTED}")
     if len(sample_T) < context:
         raise UserError(f"{file} has {len(sample_T)} samples, fewer than data.context={context}: lower it or remove it")
-    level_T = mu_law.encode(torch.from_numpy(sample_T.copy()))
+    level_T = encode(torch.from_numpy(sample_T.copy()))
     return Recording(file, named["label"], int(named["index"]), level_T, rate)

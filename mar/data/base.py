@@ -3,61 +3,22 @@
 N examples · B batch
 
 A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options`` and a classmethod ``load``.
+
+Windows of one length, cut out of a long series when asked for.
+
+T length of the series · N windows · R stretches that windows are cut from · L length of a window · B batch
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
-
-@dataclass(frozen=True)
-class Latents:
-    """What a cache holds in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w) float32, or
-    a VQ model's indices, (1, h, w) int16 or int32.
-
-    Attributes:
-        kind: of the tokenizer that reads them.
-        folder: of the autoencoder that made them.
-        sha256: of that autoencoder.
-        mean: of each channel over the training split, the variance of the posterior included; () of indices.
-        std: the same.
-    """
-
-    kind: Literal["kl", "vq"]
-    folder: str
-    sha256: str
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What one example looks like.
-
-    Attributes:
-        shape: of one example: (C, H, W) for images and latents, (1, 1, L) for all else.
-        levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
-        n_classes: 0 when there are no labels.
-        modality: what an example is shown as.
-        alphabet: of text: the character of each level; () where the levels are bytes.
-        end: the level that ends an example shorter than its shape, which it fills up; None: all are of one length.
-        rate: of audio: samples a second; level v is mu-law code v (``mar.data.mu_law``).
-        latents: of a cache, whose examples they are; all else describes the images that they decode to.
-    """
-
-    shape: tuple[int, ...]
-    levels: int
-    n_classes: int = 0
-    class_names: tuple[str, ...] = ()
-    modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
-    alphabet: tuple[str, ...] = ()
-    end: int | None = None
-    rate: int = 0
-    latents: Latents | None = None
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 
 
 class Split:
@@ -159,3 +120,61 @@ def fingerprint(*tensors: torch.Tensor | None) -> str:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
             digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Windows(Split):
+    """Window n is series_T[start_N[n] : start_N[n] + length], of class label_N[n].
+
+    The stretches that they are cut from, each at least ``length`` long, are given as (first, end) in span_R2.
+    """
+
+    series_T: torch.Tensor
+    start_N: torch.Tensor
+    length: int
+    label_N: torch.Tensor | None = None
+    span_R2: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.start_N)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x (B, 1, 1, L) in the type of the series, and label_B."""
+        at_BL = self.start_N[index_B][:, None] + torch.arange(self.length)
+        return self.series_T[at_BL][:, None, None], None if self.label_N is None else self.label_N[index_B]
+
+
+def sliding(split: Split, past: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Overlapping windows x (N, 1, 1, L) of all stretches, label_N, and given_NL: tokens that are not new.
+
+    Every token is new once, with at least ``past`` tokens before it in its window, or all there are of its stretch.
+
+    Raises:
+        UserError: the examples are no windows of longer series; or ``past`` leaves a window nothing new.
+    """
+    if not isinstance(split, Windows) or split.span_R2 is None:
+        raise UserError("a past is for windows of text and sound: the examples of this data set stand alone")
+    length = split.length
+    if not 0 <= past < length:
+        raise UserError(f"a past of {past} tokens leaves nothing new in a window of {length}: less is possible")
+    start, given, span = [], [], []
+    for r, (first, end) in enumerate(split.span_R2.tolist()):
+        done = first
+        while done < end:
+            at = min(max(first, done - past), end - length)
+            start.append(at)
+            given.append(done - at)
+            span.append(r)
+            done = at + length
+    label_N = None
+    if split.label_N is not None:  # of the window in a stretch that starts first
+        of_R = torch.searchsorted(split.start_N, split.span_R2[:, 0].contiguous())
+        label_N = split.label_N[of_R[torch.tensor(span)]]
+    given_NL = torch.arange(length) < torch.tensor(given)[:, None]
+    x, label_N = Windows(split.series_T, torch.tensor(start), length, label_N).batch(torch.arange(len(start)))
+    return x, label_N, given_NL
+
+
+def starts(first: int, end: int, length: int, stride: int) -> torch.Tensor:
+    """start_N of the windows that lie in first..end-1, one every ``stride``; what is left at the end is in none."""
+    return torch.arange(first, max(first, end - length + 1), stride)

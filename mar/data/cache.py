@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, Latents, Split
+from mar.core.errors import UserError
+from mar.core.spec import Latents
+from mar.data.base import Data, DataOptions, DataSource, Split
 from mar.data.shards import SPLITS, Manifest, Shard, shard_file
-from mar.errors import UserError
 
 
 @dataclass(frozen=True)

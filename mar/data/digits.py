@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
-from mar.errors import UserError
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 
 _TEST = 360  # the last 20 % of the shuffle
 

@@ -10,10 +10,11 @@ from typing import AnyStr, Literal, cast
 
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, Split, fingerprint
-from mar.data.text_files import byte_levels, character_levels, read_bytes, read_characters, text_files
-from mar.errors import UserError
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, Split, fingerprint
+from mar.data.files import byte_levels, character_levels, read_bytes, read_characters, text_files
 
 _WRITTEN = {r"\n": "\n", r"\t": "\t"}  # how a separator is written in a recipe
 

@@ -1,4 +1,13 @@
-"""Published files: found in a user's folder, unpacked, and compared with what was published."""
+"""Published files: found in a user's folder, unpacked, and compared with what was published.
+
+One image file as a square tensor.
+
+C channels
+
+Reading text: files, bytes or characters, and the alphabet.
+
+T characters of the text · V alphabet
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mar.errors import UserError
+import numpy as np
+import torch
+from PIL import Image
+
+from mar.core.errors import UserError
 
 _GZIP = b"\x1f\x8b"
 
@@ -65,3 +78,94 @@ class PublishedFile:
         if md5 == self.md5:
             return {}
         return {self.names[0]: f"md5 {md5} is not the published {self.md5}: figures may not compare with papers"}
+
+
+class DamagedImage(UserError):
+    """A file that no image can be read from."""
+
+
+def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
+    """(C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or of more than 8 bits."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+            mode, loaded = image.mode, image.convert("RGB" if colour == "rgb" else "L")
+    except Exception as error:  # on a damaged file Pillow raises almost anything
+        raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
+    if mode.startswith(("I", "F")):
+        raise UserError(f"{file} has more than 8 bits a channel: convert it to 8")
+    if min(loaded.size) < size:
+        width, height = loaded.size
+        raise UserError(f"{file} is {width}x{height}, smaller than data.size={size}: lower the size or remove it")
+    pixels = np.array(centre_crop(loaded, size)).reshape(size, size, -1)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021): halved by box filter while
+    at least twice too large, then bicubic, then cropped."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+_HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+
+_LARGEST = 2**15 - 2  # levels that int16 holds, beside one that ends a document
+
+
+def text_files(path: str) -> list[Path]:
+    """The file, or the .txt files of the folder in the order of their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not path:
+        raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"data.path={path} is not a folder of .txt files, nor a text file; {_HINT}")
+    if not (found := sorted(root.glob("*.txt"))):
+        raise UserError(f"{root} holds no .txt file: it should hold the text; {_HINT}")
+    return found
+
+
+def read_bytes(file: Path) -> bytes:
+    """Raises UserError where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def read_characters(file: Path) -> str:
+    """With one newline for every kind of line end. Raises UserError where it is no UTF-8."""
+    try:
+        return read_bytes(file).decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
+
+
+def byte_levels(raw: bytes) -> torch.Tensor:
+    """text_T (uint8) of bytes, which are their own levels."""
+    return torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
+
+
+def character_levels(text: str, path: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """text_T (uint8, or int16 above 256 characters) and the alphabet, in the order of the code points.
+
+    Raises:
+        UserError: fewer than two different characters, or too many.
+    """
+    points_T = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    point_V, level_T = np.unique(points_T, return_inverse=True)
+    if not 2 <= len(point_V) <= _LARGEST:
+        raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
+    level_T = level_T.astype(np.uint8 if len(point_V) <= 256 else np.int16)
+    return torch.from_numpy(level_T), tuple(map(chr, point_V))

@@ -20,9 +20,10 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, Split
-from mar.data.image_files import DamagedImage, read_image
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, Split
+from mar.data.files import DamagedImage, read_image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _COUNTING = Lock()  # of damaged images, by the threads that decode

@@ -17,9 +17,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.files import PublishedFile
-from mar.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, TensorSplit, fingerprint
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 
 _NAMES = {
     "train": ("train", "train_data"),

@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 
 SPLITS = ("train", "validation", "test")
 

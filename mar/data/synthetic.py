@@ -1,18 +1,70 @@
-"""A small Ising model on a binary grid: every probability known by enumeration, for tests and examples.
+"""Data sets of independent samples from a distribution that is known.
+
+A small Ising model on a binary grid: every probability known by enumeration, for tests and examples.
 
 N examples · B batch · H, W rows and columns of the grid
+
+A tree of noisy copies scrambled over a binary grid: the best order of generating it in sets is known.
+
+N examples · B batch · L tokens · H, W rows and columns of the grid
+
+    root -> children -> leaves (shared out evenly among the children); p(x) = ½ Π_{l ≠ root} p(x_l | x_parent(l)),
+    where a token copies its parent and flips with probability ``flip``
+
+One at a time every order has the same NLL, the entropy log 2 + (L - 1) h(flip), so orders differ by their sets. Under
+the sizes 1, ``children``, the rest, the order root, children, leaves loses nothing: each of its sets is independent
+given the sets before it, so its expected NLL is that entropy, which no plan goes below. From three children of two or
+more leaves each it is the only such order (but for the order within a set): the tokens of the first two sets must cover
+every edge, which takes all the children, and those are independent of each other only given the root.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
-from mar.data.sampled import SampledData, SampledOptions
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise, stream
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+
+
+@dataclass(frozen=True)
+class SampledOptions(DataOptions):
+    rows: int = 3
+    cols: int = 3
+    n: int = 2000  # training examples; validation and test have a quarter of it each
+
+    def __post_init__(self) -> None:
+        if self.n < 4:
+            raise UserError(f"data.n must be at least 4, not {self.n}")
+
+
+class SampledData(DataSource):
+    """Independent samples of ``distribution(options)``, on a grid of ``rows`` and ``cols`` binary sites."""
+
+    @staticmethod
+    def distribution(options: Any) -> Any:
+        """An object whose ``sample(noise)`` draws one (1, H, W) uint8 example for each stream."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, options: SampledOptions) -> Data:
+        model = cls.distribution(options)
+        sizes = {"train": options.n, "validation": options.n // 4, "test": options.n // 4}
+        x = {split: model.sample(stream(0, f"data/{cls.name}/{split}", n)) for split, n in sizes.items()}
+        return Data(
+            name=cls.name,
+            spec=DataSpec((1, options.rows, options.cols), 2),
+            train=TensorSplit(x["train"]),
+            validation=TensorSplit(x["validation"]),
+            test=TensorSplit(x["test"]),
+            fingerprint=fingerprint(*x.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,3 +124,91 @@ class Synthetic(SampledData):
     @staticmethod
     def distribution(options: SyntheticOptions) -> Ising:
         return Ising(options.rows, options.cols, options.coupling, options.field)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The distribution. ``seed`` scrambles: it says which site of the grid holds which token of the tree."""
+
+    rows: int
+    cols: int
+    children: int
+    flip: float
+    seed: int = 0
+
+    @cached_property
+    def site_L(self) -> torch.Tensor:
+        """The site (row-major) of each token, numbered root, children, leaves: a best order."""
+        return stream(self.seed, "data/tree/sites", 1).uniform(self.rows * self.cols)[0].argsort()
+
+    @cached_property
+    def parent_L(self) -> torch.Tensor:
+        """The number of each token's parent, in the numbering of ``site_L``; the root is its own."""
+        number_L = torch.arange(self.rows * self.cols)
+        leaf_L = 1 + (number_L - 1 - self.children) % self.children
+        return torch.where(number_L > self.children, leaf_L, 0)
+
+    @property
+    def best_sizes(self) -> tuple[int, ...]:
+        """The set sizes under which that order is best: its generations."""
+        leaves = self.rows * self.cols - 1 - self.children
+        return (1, self.children, leaves) if leaves else (1, self.children)
+
+    @property
+    def best_rank_L(self) -> torch.Tensor:
+        """The rank of each site along ``site_L``."""
+        return torch.empty_like(self.site_L).scatter_(0, self.site_L, torch.arange(len(self.site_L)))
+
+    @property
+    def entropy(self) -> float:
+        """Nats: of the whole grid, which is the best order's expected NLL."""
+        flip = self.flip
+        return math.log(2.0) - (len(self.site_L) - 1) * (flip * math.log(flip) + (1.0 - flip) * math.log1p(-flip))
+
+    def log_probability(self, x_B1HW: torch.Tensor) -> torch.Tensor:
+        """nats_B (float64): the exact log-probability of each grid."""
+        token_BL = x_B1HW.flatten(1)[:, self.site_L]
+        flips_B = (token_BL != token_BL[:, self.parent_L]).double().sum(1)
+        edges = len(self.site_L) - 1
+        return flips_B * math.log(self.flip) + (edges - flips_B) * math.log1p(-self.flip) - math.log(2.0)
+
+    def sample(self, noise: Noise) -> torch.Tensor:
+        """x (N, 1, H, W) uint8, one exact sample for each stream."""
+        uniform_NL = noise.uniform(len(self.site_L))
+        root_N1, flips_NL = uniform_NL[:, :1] < 0.5, uniform_NL < self.flip
+        children_NC = root_N1 ^ flips_NL[:, 1 : 1 + self.children]
+        leaves = self.parent_L[1 + self.children :] - 1
+        leaves_NF = children_NC[:, leaves] ^ flips_NL[:, 1 + self.children :]
+        token_NL = torch.cat([root_N1, children_NC, leaves_NF], dim=1)
+        return token_NL[:, self.best_rank_L].to(torch.uint8).reshape(-1, 1, self.rows, self.cols)
+
+
+@dataclass(frozen=True)
+class TreeOptions(SampledOptions):
+    rows: int = 4
+    cols: int = 4
+    children: int = 3
+    flip: float = 0.1
+    scramble: int = 0  # which token sits where
+    n: int = 8000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.rows, self.cols) < 1 or not 1 <= self.children < self.rows * self.cols:
+            raise UserError(
+                f"data.children is 1 to {self.rows * self.cols - 1} on a grid {self.rows}x{self.cols}, "
+                f"not {self.children}"
+            )
+        if not 0.0 < self.flip < 1.0:
+            raise UserError(f"data.flip is between 0 and 1, not {self.flip:g}")
+
+
+class NoisyTree(SampledData):
+    """Independent samples of ``distribution(options)``."""
+
+    Options = TreeOptions
+    name = "tree"
+
+    @staticmethod
+    def distribution(options: TreeOptions) -> Tree:
+        return Tree(options.rows, options.cols, options.children, options.flip, options.scramble)

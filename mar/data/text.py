@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 
-from mar.data.base import Data, DataOptions, DataSource, DataSpec, fingerprint
-from mar.data.text_files import byte_levels, character_levels, read_bytes, read_characters, text_files
-from mar.data.windows import Windows, starts
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.files import byte_levels, character_levels, read_bytes, read_characters, text_files
 
 _ROUNDING = 1e-9  # 0.9 + 0.1 is the whole text
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mar.core.errors import InvalidRequest, Unsupported, UserError
 from mar.demo.session import PAINTED, Generation, Request, Session
-from mar.errors import InvalidRequest, Unsupported, UserError
-from mar.sampling.pictures import to_bytes
+from mar.sampling.output import to_bytes
 from orderings import ABSENT, Plan
 
 Board = dict[str, Any]  # what the board sends: {"painted": [cell], "given": [cell], "drawn": [[pixel, r, g, b]]}

@@ -16,10 +16,10 @@ import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from mar.core.errors import UserError
 from mar.demo.answers import EMPTY, generate, preview, read_picture, request_of
 from mar.demo.session import PAINTED, Request, Session
-from mar.errors import UserError
-from orderings.canvas import COLOURS, GIVEN_GREY, INK, NOW, PAPER, UNKNOWN
+from orderings.draw import COLOURS, GIVEN_GREY, INK, NOW, PAPER, UNKNOWN
 
 _HERE = Path(__file__).parent
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from mar.errors import InvalidRequest, Unsupported, UserError
+from mar.core.errors import InvalidRequest, Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.likelihood.chain import token_log_prob
 from mar.likelihood.summary import per_step
-from mar.noise import stream
 from mar.run import Run
-from mar.sampling.generate import empty_tokens
 from mar.sampling.many import labels_of
-from mar.tokens import Categories
+from mar.sampling.samplers import empty_tokens
 from orderings import (
     GIVEN,
     Adaptive,

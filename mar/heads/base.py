@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from mar.errors import Unsupported
-from mar.noise import Noise
-from mar.options import replaced
-from mar.tokens import TokenKind
+from mar.core.errors import Unsupported
+from mar.core.noise import Noise
+from mar.core.options import replaced
+from mar.core.tokens import TokenKind
 
 
 @dataclass(frozen=True)

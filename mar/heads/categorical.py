@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
-from mar.noise import Noise
-from mar.tokens import Categories
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,15 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
+from mar.heads.cuda_graph import Replays
 from mar.heads.denoiser import Denoiser
-from mar.heads.diffusion_bound import log_density_bound
-from mar.heads.diffusion_ode import DiffusionScoring, diffusion_log_density
+from mar.heads.diffusion_likelihood import DiffusionScoring, diffusion_log_density, log_density_bound
 from mar.heads.diffusion_process import LastTerm, Process, Schedule, spaced_timesteps, trailing_timesteps
-from mar.heads.replay import Replays
-from mar.heads.solvers import solve
-from mar.noise import Noise
-from mar.tokens import Vectors
+from mar.heads.ode import solve
 
 Spacing = Callable[[int, int], list[int]]
 

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 Schedule = Literal["cosine", "linear"]
 LastTerm = Literal["gaussian", "discretised"]

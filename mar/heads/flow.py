@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
 from mar.heads.categorical import guided
 from mar.heads.denoiser import Denoiser
 from mar.heads.ode import Derivative, OdeScoring, Solver, integrate, log_density
-from mar.noise import Noise
-from mar.tokens import Vectors
 
 # Times 0 to 1 as the network sees them: its fastest sinusoid turns 1.6 times. After a short training, densities within
 # 1e-3 nats (root mean square) took 61 evaluations; with 1000, as images are often trained, 1,105, for no better a fit.

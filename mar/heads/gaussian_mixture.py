@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb
 from mar.heads.categorical import CategoricalSampling, draw, guided
-from mar.noise import Noise
-from mar.tokens import Vectors
 
 
 @dataclass(frozen=True)

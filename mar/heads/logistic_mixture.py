@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.heads.base import Head, HeadOptions, LogProb
 from mar.heads.categorical import CategoricalSampling, draw, guided
-from mar.noise import Noise
-from mar.tokens import Categories
 
 _ROWS = 2048  # tokens whose every level is evaluated at once: bounds the memory, rows x V x K
 

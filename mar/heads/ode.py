@@ -1,4 +1,11 @@
-"""Ordinary differential equations of many rows at a time, and the log-density of a flow along one.
+"""Deterministic solvers of the diffusion's ordinary differential equation, from diffusers, by name.
+
+N rows (one token each) · E token channels
+
+DDIM (Song et al. 2021a), DPM-Solver++ (Lu et al. 2022), UniPC (Zhao et al. 2023), Heun (Karras et al. 2022, alg. 1).
+They are handed eps alone: diffusers' handling of a learned variance assumes images of three channels.
+
+Ordinary differential equations of many rows at a time, and the log-density of a flow along one.
 
 M tokens · N rows (one token each) · E token channels · S width of a state
 
@@ -17,15 +24,70 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.heads.base import ScoringOptions
+from mar.heads.diffusion_process import Process
+
+DiffusionSolver = Literal["ddim", "dpm-solver++", "unipc", "heun"]
+
+
+def solve(
+    solver: DiffusionSolver,
+    process: Process,
+    noise_NE: torch.Tensor,
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """x_0_NE from standard normal ``noise_NE``, over the timesteps of ``process`` (Heun evaluates most of them twice).
+
+    Args:
+        predict: (x_t_NE, timestep of shape (1,)) -> eps_NE.
+    """
+    scheduler = _scheduler(solver, process)  # a fresh one: they keep history between calls
+    scheduler.set_timesteps(len(process))
+    timestep_T = torch.tensor(process.timesteps, device=noise_NE.device)
+    x_NE = noise_NE * scheduler.init_noise_sigma
+    for index in scheduler.timesteps:
+        # Heun works on x_t / signal; its scheduler scales back to what the network was trained on, others do nothing.
+        eps_NE = predict(scheduler.scale_model_input(x_NE, index), timestep_T[int(index)].reshape(1))
+        x_NE = scheduler.step(eps_NE, index, x_NE).prev_sample
+    return x_NE
+
+
+def _scheduler(solver: DiffusionSolver, process: Process) -> Any:
+    from mar.core import torchvision  # noqa: F401, I001 - before diffusers
+    import diffusers
+
+    # The scheduler's training chain is our chain, so that a step is one of its timesteps: diffusers' own spacing is
+    # wrong for DDIM where the number of steps does not divide the number of timesteps.
+    common = {
+        "num_train_timesteps": len(process),
+        "trained_betas": process.betas.numpy(),
+        "timestep_spacing": "trailing",
+    }
+    if solver == "ddim":
+        return diffusers.DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
+    if solver == "dpm-solver++":
+        return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
+    if solver == "unipc":
+        return diffusers.UniPCMultistepScheduler(**common)
+    if solver == "heun":
+        return diffusers.HeunDiscreteScheduler(**common)
+    raise UserError(f"unknown solver {solver!r}: choose ancestral, ddim, dpm-solver++, unipc or heun")
+
 
 Solver = Literal["euler", "midpoint", "heun", "rk4", "rk45"]
+
+
 # (state_NS, time of shape (N,) or (1,), row_N) -> d state / d time; row_N: which of all rows these are
 Derivative = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
+
 _ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
+
+
 _FIRST_STEP = 1 / 50  # of the interval; the error control corrects it
+
+
 _SMALLEST_STEP = 1e-7  # of the interval
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
+from mar.core.noise import Noise
 from mar.heads.base import LogProb
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget, widened
-from mar.model import Model
-from mar.noise import Noise
-from orderings import ABSENT, GIVEN, Adaptive, Partition, Plan, inverse, name_of
+from mar.model.model import Model
+from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,6 @@ class Realised:
 
     result: TokenLogProb
     plan: Plan
-
-
-def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
-    """A plan that stands for its set sizes alone, its tokens in raster order until an order is found.
-
-    Raises:
-        Unsupported: the partition cuts by the tokens' places, or ``n_tokens`` cannot be cut this way.
-    """
-    if type(partition).sizes is Partition.sizes:
-        raise Unsupported(
-            f"{name_of(partition)} cuts by where the tokens lie: an order that is yet to be found wants a partition of "
-            "set sizes, e.g. singles, equal:4 or cosine:16"
-        )
-    sizes_K = partition.sizes(n_tokens)
-    step_L = torch.arange(len(sizes_K)).repeat_interleave(sizes_K)
-    return Plan(torch.arange(n_tokens).repeat(batch, 1), step_L.repeat(batch, 1))
 
 
 @torch.no_grad()

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from mar.errors import Unsupported
-from mar.likelihood.generated import generated_log_prob
-from mar.likelihood.partial import Part
-from mar.model import Model
-from mar.noise import Noise
-from mar.tokens import Categories
+from mar.core.errors import Unsupported
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
+from mar.likelihood.summary import Part
+from mar.model.model import Model
+from mar.model.walk import generated_log_prob
 from orderings import Plan
 
 # bytes of activations; on a CPU larger batches only leave its caches (8 x 8 digits: 1.2 times as slow at 128 MiB)

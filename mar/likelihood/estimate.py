@@ -7,16 +7,56 @@ them. The steps are cut into n strata of consecutive steps, as equal as whole nu
 in each and weighted by its stratum's size, so that every step's expected weight is 1 and the weighted sum has the
 expectation of the whole one (stratified sampling, Cochran 1977, ch. 5). Every image draws its own steps, independently
 of the others, so the spread of the images' estimates holds all variance there is: that of images, orders and steps.
+
+Variance components of a table of images × orders, with repeats, by the analysis of variance.
+
+N images · S orders · R repeats of each cell (independent draws of steps or of a bound's noise)
+
+    y_NSR = mean + image_N + order_S + interaction_NS + noise_NSR
+
+all of them random and independent (two-way random model with replication; Searle, Casella & McCulloch 1992, ch. 4).
+
+Several orders, or several dequantisations, of the same images: their mean, and the mixture of their densities.
+
+N images · S orders (or draws) · K AR steps · L tokens
+
+    mean over orders of -log p(x | sigma_s)        bounds the NLL of the mixture over all orders from above
+    -log (1/S) sum_s p(x | sigma_s)                is the exact NLL of the mixture of these S orders
+
+The S orders are shared by all images (Uria, Murray & Larochelle 2014, Sec. 3.3). Averaging before the logarithm asks
+for exact log-probabilities: of an unbiased estimate l of log p, exp(l) is too large in expectation (Jensen), and the
+mixture would look better than it is, the more so the noisier the estimate.
+
+How many images, orders and steps reach a wanted standard error, from a pilot with crossed variance components.
+
+N images · S orders · R repeats of each cell (independent draws of steps and of a bound's noise)
+
+The pilot scores a few images under the same few orders, each cell twice with other steps, which separates the variance
+between images, between orders, of their interaction, and of drawing n of the K steps. N images with r orders of their
+own and n steps each then have the variance
+
+    images / N + (orders + interaction + steps(n)) / (N r)
+
+and the cheapest (N, r, n) whose variance is small enough is chosen, with a standard error of their own added to the
+components of images and interaction, so that what is planned is usually reached. Steps of a stratified draw are taken
+to matter as those of a plain one, steps(n) ~ (1/n - 1/K): from the pilot's n upwards that is no less than the truth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise
+from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, is_dequantised, length_of, per_dimension
+from mar.model.model import Model
+from mar.tokenizers.base import Tokenizer
 
 _WRITTEN = "an estimator is exact, steps:8 or steps:8:antithetic"
 
@@ -78,3 +118,436 @@ class Estimator:
 
 
 EVERY_STEP = Estimator()
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances, in the square of the table's unit; unbiased, so small ones can come out negative.
+
+    Attributes:
+        images: between images.
+        orders: between orders, the same for all images; 0 for a single order.
+        interaction: of an image with an order; 0 for a single order.
+        noise: within a cell; 0 without repeats.
+        images_error, interaction_error: standard errors of these two, for normal effects.
+    """
+
+    images: float
+    orders: float
+    interaction: float
+    noise: float
+    images_error: float = 0.0
+    interaction_error: float = 0.0
+
+
+def components(y_NSR: torch.Tensor) -> Components:
+    """From a whole table: at least two images.
+
+    With a single order (S = 1) everything that is an image's own is in ``images``; without repeats (R = 1) the noise is
+    in ``interaction``, or in ``images`` where there is a single order.
+    """
+    y_NSR = y_NSR.double()
+    n, s, r = y_NSR.shape
+    y_NS, grand = y_NSR.mean(2), y_NSR.mean()
+    image_N, order_S = y_NS.mean(1), y_NS.mean(0)
+    noise = float((y_NSR - y_NS[..., None]).square().sum() / (n * s * (r - 1))) if r > 1 else 0.0
+    mean_square_images = float(s * r * (image_N - grand).square().sum() / (n - 1))
+    if s == 1:
+        return Components(
+            (mean_square_images - noise) / r, 0.0, 0.0, noise, (2 / (n - 1)) ** 0.5 * mean_square_images / r
+        )
+    residual_NS = y_NS - image_N[:, None] - order_S + grand
+    mean_square_cells = float(r * residual_NS.square().sum() / ((n - 1) * (s - 1)))
+    mean_square_orders = float(n * r * (order_S - grand).square().sum() / (s - 1))
+    return Components(
+        images=(mean_square_images - mean_square_cells) / (s * r),
+        orders=(mean_square_orders - mean_square_cells) / (n * r),
+        interaction=(mean_square_cells - noise) / r,
+        noise=noise,
+        images_error=(2 / (n - 1)) ** 0.5 * mean_square_images / (s * r),
+        interaction_error=(2 / ((n - 1) * (s - 1))) ** 0.5 * mean_square_cells / r,
+    )
+
+
+def standard_error(y_NS: torch.Tensor) -> float:
+    """Of the mean of a table of N images under the same S orders, over the choice of both.
+
+    Var = images / N + orders / S + interaction / (N S).
+    """
+    n, s = y_NS.shape
+    found = components(y_NS[..., None])
+    return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
+
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Several:
+    """How often the same images are scored, and what differs between the times; one of the three at most.
+
+    Attributes:
+        orders: random orders shared by all images; 0: every image has its own.
+        orders_per_image: an image's own orders (and steps drawn), whose mean counts.
+        draws: dequantisations of an image, combined by log-mean-exp.
+    """
+
+    orders: int = 0
+    orders_per_image: int = 1
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.orders > 0) + (self.orders_per_image > 1) + (self.draws > 1) > 1:
+            raise UserError("several shared orders, orders per image or dequantisation draws: choose one of them")
+
+
+ONCE = Several()
+
+
+ScoreOne = Callable[..., Likelihood]  # (progress, name, repeat, dequantisation, order: None or the shared one's number)
+
+
+def score_several(
+    model: Model, score_one: ScoreOne, several: Several, progress: Progress | None, partial: Partial | None
+) -> Likelihood:
+    """Score the same images as often as wanted, one time after the other, and combine.
+
+    Finished times are kept in ``partial`` and taken from there: asking for more later costs only what is new.
+    """
+    if several.orders:
+        found = _each(lambda s, **to: score_one(repeat=s, order=s, **to), several.orders, "order", progress, partial)
+        return mean_over_orders(model, found)
+    if several.draws > 1:
+
+        def one_draw(s: int, **to: Any) -> Likelihood:
+            result = score_one(dequantisation=s, **to)
+            check_log_mean_exp(result)  # before the others are paid for
+            return result
+
+        return mixture_of_draws(model, _each(one_draw, several.draws, "draw", progress, partial))
+    if several.orders_per_image > 1:
+        count = several.orders_per_image
+        found = _each(lambda s, **to: score_one(repeat=s, dequantisation=s, **to), count, "own", progress, partial)
+        nats_N = torch.tensor([r.nats_of_image for r in found], dtype=torch.float64).mean(0)
+        return replace(average(model, found, _over_images(nats_N)), orders_per_image=count)
+    return score_one(progress=progress, name="images")
+
+
+def _each(
+    score_one: ScoreOne, count: int, what: str, progress: Progress | None, partial: Partial | None
+) -> list[Likelihood]:
+    found = []
+    for s in range(count):
+        name = f"{what}{s:04d}"
+        result = partial.finished(name) if partial else None
+        if result is None:
+            result = score_one(s, name=name, progress=_share(progress, s, count))
+            if partial:
+                partial.finish(name, result)
+        found.append(result)
+    return found
+
+
+def average(model: Model, results: Sequence[Likelihood], error: float) -> Likelihood:
+    """The mean of scorings of the same images; ``error`` is the standard error of its nats per image.
+
+    The errors of the curve and the map add the spread between the scorings to the mean error within one: never too
+    small, a little large where images and orders interact.
+    """
+    first = results[0]
+    nats_SN = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
+    mean = float(nats_SN.mean())
+    curve, curve_error = _mean_and_error([(r.nats_per_step, r.standard_error_per_step) for r in results])
+    positions, position_error = _mean_and_error([(r.nats_per_position, r.standard_error_per_position) for r in results])
+    return replace(
+        first,
+        nats_per_image=mean,
+        standard_error_nats=error,
+        **per_dimension(model, mean, error, length_of(model, first)),
+        evaluations=max(r.evaluations for r in results),
+        forward_rows_per_image=sum(r.forward_rows_per_image for r in results),
+        nats_per_step=curve,
+        standard_error_per_step=curve_error,
+        nats_per_position=positions,
+        standard_error_per_position=position_error,
+        nats_of_image=tuple(nats_SN.mean(0).tolist()),
+    )
+
+
+def mean_over_orders(model: Model, results: Sequence[Likelihood]) -> Likelihood:
+    """S orders shared by all images: their mean, with its error over images and orders, and the ensemble's curve.
+
+    The ensemble is left out, with a warning that says why, where the log-probabilities are estimates.
+    """
+    nats_SN = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
+    error = standard_error(nats_SN.T) if nats_SN.shape[1] > 1 else math.nan
+    mean = replace(average(model, results, error), orders=len(results))
+    try:
+        check_log_mean_exp(results[0])
+    except Unsupported as why:
+        return replace(mean, warnings=(*mean.warnings, f"no ensemble of orders: {why}"))
+    return replace(mean, ensemble=ensemble_curve(model, -nats_SN))
+
+
+def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
+    """D dequantisations of the same images: -log mean_d p(x + u_d), over whole images.
+
+    In expectation at least the NLL of the integer data, and the nearer the more draws (Burda et al. 2016, theorem 1).
+    Curve and map stay the means over the draws: a mixture has no conditionals of its own.
+
+    Raises:
+        Unsupported: the log-probabilities are estimates.
+    """
+    check_log_mean_exp(results[0])
+    log_p_DN = -torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
+    nats_N = -log_mean_exp(log_p_DN)
+    mean, error = float(nats_N.mean()), _over_images(nats_N)
+    return replace(
+        average(model, results, error),
+        nats_per_image=mean,
+        **per_dimension(model, mean, error, length_of(model, results[0])),
+        nats_of_image=tuple(nats_N.tolist()),
+        dequantisation_draws=len(results),
+    )
+
+
+def check_log_mean_exp(result: Likelihood) -> None:
+    """Raises Unsupported, with the reason, if the log-probabilities are estimates."""
+    _refuse(result.estimator, result.head_kind, result.head_estimate)
+
+
+def check_draws(model: Model, kind: str | None, estimator: Estimator) -> None:
+    """Refuses several dequantisations before anything is scored.
+
+    Raises:
+        UserError: there is nothing to dequantise.
+        Unsupported: sub-sampled steps.
+    """
+    if not is_dequantised(model):
+        raise UserError("draws are dequantisations of integer data as continuous tokens: there are none here")
+    _refuse(str(estimator), model.head.check_kind(kind), False)
+
+
+def _refuse(estimator: str, kind: str, head_estimate: bool) -> None:
+    reason = "exp of an unbiased estimate of log p is too large in expectation (Jensen), so their mean would flatter"
+    if estimator != str(EVERY_STEP):
+        raise Unsupported(f"log-mean-exp of sub-sampled steps: {reason}; use --estimator exact")
+    if head_estimate:
+        raise Unsupported(f"log-mean-exp of a {kind} that draws noise: {reason}; use an exact or ode likelihood")
+
+
+def log_mean_exp(log_p_SN: torch.Tensor) -> torch.Tensor:
+    """log_p_N of the equal mixture of the rows."""
+    return log_p_SN.logsumexp(0) - math.log(len(log_p_SN))
+
+
+def ensemble_curve(model: Model, log_p_SN: torch.Tensor) -> tuple[EnsemblePoint, ...]:
+    """The mixtures of the first 1, 2, 4, … and of all S orders."""
+    counts = [2**k for k in range(len(log_p_SN).bit_length()) if 2**k < len(log_p_SN)] + [len(log_p_SN)]
+    points = []
+    for count in counts:
+        nats_N = -log_mean_exp(log_p_SN[:count])
+        mean, error, order_error = float(nats_N.mean()), _over_images(nats_N), _over_orders(log_p_SN, count)
+        dimensions = per_dimension(model, mean, error)
+        bits, bits_error = dimensions["bits_per_dim"], dimensions["standard_error_bits_per_dim"]
+        points.append(EnsemblePoint(count, mean, error, order_error, bits, bits_error))
+    return tuple(points)
+
+
+def _over_images(nats_N: torch.Tensor) -> float:
+    return float(nats_N.std() / math.sqrt(len(nats_N))) if len(nats_N) > 1 else math.nan
+
+
+def _over_orders(log_p_SN: torch.Tensor, count: int) -> float:
+    """Standard deviation of the ensemble of ``count`` orders over which orders they are, for these images.
+
+    The jackknife over the orders of the prefix (Efron & Stein 1981); of a single order the spread of all S.
+    """
+    if count == 1:
+        return float(log_p_SN.mean(1).std()) if len(log_p_SN) > 1 else math.nan
+    used_SN = log_p_SN[:count]
+    kept = torch.stack([log_mean_exp(torch.cat([used_SN[:s], used_SN[s + 1 :]])).mean() for s in range(count)])
+    return float((kept - kept.mean()).square().sum() * (count - 1) / count) ** 0.5
+
+
+def _mean_and_error(
+    parts: Sequence[tuple[tuple[float, ...], tuple[float, ...]]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean over S of values (K,), and the root of (mean squared error + variance between the S / S).
+
+    Steps that a scoring did not draw are no numbers there, and left out.
+    """
+    value_SK, error_SK = (torch.tensor(rows, dtype=torch.float64) for rows in zip(*parts, strict=True))
+    mean_K, n_K = value_SK.nanmean(0), (~value_SK.isnan()).sum(0)
+    between_K = (value_SK - mean_K).square().nansum(0) / (n_K - 1).clamp(min=1) / n_K
+    error_K = (error_SK.square().nanmean(0) + between_K).sqrt()
+    return tuple(mean_K.tolist()), tuple(error_K.tolist())
+
+
+def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
+    """Progress of the s-th of ``count`` equal shares."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(s * total + done, count * total)
+
+
+PILOT_IMAGES = 32
+
+
+_ORDERS, _REPEATS = 2, 2
+
+
+_STEPS, _SHARE = (
+    16,
+    8,
+)  # at least 16 steps of an image, and at least an eighth: fewer would drown the images' own variance
+
+
+_LEAST_IMAGES = 32  # fewer say little about their own standard error
+
+
+_MOST_ORDERS = 64  # for one image
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the pilot found.
+
+    Attributes:
+        components: variances in nats² per image; noise is that of ``drawn`` steps.
+        steps: K.
+        drawn: steps of each image and repeat.
+        one_pass: a row of the network gives all steps.
+        random: the order is random.
+        noisy_head: the head's log-probabilities depend on drawn noise, which is left with all steps computed.
+        seconds_per_row: wall-clock time of one row of the network with what its head does.
+        forward_rows: rows that the pilot took.
+    """
+
+    components: Components
+    steps: int
+    drawn: int
+    one_pass: bool
+    random: bool
+    noisy_head: bool
+    seconds_per_row: float
+    forward_rows: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A scoring that is expected to reach a standard error of ``standard_error_nats``.
+
+    Attributes:
+        images: so many, spread over the split.
+        orders_per_image: every image's own orders.
+        steps: drawn for each image and order; K: all.
+        estimator: its text.
+        forward_rows: rows through the network.
+        seconds: expected wall-clock time.
+        reached: the target is expected to be reached with the images that there are.
+    """
+
+    images: int
+    orders_per_image: int
+    steps: int
+    estimator: str
+    standard_error_nats: float
+    forward_rows: int
+    seconds: float
+    reached: bool
+
+
+def parse_target(text: str, tokenizer: Tokenizer) -> float:
+    """``0.01`` (bits/dim) or ``0.5nats`` (per image) -> nats per image.
+
+    Raises:
+        UserError: it is no positive number, or latents have no bits/dim.
+    """
+    number = text.removesuffix("nats").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise UserError(f"a wanted standard error is written 0.01 (bits/dim) or 0.5nats (per image), not {text!r}")
+    if number != text.strip():
+        return value
+    if not tokenizer.dimensions or tokenizer.end is not None:
+        raise UserError(
+            "latents, colours of a palette and documents have no bits/dim in advance: write the wanted standard error "
+            f"as {text}nats"
+        )
+    return value * math.log(2.0) * tokenizer.dimensions
+
+
+def run_pilot(score_one: Callable[..., Likelihood], random: bool, one_pass: bool, n_tokens: int) -> Pilot:
+    """The variance components of some images along a plan.
+
+    Args:
+        score_one: ``(estimator, repeat, order)`` scores them; ``order``: the number of one shared by all, or None.
+        random: the plan's order is random.
+        one_pass: the network gives all steps at once.
+        n_tokens: no plan has more steps.
+    """
+    estimator = EVERY_STEP if one_pass else Estimator(max(_STEPS, -(-n_tokens // _SHARE)))
+    n_orders = _ORDERS if random else 1
+    begun = time.monotonic()
+    results = [
+        score_one(estimator=estimator, repeat=s * _REPEATS + r, order=s if random else None)
+        for s in range(n_orders)
+        for r in range(_REPEATS)
+    ]
+    seconds = time.monotonic() - begun
+    y_NSR = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64).T.unflatten(1, (n_orders, _REPEATS))
+    first, rows = results[0], round(sum(r.forward_rows_per_image * r.n_images for r in results))
+    drawn = first.steps if first.estimator == str(EVERY_STEP) else estimator.steps
+    return Pilot(
+        components(y_NSR), first.steps, drawn, one_pass, random, first.head_estimate, seconds / rows, rows
+    )  # fmt: skip
+
+
+def variance(pilot: Pilot, images: int, orders_per_image: int, steps: int) -> float:
+    """Of the mean nats per image of such a scoring, on the safe side."""
+    found, noise = pilot.components, pilot.components.noise
+    if steps > pilot.drawn:
+        left = 1.0 if pilot.noisy_head else (pilot.steps - steps) / (pilot.steps - pilot.drawn)
+        noise *= pilot.drawn / steps * left
+    own = max(0.0, found.orders + found.interaction + found.interaction_error) + noise
+    return (max(0.0, found.images + found.images_error) + own / orders_per_image) / images
+
+
+def plan_budget(pilot: Pilot, target_nats: float, most_images: int) -> Budget:
+    """The cheapest scoring that reaches ``target_nats``; with all images and steps where none does."""
+    reaching = []
+    for steps in _doublings(pilot.drawn, pilot.steps):
+        for orders in _doublings(1, _MOST_ORDERS if pilot.random else 1):
+            images = math.ceil(variance(pilot, 1, orders, steps) / target_nats**2)
+            if images <= most_images:
+                images = min(most_images, max(_LEAST_IMAGES, images))
+                reaching.append(_budget(pilot, images, orders, steps, True))
+    if not reaching:
+        return _budget(pilot, most_images, 1, pilot.steps, False)
+    return min(reaching, key=lambda b: (b.forward_rows, b.orders_per_image))
+
+
+def _budget(pilot: Pilot, images: int, orders: int, steps: int, reached: bool) -> Budget:
+    rows = images * orders * (1 if pilot.one_pass else steps)
+    return Budget(
+        images=images,
+        orders_per_image=orders,
+        steps=steps,
+        estimator=str(EVERY_STEP if steps == pilot.steps else Estimator(steps)),
+        standard_error_nats=math.sqrt(variance(pilot, images, orders, steps)),
+        forward_rows=rows,
+        seconds=rows * pilot.seconds_per_row,
+        reached=reached,
+    )
+
+
+def _doublings(first: int, last: int) -> Iterable[int]:
+    """first, 2 first, 4 first, … and last."""
+    while first < last:
+        yield first
+        first *= 2
+    yield last

@@ -27,11 +27,11 @@ from typing import Any
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
 from mar.heads.base import Head
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, n_pairs, rows_in_budget
-from mar.model import Model
-from mar.noise import Noise, stream
+from mar.model.model import Model
 from orderings import Plan
 
 _IMAGES = 256  # at a time; the memory budget cuts these further

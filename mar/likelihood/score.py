@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
 from mar.likelihood.adaptive import adaptive_log_prob
 from mar.likelihood.chain import TokenLogProb, n_pairs, token_log_prob
 from mar.likelihood.estimate import EVERY_STEP, Estimator
-from mar.likelihood.partial import Part, Partial
-from mar.likelihood.summary import Likelihood, summarise
-from mar.model import Model
-from mar.noise import Noise, stream
+from mar.likelihood.summary import Likelihood, Part, Partial, summarise
+from mar.model.model import Model
 from orderings import Adaptive, Plan
 
 __all__ = ["Conditionals", "DrawPlan", "Likelihood", "conditionals", "score"]

@@ -1,4 +1,8 @@
-"""What generating tokens in parallel costs a model: the expected NLL of every token after every number of known ones.
+"""What schedules of K sets cost by measured costs: the best ones beside equal and cosine-shaped ones.
+
+L tokens · K AR steps
+
+What generating tokens in parallel costs a model: the expected NLL of every token after every number of known ones.
 
 B batch · L tokens · M gathered tokens · R (image, known) pairs · S numbers of known tokens
 
@@ -22,19 +26,63 @@ are exact for one token at a time, and near it for small sets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise, stream
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, rows_in_budget
-from mar.model import Model
-from mar.noise import Noise, stream
-from orderings import Grid, Ordering, describe
-from orderings.set_costs import SetCosts
+from mar.model.model import Model
+from orderings import Grid, Ordering, describe, parse_partition
+from orderings.optimal import SetCosts, best_sets, cost_of
 from orderings.stochastic import Random
 
+SCHEDULES = {"optimal": "optimal", "equal": "linear", "cosine": "cosine"}  # as tables call them: a partition's name
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Schedules of k sets by the measured costs.
+
+    Attributes:
+        k: sets.
+        excess_nats: by schedule (optimal, equal, cosine): nats per image above one token at a time.
+        optimal_sizes: of the best k sets.
+    """
+
+    k: int
+    excess_nats: Mapping[str, float]
+    optimal_sizes: tuple[int, ...]
+
+
+def predictions(costs: SetCosts, ks: Sequence[int]) -> list[Predicted]:
+    """Every schedule for K = 1, 2, 4, …, L and the ``ks``.
+
+    The best sets are chosen by the same figures that then predict their cost, so their prediction is too good by what
+    they owe to noise; those of the other schedules are unbiased.
+    """
+    n, cost_SE = costs.n_tokens, costs.matrix()
+    wanted = sorted({2**power for power in range(n.bit_length()) if 2**power < n} | {n} | set(ks))
+    best, one_by_one = best_sets(cost_SE, n), cost_of(cost_SE, [1] * n)
+    rows = []
+    for k in wanted:
+        sizes = {"optimal": best.sizes(k)}
+        for schedule in ("equal", "cosine"):
+            sizes[schedule] = parse_partition(f"{SCHEDULES[schedule]}:{k}").sizes(n).tolist()
+        excess = {schedule: cost_of(cost_SE, of_k) - one_by_one for schedule, of_k in sizes.items()}
+        rows.append(Predicted(k, excess, tuple(sizes["optimal"])))
+    return rows
+
+
+def plans_of(ordering: str, k: int) -> dict[str, str]:
+    """schedule: the plan of k sets along ``ordering``, as short text."""
+    return {schedule: f"{ordering}/{name}:{k}" for schedule, name in SCHEDULES.items()}
+
+
 Progress = Callable[[int, int], None]
+
 
 _IMAGES = 256  # at a time; the memory budget cuts these further
 

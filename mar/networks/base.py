@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mar.errors import Unsupported, UserError
-from mar.noise import Noise
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise
 
 GIVEN = -1  # the same values as orderings.GIVEN and ABSENT (a test holds them together)
 ABSENT = 2**30

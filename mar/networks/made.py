@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise
 from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one
-from mar.noise import Noise
 
 _MASKED_AT_ONCE = 2**26  # masked weights, where every row has its own plan
 

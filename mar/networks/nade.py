@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions, at_least_one
 
 

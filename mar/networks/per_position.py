@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
 from mar.networks.base import Network, NetworkOptions, at_least_one
 
 LARGEST = 256  # tokens

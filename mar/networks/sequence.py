@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mar.networks.attention import Positions
 from mar.networks.base import Network, NetworkOptions, at_least_one
-from mar.networks.positions import Positions
-from mar.networks.raster_order import require_raster_order
+from mar.networks.fixed_order import require_raster_order
 
 Position = Literal["token", "axes", "none"]
 

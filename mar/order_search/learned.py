@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
 from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget, widened
 from mar.likelihood.summary import Likelihood, summarise
-from mar.model import Model
-from mar.noise import Noise, stream
-from mar.order_search.policy import OrderPolicy, draw_order, order_log_prob
+from mar.model.model import Model
+from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from orderings import Grid, Plan, parse_plan
 from orderings.partitions import Singles
 

@@ -19,10 +19,8 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from mar.errors import Stopped, UserError
-from mar.order_search.costs import Evaluator, Ledger
-from mar.order_search.greedy import greedy
-from mar.order_search.local import propose, race
+from mar.core.errors import Stopped, UserError
+from mar.order_search.moves import Evaluator, Ledger, greedy, propose, race
 
 _CONTROL = 4  # every fourth image
 _SECONDS = 20.0  # between two savings

@@ -11,7 +11,7 @@ from html import escape
 from itertools import accumulate
 from pathlib import Path
 
-from mar.ablation.result import AblationResult, PlanMap, Row
+from mar.experiments.result import AblationResult, PlanMap, Row
 from mar.likelihood.score import Likelihood
 from mar.reports.svg import Chart, Line, heat_map, rows_of
 

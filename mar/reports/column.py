@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from mar.ablation.result import Row
-from mar.ablation.seeds import SeedRow
-from mar.ablation.ties import Ties
+from mar.experiments.result import Row
+from mar.experiments.seeds import SeedRow
+from mar.experiments.ties import Ties
 
 MISSING = "–"
 TIED = "≈"  # after a figure that is not told apart from the best; the notes say by what test

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mar.ablation.axes import PLAN
-from mar.ablation.published import published_of
-from mar.ablation.result import AblationResult, Row
-from mar.ablation.ties import fid_ties, nll_ties
+from mar.experiments.axes import PLAN
+from mar.experiments.published import published_of
+from mar.experiments.result import AblationResult, Row
+from mar.experiments.ties import fid_ties, nll_ties
 from mar.reports.column import Column, p_text
 from mar.reports.model_columns import model_columns, model_data_columns
 from mar.reports.published import published_columns, published_data_columns

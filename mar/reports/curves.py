@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mar.ablation.axes import SEED
-from mar.ablation.result import AblationResult, TrainedModel
+from mar.experiments.axes import SEED
+from mar.experiments.result import AblationResult, TrainedModel
 
 _COLUMNS = 4
 

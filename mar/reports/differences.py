@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 
 Interval = tuple[int, str, float, float, float]  # row, its name, mean, low, high
 

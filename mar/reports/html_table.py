@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from mar.ablation.result import AblationResult, Row
+from mar.experiments.result import AblationResult, Row
 from mar.reports.column import Column, best_rows
 from mar.reports.columns import columns
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mar.ablation.result import AblationResult
-from mar.ablation.seeds import over_seeds
-from mar.ablation.ties import nll_ties
+from mar.experiments.result import AblationResult
+from mar.experiments.seeds import over_seeds
+from mar.experiments.ties import nll_ties
 from mar.reports.column import ColumnOf, R, best_rows
 from mar.reports.columns import columns
 from mar.reports.published import published_notes

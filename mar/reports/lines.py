@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mar.ablation.result import AblationResult, Row
-from mar.ablation.seeds import nll_of, unseeded
+from mar.experiments.result import AblationResult, Row
+from mar.experiments.seeds import nll_of, unseeded
 
 DATA = "data"  # the axis whose values have a panel of their own
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mar.ablation.matched import FAIR, QUANTITIES, Spread, spreads, unfair
-from mar.ablation.result import AblationResult
+from mar.experiments.matched import FAIR, QUANTITIES, Spread, spreads, unfair
+from mar.experiments.result import AblationResult
 
 
 def matched_notes(result: AblationResult) -> list[str]:

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mar.ablation.matrix import Cell, Matrix
-from mar.training.run_folder import write
+from mar.core.files import write
+from mar.experiments.matrix import Cell, Matrix
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mar.ablation.curve import sparkline
-from mar.ablation.result import AblationResult, Row, TrainedModel
-from mar.ablation.speed import Speed
+from mar.experiments.curve import sparkline
+from mar.experiments.result import AblationResult, Row, TrainedModel
+from mar.experiments.speed import Speed
 from mar.reports.column import Column
 
 

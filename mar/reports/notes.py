@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mar.ablation.axes import ORDERS
-from mar.ablation.curve import MEANINGS
-from mar.ablation.result import AblationResult
-from mar.ablation.ties import nll_ties
+from mar.experiments.axes import ORDERS
+from mar.experiments.curve import MEANINGS
+from mar.experiments.result import AblationResult
+from mar.experiments.ties import nll_ties
 from mar.reports.matched import matched_notes
 from mar.reports.published import published_notes
 from mar.reports.ties import tie_note

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mar.ablation.axes import ORDERS
-from mar.ablation.result import AblationResult
+from mar.experiments.axes import ORDERS
+from mar.experiments.result import AblationResult
 from mar.reports.lines import Line, draw, lines_of, named_without
 
 

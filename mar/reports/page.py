@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mar.ablation.compare import kind_of
-from mar.ablation.result import AblationResult
+from mar.core.files import write
+from mar.experiments.compare import kind_of
+from mar.experiments.result import AblationResult
 from mar.reports import cards
 from mar.reports.differences import differences
 from mar.reports.html_table import filters, html_table
@@ -18,7 +19,6 @@ from mar.reports.notes import notes_of
 from mar.reports.pareto import pareto
 from mar.reports.seeds import seeds_html
 from mar.reports.training import training
-from mar.training.run_folder import write
 
 _HERE = Path(__file__).parent
 

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mar.ablation.compare import kind_of
-from mar.ablation.rates import generation_rates, measured_alone
-from mar.ablation.result import AblationResult, Row
+from mar.experiments.compare import kind_of
+from mar.experiments.rates import generation_rates, measured_alone
+from mar.experiments.result import AblationResult, Row
 from mar.likelihood.score import Likelihood
 from mar.reports.labels import FONT, Label, labels
 from mar.reports.svg import Chart, Line, log_ticks

@@ -5,10 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from mar.ablation.agreement import FEWEST, Agreement, agreement, published_figure
-from mar.ablation.published import OURS, Published, published_of
-from mar.ablation.result import AblationResult
-from mar.ablation.seeds import over_seeds
+from mar.experiments.agreement import FEWEST, Agreement, agreement, published_figure
+from mar.experiments.published import OURS, Published, published_of
+from mar.experiments.result import AblationResult
+from mar.experiments.seeds import over_seeds
 from mar.reports.column import ColumnOf
 
 RECALLED = "†"

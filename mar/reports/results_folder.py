@@ -15,19 +15,19 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from mar.ablation.engine import Engine
-from mar.ablation.provenance import Provenance, Trained, provenance
-from mar.ablation.result import AblationResult
+from mar.core.files import write
+from mar.experiments.engine import Engine
+from mar.experiments.provenance import Provenance, Trained, provenance
+from mar.experiments.result import AblationResult
 from mar.reports.table import write_tables
 from mar.reports.unit import in_asked_unit
-from mar.training.run_folder import write
 
 LARGE_RESULT, LARGE_PAGE = 1_000_000, 3_000_000  # bytes
 PAGE, RESULT = "index.html", "result.json"
 
 
 def keep_results(engine: Engine, folder: Path) -> list[str]:
-    """Copy what was reported in the engine's folder (``mar.commands.running.report``), with its provenance.
+    """Copy what was reported in the engine's folder (``mar.cli.main.running.report``), with its provenance.
 
     Returns:
         What to say: files that were written, and any that is too large.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mar.likelihood.set_schedules import Predicted
+from mar.likelihood.set_sizes import Predicted
 
 _COLOURS = {"optimal": "#1b6ca8", "equal": "#8a8f9c", "cosine": "#e4572e"}
 _ASIDE = {"optimal": 1.0, "equal": 0.97, "cosine": 1.03}  # so that dots of one K do not hide each other

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mar.ablation.axes import ORDERS, PARTITION, PLAN, VARIANT
-from mar.ablation.result import AblationResult, Row
+from mar.experiments.axes import ORDERS, PARTITION, PLAN, VARIANT
+from mar.experiments.result import AblationResult, Row
 from mar.reports.lines import Line, draw, lines_of, named_without
 
 _ONE_BY_ONE = "singles"  # where every line ends

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mar.ablation.result import AblationResult
-from mar.ablation.seeds import over_seeds
+from mar.core.files import write
+from mar.experiments.result import AblationResult
+from mar.experiments.seeds import over_seeds
 from mar.reports.column import ColumnOf, R, best_rows
 from mar.reports.columns import columns, compact, data_columns
 from mar.reports.latex import latex, seeds_latex
 from mar.reports.notes import notes_of
 from mar.reports.seeds import seed_columns, seed_data_columns, seed_notes
-from mar.training.run_folder import write
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mar.ablation.ties import Ties
+from mar.experiments.ties import Ties
 from mar.reports.column import TIED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mar.ablation.result import AblationResult, Row
+from mar.experiments.result import AblationResult, Row
 
 
 def in_asked_unit(result: AblationResult) -> AblationResult:

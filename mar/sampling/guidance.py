@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from mar.errors import UserError
-from mar.model import Model
-from mar.noise import Noise, stream
-from mar.sampling.adaptive import generate_adaptively
-from mar.sampling.generate import OnStep, generate
+from mar.core.errors import UserError
+from mar.core.noise import Noise, stream
+from mar.model.model import Model
 from mar.sampling.guidance import Guidance
-from mar.sampling.learned import generate_by_policy
-from mar.sampling.remask import Remask, generate_remasked
+from mar.sampling.samplers import OnStep, Remask, generate, generate_adaptively, generate_by_policy, generate_remasked
 from orderings import GIVEN, Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans

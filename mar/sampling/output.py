@@ -1,4 +1,20 @@
-"""Files of a sampling run, and the images and masks that inpainting reads.
+"""Pictures of samples: a grid, single images, and the generation as an animation.
+
+N images · C channels · H, W rows, columns · K AR steps
+
+Sound of samples: ``.wav`` files and a picture of their spectrograms.
+
+N samples · L samples of a window
+
+Text of samples, prompts, and text longer than a window.
+
+N samples · L characters of a window · P characters of a prompt · T characters so far
+
+Samples as what they are: pictures, text, sound or numbers.
+
+N samples · C, H, W shape of an example
+
+Files of a sampling run, and the images and masks that inpainting reads.
 
 N images · C channels · H, W rows, columns · L tokens
 """
@@ -14,11 +30,190 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mar.errors import UserError
-from mar.sampling.pictures import image_grid, save_animation, save_images
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.data import audio
+from mar.model.model import Model
+from mar.sampling.guidance import Guidance
+from mar.sampling.samplers import generate, generate_by_policy
+from orderings import Grid, Ordering, Partition, Plan, parse_partition
 
 if TYPE_CHECKING:
     from mar.run import Run
+
+
+def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
+    """Integer levels 0..levels-1 -> uint8 0..255 (N, H, W, 3)."""
+    scaled = (x_NCHW.float() * (255.0 / (levels - 1))).round().to(torch.uint8)
+    return scaled.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+
+
+def image_grid(x_NCHW: torch.Tensor, levels: int, columns: int | None = None, side: int = 48) -> Image.Image:
+    """All images in one picture, enlarged by a whole factor to about ``side`` pixels, with thin borders."""
+    pixels = to_bytes(x_NCHW.cpu(), levels)
+    n, height, width, _ = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows, factor = math.ceil(n / columns), max(1, round(side / max(height, width)))
+    pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    cell_h, cell_w = height * factor + 2, width * factor + 2
+    canvas = torch.full((rows * cell_h, columns * cell_w, 3), 96, dtype=torch.uint8)
+    for k, image in enumerate(pixels):
+        top, left = (k // columns) * cell_h + 1, (k % columns) * cell_w + 1
+        canvas[top : top + height * factor, left : left + width * factor] = image
+    return Image.fromarray(canvas.numpy())
+
+
+def save_images(x_NCHW: torch.Tensor, levels: int, folder: Path) -> None:
+    """``00000.png``, ``00001.png``, …, in place of whatever pictures the folder held."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9]*.png"):
+        old.unlink()
+    for k, image in enumerate(to_bytes(x_NCHW.cpu(), levels)):
+        Image.fromarray(image.numpy()).save(folder / f"{k:05d}.png")
+
+
+def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seconds: float = 6.0) -> None:
+    """A GIF of the generation: ``frames`` are (N, C, H, W) after each step; at most 64 of them are shown."""
+    every = max(1, math.ceil(len(frames) / 64))
+    shown = [*frames[::every], frames[-1]]
+    pictures = [image_grid(frame, levels) for frame in shown]
+    duration = max(20, int(1000 * seconds / len(pictures)))
+    times = [duration] * (len(pictures) - 1) + [1500]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
+
+
+def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: int, n: int) -> torch.Tensor:
+    """(N, C, H, W): ``n`` samples in at most 16 AR steps, or in ``partition`` if the network serves no other or the
+    tokens are a series: what is drawn together there seldom goes together."""
+    device = next(model.parameters()).device
+    grid = Grid(model.tokenizer.shape)
+    noise = stream(seed, "training-samples", n, device)
+    few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
+    plan = Plan.draw(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
+    try:
+        model.network.check(plan.step_BL)
+    except Unsupported:
+        plan = Plan.draw(ordering, partition, grid, n, order_noise)
+    plan = plan.to(device)
+    label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
+    if ordering.learned:
+        token = generate_by_policy(model, plan, label_B, noise.at("tokens"), Guidance(), 1.0, given=None)
+    else:
+        token = generate(model, plan, label_B, noise.at("tokens"))
+    return model.tokenizer.decode(token).cpu()
+
+
+_SHOWN = 16  # spectrograms in the picture
+
+
+_FLOOR = 1e-3  # of the power, in squared 16-bit steps a hertz: silence is drawn, not minus infinity
+
+
+def save_sound(x_N11L: torch.Tensor, spec: DataSpec, folder: Path) -> None:
+    """``sounds/00000.wav``, … in place of whatever sounds that folder held, and ``spectrograms.png``."""
+    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "sounds").glob("[0-9]*.wav"):
+        old.unlink()
+    sample_NL = audio.decode(x_N11L.flatten(1).cpu()).numpy()
+    for k, sample_L in enumerate(sample_NL):
+        save_wav(sample_L, spec.rate, folder / "sounds" / f"{k:05d}.wav")
+    save_spectrograms(sample_NL[:_SHOWN], spec.rate, folder / "spectrograms.png")
+
+
+def save_wav(sample_L: np.ndarray, rate: int, path: Path) -> None:
+    from scipy.io import wavfile
+
+    wavfile.write(path, rate, sample_L)
+
+
+def save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
+    """One below the other: time in seconds, frequency in Hz, power in dB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from scipy.signal import spectrogram
+
+    n, length = sample_NL.shape
+    window = max(2, min(256, length // 8))
+    figure = Figure(figsize=(7, 1.4 * n + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(n, 1, squeeze=False, sharex=True)[:, 0]
+    for axes, sample_L in zip(rows, sample_NL, strict=True):
+        _, _, power = spectrogram(sample_L.astype(np.float64), rate, nperseg=window, noverlap=window * 3 // 4)
+        decibel = 10 * np.log10(power + _FLOOR)
+        axes.imshow(decibel, origin="lower", aspect="auto", extent=(0.0, length / rate, 0.0, rate / 2))
+        axes.set_ylabel("Hz")
+    rows[-1].set_xlabel("seconds")
+    figure.savefig(path, dpi=100)
+
+
+def text_of(level_T: torch.Tensor, spec: DataSpec) -> str:
+    """Levels as text, up to the end of a document; bytes that are no UTF-8 become �."""
+    levels = level_T.tolist()
+    if spec.end in levels:
+        levels = levels[: levels.index(spec.end)]
+    if spec.alphabet:
+        return "".join(spec.alphabet[level] for level in levels)
+    return bytes(levels).decode(errors="replace")
+
+
+def levels_of(text: str, spec: DataSpec) -> torch.Tensor:
+    """level_P (int64) of a prompt.
+
+    Raises:
+        UserError: not a run of text, or a character that its alphabet does not have.
+    """
+    if spec.modality != "text":
+        raise UserError(f"a prompt continues text: this run makes examples of kind {spec.modality}")
+    if not spec.alphabet:
+        return torch.tensor([*text.encode()], dtype=torch.int64)
+    number = {character: level for level, character in enumerate(spec.alphabet)}
+    if strange := sorted(set(text) - set(number)):
+        known = "".join(spec.alphabet)
+        raise UserError(f"the prompt has {strange[0]!r}, which is not in the training text: it has {known!r}")
+    return torch.tensor([number[character] for character in text], dtype=torch.int64)
+
+
+def save_text(x_N11T: torch.Tensor, spec: DataSpec, path: Path) -> None:
+    """All texts in one file, each under a line with its number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [f"---- sample {k} ----\n{text_of(x, spec)}\n" for k, x in enumerate(x_N11T.flatten(1))]
+    path.write_text("\n".join(texts), encoding="utf-8", newline="")
+
+
+def save_samples(
+    x_NCHW: torch.Tensor, spec: DataSpec, folder: Path, frames: Sequence[torch.Tensor] | None = None
+) -> str:
+    """Write what ``mar sample`` promises for this kind of data; ``frames`` are of images. Returns the files' names."""
+    if spec.modality == "image":
+        write_samples(x_NCHW, spec.levels, folder, frames)
+        return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
+    folder.mkdir(parents=True, exist_ok=True)
+    if spec.modality == "latent":
+        np.save(folder / "latents.npy", x_NCHW.numpy())
+        return "latents.npy (images with --vae AUTOENCODER)"
+    np.savez_compressed(folder / "samples.npz", samples=x_NCHW.flatten(1).numpy(), levels=spec.levels)
+    if spec.modality == "text":
+        save_text(x_NCHW, spec, folder / "samples.txt")
+        return "samples.txt, samples.npz"
+    if spec.modality == "audio":
+        save_sound(x_NCHW, spec, folder)
+        return "sounds/, spectrograms.png, samples.npz"
+    return "samples.npz"
+
+
+def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
+    """A quick look, at ``path`` with the suffix of its kind; sounds one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if spec.modality == "image":
+        image_grid(x_NCHW, spec.levels, columns=10).save(path.with_suffix(".png"))
+    elif spec.modality == "text":
+        save_text(x_NCHW, spec, path.with_suffix(".txt"))
+    elif spec.modality == "audio":
+        save_wav(audio.decode(x_NCHW.flatten()).numpy(), spec.rate, path.with_suffix(".wav"))
+    else:
+        np.savez_compressed(path.with_suffix(".npz"), samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)
 
 
 def write_samples(

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = {"kl": "AutoencoderKL", "vq": "VQModel"}
@@ -88,7 +88,7 @@ class AutoencoderFolder:
 
     def load(self) -> Any:
         """The model, in evaluation mode. Raises UserError: the files do not fit each other."""
-        from mar.compat import torchvision_repair  # noqa: F401, I001 - before diffusers
+        from mar.core import torchvision  # noqa: F401, I001 - before diffusers
         import diffusers
 
         wanted = {"use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}

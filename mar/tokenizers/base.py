@@ -1,4 +1,8 @@
-"""What a tokenizer is: data <-> tokens on a grid, and what that does to a likelihood.
+"""First and second moments of a training split, for tokens of about unit variance.
+
+N rows · E channels
+
+What a tokenizer is: data <-> tokens on a grid, and what that does to a likelihood.
 
 B batch · L tokens · E token channels
 """
@@ -13,9 +17,24 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from mar.errors import Unsupported
-from mar.noise import Noise
-from mar.tokens import TokenKind
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise
+from mar.core.tokens import TokenKind
+
+
+def moments(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(mean_E, mean square_E) in float64 over the rows of all batches (N, E).
+
+    Raises:
+        UserError: there are no rows.
+    """
+    count, total_E, square_E = 0, torch.zeros(()), torch.zeros(())
+    for y_NE in batches:
+        y_NE = y_NE.double()
+        count, total_E, square_E = count + len(y_NE), total_E + y_NE.sum(0), square_E + y_NE.square().sum(0)
+    if count == 0:
+        raise UserError("no training data to measure the scale of the tokens from")
+    return total_E / count, square_E / count
 
 
 @dataclass(frozen=True)

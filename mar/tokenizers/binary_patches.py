@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-from mar.tokens import Categories
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 _LARGEST = 3  # pixels: 2^9 categories; a softmax over 2^16 is no longer small
 

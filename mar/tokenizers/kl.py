@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.tokenizers.autoencoder import AutoencoderOptions, AutoencoderTokenizer
-from mar.tokenizers.moments import moments
+from mar.tokenizers.base import moments
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-from mar.tokens import Vectors
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 _BATCHES = 4  # of 500 images: enough for a standard deviation to within a percent
 _MISMATCH = 1.25  # of a given scale and the measured one: beyond it, it is said

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-from mar.tokens import Vectors
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 
 @dataclass(frozen=True)

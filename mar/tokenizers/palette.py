@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-from mar.tokens import Categories
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 _LARGEST = 2**14  # colours; a head has a logit for each
 _PIXELS = 2**15  # compared with the palette at a time

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from einops import rearrange
 
-from mar.errors import UserError
-from mar.noise import Noise
-from mar.tokenizers.base import Tokenizer, TokenizerOptions
-from mar.tokenizers.moments import moments
-from mar.tokens import Vectors
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
+from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-from mar.tokens import Categories
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 
 class Pixels(Tokenizer):

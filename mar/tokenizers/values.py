@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from mar.errors import UserError
-from mar.noise import Noise
-from mar.tokenizers.base import Tokenizer, TokenizerOptions
-from mar.tokenizers.moments import moments
-from mar.tokens import Vectors
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
+from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 _ROUNDING = 1e-13  # of a mean square in float64: a variance below it is none
 

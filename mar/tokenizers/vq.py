@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mar.noise import Noise
+from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.tokenizers.autoencoder import AutoencoderOptions, AutoencoderTokenizer
-from mar.tokens import Categories
 
 if TYPE_CHECKING:
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
 
 class VQ(AutoencoderTokenizer):

@@ -17,20 +17,17 @@ from typing import Any, Literal
 import torch
 
 from mar.config import Schedule, Train
+from mar.core.errors import EndedElsewhere, Stopped, UserError
+from mar.core.files import TOKENIZER, environment, write
+from mar.core.noise import derived_seed, stream
+from mar.core.processes import Precision, Processes, Stop
 from mar.data.base import Data
-from mar.distributed import Precision, Processes
-from mar.errors import EndedElsewhere, Stopped, UserError
-from mar.folders import TOKENIZER
-from mar.noise import derived_seed, stream
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
-from mar.training.autoencoder import Architecture, AutoencoderObjective
+from mar.training.autoencoder import Architecture, AutoencoderObjective, MovingCodebook
 from mar.training.batches import Batches
-from mar.training.codebook import MovingCodebook
-from mar.training.ema import EMA
-from mar.training.optimizer import learning_rate, load_optimizer, make_optimizer
-from mar.training.run_folder import RunFolder, environment, moved_schedules, write
-from mar.training.stopping import Stop
+from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
+from mar.training.run_folder import RunFolder, moved_schedules
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every"}
 

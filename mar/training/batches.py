@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import torch
 
+from mar.core.errors import UserError
+from mar.core.noise import Noise, stream
 from mar.data.base import Split
-from mar.errors import UserError
-from mar.noise import Noise, stream
 
 
 @dataclass(frozen=True)

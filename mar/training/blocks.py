@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mar.compat import torchvision_repair  # noqa: F401  (before timm)
-from mar.errors import Unsupported
+from mar.core import torchvision  # noqa: F401  (before timm)
+from mar.core.errors import Unsupported
 
 _LARGE = 10_000_000  # parameters
 

@@ -21,15 +21,14 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from mar.core.errors import UserError
+from mar.core.files import CACHE, write
+from mar.core.processes import Processes
 from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
-from mar.distributed import Processes
-from mar.errors import UserError
-from mar.folders import CACHE
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.kl import KL
 from mar.training.checkpoint import checksum
-from mar.training.run_folder import write
 
 _RECORD = TypeAdapter(ShardRecord)
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 
 @dataclass(frozen=True)

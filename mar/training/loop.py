@@ -15,22 +15,18 @@ from typing import Any, cast
 import torch
 
 from mar.config import Recipe
+from mar.core.errors import EndedElsewhere, Stopped, UserError
+from mar.core.noise import derived_seed, stream
+from mar.core.processes import Processes, Stop
 from mar.data.base import Data
-from mar.distributed import Processes
-from mar.errors import EndedElsewhere, Stopped, UserError
-from mar.model import Model
-from mar.noise import derived_seed, stream
+from mar.model.model import Model
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
-from mar.training.ema import EMA
-from mar.training.learned import LearnedOrder
 from mar.training.monitor import Monitor
-from mar.training.objective import MaskRatio, Objective, Task
-from mar.training.optimizer import learning_rate, load_optimizer, make_optimizer
+from mar.training.objectives import LearnedOrder, MaskRatio, Objective, Task, with_own_draws
+from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
 from mar.training.run_folder import RunFolder
-from mar.training.scheduled_sampling import with_own_draws
-from mar.training.stopping import Stop
 from orderings import Grid, Ordering, Partition, Plan
 
 

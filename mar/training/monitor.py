@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mar.core.errors import EndedElsewhere, UserError
+from mar.core.noise import stream
 from mar.data.base import Data, spread
-from mar.errors import EndedElsewhere, UserError
-from mar.noise import stream
 from mar.training import checkpoint
 from mar.training.batches import Batch
 
@@ -155,8 +155,7 @@ class Monitor:
             self.trainer.processes.first(lambda: self._sample(iteration, objective))
 
     def _sample(self, iteration: int, objective: Any) -> None:
-        from mar.sampling.pictures import quick_samples
-        from mar.sampling.shown import preview
+        from mar.sampling.output import preview, quick_samples
 
         trainer = self.trainer
         plan = trainer.ordering.at(1.0), trainer.partition

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
-import time
 from contextlib import AbstractContextManager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from mar.config import Recipe, Train, parse
+from mar.core.errors import UserError
+from mar.core.files import RUN, environment, locked, write
 from mar.data.base import About
-from mar.errors import UserError
-from mar.folders import RUN, locked
 from mar.training.checkpoint import check_length
 
 _MAY_CHANGE = {
@@ -30,7 +22,11 @@ _MAY_CHANGE = {
     *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
+
+
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
+
+
 _ABOUT = TypeAdapter(About)
 
 
@@ -121,7 +117,7 @@ class RunFolder:
         return said
 
     def locked(self) -> AbstractContextManager[None]:
-        """Only one run writes to a folder at a time. Raises UserError: as ``mar.folders.locked``."""
+        """Only one run writes to a folder at a time. Raises UserError: as ``mar.core.files.locked``."""
         return locked(self.path, RUN)
 
     def log(self, **values: Any) -> None:
@@ -139,58 +135,6 @@ class RunFolder:
         """Forget what was logged after ``iteration``: it is about to happen again."""
         kept = [line for line in self.history() if line["iteration"] <= iteration]
         write(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file aside and rename it; into what is no regular file (a device, a pipe), as it comes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        path.write_text(text)
-        return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions, hardware, revision, command."""
-    packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "revision": _revision(),
-        "command": shlex.join(["mar", *sys.argv[1:]]),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _cpu() -> str:
-    """The processor's name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _revision() -> str:
-    """Of the repository; ``-dirty`` where tracked files had been changed."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -222,11 +166,3 @@ def _parsed(line: str) -> dict[str, Any] | None:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def _version(package: str) -> str:
-    """Of an installed package; ours may run from its folder alone."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

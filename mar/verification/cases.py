@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
+from mar.core.tokens import Categories, TokenKind, Vectors
 from mar.heads.base import Head
 from mar.networks.base import Network
-from mar.noise import Noise, stream
-from mar.tokens import Categories, TokenKind, Vectors
 from orderings import ABSENT, GIVEN, Grid, Plan
 
 SHAPES = ((3, 3), (7,), (2, 2, 2))  # for networks alone

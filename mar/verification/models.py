@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from mar.core.noise import Noise, stream
+from mar.core.tokens import Categories, TokenKind, Vectors
 from mar.heads.base import Head
 from mar.likelihood.chain import token_log_prob
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.base import Network
-from mar.noise import Noise, stream
-from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
+from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
-from mar.tokens import Categories, TokenKind, Vectors
 from mar.verification.cases import (
     SMALL,
     all_images,
@@ -31,8 +31,7 @@ from mar.verification.cases import (
     small_head,
     small_network,
 )
-from mar.verification.statistics import ALPHA, p_value
-from mar.verification.verdict import Verdict, claim, require
+from mar.verification.verdict import ALPHA, Verdict, claim, p_value, require
 from orderings import GIVEN, Grid, Plan
 
 _N_CLASSES = 2

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
 from mar.networks.base import Network
-from mar.noise import stream
 from mar.verification.cases import SHAPES, Case, cases, name_of, normal, small_network
 from mar.verification.verdict import Broken, Verdict, claim, require
 from orderings import ABSENT, GIVEN, Grid

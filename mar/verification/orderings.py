@@ -9,8 +9,8 @@ import dataclasses
 
 import torch
 
-from mar.errors import Unsupported
-from mar.noise import Noise, stream
+from mar.core.errors import Unsupported
+from mar.core.noise import Noise, stream
 from mar.verification.cases import random_plan
 from mar.verification.verdict import Verdict, claim, require
 from orderings import ABSENT, GIVEN, Grid, Ordering, Partition

@@ -1,27 +1,113 @@
-"""The registry under the contract tests: each component alone, then models that cover every pair of components."""
+"""``FILE.py:Class`` and ``module:Class``, read from the command line.
+
+The registry under the contract tests: each component alone, then models that cover every pair of components.
+
+Contract tests: ``verify(MyNetwork)``, or ``verify_registry()`` for everything of our own.
+
+Every function returns ``Verdict(claim, subject, passed, detail)``; nothing raises because a contract is broken.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
 from mar import build
-from mar.errors import Unsupported, UserError
-from mar.model import Model
-from mar.noise import stream
-from mar.tokens import Categories, TokenKind, Vectors
+from mar.core.errors import Unsupported, UserError, unknown
+from mar.core.noise import stream
+from mar.core.tokens import Categories, TokenKind, Vectors
+from mar.heads.base import Head
+from mar.heads.categorical import CategoricalHead
+from mar.model.model import Model
+from mar.networks.base import Network
 from mar.verification.cases import accepts, case
-from mar.verification.models import small_model, verify_model
-from mar.verification.networks import cached_equals_uncached, no_leak
+from mar.verification.heads import verify_head
+from mar.verification.models import small_model, verify_model, verify_network_in_model
+from mar.verification.networks import cached_equals_uncached, no_leak, verify_network
+from mar.verification.orderings import verify_ordering, verify_partition
 from mar.verification.verdict import Verdict
-from orderings import ORDERINGS, PARTITIONS, Grid, Plan
+from orderings import ORDERINGS, PARTITIONS, Grid, Ordering, Partition, Plan
+
+_CONTRACTS = (Ordering, Partition, Network, Head)
+
+
+def load(target: str) -> type:
+    """The class that a target names.
+
+    Raises:
+        UserError: the file, the module or the class is not there, or is none of ours.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UserError(f"write FILE.py:Class or module:Class, not {target!r}")
+    path = Path(place)
+    with _importable(path.parent if path.suffix == ".py" else Path()):
+        module = _from_file(path) if path.suffix == ".py" else _from_name(place)
+    classes = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, _CONTRACTS) and value not in _CONTRACTS
+    }
+    if name in classes:
+        return classes[name]
+    if hasattr(module, name):
+        raise UserError(f"{target}: {name} is no Ordering, Partition, Network or Head: subclass the one that it is")
+    defined = [key for key, value in classes.items() if value.__module__ == module.__name__]
+    raise unknown(f"class of {place}:", name, defined or ["(it defines no ordering, partition, network or head)"])
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """A user's file may import its neighbours and what lies in the working directory, as a script may."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"no file {str(path)!r}")
+    name = f"verified_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path} does not import: {type(error).__name__}: {error}") from None
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"no module {name!r}: {error}") from None
+
 
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
+
+
 _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
+
+
 _ROWS = 3
 
 
@@ -136,3 +222,50 @@ def verify_cell(cell: Cell) -> list[Verdict]:
     subject = str(cell)
     verdicts = [check(subject, model.network, alone) for check in (no_leak, cached_equals_uncached)]
     return verdicts + verify_model(model, plan, subject)
+
+
+__all__ = ["Verdict", "verify", "verify_registry"]
+
+
+_NEED_AN_OPTION = {"file", "optimal"}  # without the file that they read they are none
+
+
+def verify(cls: type, subject: str | None = None) -> list[Verdict]:
+    """The contract tests of an ordering, a partition (with their default options), a network or a head (with the
+    options in its ``tiny``).
+
+    Raises:
+        UserError: ``cls`` is none of these.
+    """
+    subject = subject or cls.__name__
+    if issubclass(cls, Ordering):
+        return [verdict for name, part in _instances(cls, subject) for verdict in verify_ordering(part, name)]
+    if issubclass(cls, Partition):
+        return [verdict for name, part in _instances(cls, subject) for verdict in verify_partition(part, name)]
+    if issubclass(cls, Network):
+        return verify_network(cls, subject) + verify_network_in_model(cls, CategoricalHead, subject)
+    if issubclass(cls, Head):
+        return verify_head(cls, subject)
+    raise UserError(f"{subject} is no Ordering, Partition, Network or Head: subclass the one that it is")
+
+
+def _instances(cls: Any, subject: str) -> list[tuple[str, Any]]:
+    """With default options, and with ``tiny`` ones where it has some."""
+    try:
+        tiny = [(f"{subject}, {cls.tiny}", cls(**cls.tiny))] if cls.tiny else []
+        return [(subject, cls()), *tiny]
+    except TypeError as error:
+        raise UserError(f"{cls.__name__}: give every option a default, to be verified ({error})") from None
+
+
+def verify_registry(whole_product: bool = False) -> Iterator[list[Verdict]]:
+    """Everything of our own: each component alone, then models that cover every pair of components, or all of them."""
+    for family, names in (("network", build.NETWORKS), ("head", build.HEADS)):
+        for name in names:
+            yield verify(build.find(family, name), name)
+    for names in (ORDERINGS, PARTITIONS):
+        for name, cls in names.items():
+            if name not in _NEED_AN_OPTION:
+                yield verify(cls, name)
+    for cell in product() if whole_product else pairwise_cells():
+        yield verify_cell(cell)

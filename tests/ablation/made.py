@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mar.ablation.result import AblationResult, Row, TrainedModel
-from mar.evaluation.result import FidResult, ImageScores
+from mar.experiments.result import AblationResult, Row, TrainedModel
 from mar.likelihood.score import Likelihood
+from mar.metrics.result import FidResult, ImageScores
 
 
 def scored(nats_of_image: Sequence[float], kind: str = "exact") -> Likelihood:

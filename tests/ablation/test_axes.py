@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mar.ablation.axes import Adjustment, as_overrides, combinations
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.experiments.axes import Adjustment, as_overrides, combinations
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
 
 AXES = {
     "network": (

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import mar.ablation.engine as engine_module
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.result import AblationResult
-from mar.ablation.state import share, states
+import mar.experiments.engine as engine_module
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.result import AblationResult
+from mar.experiments.state import share, states
 
 GRID = """
 recipe: digits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mar.ablation.cluster import Cluster, read_cluster
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.experiments.cluster import Cluster, read_cluster
 
 pytest.importorskip("submitit")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mar.ablation.compare import holm, interval, p_value, paired_differences
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.experiments.compare import holm, interval, p_value, paired_differences
 from mar.likelihood.score import Likelihood
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mar.ablation.curve import PLATEAU, Verdict, sparkline, verdict
+from mar.experiments.curve import PLATEAU, Verdict, sparkline, verdict
 
 STEPS = (10, 20, 30, 40, 50, 60, 70, 80)
 

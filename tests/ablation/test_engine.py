@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mar.ablation.engine as engine_module
-from mar.ablation import evaluate
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.result import AblationResult
-from mar.ablation.state import forget_failures
-from mar.errors import Unsupported, UserError
-from mar.folders import held
+import mar.experiments.engine as engine_module
+from mar.core.errors import Unsupported, UserError
+from mar.core.files import held
+from mar.experiments import evaluate
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.result import AblationResult
+from mar.experiments.state import forget_failures
 
 GRID = """
 recipe: digits
@@ -225,7 +225,7 @@ def test_the_animation_shows_what_is_not_yet_known(finished: tuple[AblationResul
 
 
 def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path], capsys, monkeypatch) -> None:
-    from mar.commands.ablate import ablate
+    from mar.cli.ablate import ablate
 
     _, folder = finished
     (folder / "tiny.yaml").write_text(GRID)
@@ -258,7 +258,7 @@ def test_shipped_grids_have_the_promised_size() -> None:
 
 
 def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_path: Path, capsys) -> None:
-    from mar.commands.ablate import ablate
+    from mar.cli.ablate import ablate
 
     (tmp_path / "tiny.yaml").write_text(GRID)
     ablate(str(tmp_path / "tiny.yaml"), [], tmp_path / "out", workers=1, dry_run=True)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid_file import read
-from mar.ablation.independent import independent_rows, smoothed
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid_file import read
+from mar.experiments.independent import independent_rows, smoothed
 
 
 def test_probabilities_are_smoothed_counts() -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from mar import config
-from mar.ablation import launch
-from mar.ablation.engine import Ask, Engine
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.launch import RECIPE, TrainingFailed, train_launched, trainer
-from mar.ablation.state import states
 from mar.config import Recipe
-from mar.errors import Stopped
+from mar.core.errors import Stopped
+from mar.experiments import launch
+from mar.experiments.engine import Ask, Engine
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.launch import RECIPE, TrainingFailed, train_launched, trainer
+from mar.experiments.state import states
 from tests.training.conftest import TINY
 
 GRID = """

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from mar.ablation.matched import Spread, spreads, unfair
-from mar.ablation.result import AblationResult, Training
-from mar.ablation.speed import Speed
+from mar.experiments.matched import Spread, spreads, unfair
+from mar.experiments.result import AblationResult, Training
+from mar.experiments.speed import Speed
 from mar.reports.matched import matched_notes
 from mar.reports.notes import notes_of
 from tests.ablation.made import made, row

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid_file import read
-from mar.ablation.result import AblationResult
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid_file import read
+from mar.experiments.result import AblationResult
 
 GRID = """
 recipe: digits

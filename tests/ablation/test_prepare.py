@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mar.ablation import prepare as module
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.prepare import pending, prepare, seconds
-from mar.errors import Stopped, UserError
+from mar.core.errors import Stopped, UserError
+from mar.experiments import prepare as module
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.prepare import pending, prepare, seconds
 
 GRID = """
 given: {data: some}

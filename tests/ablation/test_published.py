@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mar.ablation.agreement import Agreement, _kendall, _permutation_p, agreement, published_figure
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.published import Published, published_of
-from mar.ablation.result import AblationResult
-from mar.ablation.speed import Speed
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.experiments.agreement import Agreement, _kendall, _permutation_p, agreement, published_figure
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.published import Published, published_of
+from mar.experiments.result import AblationResult
+from mar.experiments.speed import Speed
 from tests.ablation.made import generated, made, row, scored
 
 ORDERS = ("raster", "spiral", "hilbert", "random")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid_file import read
-from mar.ablation.result import AblationResult
-from mar.ablation.seeds import over_seeds
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid_file import read
+from mar.experiments.result import AblationResult
+from mar.experiments.seeds import over_seeds
 from mar.reports.page import page
 from mar.reports.seeds import seed_columns
 from mar.reports.table import markdown

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mar.ablation import sets
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Ask, Engine
-from mar.ablation.evaluations import SetsEvaluation
-from mar.ablation.grid_file import read
-from mar.ablation.provenance import provenance
-from mar.errors import UserError
-from orderings.optimal import costs_file
-from orderings.set_costs import best_sets, read_set_costs
+from mar.core.errors import UserError
+from mar.experiments import sets
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Ask, Engine
+from mar.experiments.evaluations import SetsEvaluation
+from mar.experiments.grid_file import read
+from mar.experiments.provenance import provenance
+from orderings.optimal import best_sets, costs_file, read_set_costs
 
 GRID = """
 recipe: digits

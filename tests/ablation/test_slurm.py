@@ -20,16 +20,16 @@ from typing import Any
 
 import pytest
 
-from mar.ablation import slurm
-from mar.ablation.cluster import read_cluster
-from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.job import Job
-from mar.ablation.slurm import Jobs, Submitted
-from mar.ablation.workers import Work
-from mar.errors import UserError
-from mar.folders import held
+from mar.core.errors import UserError
+from mar.core.files import held
+from mar.experiments import slurm
+from mar.experiments.cluster import read_cluster
+from mar.experiments.engine import Engine
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.job import Job
+from mar.experiments.slurm import Jobs, Submitted
+from mar.experiments.workers import Work
 from tests.ablation.test_launch import GRID
 
 pytest.importorskip("submitit")

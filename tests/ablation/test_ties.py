@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mar.ablation.compare import holm
-from mar.ablation.result import AblationResult
-from mar.ablation.ties import Ties, fid_ties, fid_ties_over_seeds, nll_ties, nll_ties_over_seeds
+from mar.experiments.compare import holm
+from mar.experiments.result import AblationResult
+from mar.experiments.ties import Ties, fid_ties, fid_ties_over_seeds, nll_ties, nll_ties_over_seeds
 from tests.ablation.made import generated, made, row, scored
 
 RANDOM = np.random.RandomState(0)

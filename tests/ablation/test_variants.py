@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mar.ablation import evaluate
-from mar.ablation.assemble import assemble
-from mar.ablation.engine import Engine
-from mar.ablation.grid import GridFile
-from mar.ablation.grid_file import read
-from mar.ablation.result import AblationResult, Row
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.experiments import evaluate
+from mar.experiments.assemble import assemble
+from mar.experiments.engine import Engine
+from mar.experiments.grid import GridFile
+from mar.experiments.grid_file import read
+from mar.experiments.result import AblationResult, Row
 from mar.reports.table import as_csv, markdown
 from mar.run import load
 

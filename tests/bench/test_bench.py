@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from mar.bench import measure, shapes
+from mar.bench import contenders as shapes
+from mar.bench import measure
 from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.reference import Reference, published
-from mar.bench.results import Report, speed
-from mar.bench.run import run
+from mar.bench.run import Report, run, speed
 from mar.build import model as build_model
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
 from tests.bench.fake_reference import write_checkout
 
 SMALL = [
@@ -176,7 +176,7 @@ def test_compiled_code_is_a_copy_measured_beside_eager_code(monkeypatch: pytest.
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
-    from mar.cli import app
+    from mar.cli.main import app
 
     out = tmp_path / "speed.json"
     arguments = ["bench", "mar-base", *SMALL, "--batch", "1", "--seconds", "0", "--head-steps", "2", "--out", str(out)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.bench import shapes
-from mar.bench.caching import cache_gain, middles
+from mar.bench import contenders
 from mar.bench.contenders import Inputs, Setting
-from mar.bench.streams import stream_costs
+from mar.bench.extras import cache_gain, middles, stream_costs
 from mar.build import model as build_model
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
 
 SETTING = Setting(torch.device("cpu"), "fp32", 1.0, 1.0)
 SMALL = {"text-256": ["network.width=8", "network.depth=2", "network.heads=2"]}
@@ -18,7 +17,7 @@ SMALL["sound-4000"] = ["network.width=4", "network.layers=2", "network.blocks=1"
 
 
 def made(name: str, overrides: list[str]) -> tuple:
-    recipe, data = shapes.read(name, [*SMALL[name], *overrides])
+    recipe, data = contenders.read(name, [*SMALL[name], *overrides])
     model = build_model(recipe, data)
     return model, Inputs(recipe, data, model, 2, SETTING)
 

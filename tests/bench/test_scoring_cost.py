@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.bench import shapes
+from mar.bench import contenders
 from mar.bench.contenders import Inputs, Setting
-from mar.bench.memory import tensor_peak
-from mar.bench.scoring_cost import scoring_cost
+from mar.bench.extras import scoring_cost
+from mar.bench.measure import tensor_peak
 from mar.build import model as build_model
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ SETTING = Setting(CPU, "fp32", 1.0, 1.0)
     ],
 )
 def test_a_chain_of_1024_tokens_stays_within_its_budget(network: str, partition: str, passes: int) -> None:
-    recipe, data = shapes.read("pixels-1024", [f"network.kind={network}", f"partition={partition}"])
+    recipe, data = contenders.read("pixels-1024", [f"network.kind={network}", f"partition={partition}"])
     model = build_model(recipe, data)
     budget = 40 * 2**20  # some ten rows of the masked Transformer, and one of the causal one
     cost = scoring_cost(model, Inputs(recipe, data, model, 3, SETTING), 0.0, budget)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mar.commands.scoring import file_name, samples_name
-from mar.names import short
+from mar.cli.scoring import file_name, samples_name
+from mar.core.files import short
 
 
 def test_a_text_that_fits_is_its_own_name_and_longer_ones_stay_apart_within_the_limit() -> None:

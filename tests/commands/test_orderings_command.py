@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mar.commands.orderings import GALLERY, app
-from mar.errors import InvalidRequest, Unsupported, UserError
+from mar.cli.orderings import GALLERY, app
+from mar.core.errors import InvalidRequest, Unsupported, UserError
 from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, parse_plan
 
 

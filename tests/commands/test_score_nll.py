@@ -12,18 +12,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mar import config
-from mar.cli import app
-from mar.commands import score_nll as module
-from mar.commands.score_exposure import score_exposure
-from mar.commands.score_nll import Request, score_nll
-from mar.commands.score_sets import score_sets
-from mar.commands.scoring import options_of, product
-from mar.errors import Unsupported, UserError
-from mar.fit import train
-from mar.likelihood import ensemble
-from mar.likelihood.ensemble import Several
-from mar.likelihood.estimate import Estimator
-from mar.run import Run, load
+from mar.cli import score_nll as module
+from mar.cli.main import app
+from mar.cli.score_exposure import score_exposure
+from mar.cli.score_nll import Request, score_nll
+from mar.cli.score_sets import score_sets
+from mar.cli.scoring import options_of, product
+from mar.core.errors import Unsupported, UserError
+from mar.likelihood import estimate
+from mar.likelihood.estimate import Estimator, Several
+from mar.run import Run, load, train
 from tests.test_cli import TINY
 
 PIXELS = ["tokenizer=patches", "tokenizer.patch=4", "head=gaussian-mixture"]
@@ -95,7 +93,7 @@ def test_what_was_scored_is_not_scored_again(run, capsys, monkeypatch):
 
 def test_a_killed_ensemble_goes_on(run, monkeypatch):
     request = Request(("raster/linear:4", "random/linear:4"), n=6, several=Several(orders=4))
-    finish, finished = ensemble.Partial.finish, []
+    finish, finished = estimate.Partial.finish, []
 
     def killed(self, name, likelihood):
         finish(self, name, likelihood)
@@ -103,7 +101,7 @@ def test_a_killed_ensemble_goes_on(run, monkeypatch):
         if finished == ["order0000", "order0001"]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ensemble.Partial, "finish", killed)
+    monkeypatch.setattr(estimate.Partial, "finish", killed)
     with pytest.raises(KeyboardInterrupt):
         score_nll(run, request)
     score_nll(run, request)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mar.commands.units import Units
-from mar.data.base import DataSpec
-from mar.tokens import Categories, Vectors
+from mar.cli.units import Units
+from mar.core.spec import DataSpec
+from mar.core.tokens import Categories, Vectors
 from mar.verification.models import BareTokens
 
 TEXT = {"modality": "text", "alphabet": ("a", "b")}

@@ -11,7 +11,8 @@ from mar import build, config
 from mar.compat.published import restore
 from mar.compat.released import import_run
 from mar.compat.weights_file import read
-from mar.data.base import About, DataSpec
+from mar.core.spec import DataSpec
+from mar.data.base import About
 from mar.run import load
 
 SIZE = {

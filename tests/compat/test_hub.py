@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import mar
 from mar import config
-from mar.cli import app
-from mar.errors import UserError
-from mar.fit import train
+from mar.cli.main import app
+from mar.core.errors import UserError
+from mar.run import train
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder
 

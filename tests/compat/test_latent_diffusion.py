@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mar.cli import app
+from mar.cli.main import app
 from mar.compat.latent_diffusion import KL16, convert, sizes, state_dict
-from mar.errors import UserError
+from mar.core.errors import UserError
 
 
 def convolution(name, inputs, outputs, kernel=3):
@@ -127,7 +127,7 @@ def test_other_autoencoders_are_refused_by_name(state):
 
 
 def test_the_command_writes_what_the_tokenizer_reads(state, tmp_path):
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
     from mar.tokenizers.kl import KL, KLOptions
 
     torch.save({"model": {name: 0.05 * weight.half() for name, weight in state.items()}}, tmp_path / "kl.ckpt")

@@ -9,12 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 from mar import config
-from mar.cli import app
+from mar.cli.main import app
 from mar.compat.released import export_run, import_run
 from mar.compat.weights_file import read
-from mar.errors import Unsupported, UserError
-from mar.fit import train
-from mar.run import load
+from mar.core.errors import Unsupported, UserError
+from mar.run import load, train
 from tests.compat.conftest import PATCH, SIZE
 
 

@@ -11,14 +11,14 @@ from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from mar import build
-from mar.cli import app
+from mar.cli.main import app
 from mar.compat.published import infer
 from mar.compat.released import described, export_run, import_run
 from mar.compat.weights_file import read
-from mar.data.base import DataSpec
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 from mar.data.shards import Manifest, Settings
-from mar.errors import UserError
-from mar.evaluation.store import Store
+from mar.metrics.store import Store
 from mar.networks.masked_transformer import SIZES
 from mar.run import load
 from mar.training import checkpoint

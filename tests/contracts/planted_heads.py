@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.heads.base import Head, LogProb
 from mar.heads.categorical import CategoricalHead
-from mar.noise import Noise
-from mar.tokens import Vectors
 
 
 class IgnoresTemperature(CategoricalHead):

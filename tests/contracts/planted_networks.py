@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
 from mar.networks.base import ABSENT, GIVEN
 from tests.helpers import Cached, Memory, OnePass
 

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import mar.verification.densities as densities
+import mar.verification.heads as densities
 import mar.verification.heads as heads
 import mar.verification.models as models
 import mar.verification.networks as networks
 import mar.verification.orderings as orders
-from mar.cli import app
-from mar.errors import UserError
+from mar.cli.main import app
+from mar.core.errors import UserError
 from mar.heads.categorical import CategoricalHead
-from mar.verification.targets import load
-from mar.verify import verify
+from mar.verification.registry import load, verify
 from tests.contracts import planted_heads, planted_networks, planted_plans
 from tests.helpers import Cached, OnePass, StepByStep
 

@@ -11,7 +11,7 @@ from mar import build
 from mar.networks import base
 from mar.verification import registry
 from mar.verification.orderings import verify_ordering
-from mar.verify import verify
+from mar.verification.registry import verify
 from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS
 from orderings.user import File
 

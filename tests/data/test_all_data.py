@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.base import fingerprint
-from mar.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 

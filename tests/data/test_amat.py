@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.amat import AmatOptions, BinarizedMnist, parse_amat
-from mar.errors import UserError
 
 TRAIN = "binarized_mnist_train.amat"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.io import wavfile
 
-from mar.data import mu_law
+from mar.core.errors import UserError
+from mar.data import audio
 from mar.data.audio import Audio, AudioOptions
-from mar.errors import UserError
-from mar.sampling.sound import save_sound
+from mar.sampling.output import save_sound
 
 
 def record(folder, name, length=100, rate=8000, dtype=np.int16, channels=1):
@@ -31,20 +31,20 @@ def load(folder, **options):
 
 
 def heard(folder, *names):
-    return [mu_law.encode(torch.from_numpy(wavfile.read(folder / f"{n}.wav")[1].copy())).tolist() for n in names]
+    return [audio.encode(torch.from_numpy(wavfile.read(folder / f"{n}.wav")[1].copy())).tolist() for n in names]
 
 
 def test_every_level_survives_decoding_and_the_ends_are_full_scale():
     level = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(mu_law.encode(mu_law.decode(level)), level)
+    assert torch.equal(audio.encode(audio.decode(level)), level)
     ends = torch.tensor([-(2**15), 0, 2**15 - 1], dtype=torch.int16)
-    assert mu_law.encode(ends).tolist() == [0, 128, 255] and mu_law.decode(level)[[0, 255]].tolist() == [-32768, 32767]
+    assert audio.encode(ends).tolist() == [0, 128, 255] and audio.decode(level)[[0, 255]].tolist() == [-32768, 32767]
 
 
 def test_levels_are_those_of_the_formula():
     x = 0.1
     by_hand = int((np.log(1 + 255 * x) / np.log(256) + 1) / 2 * 255 + 0.5)
-    assert mu_law.encode(torch.tensor([round(x * 2**15)])).tolist() == [by_hand]
+    assert audio.encode(torch.tensor([round(x * 2**15)])).tolist() == [by_hand]
 
 
 def test_recordings_are_held_out_by_their_index(folder):
@@ -65,7 +65,7 @@ def test_written_sounds_are_heard_again(folder):
     x, _ = data.test.batch(torch.arange(2))
     save_sound(x, data.spec, folder / "out")
     rate, sample = wavfile.read(folder / "out/sounds/00001.wav")
-    assert rate == 8000 and torch.equal(mu_law.encode(torch.from_numpy(sample.copy())), x[1].flatten())
+    assert rate == 8000 and torch.equal(audio.encode(torch.from_numpy(sample.copy())), x[1].flatten())
     assert (folder / "out/spectrograms.png").stat().st_size > 0
 
 

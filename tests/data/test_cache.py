@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.commands.cache import cache as command
-from mar.commands.cache import data_of
+from mar.cli.cache import cache as command
+from mar.cli.cache import data_of
+from mar.core.errors import UserError
 from mar.data.cache import Cache, CacheOptions
 from mar.data.shards import Settings
-from mar.errors import UserError
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.training import caching
 from tests.autoencoders import save

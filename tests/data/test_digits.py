@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.base import fingerprint
 from mar.data.digits import Digits, DigitsOptions
-from mar.errors import UserError
 
 # recorded once: a change here changes every figure on digits
 FINGERPRINT = "a46b1ee4717d0ce44215dc74a7c775f75b2f8c67b0ed75d6fdddac13756d1493"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 from mar.data.documents import Documents, DocumentsOptions
-from mar.errors import UserError
-from mar.sampling.text import text_of
+from mar.sampling.output import text_of
 from mar.tokenizers.base import TokenizerOptions
 from mar.tokenizers.sequence import Sequence
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mar.core.errors import UserError
+from mar.data.files import centre_crop, read_image
 from mar.data.folder import Folder, FolderOptions
-from mar.data.image_files import centre_crop, read_image
-from mar.errors import UserError
 
 
 def options(folder, **changes):

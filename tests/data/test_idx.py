@@ -7,8 +7,8 @@ import struct
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.idx import FashionMnist, IdxOptions, Mnist, parse_idx
-from mar.errors import UserError
 
 TRAIN = "train-images-idx3-ubyte"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.npz import Npz, NpzOptions
-from mar.errors import UserError
 
 
 def load(folder, train, valid, test, names=("train_data", "valid_data", "test_data"), **options):

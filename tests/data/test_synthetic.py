@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from mar.core.errors import UserError
+from mar.core.noise import stream
 from mar.data.synthetic import Ising, Synthetic, SyntheticOptions
-from mar.errors import UserError
-from mar.noise import stream
 
 
 def test_probabilities_sum_to_one_over_all_grids():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.data.text import Text, TextOptions
-from mar.errors import UserError
-from mar.sampling.text import text_of
+from mar.sampling.output import text_of
 
 
 def load(folder, text, **options):

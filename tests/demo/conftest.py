@@ -6,8 +6,7 @@ import pytest
 
 from mar import config
 from mar.demo.session import Session
-from mar.fit import train
-from mar.run import load
+from mar.run import load, train
 from tests.test_cli import TINY
 
 QUIET = [*TINY, "train.sample_every=0", "train.validate_every=0"]

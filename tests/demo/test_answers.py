@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mar.core.errors import UserError
 from mar.demo.answers import drawn_on, generate, preview, read_picture, request_of, to_levels
 from mar.demo.session import Request
-from mar.errors import UserError
-from mar.sampling.pictures import to_bytes
+from mar.sampling.output import to_bytes
 from tests.demo.conftest import session_of
 
 

@@ -8,10 +8,9 @@ import sys
 import pytest
 
 from mar import config
+from mar.core.errors import UserError
 from mar.demo.session import Session
-from mar.errors import UserError
-from mar.fit import train
-from mar.run import load
+from mar.run import load, train
 from tests.demo.conftest import QUIET
 
 NEEDS_GRADIO = "gradio is not installed: pip install 'mar-orderings[demo]'"
@@ -20,8 +19,8 @@ NEEDS_GRADIO = "gradio is not installed: pip install 'mar-orderings[demo]'"
 def test_help_needs_no_gradio():
     code = (
         "import sys; sys.argv = ['mar', 'demo', '--help']\n"
-        "import mar.cli\n"
-        "try: mar.cli.app()\n"
+        "import mar.cli.main\n"
+        "try: mar.cli.main.app()\n"
         "except SystemExit: print({'torch', 'gradio'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -29,7 +28,7 @@ def test_help_needs_no_gradio():
 
 
 def test_without_gradio_the_command_says_what_to_install(session, monkeypatch):
-    from mar.commands.demo import demo
+    from mar.cli.demo import demo
 
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "mar.demo.page", raising=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar.core.errors import InvalidRequest, Unsupported, UserError
 from mar.demo.session import Request, Session
-from mar.errors import InvalidRequest, Unsupported, UserError
 from orderings import GIVEN, Grid, Plan, parse_plan
 from tests.autoencoders import save
 from tests.demo.conftest import session_of

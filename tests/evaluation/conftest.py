@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import Data, DataSpec, TensorSplit
+from mar.core.spec import DataSpec
+from mar.data.base import Data, TensorSplit
 from mar.data.digits import Digits
-from mar.evaluation import classifier
+from mar.metrics import classifier
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def pixels():
     """The 2 x 2 grey levels themselves as features, in float64; two of them as logits."""
     import torch_fidelity
 
-    from mar.evaluation.extractors import Extractor, register
+    from mar.metrics.extractors import Extractor, register
 
     class Pixels(torch_fidelity.FeatureExtractorBase):
         def __init__(self, name, features_list, **_):

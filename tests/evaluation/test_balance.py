@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mar.data.base import TensorSplit
-from mar.evaluation.fid import score_images
+from mar.metrics.fid import score_images
 
 
 def test_balanced_and_unbalanced_classes_are_told_apart_and_labels_checked(digits, cache):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.data.base import DataSpec, TensorSplit
-from mar.errors import UserError
-from mar.evaluation.classifier import FEATURE_WIDTH, Classifier, train, trained_classifier, weight_hash
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import TensorSplit
+from mar.metrics.classifier import FEATURE_WIDTH, Classifier, train, trained_classifier, weight_hash
 
 
 def test_it_reads_digits_and_its_name_says_how_well(digits, cache):
@@ -50,7 +51,7 @@ def test_the_number_of_threads_changes_nothing(digits, brief_training):
 
 def test_a_classifier_is_trained_once_and_read_back_whole(digits, tmp_path, brief_training, monkeypatch):
     first = trained_classifier(digits, 17, tmp_path)
-    monkeypatch.setattr("mar.evaluation.classifier.train", None)
+    monkeypatch.setattr("mar.metrics.classifier.train", None)
     again = trained_classifier(digits, 17, tmp_path)
     assert again.name == first.name and again.test_accuracy == first.test_accuracy
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]

@@ -7,10 +7,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from mar.data.base import DataSpec, TensorSplit
-from mar.errors import UserError
-from mar.evaluation.classifier import trained_classifier
-from mar.evaluation.fid import score_images
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import TensorSplit
+from mar.metrics.classifier import trained_classifier
+from mar.metrics.fid import score_images
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:

@@ -14,16 +14,15 @@ import pytest
 import torch
 
 from mar import config
-from mar.commands.fid_seeds import parse_compared
-from mar.commands.fid_session import label
-from mar.commands.fid_sources import Looks
-from mar.commands.fid_sweep import axes_of, parse_axis, parse_values
-from mar.commands.generating import Setting, fill
-from mar.commands.score_fid import FidRequest, score_run, score_source
-from mar.errors import UserError
-from mar.evaluation.store import Store
-from mar.fit import train
-from mar.run import Run
+from mar.cli.fid_seeds import parse_compared
+from mar.cli.fid_session import label
+from mar.cli.fid_sources import Looks
+from mar.cli.fid_sweep import axes_of, parse_axis, parse_values
+from mar.cli.generating import Setting, fill
+from mar.cli.score_fid import FidRequest, score_run, score_source
+from mar.core.errors import UserError
+from mar.metrics.store import Store
+from mar.run import Run, train
 
 PLAN = "random/cosine:4"
 TINY = [

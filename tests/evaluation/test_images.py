@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec, TensorSplit
-from mar.errors import UserError
-from mar.evaluation.images import ImageSet, check_images, requantise
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import TensorSplit
+from mar.metrics.images import ImageSet, check_images, requantise
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 17, 256])

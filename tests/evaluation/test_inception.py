@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.data.base import Data, DataSpec, TensorSplit
-from mar.errors import UserError
-from mar.evaluation import extractors
-from mar.evaluation.fid import score_images
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, TensorSplit
+from mar.metrics import extractors
+from mar.metrics.fid import score_images
 
 
 def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:

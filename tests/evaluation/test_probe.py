@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.core.errors import UserError
+from mar.core.noise import stream
 from mar.data.base import Data, TensorSplit
-from mar.errors import UserError
-from mar.evaluation.probe import features, fit, linear_probe
-from mar.noise import stream
+from mar.metrics.probe import features, fit, linear_probe
 from orderings import Grid, Plan, parse_ordering, parse_partition
 
 OPTIONS = {

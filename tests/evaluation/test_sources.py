@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mar.commands.fid_sources import Looks, make_judge, open_source, statistics_of
-from mar.data.base import DataSpec, TensorSplit
-from mar.errors import UserError
-from mar.evaluation.fid import Images
-from mar.evaluation.images import ImageSet
-from mar.evaluation.statistics import read_statistics, write_statistics
+from mar.cli.fid_sources import Looks, make_judge, open_source, statistics_of
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import TensorSplit
+from mar.metrics.fid import Images
+from mar.metrics.images import ImageSet
+from mar.metrics.statistics import read_statistics, write_statistics
 
 
 @pytest.fixture

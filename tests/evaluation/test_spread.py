@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from mar.evaluation.spread import relative_change, spread
+from mar.metrics.spread import relative_change, spread
 
 
 def test_the_interval_is_students():

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from mar.errors import UserError
-from mar.evaluation.features import fid
-from mar.evaluation.fid import Images, Judge, images_of
-from mar.evaluation.result import NOT_SCORED
-from mar.evaluation.statistics import Statistics, read_statistics, write_statistics
+from mar.core.errors import UserError
+from mar.metrics.features import fid
+from mar.metrics.fid import Images, Judge, images_of
+from mar.metrics.result import NOT_SCORED
+from mar.metrics.statistics import Statistics, read_statistics, write_statistics
 
 
 def test_fid_of_gaussians_is_the_closed_form():

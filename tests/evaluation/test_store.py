@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
-from mar.evaluation.store import Store
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.metrics.store import Store
 
 SPEC = DataSpec((1, 2, 3), 17, 10)
 QUESTION = {"plan": "raster", "seed": 0, "head": {"steps": 10, "timesteps": ()}}

@@ -20,9 +20,9 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["tests.faults.processes", "mar.compat.torchvision_repair", "mar.cli", "mar.fit", "mar.run", "accelerate",
+    ["tests.faults.processes", "mar.core.torchvision", "mar.cli.main", "mar.run", "mar.run", "accelerate",
      "sklearn.datasets", "timm.models.vision_transformer", "torch.utils.tensorboard", "torch.distributed.fsdp",
-     "torch.distributed.checkpoint", "mar.ablation.assemble", "mar.evaluation.features", "mar.evaluation.probe",
+     "torch.distributed.checkpoint", "mar.experiments.assemble", "mar.metrics.features", "mar.metrics.probe",
      "mar.reports.page", "matplotlib.figure"]
 )  # fmt: skip
 Hurt = tuple[Callable[..., None], tuple[Any, ...]]  # done in every process before it starts
@@ -109,7 +109,7 @@ def _work(rank: int, world: int, port: int, arguments: list[str], log: Path, hur
     sys.argv = ["mar", *arguments]
     if hurt is not None:
         hurt[0](*hurt[1])
-    from mar.cli import main
+    from mar.cli.main import main
 
     main()
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 import mar
 from mar import config
+from mar.core.errors import Unsupported, UserError
+from mar.core.processes import Processes
 from mar.data.base import TensorSplit
-from mar.distributed import Processes
-from mar.errors import Unsupported, UserError
-from mar.fit import train
+from mar.run import train
 from mar.training.batches import Batches
 from tests.training.conftest import TINY
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mar.errors import UserError
-from mar.fit import train
+from mar.core.errors import UserError
+from mar.run import train
 from tests.faults.conftest import EVERY, Trained
 from tests.training.test_resume import assert_equal
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 import mar
 from mar import config
+from mar.core.errors import UserError
 from mar.data.folder import Folder, FolderOptions
-from mar.errors import UserError
-from mar.fit import train
 from mar.likelihood.estimate import Estimator
+from mar.run import train
 from tests.training.conftest import TINY
 
 N = 12

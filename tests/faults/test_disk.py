@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from mar.fit import train
+from mar.run import train
 from mar.training.run_folder import RunFolder
 from tests.faults.conftest import EVERY, Trained
 from tests.faults.processes import Running, fill_disk

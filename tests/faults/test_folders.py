@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mar.commands.ablate import ablate
-from mar.commands.cache import cache
-from mar.commands.tokenizer import train as train_tokenizer
-from mar.commands.train import train
-from mar.data.base import DataSpec
-from mar.errors import UserError
-from mar.evaluation.store import Store
-from mar.folders import CACHE, GRID, RUN, STORE, TOKENIZER
+from mar.cli.ablate import ablate
+from mar.cli.cache import cache
+from mar.cli.tokenizer import train as train_tokenizer
+from mar.cli.train import train
+from mar.core.errors import UserError
+from mar.core.files import CACHE, GRID, RUN, STORE, TOKENIZER
+from mar.core.spec import DataSpec
+from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 from tests.autoencoders import save
 from tests.training.conftest import TINY

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mar.training.run_folder import RunFolder, write
+from mar.core.files import write
+from mar.training.run_folder import RunFolder
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running
 from tests.training.test_resume import weights

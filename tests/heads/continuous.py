@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from mar.core.noise import stream
 from mar.heads.base import Head
-from mar.noise import stream
 
 MEANS = (-1.2, 0.9)  # of the two components, in every channel
 WEIGHTS = (0.3, 0.7)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mar.core.tokens import Vectors
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
 from mar.heads.diffusion_process import Process, betas
-from mar.tokens import Vectors
 
 STD = 0.4
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead, CategoricalOptions, CategoricalSampling
-from mar.noise import stream
-from mar.tokens import Categories
 
 P = torch.tensor([0.4, 0.05, 0.25, 0.1, 0.2])
 

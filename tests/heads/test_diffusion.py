@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
 from mar.heads.diffusion import DiffusionOptions, DiffusionSampling
-from mar.noise import Noise, stream
 from tests.heads.diffusion_oracle import STD, gaussian_head, random_head
 
 SOLVERS = ["ancestral", "ddim", "dpm-solver++", "unipc", "heun"]

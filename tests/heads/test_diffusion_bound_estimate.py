@@ -7,13 +7,12 @@ import math
 import pytest
 import torch
 
-from mar.heads import diffusion_bound
+from mar.core.noise import stream
+from mar.core.tokens import Categories
+from mar.heads import diffusion_likelihood
 from mar.heads.categorical import CategoricalHead, CategoricalOptions
-from mar.heads.diffusion_bound import bound_terms, estimated_terms
-from mar.heads.diffusion_ode import DiffusionScoring
+from mar.heads.diffusion_likelihood import DiffusionScoring, bound_terms, estimated_terms
 from mar.heads.diffusion_process import Process
-from mar.noise import stream
-from mar.tokens import Categories
 from tests.heads.diffusion_oracle import STD, gaussian_head, random_head
 
 DRAWS = 20_000
@@ -104,5 +103,5 @@ def test_an_estimate_does_not_depend_on_its_batch_or_how_it_is_cut(monkeypatch):
     whole = head.log_prob(z, x, "bound", noise).nats_M
     alone = [head.log_prob(z[i : i + 1], x[i : i + 1], "bound", noise.rows(slice(i, i + 1))).nats_M for i in range(7)]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(diffusion_bound, "_ROWS", 13)
+    monkeypatch.setattr(diffusion_likelihood, "_ROWS", 13)
     torch.testing.assert_close(head.log_prob(z, x, "bound", noise).nats_M, whole, rtol=1e-5, atol=1e-5)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from mar.heads import diffusion_bound
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
+from mar.heads import diffusion_likelihood
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
 from mar.heads.diffusion_process import betas
-from mar.noise import stream
-from mar.tokens import Vectors
 from tests.heads.diffusion_oracle import STD, gaussian_head, random_head
 
 
@@ -71,7 +71,7 @@ def test_the_bound_does_not_depend_on_how_it_is_cut_into_evaluations(monkeypatch
     head, z, x, noise = random_head(timesteps=40), torch.randn(7, 6), torch.randn(7, 3), stream(0, "score", 7)
     whole = head.log_prob(z, x, "bound", noise).nats_M
     for rows in (3, 20):
-        monkeypatch.setattr(diffusion_bound, "_ROWS", rows)
+        monkeypatch.setattr(diffusion_likelihood, "_ROWS", rows)
         torch.testing.assert_close(head.log_prob(z, x, "bound", noise).nats_M, whole, rtol=1e-5, atol=1e-5)
 
 

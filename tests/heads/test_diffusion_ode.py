@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
 from mar.heads.base import scoring_options
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
-from mar.heads.diffusion_ode import ContinuousTime, DiffusionScoring
+from mar.heads.diffusion_likelihood import ContinuousTime, DiffusionScoring
 from mar.heads.diffusion_process import betas
-from mar.noise import stream
-from mar.tokens import Vectors
 from tests.heads.continuous import GAUSSIAN, STD, TWO, Mixture, log_prob, mass
 from tests.heads.diffusion_oracle import random_head
 

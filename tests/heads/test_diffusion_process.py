@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.heads.diffusion_process import Process, betas, discretised_nats, spaced_timesteps
 
 CHAINS = [(schedule, timesteps) for schedule in ("cosine", "linear") for timesteps in (None, [0, 3, 40, 41, 90])]

@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 from torch import nn
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
 from mar.heads.flow import _TIME_SCALE, FlowHead, FlowOptions, FlowSampling
 from mar.heads.ode import OdeScoring
-from mar.noise import stream
-from mar.tokens import Vectors
 from tests.heads.continuous import GAUSSIAN, STD, TWO, Mixture, log_prob, mass
 
 RK4 = OdeScoring(solver="rk4", steps=30)

@@ -10,10 +10,10 @@ import torch
 from scipy import stats
 from torch import distributions
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
 from mar.heads.gaussian_mixture import GaussianMixtureHead, GaussianMixtureOptions
-from mar.noise import stream
-from mar.tokens import Vectors
 from mar.verification.heads import verify_head
 
 DRAWS = 20_000

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import stats
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalSampling
 from mar.heads.logistic_mixture import LogisticMixtureHead, LogisticMixtureOptions, log_bins
-from mar.noise import stream
-from mar.tokens import Categories
 
 LEVELS = [2, 17, 256]
 DRAWS = 20_000

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch.func import jacrev, vmap
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.heads import ode
 from mar.heads.base import Head, scoring_options
 from mar.heads.denoiser import Denoiser

@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from mar import build
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
+from mar.core.noise import stream
+from mar.core.tokens import Categories, Vectors
 from mar.heads.categorical import CategoricalHead
 from mar.heads.gaussian_mixture import GaussianMixtureHead
-from mar.likelihood.adaptive import adaptive_log_prob, sizes_plan
+from mar.likelihood.adaptive import adaptive_log_prob
 from mar.likelihood.chain import token_log_prob
-from mar.model import Model
-from mar.noise import stream
-from mar.sampling.adaptive import generate_adaptively
+from mar.model.model import Model
+from mar.model.plans import sizes_plan
 from mar.sampling.guidance import Guidance
-from mar.tokens import Categories, Vectors
+from mar.sampling.samplers import generate_adaptively
 from mar.verification.cases import all_images
 from mar.verification.models import small_model
 from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_adaptive, parse_any_plan, parse_partition

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import n_pairs, rows_in_budget, token_log_prob
 from mar.likelihood.score import score
-from mar.model import Model
-from mar.noise import stream
-from mar.tokens import Categories
+from mar.model.model import Model
 from orderings import GIVEN, Grid, Plan, parse_plan
 from tests.helpers import OnePass
 

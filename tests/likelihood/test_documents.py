@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
+from mar.core.noise import stream
 from mar.likelihood.score import conditionals, score
-from mar.model import Model
-from mar.noise import stream
-from mar.sampling.generate import generate
-from mar.training.objective import NextSet, Objective, Uniform
+from mar.model.model import Model
+from mar.sampling.samplers import generate
+from mar.training.objectives import NextSet, Objective, Uniform
 from mar.verification.cases import accepts, normal, raster_plan, small_network
-from mar.verification.statistics import ALPHA, p_value
+from mar.verification.verdict import ALPHA, p_value
 from orderings import Grid, Plan, parse_plan
 
 CAP, A, B, END = 3, 0, 1, 2  # two letters, at most three of them

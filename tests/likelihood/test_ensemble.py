@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mar.errors import Unsupported, UserError
-from mar.likelihood.crossed import standard_error
-from mar.likelihood.ensemble import (
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.tokens import Vectors
+from mar.likelihood.estimate import (
+    EVERY_STEP,
+    Estimator,
     Several,
     check_draws,
     check_log_mean_exp,
@@ -19,13 +22,10 @@ from mar.likelihood.ensemble import (
     mean_over_orders,
     mixture_of_draws,
     score_several,
+    standard_error,
 )
-from mar.likelihood.estimate import EVERY_STEP, Estimator
-from mar.likelihood.partial import Partial
-from mar.likelihood.summary import summarise
-from mar.noise import stream
-from mar.plans import Plans
-from mar.tokens import Vectors
+from mar.likelihood.summary import Partial, summarise
+from mar.model.plans import Plans
 from orderings import Grid
 from tests.likelihood.test_estimate import tiny
 

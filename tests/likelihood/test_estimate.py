@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy import stats
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories, Vectors
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.score import conditionals, score
 from mar.likelihood.summary import Likelihood, summarise
-from mar.model import Model
-from mar.noise import stream
+from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
-from mar.tokens import Categories, Vectors
 from orderings import Grid, Plan, parse_plan
 from tests.helpers import OnePass, StepByStep
 

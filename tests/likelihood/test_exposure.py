@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import Noise, stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.exposure import Exposure, exposure
 from mar.likelihood.score import score
-from mar.model import Model
-from mar.noise import Noise, stream
-from mar.sampling.generate import generate
-from mar.tokens import Categories
+from mar.model.model import Model
+from mar.sampling.samplers import generate
 from orderings import Grid, Plan, parse_plan
 from tests.helpers import OnePass
 

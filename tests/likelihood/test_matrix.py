@@ -15,17 +15,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mar import build, config
-from mar.ablation.compare import holm, paired_differences
-from mar.ablation.matrix import Matrix, check, columns, named, score_matrix
-from mar.cli import app
-from mar.commands.score_matrix import score_runs
-from mar.commands.score_nll import Request
-from mar.errors import UserError
-from mar.fit import train
+from mar.cli.main import app
+from mar.cli.score_matrix import score_runs
+from mar.cli.score_nll import Request
+from mar.core.errors import UserError
+from mar.experiments.compare import holm, paired_differences
+from mar.experiments.matrix import Matrix, check, columns, named, score_matrix
 from mar.likelihood.score import Likelihood
-from mar.model import Model
+from mar.model.model import Model
 from mar.reports.matrix import as_csv, markdown, notes_of, terminal, write_matrix
-from mar.run import Run, load
+from mar.run import Run, load, train
 from orderings import UnknownName
 from tests.training.conftest import TINY
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.errors import Unsupported, UserError
-from mar.likelihood import partial as partial_module
-from mar.likelihood.adaptive import sizes_plan
+from mar.core.errors import Unsupported, UserError
+from mar.likelihood import summary
 from mar.likelihood.chain import rows_in_budget
 from mar.likelihood.estimate import Estimator
-from mar.likelihood.partial import Partial, fingerprint
 from mar.likelihood.score import conditionals, score
+from mar.likelihood.summary import Partial, fingerprint
+from mar.model.plans import sizes_plan
 from orderings import parse_any_plan
 from tests.helpers import OnePass, StepByStep
 from tests.likelihood.test_estimate import draw, images, tiny
@@ -34,7 +34,7 @@ def stop_after(rows: int):
 @pytest.mark.parametrize("network", [OnePass, StepByStep])
 @pytest.mark.parametrize("plan, estimator", [("random/equal:2", "exact"), ("random", "steps:3")])
 def test_a_stopped_chain_goes_on(images, tmp_path, monkeypatch, network, plan, estimator):
-    monkeypatch.setattr(partial_module, "_SECONDS", 0.0)
+    monkeypatch.setattr(summary, "_SECONDS", 0.0)
     model, some, how = tiny(network), images[:300], Estimator.parse(estimator)
     budget = 40 * 4 * 8 * (16 * 8 + 4 * 2)
     assert rows_in_budget(model, budget) == 40

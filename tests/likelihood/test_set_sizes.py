@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
 from mar.likelihood.score import score
 from mar.likelihood.set_sizes import measure_set_costs
-from mar.model import Model
-from mar.noise import stream
-from mar.tokens import Categories
+from mar.model.model import Model
 from orderings import GIVEN, Grid, Plan, parse_ordering, parse_plan
-from orderings.set_costs import cost_of
+from orderings.optimal import cost_of
 from tests.helpers import OnePass
 
 N = 5

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from mar import config
-from mar.data.base import DataSpec
-from mar.data.windows import Windows, sliding
-from mar.errors import Unsupported, UserError
-from mar.fit import train
-from mar.likelihood.ensemble import mixture_of_draws
+from mar.core.errors import Unsupported, UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Windows, sliding
+from mar.likelihood.estimate import mixture_of_draws
 from mar.likelihood.summary import summarise
-from mar.run import Run, load
+from mar.run import Run, load, train
 from mar.tokenizers.patches import Patches, PatchesOptions
 from orderings import GIVEN
 from tests.likelihood.test_estimate import tiny

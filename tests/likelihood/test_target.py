@@ -11,11 +11,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.errors import UserError
-from mar.likelihood.crossed import Components, components
-from mar.likelihood.estimate import Estimator
+from mar.core.errors import UserError
+from mar.likelihood.estimate import (
+    Components,
+    Estimator,
+    Pilot,
+    components,
+    parse_target,
+    plan_budget,
+    run_pilot,
+    variance,
+)
 from mar.likelihood.score import score
-from mar.likelihood.target import Pilot, parse_target, plan_budget, run_pilot, variance
 from tests.likelihood.test_estimate import draw, images, tiny
 
 __all__ = ["images"]  # a fixture

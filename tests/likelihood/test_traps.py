@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from mar.data.base import DataSpec
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
 from mar.likelihood.chain import token_log_prob
-from mar.noise import stream
 from mar.tokenizers.patches import Patches
 from orderings import Grid, Plan, parse_plan
 from tests.likelihood.closed_forms.plugged import JOINTS, OnePass, plugged

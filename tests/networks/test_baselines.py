@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.errors import Unsupported, UserError
-from mar.model import TokenEmbedding, cosine_codes
+from mar.core.errors import Unsupported, UserError
+from mar.core.tokens import Categories
+from mar.model.embedding import TokenEmbedding, cosine_codes
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.independent import Independent, IndependentOptions
 from mar.networks.linear_ar import LinearAR, LinearAROptions
 from mar.networks.per_position import LARGEST, PerPosition, PerPositionOptions
-from mar.tokens import Categories
 from mar.verification.networks import depends_on_the_past, verify_network
 from tests.helpers import OnePass
 

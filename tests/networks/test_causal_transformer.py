@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.networks.attention import angles, rotate
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.causal_transformer import CausalTransformer, CausalTransformerOptions
-from mar.networks.positions import angles, rotate
 
 SHAPES = [(12,), (3, 4), (2, 2, 3)]
 PLAIN = CausalTransformerOptions(width=24, depth=3, heads=3)

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.noise import stream
 from mar.likelihood.chain import token_log_prob
-from mar.model import sampling_options, scoring_options
+from mar.model.model import sampling_options, scoring_options
+from mar.networks.attention import Rotary
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.masked_transformer import MaskedGeneration, MaskedTransformer, MaskedTransformerOptions
-from mar.networks.positions import Rotary
-from mar.noise import stream
-from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
+from mar.sampling.samplers import generate
 from orderings import Grid, Plan, parse_plan
 
 B, SHAPE = 4, (3, 4)

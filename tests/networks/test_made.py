@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file
 
 from mar import build, config
-from mar.errors import UserError
-from mar.fit import train
+from mar.core.errors import UserError
+from mar.core.noise import stream
 from mar.likelihood.chain import token_log_prob
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.made import Made, MadeOptions
-from mar.noise import stream
+from mar.run import train
 from mar.training import checkpoint
 from mar.training.loop import Trainer
-from mar.training.objective import Objective, Uniform
+from mar.training.objectives import Objective, Uniform
 from orderings import Grid, Plan, parse_plan
 
 DEEP = MadeOptions(widths=(40, 30), token_width=2, context_width=3, condition_width=4)

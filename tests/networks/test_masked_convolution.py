@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.base import ABSENT, GIVEN
-from mar.networks.local_convolution import Asked, LocalConvolution
-from mar.networks.masked_convolution import MaskedConvolution, MaskedConvolutionOptions
+from mar.networks.masked_convolution import Asked, LocalConvolution, MaskedConvolution, MaskedConvolutionOptions
 
 PLAIN = MaskedConvolutionOptions(width=6, depth=2, first_kernel=3, token_width=2, condition_width=4)
 OPTIONS = {

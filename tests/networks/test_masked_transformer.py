@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.masked_transformer import MaskedTransformer, MaskedTransformerOptions
 

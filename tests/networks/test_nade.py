@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.nade import Nade, NadeOptions
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mar.networks.packing import PackedBlock, Packing, pack
+from mar.networks.attention import PackedBlock, Packing, pack
 
 
 def random_keep(rows: int, places: int, seed: int) -> torch.Tensor:

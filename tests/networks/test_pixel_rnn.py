@@ -10,11 +10,20 @@ import torch
 
 from mar import build as registry
 from mar import config
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
 from mar.networks.base import ABSENT, GIVEN
-from mar.networks.diagonal_bilstm import DiagonalBiLSTM, DiagonalScan, skewed, unskewed
-from mar.networks.pixel_rnn import MaskedConv2d, PixelRNN, PixelRNNOptions, lstm
-from mar.networks.row_lstm import RowLayer, RowLSTM
+from mar.networks.pixel_rnn import (
+    DiagonalBiLSTM,
+    DiagonalScan,
+    MaskedConv2d,
+    PixelRNN,
+    PixelRNNOptions,
+    RowLayer,
+    RowLSTM,
+    lstm,
+    skewed,
+    unskewed,
+)
 from mar.verification.cases import cases
 from mar.verification.networks import no_leak
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.recurrent import GRU, LSTM, RecurrentOptions
 from mar.networks.sequence import Sequence

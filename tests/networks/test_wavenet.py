@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.wavenet import Rings, Stack, WaveNet, WaveNetOptions
 
 

@@ -9,11 +9,11 @@ from functools import cache
 
 import torch
 
-from mar.data.tree import Tree
-from mar.model import Model
-from mar.noise import stream
-from mar.order_search.costs import Evaluator
-from mar.tokens import Categories
+from mar.core.noise import stream
+from mar.core.tokens import Categories
+from mar.data.synthetic import Tree
+from mar.model.model import Model
+from mar.order_search.moves import Evaluator
 from orderings import parse_partition
 from tests.likelihood.closed_forms.joint import Enumerated
 from tests.likelihood.closed_forms.plugged import OnePass, PassPerStep, plugged

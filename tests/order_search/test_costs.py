@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from mar import build
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
-from mar.noise import stream
-from mar.order_search.costs import Evaluator, Ledger
-from mar.order_search.local import propose
-from mar.tokens import Categories
+from mar.order_search.moves import Evaluator, Ledger, propose
 from mar.verification.models import small_model
 from orderings import Grid, Plan, inverse, parse_partition
 from tests.helpers import OnePass, StepByStep

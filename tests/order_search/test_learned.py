@@ -12,21 +12,20 @@ from typing import cast
 import pytest
 import torch
 
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
-from mar.model import Model
+from mar.model.model import Model
+from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.networks.base import Network, NetworkOptions
 from mar.networks.causal_transformer import CausalTransformer
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.noise import stream
 from mar.order_search import learned
 from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
-from mar.order_search.policy import OrderPolicy, draw_order, order_log_prob
 from mar.sampling.guidance import Guidance
-from mar.sampling.learned import generate_by_policy
-from mar.tokens import Categories
-from mar.training.learned import LearnedOrder
-from mar.training.objective import Uniform
+from mar.sampling.samplers import generate_by_policy
+from mar.training.objectives import LearnedOrder, Uniform
 from mar.verification.models import BareTokens
 from orderings import Plan, parse_plan
 from orderings.grid import Grid

@@ -9,11 +9,11 @@ import math
 
 import torch
 
+from mar.core.noise import stream
+from mar.core.tokens import Categories
+from mar.model.policy import OrderPolicy
 from mar.networks.base import Network
-from mar.noise import stream
 from mar.order_search.learned import negative_bound, policy_of, score_learned
-from mar.order_search.policy import OrderPolicy
-from mar.tokens import Categories
 from tests.order_search.test_learned import with_policy
 
 

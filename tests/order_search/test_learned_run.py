@@ -9,10 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from mar import build, config, load
-from mar.cli import app
-from mar.commands.score_nll import Request, _question
-from mar.errors import Unsupported, UserError
-from mar.fit import train
+from mar.cli.main import app
+from mar.cli.score_nll import Request, _question
+from mar.core.errors import Unsupported, UserError
+from mar.run import train
 from mar.training.loop import Trainer
 from tests.training.conftest import TINY
 from tests.training.test_resume import assert_equal

@@ -8,9 +8,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from mar.noise import stream
-from mar.order_search.costs import Ledger
-from mar.order_search.local import mostly_small, moved, propose, race, ranks_of_sets, rotated
+from mar.core.noise import stream
+from mar.order_search.moves import Ledger, mostly_small, moved, propose, race, ranks_of_sets, rotated
 from tests.order_search.planted import TREE, evaluator
 
 EVERY = torch.arange(400)

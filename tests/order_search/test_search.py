@@ -7,9 +7,8 @@ import json
 import pytest
 import torch
 
-from mar.errors import Stopped, UserError
-from mar.order_search.costs import Ledger
-from mar.order_search.greedy import greedy
+from mar.core.errors import Stopped, UserError
+from mar.order_search.moves import Ledger, greedy
 from mar.order_search.search import Budget, Search, search
 from tests.order_search.planted import TREE, evaluator, generations, samples
 

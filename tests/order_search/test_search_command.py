@@ -10,10 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mar import config, load
-from mar.cli import app
-from mar.errors import Stopped, UserError
-from mar.fit import train
+from mar.cli.main import app
+from mar.core.errors import Stopped, UserError
 from mar.order_search import search as searching
+from mar.run import train
 from orderings import describe, inverse, parse_plan
 from tests.training.conftest import TINY
 

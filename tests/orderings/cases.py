@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mar.noise import Noise, stream
+from mar.core.noise import Noise, stream
 from orderings import ORDERINGS, PARTITIONS, Grid, Ordering, Partition, Plan, Unsupported, parse_ordering
 
 GRIDS = [

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from orderings import Grid, InvalidRequest, Plan, draw, parse_plan
-from orderings.canvas import Canvas, animation
+from orderings.draw import Canvas, animation
 from tests.orderings import cases
 
 

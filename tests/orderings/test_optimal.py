@@ -12,8 +12,7 @@ import torch
 
 from mar.verification.orderings import verify_partition
 from orderings import GIVEN, Grid, InvalidRequest, Plan, Unsupported, describe, parse_partition, parse_plan
-from orderings.optimal import Optimal, costs_file, resolve_optimal
-from orderings.set_costs import SetCosts, best_sets, cost_of, read_set_costs
+from orderings.optimal import Optimal, SetCosts, best_sets, cost_of, costs_file, read_set_costs, resolve_optimal
 from tests.orderings import cases
 
 

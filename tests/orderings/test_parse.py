@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 import orderings as o
 from orderings.blocks import Blocks, Segments
 from orderings.partitions import BlockSets, Cosine, Equal, Power, Singles, Sizes
-from orderings.scans import Raster, Serpentine
-from orderings.spiral import Spiral
+from orderings.scans import Raster, Serpentine, Spiral
 from orderings.stochastic import Annealed, FixedRandom, Mixture, Random
 from orderings.user import File
 from tests.orderings import cases

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from mar.compat.released import import_run
 from mar.compat.weights_file import read
-from mar.model import Model
+from mar.model.model import Model
 from mar.run import Run, load
 
 

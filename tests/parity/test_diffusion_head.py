@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
+from mar.core.tokens import Vectors
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
-from mar.heads.diffusion_bound import bound_terms
+from mar.heads.diffusion_likelihood import bound_terms
 from mar.heads.diffusion_process import Process, spaced_timesteps
-from mar.tokens import Vectors
 
 
 class Recorded:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mar.heads.diffusion import DiffusionSampling
-from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
+from mar.sampling.samplers import generate
 from orderings import Grid, Plan, parse_partition
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mar.compat.published import infer, rename
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.networks.base import GIVEN
 from mar.tokenizers.patches import patchify, unpatchify
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from mar.cli import app
+from mar.cli.main import app
 from mar.compat.released import export_run
 from mar.run import load
 from mar.tokenizers.kl import KL, KLOptions
@@ -64,7 +64,7 @@ def test_the_autoencoder_agrees(vae, recorded_vae):
 
 
 def test_the_tokenizer_decodes_what_the_autoencoder_does(vae, recorded_vae):
-    from mar.data.base import DataSpec
+    from mar.core.spec import DataSpec
 
     recorded = recorded_vae[1]
     tokenizer = KL(DataSpec((3, 32, 32), 256), KLOptions(path=str(vae), patch=2, scale=0.5))

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mar.ablation.result import AblationResult, Difference, PlanMap, Row, TrainedModel, Training
-from mar.ablation.speed import Speed
-from mar.evaluation.probe import Probe
-from mar.evaluation.result import FidResult, ImageScores
+from mar.experiments.result import AblationResult, Difference, PlanMap, Row, TrainedModel, Training
+from mar.experiments.speed import Speed
 from mar.likelihood.score import Likelihood
+from mar.metrics.probe import Probe
+from mar.metrics.result import FidResult, ImageScores
 
 GRID = (2, 3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.latex import escape, latex
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.columns import columns
 from mar.reports.page import page
 from mar.reports.svg import Chart, Line, heat_map, log_ticks, rows_of, ticks

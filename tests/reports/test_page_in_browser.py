@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.page import write_page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

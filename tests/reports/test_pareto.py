@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.labels import labels
 from mar.reports.pareto import Point, front, panels, pareto, write_pareto
 from tests.reports.conftest import fid

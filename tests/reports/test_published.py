@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.columns import columns
 from mar.reports.latex import latex, seeds_latex
 from mar.reports.page import page

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.columns import columns
 from mar.reports.curves import groups, legend, write_curves
 from mar.reports.page import page

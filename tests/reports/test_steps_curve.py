@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.lines import Line
 from mar.reports.steps_curve import budgets, write_steps_curve
 from tests.reports.conftest import likelihood

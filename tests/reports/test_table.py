@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from mar.ablation.result import AblationResult
+from mar.experiments.result import AblationResult
 from mar.reports.columns import columns, data_columns
 from mar.reports.notes import notes_of
 from mar.reports.table import as_csv, markdown, terminal

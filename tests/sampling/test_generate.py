@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.errors import Unsupported
-from mar.model import Model
-from mar.noise import stream
-from mar.sampling.adaptive import generate_adaptively
-from mar.sampling.generate import generate
+from mar.core.errors import Unsupported
+from mar.core.noise import stream
+from mar.model.model import Model
 from mar.sampling.guidance import Guidance
+from mar.sampling.samplers import generate, generate_adaptively
 from orderings import Grid, Plan, UnknownName, parse_plan
 
 SMALL = [

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.data.base import DataSpec
-from mar.errors import Unsupported, UserError
-from mar.noise import stream
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.run import write_on
 from mar.sampling.many import Settings, after_prompt, labels_of, sample_many
-from mar.sampling.shown import preview, save_samples
-from mar.sampling.text import levels_of, text_of, write_on
+from mar.sampling.output import levels_of, preview, save_samples, text_of
 from orderings import GIVEN, Grid, Plan, parse_plan
 
 NETWORKS = {

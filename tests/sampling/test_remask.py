@@ -11,18 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead, CategoricalOptions
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.base import Network
-from mar.noise import stream
-from mar.sampling.generate import generate
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings
-from mar.sampling.remask import Remask, generate_remasked
-from mar.tokens import Categories
+from mar.sampling.samplers import Remask, generate, generate_remasked
 from mar.verification.models import BareTokens
-from mar.verification.statistics import ALPHA, p_value
+from mar.verification.verdict import ALPHA, p_value
 from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_plan
 from orderings.registry import find_ordering
 

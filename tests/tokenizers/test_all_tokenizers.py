@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mar import build
-from mar.data.base import DataSpec
-from mar.noise import stream
-from mar.tokens import Categories
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
+from mar.core.tokens import Categories
 
 SPECS = {
     "binary": DataSpec((1, 6, 4), 2),

@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mar.data.base import DataSpec, Latents
-from mar.errors import UserError
-from mar.model import Model
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec, Latents
+from mar.core.tokens import Categories, Vectors
+from mar.model.model import Model
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.tokenizers.kl import KL, KLOptions
 from mar.tokenizers.vq import VQ, AutoencoderOptions
-from mar.tokens import Categories, Vectors
 from tests.autoencoders import SPEC, images, save
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 from mar.tokenizers.binary_patches import BinaryPatches, BinaryPatchesOptions
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.data.base import DataSpec
-from mar.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError
+from mar.core.spec import DataSpec
 from mar.tokenizers.base import TokenizerOptions
 from mar.tokenizers.channels import Channels
 from orderings import ORDERINGS, Grid, Plan, Seeded, parse_partition

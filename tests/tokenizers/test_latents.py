@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
 from mar.tokenizers.latents import Latents, LatentsOptions
 
 SPEC = DataSpec((3, 4, 6), 0, modality="latent")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar.data.base import DataSpec
-from mar.errors import Unsupported, UserError
-from mar.noise import stream
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
 from mar.tokenizers.palette import Palette, PaletteOptions
 
 RGB = DataSpec((3, 6, 5), 256)

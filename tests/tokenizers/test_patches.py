@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
 from mar.tokenizers.patches import Patches, PatchesOptions, patchify, unpatchify
 
 SPEC = DataSpec((2, 4, 6), 17)

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from mar.data.base import DataSpec
-from mar.errors import UserError
-from mar.noise import stream
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.spec import DataSpec
 from mar.tokenizers.values import Values, ValuesOptions
 
 

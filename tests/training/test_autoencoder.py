@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.commands.tokenizer import score
-from mar.data.base import DataSpec
-from mar.distributed import Processes
-from mar.errors import UserError
-from mar.noise import stream
+from mar.cli.tokenizer import score
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.processes import Processes
+from mar.core.spec import DataSpec
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.tokenizers.vq import perplexity
-from mar.training.autoencoder import Architecture, AutoencoderObjective
+from mar.training.autoencoder import Architecture, AutoencoderObjective, MovingCodebook
 from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
-from mar.training.codebook import MovingCodebook
 from tests.autoencoders import SMALL, SPEC, images, save
 from tests.faults.processes import Running
 

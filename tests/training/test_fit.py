@@ -7,8 +7,9 @@ from itertools import islice
 import torch
 
 from mar import config
-from mar.data.base import About, Data, DataSpec, TensorSplit
-from mar.fit import to_measure
+from mar.core.spec import DataSpec
+from mar.data.base import About, Data, TensorSplit
+from mar.run import to_measure
 from mar.training.run_folder import RunFolder
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mar import config
-from mar.fit import train
-from mar.run import Run
+from mar.run import Run, train
 from mar.training.run_folder import RunFolder
 
 OVERRIDES = ["train.keep_best=true", "train.validate_every=2", "train.validation_examples=16"]

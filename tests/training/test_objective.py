@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.core.noise import stream
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.noise import stream
-from mar.training.objective import MaskRatio, NextSet, Objective, TruncatedNormal, Uniform
+from mar.training.objectives import MaskRatio, NextSet, Objective, TruncatedNormal, Uniform
 from orderings import Grid, Plan, parse_plan
 
 L = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mar import build, config
-from mar.errors import UserError
+from mar.core.errors import UserError
 from mar.training.optimizer import load_optimizer, make_optimizer
 
 

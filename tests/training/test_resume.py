@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from mar import config
-from mar.distributed import Processes
-from mar.errors import UserError
-from mar.fit import train
+from mar.core.errors import UserError
+from mar.core.processes import Processes
+from mar.run import train
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder

@@ -10,17 +10,16 @@ import torch
 
 from mar import build, config
 from mar.config import ScheduledSampling
-from mar.distributed import Processes
-from mar.errors import UserError
-from mar.fit import train
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.core.processes import Processes
+from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
-from mar.model import Model
-from mar.noise import stream
-from mar.tokens import Categories
+from mar.model.model import Model
+from mar.run import train
 from mar.training.loop import Trainer
-from mar.training.objective import NextSet, Task, Uniform
+from mar.training.objectives import NextSet, Task, Uniform, with_own_draws
 from mar.training.run_folder import RunFolder
-from mar.training.scheduled_sampling import with_own_draws
 from orderings import GIVEN, Grid, Plan, parse_plan
 from tests.helpers import OnePass
 from tests.training.test_resume import assert_equal, train_killed_and_resumed, weights

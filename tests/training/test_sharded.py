@@ -12,7 +12,7 @@ import torch
 
 from mar import config
 from mar.build import data, model, resolve
-from mar.errors import Unsupported
+from mar.core.errors import Unsupported
 from mar.training.blocks import recompute_blocks, transformer_blocks
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running, kill_itself

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from mar.core.tokens import Categories
 from mar.data.synthetic import Ising
-from mar.tokens import Categories
 from tests.likelihood.closed_forms.joint import Enumerated
 
 

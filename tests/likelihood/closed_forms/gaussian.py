@@ -9,10 +9,10 @@ import math
 
 import torch
 
+from mar.core.noise import Noise
+from mar.core.tokens import Vectors
 from mar.heads.base import Head
 from mar.heads.gaussian_mixture import GaussianMixtureHead, GaussianMixtureOptions
-from mar.noise import Noise
-from mar.tokens import Vectors
 from orderings import Grid
 from tests.likelihood.closed_forms.joint import Joint, set_linear
 

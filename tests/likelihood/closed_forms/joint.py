@@ -11,10 +11,10 @@ from functools import cached_property
 
 import torch
 
+from mar.core.noise import Noise
+from mar.core.tokens import Categories, TokenKind
 from mar.heads.base import Head
 from mar.heads.categorical import CategoricalHead, CategoricalOptions
-from mar.noise import Noise
-from mar.tokens import Categories, TokenKind
 from orderings import ABSENT, GIVEN, Plan
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from mar.model import Model
+from mar.core.tokens import Categories
+from mar.model.model import Model
 from mar.networks.base import ABSENT, Network
-from mar.tokens import Categories
 from mar.verification.models import BareTokens
 from tests.likelihood.closed_forms.discrete import IsingModel, MarkovChain
 from tests.likelihood.closed_forms.gaussian import GridGaussian, SharedMixture

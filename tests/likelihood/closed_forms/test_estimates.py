@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from mar.errors import Unsupported
-from mar.likelihood.ensemble import Several, check_log_mean_exp, score_several
-from mar.likelihood.estimate import EVERY_STEP, Estimator
+from mar.core.errors import Unsupported
+from mar.core.noise import Noise, stream
+from mar.likelihood.estimate import EVERY_STEP, Estimator, Several, check_log_mean_exp, score_several
 from mar.likelihood.score import Likelihood, score
-from mar.noise import Noise, stream
 from orderings import Grid, Plan, parse_plan
 from tests.likelihood.closed_forms.joint import factorised_nll
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged

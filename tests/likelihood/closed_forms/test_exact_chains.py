@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar.core.noise import stream
 from mar.likelihood.chain import TokenLogProb, token_log_prob
 from mar.likelihood.score import score
-from mar.model import Model
-from mar.noise import stream
+from mar.model.model import Model
 from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS, Grid, Plan, parse_plan
 from tests.likelihood.closed_forms.joint import Enumerated, factorised_nll, joint_nll, total_correlation
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged

@@ -10,15 +10,15 @@ from functools import cache
 import pytest
 import torch
 
-from mar.ablation.compare import paired_differences
+from mar.core.noise import Noise, stream
+from mar.core.tokens import Vectors
+from mar.experiments.compare import paired_differences
 from mar.heads.base import LogProb
 from mar.heads.diffusion import DiffusionSampling
 from mar.heads.gaussian_mixture import GaussianMixtureHead
 from mar.likelihood.score import Likelihood, score
-from mar.model import Model
+from mar.model.model import Model
 from mar.networks.base import Network
-from mar.noise import Noise, stream
-from mar.tokens import Vectors
 from mar.verification.models import BareTokens
 from orderings import Grid, Plan, parse_plan
 from tests.heads.diffusion_oracle import STD, gaussian_head

@@ -1,0 +1,160 @@
+"""``mar orderings``: what there is, and pictures of plans."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orderings import Grid, Plan
+
+app = typer.Typer(no_args_is_help=True, help="List orderings and partitions, and draw plans.")
+
+# the gallery: every kind of path once, then partitions of different characters
+GALLERY = (
+    *("raster", "reverse", "column", "serpentine", "diagonal", "diagonal:zigzag"),
+    *("spiral", "spiral:outward", "spiral:outward:around=corner", "hilbert", "morton", "segments:16"),
+    *("blocks:4", "blocks:4:outer=spiral:inner=hilbert", "centre-out", "subsample", "checkerboard", "halton"),
+    *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
+    "blocks:4:outer=random/blocks:4",
+)
+
+
+@app.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Every ordering, partition and adaptive order: options, defaults, what it does, on which grids.
+
+    Examples:  mar orderings list   ·   mar orderings list --json
+    """
+    import json as json_format
+
+    from orderings import ADAPTIVE, Ordering, Partition, all_of, option_grammar
+
+    families = {"orderings": all_of(Ordering), "partitions": all_of(Partition), "adaptive": ADAPTIVE}
+    rows = {
+        family: [
+            {
+                "name": name,
+                "summary": cls.summary,
+                "grids": [f"{n}-D" for n in getattr(cls, "grids", (1, 2, 3))],
+                "options": {
+                    option: {"values": values, "default": default}
+                    for option, (values, default) in option_grammar(cls).items()
+                },
+            }
+            for name, cls in members.items()
+        ]
+        for family, members in families.items()
+    }
+    if json:
+        typer.echo(json_format.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    _tables(rows)
+
+
+@app.command()
+def show(
+    plan: Annotated[str, typer.Argument(help="An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
+    grid: Annotated[str, typer.Option(help="16x16 (image), 64 (text), 8x8x3 (with channels).")] = "16x16",
+    partition: Annotated[str, typer.Option(help="Instead of /partition: cosine:12, equal:4, …")] = "",
+    out: Annotated[str, typer.Option(help="A .png (rank, step, path) or a .gif (the generation).")] = "",
+    seed: Annotated[int, typer.Option(help="Of orderings that draw.")] = 0,
+) -> None:
+    """Draw a plan, in the terminal and to a file.
+
+    Examples:  mar orderings show spiral --grid 16x16 --partition cosine:12 --out plan.gif
+    ·   mar orderings show "blocks:4:outer=(spiral:outward)/blocks:4" --out plan.png
+    """
+    import orderings
+    from mar.core.errors import UserError
+    from orderings import draw
+
+    ordering, cut = orderings.parse_plan(plan)
+    if partition:
+        if cut != orderings.parse_partition("singles"):
+            raise UserError(f"{plan!r} already names a partition: leave out --partition {partition}")
+        cut = orderings.parse_partition(partition)
+    lattice = orderings.Grid.parse(grid)
+    drawn = _draw(ordering, cut, lattice, seed)
+    text = orderings.describe(ordering, cut)
+    sizes = drawn.sizes()[0].tolist()
+    shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
+    typer.echo(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
+    if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
+        _print_ranks(drawn, lattice)
+    if out:
+        typer.echo(f"wrote {draw.save(drawn, lattice, out, title=f'{text}   {lattice}')}")
+
+
+@app.command()
+def gallery(
+    plans: Annotated[list[str] | None, typer.Argument(help="Plans; default: a selection of them.")] = None,
+    grid: Annotated[str, typer.Option(help="16x16 (image), 64 (text), 8x8x3 (with channels).")] = "16x16",
+    out: Annotated[str, typer.Option(help="A .png file.")] = "orderings.png",
+    seed: Annotated[int, typer.Option(help="Of orderings that draw.")] = 0,
+) -> None:
+    """Draw many plans side by side.
+
+    Examples:  mar orderings gallery --out orderings.png   ·   mar orderings gallery spiral hilbert random/cosine:8
+    """
+    from pathlib import Path
+
+    import orderings
+    from mar.core.errors import UserError
+    from orderings import draw
+
+    path, lattice = Path(out), orderings.Grid.parse(grid)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"the gallery is a .png file, not {out!r}")
+    drawn = {text: _draw(*orderings.parse_plan(text), lattice, seed) for text in plans or GALLERY}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(draw.png(draw.gallery(drawn, lattice)))
+    typer.echo(f"wrote {path}")
+
+
+def _draw(ordering, partition, grid: Grid, seed: int) -> Plan:
+    from mar.core.noise import stream
+    from orderings import Plan
+
+    return Plan.draw(ordering, partition, grid, 1, stream(seed, "orderings", 1))
+
+
+def _tables(rows: dict[str, list[dict]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    for family, members in rows.items():
+        table = Table(title=family, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("name", no_wrap=True, style="cyan")
+        for column in ("what it does", "grids", "option = default  (values)"):
+            table.add_column(column)
+        for member in members:
+            options = "\n".join(
+                f"{option} = {value['default'] or '—'}  ({value['values']})"
+                for option, value in member["options"].items()
+            )
+            table.add_row(member["name"], member["summary"], " ".join(member["grids"]), escape(options))
+        console.print(table)
+        console.print()
+
+
+def _print_ranks(plan: Plan, grid: Grid) -> None:
+    """The ranks in the grid's layout, on the colours of their AR steps."""
+    from matplotlib import colormaps
+    from rich.console import Console
+    from rich.text import Text
+
+    ranks, steps = plan.rank_BL[0].tolist(), plan.step_BL[0].tolist()
+    width, digits = grid.shape[-1], len(str(len(grid) - 1))
+    last = max(1, max(steps))
+    text = Text()
+    for token, (rank, step) in enumerate(zip(ranks, steps, strict=True)):
+        red, green, blue = (round(255 * c) for c in colormaps["viridis"](step / last)[:3])
+        ink = "black" if step > 0.6 * last else "white"
+        text.append(f" {rank:>{digits}} ", style=f"{ink} on rgb({red},{green},{blue})")
+        if token % width == width - 1:
+            text.append("\n")
+    Console(soft_wrap=True).print(text, end="")

@@ -1,0 +1,200 @@
+"""What ``mar search-order`` does: search, write the order and its picture, score it beside raster and random.
+
+L tokens
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mar import build
+from mar.cli.nll_tables import notes, tables
+from mar.cli.units import Units
+from mar.core.errors import UserError
+from mar.core.files import environment, write
+from mar.core.noise import stream
+from mar.core.progress import bar, wide_console
+from mar.experiments.compare import paired_differences
+from mar.experiments.result import Difference
+from mar.likelihood.score import Likelihood
+from mar.order_search.moves import Evaluator
+from mar.order_search.search import Budget, Say, Search, search
+from mar.run import Run
+from orderings import (
+    Ordering,
+    Partition,
+    Plan,
+    describe,
+    describe_partition,
+    draw,
+    inverse,
+    parse_partition,
+    parse_plan,
+)
+from orderings.optimal import resolve_optimal
+from orderings.user import File
+
+_GREEDY = ("lowest-entropy", "highest-entropy")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command; ``test_n`` None: as many as suit the network, ``name`` "": from the partition."""
+
+    partition: str
+    spent: Budget
+    n: int
+    split: str
+    starts: tuple[str, ...]
+    test_n: int | None
+    kind: str | None
+    budget: int | None
+    seed: int
+    name: str
+
+
+def search_and_report(run: Run, request: Request) -> None:
+    """Search as long as the budget lasts, then compare on test images. Writes RUN/orders/NAME.*.
+
+    Raises:
+        UserError: the run knows one order only, a start is not one, or the files hold another search.
+        Stopped: by Ctrl-C; the order and the search are written.
+    """
+    if not build.ordering(run.recipe).at(1.0).random:
+        raise UserError(
+            f"{run.folder.path} was trained along {run.training_plan} alone: an order search wants a model that was "
+            "trained in any order, e.g. with ordering=random"
+        )
+    partition = parse_partition(request.partition)
+    text = describe_partition(partition)
+    starts = {name: _start(run, name) for name in request.starts}
+    file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
+    found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
+    console, units = wide_console(), Units.of_run(run)
+    gained = found.starts[found.start] - found.best_nats
+    console.print(
+        f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
+        f"{found.start}, {gained:.2f} {units.nats} less on the {units.example}s that chose among orders (too good to quote)"
+    )
+    named = {"searched": (File(str(file)), partition), "raster": _plan("raster", partition)}
+    named |= {"random": _plan("random", partition)}
+    named |= {name: _plan(name, partition) for name in request.starts if name not in _GREEDY}
+    likelihoods = _score(run, request, named)
+    differences = paired_differences(likelihoods, "searched")
+    result = file.with_suffix(".result.json")
+    write(result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1))
+    shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
+    weights = "ema" if run.ema else "last"
+    title = f"{run.data.name} test, {text}, {weights} weights"
+    console.print(*tables(shown, differences, "searched", title, units), sep="\n")
+    console.print(*notes(shown, {"random"}, units), sep="\n")
+    written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
+    console.print(f"wrote {written} to {file.parent}; any command takes the plan {describe(*named['searched'])}")
+
+
+def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
+    return parse_plan(ordering)[0], partition
+
+
+def _start(run: Run, name: str) -> torch.Tensor | None:
+    """order_L of a fixed ordering; None for the greedy ones.
+
+    Raises:
+        UserError: it is drawn for each image.
+    """
+    if name in _GREEDY:
+        return None
+    ordering, _ = parse_plan(name)
+    if ordering.random or ordering.learned:
+        raise UserError(f"a search starts from one fixed order, not from {name}: e.g. raster, or {_GREEDY[0]}")
+    return inverse(ordering.ranks(run.grid, 1, stream(0, "start", 1))[0])
+
+
+def _search(
+    run: Run, request: Request, partition: Partition, text: str, starts: dict[str, torch.Tensor | None], file: Path
+) -> Search:
+    """The search as far as the budget lets it; ``file`` and its neighbours are written as it goes."""
+    images, labels = run.some(request.split, request.n)
+    evaluator = Evaluator(run.model, images, labels, partition, request.seed, request.kind, request.budget)
+    question = {
+        "partition": text, "split": request.split, "n": len(images), "seed": request.seed, "kind": request.kind,
+        "starts": list(starts), "ema": run.ema, "iteration": run.checkpoint.iteration, "data": run.data.fingerprint,
+    }  # fmt: skip
+    kept = file.with_suffix(".search.json")
+
+    def keep(state: Search) -> None:
+        write(kept, state.text())
+        rank_L = inverse(torch.tensor(state.best))
+        write(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
+
+    with _display(evaluator, request.spent) as say:
+        found = search(evaluator, Search.load(kept, question), starts, request.spent, request.seed, keep, say)
+    best = Plan(inverse(torch.tensor(found.best))[None], evaluator.steps(torch.tensor(found.best))[None])
+    draw.save(best, run.grid, file.with_suffix(".png"), title=f"{file.stem}   {run.recipe.name}, {run.grid}")
+    return found
+
+
+@contextmanager
+def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
+    """The share of the budget that is spent, and what it has brought."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    rows_done = TextColumn("{task.fields[rows]:,} rows")
+    with Progress(TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()) as display:
+        task = display.add_task("order search", total=1.0, rows=0)
+
+        def say(state: Search, doing: str) -> None:
+            share = state.seconds / (60.0 * spent.minutes) if spent.minutes else 1.0
+            if spent.proposals:
+                share = max(share, state.proposals / spent.proposals)
+            gain = f"{state.best_nats - state.starts[state.start]:+.3f} nats/image, " if state.start else ""
+            text = f"{doing}: {gain}{state.accepted} of {state.proposals} changes made"
+            display.update(task, completed=share, description=text)
+
+        evaluator.on_rows = lambda rows: display.update(task, rows=display.tasks[0].fields["rows"] + rows)
+        yield say
+
+
+def _score(run: Run, request: Request, named: dict[str, tuple[Ordering, Partition]]) -> dict[str, Likelihood]:
+    """Test likelihoods by name, on the same images and noise."""
+    test_n = request.test_n
+    if test_n is None and not run.model.network.one_pass:
+        test_n = 256 if run.device.type == "cpu" else 1000
+    likelihoods = {}
+    for name, plan in named.items():
+        with bar(f"test NLL {name}") as progress:
+            likelihoods[name] = run.nll(
+                plan=plan, split="test", limit=test_n, seed=request.seed, kind=request.kind, budget=request.budget,
+                progress=progress,
+            )  # fmt: skip
+    return likelihoods
+
+
+def _record(
+    run: Run,
+    request: Request,
+    found: Search,
+    plan: tuple[Ordering, Partition],
+    likelihoods: dict[str, Likelihood],
+    differences: dict[str, Difference],
+) -> dict[str, Any]:
+    return {
+        "plan": describe(*plan),
+        "split": "test",
+        "weights": "ema" if run.ema else "last",
+        "likelihoods": {name: likelihood.to_dict() for name, likelihood in likelihoods.items()},
+        "minus_searched": {name: asdict(difference) for name, difference in differences.items()},
+        "search": asdict(found),
+        "seed": request.seed,
+        "data": run.data.name,
+        "data_fingerprint": run.data.fingerprint,
+        "iteration": run.checkpoint.iteration,
+        "environment": environment(),
+    }

@@ -1,0 +1,37 @@
+"""One model along one plan: its likelihood, its images, its pictures.
+
+B batch · L tokens · N images · K AR steps
+
+The progress bar and the console of the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def bar(what: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Yields ``progress(done, total)``; the bar is ``shown`` by one process of several."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not shown) as display:
+        task = display.add_task("", total=None)
+        yield lambda done, total: display.update(task, completed=done, total=total)
+
+
+def wide_console() -> Console:
+    """The terminal, or 140 columns where the output goes to a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

@@ -1,0 +1,118 @@
+"""Paired differences between plans: same images, same noise, an interval of the mean, Holm's correction over a table.
+
+N images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from mar.core.errors import UserError
+from mar.core.noise import derived_seed
+from mar.experiments.result import Difference
+from mar.likelihood.score import Likelihood
+
+_RESAMPLES = 9999
+
+
+def paired_differences(
+    likelihoods: Mapping[str, Likelihood], reference: str, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Difference]:
+    """Every plan against ``reference``, which is left out of the result.
+
+    The interval speaks of other images of the same kind, for this one trained model; it holds no spread over training
+    seeds.
+
+    Raises:
+        UserError: the plans were not scored on the same images with the same kind of likelihood.
+    """
+    base = likelihoods[reference]
+    others = {plan: likelihood for plan, likelihood in likelihoods.items() if plan != reference}
+    p_values = []
+    for plan, other in others.items():
+        if not comparable(other, base):
+            ours, theirs = (f"({kind_of(r)}, {r.n_images} images)" for r in (other, base))
+            raise UserError(
+                f"{plan} {ours} and {reference} {theirs} cannot be paired: "
+                "score both on the same images with one kind of likelihood"
+            )
+        p_values.append(p_value(_differences(other, base)))
+    adjusted = holm(p_values)
+    return {
+        plan: _difference(other, base, reference, confidence, seed, p, p_holm)
+        for (plan, other), p, p_holm in zip(others.items(), p_values, adjusted, strict=True)
+    }
+
+
+def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
+    """Whether two likelihoods can be paired: the same images, each with its own figure, one kind."""
+    if one is None or other is None or not one.nats_of_image:
+        return False
+    return (len(one.nats_of_image), kind_of(one)) == (len(other.nats_of_image), kind_of(other))
+
+
+def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987)."""
+    if np.ptp(difference_N) == 0.0:
+        return float(difference_N[0]), float(difference_N[0])
+    bootstrap: Any = stats.bootstrap  # its last option is called rng from scipy 1.15 on; both take this name
+    result = bootstrap(
+        (difference_N,), np.mean, n_resamples=_RESAMPLES, confidence_level=confidence, method="BCa", batch=1000,
+        random_state=np.random.default_rng(derived_seed(seed, "bootstrap")),
+    )  # fmt: skip
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def p_value(difference_N: np.ndarray) -> float:
+    """Two-sided paired t-test that the mean difference is zero."""
+    if np.ptp(difference_N) == 0.0:
+        return float(difference_N[0] == 0.0)
+    result: Any = stats.ttest_1samp(difference_N, 0.0)
+    return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): reject where the result is at most α, with family-wise error at most α.
+
+    The k-th smallest of m is multiplied by m - k + 1; results never fall below those of smaller p-values.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+def kind_of(likelihood: Likelihood) -> str:
+    """What the figure is, or is an unbiased estimate of: drawing some of the steps widens the interval, no more."""
+    return likelihood.head_kind or likelihood.kind
+
+
+def _differences(other: Likelihood, base: Likelihood) -> np.ndarray:
+    return np.subtract(other.nats_of_image, base.nats_of_image)
+
+
+def _difference(
+    other: Likelihood, base: Likelihood, reference: str, confidence: float, seed: int, p: float, p_holm: float
+) -> Difference:
+    difference_N = _differences(other, base)
+    low, high = interval(difference_N, confidence, seed)
+    # bits/dim and nats per image of one likelihood differ by a factor only
+    bits = None if base.bits_per_dim is None else base.bits_per_dim / base.nats_per_image
+    mean = float(difference_N.mean())
+    return Difference(
+        reference=reference,
+        n_images=len(difference_N),
+        nats_per_image=mean,
+        interval_nats=(low, high),
+        bits_per_dim=None if bits is None else mean * bits,
+        interval_bits_per_dim=None if bits is None else (low * bits, high * bits),
+        confidence=confidence,
+        p_value=p,
+        p_holm=p_holm,
+    )

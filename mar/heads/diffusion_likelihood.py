@@ -1,0 +1,183 @@
+"""The variational bound of a diffusion chain on tokens' log-densities: every term, or an unbiased estimate from a few.
+
+M tokens · N rows (a token at a timestep) · D context width · W network width · E token channels · T timesteps of the
+chain · J drawn timesteps
+
+The probability-flow ODE of a diffusion chain in continuous time: its velocity, and a token's log-density under it.
+
+M tokens · N rows (one token each) · E token channels · T timesteps of the chain
+
+Song et al. 2021b, "Score-based generative modeling through stochastic differential equations", eq. 13. Time is
+
+    s = log(noise / signal), minus half the log signal-to-noise ratio,
+
+so that signal² = 1 / (1 + exp(2 s)) = 1 - noise² is smooth, and only the timestep that the network is told is
+interpolated: linearly in s between the timesteps of the chain, as the solvers of Lu et al. 2022 do. In these terms
+
+    dx / ds = noise eps(x, t(s)) - noise² x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.heads.denoiser import Denoiser
+from mar.heads.diffusion_process import LastTerm, Process
+from mar.heads.ode import Derivative, OdeScoring, log_density
+
+_ROWS = 8192  # rows of one evaluation: bounds the memory
+
+
+def log_density_bound(
+    net: Denoiser, process: Process, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, drawn: int
+) -> torch.Tensor:
+    """nats_M: E[nats] <= log p of the ancestral sampler over ``process``, with a Gaussian density as its last term.
+
+    Args:
+        drawn: how many terms of the chain are evaluated for each token; all where it is the chain's length.
+    """
+    parts = [torch.zeros(0, device=x_ME.device)]
+    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(_ROWS):
+        tokens = (net, process, z_MD[row_M], x_ME[row_M].float(), noise.rows(row_M))
+        whole = drawn == len(process)
+        terms_M = bound_terms(*tokens).double().sum(1) if whole else estimated_terms(*tokens, drawn)
+        parts.append(-(terms_M + process.prior_nats(x_ME[row_M]).sum(1)).float())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def bound_terms(
+    net: Denoiser,
+    process: Process,
+    z_MD: torch.Tensor,
+    x_ME: torch.Tensor,
+    noise: Noise,
+    last_term: LastTerm = "gaussian",
+) -> torch.Tensor:
+    """nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
+
+    The noise of a token at timestep t is ``noise.at("bound", draw=t)``: shared by chains that share the timestep.
+    """
+    condition_MW, count = net.cond_embed(z_MD), len(x_ME)
+    parts = []
+    for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, _ROWS // max(1, count))):
+        draws = [process.timesteps[i] for i in index_I.tolist()]
+        eps_NE = torch.cat(list(noise.at("bound").normals(x_ME.shape[1], draws)))
+        x_0_NE, condition_NW = x_ME.repeat(len(index_I), 1), condition_MW.repeat(len(index_I), 1)
+        term_N = _terms(net, process, condition_NW, x_0_NE, eps_NE, index_I.repeat_interleave(count), last_term)
+        parts.append(term_N.reshape(len(index_I), count).T)
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def estimated_terms(
+    net: Denoiser, process: Process, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, drawn: int
+) -> torch.Tensor:
+    """nats_M (float64): an unbiased estimate of the sum of ``bound_terms`` from ``drawn`` >= 2 of them.
+
+    The term of index 0, -log p(x_0 | x_1), is unlike the others and always among them; the others are stratified.
+    """
+    noise, channels, parts = noise.at("bound estimate"), x_ME.shape[1], []
+    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(max(1, _ROWS // drawn)):
+        rows = noise.rows(row_M)
+        index_MJ, weight_MJ = process.stratified(rows.at("timestep").uniform(drawn - 1))
+        index_MJ, weight_MJ = F.pad(index_MJ, (1, 0), value=0), F.pad(weight_MJ, (1, 0), value=1.0)
+        eps_NE = rows.at("eps").normal(drawn * channels).reshape(-1, channels)
+        condition_NW = net.cond_embed(z_MD[row_M]).repeat_interleave(drawn, 0)
+        x_0_NE = x_ME[row_M].repeat_interleave(drawn, 0)
+        term_N = _terms(net, process, condition_NW, x_0_NE, eps_NE, index_MJ.reshape(-1))
+        parts.append((weight_MJ * term_N.reshape(index_MJ.shape)).sum(1))
+    return torch.cat(parts)
+
+
+def _terms(
+    net: Denoiser,
+    process: Process,
+    condition_NW: torch.Tensor,
+    x_0_NE: torch.Tensor,
+    eps_NE: torch.Tensor,
+    index_N: torch.Tensor,
+    last_term: LastTerm = "gaussian",
+) -> torch.Tensor:
+    """nats_N: one term of the bound for each row, summed over channels."""
+    timestep_N = torch.tensor(process.timesteps, device=x_0_NE.device)[index_N]
+    x_t_NE = process.diffuse(x_0_NE, eps_NE, index_N)
+    predicted_NE, range_NE = net(x_t_NE, timestep_N, condition_NW).chunk(2, dim=-1)
+    return process.bound_terms(x_0_NE, eps_NE, predicted_NE, range_NE, index_N, last_term).sum(-1)
+
+
+# (x_NE, timestep of shape (N,) or (1,), row_N) -> eps_NE
+Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DiffusionScoring(OdeScoring):
+    """Of the density "ode": solver, steps, tolerance and t_min. Of the bound: timesteps."""
+
+    solver: Literal["heun", "rk4", "rk45"] = "rk4"  # adaptive steps miss the network's waves in time
+    t_min: float = 0.0  # the timestep, fractional if need be, at which the density is taken
+    timesteps: int = 0  # of the bound drawn for each token, an unbiased estimate; 0: every one of its chain
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.t_min < 0 or self.timesteps < 0 or self.timesteps == 1:
+            raise UserError(f"t_min must not be negative, timesteps 0 (all) or at least 2: {self}")
+
+
+class ContinuousTime:
+    """A chain's timesteps and s = log(noise / signal), each a function of the other; float64."""
+
+    def __init__(self, process: Process) -> None:
+        self.s_T = process.table[1].log() - process.table[0].log()
+
+    def s(self, timestep: float) -> float:
+        below = min(int(timestep), len(self.s_T) - 2)
+        return float(torch.lerp(self.s_T[below], self.s_T[below + 1], timestep - below))
+
+    def timestep(self, s_N: torch.Tensor) -> torch.Tensor:
+        s_T = self.s_T = self.s_T.to(s_N.device)
+        above_N = torch.searchsorted(s_T, s_N).clamp(1, len(s_T) - 1)
+        low_N, high_N = s_T[above_N - 1], s_T[above_N]
+        return above_N - 1 + (s_N - low_N) / (high_N - low_N)
+
+
+def probability_flow(time: ContinuousTime, predict: Predict) -> Derivative:
+    """(x_NE, s, row_N) -> dx / ds."""
+
+    def velocity(x_NE: torch.Tensor, s_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+        noise2_N1 = torch.sigmoid(2 * s_N)[:, None]
+        eps_NE = predict(x_NE, time.timestep(s_N), row_N)
+        return noise2_N1.sqrt() * eps_NE - noise2_N1 * x_NE
+
+    return velocity
+
+
+def diffusion_log_density(
+    process: Process, start: int, predict: Predict, x_ME: torch.Tensor, scoring: DiffusionScoring
+) -> tuple[torch.Tensor, int]:
+    """nats_M (float64) and evaluations: the log-density of tokens at timestep ``scoring.t_min`` of the flow that is
+    N(0, 1) at timestep ``start``.
+
+    It is the density of x_t / signal, a token under noise of deviation noise / signal, not shrunk by the signal.
+
+    Args:
+        process: every timestep of the training chain.
+
+    Raises:
+        UserError: t_min is not before the start, or the tolerance cannot be met.
+    """
+    if scoring.t_min >= start:
+        raise UserError(f"t_min must be less than the chain's start, timestep {start}, not {scoring.t_min:g}")
+    time = ContinuousTime(process)
+    first = time.s(scoring.t_min)
+    log_signal = float(-0.5 * torch.tensor(2 * first, dtype=torch.float64).exp().log1p())
+    x_t_ME = x_ME.double() * torch.tensor(log_signal, dtype=torch.float64).exp()
+    nats_M, evaluations = log_density(probability_flow(time, predict), x_t_ME, first, time.s(start), scoring)
+    return nats_M + x_ME.shape[1] * log_signal, evaluations

@@ -1,0 +1,113 @@
+"""A linear probe: how well the digit, or whatever the class is, can be read from a model's features.
+
+N images · L tokens · D context width · K sets
+
+The features of an image are its contexts along an order, averaged over the tokens (Chen et al. 2020, "Generative
+pretraining from pixels", Sec. 3.3, average-pool a layer's outputs alike; theirs is a middle layer, a context is the
+last one), with no class told. A network that returns every conditional at once is asked one token at a time; one that
+needs a pass for each step is asked in a few equal sets. The classifier is logistic regression on standardised features,
+fitted on the training split and scored on the test split.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mar.core.errors import UserError
+from mar.core.noise import stream
+from mar.data.base import Data, Split
+from mar.model.model import Model
+from orderings import Grid, Ordering, Plan, parse_partition
+
+Labelled = tuple[np.ndarray, np.ndarray]  # features (N, D), classes (N,)
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Probe:
+    """
+    Attributes:
+        accuracy: share of the test split that is classified rightly.
+        standard_error: of it, over images.
+        width: of the features.
+        n_train, n_test: images.
+        sets: into which the order was cut; 0: there was none.
+    """
+
+    accuracy: float
+    standard_error: float
+    width: int
+    n_train: int
+    n_test: int
+    sets: int
+
+
+def linear_probe(
+    model: Model, data: Data, ordering: Ordering, sets: int = 8, strength: float = 1.0, seed: int = 0
+) -> Probe:
+    """Fit on the training split, score on the test split.
+
+    Args:
+        ordering: along which the features are taken.
+        sets: how many equal sets the order is cut into, for a network that is not one-pass.
+        strength: inverse of the L2 penalty (scikit-learn's C).
+        seed: of random orders.
+
+    Raises:
+        UserError: the data has no classes.
+    """
+    if data.spec.n_classes < 2:
+        raise UserError(f"a linear probe reads classes from features, and data set {data.name!r} has none")
+    length = len(Grid(model.tokenizer.shape))
+    sets = length if model.network.one_pass else min(sets, length)
+    train = _features(model, data.train, ordering, sets, seed, "train")
+    test = _features(model, data.test, ordering, sets, seed, "test")
+    return fit(train, test, strength, sets)
+
+
+def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:
+    """Logistic regression on standardised features (N, D) with their classes (N,)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(*train)
+    accuracy, n = float(classifier.score(*test)), len(test[1])
+    error = math.sqrt(accuracy * (1.0 - accuracy) / n)
+    return Probe(accuracy, error, train[0].shape[1], len(train[1]), n, sets)
+
+
+@torch.no_grad()
+def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """feature_ND of examples: the mean of their contexts, class unknown. Plans that a pass cannot serve at once are
+    taken set by set."""
+    token, plan = model.tokenizer.encode(x), plan.to(x.device)
+    condition_BC, scored_BL = model.null_condition(len(x)), plan.scored_BL
+    if model.network.one_pass:
+        targets = [scored_BL]
+    else:
+        targets = [plan.target(step) for step in range(int(plan.n_steps_B.max()))]
+    total_ND = torch.zeros(len(x), model.network.context_width, device=x.device)
+    for target_BL in targets:
+        z_MD = model.context(token, plan.step_BL, condition_BC, target_BL)
+        total_ND.index_add_(0, target_BL.nonzero()[:, 0], z_MD.float())
+    return total_ND / scored_BL.sum(1, keepdim=True)
+
+
+def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: int, name: str) -> Labelled:
+    """Features and labels of a whole split."""
+    device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
+    partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
+    found, labels = [], []
+    for index in torch.arange(len(split)).split(_BATCH):
+        x, label_B = split.batch(index)
+        assert label_B is not None  # the data has classes
+        plan = Plan.draw(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
+        found.append(features(model, x.to(device), plan).cpu())
+        labels.append(label_B)
+    return torch.cat(found).numpy(), torch.cat(labels).numpy()

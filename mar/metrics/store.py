@@ -1,0 +1,211 @@
+"""Generated examples on disk: one folder, filled by any number of processes, gone on with after a kill.
+
+N examples · C channels · H height · W width
+
+``store.json`` says which question the examples answer: weights, plan, guidance, head options, seed. A shard
+``00000256.safetensors`` holds the examples from that number on with their labels and a checksum. Example k is a
+function of the question and k alone, so nothing else needs to be agreed on: whoever misses a shard makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from mar.core.errors import UserError
+from mar.core.files import STORE, check_kind
+from mar.core.spec import DataSpec
+from mar.data.base import Split
+
+DEFAULT_SHARD = 256
+
+
+class Store:
+    """A folder of generated examples; see ``create`` and ``open``.
+
+    Attributes:
+        question: what the examples answer, plain values.
+        shard: examples in each file but the last.
+    """
+
+    def __init__(self, path: Path, question: dict[str, Any], look: dict[str, Any], shard: int) -> None:
+        self.path, self.question, self.shard, self._look = path, question, shard, look
+
+    @classmethod
+    def create(
+        cls, path: Path, question: dict[str, Any], spec: DataSpec, shard: int = DEFAULT_SHARD, **about: Any
+    ) -> Store:
+        """The store in ``path``: an existing one that answers the same question goes on, with its own shard size.
+
+        Args:
+            spec: of the data set that the examples imitate; their shape is read from the first of them.
+            about: what else to write down: environment, run.
+
+        Raises:
+            UserError: the folder holds other images (the message names the first difference) or something else.
+        """
+        asked = json.loads(json.dumps(question))
+        if (path / STORE).is_file():
+            found = cls.open(path)
+            differing = sorted(k for k in asked.keys() | found.question.keys() if asked.get(k) != found.question.get(k))
+            if differing:
+                key = differing[0]
+                raise UserError(
+                    f"{path} holds images of another question ({key} is {found.question.get(key)!r} there, "
+                    f"{asked.get(key)!r} here): choose another folder, or delete it"
+                )
+            return found
+        check_kind(path, STORE)
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not any(p.name.startswith(f".{STORE}") for p in path.iterdir()):
+            raise UserError(f"{path} is not empty and no store: choose another folder")
+        modality = "image" if spec.modality == "latent" else spec.modality  # latents are decoded before they come here
+        look = {"levels": spec.levels, "n_classes": spec.n_classes, "modality": modality}
+        content = {"question": asked, "shard": shard, **look, **about}
+        _write_aside(path / STORE, lambda aside: aside.write_text(json.dumps(content, indent=1)))
+        return cls(path, asked, look, shard)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """An existing store.
+
+        Raises:
+            UserError: there is none.
+        """
+        try:
+            content = json.loads((path / STORE).read_text())
+            look = {key: content[key] for key in ("levels", "n_classes", "modality")}
+            return cls(path, content["question"], look, content["shard"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
+
+    @property
+    def spec(self) -> DataSpec:
+        """What an example looks like. Raises UserError where there is none yet."""
+        if not self._shape(0):
+            raise UserError(f"{self.path} holds no images yet: the command that generates them goes on")
+        return DataSpec(self._shape(0)[1:], **self._look)
+
+    def shards(self, n: int) -> Iterator[range]:
+        """The numbers of the examples in each shard, for the first ``n`` examples."""
+        for first in range(0, n, self.shard):
+            yield range(first, min(first + self.shard, n))
+
+    def missing(self, n: int) -> list[range]:
+        """The shards that are not there, or too short."""
+        return [shard for shard in self.shards(n) if self._held(shard.start) < len(shard)]
+
+    def count(self, n: int) -> int:
+        """How many of the first ``n`` examples are there."""
+        return n - sum(map(len, self.missing(n)))
+
+    @property
+    def size(self) -> int:
+        """Examples that are there without a gap."""
+        total = 0
+        while (held := self._held(total)) == self.shard:
+            total += held
+        return total + held
+
+    def write(self, shard: range, x_NCHW: torch.Tensor, label_N: torch.Tensor) -> None:
+        """Put a shard in its place, whole or not at all."""
+        tensors = {"x": x_NCHW.contiguous(), "label": label_N.contiguous()}
+        metadata = {"sha256": _checksum(tensors)}
+        _write_aside(self._file(shard.start), lambda aside: save_file(tensors, aside, metadata=metadata))
+
+    def read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Examples and labels (-1: none) of the shard that begins at ``first``.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        file = self._file(first)
+        try:
+            with safe_open(file, framework="pt") as header:
+                expected = header.metadata()["sha256"]
+            tensors = load_file(file)
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise UserError(f"{file} cannot be read ({error}): delete it and generate again") from None
+        if _checksum(tensors) != expected:
+            raise UserError(f"{file} does not match its checksum: delete it and generate again")
+        return tensors["x"], tensors["label"]
+
+    def images(self, n: int | None = None) -> StoredImages:
+        """The first ``n`` examples (None: all) as a split.
+
+        Raises:
+            UserError: there are fewer.
+        """
+        there = self.size
+        if n is not None and there < n:
+            raise UserError(f"{self.path} holds {there} of {n} images: the command that generates them goes on")
+        return StoredImages(self, there if n is None else n)
+
+    def _file(self, first: int) -> Path:
+        return self.path / f"{first:08d}.safetensors"
+
+    def _held(self, first: int) -> int:
+        """Examples in a shard; 0 where it is missing or cut off."""
+        return (self._shape(first) or (0,))[0]
+
+    def _shape(self, first: int) -> tuple[int, ...]:
+        """(N, C, H, W) of a shard by its header; () where it is missing or cut off."""
+        try:
+            with safe_open(self._file(first), framework="pt") as file:
+                return tuple(file.get_slice("x").get_shape())
+        except (OSError, SafetensorError):
+            return ()
+
+
+class StoredImages(Split):
+    """The first ``n`` examples of a store. One shard is in memory at a time: ask in order."""
+
+    def __init__(self, store: Store, n: int) -> None:
+        self.store, self.n = store, n
+        self._first, self._shard = -1, (torch.empty(0), torch.empty(0))
+
+    def __len__(self) -> int:
+        return self.n
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        parts = []
+        number_B = index_B // self.store.shard
+        for number, count in zip(*(t.tolist() for t in number_B.unique_consecutive(return_counts=True)), strict=True):
+            start = sum(len(x) for x, _ in parts)
+            x_N, label_N = self._read(number * self.store.shard)
+            row_B = index_B[start : start + count] % self.store.shard
+            parts.append((x_N[row_B], label_N[row_B]))
+        return torch.cat([x for x, _ in parts]), torch.cat([label for _, label in parts])
+
+    def labels(self) -> torch.Tensor:
+        """(N,) classes asked for; -1: none."""
+        return self.batch(torch.arange(self.n))[1]  # type: ignore[return-value]
+
+    def _read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if first != self._first:
+            self._first, self._shard = first, self.store.read(first)
+        return self._shard
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)};".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
+
+
+def _write_aside(path: Path, write: Any) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    write(aside)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)

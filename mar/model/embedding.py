@@ -1,0 +1,45 @@
+"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+
+B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from mar.core.tokens import Categories, TokenKind
+
+_SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond the limit code runs eager without a word
+
+
+class TokenEmbedding(nn.Module):
+    """Categories by a table, which starts small and random or, with ``codes``, as ``cosine_codes``; vectors by a
+    linear map."""
+
+    def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
+        super().__init__()
+        if isinstance(token, Categories):
+            self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
+            nn.init.normal_(self.embed.weight, std=0.02)
+            if codes:
+                self.embed.weight.data.copy_(cosine_codes(token.vocabulary, width))
+        else:
+            self.embed = nn.Linear(token.width, width)
+            nn.init.xavier_uniform_(self.embed.weight)
+            nn.init.zeros_(self.embed.bias)
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        return self.embed(token)
+
+
+def cosine_codes(vocabulary: int, width: int) -> torch.Tensor:
+    """(V, D): -√2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
+
+    Two categories are -1 and 1 with D = 1. Up to V − 1 columns are orthogonal, of mean 0 and variance 1, the first of
+    them increasing, so that levels of grey start in their order.
+    """
+    level_V, column_D = torch.arange(vocabulary) + 0.5, torch.arange(1, width + 1)
+    return -math.sqrt(2) * torch.cos(math.pi / vocabulary * level_V[:, None] * column_D)

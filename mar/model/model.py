@@ -1,0 +1,108 @@
+"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+
+B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mar.core.noise import compile_rounds
+from mar.core.options import replaced
+from mar.heads import base as heads
+from mar.heads.base import Head
+from mar.model.embedding import _SHAPES, TokenEmbedding
+from mar.networks.base import Network
+from mar.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:
+    from mar.model.policy import OrderPolicy
+
+
+class Model(nn.Module):
+    """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: of a learned order."""
+
+    def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
+        super().__init__()
+        self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
+        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.token_codes)
+        self.policy: OrderPolicy | None = None
+        self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
+        if n_classes:
+            self.classes = nn.Embedding(n_classes, network.condition_width)
+            nn.init.normal_(self.classes.weight, std=0.02)
+
+    def condition(self, label_B: torch.Tensor, drop_B: torch.Tensor | None = None) -> torch.Tensor:
+        """condition_BC: the class embedding, replaced by the null condition where ``drop_B`` (bool) or label < 0."""
+        drop_B = label_B < 0 if drop_B is None else drop_B | (label_B < 0)
+        if not self.n_classes:
+            return self.null_condition(len(label_B))
+        condition_BC = self.classes(label_B.clamp(min=0))
+        return torch.where(drop_B[:, None], self.null.to(condition_BC.dtype), condition_BC)
+
+    def null_condition(self, batch: int) -> torch.Tensor:
+        """(B, C): the learned condition that stands for "no class"."""
+        return self.null.expand(batch, -1)
+
+    def context(
+        self, token: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
+    ) -> torch.Tensor:
+        """z_MD of the targets: the network's contract, on raw tokens."""
+        return self.network(self.embedding(token), step_BL, condition_BC, target_BL)
+
+    def compile_parts(self) -> None:
+        """Compile in place where the time goes. On a CPU dropout's random numbers stay those of eager code; on a GPU
+        they are made inside the compiled kernels, which saves a pass over memory."""
+        import torch._dynamo
+        import torch._inductor.config
+
+        on_cpu = self.null.device.type == "cpu"
+        torch._inductor.config.fallback_random = on_cpu  # there also the faster dropout
+        if not on_cpu:
+            compile_rounds()
+        torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
+        self.network.compile_parts()
+        self.head.compile_parts()
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def sampling_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Inside the block the model samples with ``options`` of its head (steps, top_k, …) or network (refresh).
+
+    Raises:
+        UserError: neither has such an option; the message names those of the head.
+    """
+    return _replaced(model, options, heads.sampling_options)
+
+
+def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Inside the block likelihoods are computed with ``options`` of the head (timesteps, solver, …), or are those of
+    samples made with options of the network (refresh).
+
+    Raises:
+        UserError: neither has such an option; the message names those of the head.
+    """
+    return _replaced(model, options, heads.scoring_options)
+
+
+@contextmanager
+def _replaced(
+    model: Model, options: dict[str, Any], of_head: Callable[[Head, dict[str, Any]], AbstractContextManager[None]]
+) -> Iterator[None]:
+    network, before = model.network, model.network.sampling
+    chosen = {name: options[name] for name in options if name in {field.name for field in fields(before)}}
+    with of_head(model.head, {name: value for name, value in options.items() if name not in chosen}):
+        network.sampling = replaced(before, chosen, "option of the network:", "sampling option ")
+        try:
+            yield
+        finally:
+            network.sampling = before

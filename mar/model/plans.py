@@ -1,0 +1,129 @@
+"""Plans as users write them, drawn on the grid of a run.
+
+B batch · L tokens
+
+log p(x) along an order that the model itself chooses: lowest or highest entropy first, in single tokens or sets.
+
+B batch · L tokens · M gathered tokens · K AR steps · D width
+
+    S_k = rule(H(p(. | x_{S_<k}))),    -log p(x) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})
+
+The next set is a deterministic function of the tokens already known (ties by token number), so every image lies on one
+path of a tree of decisions, and the product of conditionals along it is a normalised density (ARCHITECTURE:
+mathematics, point 9): the sum over the last set's values is one, then that over the set before it, and so on. A rule
+that looks at the values just drawn has no such tree.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mar.core.errors import Unsupported, UserError
+from mar.core.noise import Noise, stream
+from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, describe, name_of, parse_any_plan
+from orderings.optimal import resolve_optimal
+
+PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
+
+
+class Plans:
+    """A plan for every image.
+
+    Args:
+        plan: short text, an ordering with a partition, or plans whose row k is that of example k.
+        grid: of the model.
+        folder: of the run, where measured set costs lie.
+        device: where the plans are wanted.
+
+    Attributes:
+        text: the canonical short text.
+        random: the order is drawn.
+        learned: the model's policy chooses it.
+        rule: finds the order from the model; None: nothing does.
+
+    Raises:
+        InvalidRequest, Unsupported: there is no such plan; the message says what is near or missing.
+    """
+
+    def __init__(self, plan: PlanLike, grid: Grid, folder: Path, device: torch.device) -> None:
+        self.grid, self.device = grid, device
+        self.text, self.random, self.learned = "a plan given as a tensor", False, False
+        self.rule: Adaptive | None = None
+        self._ordering: Ordering | None = None
+        self._plan, self._partition = plan if isinstance(plan, Plan) else None, None
+        if isinstance(plan, Plan):
+            return
+        ordering, partition = parse_any_plan(plan) if isinstance(plan, str) else plan
+        self.text = describe(ordering, partition)
+        self._partition = resolve_optimal(partition, describe(ordering), folder)
+        if isinstance(ordering, Adaptive):
+            self.rule = ordering
+        else:
+            self._ordering, self.random, self.learned = ordering, ordering.random, ordering.learned
+
+    def draw(self, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
+        """One plan for each stream, a function of its key alone.
+
+        Raises:
+            Unsupported: the order is found while the model generates.
+            UserError: a plan given as a tensor lacks rows or tokens, or has other tokens given than ``given_BL``.
+        """
+        if self._plan is not None:
+            return self._rows(self._plan, noise.example_N, given_BL)
+        if self._ordering is None or self._partition is None:
+            raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
+                              f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
+        given_BL = None if given_BL is None else given_BL.cpu()
+        drawn = Plan.draw(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
+        return drawn.to(self.device)
+
+    def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:
+        """Those rows of a plan given as a tensor."""
+        shape, wanted = tuple(plan.step_BL.shape), (int(example_N.max()) + 1, len(self.grid))
+        if shape[0] < wanted[0] or shape[1] != wanted[1]:
+            raise UserError(f"a plan of {shape[0]} rows and {shape[1]} tokens, for {wanted[0]} examples of {wanted[1]}")
+        plan = plan.to(self.device).rows(example_N.to(self.device))
+        if given_BL is not None and not torch.equal(plan.step_BL == GIVEN, given_BL.to(self.device)):
+            raise UserError("a plan given as a tensor says itself which tokens are given: GIVEN there and nowhere else")
+        return plan
+
+    def scored(self, noise: Noise, order: int | None = None, given_NL: torch.Tensor | None = None) -> Plan:
+        """What a likelihood is computed along: for a rule its set sizes; else a plan for each stream, or the
+        ``order``-th of the random orders that all images of a seed share.
+
+        Args:
+            given_NL: tokens of each example that are conditioned on and not scored.
+
+        Raises:
+            Unsupported: there is one order, and several are asked for; or tokens are given, and the order is shared or
+                found along the way.
+        """
+        if given_NL is not None and (order is not None or self.rule is not None):
+            raise Unsupported(f"after a given past, windows are scored along plans of their own, not {self.text}"
+                              f"{'' if order is None else ' in one order for all'}")  # fmt: skip
+        if order is not None:
+            if not self.random or self.learned:
+                raise Unsupported(f"{self.text} has one order for an image: several take a random one, e.g. random")
+            shared = self.draw(stream(noise.seed, "orders", torch.tensor([order])))
+            return shared.rows(torch.zeros(len(noise), dtype=torch.int64, device=self.device))
+        if self.rule is not None and self._partition is not None:
+            return sizes_plan(self._partition, len(self.grid), len(noise)).to(self.device)
+        return self.draw(noise, None if given_NL is None else given_NL[noise.example_N.cpu()])
+
+
+def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
+    """A plan that stands for its set sizes alone, its tokens in raster order until an order is found.
+
+    Raises:
+        Unsupported: the partition cuts by the tokens' places, or ``n_tokens`` cannot be cut this way.
+    """
+    if type(partition).sizes is Partition.sizes:
+        raise Unsupported(
+            f"{name_of(partition)} cuts by where the tokens lie: an order that is yet to be found wants a partition of "
+            "set sizes, e.g. singles, equal:4 or cosine:16"
+        )
+    sizes_K = partition.sizes(n_tokens)
+    step_L = torch.arange(len(sizes_K)).repeat_interleave(sizes_K)
+    return Plan(torch.arange(n_tokens).repeat(batch, 1), step_L.repeat(batch, 1))

@@ -1,0 +1,226 @@
+"""Positions on a grid of any number of axes: learned, and rotary.
+
+B batch · L tokens · D width · P slots · H heads · A axes · F pairs of channels of a head
+
+Transformer blocks over a batch of rows of unequal length, without wasting work on padding.
+
+R rows · P places of a row · N packed slots · D width · H heads · F pairs of channels of a head
+
+Everything in a block except attention works on each slot alone, so all rows lie one after another in one x_ND. Only
+attention needs to know where rows begin: rows of similar length are padded to a common one and attend as a group.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mar.core import torchvision  # noqa: F401 - before timm
+from mar.core.errors import UserError
+
+from timm.models.vision_transformer import Attention, Block  # isort: skip
+
+_BASE = 10_000.0  # Su et al. 2021; its A-th root on A axes (100 on images, as Heo et al. 2024)
+
+
+class Positions(nn.Module):
+    """Learned positions of the L tokens; with ``axes`` a sum of one vector for each coordinate."""
+
+    def __init__(self, shape: tuple[int, ...], width: int, axes: bool) -> None:
+        super().__init__()
+        self.shape = shape if axes else (math.prod(shape),)
+        self.tables = nn.ParameterList(nn.Parameter(0.02 * torch.randn(n, width)) for n in self.shape)
+
+    def forward(self) -> torch.Tensor:
+        """(L, D)."""
+        first, *others = self.tables
+        position = first
+        for table in others:  # (..., D) of the axes so far -> (..., n, D)
+            position = position.unsqueeze(-2) + table
+        return position.flatten(0, -2)
+
+
+Rotary = Literal["none", "sequence", "axes"]  # what turns keys and queries: nothing, the raster index, the coordinates
+
+
+class Turns(nn.Module):
+    """Rotary angles of ``front`` places that are not turned, one for the start by default, and of the L tokens."""
+
+    def __init__(self, rotary: Rotary, shape: tuple[int, ...], channels: int, front: int = 1) -> None:
+        super().__init__()
+        angle_PF = None
+        if rotary != "none":
+            angle_PF = angles(shape if rotary == "axes" else (math.prod(shape),), channels)
+            angle_PF = torch.cat([angle_PF.new_zeros(front - 1, channels // 2), angle_PF])
+        self.register_buffer("angle_PF", angle_PF, persistent=False)
+
+    def forward(self, place: torch.Tensor) -> torch.Tensor | None:
+        """(..., F) at places (...); None: nothing is turned."""
+        return F.embedding(place, self.angle_PF) if isinstance(self.angle_PF, torch.Tensor) else None
+
+
+def angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
+    """(1 + L, F): how far each pair of a head's ``channels`` is turned at each place; the start, place 0, is not.
+
+    Su et al. 2021, "RoFormer", eq. 15. Pairs take turns in following the axes; each axis has its own frequencies, from
+    one radian a token downwards.
+
+    Raises:
+        UserError: a head has fewer pairs of channels than the grid has axes.
+    """
+    axes, pairs = len(shape), channels // 2
+    if channels % 2 or pairs < axes:
+        raise UserError(f"network.rotary wants an even number of channels a head, at least {2 * axes}, not {channels}")
+    coordinate_LA = torch.cartesian_prod(*(torch.arange(n).float() for n in shape)).reshape(math.prod(shape), axes)
+    pair_F = torch.arange(pairs)
+    frequency_F = (_BASE ** (1 / axes)) ** -((pair_F // axes) / math.ceil(pairs / axes))
+    angle_LF = coordinate_LA[:, pair_F % axes] * frequency_F
+    return torch.cat([torch.zeros(1, pairs), angle_LF])
+
+
+def rotate(x_Hd: torch.Tensor, angle_F: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (..., H, d) turned by their angles (..., F): products depend on differences of coordinates."""
+    cos, sin = angle_F.cos().unsqueeze(-2), angle_F.sin().unsqueeze(-2)
+    a, b = x_Hd.float().chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_Hd.dtype)
+
+
+GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Span:
+    """``rows`` consecutive rows of ``length`` slots each. ``mask`` (rows, 1, 1, length): the real keys; None: all."""
+
+    rows: int
+    length: int
+    mask: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each place of each row lies among the N slots.
+
+    Attributes:
+        row_N, place_N: which place each slot holds; padding slots hold place 0 of their row.
+        slot_RP: the slot of each place, N (one past the last) for places that are not kept.
+    """
+
+    spans: tuple[Span, ...]
+    row_N: torch.Tensor
+    place_N: torch.Tensor
+    slot_RP: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.row_N)
+
+
+def pack(keep_RP: torch.Tensor, groups: int = GROUPS, multiple: int = 1) -> Packing:
+    """Pack the kept places of each row; every row keeps at least its place 0.
+
+    Rows are sorted by length and cut into G groups of nearly equal numbers of rows, each padded to its own longest
+    row. Let group g have rows of a_g to b_g places, so that b_{g-1} <= a_g. Its longest row needs no padding and each
+    of the others, at most ceil(R/G) - 1 <= R/G of them, at most b_g - a_g. The sum over groups telescopes:
+
+        padding <= R/G sum_g (b_g - a_g) <= R/G (b_G - a_1) <= R P / G
+
+    that is, at most P/G slots a row, and none when all rows have one length (one group then, and no mask).
+
+    Args:
+        keep_RP: bool.
+        groups: G.
+        multiple: lengths are rounded up to a multiple of this, at most P: fewer shapes, for compiled code.
+    """
+    P = keep_RP.shape[1]
+    length_R, order_R = keep_RP.sum(1).sort()
+    lengths = length_R.tolist()
+    places_RP = (~keep_RP).to(torch.uint8).argsort(dim=1, stable=True)[order_R]  # kept places first, in their order
+    real_RP = torch.arange(P, device=keep_RP.device) < length_R[:, None]
+    places_RP = torch.where(real_RP, places_RP, 0)
+    spans, rows, places, reals = [], [], [], []
+    for first, last, length in _groups(lengths, groups, multiple, P):
+        part = slice(first, last)
+        full = lengths[first] == length
+        spans.append(Span(last - first, length, None if full else real_RP[part, None, None, :length]))
+        rows.append(order_R[part, None].expand(-1, length).reshape(-1))
+        places.append(places_RP[part, :length].reshape(-1))
+        reals.append(real_RP[part, :length].reshape(-1))
+    row_N, place_N, real_N = torch.cat(rows), torch.cat(places), torch.cat(reals)
+    slot_RP = torch.full_like(places_RP, len(row_N))
+    real = real_N.nonzero()[:, 0]
+    slot_RP[row_N[real], place_N[real]] = real
+    return Packing(tuple(spans), row_N, place_N, slot_RP)
+
+
+def _groups(lengths: list[int], groups: int, multiple: int, longest: int) -> list[tuple[int, int, int]]:
+    """(first row, end, padded length) of each group of rows sorted by length; equal lengths share a group."""
+    cuts: list[tuple[int, int, int]] = []
+    R, G = len(lengths), min(groups, len(lengths))
+    for g in range(G):
+        first, last = R * g // G, R * (g + 1) // G
+        length = min(-(-lengths[last - 1] // multiple) * multiple, longest)
+        if cuts and cuts[-1][2] == length:
+            first = cuts.pop()[0]
+        cuts.append((first, last, length))
+    return cuts
+
+
+class PackedBlock(Block):
+    """timm's pre-norm Transformer block, on packed rows."""
+
+    attn: Attention
+    norm1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        x_ND: torch.Tensor,
+        spans: tuple[Span, ...],
+        angle_NF: torch.Tensor | None = None,
+        wanted_M: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x_ND, or x_MD: only the slots ``wanted_M``, everything after attention being computed for them alone."""
+        attention = self.attn
+        dropout = attention.attn_drop.p if self.training else 0.0
+        qkv_ND = attention.qkv(self.norm1(x_ND))
+        if angle_NF is not None:
+            qkv_ND = turned(qkv_ND, attention.num_heads, angle_NF)
+        mixed_ND = attend(qkv_ND, attention.num_heads, spans, dropout)
+        if wanted_M is not None:
+            x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
+        x_ND = x_ND + attention.proj_drop(attention.proj(mixed_ND))
+        return x_ND + self.mlp(self.norm2(x_ND))
+
+
+def turned(qkv_ND: torch.Tensor, heads: int, angle_NF: torch.Tensor) -> torch.Tensor:
+    """``qkv_ND`` (..., 3 D) with queries and keys rotated, values as they are."""
+    qkv = qkv_ND.unflatten(-1, (3, heads, -1))
+    qk = rotate(qkv[..., :2, :, :], angle_NF.unsqueeze(-2))
+    return torch.cat([qk, qkv[..., 2:, :, :]], dim=-3).flatten(-3)
+
+
+def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: float) -> torch.Tensor:
+    """Self-attention within each row; ``qkv_ND`` is (N, 3 D)."""
+    mixed = []
+    for span, qkv in zip(spans, qkv_ND.split([span.rows * span.length for span in spans]), strict=True):
+        q, k, v = qkv.view(span.rows, span.length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (rows, H, length, D / H)
+        out = attention_of(q, k, v, span.mask, dropout)
+        mixed.append(out.transpose(1, 2).reshape(span.rows * span.length, -1))
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def attention_of(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float = 0.0
+) -> torch.Tensor:
+    """Scaled dot-product attention; on a CPU the fused kernel's backward is far slower in bfloat16 than in float32."""
+    dtype = q.dtype
+    if q.device.type == "cpu" and dtype == torch.bfloat16 and q.requires_grad:
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).to(dtype)

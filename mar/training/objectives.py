@@ -1,0 +1,282 @@
+"""What one training example asks: which tokens are known, which are scored, and with what weight.
+
+B batch · L tokens · K AR steps · M gathered tokens
+
+A mask-ratio distribution turns a plan into a task. Each says what its loss estimates (shown against the exact NLL in
+tests/training/test_objective.py):
+
+- ``uniform``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
+  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5).
+  With a fixed order it is a suffix loss and no NLL.
+- ``plan``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: that plan's
+  NLL. A one-pass network scores all steps at once with weight 1.
+- ``truncated-normal``: MAR's; the share of masked tokens comes from a truncated normal, averaged over the masked. It is
+  no NLL, and the late conditionals are never trained.
+
+The training loss of a model with a learned order: the model and its policies under one bound.
+
+B batch · L tokens
+
+Scheduled sampling: in training, some of the known tokens are the model's own instead of the data's.
+
+B batch · L tokens · C condition width · M gathered tokens · D width
+
+Bengio et al. 2015 (arXiv 1506.03099) replace the previous token of a recurrent network by a draw, one after the other.
+For any order and any set sizes all draws of an example are made at once, as in the two passes of Mihaylova & Martins
+2019 (arXiv 1906.07651):
+
+1. Every known token is chosen with a probability, by a coin of its own.
+2. One forward pass, without gradients and without dropout, at temperature 1. In a network that needs a pass per step
+   the known tokens are one set: the chosen ones are drawn independently of each other, given those that were not chosen
+   and the class. In a one-pass network known tokens have steps of their own: each is drawn given the class and the
+   data's tokens of earlier steps, chosen or not.
+3. The network reads the draws in place of the chosen tokens. What is scored, and with what weight, stays the data's.
+
+The loss then estimates no likelihood of the data's conditionals, and its minimum is not at them (Huszár 2015, arXiv
+1511.05101): validation, which replaces nothing, and mar score keep their meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.model.model import Model
+from mar.order_search.learned import negative_bound
+from orderings import ABSENT, GIVEN, Ordering, Plan
+
+_GOLDEN = 0.6180339887498949  # its multiples modulo 1 are evenly spread over any run of consecutive rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """``loss = sum over targets of weight * loss_M / denominator``, in nats per token where the head's loss is.
+
+    Attributes:
+        step_BL: what the network sees: GIVEN (known), 0.. (targets and later), ABSENT.
+        target_BL: bool, the tokens that are scored.
+        weight_B: weight of every target of a row.
+        denominator: this batch's share of the global denominator.
+    """
+
+    step_BL: torch.Tensor
+    target_BL: torch.Tensor
+    weight_B: torch.Tensor
+    denominator: float
+
+    def to(self, device: torch.device | str) -> Task:
+        return Task(self.step_BL.to(device), self.target_BL.to(device), self.weight_B.to(device), self.denominator)
+
+
+@dataclass(frozen=True)
+class MaskRatio:
+    """How many tokens are known. ``task`` reads the plan and two kinds of noise: the rows' and the iteration's."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before quoting a likelihood of a model trained so."""
+        return ()
+
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        """Whether the mean loss estimates an NLL (of the plan, or on average over its orders), if the head's does."""
+        raise NotImplementedError
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        """The task of each row.
+
+        Args:
+            plan: one plan per row.
+            position_B: the rows' positions in the global batch.
+            iteration: a single stream, the same on every process.
+            one_pass: the network returns every conditional of a plan at once.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Uniform(MaskRatio):
+    targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
+
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return ordering.random or self.targets == "next"
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        n_B = plan.scored_BL.sum(1)
+        known_B = _spread(position_B, iteration, n_B)
+        if self.targets == "next":
+            target_BL = plan.scored_BL & (plan.rank_BL == known_B[:, None])
+            weight_B = n_B.double()
+        else:
+            target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
+            weight_B = n_B / (n_B - known_B).clamp(min=1).double()
+        return Task(_known_or_not(plan, known_B, one_pass), target_BL, weight_B.float(), float(n_B.sum()))
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(MaskRatio):
+    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked."""
+
+    mean: float = 1.0
+    std: float = 0.25
+    low: float = 0.7
+    high: float = 1.0
+    per_batch: bool = True  # one draw for the whole batch, as published; otherwise one per row
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
+            raise UserError(f"mask ratio truncated-normal wants 0 <= low < high <= 1 and std > 0, not {self}")
+
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return False
+
+    def warnings(self) -> tuple[str, ...]:
+        return (
+            f"trained with at least {100 * self.low:.0f} % of the tokens masked, so the late conditionals were never "
+            "trained: this NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
+        )
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        position_B = torch.zeros_like(position_B) if self.per_batch else position_B
+        u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
+        normal = torch.distributions.Normal(self.mean, self.std)
+        low, high = (normal.cdf(torch.tensor(x, dtype=torch.float64)) for x in (self.low, self.high))
+        rate_B = normal.icdf(low + u_B * (high - low)).clamp(self.low, self.high)
+        n_B = plan.scored_BL.sum(1)
+        masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
+        known_B = n_B - masked_B
+        target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
+        return Task(_known_or_not(plan, known_B, one_pass), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
+
+
+@dataclass(frozen=True)
+class NextSet(MaskRatio):
+    def estimates_nll(self, ordering: Ordering) -> bool:
+        return True
+
+    def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
+        denominator = float(plan.scored_BL.sum())
+        if one_pass:
+            return Task(plan.step_BL, plan.scored_BL, torch.ones(len(position_B)), denominator)
+        step_B = _spread(position_B, iteration, plan.n_steps_B)
+        return Task(plan.step_BL, plan.target(step_B), plan.n_steps_B.float(), denominator)
+
+
+def _spread(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tensor) -> torch.Tensor:
+    """One of 0..n-1 for each row: uniform, and evenly spread over the rows of a batch to lower the variance."""
+    u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
+    return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
+
+
+def _known_or_not(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> torch.Tensor:
+    """step_BL of what is known (GIVEN) against all that is not (0).
+
+    The contexts of a one-pass network may depend on the order of what is known (a recurrent network's do): there
+    known tokens keep their steps, so that it is trained on the conditionals that it is scored by.
+    """
+    known_BL, after_B1 = (plan.step_BL, plan.n_steps_B[:, None]) if one_pass else (GIVEN, 0)
+    step_BL = torch.where(plan.rank_BL < known_B[:, None], known_BL, after_B1)
+    return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
+
+
+class Objective(nn.Module):
+    """The training loss as one module, so that a data-parallel wrapper sees one forward pass."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        token: torch.Tensor,
+        label_B: torch.Tensor,
+        drop_B: torch.Tensor,
+        task: Task,
+        noise: Noise,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """loss_B: each row's weighted sum of its targets' losses (divide by the global denominator).
+
+        Args:
+            token: (B, L) or (B, L, E).
+            label_B: classes; negative: none.
+            drop_B: bool, rows whose class is replaced by the null condition.
+            task: what is known, what is scored.
+            noise: one stream per row.
+            seen: what the network reads in place of ``token``, whose targets are scored all the same.
+        """
+        row_M, token_M = task.target_BL.nonzero(as_tuple=True)  # waits for a GPU: before there is work on it
+        x_M = token[row_M, token_M]
+        condition_BC = self.model.condition(label_B, drop_B)
+        z_MD = self.model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
+        loss_M = self.model.head.loss(z_MD, x_M, noise.tokens(row_M, token_M))
+        return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B
+
+
+class LearnedOrder(Objective):
+    """Of the task only the number of known tokens is read: the posterior over orders draws which."""
+
+    def forward(
+        self,
+        token: torch.Tensor,
+        label_B: torch.Tensor,
+        drop_B: torch.Tensor,
+        task: Task,
+        noise: Noise,
+    ) -> torch.Tensor:
+        """loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
+        condition_BC = self.model.condition(label_B, drop_B)
+        n_B = (task.step_BL != ABSENT).sum(1)
+        known_B = n_B - task.target_BL.sum(1)
+        return n_B * negative_bound(self.model, token, condition_BC, known_B, noise)
+
+
+@torch.no_grad()
+def with_own_draws(
+    model: Model,
+    token: torch.Tensor,
+    label_B: torch.Tensor,
+    drop_B: torch.Tensor,
+    task: Task,
+    probability: float,
+    noise: Noise,
+) -> torch.Tensor:
+    """``token``, some of the known ones replaced.
+
+    Args:
+        model: in training mode, in which it is left.
+        token: (B, L) or (B, L, E), the data's.
+        label_B, drop_B: classes, and the rows that lose theirs, as the task is trained.
+        task: what is known, what is scored.
+        probability: of each known token to be replaced.
+        noise: one stream per row.
+    """
+    step_BL, known_BL = _known(task, model.network.one_pass)
+    chosen_BL = known_BL & (noise.at("which").uniform(known_BL.shape[1]) < probability)
+    if not bool(chosen_BL.any()):
+        return token
+    step_BL = torch.where(chosen_BL & (step_BL == GIVEN), 0, step_BL)
+    model.eval()
+    z_MD = model.context(token, step_BL, model.condition(label_B, drop_B), chosen_BL)
+    drawn = model.head.sample(z_MD, noise.at("draw").tokens(*chosen_BL.nonzero(as_tuple=True)))
+    model.train()
+    seen = token.clone()
+    seen[chosen_BL] = drawn.to(token.dtype)
+    return seen
+
+
+def _known(task: Task, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(step_BL, known_BL): the steps of the drawing pass, and the tokens that some target is predicted from.
+
+    A network that needs a pass per step knows one set, GIVEN, against the rest.
+    """
+    step_BL = task.step_BL
+    if one_pass:
+        last_B1 = torch.where(task.target_BL, step_BL, GIVEN).amax(1, keepdim=True)
+        return step_BL, step_BL < last_B1
+    now_B1 = torch.where(task.target_BL, step_BL, ABSENT).amin(1, keepdim=True)
+    known_BL = step_BL < now_B1
+    return torch.where(known_BL, GIVEN, torch.where(step_BL == ABSENT, ABSENT, 0)), known_BL
