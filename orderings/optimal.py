@@ -78,7 +78,7 @@ def read_set_costs(path: str | Path) -> SetCosts:
     """Raises InvalidRequest: there is no such file, or it holds no set costs."""
     path = Path(path)
     if not path.is_file():
-        raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score RUN --sets writes one")
+        raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score sets RUN writes one")
     try:
         costs = SetCosts(**json.loads(path.read_text()))
         lengths = [1] * costs.n_tokens if costs.uniform else [len(row) for row in costs.nats]
@@ -86,7 +86,7 @@ def read_set_costs(path: str | Path) -> SetCosts:
         if not costs.nats or lengths != wanted or not np.isfinite(np.hstack(list(costs.nats))).all():
             raise ValueError("not the costs of every set")
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{path} holds no set costs, as mar score RUN --sets writes them: {error}") from None
+        raise InvalidRequest(f"{path} holds no set costs, as mar score sets RUN writes them: {error}") from None
     return costs
 
 
@@ -143,7 +143,7 @@ def best_sets_of(path: Path, modified_ns: int, k: int) -> BestSets:
 
 @dataclass(frozen=True)
 class Optimal(Partition):
-    """The best ``k`` sets for the costs in a file that ``mar score RUN --sets`` wrote.
+    """The best ``k`` sets for the costs in a file that ``mar score sets RUN`` wrote.
 
     Without ``costs`` it waits for them: a run scores and samples with its own (``resolve_optimal``). A row with only n
     of the L tokens to generate is cut as the last n of an order are, L - n being known: right for uniformly random
@@ -152,7 +152,7 @@ class Optimal(Partition):
 
     k: int = 16
     costs: str = ""
-    summary: ClassVar[str] = "the best K sets for measured costs (mar score RUN --sets)"
+    summary: ClassVar[str] = "the best K sets for measured costs (mar score sets RUN)"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -180,7 +180,7 @@ class Optimal(Partition):
     def _best(self) -> BestSets:
         if not self.costs:
             raise Unsupported(
-                f"optimal:{self.k} needs set costs: mar score RUN --sets writes RUN/scores/set-costs-ORDERING.json, "
+                f"optimal:{self.k} needs set costs: mar score sets RUN writes RUN/scores/set-costs-ORDERING.json, "
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
         path = Path(self.costs)
@@ -205,6 +205,6 @@ def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partit
     if not path.is_file():
         raise Unsupported(
             f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
-            f"mar score {folder} --sets --plans {ordering}"
+            f"mar score sets {folder} --plans {ordering}"
         )
     return partition.with_costs(path)

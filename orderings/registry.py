@@ -98,7 +98,7 @@ FAMILIES: dict[type, Family] = {
 _WHY = {  # an adaptive order is no plan, by uses_sampled_values
     True: "it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive {name}",
     False: "its order is found while the model generates, an order for each image; "
-    "mar sample --adaptive {name}, mar score --nll --plans {name}",
+    "mar sample --adaptive {name}, mar score nll --plans {name}",
 }
 
 

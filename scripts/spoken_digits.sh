@@ -16,9 +16,9 @@ for name in "$@"; do
     *) echo "no model $name: wavenet, windows or any-order" >&2 && exit 2 ;;
   esac
   mar train "$recipe" "data.path=$data" ${OVERRIDES:-} --out "$runs/$name"
-  mar score "$runs/$name" --nll ${SCORING:-}
+  mar score nll "$runs/$name" ${SCORING:-}
   if [ "$name" = wavenet ]; then
-    mar score "$runs/$name" --nll --past 512  # every held-out sample once, after more than the network sees
+    mar score nll "$runs/$name" --past 512  # every held-out sample once, after more than the network sees
     mkdir -p "$out"
     digits=()
     for digit in 0 1 2 3 4 5 6 7 8 9; do digits+=(--class "$digit"); done

@@ -47,7 +47,7 @@ def ablate(
 
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.experiments.grid_file import default_out, read
+    from mar.experiments.grid import default_out, read
 
     grid = read(name, overrides or [], out)
     folder, where = out or default_out(grid.name), Where(workers, processes, tuple(slurm or ()))
@@ -70,8 +70,7 @@ def status(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.experiments.engine import Engine
-    from mar.experiments.state import share, states
+    from mar.experiments.engine import Engine, share, states
     from mar.experiments.workers import read_grid
     from mar.training.run_folder import RunFolder
 

@@ -113,10 +113,10 @@ def fid(
         score_source(str(source), n, against, split, replace(looks, device=device()), out)
         return
     from mar.cli.fid_sweep import axes_of
-    from mar.cli.generating import Setting, opened
     from mar.cli.score_fid import FidRequest, score_run
     from mar.cli.scoring import options_of, product
     from mar.core.processes import Processes
+    from mar.metrics.samples import Setting, opened
     from mar.run import Precision
 
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from mar.cli.fid_session import Session, changed, label
 from mar.cli.fid_sweep import parse_values
-from mar.cli.generating import Setting, digest, question
 from mar.core.errors import UserError
 from mar.core.files import environment, write
-from mar.metrics.spread import Spread, relative_change, spread
+from mar.metrics.samples import Setting, digest, question
+from mar.metrics.statistics import Spread, relative_change, spread
 
 
 def parse_compared(text: str, setting: Setting) -> Setting:

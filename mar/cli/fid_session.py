@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.table import Table
 
-from mar.cli.generating import Setting, digest, fill, question
-from mar.cli.scoring import file_name, save
 from mar.core.processes import Processes
+from mar.metrics.base import file_name, save
 from mar.metrics.fid import Images, Judge
+from mar.metrics.samples import Setting, digest, fill, question
 from mar.run import Run
 
 Record = dict[str, Any]  # a line of RUN/scores: the setting beside ``FidResult.to_dict()``

@@ -11,16 +11,16 @@ from typing import Literal
 import torch
 
 from mar import build
-from mar.cli.generating import digest
 from mar.config import parse
 from mar.core.errors import UserError
 from mar.core.files import STORE
 from mar.core.spec import DataSpec
 from mar.data.base import Data, Split
 from mar.data.folder import every_image
-from mar.metrics.extractors import choose
+from mar.metrics.features import choose
 from mar.metrics.fid import Images, Judge, images_of
-from mar.metrics.statistics import Statistics, read_statistics
+from mar.metrics.images import Statistics, read_statistics
+from mar.metrics.samples import digest
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 

@@ -37,7 +37,7 @@ def fid_stats(
     from mar.core.errors import UserError, unknown
     from mar.core.progress import wide_console
     from mar.core.spec import DataSpec
-    from mar.metrics.statistics import write_statistics
+    from mar.metrics.images import write_statistics
 
     if features not in ("auto", "inception", "classifier"):
         raise unknown("features", features, ("auto", "inception", "classifier"))

@@ -12,9 +12,9 @@ from typing import Any
 from rich.table import Table
 
 from mar.cli.fid_session import Session, changed, label
-from mar.cli.generating import Setting
 from mar.core.errors import UserError
 from mar.core.files import environment, write
+from mar.metrics.samples import Setting
 
 Axes = dict[str, list[Any]]
 _FRESH = 10_000  # added to the seed: the images that choose a value are not those that score it

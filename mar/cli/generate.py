@@ -55,9 +55,9 @@ def generate(
 
         torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
     """
-    from mar.cli.generating import Setting, fill, opened
     from mar.cli.scoring import options_of
     from mar.core.processes import Processes
+    from mar.metrics.samples import Setting, fill, opened
     from mar.run import Precision
     from mar.sampling.output import image_grid
 

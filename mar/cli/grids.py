@@ -100,8 +100,8 @@ def _list(engine: Engine, workers: int, console: Console) -> None:
     from rich.table import Table
 
     from mar.core.signals import cores
-    from mar.experiments.speed import seconds_per_iteration
-    from mar.experiments.state import states
+    from mar.experiments.engine import states
+    from mar.metrics.speed import seconds_per_iteration
 
     torch.set_num_threads(max(1, cores() // workers))
     table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))

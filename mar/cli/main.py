@@ -19,7 +19,7 @@ from mar.cli.import_ import import_
 from mar.cli.orderings import app as orderings_app
 from mar.cli.reproduce import reproduce
 from mar.cli.sample import sample
-from mar.cli.score import score
+from mar.cli.score import app as score_app
 from mar.cli.search_order import search_order
 from mar.cli.tokenizer import app as tokenizer_app
 from mar.cli.train import recipes, train
@@ -34,12 +34,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache, demo):
+for command in (train, sample, generate, fid, fid_stats, search_order, ablate, status, cache, demo):
     app.command(no_args_is_help=True)(command)
 for command in (verify, bench, recipes, reproduce):
     app.command()(command)
 app.command("import", no_args_is_help=True)(import_)
 app.command(no_args_is_help=True)(export)
+app.add_typer(
+    score_app,
+    name="score",
+    help="Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
+)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
 

@@ -1,17 +1,15 @@
-"""The tables and notes of ``mar score --nll`` in the terminal."""
+"""The tables and notes of ``mar score nll`` in the terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Set
-from typing import Any
 
 from rich.table import Table
 
-from mar.cli.units import Units
-from mar.experiments.result import Difference
-from mar.likelihood.estimate import Budget, Pilot
 from mar.likelihood.summary import EnsemblePoint, Likelihood
+from mar.metrics.base import Units
+from mar.metrics.statistics import Difference
 
 
 def tables(
@@ -46,35 +44,6 @@ def notes(results: Mapping[str, Likelihood], random: Set[str], units: Units) -> 
     return [*said, *(f"warning: {w}" for w in dict.fromkeys(w for r in results.values() for w in r.warnings))]
 
 
-def budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None, units: Units) -> list[str]:
-    """What a pilot found and what it proposes."""
-    c = pilot.components
-    deviations = ", ".join(
-        f"{name} {math.sqrt(max(0.0, value)):.2f}"
-        for name, value in (
-            (f"{units.example}s", c.images), ("orders", c.orders), (f"{units.example}s × orders", c.interaction),
-            (f"{pilot.drawn} of {pilot.steps} steps", c.noise),
-        )
-    )  # fmt: skip
-    error = _both(budget.standard_error_nats, bits_per_nat, units)
-    steps = "every step" if budget.estimator == "exact" else f"{budget.steps} of {pilot.steps} steps"
-    lines = [
-        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in {units.nats}: {deviations}",
-        f"{plan}: plan {budget.images:,} {units.example}s × {budget.orders_per_image} order(s) × {steps}: standard error "
-        f"{error} expected, "
-        f"{budget.forward_rows:,} rows, about {_duration(budget.seconds)}",
-    ]
-    if not budget.reached:
-        lines.append(f"{plan}: out of reach with these {units.example}s alone: all are scored, every step")
-    return lines
-
-
-def reached(plan: str, wanted: str, record: Mapping[str, Any], units: Units) -> str:
-    """The standard error that a scoring reached, beside the wanted one."""
-    nats, bits = record["standard_error_nats"], record["standard_error_bits_per_dim"]
-    return f"{plan}: standard error {_both(nats, bits and bits / nats, units)} reached, {wanted} wanted"
-
-
 def _plans(
     results: Mapping[str, Likelihood],
     differences: Mapping[str, Difference],
@@ -83,7 +52,7 @@ def _plans(
     units: Units,
 ) -> Table:
     table = Table(title=f"negative log-likelihood, {title} (lower is better)")
-    letters = [f"nats/{units.letter}"] if units.letter else []
+    letters = [f"nats/{units.symbol}"] if units.symbol else []
     columns = ["plan", "kind", "n", units.nats, *letters, units.per_dimension, "AR steps"]
     for column in columns + ([f"{units.nats} − {reference} [95 %]", "p (Holm)"] if reference else []):
         table.add_column(column, justify="left" if column in ("plan", "kind") else "right", no_wrap=column == "plan")
@@ -137,18 +106,3 @@ def _per_dimension(r: Likelihood, nats: float = 1.0) -> str:
 def _settings(r: Likelihood) -> str:
     said = ", ".join(f"{key}={value}" for key, value in r.settings.items())
     return f"{said}; {r.evaluations} evaluations of the head for each token" if said else ""
-
-
-def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
-    bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
-    return f"{nats:.3f} {units.nats}{bits}"
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

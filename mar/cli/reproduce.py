@@ -44,8 +44,7 @@ def reproduce(
 
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
-    from mar.experiments.grid_file import read
-    from mar.experiments.tables import find
+    from mar.experiments.grid import find, read
 
     if name is None:
         _list_tables()
@@ -85,7 +84,7 @@ def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
 
 
 def _list_tables() -> None:
-    from mar.experiments.tables import tables
+    from mar.experiments.grid import tables
 
     for name, scales in tables().items():
         print(f"{name}\n    {scales[0].asks}")

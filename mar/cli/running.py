@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mar.experiments.engine import Engine
+    from mar.experiments.engine import Clock, Engine, State
     from mar.experiments.grid import GridFile
     from mar.experiments.result import AblationResult
-    from mar.experiments.state import Clock, State
     from mar.experiments.workers import Work
 
 
@@ -61,7 +60,7 @@ def run(engine: Engine, where: Where, retry_failed: bool, console: Console) -> N
     Raises:
         UserError: the cluster takes no job, or its jobs have left something undone. Stopped: by a signal.
     """
-    from mar.experiments.state import forget_failures
+    from mar.experiments.engine import forget_failures
     from mar.experiments.workers import Work
 
     work = Work(engine.out.resolve(), where.processes)
@@ -76,12 +75,12 @@ def run(engine: Engine, where: Where, retry_failed: bool, console: Console) -> N
     else:
         _run_workers(engine, where.workers, work, console)
     engine.work(wait=True)
-    engine.measure_speeds()
+    engine.measure_alone()
 
 
 def report(engine: Engine, console: Console) -> int:
     """Write and print everything; returns how many cells failed."""
-    from mar.experiments.assemble import assemble
+    from mar.experiments.engine import assemble
     from mar.reports.curves import write_curves
     from mar.reports.orders_curve import write_orders_curve
     from mar.reports.page import write_page
@@ -103,7 +102,7 @@ def report(engine: Engine, console: Console) -> int:
 
 def _announcing(engine: Engine, console: Console) -> Callable[[], bool]:
     """Says before each cell how far the grid is; it always goes on."""
-    from mar.experiments.state import Clock, states
+    from mar.experiments.engine import Clock, states
 
     clock = Clock(engine)
 
@@ -131,8 +130,8 @@ def _run_jobs(engine: Engine, where: Where, work: Work, console: Console) -> Non
 
     from mar.core.errors import UserError
     from mar.experiments.cluster import read_cluster
+    from mar.experiments.engine import share, states
     from mar.experiments.slurm import Jobs
-    from mar.experiments.state import share, states
 
     cluster = read_cluster(where.slurm)
     engine.prepare()
@@ -155,7 +154,7 @@ def _watching(engine: Engine, console: Console) -> Iterator[Callable[[], None]]:
     """A bar of the whole grid; what it yields brings it up to date."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from mar.experiments.state import Clock, share, states
+    from mar.experiments.engine import Clock, share, states
 
     clock = Clock(engine)
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as display:

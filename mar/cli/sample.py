@@ -89,11 +89,12 @@ def sample(
     """
     import json
 
-    from mar.cli.generating import opened
-    from mar.cli.scoring import options_of, samples_name
+    from mar.cli.scoring import options_of
     from mar.core.errors import UserError
     from mar.core.files import environment, write
     from mar.core.progress import bar
+    from mar.metrics.base import samples_name
+    from mar.metrics.samples import opened
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of

@@ -1,4 +1,4 @@
-"""``mar score RUN --fid`` and ``mar fid``: what is asked for, carried out and printed."""
+"""``mar score fid RUN`` and ``mar fid``: what is asked for, carried out and printed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mar.cli.fid_seeds import compare, parse_compared
 from mar.cli.fid_session import Session, footer, label, scores_row, scores_table
 from mar.cli.fid_sources import Looks, Source, cache_folder, from_data, make_judge, open_source
 from mar.cli.fid_sweep import Axes, sweep
-from mar.cli.generating import Setting, check_decodes
 from mar.core.errors import UserError
 from mar.core.files import environment, write
 from mar.core.processes import Processes
 from mar.core.progress import wide_console
 from mar.data.base import Data
 from mar.metrics.fid import Judge
+from mar.metrics.samples import Setting, check_decodes
 from mar.run import Run
 
 

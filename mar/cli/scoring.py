@@ -1,43 +1,15 @@
-"""What the modes of ``mar score`` share: plans and options as written, and the files in RUN/scores."""
+"""Plans and options as written on the command line."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from mar.core.errors import UserError
-from mar.core.files import environment, short, write
-from mar.likelihood.summary import fingerprint
-from mar.run import Run
 from orderings import describe, parse_any_plan, parse_partition
 from orderings import text as values
 from orderings.partitions import Singles
-
-_LONGEST = 120  # bytes of a plan in a file's name
-
-# a setting and its default; others are part of a file's name, under this word where there is one
-_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "guidance": (1.0, "guidance"),
-    "guidance_schedule": ("linear", ""),
-    "adaptive": ("", ""),
-    "remask": ("", "remask"),
-    "temperature": (1.0, "temperature"),
-    "seed": (0, "seed"),
-    "weights": ("ema", "weights"),
-    "head": ({}, "head"),
-    "estimator": ("exact", ""),
-    "orders": (0, "orders"),
-    "orders_per_image": (1, "orders-per-image"),
-    "draws": (1, "draws"),
-    "precision": ("fp32", ""),
-    "past": (None, "past"),
-    "likelihood": ({}, ""),
-}
 
 
 def product(plans: str, partitions: str, default: str) -> list[str]:
@@ -88,65 +60,3 @@ def options_of(texts: list[str], what: str) -> dict[str, Any]:
 def head_options(texts: list[str]) -> dict[str, Any]:
     """Sampling options of the head, as ``options_of``."""
     return options_of(texts, "sampling")
-
-
-def scores_folder(run: Run) -> Path:
-    """RUN/scores, made if need be, before time is spent on what goes there.
-
-    Raises:
-        UserError: nothing can be written to it.
-    """
-    folder = run.folder.path / "scores"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError("no permission")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}, where scores go ({error}): score a copy of the run") from None
-    return folder
-
-
-def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
-    """RUN/scores/METRIC-PLAN-SPLIT-N….json, settings that are no default in its name, with the data set's fingerprint
-    (as in training, where it is not there), the iteration and the environment."""
-    try:
-        data = run.data
-    except UserError:
-        data = run.about
-    record = {
-        **content,
-        "data": data.name,
-        "data_fingerprint": data.fingerprint,
-        "iteration": run.checkpoint.iteration,
-        "environment": environment(),
-    }
-    path = run.folder.path / "scores" / f"{metric}-{file_name(plan, content)}.json"
-    write(path, json.dumps(record, indent=1))
-    return path
-
-
-def file_name(plan: str, content: dict[str, Any]) -> str:
-    """PLAN-SPLIT-N and every setting that is no default."""
-    keys = [plan_name(plan), str(content["split"]), f"n{content['n_images']}"]
-    changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
-    keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
-    return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
-
-
-def samples_name(plan: str, ways: dict[str, Any], seed: int) -> str:
-    """PLAN, every way of generating that was asked for, SEED: what is generated otherwise lies in another folder."""
-    told = [f"{key}{_plain(value)}" for key, value in ways.items() if value not in ("", None, 0)]
-    name = "-".join([_plain(plan), *told])
-    plain = re.sub(r"[^\w+.,=()~-]", "-", name)
-    return "-".join([plan_name(plain), *([] if plain == name else [fingerprint({"name": name})[:8]]), f"seed{seed}"])
-
-
-def plan_name(plan: str) -> str:
-    """A plan as part of a file's name."""
-    return short(_plain(plan), _LONGEST)
-
-
-def _plain(value: Any) -> str:
-    """A setting as part of a file's name."""
-    text = "-".join(f"{k}{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    return text.replace("/", "-").replace(":", "")

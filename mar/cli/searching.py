@@ -16,14 +16,13 @@ import torch
 
 from mar import build
 from mar.cli.nll_tables import notes, tables
-from mar.cli.units import Units
 from mar.core.errors import UserError
 from mar.core.files import environment, write
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
-from mar.experiments.compare import paired_differences
-from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
+from mar.metrics.base import Units
+from mar.metrics.statistics import Difference, paired_differences
 from mar.order_search.moves import Evaluator
 from mar.order_search.search import Budget, Say, Search, search
 from mar.run import Run

@@ -1,4 +1,4 @@
-"""The tables of ``mar score RUN --sets``."""
+"""The tables of ``mar score sets`` and ``mar score exposure``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from mar.cli.units import Units
-from mar.experiments.result import Difference
-from mar.likelihood.score import Likelihood
+from mar.likelihood.exposure import Exposure
 from mar.likelihood.set_sizes import SCHEDULES, Predicted, plans_of
+from mar.likelihood.summary import Likelihood
+from mar.metrics.base import Units
+from mar.metrics.statistics import Difference
 from orderings.optimal import SetCosts
+
+_SHARES = 8  # rows of the table of exposure: the order in so many parts
 
 
 def predicted_table(costs: SetCosts, predicted: Sequence[Predicted], units: Units) -> Table:
@@ -65,3 +68,27 @@ def tested_table(
 
 def _interval(d: Difference) -> str:
     return f"{d.nats_per_image:+.2f} [{d.interval_nats[0]:+.2f}, {d.interval_nats[1]:+.2f}]"
+
+
+def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Units) -> Table:
+    """Nats per token in parts of the order, and the sums of misfit and exposure up to the end of each."""
+    table = Table(title=f"{data} {split}, {r.plan}, {r.kind}, {r.n_images} {units.example}s, {weights} weights")
+    columns = (
+        "steps", "data, nats/token", "expected after data", "own samples", f"misfit up to here, {units.nats}",
+        f"exposure up to here, {units.nats}",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="right")
+    steps = len(r.tokens_per_step)
+    parts = min(_SHARES, steps)
+    for part in range(parts):
+        first, last = part * steps // parts, (part + 1) * steps // parts
+        tokens = sum(r.tokens_per_step[first:last])
+        means = (sum(curve.nats[first:last]) / tokens for curve in (r.data, r.expected_after_data, r.own))
+        sums = (
+            f"{curve.nats[last - 1]:+.2f} ± {curve.standard_error[last - 1]:.2f}"
+            for curve in (r.misfit_summed, r.exposure_summed)
+        )
+        label = f"{first}–{last - 1}" if last - first > 1 else str(first)
+        table.add_row(label, *(f"{mean:.3f}" for mean in means), *sums)
+    return table

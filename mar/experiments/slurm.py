@@ -19,10 +19,10 @@ from typing import Any
 from mar.core.errors import Stopped, UserError
 from mar.core.files import held, write
 from mar.experiments.cluster import Cluster, Kind
-from mar.experiments.engine import Ask, Engine
+from mar.experiments.engine import Engine, states
 from mar.experiments.job import Job
-from mar.experiments.state import states
 from mar.experiments.workers import Work
+from mar.metrics.base import Question
 
 _MOST = 32  # jobs, where nobody says how many
 _POLL = {"slurm": 10.0, "local": 1.0, "debug": 0.0}  # seconds
@@ -94,7 +94,7 @@ class Jobs:
         return sum(state.kind in ("training", "evaluation", "waiting") for state in states(self.engine))
 
     def _without_speed(self) -> bool:
-        return any(self.engine.record(cell, Ask("speed")) is None for cell in self.engine.cells if cell.served)
+        return any(self.engine.record(cell, Question("speed")) is None for cell in self.engine.cells if cell.served)
 
     def _finish(self, work: Work, wanted: int) -> list[str]:
         """Let there be ``wanted`` jobs, and wait for all."""

@@ -116,7 +116,7 @@ def main(work: Work) -> int:
     try:
         engine = Engine(read_grid(work.out), work.out, trainer=trainer(work.processes))
         if work.speeds:
-            engine.measure_speeds()
+            engine.measure_alone()
         else:
             engine.work(go_on=lambda: os.getppid() == parent)
     except Stopped as stopped:

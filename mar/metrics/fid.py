@@ -7,28 +7,207 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import Field
 
+from mar.config import Section
 from mar.core.errors import UserError, unknown
 from mar.core.noise import stream
+from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.data.base import Data, Split, TensorSplit
-from mar.metrics.images import ImageSet, check_images
-from mar.metrics.result import NOT_SCORED, Balance, FidResult, ImageScores
-from mar.metrics.statistics import Statistics
+from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
+from mar.metrics.images import ImageSet, Statistics, check_images
+from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
+from mar.run import Run
+from mar.sampling.output import image_grid, save_animation
 
 if TYPE_CHECKING:
-    from mar.metrics.extractors import Extractor
-    from mar.metrics.features import Features
+    from mar.metrics.features import Extractor, Features
 
 LEAST_IMAGES = 8  # below, neither four neighbours nor two splits nor a covariance mean anything
 KID_SUBSET_SIZE = 1000
 INCEPTION_SCORE_SPLITS = 10
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The classes that a classifier sees in a set of images.
+
+    Attributes:
+        counts: images of each class.
+        chi2: Pearson's statistic against equal counts; the classifier's own errors are part of it, so read it beside
+            that of real images.
+        p_value: of it, by χ² with one degree of freedom less than there are classes.
+        agreement: share of images whose class is the one asked for; None where none was, or it is numbered otherwise.
+    """
+
+    counts: tuple[int, ...]
+    chi2: float
+    p_value: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One set of images against the real ones. Against statistics alone, what needs images is not a number.
+
+    Attributes:
+        n_images: how many were compared; FID depends on it.
+        fid: squared Fréchet distance of Gaussians fitted to the features (Heusel et al. 2017, eq. 6); lower is better.
+        kid_mean: unbiased squared MMD with the cubic kernel (Binkowski et al. 2018), mean over random subsets.
+        kid_std: its spread over these subsets; not a standard error.
+        inception_score_mean: exp of the mean KL(p(y|x) || p(y)) of the extractor's classes (Salimans et al. 2016).
+        inception_score_std: its spread over the splits.
+        precision: share of these images inside the 3-nearest-neighbour manifold of the real ones.
+        recall: share of the real images inside the manifold of these (Kynkäänniemi et al. 2019).
+        balance: of classes; None where the extractor knows none.
+    """
+
+    n_images: int
+    fid: float
+    kid_mean: float
+    kid_std: float
+    inception_score_mean: float
+    inception_score_std: float
+    precision: float
+    recall: float
+    balance: Balance | None = None
+
+
+NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class FidResult:
+    """Scores of generated images, beside those that real images of another split get: the noise floor.
+
+    Attributes:
+        generated: the generated images against the real ones.
+        noise_floor: as many images of ``noise_floor_split`` against the same real ones, scored alike; without images
+            to take, ``NOT_SCORED``.
+        n_real: real images compared with; 0: statistics that do not say.
+        split: the split that they come from, or the file or folder.
+        extractor: the feature extractor with a hash of its weights; scores under two names cannot be compared.
+        feature_width: dimensions of its features.
+        kid_subset_size: images in each of ``kid_subsets`` subsets.
+        inception_score_splits: parts that the images were cut into for the Inception score.
+        notes: what to know before quoting the figures; empty when there is nothing.
+    """
+
+    generated: ImageScores
+    noise_floor: ImageScores
+    noise_floor_split: str
+    n_real: int
+    split: str
+    extractor: str
+    feature_width: int
+    kid_subset_size: int
+    kid_subsets: int
+    inception_score_splits: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fid(self) -> float:
+        return self.generated.fid
+
+    @property
+    def noise_floor_fid(self) -> float:
+        return self.noise_floor.fid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, for JSON; what is not a number is None."""
+        return _without_nan(asdict(self))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """Images generated along a plan, and their scores.
+
+    Attributes:
+        sampling_seconds, sampling_cpu_seconds: time of generating ``scores.generated``.
+        clock: the one that a table shows.
+        samples, animation: pictures, relative to the grid's folder.
+    """
+
+    scores: FidResult
+    sampling_seconds: float | None = None
+    sampling_cpu_seconds: float | None = None
+    clock: Literal["wall", "cpu"] = "wall"
+    samples: str | None = None
+    animation: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of generating, by ``clock``."""
+        return self.sampling_seconds if self.clock == "wall" else self.sampling_cpu_seconds
+
+
+class FID(Metric):
+    """Images generated along each plan, from the same noise and classes, against a split of real ones."""
+
+    class Options(Section):
+        images: int = Field(default=1000, ge=8)
+        split: SplitName = "test"
+        guidance: float = Field(default=1.0, ge=0)
+        temperature: float = Field(default=1.0, ge=0)
+        seed: int = Field(default=0, ge=0)
+        shown: int = Field(default=40, ge=1, description="images in the picture of samples")
+        animated: int = Field(default=12, ge=1, description="images in the animation")
+
+    name, title, Answer = "fid", "images", GeneratedImages
+    default = Options()
+    options: Options
+
+    def question(self, subject: Subject) -> Question:
+        return self._along_plan(subject, subject.variant)
+
+    def compute(self, question: Question, at: Workspace) -> GeneratedImages:
+        assert question.plan is not None
+        run, started = at.load(), (time.monotonic(), time.process_time())
+        images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
+        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
+        scores = score_images(
+            images, run.images, at.cache, on=self.options.split, seed=self.options.seed, device=run.device
+        )
+        return GeneratedImages(scores, wall, cpu)
+
+    def read(self, answer: Any, folder: str) -> GeneratedImages:
+        found: GeneratedImages = super().read(answer, folder)
+        clock = getattr(self.asked.get("speed"), "clock", "wall")
+        return replace(found, clock=clock, samples=f"{folder}/{SAMPLES}", animation=f"{folder}/{ANIMATION}")
+
+
+def sample_images(
+    run: Run, plan: str, options: FID.Options, variant: Variant | None, folder: Path, progress: Progress | None = None
+) -> torch.Tensor:
+    """Return images (N, C, H, W) along ``plan``; the first ones become a picture and an animation in ``folder``."""
+    recorder = GenerationRecorder(run, min(options.animated, options.images))
+    chosen: dict[str, Any] = dict(variant.options) if variant is not None else {}
+    for key in ("guidance", "temperature"):
+        own = None if variant is None else getattr(variant, key)
+        chosen[key] = getattr(options, key) if own is None else own
+    images = run.sample(
+        options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress,
+        adaptive=(variant.adaptive or None) if variant is not None else None, **chosen,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = images[: options.shown]
+    image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
+    save_animation(recorder.frames, 256, folder / ANIMATION)
+    return images
 
 
 @dataclass(frozen=True)
@@ -82,7 +261,7 @@ def score_images(
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
-    from mar.metrics.extractors import choose
+    from mar.metrics.features import choose
 
     real = images_of(data, on)
     floor = images_of(data, "test" if on == "train" else "train")

@@ -1,12 +1,17 @@
-"""Images for feature extractors: integer levels become 8-bit values 0..255.
+"""Images for feature extractors as 8-bit values 0..255, and statistics of their features in ADM's layout.
 
-N images · C channels · H height · W width
+N images · C channels · H height · W width · D feature width
 """
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -68,3 +73,53 @@ class ImageSet(Dataset[torch.Tensor]):
             raise UserError(f"images have values {span}: expected levels 0..{self.spec.levels - 1}")
         x_NCHW = requantise(x_NCHW, self.spec.levels, 256)
         return list(x_NCHW.expand(-1, self.channels, -1, -1).unbind())
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A Gaussian fitted to features, in float64.
+
+    Attributes:
+        extractor: name of the extractor, with a hash of its weights; "" where the file does not say, like ADM's.
+        n_images: images that it was fitted to; 0 where the file does not say.
+    """
+
+    mu_D: np.ndarray
+    sigma_DD: np.ndarray
+    extractor: str = ""
+    n_images: int = 0
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches.
+
+    Raises:
+        UserError: not such a file.
+    """
+    wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not {"mu", "sigma"} <= set(stored.files):
+                raise UserError(f"{path} has {', '.join(stored.files)}: {wanted}")
+            mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
+            extractor = str(stored["extractor"]) if "extractor" in stored.files else ""
+            n_images = int(stored["n_images"]) if "n_images" in stored.files else 0
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): {wanted}") from None
+    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
+        raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
+    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
+        raise UserError(f"{path} has values that are not finite: {wanted}")
+    return Statistics(mu_D, sigma_DD, extractor, n_images)
+
+
+def write_statistics(statistics: Statistics, path: Path) -> None:
+    """Write atomically. Readers of ADM's layout ignore the extra arrays ``extractor`` and ``n_images``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with aside.open("wb") as file:
+        np.savez(
+            file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
+            n_images=statistics.n_images,
+        )  # fmt: skip
+    os.replace(aside, path)

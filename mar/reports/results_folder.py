@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mar.core.files import write
-from mar.experiments.engine import Engine
-from mar.experiments.provenance import Provenance, Trained, provenance
+from mar.experiments.engine import Engine, Provenance, TrainedAt, provenance
+from mar.experiments.prepare import seconds as preparation_seconds
 from mar.experiments.result import AblationResult
 from mar.reports.table import write_tables
 from mar.reports.unit import in_asked_unit
@@ -33,7 +33,7 @@ def keep_results(engine: Engine, folder: Path) -> list[str]:
         What to say: files that were written, and any that is too large.
     """
     result = AblationResult.load(engine.out / RESULT)
-    made = provenance(engine, result)
+    made = provenance(engine, result, preparation_seconds(engine.grid, engine.out))
     folder.mkdir(parents=True, exist_ok=True)
     tables = write_tables(in_asked_unit(result), folder)
     write(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
@@ -77,9 +77,9 @@ def how_it_was_made(made: Provenance) -> str:
     return "\n".join(["## How it was made", "", f"    {about['command']}", "", *lines, ""])
 
 
-def _elsewhere(each: Trained) -> str:
+def _elsewhere(each: TrainedAt) -> str:
     cells = "; ".join(each.cells)
-    return f"- Trained at revision `{each.revision}` on {_hardware(each.device, each.cpu)}: {cells}."
+    return f"- TrainedAt at revision `{each.revision}` on {_hardware(each.device, each.cpu)}: {cells}."
 
 
 def _hardware(device: str, cpu: str) -> str:

@@ -1,0 +1,452 @@
+"""Likelihood along plans: as a metric of a grid, and as records in RUN/scores.
+
+N images · L tokens · V vocabulary · C classes
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, TypeAdapter
+
+import mar
+import orderings
+from mar import build
+from mar.config import Recipe, Section
+from mar.core.errors import Unsupported, UserError
+from mar.core.files import environment, write
+from mar.core.noise import stream
+from mar.core.progress import Progress, bar
+from mar.core.tokens import Categories
+from mar.data.base import Data, Split, sliding, spread
+from mar.data.base import fingerprint as content_hash
+from mar.likelihood.estimate import (
+    EVERY_STEP,
+    ONCE,
+    PILOT_IMAGES,
+    Budget,
+    Estimator,
+    Pilot,
+    Several,
+    parse_target,
+    plan_budget,
+    run_pilot,
+)
+from mar.likelihood.summary import Likelihood, Partial, fingerprint, per_dimension
+from mar.metrics.base import (
+    Baseline,
+    Metric,
+    Question,
+    SplitName,
+    Subject,
+    Units,
+    Variant,
+    Workspace,
+    adaptive_plan,
+    save,
+    scores_folder,
+)
+from mar.metrics.statistics import Difference, holm, paired_differences
+from mar.model.model import scoring_options
+from mar.run import Precision, Run
+from mar.tokenizers.base import Tokenizer
+
+Say = Callable[[str], None]
+_NAME = 120  # characters of a picture's name
+_SOURCES = (Path(mar.__file__).parent, Path(orderings.__file__).parent)
+
+
+class NLL(Metric):
+    """The likelihood of a split along each plan."""
+
+    class Options(Section):
+        split: SplitName = "test"
+        images: int | None = Field(default=None, ge=2, description="so many, spread over the split; None: all")
+        seed: int = Field(default=0, ge=0, description="of random orders, dequantisation and the noise of bounds")
+        orders: int = Field(default=0, ge=0, description="of random plans: so many orders, shared by all images")
+        estimator: str = Field(default="exact", description="exact, or steps drawn for each image, e.g. steps:8")
+        kind: str | None = Field(default=None, description="exact, ode or bound; None: the head's default")
+
+    name, title, Answer = "nll", "NLL", Likelihood
+    default = Options()
+    options: Options
+
+    def question(self, subject: Subject) -> Question | None:
+        variant = subject.variant
+        if variant is not None and not variant.has_likelihood:
+            return None
+        return self._along_plan(subject, variant if variant is not None and variant.is_scored_alone else None)
+
+    def compute(self, question: Question, at: Workspace) -> Likelihood:
+        assert question.plan is not None
+        return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
+
+    def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
+        tokenizer = build.model(recipe, data).tokenizer
+        yield from independent_tokens(
+            data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
+        )
+
+
+def score_nll(
+    run: Run, plan: str, options: NLL.Options, variant: Variant | None = None, progress: Progress | None = None
+) -> Likelihood:
+    """Return the likelihood of the split along ``plan``; with ``options.orders``, of mixtures of random orders too."""
+    rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
+    several = Several(orders=options.orders) if options.orders and run.plans(plan).random and not rule else ONCE
+    return run.nll(
+        plan=adaptive_plan(rule, plan) if rule else plan, split=options.split, limit=options.images, seed=options.seed,
+        progress=progress, several=several, likelihood=dict(likelihood), kind=options.kind,
+        estimator=Estimator.parse(options.estimator),
+    )  # fmt: skip
+
+
+def independent_tokens(
+    data: Data, tokenizer: Tokenizer, split: str, limit: int | None, conditional: bool
+) -> tuple[Baseline, ...]:
+    """Return the NLL of tokens that are independent of all others, from counts with add-one smoothing.
+
+    Beside ``conditional`` models, also of tokens that are independent given the class. There is no such baseline for
+    vectors, which have no counts, and for examples of their own lengths, whose counts would be of the padding.
+    """
+    if not isinstance(tokenizer.token, Categories) or tokenizer.end is not None:
+        return ()
+    found = [_independent(data, tokenizer, split, limit, by_class=False)]
+    if conditional and data.spec.n_classes:
+        found.append(_independent(data, tokenizer, split, limit, by_class=True))
+    return tuple(found)
+
+
+def _independent(data: Data, tokenizer: Tokenizer, split: str, limit: int | None, by_class: bool) -> Baseline:
+    name = "independent tokens, by class" if by_class else "independent tokens"
+    train_NL, train_N = _tokens(data.train, tokenizer, None)
+    token_NL, class_N = _tokens(data.split(split), tokenizer, limit)
+    if not by_class:
+        train_N, class_N = torch.zeros_like(train_N), torch.zeros_like(class_N)
+    n_classes = data.spec.n_classes if by_class else 1
+    probability_CLV = smoothed(train_NL, train_N, tokenizer.token.vocabulary, n_classes)  # type: ignore[union-attr]
+    position_L = torch.arange(token_NL.shape[1])
+    nats_NL = -probability_CLV[class_N[:, None], position_L, token_NL].log()
+    nats_N = nats_NL.sum(1)
+    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(len(nats_N)))
+    per_dim = math.log(2.0) * tokenizer.dimensions
+    likelihood = Likelihood(
+        plan=name,
+        kind="exact",
+        n_images=len(nats_N),
+        nats_per_image=mean,
+        standard_error_nats=error,
+        bits_per_dim=mean / per_dim if per_dim else None,
+        standard_error_bits_per_dim=error / per_dim if per_dim else None,
+        steps=1,
+        evaluations=0,
+        forward_rows_per_image=0.0,
+        warnings=(),
+        nats_per_step=(mean,),
+        tokens_per_step=(float(nats_NL.shape[1]),),
+        nats_per_position=tuple(nats_NL.mean(0).tolist()),
+        nats_of_image=tuple(nats_N.tolist()),
+    )
+    return Baseline(name, name, "all at once", likelihood)
+
+
+def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_classes: int) -> torch.Tensor:
+    """Return (count + 1) / (N + V) for every class, position and category: float64 (C, L, V)."""
+    length = token_NL.shape[1]
+    cell_NL = (class_N[:, None] * length + torch.arange(length)) * vocabulary + token_NL
+    count = torch.bincount(cell_NL.flatten(), minlength=n_classes * length * vocabulary).double() + 1.0
+    count_CLV = count.reshape(n_classes, length, vocabulary)
+    return count_CLV / count_CLV.sum(-1, keepdim=True)
+
+
+def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    x, label_N = split.batch(spread(len(split), limit))
+    return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
+
+
+@dataclass(frozen=True)
+class NllRequest:
+    """What ``mar score nll`` asks of every plan.
+
+    Attributes:
+        plans: canonical short texts.
+        paired_with: the plan that the others are compared with; "": none.
+        n: images, evenly spread over the split; None: all.
+        several: orders of plans whose order is random, and dequantisations.
+        target: a standard error to reach, as text; "": none.
+        likelihood: the head's scoring options.
+        budget: bytes of activations.
+        weights: "ema" or "last".
+        precision: of the network, "fp32" or "bf16".
+        again: score anew what is scored already.
+        past: tokens before each scored one, in overlapping windows; None: windows as the split has them.
+    """
+
+    plans: tuple[str, ...]
+    paired_with: str = ""
+    split: str = "test"
+    n: int | None = None
+    kind: str | None = None
+    estimator: Estimator = EVERY_STEP
+    several: Several = field(default_factory=Several)
+    target: str = ""
+    likelihood: dict[str, Any] = field(default_factory=dict)
+    budget: int | None = None
+    seed: int = 0
+    weights: str = "ema"
+    again: bool = False
+    precision: Precision = "fp32"
+    past: int | None = None
+
+    def __post_init__(self) -> None:
+        chosen = self.several != Several() or self.estimator != EVERY_STEP
+        if self.target and (chosen or self.paired_with):
+            raise UserError(
+                "--target-se chooses images, orders and steps for each plan: leave out --orders, --draws, --estimator "
+                "and --paired-with"
+            )
+        if self.past is not None and (self.n is not None or self.target):
+            raise UserError("--past scores every token of the split once: leave out -n and --target-se")
+
+
+@dataclass(frozen=True)
+class NllScores:
+    """Attributes: plan -> its record in RUN/scores, its likelihood, its difference to ``paired_with``."""
+
+    files: dict[str, Path]
+    likelihoods: dict[str, Likelihood]
+    differences: dict[str, Difference]
+
+    @property
+    def picture(self) -> Path:
+        """The file of the picture: the name of a single record; of several, their plans in one name, cut short."""
+        files = list(self.files.values())
+        if len(files) == 1:
+            return files[0].with_suffix(".png")
+        stems = [path.stem.removeprefix("nll-") for path in files]
+        name = "+".join(stems)
+        if len(name) > _NAME:
+            name = f"{stems[0]}+{len(stems) - 1}-more-{fingerprint({'stems': stems})[:8]}"
+        return files[0].with_name(f"nll-{name}.png")
+
+
+def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
+    """Score every plan on the same images and noise, into RUN/scores; compare with ``request.paired_with``."""
+    if request.several.orders and not any(run.plans(plan).random for plan in request.plans):
+        raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
+    plans = list(dict.fromkeys([*filter(None, [request.paired_with]), *request.plans]))
+    score_one = _score_to_target if request.target else score_plan
+    files = {plan: score_one(run, plan, request, say) for plan in plans}
+    likelihoods = {plan: read_nll(path) for plan, path in files.items()}
+    differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
+    for plan, difference in differences.items():
+        write(files[plan], json.dumps({**json.loads(files[plan].read_text()), "paired": asdict(difference)}, indent=1))
+    return NllScores(files, likelihoods, differences)
+
+
+def compare_runs(
+    runs: Sequence[Run], requests: Sequence[NllRequest], say: Say
+) -> tuple[dict[str, Likelihood], dict[str, Difference], str]:
+    """Score runs along the same plans; return likelihoods and differences to the first run, by "RUN PLAN".
+
+    Holm's correction covers every comparison. The last value names the reference.
+
+    Raises:
+        UserError: the runs were not trained on the same data, or their likelihoods cannot be paired.
+    """
+    names = run_names(runs)
+    check_comparable(dict(zip(names, runs, strict=True)), requests[0].kind)
+    scored = [score_plans(run, request, say) for run, request in zip(runs, requests, strict=True)]
+    likelihoods, differences = {}, {}
+    for name, found in zip(names, scored, strict=True):
+        for (base_plan, base), (plan, likelihood) in zip(
+            scored[0].likelihoods.items(), found.likelihoods.items(), strict=True
+        ):
+            key = name if plan == base_plan and len(found.likelihoods) == 1 else f"{name} {plan}"
+            likelihoods[key] = likelihood
+            if name != names[0]:
+                differences[key] = paired_differences({"base": base, "other": likelihood}, "base")["other"]
+    adjusted = holm([difference.p_value for difference in differences.values()])
+    pairs = zip(differences.items(), adjusted, strict=True)
+    return likelihoods, {key: replace(d, reference=names[0], p_holm=p) for (key, d), p in pairs}, names[0]
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the runs' folders, or their paths where two folders have one name.
+
+    Raises:
+        UserError: one run is there twice.
+    """
+    paths = [run.folder.path.resolve() for run in runs]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path} is there twice: name each run once")
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(run.folder.path) for run in runs]
+
+
+def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
+    """Refuse runs whose likelihoods do not belong in one table.
+
+    Raises:
+        UserError: another data set (or other splits of it), or another kind of likelihood.
+        Unsupported: a head without likelihoods of ``kind``.
+    """
+    (first, base), *others = runs.items()
+    base_kind = base.model.head.check_kind(kind)
+    for name, run in others:
+        if run.data.fingerprint != base.data.fingerprint:
+            raise UserError(
+                f"{first} was trained on {base.data.name} {base.data.fingerprint[:12]}, {name} on {run.data.name} "
+                f"{run.data.fingerprint[:12]}: a table takes runs on the same examples in the same splits"
+            )
+        if (other_kind := run.model.head.check_kind(kind)) != base_kind:
+            raise UserError(
+                f"the likelihood of {first} is of kind {base_kind}, that of {name} {other_kind}: they are never mixed "
+                "in one table; choose a --kind that all runs have"
+            )
+        if bool(run.model.tokenizer.dimensions) != bool(base.model.tokenizer.dimensions):
+            raise UserError(f"{first} and {name} model different data: one has latent tokens, the other does not")
+
+
+def read_nll(path: Path) -> Likelihood:
+    """Return the likelihood of a record in RUN/scores."""
+    return TypeAdapter(Likelihood).validate_python(json.loads(path.read_text()))
+
+
+def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
+    """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
+    if not run.plans(plan).random:
+        request = replace(request, several=replace(request.several, orders=0))
+    if request.past is None:
+        (images, labels), given = run.some(request.split, request.n), None
+    else:
+        images, labels, given = sliding(run.data.split(request.split), request.past)
+    question, several = nll_question(run, plan, request, len(images)), asdict(request.several)
+    answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
+    if not request.again and (found := _find(scores, answer)):
+        say(f"{plan}: scored before, kept in {found.name} (--again scores it anew)")
+        return found
+    scores_folder(run)
+    kept = Partial(scores / "partial" / fingerprint(question))
+    if request.again:
+        kept.delete()
+    with bar(f"NLL {plan}") as progress:
+        result = run.nll(
+            images, plan, labels, seed=request.seed, several=request.several, likelihood=request.likelihood, kept=kept,
+            progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
+            precision=request.precision, given=given,
+        )  # fmt: skip
+    settings = {"split": request.split, "seed": request.seed, "weights": request.weights, "draws": several["draws"]}
+    settings |= {"precision": request.precision, "past": request.past}
+    content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
+    path = save(run, "nll", plan, content)
+    kept.drop("images")
+    return path
+
+
+def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
+    """As ``score_plan``, with as many images, orders and steps as a pilot finds necessary."""
+    budget = _plan_budget(run, plan, request, say)
+    several, estimator = Several(orders_per_image=budget.orders_per_image), Estimator.parse(budget.estimator)
+    path = score_plan(
+        run, plan, replace(request, n=budget.images, estimator=estimator, several=several, target=""), say
+    )
+    record = json.loads(path.read_text())
+    write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
+    nats, bits = record["standard_error_nats"], record["standard_error_bits_per_dim"]
+    units = Units.of_run(run)
+    say(f"{plan}: standard error {_both(nats, bits and bits / nats, units)} reached, {request.target} wanted")
+    return path
+
+
+def nll_question(run: Run, plan: str, request: NllRequest, n_images: int) -> dict[str, Any]:
+    """Return everything that the log-probabilities of one order and one dequantisation depend on."""
+    first = stream(request.seed, "nll", min(n_images, 256)).at("order")
+    state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
+    plans, kind = run.plans(plan), request.kind
+    return {
+        "plan": plan,
+        "steps": content_hash(plans.scored(first).step_BL.cpu()),  # an order's file or set costs may have changed
+        "split": request.split,
+        "images": n_images,
+        "data": run.data.fingerprint,
+        "seed": request.seed,
+        "kind": run.model.head.check_kind(None if plans.learned and kind == "bound" else kind),  # a bound by itself
+        "estimator": str(request.estimator),
+        "likelihood": request.likelihood,
+        "precision": request.precision,
+        "past": request.past,
+        "weights": [state["model.safetensors"], state["ema.safetensors"] if run.ema else ""],
+        "code": code_identity(environment()),
+    }
+
+
+def code_identity(made_by: Mapping[str, Any], sources: Sequence[Path] = _SOURCES) -> list[str]:
+    """Return version, revision and, where these do not identify the code, a hash of the source files."""
+    version, revision = made_by["packages"]["mar-orderings"], made_by["revision"]
+    if revision != "unknown" and not revision.endswith("-dirty"):
+        return [version, revision]
+    digest = sha256()
+    for path in sorted(path for folder in sources for path in folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return [version, revision, digest.hexdigest()]
+
+
+def _find(scores: Path, answer: str) -> Path | None:
+    """Return the record with this fingerprint."""
+    return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
+
+
+def _plan_budget(run: Run, plan: str, request: NllRequest, say: Say) -> Budget:
+    """Run a pilot on images spread over the split and return the cheapest way to the wanted standard error."""
+    plans, tokenizer = run.plans(plan), run.model.tokenizer
+    if plans.rule is not None or plans.learned:
+        raise Unsupported(f"--target-se plans the steps of orders that are drawn beforehand, unlike {plan}: use -n")
+    target = parse_target(request.target, tokenizer)
+    source = run.data.split(request.split)
+    most = len(source) if request.n is None else min(request.n, len(source))
+    if most < 2:
+        raise UserError(f"a wanted standard error takes at least 2 images, not {most}")
+    images, labels = run.some(request.split, min(PILOT_IMAGES, most))
+    score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
+    with scoring_options(run.model, request.likelihood):
+        pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))
+    budget = plan_budget(pilot, target, most)
+    bits_per_nat = per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]
+    for line in _budget_lines(plan, pilot, budget, bits_per_nat, Units.of_run(run)):
+        say(line)
+    return budget
+
+
+def _budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None, units: Units) -> list[str]:
+    c = pilot.components
+    deviations = ", ".join(
+        f"{name} {math.sqrt(max(0.0, value)):.2f}"
+        for name, value in (
+            (f"{units.example}s", c.images), ("orders", c.orders), (f"{units.example}s × orders", c.interaction),
+            (f"{pilot.drawn} of {pilot.steps} steps", c.noise),
+        )
+    )  # fmt: skip
+    error = _both(budget.standard_error_nats, bits_per_nat, units)
+    steps = "every step" if budget.estimator == "exact" else f"{budget.steps} of {pilot.steps} steps"
+    lines = [
+        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in {units.nats}: {deviations}",
+        f"{plan}: plan {budget.images:,} {units.example}s × {budget.orders_per_image} order(s) × {steps}: standard "
+        f"error {error} expected, {budget.forward_rows:,} rows, about {budget.seconds:.0f} s",
+    ]
+    if not budget.reached:
+        lines.append(f"{plan}: out of reach with these {units.example}s alone: all are scored, every step")
+    return lines
+
+
+def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
+    bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
+    return f"{nats:.3f} {units.nats}{bits}"
