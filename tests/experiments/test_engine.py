@@ -84,7 +84,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def without_clocks(result: AblationResult) -> AblationResult:
     """The result without what two machines or moments may differ in."""
-    rows = tuple(changed(replace(row, seconds={}), sampling_seconds=None, sampling_cpu_seconds=None) for row in result.rows)
+    rows = tuple(
+        changed(replace(row, seconds={}), sampling_seconds=None, sampling_cpu_seconds=None) for row in result.rows
+    )
     models = tuple(
         replace(model, answers={}, training=replace(model.training, seconds=0.0)) if model.training else model
         for model in result.models

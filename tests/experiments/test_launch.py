@@ -22,7 +22,6 @@ from mar.experiments import launch
 from mar.experiments.engine import Engine, states
 from mar.experiments.grid import GridFile, read
 from mar.experiments.launch import RECIPE, TrainingFailed, train_launched, trainer
-from mar.metrics.base import Question
 from tests.training.conftest import TINY
 
 GRID = """
@@ -148,7 +147,7 @@ def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher,
     engine = Engine(grid, tmp_path / "out", trainer=trainer(2))
     engine.work()
     assert [state.kind for state in states(engine)] == ["failed", "failed"]
-    record = engine.record(engine.cells[1], Question("training"))
+    record = engine.record(engine.cells[1], engine.training(engine.cells[1]))
     assert record is not None and record.error is not None and record.error.startswith("TrainingFailed: mar: no")
 
 
