@@ -49,7 +49,8 @@ def changed(
         answers["fid"] = replace(answers["fid"], **pictures)
     seconds |= {} if nll_seconds is ... else {"nll": nll_seconds}
     kept = {name: answer for name, answer in answers.items() if answer is not None}
-    return replace(row, answers=kept, seconds={k: v for k, v in seconds.items() if v is not None}, **others)
+    others.setdefault("seconds", {k: v for k, v in seconds.items() if v is not None})
+    return replace(row, answers=kept, **others)
 
 
 def made(rows: Sequence[Row], data: Mapping[str, str] | None = None, **grid: object) -> AblationResult:
