@@ -3,8 +3,8 @@
     python scripts/hops.py [--top N] train digits train.iterations=4 --out runs/hops
 
 Rule: a hop is a Python call whose caller and callee lie in different files of ``mar/`` or ``orderings/``. The caller is
-the frame directly below; calls that torch, typer or another package makes in between do not count. Module bodies, class
-bodies, comprehensions and lambdas are no callees. Comprehensions count as part of the function around them.
+the nearest frame of these files, across frames of torch, typer and other packages. Module bodies, class bodies,
+comprehensions and lambdas are no callees and no callers. A generator counts once, however often it goes on.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def counter(found: Counter[tuple[str, str]]) -> Any:
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event != "call" or not callees.setdefault(code, is_callee(code)) or frame.f_lasti > 4:  # a resumed generator
+        resumed = code.co_flags & 0x20 and frame.f_lasti > 8  # a generator that goes on
+        if event != "call" or resumed or not callees.setdefault(code, is_callee(code)):
             return
         caller = frame.f_back
-        while caller is not None and caller.f_code.co_name.endswith("comp>"):
+        while caller is not None and not (ours(caller.f_code) and caller.f_code.co_name not in UNNAMED[1:]):
             caller = caller.f_back
-        if caller is not None and ours(caller.f_code) and caller.f_code.co_filename != code.co_filename:
+        if caller is not None and caller.f_code.co_filename != code.co_filename:
             pair = (caller.f_code.co_filename, code.co_filename)
             found[(str(Path(pair[0]).relative_to(CHECKOUT)), str(Path(pair[1]).relative_to(CHECKOUT)))] += 1
 

@@ -170,12 +170,17 @@ def measures() -> dict[str, Callable[[], Any]]:
     def classifier(folder: str) -> None:
         shutil.copytree("features", folder, dirs_exist_ok=True)
 
+    def scores(path: str | Path) -> dict[str, Any]:
+        content = json.loads(Path(path).read_text())
+        del content["environment"]
+        return content
+
     def of_store() -> Any:
         unpacked("features", "run")
         classifier("cache/mar")
         mar("generate", "run", "--out", "generated", "-n", "64", "--plan", "random/cosine:8")
         mar("fid", "generated", "--against", "run", "--out", "fid.json")
-        return json.loads(Path("fid.json").read_text())
+        return scores("fid.json")
 
     def of_run() -> Any:
         classifier("run/scores/features")
@@ -183,7 +188,7 @@ def measures() -> dict[str, Callable[[], Any]]:
         mar("fid", "run", "-n", "64", "--plans", "raster/cosine:8")
         assert not changes(before, "run/scores/features", "classifier*")
         (path,) = Path("run/scores").glob("fid-raster*.json")
-        return json.loads(path.read_text())
+        return scores(path)
 
     def of_grid() -> Any:
         classifier("grid/features")
