@@ -15,7 +15,11 @@ def differences(old: Any, new: Any, where: str = "", rel: float = 1e-6) -> list[
     if isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
             return [f"{where} has {len(new)} entries, not {len(old)}"]
-        return [text for k, pair in enumerate(zip(old, new, strict=True)) for text in differences(*pair, f"{where}[{k}]", rel)]
+        return [
+            text
+            for k, pair in enumerate(zip(old, new, strict=True))
+            for text in differences(*pair, f"{where}[{k}]", rel)
+        ]
     left, right = number(old), number(new)
     if left is not None and right is not None:
         same = math.isclose(left, right, rel_tol=rel, abs_tol=1e-9) or (math.isnan(left) and math.isnan(right))

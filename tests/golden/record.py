@@ -34,7 +34,20 @@ def make_folders() -> dict[str, Any]:
     mar("tokenizer", "train", *OLD_TOKENIZER, "--out", "tokenizer")
     tokenizer = worker.metrics("tokenizer")
     autoencoder = ("--iterations", "5", "--batch-size", "16", "--precision", "fp32")
-    mar("tokenizer", "train", "digits", "--kind", "kl", "--channels", "8,8,8", "--latent", "1", *autoencoder, "--out", "kl")
+    mar(
+        "tokenizer",
+        "train",
+        "digits",
+        "--kind",
+        "kl",
+        "--channels",
+        "8,8,8",
+        "--latent",
+        "1",
+        *autoencoder,
+        "--out",
+        "kl",
+    )
     mar("cache", "digits", "--tokenizer", "kl", "--precision", "float16", "--out", "cache-kl")
     mar("cache", "digits", "--tokenizer", "tokenizer", "--out", "cache-vq")
     cut("tokenizer")
@@ -70,10 +83,10 @@ def pack(name: str, paths: tuple[str, ...]) -> None:
         left_out = drawn or "tensorboard" in entry.name
         return None if left_out else entry
 
-    with gzip.GzipFile(HERE / "folders" / f"{name}.tar.gz", "wb", 9, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w") as archive:
-            for path in paths:
-                archive.add(path, filter=kept)
+    file = HERE / "folders" / f"{name}.tar.gz"
+    with gzip.GzipFile(file, "wb", 9, mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
+        for path in paths:
+            archive.add(path, filter=kept)
 
 
 def fingerprints() -> dict[str, Any]:

@@ -251,7 +251,8 @@ def folders() -> dict[str, Callable[[], Any]]:
     return {
         "run scores": run_scores, "store is finished": store_is_finished, "store grows": store_grows,
         "run goes on": run_goes_on, "tokenizer goes on": tokenizer_goes_on,
-        "cache kl is finished": lambda: cache_is_finished("kl"), "cache vq is finished": lambda: cache_is_finished("vq"),
+        "cache kl is finished": lambda: cache_is_finished("kl"),
+        "cache vq is finished": lambda: cache_is_finished("vq"),
         "cache kl trains": lambda: cache_trains("kl"), "cache vq trains": lambda: cache_trains("vq"),
         "ablation is finished": ablation_is_finished,
     }  # fmt: skip
