@@ -68,6 +68,8 @@ def _toctree(entries: list[str], caption: str = "") -> str:
 def _add_navigation(app: Any, page: str, source: list[str]) -> None:
     """Append the side bar to the start page, the list of results to theirs, and the interactive report of a folder."""
     here = Path(app.srcdir) / posixpath.dirname(page)
+    if page.startswith("results/") and not source[0].startswith("# "):
+        source[0] = f"# {page.removeprefix('results/')}\n\n{source[0]}"
     if page == "index":
         for caption, names in PAGES.items():
             source[0] += _toctree([f"/docs/{name}" for name in names], caption)
