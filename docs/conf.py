@@ -7,6 +7,7 @@ site alike. README.md becomes the start page ``index.md``.
 from __future__ import annotations
 
 import posixpath
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ napoleon_use_ivar = True
 
 # The side bar: captions and pages, in reading order.
 PAGES = {
-    "Start": ["installation", "concepts", "from-the-command-line", "demo", "troubleshooting", "glossary"],
+    "Start": ["installation", "concepts", "from-the-command-line", "demo", "troubleshooting", "trust", "glossary"],
     "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure"],
     "Orders": ["order-search", "learned-order"],
@@ -56,7 +57,7 @@ PAGES = {
         "adding-a-data-set",
         "adding-a-metric",
     ],
-    "Reference": ["reference", "index"],
+    "Reference": ["reference", "index", "/CONTRIBUTING", "/CHANGELOG"],
 }
 
 
@@ -72,7 +73,7 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         source[0] = f"# {page.removeprefix('results/')}\n\n{source[0]}"
     if page == "index":
         for caption, names in PAGES.items():
-            source[0] += _toctree([f"/docs/{name}" for name in names], caption)
+            source[0] += _toctree([name if name.startswith("/") else f"/docs/{name}" for name in names], caption)
         source[0] += _toctree(["/results/README", "/results/LOG", "/results/speed"], "Results")
     elif page == "results/README":
         found = sorted(here.glob("*/**/*.md"))
@@ -103,7 +104,16 @@ def _skip_visit(write: Any) -> Any:
     return visit
 
 
+def _escape_plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: keep |x| and *shape from being read as markup, outside ``literals``."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
 def setup(app: Any) -> None:
     """Render formulas as MathML when the page is built: no script, no network, selectable text."""
     app.add_html_math_renderer("mathml", (_skip_visit(_write_inline), _leave), (_skip_visit(_write_block), _leave))
     app.connect("source-read", _add_navigation)
+    app.connect("autodoc-process-docstring", _escape_plain_text, priority=400)  # before napoleon, at 500
