@@ -105,7 +105,12 @@ def _skip_visit(write: Any) -> Any:
 
 
 def _escape_plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: keep |x| and *shape from being read as markup, outside ``literals``."""
+    """Docstrings are plain text: keep |x| and *shape from being read as markup, outside ``literals``.
+
+    Napoleon reads "text: more" on the first line of a property as a type.
+    """
+    if what in ("property", "attribute") and lines:
+        lines[0] = lines[0].replace(": ", " — ", 1)
     for number, line in enumerate(lines):
         parts = line.split("``")
         parts[::2] = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
