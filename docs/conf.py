@@ -82,12 +82,17 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         source[0] += '\n\n<p><a href="index.html">Open the interactive report of this table.</a></p>\n'
 
 
+def _mathml(formula: str, display: str) -> str:
+    """Convert LaTeX, with a thin space between a named function and its argument."""
+    return re.sub(r"(<mi>(?:log|div)</mi>)(?=<m)", r'\1<mspace width="0.17em"/>', convert(formula, display=display))
+
+
 def _write_inline(self: Any, node: Any) -> None:
-    self.body.append(convert(node.astext(), display="inline"))
+    self.body.append(_mathml(node.astext(), "inline"))
 
 
 def _write_block(self: Any, node: Any) -> None:
-    self.body.append(f'<div class="math-block">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="math-block">{_mathml(node.astext(), "block")}</div>')
 
 
 def _leave(self: Any, node: Any) -> None:
