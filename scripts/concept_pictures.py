@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.patches import Rectangle
 
 from orderings import Grid, Plan, Seeded, parse_plan
@@ -44,7 +45,7 @@ def shades(value_L: torch.Tensor) -> list[str]:
     """Light for early, orange-red for late; text stays readable on each."""
     scale = plt.get_cmap("YlOrRd")
     largest = max(1, int(value_L.max()))
-    return [matplotlib.colors.to_hex(scale(0.08 + 0.6 * max(0, v) / largest)) for v in value_L.tolist()]
+    return [to_hex(scale(0.08 + 0.6 * max(0, v) / largest)) for v in value_L.tolist()]
 
 
 def step_picture() -> plt.Figure:
@@ -81,7 +82,7 @@ def mask_picture() -> plt.Figure:
     for place, (label, order_L) in enumerate(orders):
         axes = figure.add_subplot(grid[1, 5 * place : 5 * place + 5])
         sees_LL = step_L[order_L, None] > step_L[None, order_L]
-        axes.imshow(sees_LL, cmap=matplotlib.colors.ListedColormap([UNKNOWN, KNOWN]), vmin=0, vmax=1)
+        axes.imshow(sees_LL, cmap=ListedColormap([UNKNOWN, KNOWN]), vmin=0, vmax=1)
         axes.set(title=f"step[query] > step[key], {label}", xlabel="key token", ylabel="query token")
         axes.set_xticks(range(len(step_L)), [str(i) for i in order_L.tolist()], fontsize=6)
         axes.set_yticks(range(len(step_L)), [str(i) for i in order_L.tolist()], fontsize=6)
