@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import typer
 
-from mar import cli, config
+from mar import config
 from mar.bench.contenders import SHAPES
+from mar.cli import main as cli
 from mar.experiments import grid_file
 
 ROOT = Path(__file__).parents[1]
