@@ -22,7 +22,7 @@ import typer
 
 if TYPE_CHECKING:
     from mar.cli.fid_sources import Looks
-    from mar.cli.generating import Setting
+    from mar.metrics.samples import Setting
     from mar.run import Run
 
 Split = Literal["train", "validation", "test"]
@@ -174,7 +174,7 @@ class Sampling:
 
     def setting(self, plan: str, precision: Precision = "fp32") -> Setting:
         """Return the setting of a store of examples along ``plan``."""
-        from mar.cli.generating import Setting
+        from mar.metrics.samples import Setting
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,

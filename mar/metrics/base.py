@@ -196,8 +196,8 @@ class Metric(ABC):
         """Yield answers without a model, to compare the trained ones with."""
         yield from ()
 
-    def _along_plan(self, subject: Subject, variant: Variant | None) -> Question:
-        """A question along a plan; ``variant``: None where it does not change the answer."""
+    def along_plan(self, subject: Subject, variant: Variant | None) -> Question:
+        """Return a question along a plan; ``variant``: None where it does not change the answer."""
         content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
         if variant is not None:
             content["variant"] = variant.model_dump(mode="json")

@@ -33,7 +33,7 @@ class ExposureBias(Metric):
 
     def question(self, subject: Subject) -> Question | None:
         variant = subject.variant
-        return None if variant is not None and variant.is_scored_alone else self._along_plan(subject, None)
+        return None if variant is not None and variant.is_scored_alone else self.along_plan(subject, None)
 
     def compute(self, question: Question, at: Workspace) -> Exposure:
         assert question.plan is not None

@@ -172,7 +172,7 @@ class FID(Metric):
     options: Options
 
     def question(self, subject: Subject) -> Question:
-        return self._along_plan(subject, subject.variant)
+        return self.along_plan(subject, subject.variant)
 
     def compute(self, question: Question, at: Workspace) -> GeneratedImages:
         assert question.plan is not None

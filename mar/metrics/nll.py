@@ -82,7 +82,7 @@ class NLL(Metric):
         variant = subject.variant
         if variant is not None and not variant.has_likelihood:
             return None
-        return self._along_plan(subject, variant if variant is not None and variant.is_scored_alone else None)
+        return self.along_plan(subject, variant if variant is not None and variant.is_scored_alone else None)
 
     def compute(self, question: Question, at: Workspace) -> Likelihood:
         assert question.plan is not None
