@@ -71,7 +71,7 @@ def status(
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
     from mar.experiments.engine import Engine, share, states
-    from mar.experiments.workers import read_grid
+    from mar.experiments.launch import read_grid
     from mar.training.run_folder import RunFolder
 
     if (out / "recipe.yaml").is_file():

@@ -40,10 +40,10 @@ def make_table(
     """Prepare, train, evaluate, report; with ``results``, keep what was reported there.
 
     Raises:
-        typer.Exit: some cells failed. Besides as ``mar.experiments.prepare.prepare`` and ``mar.cli.running.run``.
+        typer.Exit: some cells failed. Besides as ``mar.experiments.launch.prepare`` and ``mar.cli.running.run``.
     """
     from mar.core.progress import wide_console
-    from mar.experiments.prepare import prepare
+    from mar.experiments.launch import prepare
     from mar.reports.results_folder import keep_results
 
     console = wide_console()
@@ -67,7 +67,7 @@ def list_cells(grid: GridFile, out: Path, where: Where) -> None:
     """
     from mar.core.errors import Unsupported, UserError
     from mar.core.progress import wide_console
-    from mar.experiments.prepare import pending
+    from mar.experiments.launch import pending
 
     console, todo = wide_console(), pending(grid, out)
     _check(grid)

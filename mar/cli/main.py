@@ -12,8 +12,7 @@ from mar.cli.bench import bench
 from mar.cli.cache import cache
 from mar.cli.demo import demo
 from mar.cli.export import export
-from mar.cli.fid import fid
-from mar.cli.fid_stats import fid_stats
+from mar.cli.fid import fid, fid_stats
 from mar.cli.generate import generate
 from mar.cli.import_ import import_
 from mar.cli.orderings import app as orderings_app

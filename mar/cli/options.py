@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from mar.cli.fid_sources import Looks
+    from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
     from mar.run import Run
 
@@ -201,11 +201,12 @@ class Features:
         ),
     ] = ""
 
-    def settings(self, seed: int = 0, device: str = "cpu") -> Looks:
+    def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
-        from mar.cli.fid_sources import Looks
 
-        return Looks(self.features, self.inception_weights, self.labelled, seed, device)
+        from mar.metrics.images import FeatureSettings
+
+        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ class Execution:
         if not self.slurm:
             return
         from mar.core.errors import UserError
-        from mar.experiments.cluster import read_cluster
+        from mar.experiments.slurm import read_cluster
 
         read_cluster(self.slurm)
         if self.workers > 1:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from mar.experiments.engine import Clock, Engine, State
     from mar.experiments.grid import GridFile
+    from mar.experiments.launch import WorkerSpec
     from mar.experiments.result import AblationResult
-    from mar.experiments.workers import Work
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Where:
     Attributes:
         workers: processes of this machine, each of which takes the next free cell; 1: this process.
         processes: that a cell is trained in.
-        slurm: KEY=VALUE pairs (``mar.experiments.cluster``); empty: on this machine.
+        slurm: KEY=VALUE pairs (``mar.experiments.slurm``); empty: on this machine.
 
     Raises:
         UserError: a wrong pair, or workers and jobs together.
@@ -38,7 +38,7 @@ class Where:
         if not self.slurm:
             return
         from mar.core.errors import UserError
-        from mar.experiments.cluster import read_cluster
+        from mar.experiments.slurm import read_cluster
 
         read_cluster(self.slurm)
         if self.workers > 1:
@@ -61,9 +61,9 @@ def run(engine: Engine, where: Where, retry_failed: bool, console: Console) -> N
         UserError: the cluster takes no job, or its jobs have left something undone. Stopped: by a signal.
     """
     from mar.experiments.engine import forget_failures
-    from mar.experiments.workers import Work
+    from mar.experiments.launch import WorkerSpec
 
-    work = Work(engine.out.resolve(), where.processes)
+    work = WorkerSpec(engine.out.resolve(), where.processes)
     if retry_failed:
         forget_failures(engine)
     if where.slurm:
@@ -114,8 +114,8 @@ def _announcing(engine: Engine, console: Console) -> Callable[[], bool]:
     return go_on
 
 
-def _run_workers(engine: Engine, count: int, work: Work, console: Console) -> None:
-    from mar.experiments.workers import run_workers
+def _run_workers(engine: Engine, count: int, work: WorkerSpec, console: Console) -> None:
+    from mar.experiments.launch import run_workers
 
     with _watching(engine, console) as watch:
         codes = run_workers(work, count, watch)
@@ -124,14 +124,13 @@ def _run_workers(engine: Engine, count: int, work: Work, console: Console) -> No
         console.print(f"some workers ended with {codes}: their logs are in {engine.out / 'logs'}", style="red")
 
 
-def _run_jobs(engine: Engine, where: Where, work: Work, console: Console) -> None:
+def _run_jobs(engine: Engine, where: Where, work: WorkerSpec, console: Console) -> None:
     """In jobs; nothing is computed in this process. Ctrl-C leaves them to themselves."""
     import typer
 
     from mar.core.errors import UserError
-    from mar.experiments.cluster import read_cluster
     from mar.experiments.engine import share, states
-    from mar.experiments.slurm import Jobs
+    from mar.experiments.slurm import Jobs, read_cluster
 
     cluster = read_cluster(where.slurm)
     engine.prepare()

@@ -1,18 +1,35 @@
-"""``mar score nll|sets|exposure|fid|matrix``."""
+"""``mar score nll|fid|sets|exposure|matrix``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from mar.cli.options import (
+    BatchSize,
+    Budget,
+    Features,
+    HeadOptions,
+    Json,
+    Kind,
+    Plans,
+    Precision,
+    Seed,
+    SplitOption,
+    TrainedRun,
+    gibibytes,
+    grouped,
+    key_values,
+    plan_product,
+    whole_numbers,
+)
+
 if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
-
-# ruff: noqa: UP045 - typer reads Optional
 
 _MODES = ("nll", "fid", "sets", "exposure", "matrix")
 
@@ -25,90 +42,89 @@ class _Modes(TyperGroup):
 
         if args[0] not in self.commands:
             flag = next((text for text in args if text.removeprefix("--") in _MODES and text.startswith("--")), "")
-            mode = flag.removeprefix("--") or "|".join(_MODES)
-            said = " ".join(["mar score", mode, *(text for text in args if text != flag)])
-            raise UserError(f"mar score {' '.join(args)} is now written: {said}")
+            words = ["mar score", flag.removeprefix("--") or "|".join(_MODES), *(text for text in args if text != flag)]
+            raise UserError(f"mar score {' '.join(args)} is now written: {' '.join(words)}")
         return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(cls=_Modes, no_args_is_help=True, rich_markup_mode="markdown")
 
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
-PlansOption = Annotated[
-    str,
-    typer.Option(
-        help="Comma-separated plans, e.g. raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan."
-    ),
-]
-Partitions = Annotated[
-    str,
-    typer.Option(help="Comma-separated partitions, e.g. singles,cosine:16: every one with every ordering of --plans."),
-]
-SplitOption = Annotated[str, typer.Option(help="train, validation or test.")]
-N = Annotated[Optional[int], typer.Option("-n", "--n", min=2, help="Images, spread over the split; default all.")]
-N256 = Annotated[Optional[int], typer.Option("-n", "--n", min=2, help="Images of each split; default 256.")]
-Seed = Annotated[int, typer.Option(min=0)]
-LastWeights = Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")]
-Kind = Annotated[Optional[str], typer.Option(help="Likelihood kind: exact, bound or ode; default the head's.")]
-Likelihood = Annotated[
-    Optional[list[str]], typer.Option(help="A scoring option of the head, e.g. tolerance=1e-5, timesteps=100.")
-]
-EstimatorOption = Annotated[
-    str, typer.Option(help="exact (every AR step), steps:8 (an unbiased draw of 8, stratified) or steps:8:antithetic.")
-]
-Orders = Annotated[
-    int,
-    typer.Option(min=0, help="Random orders shared by all images: their mean, and the ensemble of 1, 2, 4, … of them."),
-]
-Draws = Annotated[
-    int, typer.Option(min=1, help="Dequantisations of each image, combined by log-mean-exp over whole images.")
-]
-Memory = Annotated[
-    Optional[float], typer.Option("--budget", min=0.01, help="GiB of activations; default 1/32 on a CPU, 1 on a GPU.")
-]
-PrecisionOption = Annotated[
-    str, typer.Option(help="Of the network: fp32, or bf16, faster and some hundredths of a nat off.")
-]
-Past = Annotated[
-    Optional[int],
-    typer.Option(
-        min=0,
-        help="Of text and sound: score every token once, after this many earlier ones or all there are, in overlapping windows.",
-    ),
+Images = Annotated[int | None, typer.Option("-n", "--n", min=2, help="Images, spread over the split; default all.")]
+Images256 = Annotated[int | None, typer.Option("-n", "--n", min=2, help="Images of each split; default 256.")]
+LastWeights = Annotated[
+    bool, typer.Option("--last-weights", help="Use the last weights instead of the averaged (EMA) ones.")
 ]
 Again = Annotated[bool, typer.Option("--again", help="Score anew what was scored before with the same settings.")]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How plans are scored, of every run alike."""
+
+    split: SplitOption = "test"
+    n: Images = None
+    seed: Seed = 0
+    last_weights: LastWeights = False
+    kind: Kind = None
+    likelihood: Annotated[
+        list[str] | None, typer.Option(help="A scoring option of the head, e.g. tolerance=1e-5, timesteps=100.")
+    ] = None
+    estimator: Annotated[
+        str, typer.Option(help="exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")
+    ] = "exact"
+    orders: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Random orders shared by all images: their mean, and ensembles of 1, 2, 4, … of them."
+        ),
+    ] = 0
+    draws: Annotated[
+        int, typer.Option(min=1, help="Dequantisations of each image, combined by log-mean-exp over whole images.")
+    ] = 1
+    budget: Budget = None
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network: bf16 is faster and some hundredths of a nat off.")
+    ] = "fp32"
+    past: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of text and sound: score every token once, after this many earlier ones or all there are, in overlapping windows.",
+        ),
+    ] = None
+    again: Again = False
+
+    def request(self, plans: list[str], paired_with: str = "", target: str = "") -> NllRequest:
+        from mar.likelihood.estimate import Estimator, Several
+        from mar.metrics.nll import NllRequest
+
+        return NllRequest(
+            tuple(plans), plan_product(paired_with, "", "")[0] if paired_with else "", self.split, self.n, self.kind,
+            Estimator.parse(self.estimator), Several(orders=self.orders, draws=self.draws), target,
+            key_values(self.likelihood or [], "--likelihood"), gibibytes(self.budget), self.seed,
+            "last" if self.last_weights else "ema", self.again, self.precision, self.past,
+        )  # fmt: skip
+
+
 @app.command(no_args_is_help=True)
+@grouped
 def nll(
     runs: Runs,
-    plans: PlansOption = "",
-    partitions: Partitions = "",
-    split: SplitOption = "test",
-    n: N = None,
-    seed: Seed = 0,
-    last_weights: LastWeights = False,
+    plans: Plans,
+    scoring: Scoring,
     paired_with: Annotated[str, typer.Option(help="A plan that the others are compared with, image by image.")] = "",
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare the other runs with the first, image by image, along each plan.")
     ] = False,
-    kind: Kind = None,
-    likelihood: Likelihood = None,
-    estimator: EstimatorOption = "exact",
-    orders: Orders = 0,
-    draws: Draws = 1,
     target_se: Annotated[
         str, typer.Option(help="A standard error to reach: 0.01 (bits/dim) or 0.5nats (per image).")
     ] = "",
-    budget: Memory = None,
-    precision: PrecisionOption = "fp32",
-    past: Past = None,
-    again: Again = False,
+    as_json: Json = False,
 ) -> None:
     """Likelihood along each plan, on the same images and noise. Writes RUN/scores/nll-*.json and a picture.
 
-    An interrupted scoring goes on with the same command; what was scored before is kept.
+    An interrupted scoring resumes with the same command; what was scored before is kept.
 
     Examples:
 
@@ -126,7 +142,6 @@ def nll(
 
         mar score nll runs/made runs/transformer --plans raster,random --paired
     """
-    from mar.cli.scoring import product
     from mar.core.errors import UserError
     from mar.run import load
 
@@ -136,27 +151,25 @@ def nll(
         raise UserError(
             f"{len(runs)} runs: mar score nll A B --paired compares them, mar score matrix scores all plans"
         )
-    loaded = [load(path, ema=not last_weights) for path in runs]
-    make = _request(
-        split, n, seed, last_weights, kind, likelihood, estimator, orders, draws, budget, precision, past, again,
-        target_se, paired_with,
-    )  # fmt: skip
+    loaded = [load(path, ema=not scoring.last_weights) for path in runs]
+    requests = [scoring.request(plans.texts(run.training_plan), paired_with, target_se) for run in loaded]
     if paired:
-        print_paired(loaded, [make(product(plans, partitions, run.training_plan)) for run in loaded])
+        print_paired(loaded, requests, as_json)
     else:
-        print_nll(loaded[0], make(product(plans, partitions, loaded[0].training_plan)))
+        print_nll(loaded[0], requests[0], as_json)
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def sets(
-    run: Run,
+    run: TrainedRun,
     plans: Annotated[str, typer.Option(help="Comma-separated orderings; default the training one.")] = "",
     ks: Annotated[str, typer.Option(help="Numbers of sets that are scored on test images.")] = "4,8,16",
-    n: N256 = None,
+    n: Images256 = None,
     seed: Seed = 0,
-    last_weights: LastWeights = False,
     kind: Kind = None,
-    budget: Memory = None,
+    budget: Budget = None,
+    as_json: Json = False,
 ) -> None:
     """Cost of parallel generation along each ordering, and the best set sizes. Writes RUN/scores/sets-*.json and *.png.
 
@@ -166,31 +179,29 @@ def sets(
 
         mar score sets runs/digits --plans random,raster --ks 4,8,16
     """
-    from mar.cli.scoring import product, whole_numbers
     from mar.metrics.base import scores_folder
     from mar.metrics.sets import check_ks, orderings_of
-    from mar.run import load
 
-    loaded = load(run, ema=not last_weights)
+    loaded = run.load()
     scores_folder(loaded)
-    found = orderings_of(product(plans, "", "") if plans else [], loaded)
+    orderings = orderings_of(plan_product(plans, "", "") if plans else [], loaded)
     numbers = check_ks(whole_numbers(ks, "--ks"), loaded)
-    request = _request("test", n, seed, last_weights, loaded.model.head.check_kind(kind), budget=budget)([])
-    for ordering in found:
-        print_sets(loaded, ordering, numbers, request)
+    scoring = Scoring("test", n, seed, run.last_weights, loaded.model.head.check_kind(kind), budget=budget)
+    for ordering in orderings:
+        print_sets(loaded, ordering, numbers, scoring.request([]), as_json)
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def exposure(
-    run: Run,
-    plans: PlansOption = "",
-    partitions: Partitions = "",
+    run: TrainedRun,
+    plans: Plans,
     split: SplitOption = "test",
-    n: N256 = None,
+    n: Images256 = None,
     seed: Seed = 0,
-    last_weights: LastWeights = False,
     kind: Kind = None,
-    budget: Memory = None,
+    budget: Budget = None,
+    as_json: Json = False,
 ) -> None:
     """Each step's NLL on data beside that on the model's own samples. Writes RUN/scores/exposure-*.json and *.png.
 
@@ -198,42 +209,38 @@ def exposure(
 
         mar score exposure runs/digits --plans random,raster/cosine:16
     """
-    from mar.cli.scoring import product
     from mar.core.progress import bar
-    from mar.metrics.base import scores_folder
-    from mar.metrics.exposure import exposed_plans, measure_exposure
-    from mar.run import load
+    from mar.metrics.base import Units, scores_folder
+    from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
+    from mar.reports.exposure import draw_exposure
 
-    _check_choices(split=split)
-    loaded, weights = load(run, ema=not last_weights), "last" if last_weights else "ema"
+    loaded = run.load()
     scores_folder(loaded)
-    for plan in exposed_plans(loaded, product(plans, partitions, loaded.training_plan)):
+    for plan in exposed_plans(loaded, plans.texts(loaded.training_plan)):
         with bar(f"exposure {plan.text}") as progress:
-            found = measure_exposure(loaded, plan, split, n, kind, seed, _bytes(budget), progress)
-        print_exposure(loaded, found, split, seed, weights)
+            found = measure_exposure(loaded, plan, split, n, kind, seed, gibibytes(budget), progress)
+        file, units = save_exposure(loaded, found, split, seed, run.weights), Units.of_run(loaded)
+        title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
+        draw_exposure(title, found, file.with_suffix(".png"))
+        table = exposure_table(loaded.data.name, found, split, run.weights, units)
+        _print([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def fid(
-    run: Run,
-    plans: PlansOption = "",
-    partitions: Partitions = "",
+    run: TrainedRun,
+    plans: Plans,
+    features: Features,
     split: SplitOption = "test",
-    n: Annotated[Optional[int], typer.Option("-n", "--n", min=8, help="Generated images; default 1000.")] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=8, help="Generated images.")] = 1000,
     seed: Seed = 0,
-    last_weights: LastWeights = False,
-    guidance: Annotated[float, typer.Option(min=0.0, help="A likelihood always has guidance 1.")] = 1.0,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    head: Annotated[
-        Optional[list[str]], typer.Option(help="A sampling option of the head, e.g. steps=25, top_k=5.")
-    ] = None,
-    features: Annotated[str, typer.Option(help="auto, inception or classifier.")] = "auto",
-    inception_weights: Annotated[Optional[Path], typer.Option(help="torch-fidelity's Inception weights file.")] = None,
-    labelled: Annotated[
-        str, typer.Option(help="For unlabelled data: kind:path of labelled data for the classifier.")
-    ] = "",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images generated at a time.")] = 256,
+    guidance: Annotated[float, typer.Option(min=0.0, help="Scale of classifier-free guidance; 1: off.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of the head.")] = 1.0,
+    head: HeadOptions = None,
+    batch_size: BatchSize = 256,
     again: Again = False,
+    as_json: Json = False,
 ) -> None:
     """FID, KID, Inception score, precision and recall of samples; mar fid has sweeps, seeds and other references.
 
@@ -243,56 +250,41 @@ def fid(
 
         mar score fid runs/mnist-binary --labelled mnist:~/data/mnist
     """
-    from mar.cli.fid_sources import Features, Looks
-    from mar.cli.score_fid import FidRequest, score_run
-    from mar.cli.scoring import options_of, product
+    from mar.cli.fid import print_fid
     from mar.core.processes import Processes
+    from mar.metrics.generated import FidRequest, score_run
     from mar.metrics.samples import Setting
-    from mar.run import load
 
-    _check_choices(split=split, features=features)
-    loaded = load(run, ema=not last_weights)
-    sampled = options_of(head or [], "sampling")
-    chosen = product(plans, partitions, loaded.training_plan)
-    settings = tuple(Setting(plan, guidance, temperature=temperature, head=sampled, seed=seed) for plan in chosen)
-    looks = Looks(cast(Features, features), inception_weights, labelled, seed)
+    loaded, sampled = run.load(), key_values(head or [], "--head")
+    settings = (
+        Setting(plan, guidance, temperature=temperature, head=sampled, seed=seed)
+        for plan in plans.texts(loaded.training_plan)
+    )
     asked = FidRequest(
-        settings, n or 1000, split=split, looks=looks, weights="last" if last_weights else "ema", batch_size=batch_size,
+        tuple(settings), n, split=split, features=features.settings(seed), weights=run.weights, batch_size=batch_size,
         again=again,
     )  # fmt: skip
-    score_run(loaded, Processes(), asked)
+    print_fid(score_run(loaded, Processes(), asked), as_json)
 
 
 @app.command(no_args_is_help=True)
+@grouped
 def matrix(
     runs: Runs,
-    plans: PlansOption = "",
-    partitions: Partitions = "",
-    split: SplitOption = "test",
-    n: N = None,
-    seed: Seed = 0,
-    last_weights: LastWeights = False,
-    kind: Kind = None,
-    likelihood: Likelihood = None,
-    estimator: EstimatorOption = "exact",
-    orders: Orders = 0,
-    draws: Draws = 1,
-    budget: Memory = None,
-    precision: PrecisionOption = "fp32",
-    past: Past = None,
-    again: Again = False,
-    out: Annotated[Optional[Path], typer.Option(help="The folder; default: matrix, beside the first run.")] = None,
+    plans: Plans,
+    scoring: Scoring,
+    out: Annotated[Path | None, typer.Option(help="The folder; default: matrix, beside the first run.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Every run along every plan; each row is compared with its run's own plan. Writes matrix.json, .csv, .md and .png.
 
     The runs' training plans are columns, too. Every cell is also a record in its run's scores: interrupted, the same
-    command goes on; with more runs or plans only the new cells are computed.
+    command resumes; with more runs or plans only the new cells are computed.
 
     Examples:
 
         mar score matrix runs/raster runs/spiral runs/random --plans raster,spiral,random,blocks
     """
-    from mar.cli.scoring import product
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
     from mar.experiments.matrix import named, score_matrix
@@ -300,61 +292,89 @@ def matrix(
     from mar.reports.matrix import terminal, write_matrix
     from mar.run import load
 
-    if partitions and not plans:
+    if plans.partitions and not plans.plans:
         raise UserError("--partitions of a matrix take --plans")
-    console = wide_console()
-    request = _request(
-        split, n, seed, last_weights, kind, likelihood, estimator, orders, draws, budget, precision, past, again
-    )(product(plans, partitions, "") if plans else [])
+    request = scoring.request(plans.texts("") if plans.plans else [])
 
     def score(name: str, run: Any, plan: str) -> Any:
-        console.print(f"{name} along {plan}", highlight=False)
+        _say(f"{name} along {plan}")
         return read_nll(score_plan(run, plan, request, _say))
 
-    loaded = named([load(path, request.weights == "ema") for path in runs])
+    loaded = named([load(path, ema=not scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
-    console.print(*terminal(found), sep="\n")
-    for path in write_matrix(found, out or runs[0].resolve().parent / "matrix"):
+    written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
+    if as_json:
+        print(written[0].read_text())
+        return
+    wide_console().print(*terminal(found), sep="\n")
+    for path in written:
         print(f"wrote {path}")
 
 
-def _request(
-    split: str, n: int | None, seed: int, last_weights: bool, kind: str | None, likelihood: list[str] | None = None,
-    estimator: str = "exact", orders: int = 0, draws: int = 1, budget: float | None = None, precision: str = "fp32",
-    past: int | None = None, again: bool = False, target: str = "", paired_with: str = "",
-) -> Callable[[list[str]], NllRequest]:  # fmt: skip
-    """Return what makes a request of plans."""
-    from mar.cli.scoring import options_of, product
-    from mar.likelihood.estimate import Estimator, Several
-    from mar.metrics.nll import NllRequest
-    from mar.run import Precision
+def print_nll(run: Any, request: NllRequest, as_json: bool = False) -> None:
+    """Score the plans of a request; print the tables and draw the picture."""
+    from mar.likelihood import pictures
+    from mar.metrics.base import Units
+    from mar.metrics.nll import nll_tables, score_plans
 
-    _check_choices(split=split, precision=precision)
-    reference = product(paired_with, "", "")[0] if paired_with else ""
-    return lambda plans: NllRequest(
-        tuple(plans), reference, split, n, kind, Estimator.parse(estimator), Several(orders=orders, draws=draws), target,
-        options_of(likelihood or [], "scoring"), _bytes(budget), seed, "last" if last_weights else "ema", again,
-        cast(Precision, precision), past,
-    )  # fmt: skip
+    found = score_plans(run, request, _quiet if as_json else _say)
+    title = f"{run.data.name} {request.split}, {request.weights} weights"
+    heading = f"{title}: nats per token ± one standard error"
+    pictures.draw(found.likelihoods, run.grid.shape, found.picture, heading)
+    random = {plan for plan in found.likelihoods if run.plans(plan).random}
+    reference = request.paired_with or None
+    tables = nll_tables(found.likelihoods, found.differences, reference, title, Units.of_run(run), random)
+    line = f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}"
+    _print(tables, as_json, line)
 
 
-_CHOICES = {
-    "split": ("train", "validation", "test"),
-    "precision": ("fp32", "bf16"),
-    "features": ("auto", "inception", "classifier"),
-}
+def print_paired(runs: list[Any], requests: list[NllRequest], as_json: bool = False) -> None:
+    """Print the comparison of each run with the first along each plan."""
+    from mar.metrics.base import Units
+    from mar.metrics.nll import compare_runs, nll_tables
+
+    likelihoods, differences, reference = compare_runs(runs, requests, _quiet if as_json else _say)
+    title = f"{runs[0].data.name} {requests[0].split}, {requests[0].weights} weights"
+    _print(nll_tables(likelihoods, differences, reference, title, Units.of_run(runs[0])), as_json)
 
 
-def _check_choices(**chosen: str) -> None:
-    from mar.core.errors import unknown
+def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest, as_json: bool = False) -> None:
+    """Measure and score the sets of an ordering; print the tables and draw the picture."""
+    from mar.core.progress import bar
+    from mar.likelihood.set_sizes import plans_of
+    from mar.metrics.base import Units
+    from mar.metrics.sets import save_sets, score_sets, sets_tables
+    from mar.reports.sets import Tested, draw_sets
+    from orderings import describe
+    from orderings.optimal import costs_file
 
-    for what, value in chosen.items():
-        if value not in _CHOICES[what]:
-            raise unknown(what, value, _CHOICES[what])
+    text, units = describe(ordering), Units.of_run(run)
+    with bar(f"set costs {text}") as progress:
+        found = score_sets(run, ordering, ks, request, _quiet if as_json else _say, progress)
+    file = save_sets(run, found, request)
+    tested = [
+        Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
+        for k in ks
+        for schedule, plan in plans_of(text, k).items()
+    ]
+    title = (
+        f"{run.data.name}, {text}: costs of {found.costs.n_images} validation {units.example}s, dots "
+        f"{found.one_by_one.n_images} test {units.example}s"
+    )
+    draw_sets(title, found.predicted, tested, file.with_suffix(".png"))
+    line = f"wrote {costs_file(run.folder.path, text)}, {file.name} and {file.with_suffix('.png').name}"
+    _print(sets_tables(found, run.data.name, request.weights, units), as_json, line)
 
 
-def _bytes(gib: float | None) -> int | None:
-    return int(gib * 2**30) if gib else None
+def _print(tables: list[Any], as_json: bool, *lines: str) -> None:
+    from mar.core.progress import wide_console
+
+    if as_json:
+        print(*(table.json() for table in tables), sep="\n")
+        return
+    wide_console().print(*tables, sep="\n")
+    for line in lines:
+        _say(line)
 
 
 def _say(line: str) -> None:
@@ -363,90 +383,5 @@ def _say(line: str) -> None:
     wide_console().print(line, highlight=False, soft_wrap=True)
 
 
-def print_nll(run: Any, request: NllRequest) -> None:
-    from mar.cli import nll_tables
-    from mar.core.progress import wide_console
-    from mar.likelihood import pictures
-    from mar.metrics.base import Units
-    from mar.metrics.nll import score_plans
-
-    found, units = score_plans(run, request, _say), Units.of_run(run)
-    title = f"{run.data.name} {request.split}, {request.weights} weights"
-    pictures.draw(
-        found.likelihoods, run.grid.shape, found.picture, f"{title}: nats per token ± one standard error"
-    )  # fmt: skip
-    console = wide_console()
-    for table in nll_tables.tables(found.likelihoods, found.differences, request.paired_with or None, title, units):
-        console.print(table)
-    random = {plan for plan in found.likelihoods if run.plans(plan).random}
-    for note in nll_tables.notes(found.likelihoods, random, units):
-        _say(note)
-    _say(f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}")
-
-
-def print_paired(runs: list[Any], requests: list[NllRequest]) -> None:
-    """Compare each run with the first along each plan; Holm's correction covers every comparison of the table."""
-    from mar.cli import nll_tables
-    from mar.core.progress import wide_console
-    from mar.metrics.base import Units
-    from mar.metrics.nll import compare_runs
-
-    likelihoods, differences, reference = compare_runs(runs, requests, _say)
-    units, first = Units.of_run(runs[0]), requests[0]
-    title = f"{runs[0].data.name} {first.split}, {first.weights} weights"
-    wide_console().print(*nll_tables.tables(likelihoods, differences, reference, title, units), sep="\n")
-    for note in nll_tables.notes(likelihoods, set(), units):
-        _say(note)
-
-
-def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest) -> None:
-    from mar.cli.sets_tables import predicted_table, tested_table
-    from mar.core.progress import bar, wide_console
-    from mar.likelihood.set_sizes import plans_of
-    from mar.metrics.base import Units
-    from mar.metrics.sets import save_sets, score_sets
-    from mar.reports.sets import Tested, draw_sets
-    from orderings import describe
-    from orderings.optimal import costs_file
-
-    text, console, units = describe(ordering), wide_console(), Units.of_run(run)
-    with bar(f"set costs {text}") as progress:
-        found = score_sets(run, ordering, ks, request, _say, progress)
-    one = found.one_by_one
-    console.print(predicted_table(found.costs, found.predicted, units))
-    console.print(
-        tested_table(run.data.name, request.weights, one, found.predicted, found.excess, found.to_best, units)
-    )
-    _say(f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)")
-    for warning in one.warnings:
-        _say(f"warning: {warning}")
-    file = save_sets(run, found, request)
-    tested = [
-        Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
-        for k in ks
-        for schedule, plan in plans_of(text, k).items()
-    ]
-    title = (
-        f"{run.data.name}, {text}: costs of {found.costs.n_images} validation {units.example}s, dots {one.n_images} "
-        f"test {units.example}s"
-    )
-    draw_sets(title, found.predicted, tested, file.with_suffix(".png"))
-    _say(f"wrote {costs_file(run.folder.path, text)}, {file.name} and {file.with_suffix('.png').name}")
-
-
-def print_exposure(run: Any, found: Any, split: str, seed: int, weights: str) -> None:
-    from mar.cli.sets_tables import exposure_table
-    from mar.core.progress import wide_console
-    from mar.metrics.base import Units
-    from mar.metrics.exposure import save_exposure
-    from mar.reports.exposure import draw_exposure
-
-    file, units = save_exposure(run, found, split, seed, weights), Units.of_run(run)
-    title = f"{run.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
-    draw_exposure(title, found, file.with_suffix(".png"))
-    wide_console().print(exposure_table(run.data.name, found, split, weights, units))
-    _say(
-        "± is one standard error over pairs; misfit: the data cost more than the model expects; exposure: the model "
-        "expects something else after its own samples (docs/sets-and-exposure.md)"
-    )
-    _say(f"wrote {file} and {file.with_suffix('.png').name}")
+def _quiet(line: str) -> None:
+    """Print nothing: the output is JSON."""

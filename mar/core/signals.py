@@ -1,6 +1,6 @@
 """Several processes at one grid, on one machine: each takes the next cell that nobody holds.
 
-python -m mar.experiments.workers OUT      # one of them; the others and the command need not run
+python -m mar.experiments.launch OUT      # one of them; the others and the command need not run
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ from pydantic import Field
 from mar.config import Section
 from mar.core.errors import Unsupported
 from mar.core.progress import Progress
-from mar.likelihood.exposure import Exposure, exposure
-from mar.metrics.base import Metric, Question, SplitName, Subject, Workspace, save
+from mar.core.table import Column, Table, plus_minus
+from mar.likelihood.exposure import Curve, Exposure, exposure
+from mar.metrics.base import Metric, Question, SplitName, Subject, Units, Workspace, save
 from mar.model.plans import Plans
 from mar.run import Run
 from mar.sampling.samplers import generate
 
 IMAGES = 256
+_PARTS = 8  # rows of the table: the order in so many parts
 
 
 class ExposureBias(Metric):
@@ -82,3 +84,34 @@ def save_exposure(run: Run, result: Exposure, split: str, seed: int, weights: st
     """Write RUN/scores/exposure-PLAN-….json."""
     content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}
     return save(run, "exposure", result.plan, content)
+
+
+def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Units) -> Table:
+    """Return nats per token in parts of the order, and the sums of misfit and exposure up to the end of each part."""
+    steps = len(r.tokens_per_step)
+    parts = min(_PARTS, steps)
+    rows = [(part * steps // parts, (part + 1) * steps // parts) for part in range(parts)]
+
+    def mean(title: str, curve: Curve) -> Column[tuple[int, int]]:
+        return Column(title, lambda row: sum(curve.nats[slice(*row)]) / sum(r.tokens_per_step[slice(*row)]))
+
+    def total(title: str, curve: Curve) -> Column[tuple[int, int]]:
+        return Column(
+            title, lambda row: curve.nats[row[1] - 1], unit=units.nats,
+            text=lambda row: plus_minus(curve.nats[row[1] - 1], curve.standard_error[row[1] - 1], 2, "+"),
+        )  # fmt: skip
+
+    columns: list[Column[tuple[int, int]]] = [
+        Column("steps", lambda row: f"{row[0]}–{row[1] - 1}" if row[1] - row[0] > 1 else str(row[0])),
+        mean("data, nats/token", r.data),
+        mean("expected after data", r.expected_after_data),
+        mean("own samples", r.own),
+        total("misfit up to here", r.misfit_summed),
+        total("exposure up to here", r.exposure_summed),
+    ]
+    note = (
+        "± is one standard error over pairs; misfit: the data cost more than the model expects; exposure: the model "
+        "expects something else after its own samples (docs/sets-and-exposure.md)"
+    )
+    title = f"{data} {split}, {r.plan}, {r.kind}, {r.n_images} {units.example}s, {weights} weights"
+    return Table(columns, rows, [note], title)

@@ -17,13 +17,13 @@ import torch
 from pydantic import Field
 
 from mar.config import Section
-from mar.core.errors import UserError, unknown
+from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import ImageSet, Statistics, check_images
+from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, cache_folder, images_of, load_data
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation
@@ -31,7 +31,7 @@ from mar.sampling.output import image_grid, save_animation
 if TYPE_CHECKING:
     from mar.metrics.features import Extractor, Features
 
-LEAST_IMAGES = 8  # below, neither four neighbours nor two splits nor a covariance mean anything
+LEAST_IMAGES = 8  # fewer give no meaningful precision/recall (k=4), KID splits or covariance
 KID_SUBSET_SIZE = 1000
 INCEPTION_SCORE_SPLITS = 10
 
@@ -210,28 +210,6 @@ def sample_images(
     return images
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images and who they are: ``identity`` names exactly these (their features are cached under it; "" never)."""
-
-    name: str
-    split: Split
-    spec: DataSpec
-    identity: str = ""
-
-
-def images_of(data: Data, split: str) -> Images:
-    """A split of a data set.
-
-    Raises:
-        UserError: no such split, or its examples are no images.
-    """
-    check_images(data.spec, f"data set {data.name!r}")
-    if split not in ("train", "validation", "test"):
-        raise unknown("split", split, ("train", "validation", "test"))
-    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}")
-
-
 def score_images(
     generated: torch.Tensor | Split,
     data: Data,
@@ -256,7 +234,7 @@ def score_images(
         weights: Inception's weights file; None: torch's own cache of downloads, filled if need be.
         labelled: images of the same shape to train the classifier on when ``data`` has no labels.
         on: the split to compare with.
-        seed, device, batch_size: see ``Judge``.
+        seed, device, batch_size: see ``FidScorer``.
 
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
@@ -269,8 +247,8 @@ def score_images(
     check_enough(**{"generated": len(fake), f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
     if isinstance(extractor, str):
         extractor = choose(extractor, data, cache_dir, weights, labelled)
-    judge = Judge(real, extractor, cache_dir, floor, seed, device, batch_size)
-    return judge.score(Images("generated", fake, data.spec))
+    scorer = FidScorer(real, extractor, cache_dir, floor, seed, device, batch_size)
+    return scorer.score(Images("generated", fake, data.spec))
 
 
 def check_enough(**sizes: int) -> None:
@@ -280,8 +258,8 @@ def check_enough(**sizes: int) -> None:
         raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
 
 
-class Judge:
-    """Scores any number of sets of images against one reference, looked at once.
+class FidScorer:
+    """Scores any number of sets of images against one reference, whose features are extracted once.
 
     FID, precision and recall do not depend on the order of the images; KID and the Inception score draw subsets by
     ``seed``, so they move within their spread when the order changes.
@@ -312,14 +290,37 @@ class Judge:
         self.real: Features | None = None
         if isinstance(reference, Images):
             self.name = reference.name
-            self.real = self.look(reference)
+            self.real = self.features(reference)
             self.statistics = self.real.statistics
         else:
             self.name, self.statistics = reference
             _check_extractor(self.name, self.statistics, extractor)
         self.noise_floor = cache(self._noise_floor)  # of so many images
 
-    def look(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
+    @classmethod
+    def of_source(
+        cls, reference: Source, own: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path
+    ) -> FidScorer:
+        """Return the scorer of images like ``spec`` against ``reference``. The noise floor is another split of ``own``,
+        or of the reference's data set.
+
+        Raises:
+            UserError: the features cannot be had, or are not those of the statistics; images of another shape.
+        """
+        data = own or reference.data
+        if reference.images is not None and reference.images.spec.shape != spec.shape:
+            shape = reference.images.spec.shape
+            raise UserError(f"the images of {reference.name} have shape {shape}, those to score {spec.shape}")
+        extractor, floor = _extractor(data, spec, settings, cache_dir), None
+        if data is not None:  # never the reference's split: ``data`` may be the same data set, loaded again
+            floor = images_of(data, "train" if reference.data is not None and reference.name != "train" else "test")
+        what = reference.images
+        if what is None:
+            assert reference.statistics is not None
+            what = (reference.name, reference.statistics)
+        return cls(what, extractor, cache_dir, floor, settings.seed, settings.device)
+
+    def features(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
         """Features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
         from mar.metrics.features import extract
 
@@ -334,7 +335,7 @@ class Judge:
 
         check_enough(generated=len(generated.split), real=self.statistics.n_images or LEAST_IMAGES)
         n_floor = min(len(generated.split), len(self.floor.split)) if self.floor else len(generated.split)
-        found = self.look(generated)
+        found = self.features(generated)
         label_N = generated.split.batch(torch.arange(len(generated.split)))[1] if self.extractor.knows_labels else None
         scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
         return FidResult(
@@ -359,7 +360,7 @@ class Judge:
             return NOT_SCORED
         total = len(self.floor.split)
         pick_N = stream(self.seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
-        return self._scores(self.look(self.floor, pick_N, f"-{self.seed}"), n, None)
+        return self._scores(self.features(self.floor, pick_N, f"-{self.seed}"), n, None)
 
     def _kid_subset(self, n: int) -> int:
         return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
@@ -376,6 +377,23 @@ class Judge:
         if self.extractor.n_classes:
             balance = _balance(torch.from_numpy(features.classes_of(found, self.extractor)), self.extractor, label_N)
         return ImageScores(len(found), fid, *kid, *score, *precision_recall, balance)
+
+
+def statistics_of(source: Images, data: Data | None, settings: FeatureSettings) -> Statistics:
+    """Return the statistics of the features of all images of a source."""
+    extractor = _extractor(data, source.spec, settings, cache_folder())
+    return FidScorer(source, extractor, cache_folder(), None, settings.seed, settings.device).statistics
+
+
+def _extractor(data: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path) -> Extractor:
+    from mar.metrics.features import choose
+
+    kind, _, path = settings.labelled.partition(":")
+    labelled = load_data(kind, path) if settings.labelled else None
+    if data is None:  # unlabelled images of unknown origin
+        nothing = Split()
+        data = Data("these images", spec, nothing, nothing, nothing, "")
+    return choose(settings.kind, data, cache_dir, settings.inception_weights, labelled)
 
 
 def _inception_splits(n: int) -> int:

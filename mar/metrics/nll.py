@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.files import environment, write
 from mar.core.noise import stream
 from mar.core.progress import Progress, bar
+from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, sliding, spread
 from mar.data.base import fingerprint as content_hash
@@ -39,7 +40,7 @@ from mar.likelihood.estimate import (
     plan_budget,
     run_pilot,
 )
-from mar.likelihood.summary import Likelihood, Partial, fingerprint, per_dimension
+from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, fingerprint, per_dimension
 from mar.metrics.base import (
     Baseline,
     Metric,
@@ -450,3 +451,122 @@ def _budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float |
 def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
     bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
     return f"{nats:.3f} {units.nats}{bits}"
+
+
+def nll_tables(
+    likelihoods: Mapping[str, Likelihood],
+    differences: Mapping[str, Difference],
+    reference: str | None,
+    title: str,
+    units: Units,
+    random: Set[str] = frozenset(),
+) -> list[Table]:
+    """Return the table of likelihoods by name, and of plans with several shared orders the ensembles.
+
+    Args:
+        reference: name of the reference of ``differences``.
+        random: names whose order is drawn, for the notes.
+    """
+    Row = tuple[str, Likelihood]
+    columns: list[Column[Row]] = [
+        Column("plan", lambda row: row[0], words=True),
+        Column("kind", lambda row: kind_text(row[1]), words=True),
+        Column("n", lambda row: row[1].n_images),
+        Column(
+            units.nats, lambda row: row[1].nats_per_image,
+            text=lambda row: plus_minus(row[1].nats_per_image, row[1].standard_error_nats, 2),
+        ),
+    ]  # fmt: skip
+    if units.symbol:
+        columns.append(_per_dimension(f"nats/{units.symbol}", math.log(2.0)))
+    columns += [_per_dimension(units.per_dimension), Column("AR steps", lambda row: row[1].steps)]
+    if reference:
+
+        def difference(row: Row) -> Difference | None:
+            return differences.get(row[0])
+
+        def shown(row: Row) -> str:
+            found = differences[row[0]]
+            return with_interval(found.nats_per_image, found.interval_nats, 2)
+
+        columns += [
+            Column(
+                f"{units.nats} − {reference} [95 %]", lambda row: (d := difference(row)) and d.nats_per_image,
+                text=shown,
+            ),
+            Column(
+                "p (Holm)", lambda row: (d := difference(row)) and d.p_holm,
+                text=lambda row: f"{differences[row[0]].p_holm:.2g}",
+            ),
+        ]  # fmt: skip
+    ensembles = [_ensemble_table(name, found, units) for name, found in likelihoods.items() if found.ensemble]
+    table = Table(
+        columns, list(likelihoods.items()), nll_notes(likelihoods, random, units),
+        f"negative log-likelihood, {title} (lower is better)",
+    )  # fmt: skip
+    return [*ensembles, table]
+
+
+def nll_notes(likelihoods: Mapping[str, Likelihood], random: Set[str], units: Units) -> list[str]:
+    """Return what to know before quoting the figures; ``random``: names whose order is drawn."""
+    found = likelihoods.values()
+    notes = [
+        f"± is one standard error over {units.example}s, orders and steps drawn; kind names the figure "
+        "(docs/likelihood.md)"
+    ]
+    if any(name in random and not r.orders for name, r in likelihoods.items()):
+        notes.append(
+            f"random orders: every {units.example} has its own; the mean over orders bounds the NLL of their mixture "
+            "from above"
+        )
+    if any(r.orders for r in found):
+        notes.append("shared orders: the mean over them bounds the NLL of the mixture over all orders from above")
+    if any(r.ensemble for r in found):
+        notes.append("an ensemble of S orders is the exact NLL of the mixture of these S orders, for these tokens")
+    if any(r.dequantisation_draws for r in found):
+        notes.append("uniform dequantisation: a bound on the NLL of the integer pixels, whatever the kind")
+    for r in found:
+        settings = ", ".join(f"{key}={value}" for key, value in r.settings.items())
+        line = f"likelihood settings: {settings}; {r.evaluations} evaluations of the head for each token"
+        notes += [line] if settings and line not in notes else []
+    return [*notes, *(f"warning: {w}" for w in dict.fromkeys(w for r in found for w in r.warnings))]
+
+
+def kind_text(likelihood: Likelihood) -> str:
+    """Return the kind and the averages: "exact", "estimate (bound, steps:8)", "exact, mean of 16 orders"."""
+    r = likelihood
+    kind = f"estimate ({r.head_kind}, {r.estimator})" if r.kind == "estimate" else r.kind
+    if r.orders or r.orders_per_image > 1:
+        kind += f", mean of {r.orders or r.orders_per_image} orders"
+    return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind
+
+
+def _per_dimension(title: str, nats_per_bit: float = 1.0) -> Column[tuple[str, Likelihood]]:
+    """A column per dimension; ``nats_per_bit`` converts bits to nats."""
+
+    def figures(row: tuple[str, Likelihood]) -> tuple[float | None, float | None]:
+        r = row[1]
+        if r.nats_per_latent_dimension is not None:
+            return r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension
+        if r.bits_per_dim is None or r.standard_error_bits_per_dim is None:
+            return None, None
+        return r.bits_per_dim * nats_per_bit, r.standard_error_bits_per_dim * nats_per_bit
+
+    return Column(title, lambda row: figures(row)[0], text=lambda row: plus_minus(*figures(row), 4))  # type: ignore[arg-type]
+
+
+def _ensemble_table(name: str, likelihood: Likelihood, units: Units) -> Table:
+    columns: list[Column[EnsemblePoint]] = [
+        Column("orders", lambda p: p.orders),
+        Column(
+            f"{units.nats} ± over {units.example}s", lambda p: p.nats_per_image,
+            text=lambda p: plus_minus(p.nats_per_image, p.standard_error_nats, 2),
+        ),
+        Column("± over orders", lambda p: p.standard_error_orders_nats, digits=2),
+        Column(
+            units.per_dimension, lambda p: p.bits_per_dim,
+            text=lambda p: plus_minus(p.bits_per_dim, p.standard_error_bits_per_dim, 4),
+        ),
+    ]  # fmt: skip
+    title = f"ensembles of orders, {name}, {likelihood.n_images} {units.example}s"
+    return Table(columns, likelihood.ensemble, title=title)

@@ -6,7 +6,6 @@ N examples · B batch · L tokens · C channels · H, W pixels
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -106,11 +105,6 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
 @cache
 def _weights(run: Run) -> str:
     return weight_hash(run.model)  # seconds of a large model
-
-
-def digest(asked: dict[str, Any]) -> str:
-    """Twelve hex digits that identify a question."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fill(

@@ -17,9 +17,10 @@ from mar.config import Section
 from mar.core.errors import UserError
 from mar.core.files import environment
 from mar.core.progress import Progress
-from mar.likelihood.set_sizes import Predicted, measure_set_costs, plans_of, predictions
+from mar.core.table import Column, Table, plus_minus, with_interval
+from mar.likelihood.set_sizes import SCHEDULES, Predicted, measure_set_costs, plans_of, predictions
 from mar.likelihood.summary import Likelihood
-from mar.metrics.base import Metric, PlanMap, Question, Subject, Workspace, awaits_costs, measured_along, save
+from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, measured_along, save
 from mar.metrics.nll import NllRequest, Say, score_plans
 from mar.metrics.statistics import Difference, paired_differences
 from mar.run import Run
@@ -203,3 +204,57 @@ def save_sets(run: Run, found: SetScores, request: NllRequest) -> Path:
         "warnings": found.one_by_one.warnings,
     }
     return save(run, "sets", found.costs.ordering, dict(content))
+
+
+def sets_tables(found: SetScores, data: str, weights: str, units: Units) -> list[Table]:
+    """Return the table of every schedule by the measured costs, and that of the schedules tested on test images."""
+    costs, one, predicted = found.costs, found.one_by_one, {row.k: row for row in found.predicted}
+    by_costs = Table[Predicted](
+        [
+            Column("K", lambda row: row.k),
+            *(Column(name, lambda row, name=name: row.excess_nats[name], digits=2) for name in SCHEDULES),
+            Column("the best sets", lambda row: _brief(row.optimal_sizes), words=True),
+        ],
+        found.predicted,
+        title=f"parallel generation along {costs.ordering}: {units.nats} above one token at a time, by the costs of "
+        f"{costs.n_images} validation {units.example}s (lower is better)",
+    )
+    rows = [(k, schedule, plan) for k in found.to_best for schedule, plan in plans_of(costs.ordering, k).items()]
+
+    def interval(difference: Difference | None) -> str:
+        return "" if difference is None else with_interval(difference.nats_per_image, difference.interval_nats, 2)
+
+    tested = Table[tuple[int, str, str]](
+        [
+            Column("plan", lambda row: row[2], words=True),
+            Column(
+                f"{units.nats} above one at a time [95 %]", lambda row: found.excess[row[2]].nats_per_image,
+                text=lambda row: interval(found.excess[row[2]]),
+            ),
+            Column(
+                "p (Holm)", lambda row: found.excess[row[2]].p_holm,
+                text=lambda row: f"{found.excess[row[2]].p_holm:.2g}",
+            ),
+            Column("predicted", lambda row: predicted[row[0]].excess_nats[row[1]], digits=2, sign=True),
+            Column(
+                "minus optimal [95 %]", lambda row: (d := found.to_best[row[0]].get(row[2])) and d.nats_per_image,
+                text=lambda row: interval(found.to_best[row[0]].get(row[2])),
+            ),
+        ],
+        rows,
+        [
+            f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)",
+            *(f"warning: {warning}" for warning in one.warnings),
+        ],
+        f"{data} test, {one.n_images} {units.example}s, {weights} weights, {one.kind}: "
+        f"{plus_minus(one.nats_per_image, one.standard_error_nats, 2)} {units.nats} one token at a time",
+    )  # fmt: skip
+    return [by_costs, tested]
+
+
+def _brief(sizes: tuple[int, ...], most: int = 16) -> str:
+    """Return the sizes, the middle of a long list left out."""
+    if len(sizes) <= most:
+        return " ".join(map(str, sizes))
+    half = most // 2
+    return f"{' '.join(map(str, sizes[:half]))} … {' '.join(map(str, sizes[-half:]))}"

@@ -28,6 +28,11 @@ from mar.data.base import Split
 DEFAULT_SHARD = 256
 
 
+def digest(asked: dict[str, Any]) -> str:
+    """Return twelve hexadecimal digits that identify a question."""
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
 class Store:
     """A folder of generated examples; see ``create`` and ``open``.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mar.core.files import write
 from mar.experiments.engine import Engine, Provenance, TrainedAt, provenance
-from mar.experiments.prepare import seconds as preparation_seconds
+from mar.experiments.launch import preparation_seconds
 from mar.experiments.result import AblationResult
 from mar.reports.table import write_tables
 from mar.reports.unit import in_asked_unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mar.core.errors import UserError
-from mar.experiments.cluster import Cluster, read_cluster
+from mar.experiments.slurm import Cluster, read_cluster
 
 pytest.importorskip("submitit")
 

@@ -82,7 +82,7 @@ def test_one_process_wants_no_launcher():
 def test_a_failed_training_tells_what_its_processes_printed_last(recipe, launcher, tmp_path):
     said = "note: fine so far\nmar: the data are gone\nmar: the data are gone\n" + TORCHRUN.format(code=2, other=143)
     launcher(f"print({said!r}); raise SystemExit(1)")
-    with pytest.raises(TrainingFailed, match=r"^note: fine so far \| mar: the data are gone \(all of it: .*\)"):
+    with pytest.raises(TrainingFailed, match=r"^note: fine so far \| mar: the data are gone \(whole output: .*\)"):
         train_launched(2, recipe, tmp_path)
 
 

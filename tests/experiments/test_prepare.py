@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mar.core.errors import Stopped, UserError
-from mar.experiments import prepare as module
+from mar.experiments import launch as module
 from mar.experiments.grid import GridFile, read
-from mar.experiments.prepare import pending, prepare, seconds
+from mar.experiments.launch import pending, preparation_seconds, prepare
 
 GRID = """
 given: {data: some}
@@ -45,12 +45,12 @@ def test_the_folder_of_a_grid_is_given_where_it_is_asked_for(tmp_path: Path) -> 
 
 def test_every_command_runs_once_and_in_order(tmp_path: Path, fake: None, capfd: pytest.CaptureFixture[str]) -> None:
     grid, out, said = grid_in(tmp_path), tmp_path / "out", []
-    assert pending(grid, out) == list(grid.prepare) and seconds(grid, out) == 0.0 and not out.exists()
+    assert pending(grid, out) == list(grid.prepare) and preparation_seconds(grid, out) == 0.0 and not out.exists()
     prepare(grid, out, said.append)
     prepare(grid, out, said.append)
     assert said == [f"mar {command}" for command in grid.prepare]
     assert capfd.readouterr().out.splitlines()[-1] == str(["use", f"{out}/made", "in one word"])
-    assert pending(grid, out) == [] and seconds(grid, out) > 0.0
+    assert pending(grid, out) == [] and preparation_seconds(grid, out) > 0.0
 
 
 def test_what_was_lost_is_made_again_and_so_is_what_is_asked_otherwise(tmp_path: Path, fake: None) -> None:

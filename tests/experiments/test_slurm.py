@@ -23,12 +23,10 @@ import pytest
 from mar.core.errors import UserError
 from mar.core.files import held
 from mar.experiments import slurm
-from mar.experiments.cluster import read_cluster
 from mar.experiments.engine import Engine
 from mar.experiments.grid import GridFile, read
-from mar.experiments.job import Job
-from mar.experiments.slurm import Jobs, Submitted
-from mar.experiments.workers import Work
+from mar.experiments.launch import WorkerSpec
+from mar.experiments.slurm import Job, Jobs, Submitted, read_cluster
 from tests.experiments.test_launch import GRID
 
 pytest.importorskip("submitit")
@@ -56,7 +54,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     looked: dict[str, int] = {}
 
-    def submit(self: Jobs, work: Work, count: int) -> list[Submitted]:
+    def submit(self: Jobs, spec: WorkerSpec, count: int) -> list[Submitted]:
         counts.append(count)
         return [Submitted("local", f"{len(counts)}.{number}") for number in range(count)]
 
@@ -76,9 +74,9 @@ def jobs_of(grid: GridFile, out: Path, *pairs: str, watch: Callable[[], None] = 
 
 
 def test_there_is_a_job_for_each_unfinished_cell_and_no_more_than_asked_for(grid, submitted, tmp_path):
-    jobs_of(grid, tmp_path / "a").run(Work(tmp_path))
-    jobs_of(grid, tmp_path / "b", "jobs=1").run(Work(tmp_path))
-    jobs_of(grid, tmp_path / "c", "jobs=9").run(Work(tmp_path))
+    jobs_of(grid, tmp_path / "a").run(WorkerSpec(tmp_path))
+    jobs_of(grid, tmp_path / "b", "jobs=1").run(WorkerSpec(tmp_path))
+    jobs_of(grid, tmp_path / "c", "jobs=9").run(WorkerSpec(tmp_path))
     assert submitted == [2, 1, 2]
 
 
@@ -87,13 +85,13 @@ def test_the_same_command_waits_for_the_jobs_that_live_and_submits_what_is_missi
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs_of(grid, tmp_path, "jobs=1", watch=leave).run(Work(tmp_path))
+        jobs_of(grid, tmp_path, "jobs=1", watch=leave).run(WorkerSpec(tmp_path))
     again = jobs_of(grid, tmp_path, "jobs=1")
-    again.run(Work(tmp_path))
+    again.run(WorkerSpec(tmp_path))
     assert submitted == [1] and [job.id for job in again.now] == ["1.0"]
     with pytest.raises(KeyboardInterrupt):
-        jobs_of(grid, tmp_path, "jobs=1", watch=leave).run(Work(tmp_path))  # the first has ended
-    jobs_of(grid, tmp_path, "jobs=2").run(Work(tmp_path))  # one lives, one more
+        jobs_of(grid, tmp_path, "jobs=1", watch=leave).run(WorkerSpec(tmp_path))  # the first has ended
+    jobs_of(grid, tmp_path, "jobs=2").run(WorkerSpec(tmp_path))  # one lives, one more
     assert submitted == [1, 1, 1]
 
 
@@ -102,8 +100,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Puts a script in the place of the worker; its argument is the folder of the grid."""
 
     def put(script: str) -> None:
-        command = property(lambda work: [sys.executable, "-S", "-c", script, str(work.out)])
-        monkeypatch.setattr(Work, "command", command)
+        command = property(lambda spec: [sys.executable, "-S", "-c", script, str(spec.out)])
+        monkeypatch.setattr(WorkerSpec, "command", command)
 
     return put
 
@@ -133,12 +131,12 @@ def soon(folder: Path, number: int) -> None:
 
 def test_a_job_ends_with_the_code_of_its_worker(worker, tmp_path):
     worker("raise SystemExit(3)")
-    assert Job(Work(tmp_path))() == 3
+    assert Job(WorkerSpec(tmp_path))() == 3
 
 
 def test_a_job_whose_time_is_up_saves_and_is_put_back(worker, tmp_path):
     worker(SAVES)
-    job, put_back = Job(Work(tmp_path)), []
+    job, put_back = Job(WorkerSpec(tmp_path)), []
 
     def requeue(*_) -> None:  # as submitit does
         put_back.append(job.checkpoint())
@@ -151,13 +149,13 @@ def test_a_job_whose_time_is_up_saves_and_is_put_back(worker, tmp_path):
             job()
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert (tmp_path / "saved").exists() and put_back[0].function == Job(Work(tmp_path))
+    assert (tmp_path / "saved").exists() and put_back[0].function == Job(WorkerSpec(tmp_path))
 
 
 def test_a_cancelled_job_saves(worker, tmp_path):
     worker(SAVES)
     soon(tmp_path, signal.SIGTERM)
-    assert Job(Work(tmp_path))() == 143 and (tmp_path / "saved").exists()
+    assert Job(WorkerSpec(tmp_path))() == 143 and (tmp_path / "saved").exists()
 
 
 def answers(out: Path) -> dict[str, Any]:

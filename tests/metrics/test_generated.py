@@ -14,12 +14,19 @@ import pytest
 import torch
 
 from mar import config
-from mar.cli.fid_seeds import parse_compared
-from mar.cli.fid_session import label
-from mar.cli.fid_sources import Looks
-from mar.cli.fid_sweep import axes_of, parse_axis, parse_values
-from mar.cli.score_fid import FidRequest, score_run, score_source
+from mar.cli.fid import print_fid
 from mar.core.errors import UserError
+from mar.metrics.generated import (
+    FidRequest,
+    axes_of,
+    parse_axis,
+    parse_compared,
+    parse_values,
+    score_run,
+    score_source,
+    to_text,
+)
+from mar.metrics.images import FeatureSettings
 from mar.metrics.samples import Setting, fill
 from mar.metrics.store import Store
 from mar.run import Run, train
@@ -135,7 +142,7 @@ def test_fid_is_the_same_for_two_processes_and_any_batch_size(run, tmp_path, bri
     fids = []
     for name, batch, peers in ("a", 20, ALONE), ("b", 20, (Peer(1, 2), Peer(0, 2))), ("c", 7, ALONE):
         filled(run, tmp_path / name, 60, peers, batch)
-        score_run(run, Peer(), request(store=tmp_path / name, again=True))
+        print_fid(score_run(run, Peer(), request(store=tmp_path / name, again=True)))
         fids.append(records(run, "fid-random-cosine4-test-n60.json")[0]["generated"]["fid"])
     assert fids[0] == fids[1] == pytest.approx(fids[2], rel=1e-6)
     assert "as asked" in capsys.readouterr().out
@@ -143,7 +150,7 @@ def test_fid_is_the_same_for_two_processes_and_any_batch_size(run, tmp_path, bri
 
 def test_a_sweep_chooses_the_lowest_fid_and_nothing_is_done_twice(run, brief_training, monkeypatch, capsys):
     asked = request(axes={"guidance": [1.0, 2.0], "top_k": [2, 17]})
-    score_run(run, Peer(), asked)
+    print_fid(score_run(run, Peer(), asked))
     (found,) = records(run, "fid-sweep-guidance-top_k-test-n40-*.json")
     points = found["sweeps"][0]["points"]
     assert len(points) == 4
@@ -180,15 +187,15 @@ def test_settings_are_compared_over_the_same_seeds(run, brief_training, capsys):
 def test_stores_are_scored_against_data_and_statistics(run, tmp_path, brief_training, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     filled(run, tmp_path / "s")
-    score_source(str(tmp_path / "s"), 60, "digits", "test", Looks(), tmp_path / "scores.json")
+    score_source(str(tmp_path / "s"), 60, "digits", "test", FeatureSettings(), tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["generated"]["n_images"] == 60 and scores["generated"]["balance"]["agreement"] is not None
     with pytest.raises(UserError, match="100 of 900"):
-        score_source(str(tmp_path / "s"), 900, "digits", "test", Looks(), None)
+        score_source(str(tmp_path / "s"), 900, "digits", "test", FeatureSettings(), None)
     with pytest.raises(UserError, match="neither statistics"):
-        score_source(str(tmp_path / "s"), 60, "nowhere", "test", Looks(), None)
+        score_source(str(tmp_path / "s"), 60, "nowhere", "test", FeatureSettings(), None)
     with pytest.raises(UserError, match="have shape"):
-        score_source(str(tmp_path / "s"), 60, "synthetic", "test", Looks(), None)
+        score_source(str(tmp_path / "s"), 60, "synthetic", "test", FeatureSettings(), None)
 
 
 def test_a_run_is_scored_where_its_own_data_are_not(folder, tmp_path, brief_training, capsys):
@@ -197,7 +204,7 @@ def test_a_run_is_scored_where_its_own_data_are_not(folder, tmp_path, brief_trai
     (path / "recipe.yaml").write_text(recipe.replace("data:\n  kind: digits\n", "data:\n  kind: mnist\n").replace(
         "  validation: 72\n", ""))  # fmt: skip
     run = Run(path)
-    asked = FidRequest((Setting(PLAN),), n=40, against="digits", looks=Looks("classifier"))
+    asked = FidRequest((Setting(PLAN),), n=40, against="digits", features=FeatureSettings("classifier"))
     score_run(run, Peer(), asked)  # type: ignore[arg-type]
     (record,) = (path / "scores").glob("fid-*.json")
     assert json.loads(record.read_text())["data"] == "digits"
@@ -216,7 +223,7 @@ def test_ranges_and_settings_are_read_as_written():
             parse_axis(wrong)
     found = parse_compared("plan=raster/cosine:16:steps=10:temperature=.9", Setting(PLAN, head={"solver": "ddim"}))
     assert found == Setting("raster/cosine:16", temperature=0.9, head={"solver": "ddim", "steps": 10})
-    assert label(replace(found, seed=3)) == "raster/cosine:16 temperature=0.9 seed=3 solver=ddim steps=10"
+    assert to_text(replace(found, seed=3)) == "raster/cosine:16 temperature=0.9 seed=3 solver=ddim steps=10"
     with pytest.raises(UserError, match="solver=unipc:steps=10"):
         parse_compared("fast", Setting(PLAN))
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from mar import config
 from mar.cli.main import app
+from mar.cli.options import plan_product
 from mar.cli.score import print_nll as scored
 from mar.cli.score import print_paired
-from mar.cli.scoring import options_of, product
 from mar.core.errors import Unsupported, UserError
 from mar.likelihood import estimate
 from mar.likelihood.estimate import Estimator, Several
@@ -53,7 +53,7 @@ def clean(request: pytest.FixtureRequest):
 
 
 def test_plans_are_scored_paired_and_drawn(run, capsys):
-    plans = product("raster,random", "linear:4,cosine:8", "")
+    plans = plan_product("raster,random", "linear:4,cosine:8", "")
     scored(run, NllRequest(tuple(plans), "raster/linear:4", n=6))
     found = records(run)
     assert sorted(found) == [f"nll-{p}-test-n6-exact.json" for p in (
@@ -178,23 +178,6 @@ def test_a_network_in_bfloat16_is_recorded_and_close(run, plan):
 def test_adaptive_orders_are_plans(run):
     scored(run, NllRequest(("lowest-entropy/linear:4",), n=4))
     assert records(run)["nll-lowest-entropy-linear4-test-n4-exact.json"]["steps"] == 4
-
-
-def test_plans_are_multiplied_with_partitions():
-    assert product("raster, hilbert", "singles,cosine:16", "x") == [
-        "raster", "raster/cosine:16", "hilbert", "hilbert/cosine:16"
-    ]  # fmt: skip
-    assert product("", "equal:4", "random/cosine:8") == ["random/equal:4"]
-    assert product("", "", "random/cosine:8") == ["random/cosine:8"]
-    assert len(product("raster,raster/singles,random/sizes:(1,3,60)", "", "x")) == 2  # each once
-    with pytest.raises(UserError, match="a partition of its own"):
-        product("raster/cosine:4", "equal:4", "x")
-
-
-def test_options_are_keys_and_values():
-    assert options_of(["tolerance=1e-5", "solver=rk4"], "scoring") == {"tolerance": 1e-5, "solver": "rk4"}
-    with pytest.raises(UserError, match="key=value"):
-        options_of(["tolerance"], "scoring")
 
 
 @pytest.mark.parametrize("mode", ["nll", "sets", "exposure"])

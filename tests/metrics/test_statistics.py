@@ -7,7 +7,7 @@ import pytest
 
 from mar.core.errors import UserError
 from mar.metrics.features import fid
-from mar.metrics.fid import NOT_SCORED, Images, Judge, images_of
+from mar.metrics.fid import NOT_SCORED, FidScorer, Images, images_of
 from mar.metrics.images import Statistics, read_statistics, write_statistics
 
 
@@ -24,9 +24,9 @@ def test_fid_of_gaussians_is_the_closed_form():
 def judges(gaussian, pixels, tmp_path):
     """The same real images as images, and as a statistics file."""
     real = images_of(gaussian, "test")
-    whole = Judge(real, pixels, tmp_path)
+    whole = FidScorer(real, pixels, tmp_path)
     write_statistics(whole.statistics, tmp_path / "real.npz")
-    return whole, Judge(("real", read_statistics(tmp_path / "real.npz")), pixels, tmp_path)
+    return whole, FidScorer(("real", read_statistics(tmp_path / "real.npz")), pixels, tmp_path)
 
 
 def test_fid_against_a_statistics_file_is_that_against_its_images(gaussian, pixels, tmp_path):
@@ -52,9 +52,9 @@ def test_a_file_holds_adms_layout_and_files_of_adm_are_read(gaussian, pixels, tm
 
 def test_statistics_of_other_features_are_refused(pixels, tmp_path):
     with pytest.raises(UserError, match="of 3 features, pixels-for-tests has 4"):
-        Judge(("real", Statistics(np.zeros(3), np.eye(3))), pixels, tmp_path)
+        FidScorer(("real", Statistics(np.zeros(3), np.eye(3))), pixels, tmp_path)
     with pytest.raises(UserError, match="are of inception"):
-        Judge(("real", Statistics(np.zeros(4), np.eye(4), "inception")), pixels, tmp_path)
+        FidScorer(("real", Statistics(np.zeros(4), np.eye(4), "inception")), pixels, tmp_path)
 
 
 @pytest.mark.parametrize(
