@@ -307,9 +307,7 @@ def _run(words: list[str]) -> None:
         raise Stopped(stopped[0])
     if code:
         command = f"mar {shlex.join(words)}"
-        raise UserError(
-            f"prepare: `{command}` ended with code {code} (see its output above); repeat it to resume"
-        )
+        raise UserError(f"prepare: `{command}` ended with code {code} (see its output above); repeat it to resume")
 
 
 def spec_from_argv() -> WorkerSpec:

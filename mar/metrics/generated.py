@@ -27,6 +27,7 @@ from mar.run import Run
 
 Score = dict[str, Any]  # a record of RUN/scores: the setting beside ``FidResult.to_dict()``
 Axes = dict[str, list[Any]]
+_Point = tuple[dict[str, Any], dict[str, Any]]  # a sweep of one setting, and one of its points
 _SWEEP_SEED = 10_000  # added to the seed: other images choose a value than score it
 
 
@@ -218,7 +219,7 @@ def sweep(scorer: RunScorer, settings: Sequence[Setting], axes: Axes, n: int) ->
     path = scorer.write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
     rows = [(one, point) for one in content for point in one["points"]]
 
-    def mark(row: tuple[dict, dict]) -> str:
+    def mark(row: _Point) -> str:
         one, point = row
         if any(point[key] != value for key, value in one["best"].items()):
             return ""
@@ -226,7 +227,7 @@ def sweep(scorer: RunScorer, settings: Sequence[Setting], axes: Axes, n: int) ->
         ends = [key for key, values in numeric.items() if point[key] in (min(values), max(values))]
         return f"best, at the end of the {' and '.join(ends)} range" if ends else "best"
 
-    columns = [Column("setting", lambda row: row[0]["setting"], words=True)]
+    columns: list[Column[_Point]] = [Column("setting", lambda row: row[0]["setting"], words=True)]
     columns += [
         Column(key, lambda row, key=key: row[1][key], text=lambda row, key=key: str(row[1][key])) for key in axes
     ]
@@ -262,7 +263,7 @@ def compare_seeds(
         found = row["relative_change"]
         return f"{found['mean']:+.1%}" + _interval(found["interval"], " [{:+.1%}, {:+.1%}]")
 
-    columns: list[Column] = [
+    columns: list[Column[dict[str, Any]]] = [
         Column("setting", lambda row: row["setting"], words=True),
         Column("FID", lambda row: row["fid"]["mean"], "lower", text=of_fid, unit="mean ± sd [95 %]"),
         Column(

@@ -60,6 +60,7 @@ from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
 
 Say = Callable[[str], None]
+_Named = tuple[str, Likelihood]  # a row of a table
 _NAME = 120  # characters of a picture's name
 _SOURCES = (Path(mar.__file__).parent, Path(orderings.__file__).parent)
 
@@ -467,8 +468,7 @@ def nll_tables(
         reference: name of the reference of ``differences``.
         random: names whose order is drawn, for the notes.
     """
-    Row = tuple[str, Likelihood]
-    columns: list[Column[Row]] = [
+    columns: list[Column[_Named]] = [
         Column("plan", lambda row: row[0], words=True),
         Column("kind", lambda row: kind_text(row[1]), words=True),
         Column("n", lambda row: row[1].n_images),
@@ -482,10 +482,10 @@ def nll_tables(
     columns += [_per_dimension(units.per_dimension), Column("AR steps", lambda row: row[1].steps)]
     if reference:
 
-        def difference(row: Row) -> Difference | None:
+        def difference(row: _Named) -> Difference | None:
             return differences.get(row[0])
 
-        def shown(row: Row) -> str:
+        def shown(row: _Named) -> str:
             found = differences[row[0]]
             return with_interval(found.nats_per_image, found.interval_nats, 2)
 
@@ -541,10 +541,10 @@ def kind_text(likelihood: Likelihood) -> str:
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind
 
 
-def _per_dimension(title: str, nats_per_bit: float = 1.0) -> Column[tuple[str, Likelihood]]:
+def _per_dimension(title: str, nats_per_bit: float = 1.0) -> Column[_Named]:
     """A column per dimension; ``nats_per_bit`` converts bits to nats."""
 
-    def figures(row: tuple[str, Likelihood]) -> tuple[float | None, float | None]:
+    def figures(row: _Named) -> tuple[float | None, float | None]:
         r = row[1]
         if r.nats_per_latent_dimension is not None:
             return r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension
@@ -565,7 +565,7 @@ def _ensemble_table(name: str, likelihood: Likelihood, units: Units) -> Table:
         Column("± over orders", lambda p: p.standard_error_orders_nats, digits=2),
         Column(
             units.per_dimension, lambda p: p.bits_per_dim,
-            text=lambda p: plus_minus(p.bits_per_dim, p.standard_error_bits_per_dim, 4),
+            text=lambda p: plus_minus(p.bits_per_dim or 0.0, p.standard_error_bits_per_dim or 0.0, 4),
         ),
     ]  # fmt: skip
     title = f"ensembles of orders, {name}, {likelihood.n_images} {units.example}s"
