@@ -42,7 +42,7 @@ from mar.sampling.samplers import Remask
 from mar.training import blocks, checkpoint
 from mar.training.loop import Trainer, check
 from mar.training.run_folder import RunFolder
-from orderings import Grid, describe
+from orderings import Grid, PlanSpec
 
 
 def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
@@ -186,7 +186,7 @@ class Run:
     @property
     def training_plan(self) -> str:
         """The plan of the recipe, as short text."""
-        return describe(build.ordering(self.recipe), build.partition(self.recipe))
+        return str(PlanSpec(build.ordering(self.recipe), build.partition(self.recipe)))
 
     def nll(
         self,
@@ -272,7 +272,7 @@ class Run:
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:
-            self.model.tokenizer.check(plans.draw(stream(0, "check", 1)).step_BL)
+            self.model.tokenizer.check(plans.sample(stream(0, "check", 1)).step_BL)
         return plans
 
     def sample(

@@ -26,7 +26,7 @@ class Plan:
     step_BL: torch.Tensor
 
     @classmethod
-    def draw(
+    def sample(
         cls,
         ordering: Ordering,
         partition: Partition,

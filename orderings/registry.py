@@ -85,10 +85,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         cls = type(component)
         if (target := file_target(cls)) is not None:
             return target
-        for members in (self, self.classes()[0]):  # our own first: looking for other packages takes milliseconds
-            for name, member in members.items():
-                if member is cls:
-                    return name
+        names = {member: name for name, member in self.items()}
+        if cls not in names:  # looking for other packages takes milliseconds
+            names = {member: name for name, member in self.classes()[0].items()}
+        if cls in names:
+            return names[cls]
         raise UnknownName("class", cls.__name__, (member.__name__ for member in self.values()))
 
     def _plugged(self) -> dict[str, EntryPoint]:
@@ -119,7 +120,7 @@ class Orderings(Registry[Ordering]):
             )
         else:
             why = (
-                "the model finds its order while it generates, one for each image; "
+                "the model finds its order while it generates, an order for each image; "
                 f"mar sample --adaptive {name}, mar score nll --plan {name}"
             )
         return InvalidRequest(f"{name} is no plan: {why}")
