@@ -19,12 +19,12 @@ from mar.cli.scoring import save, scores_folder
 from mar.cli.units import Units
 from mar.core.errors import Unsupported, UserError
 from mar.core.files import environment, write
-from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
 from mar.data.base import fingerprint as content_hash
 from mar.data.base import sliding
 from mar.experiments.compare import paired_differences
 from mar.likelihood import pictures
+from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import (
     EVERY_STEP,
     PILOT_IMAGES,
@@ -147,7 +147,7 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     settings |= {"precision": request.precision, "past": request.past}
     content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
     path = save(run, "nll", plan, content)
-    kept.drop("images")
+    kept.clear("images")
     return path
 
 
@@ -166,7 +166,7 @@ def _score_to_target(run: Run, plan: str, request: Request, console: Console) ->
 
 def _question(run: Run, plan: str, request: Request, n_images: int) -> dict[str, Any]:
     """Everything that the log-probabilities of one order and one dequantisation depend on."""
-    first = stream(request.seed, "nll", min(n_images, 256)).at("order")
+    first = image_noise(request.seed, min(n_images, IMAGES_AT_ONCE)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
     plans, kind = run.plans(plan), request.kind
     return {

@@ -54,9 +54,9 @@ class Partial:
     def finish(self, name: str, likelihood: Likelihood) -> None:
         """Keep a likelihood; the parts ``name-…`` that it was made of are no longer needed."""
         self.part(name).write({}, {"likelihood": likelihood.to_dict()})
-        self.drop(name)
+        self.clear(name)
 
-    def drop(self, name: str) -> None:
+    def clear(self, name: str) -> None:
         """Forget the parts ``name-…``."""
         for path in self.folder.glob(f"{name}-*.safetensors"):
             path.unlink()
@@ -74,8 +74,8 @@ class Part:
     path: Path
     written: float = field(default_factory=time.monotonic)
 
-    def keep(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any], last: bool) -> None:
-        """Written when it is the last time, or some time has passed since it was."""
+    def save_if_due(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any], last: bool) -> None:
+        """Write if this is the last time, or if 30 s have passed since the last writing."""
         if last or time.monotonic() - self.written >= _SECONDS:
             self.write(tensors, notes)
             self.written = time.monotonic()
