@@ -30,7 +30,7 @@ from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, spread
-from mar.likelihood.estimate import EVERY_STEP, ONCE, ScoreOne, Several, check_draws, score_several
+from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
 from mar.likelihood.score import Likelihood, score
 from mar.likelihood.summary import Partial
 from mar.model.model import Model, sampling_options, scoring_options
@@ -197,7 +197,7 @@ class Run:
         limit: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
-        several: Several = ONCE,
+        repeats: Repeats = SINGLE,
         likelihood: dict[str, Any] | None = None,
         kept: Partial | None = None,
         precision: Precision = "fp32",
@@ -207,7 +207,7 @@ class Run:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
 
         Args:
-            several: several orders or dequantisations of the same images, and their mean or mixture.
+            repeats: several orders or dequantisations of the same images, and their mean or mixture.
             likelihood: the head's scoring options (timesteps, solver, tolerance, …).
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
@@ -220,10 +220,10 @@ class Run:
         if images is None:
             images, labels = self.some(split, limit)
         score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
-        if several.draws > 1:
+        if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            return score_several(self.model, score_one, several, progress, kept)
+            return score_several(self.model, score_one, repeats, progress, kept)
 
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
