@@ -82,8 +82,8 @@ EVERY_STEP = Estimator()
 def standard_error(y_NS: torch.Tensor) -> float:
     """Standard error of the mean of N images under the same S orders, over the choice of both.
 
-    y_NS = mean + image_N + order_S + interaction_NS, all random and independent (two-way random model, Searle, Casella &
-    McCulloch 1992, ch. 4), so that Var = images / N + orders / S + interaction / (N S).
+    y_NS = mean + image_N + order_S + interaction_NS, all random and independent (two-way random model, Searle, Casella
+    & McCulloch 1992, ch. 4), so that Var = images / N + orders / S + interaction / (N S).
     """
     (n, s), found = y_NS.shape, components(y_NS)
     return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
@@ -330,10 +330,10 @@ def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
 def until_error(score: Callable[[int], Likelihood], target_nats: float, most_images: int) -> Likelihood:
     """Score ever more images until the standard error is at most ``target_nats``, or there are no more images.
 
-    The first look is at 32 images; each further one at as many as reach the target if the spread over images stays as it
-    is, and at least at twice as many. The stopping rule reads the spread over images, never their mean, so it prefers
-    neither low nor high figures: the mean is unbiased where nats are distributed symmetrically over images, and otherwise
-    biased by the order of 1/N beside a standard error of the order of 1/sqrt(N).
+    The first look is at 32 images; each further one at as many as reach the target if the spread over images stays as
+    it is, and at least at twice as many. The stopping rule reads the spread over images, never their mean, so it
+    prefers neither low nor high figures: the mean is unbiased where nats are distributed symmetrically over images, and
+    otherwise biased by the order of 1/N beside a standard error of the order of 1/sqrt(N).
 
     Args:
         score: scores this many images, spread over the split.

@@ -52,6 +52,43 @@ class Conditionals:
     head_estimate: bool
     settings: dict[str, Any]
 
+    def likelihood(self, model: Model, plan: str, warnings: tuple[str, ...] = ()) -> Likelihood:
+        """The figure of these conditionals.
+
+        Args:
+            plan: the plans' short text.
+            warnings: what to know before quoting the figure.
+        """
+        return summarise(
+            model, plan, self.step_NL, self.nats_NL, self.kind, self.evaluations, self.forward_rows, warnings,
+            self.settings, self.weight_NL, self.estimator, self.head_estimate,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class TokenScores:
+    """Log-probabilities of every token of N examples along a plan.
+
+    Attributes:
+        plan: short text.
+        kind: "exact"; "bound": at most log p, in expectation; "ode".
+        nats_NL: log p(x_l | x_{S_<k}) of each token in nats; 0 where it is given or absent. Of the tokens: densities of
+            continuous ones are without the Jacobian that a Likelihood includes.
+        step_NL: the AR step of each token (GIVEN, 0.., ABSENT).
+        position_LD: the place of each token on the grid, (row, column) of an image.
+    """
+
+    plan: str
+    kind: str
+    nats_NL: torch.Tensor
+    step_NL: torch.Tensor
+    position_LD: torch.Tensor
+
+    def __repr__(self) -> str:
+        n, length = self.nats_NL.shape
+        nats = float(self.nats_NL.sum(1).mean())
+        return f"TokenScores({self.plan}, {self.kind}: {n} examples of {length} tokens, {nats:.2f} nats each)"
+
 
 def conditionals(
     model: Model,
@@ -147,18 +184,8 @@ def score(
     warnings: tuple[str, ...] = (),
     **options: Any,
 ) -> Likelihood:
-    """The likelihood of ``images`` (N, C, H, W) along plans.
-
-    Args:
-        plan: the plans' short text.
-        warnings: what to know before quoting the figure.
-        options: the others of ``conditionals``.
-    """
-    found = conditionals(model, images, labels, draw_plan, seed, **options)
-    return summarise(
-        model, plan, found.step_NL, found.nats_NL, found.kind, found.evaluations, found.forward_rows, warnings,
-        found.settings, found.weight_NL, found.estimator, found.head_estimate,
-    )  # fmt: skip
+    """The likelihood of ``images`` (N, C, H, W) along plans. ``options``: the others of ``conditionals``."""
+    return conditionals(model, images, labels, draw_plan, seed, **options).likelihood(model, plan, warnings)
 
 
 def _draw(

@@ -9,13 +9,16 @@ The networks behind p_θ and q_φ are in ``policy.py``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
 from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
-from mar.likelihood.summary import Likelihood, summarise
+from mar.likelihood.score import Conditionals
+from mar.likelihood.summary import Likelihood
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.model.walk import Chooser, Step, Walk, full_precision, widened
@@ -81,7 +84,7 @@ def _leave_one_out(value_SB: torch.Tensor, log_q_SB: torch.Tensor) -> torch.Tens
     return value_SB + advantage_SB * (log_q_SB - log_q_SB.detach())  # adds zero, and the gradient of the score function
 
 
-def score_learned(
+def learned_conditionals(
     model: Model,
     images: torch.Tensor,
     labels: torch.Tensor | None,
@@ -89,12 +92,11 @@ def score_learned(
     seed: int = 0,
     kind: str | None = None,
     budget: int | None = None,
-    warnings: tuple[str, ...] = (),
     progress: Progress | None = None,
     repeat: int = 0,
     dequantisation: int = 0,
-) -> Likelihood:
-    """The bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
+) -> Conditionals:
+    """The terms of the bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
 
     One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
     error covers images and orders. Arguments, and what is the same in every plan of a seed: as in
@@ -108,16 +110,23 @@ def score_learned(
     if len(images) == 0:
         raise UserError("no images to score")
     total = len(images) * len(Grid(model.tokenizer.shape))
-    count, results = Counter(progress, total), []
+    count, found, orders = Counter(progress, total), [], []
     for batch in image_batches(model, images, labels, seed):
         noise = batch.noise.at(f"repeat {repeat}") if repeat else batch.noise
         token = batch.tokens(model, dequantisation)
-        results.append(learned_log_prob(model, token, batch.label_B, noise.at("head"), kind, budget, count))
-    return summarise(
-        model, plan, torch.cat([orders.step_BL for _, orders in results]),
-        -torch.cat([found.nats_BL for found, _ in results]), "bound", max(r.evaluations for r, _ in results), total,
-        warnings, head_estimate=True,
-    )  # fmt: skip
+        result, order = learned_log_prob(model, token, batch.label_B, noise.at("head"), kind, budget, count)
+        found.append(result)
+        orders.append(order.step_BL)
+    nats_NL = -torch.cat([r.nats_BL for r in found]).double().cpu()
+    evaluations = max(r.evaluations for r in found)
+    return Conditionals(torch.cat(orders).cpu(), nats_NL, None, "exact", "bound", evaluations, total, True, {})
+
+
+def score_learned(
+    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
+) -> Likelihood:
+    """The bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
+    return learned_conditionals(model, images, labels, plan, **options).likelihood(model, plan)
 
 
 @torch.no_grad()

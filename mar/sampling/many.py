@@ -15,15 +15,7 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import (
-    OnStep,
-    Remask,
-    Sampler,
-    generate,
-    generate_adaptively,
-    generate_by_policy,
-    generate_remasked,
-)
+from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
 from orderings import Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
@@ -73,11 +65,13 @@ def sample_many(
     first: int = 0,
 ) -> torch.Tensor:
     """(N, C, H, W) examples in the data set's levels, one for each label; those before number ``first`` left out."""
-    device, sample = next(model.parameters()).device, _sampler(settings)
-    out = []
+    device, out = next(model.parameters()).device, []
+    sample = partial(generate, rule=settings.adaptive, learned=settings.learned, prompt=settings.prompt)
+    if settings.remask is not None:
+        sample = partial(generate_remasked, remask=settings.remask)
     for index in torch.arange(first, len(label_N)).split(batch_size):
         noise = stream(settings.seed, "sample", index, device)
-        given_BL, token = _given(model, settings, index)
+        given_BL, token = given_tokens(model, settings, index)
         plan = draw_plan(noise.at("order"), given_BL)
         token = sample(
             model, plan, label_N[index].to(device), noise.at("tokens"), settings.guidance, settings.temperature, token,
@@ -89,17 +83,9 @@ def sample_many(
     return torch.cat(out)
 
 
-def _sampler(settings: Settings) -> Sampler:
-    if settings.adaptive is not None:
-        return partial(generate_adaptively, rule=settings.adaptive)
-    if settings.learned:
-        return generate_by_policy
-    if settings.remask is not None:
-        return partial(generate_remasked, remask=settings.remask)
-    return partial(generate, prompt=settings.prompt)
-
-
-def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def given_tokens(
+    model: Model, settings: Settings, index: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """given_BL (bool) and the tokens of the given images."""
     if settings.given is None or settings.mask is None:
         return None, None

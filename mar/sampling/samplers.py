@@ -1,11 +1,14 @@
-"""Samplers: walks that draw. They differ in how the next set is chosen, and share one signature (``Sampler``).
+"""Samplers: walks that draw. They differ in how the next set is chosen.
 
 B batch · L tokens · E token channels · M gathered tokens · K AR steps
 
-    generate               along a plan that is drawn beforehand
-    generate_adaptively    entropy first, or MaskGIT's confidence (Chang et al. 2022)
-    generate_by_policy     positions drawn from the model's order policy (LO-ARM, arXiv 2503.05979)
-    generate_remasked      along a plan, then rounds that redraw some tokens given all others
+    generate             along a plan, by an adaptive rule, or by the model's order policy (LO-ARM, arXiv 2503.05979)
+    generate_remasked    along a plan, then rounds that redraw some tokens given all others
+
+An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token and
+scores the log-probability of the draw, then keeps the chosen draws (Chang et al. 2022, MaskGIT): such an order depends
+on the values, so its samples have no tractable likelihood. The policy draws positions without replacement; it reads the
+contexts under the class alone, so guidance and temperature change the tokens, never the choice of positions.
 
 Remasking draws x ~ p(x | plan), then in each round, for a set R of the generated tokens, x_R ~ p(x_R | x_{-R}) with the
 tokens of R independent given the others: a corrector after the predictor. ``random`` draws R uniformly. With one token
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
@@ -27,7 +30,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.heads.base import sampling_at
 from mar.model.model import Model
-from mar.model.walk import Chooser, Step, Walk, by_entropy
+from mar.model.walk import Chooser, Step, Walk, along, by_entropy
 from mar.sampling.guidance import NONE, Guidance
 from orderings import ABSENT, GIVEN, Adaptive, Plan, parse_adaptive
 from orderings.adaptive import smallest
@@ -35,32 +38,7 @@ from orderings.adaptive import smallest
 OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, target_BL of the step)
 
 
-class Sampler(Protocol):
-    """Draw tokens (B, L) or (B, L, E).
-
-    Args:
-        model: in evaluation mode.
-        plan: its GIVEN tokens are taken from ``given``. Orders found along the way read its set sizes only.
-        label_B: classes; negative: unconditional.
-        noise: one stream per row; the same row gives the same tokens in any batch.
-        given: tokens of the whole grid, read where they are given.
-        on_step: called after every step.
-
-    Raises:
-        Unsupported: the network does not serve such plans.
-    """
-
-    def __call__(
-        self,
-        model: Model,
-        plan: Plan,
-        label_B: torch.Tensor,
-        noise: Noise,
-        guidance: Guidance = ...,
-        temperature: float = ...,
-        given: torch.Tensor | None = ...,
-        on_step: OnStep | None = ...,
-    ) -> torch.Tensor: ...
+DrawTokens = Callable[[Walk, Step, torch.Tensor], torch.Tensor]  # (walk, step, size_B) -> x_M or x_ME
 
 
 @dataclass(frozen=True)
@@ -100,6 +78,26 @@ class Drawn:
     x_M: torch.Tensor
 
     @property
+    def number(self) -> int:
+        """The step's number, from 0."""
+        return self.step.number
+
+    @property
+    def target_BL(self) -> torch.Tensor:
+        """Bool, the tokens of the step."""
+        return self.step.target_BL
+
+    @property
+    def z_MD(self) -> torch.Tensor:
+        """Contexts of the tokens, under the class."""
+        return self.step.z_MD
+
+    @property
+    def token(self) -> torch.Tensor:
+        """(B, L) or (B, L, E), all tokens: those of this step only after it, unknown ones 0."""
+        return self.walk.token
+
+    @property
     def logits_MV(self) -> torch.Tensor:
         """Logits of the tokens, without guidance or temperature.
 
@@ -112,7 +110,7 @@ class Drawn:
         return logits(self.step.z_MD)
 
 
-def draw_steps(walk: Walk, draw: Callable[..., torch.Tensor], on_step: OnStep | None = None) -> Iterator[Drawn]:
+def draw_steps(walk: Walk, draw: DrawTokens, on_step: OnStep | None = None) -> Iterator[Drawn]:
     """Draw the tokens of every step by ``draw(walk, step, size_B)``; ``walk.token`` holds all of them at the end."""
     for step in walk:
         drawn = Drawn(walk, step, draw(walk, step, step.target_BL.sum(1)))
@@ -120,13 +118,6 @@ def draw_steps(walk: Walk, draw: Callable[..., torch.Tensor], on_step: OnStep | 
         walk.write(step.target_BL, drawn.x_M)
         if on_step is not None:
             on_step(step.number, walk.token, step.target_BL)
-
-
-def _drawn(walk: Walk, draw: Callable[..., torch.Tensor], on_step: OnStep | None) -> torch.Tensor:
-    """The tokens at the end of a walk."""
-    for _ in draw_steps(walk, draw, on_step):
-        pass
-    return walk.token
 
 
 @torch.no_grad()
@@ -140,32 +131,44 @@ def generate(
     given: torch.Tensor | None = None,
     on_step: OnStep | None = None,
     *,
+    rule: str | None = None,
+    learned: bool = False,
     prompt: bool = False,
-    on_draw: Callable[[Step, torch.Tensor], None] | None = None,
+    on_draw: Callable[[Drawn], None] | None = None,
 ) -> torch.Tensor:
-    """Draw set by set along ``plan``.
+    """Draw tokens (B, L) or (B, L, E), set by set.
 
     Args:
+        model: in evaluation mode.
+        plan: its GIVEN tokens are taken from ``given``. With ``rule`` or ``learned`` only its set sizes count.
+        label_B: classes; negative: unconditional.
+        noise: one stream per row; the same row gives the same tokens in any batch.
+        given: tokens of the whole grid, read where they are given.
+        on_step: called after every step.
+        rule: chooses each set among all unknown tokens (``"lowest-entropy"``, ``"confidence:4.5"``, …).
+        learned: the model's policy draws the positions.
         prompt: read the GIVEN tokens one at a time, row-major, before the first step, as a raster order meets them in
             training; otherwise all at once.
-        on_draw: called with every step and its draw, before prompt tokens take their place.
+        on_draw: called with every draw, before prompt tokens take their place.
+
+    Raises:
+        UnknownName: no such rule.
+        Unsupported: the network does not serve such plans, the head has no entropy or no exact probability for the
+            rule, or an order is to be found for examples that end by themselves.
     """
     prompt_BL = plan.step_BL == GIVEN
     plan = after_prompt(plan) if prompt else plan
-    if not model.network.shares_plan:  # for training alone: here each row may have its own
-        model.network.check(plan.step_BL)
-    walk = Walk(model, plan, label_B, given, guided=guidance.active)
-    for drawn in draw_steps(walk, Draw(noise, guidance, temperature), on_step):
-        target_BL = drawn.step.target_BL
+    walk, draw = begin(model, plan, label_B, noise, guidance, temperature, given, rule, learned)
+    for drawn in draw_steps(walk, draw, on_step):
         if on_draw is not None:
-            on_draw(drawn.step, drawn.x_M)
+            on_draw(drawn)
         if prompt:
+            target_BL = drawn.target_BL
             drawn.x_M[prompt_BL[target_BL]] = walk.token[target_BL & prompt_BL].to(drawn.x_M.dtype)
     return walk.token
 
 
-@torch.no_grad()
-def generate_adaptively(
+def begin(
     model: Model,
     plan: Plan,
     label_B: torch.Tensor,
@@ -173,28 +176,24 @@ def generate_adaptively(
     guidance: Guidance = NONE,
     temperature: float = 1.0,
     given: torch.Tensor | None = None,
-    on_step: OnStep | None = None,
-    *,
-    rule: str,
-) -> torch.Tensor:
-    """Draw sets of ``plan.sizes()``, each chosen among all unknown tokens by ``rule``.
-
-    An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token
-    and scores the log-probability of the draw, then keeps the chosen draws: such an order depends on the values, so
-    these samples have no tractable likelihood.
-
-    Raises:
-        UnknownName: no such rule (``"lowest-entropy"``, ``"confidence:4.5"``, …).
-        Unsupported: the head has no entropy or no exact probability, or the examples end by themselves.
-    """
-    chooser = parse_adaptive(rule)
-    model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
-    draw, size_BK = Draw(noise, guidance, temperature), plan.sizes().to(label_B.device)
-    if chooser.uses_sampled_values:
-        choose = _ByConfidence(chooser, size_BK, draw)
-        return _drawn(Walk(model, plan, label_B, given, choose, guidance.active), choose.chosen, on_step)
-    walk = Walk(model, plan, label_B, given, by_entropy(chooser, size_BK), guidance.active)
-    return _drawn(walk, draw, on_step)
+    rule: str | None = None,
+    learned: bool = False,
+) -> tuple[Walk, DrawTokens]:
+    """The walk of ``generate``, and what draws its tokens. Arguments and errors as there."""
+    draw: DrawTokens = Draw(noise, guidance, temperature)
+    size_BK, choose = plan.sizes().to(label_B.device), along(plan)
+    if rule is not None:
+        found = parse_adaptive(rule)
+        model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
+        choose = by_entropy(found, size_BK)
+        if found.uses_sampled_values:
+            choose = _ByConfidence(found, size_BK, draw)
+            draw = choose.chosen
+    elif learned:
+        choose = _by_policy(size_BK, noise)
+    elif not model.network.shares_plan:  # for training alone: here each row may have its own
+        model.network.check(plan.step_BL)
+    return Walk(model, plan, label_B, given, choose, guidance.active), draw
 
 
 class _ByConfidence:
@@ -219,27 +218,7 @@ class _ByConfidence:
         return self.x_M
 
 
-@torch.no_grad()
-def generate_by_policy(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance = NONE,
-    temperature: float = 1.0,
-    given: torch.Tensor | None = None,
-    on_step: OnStep | None = None,
-) -> torch.Tensor:
-    """Draw sets of ``plan.sizes()`` positions from the policy, without replacement, then their tokens.
-
-    Sets of one are draws of the model whose bound is scored. The policy reads the contexts under the class alone:
-    guidance and temperature change the tokens, never the choice of positions.
-    """
-    walk = Walk(model, plan, label_B, given, by_policy(plan.sizes(), noise), guidance.active)
-    return _drawn(walk, Draw(noise, guidance, temperature), on_step)
-
-
-def by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:
+def _by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:
     """Choose sets of sizes ``size_BK``, drawn from the model's policy."""
 
     def choose(walk: Walk, number: int) -> Step:
@@ -315,10 +294,10 @@ def generate_remasked(
     by_confidence = remask.rule == "least-confident"
     nats_BL = torch.zeros(plan.step_BL.shape, device=plan.step_BL.device)
 
-    def judge(step: Step, x_M: torch.Tensor) -> None:
-        streams = noise.at("confidence").tokens(*step.target_BL.nonzero(as_tuple=True))
-        found = model.head.log_prob(step.z_MD, x_M, model.head.check_kind("exact"), streams)
-        nats_BL[step.target_BL] = found.nats_M.float()
+    def judge(drawn: Drawn) -> None:
+        streams = noise.at("confidence").tokens(*drawn.target_BL.nonzero(as_tuple=True))
+        found = model.head.log_prob(drawn.z_MD, drawn.x_M, model.head.check_kind("exact"), streams)
+        nats_BL[drawn.target_BL] = found.nats_M.float()
 
     on_draw = judge if by_confidence else None
     token = generate(model, plan, label_B, noise, guidance, temperature, given, on_step, on_draw=on_draw)

@@ -131,15 +131,13 @@ def test_sub_sampled_steps_are_recorded_as_an_estimate_and_paired(run):
 def test_images_are_scored_until_the_standard_error_is_the_wanted_one(run, capsys):
     score_nll(run, Request(("random/linear:32",), target="1.5nats"))
     found = records(run)
-    record = max(found.values(), key=lambda r: r["n_images"])
+    first, record = (pick(found.values(), key=lambda r: r["n_images"]) for pick in (min, max))
     target = record["target"]
     assert target["wanted"] == "1.5nats" and target["reached"] and target["looks"][-1] == record["n_images"] > 32
-    assert (
-        record["standard_error_nats"] <= 1.5 < found["nll-random-linear32-test-n32-exact.json"]["standard_error_nats"]
-    )
+    assert record["standard_error_nats"] <= 1.5 < first["standard_error_nats"] and first["n_images"] == 32
     assert "reached, 1.5nats wanted" in capsys.readouterr().out
     score_nll(run, Request(("lowest-entropy/linear:4",), target="0.001nats", n=40))
-    assert "with all digits there are" in capsys.readouterr().out or records(run)
+    assert "with all images there are" in capsys.readouterr().out
     with pytest.raises(UserError, match="leave out --orders"):
         Request(("random",), target="3nats", repeats=Repeats(orders=2))
     with pytest.raises(UserError, match="at least 2 images"):

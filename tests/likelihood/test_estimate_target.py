@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_ever_more_images_are_scored_until_the_error_is_small_enough(template):
     population = Population(template, 0, [])
     found = until_error(population.score, 0.5, 10_000)
     assert found.standard_error_nats <= 0.5 and found.n_images == population.looks[-1]
-    assert population.looks[0] == 32 and all(b >= 2 * a for a, b in zip(population.looks, population.looks[1:]))
+    assert population.looks[0] == 32 and all(b >= 2 * a for a, b in pairwise(population.looks))
     assert found.n_images < 3 * (9.0 / 0.5) ** 2
     few = Population(template, 0, [])
     assert until_error(few.score, 0.5, 100).standard_error_nats > 0.5 and few.looks == [32, 100]
