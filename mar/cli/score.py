@@ -96,12 +96,12 @@ class Scoring:
     again: Again = False
 
     def request(self, plans: list[str], paired_with: str = "", target: str = "") -> NllRequest:
-        from mar.likelihood.estimate import Estimator, Several
+        from mar.likelihood.estimate import Estimator, Repeats
         from mar.metrics.nll import NllRequest
 
         return NllRequest(
             tuple(plans), plan_product(paired_with, "", "")[0] if paired_with else "", self.split, self.n, self.kind,
-            Estimator.parse(self.estimator), Several(orders=self.orders, draws=self.draws), target,
+            Estimator.parse(self.estimator), Repeats(orders=self.orders, draws=self.draws), target,
             key_values(self.likelihood or [], "--likelihood"), gibibytes(self.budget), self.seed,
             "last" if self.last_weights else "ema", self.again, self.precision, self.past,
         )  # fmt: skip
@@ -345,10 +345,10 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
     from mar.metrics.base import Units
     from mar.metrics.sets import save_sets, score_sets, sets_tables
     from mar.reports.sets import Tested, draw_sets
-    from orderings import describe
+    from orderings import to_text
     from orderings.optimal import costs_file
 
-    text, units = describe(ordering), Units.of_run(run)
+    text, units = to_text(ordering), Units.of_run(run)
     with bar(f"set costs {text}") as progress:
         found = score_sets(run, ordering, ks, request, _quiet if as_json else _say, progress)
     file = save_sets(run, found, request)

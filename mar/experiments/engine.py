@@ -53,7 +53,7 @@ from mar.model.model import Model
 from mar.run import Run, load, train
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder
-from orderings import describe, describe_partition, parse_partition, parse_plan
+from orderings import PlanSpec, parse_partition, to_text
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 Trainer = Callable[[Recipe, Path], None]
@@ -125,7 +125,7 @@ def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) 
 def _own_plans(grid: GridFile, recipe: Recipe) -> list[str]:
     """Return the recipe's own ordering in the grid's sets, or in the recipe's own."""
     partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
-    return [describe(build.ordering(recipe), partition) for partition in partitions]
+    return [str(PlanSpec(build.ordering(recipe), partition)) for partition in partitions]
 
 
 def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:
@@ -434,13 +434,13 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
     if grid.orderings and (grid.axes or grid.variants or orders):
         settings[PLAN] = plan
     elif grid.partitions and not grid.orderings:
-        settings[PARTITION] = describe_partition(parse_plan(plan)[1])
+        settings[PARTITION] = to_text(PlanSpec.parse(plan)[1])
     if variant is not None:
         settings[VARIANT] = variant.name
     if orders:
         settings[ORDERS] = "1"
-    ordering, partition = parse_plan(plan)
-    row = Row(plan, describe(ordering), describe_partition(partition), model=cell.name, settings=settings)
+    ordering, partition = PlanSpec.parse(plan)
+    row = Row(plan, to_text(ordering), to_text(partition), model=cell.name, settings=settings)
     if not isinstance(found, PlanMap):
         return replace(row, refused=found)
     if variant is not None and variant.adaptive:  # the rule finds the order: the plan gives the set sizes alone

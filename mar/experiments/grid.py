@@ -63,7 +63,7 @@ from mar.config import RECIPES, Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
 from mar.metrics import METRICS
 from mar.metrics.base import Variant
-from orderings import describe, describe_partition, parse_ordering, parse_partition, parse_plan
+from orderings import PlanSpec, parse_ordering, parse_partition, to_text
 
 GRIDS = RECIPES / "ablations"
 TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
@@ -193,7 +193,7 @@ class PublishedRow(Section):
         """The same, plans in canonical short text."""
         if PLAN not in where:
             return where
-        return {**where, PLAN: tuple(describe(*parse_plan(plan)) for plan in several(where[PLAN]))}
+        return {**where, PLAN: tuple(str(PlanSpec.parse(plan)) for plan in several(where[PLAN]))}
 
 
 class Published(Section):
@@ -291,7 +291,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
             ValueError: an ordering or a partition that does not exist; the message names the nearest.
         """
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
-        return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
+        return list(dict.fromkeys(str(PlanSpec(ordering, partition)) for partition, ordering in pairs))
 
     def asked(self) -> dict[str, Section]:
         """Return the options of each metric that is asked, in the order of ``METRICS``."""
@@ -342,7 +342,7 @@ def referring(grid: GridFile) -> GridFile:
     names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
     names |= {PLAN: set(plans)} if plans else {}
     if grid.partitions and not grid.orderings:
-        names[PARTITION] = {describe_partition(parse_partition(text)) for text in grid.partitions}
+        names[PARTITION] = {to_text(parse_partition(text)) for text in grid.partitions}
     names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
     first = {axis: name for axis, name in cells[0].settings.items() if axis != SEED}  # a seed has its own reference
     reference = {**first, **({PLAN: plans[0]} if plans else {})}
@@ -352,7 +352,7 @@ def referring(grid: GridFile) -> GridFile:
     elif grid.reference:
         reference = {PLAN: grid.reference}
     if PLAN in reference:
-        reference = {**reference, PLAN: describe(*parse_plan(reference[PLAN]))}
+        reference = {**reference, PLAN: str(PlanSpec.parse(reference[PLAN]))}
     every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
     most = grid.orders
     orders = {ORDERS: [f"mean of {most}", *(str(1 + k) for k in range(most))]} if most else {}

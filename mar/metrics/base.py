@@ -32,7 +32,7 @@ from mar.likelihood.summary import fingerprint
 from mar.model.model import Model
 from mar.run import Run
 from mar.tokenizers.base import Tokenizer
-from orderings import Grid, Partition, Plan, describe, describe_partition, parse_adaptive, parse_plan
+from orderings import Grid, Partition, Plan, PlanSpec, parse_adaptive, to_text
 from orderings.optimal import Optimal
 from orderings.partitions import Linear
 
@@ -78,7 +78,7 @@ def plan_variants(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[t
         for variant in variants or (None,):
             along, name = plan, variant.name if variant is not None else ""
             if variant is not None and variant.adaptive:
-                along = describe_partition(parse_plan(plan)[1])
+                along = to_text(PlanSpec.parse(plan)[1])
             found.setdefault((along, name), (plan, variant))
     return list(found.values())
 
@@ -223,18 +223,18 @@ def plan_map(model: Model, plan: str) -> PlanMap:
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
-    ordering, partition = parse_plan(plan)
+    ordering, partition = PlanSpec.parse(plan)
     if isinstance(partition, Optimal) and awaits_costs(partition):
         partition = Linear(partition.k)
     grid = Grid(model.tokenizer.shape)
-    drawn = Plan.draw(ordering, partition, grid, 2, stream(0, "map", 2))
+    drawn = Plan.sample(ordering, partition, grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
     return PlanMap(grid.shape, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
 
 
 def adaptive_plan(rule: str, plan: str) -> str:
     """Return the order found by ``rule`` in sets of the sizes of ``plan``."""
-    return f"{rule}/{describe_partition(parse_plan(plan)[1])}"
+    return f"{rule}/{to_text(PlanSpec.parse(plan)[1])}"
 
 
 def awaits_costs(partition: Partition) -> bool:
@@ -244,8 +244,8 @@ def awaits_costs(partition: Partition) -> bool:
 
 def measured_along(plan: str) -> str | None:
     """Return the ordering, short text, along which a plan's set costs are measured; None: it needs none."""
-    ordering, partition = parse_plan(plan)
-    return describe(ordering) if awaits_costs(partition) else None
+    ordering, partition = PlanSpec.parse(plan)
+    return to_text(ordering) if awaits_costs(partition) else None
 
 
 @dataclass(frozen=True)

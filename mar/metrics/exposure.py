@@ -75,7 +75,7 @@ def measure_exposure(
     images, labels = run.some(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     return exposure(
-        run.model, images, labels, plan.draw, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
+        run.model, images, labels, plan.sample, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
         plan.text, seed, kind, budget, progress,
     )  # fmt: skip
 

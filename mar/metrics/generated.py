@@ -228,10 +228,10 @@ def sweep(scorer: RunScorer, settings: Sequence[Setting], axes: Axes, n: int) ->
         return f"best, at the end of the {' and '.join(ends)} range" if ends else "best"
 
     columns: list[Column[_Point]] = [Column("setting", lambda row: row[0]["setting"], words=True)]
-    columns += [
-        Column(key, lambda row, key=key: row[1][key], text=lambda row, key=key: str(row[1][key])) for key in axes
-    ]
-    columns += [Column("FID", lambda row: row[1]["fid"], "lower"), Column("", mark, words=True)]
+    for key in axes:
+        columns.append(Column(key, lambda row, key=key: row[1][key], text=lambda row, key=key: str(row[1][key])))
+    columns.append(Column("FID", lambda row: row[1]["fid"], "lower"))
+    columns.append(Column("", mark, words=True))
     return best, path, Table(columns, rows, title=f"Sweep: FID of {n} images a point")
 
 

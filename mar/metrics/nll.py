@@ -20,27 +20,16 @@ import mar
 import orderings
 from mar import build
 from mar.config import Recipe, Section
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import UserError
 from mar.core.files import environment, write
-from mar.core.noise import stream
 from mar.core.progress import Progress, bar
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, sliding, spread
 from mar.data.base import fingerprint as content_hash
-from mar.likelihood.estimate import (
-    EVERY_STEP,
-    ONCE,
-    PILOT_IMAGES,
-    Budget,
-    Estimator,
-    Pilot,
-    Several,
-    parse_target,
-    plan_budget,
-    run_pilot,
-)
-from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, fingerprint, per_dimension
+from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
+from mar.likelihood.estimate import EVERY_STEP, SINGLE, Estimator, Repeats, parse_target, until_error
+from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, fingerprint
 from mar.metrics.base import (
     Baseline,
     Metric,
@@ -55,7 +44,6 @@ from mar.metrics.base import (
     scores_folder,
 )
 from mar.metrics.statistics import Difference, holm, paired_differences
-from mar.model.model import scoring_options
 from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
 
@@ -102,10 +90,10 @@ def score_nll(
 ) -> Likelihood:
     """Return the likelihood of the split along ``plan``; with ``options.orders``, of mixtures of random orders too."""
     rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-    several = Several(orders=options.orders) if options.orders and run.plans(plan).random and not rule else ONCE
+    repeats = Repeats(orders=options.orders) if options.orders and run.plans(plan).random and not rule else SINGLE
     return run.nll(
         plan=adaptive_plan(rule, plan) if rule else plan, split=options.split, limit=options.images, seed=options.seed,
-        progress=progress, several=several, likelihood=dict(likelihood), kind=options.kind,
+        progress=progress, repeats=repeats, likelihood=dict(likelihood), kind=options.kind,
         estimator=Estimator.parse(options.estimator),
     )  # fmt: skip
 
@@ -181,8 +169,8 @@ class NllRequest:
         plans: canonical short texts.
         paired_with: the plan that the others are compared with; "": none.
         n: images, evenly spread over the split; None: all.
-        several: orders of plans whose order is random, and dequantisations.
-        target: a standard error to reach, as text; "": none.
+        repeats: orders of plans whose order is random, and dequantisations.
+        target: a standard error as text: more images are scored until it is reached; "": none.
         likelihood: the head's scoring options.
         budget: bytes of activations.
         weights: "ema" or "last".
@@ -197,7 +185,7 @@ class NllRequest:
     n: int | None = None
     kind: str | None = None
     estimator: Estimator = EVERY_STEP
-    several: Several = field(default_factory=Several)
+    repeats: Repeats = field(default_factory=Repeats)
     target: str = ""
     likelihood: dict[str, Any] = field(default_factory=dict)
     budget: int | None = None
@@ -208,11 +196,9 @@ class NllRequest:
     past: int | None = None
 
     def __post_init__(self) -> None:
-        chosen = self.several != Several() or self.estimator != EVERY_STEP
-        if self.target and (chosen or self.paired_with):
+        if self.target and (self.repeats != Repeats() or self.paired_with):
             raise UserError(
-                "--target-se chooses images, orders and steps for each plan: leave out --orders, --draws, --estimator "
-                "and --paired-with"
+                "--target-se chooses the images of each plan: leave out --orders, --draws and --paired-with"
             )
         if self.past is not None and (self.n is not None or self.target):
             raise UserError("--past scores every token of the split once: leave out -n and --target-se")
@@ -241,7 +227,7 @@ class NllScores:
 
 def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     """Score every plan on the same images and noise, into RUN/scores; compare with ``request.paired_with``."""
-    if request.several.orders and not any(run.plans(plan).random for plan in request.plans):
+    if request.repeats.orders and not any(run.plans(plan).random for plan in request.plans):
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     plans = list(dict.fromkeys([*filter(None, [request.paired_with]), *request.plans]))
     score_one = _score_to_target if request.target else score_plan
@@ -326,12 +312,12 @@ def read_nll(path: Path) -> Likelihood:
 def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
     """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
     if not run.plans(plan).random:
-        request = replace(request, several=replace(request.several, orders=0))
+        request = replace(request, repeats=replace(request.repeats, orders=0))
     if request.past is None:
         (images, labels), given = run.some(request.split, request.n), None
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
-    question, several = nll_question(run, plan, request, len(images)), asdict(request.several)
+    question, several = nll_question(run, plan, request, len(images)), asdict(request.repeats)
     answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
         say(f"{plan}: scored before, kept in {found.name} (--again scores it anew)")
@@ -342,7 +328,7 @@ def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
         kept.delete()
     with bar(f"NLL {plan}") as progress:
         result = run.nll(
-            images, plan, labels, seed=request.seed, several=request.several, likelihood=request.likelihood, kept=kept,
+            images, plan, labels, seed=request.seed, repeats=request.repeats, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
             precision=request.precision, given=given,
         )  # fmt: skip
@@ -350,28 +336,34 @@ def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
     settings |= {"precision": request.precision, "past": request.past}
     content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
     path = save(run, "nll", plan, content)
-    kept.drop("images")
+    kept.clear("images")
     return path
 
 
 def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
-    """As ``score_plan``, with as many images, orders and steps as a pilot finds necessary."""
-    budget = _plan_budget(run, plan, request, say)
-    several, estimator = Several(orders_per_image=budget.orders_per_image), Estimator.parse(budget.estimator)
-    path = score_plan(
-        run, plan, replace(request, n=budget.images, estimator=estimator, several=several, target=""), say
-    )
-    record = json.loads(path.read_text())
-    write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
-    nats, bits = record["standard_error_nats"], record["standard_error_bits_per_dim"]
-    units = Units.of_run(run)
-    say(f"{plan}: standard error {_both(nats, bits and bits / nats, units)} reached, {request.target} wanted")
+    """As ``score_plan``, with more images until the standard error is reached."""
+    target, images = parse_target(request.target, run.model.tokenizer), len(run.data.split(request.split))
+    paths = {}
+
+    def score(n: int) -> Likelihood:
+        paths[n] = score_plan(run, plan, replace(request, n=n, target=""), say)
+        return read_nll(paths[n])
+
+    found = until_error(score, target, images if request.n is None else min(request.n, images))
+    path, reached = paths[found.n_images], found.standard_error_nats <= target
+    settings = {"wanted": request.target, "wanted_nats": target, "looks": list(paths), "reached": reached}
+    write(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
+    units, bits = Units.of_run(run), found.standard_error_bits_per_dim
+    error = f"{found.standard_error_nats:.3f} {units.nats}" + (f" = {bits:.4f} {units.per_dimension}" if bits else "")
+    end = "reached" if reached else f"with all {units.example}s there are"
+    scored = f"{', '.join(f'{n:,}' for n in paths)} {units.example}s scored"
+    say(f"{plan}: standard error {error} {end}, {request.target} wanted; {scored}")
     return path
 
 
 def nll_question(run: Run, plan: str, request: NllRequest, n_images: int) -> dict[str, Any]:
     """Return everything that the log-probabilities of one order and one dequantisation depend on."""
-    first = stream(request.seed, "nll", min(n_images, 256)).at("order")
+    first = image_noise(request.seed, min(n_images, IMAGES_AT_ONCE)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
     plans, kind = run.plans(plan), request.kind
     return {
@@ -407,53 +399,6 @@ def _find(scores: Path, answer: str) -> Path | None:
     return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
 
 
-def _plan_budget(run: Run, plan: str, request: NllRequest, say: Say) -> Budget:
-    """Run a pilot on images spread over the split and return the cheapest way to the wanted standard error."""
-    plans, tokenizer = run.plans(plan), run.model.tokenizer
-    if plans.rule is not None or plans.learned:
-        raise Unsupported(f"--target-se plans the steps of orders that are drawn beforehand, unlike {plan}: use -n")
-    target = parse_target(request.target, tokenizer)
-    source = run.data.split(request.split)
-    most = len(source) if request.n is None else min(request.n, len(source))
-    if most < 2:
-        raise UserError(f"a wanted standard error takes at least 2 images, not {most}")
-    images, labels = run.some(request.split, min(PILOT_IMAGES, most))
-    score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
-    with scoring_options(run.model, request.likelihood):
-        pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))
-    budget = plan_budget(pilot, target, most)
-    bits_per_nat = per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]
-    for line in _budget_lines(plan, pilot, budget, bits_per_nat, Units.of_run(run)):
-        say(line)
-    return budget
-
-
-def _budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None, units: Units) -> list[str]:
-    c = pilot.components
-    deviations = ", ".join(
-        f"{name} {math.sqrt(max(0.0, value)):.2f}"
-        for name, value in (
-            (f"{units.example}s", c.images), ("orders", c.orders), (f"{units.example}s × orders", c.interaction),
-            (f"{pilot.drawn} of {pilot.steps} steps", c.noise),
-        )
-    )  # fmt: skip
-    error = _both(budget.standard_error_nats, bits_per_nat, units)
-    steps = "every step" if budget.estimator == "exact" else f"{budget.steps} of {pilot.steps} steps"
-    lines = [
-        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in {units.nats}: {deviations}",
-        f"{plan}: plan {budget.images:,} {units.example}s × {budget.orders_per_image} order(s) × {steps}: standard "
-        f"error {error} expected, {budget.forward_rows:,} rows, about {budget.seconds:.0f} s",
-    ]
-    if not budget.reached:
-        lines.append(f"{plan}: out of reach with these {units.example}s alone: all are scored, every step")
-    return lines
-
-
-def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
-    bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
-    return f"{nats:.3f} {units.nats}{bits}"
-
-
 def nll_tables(
     likelihoods: Mapping[str, Likelihood],
     differences: Mapping[str, Difference],
@@ -479,7 +424,8 @@ def nll_tables(
     ]  # fmt: skip
     if units.symbol:
         columns.append(_per_dimension(f"nats/{units.symbol}", math.log(2.0)))
-    columns += [_per_dimension(units.per_dimension), Column("AR steps", lambda row: row[1].steps)]
+    columns.append(_per_dimension(units.per_dimension))
+    columns.append(Column("AR steps", lambda row: row[1].steps))
     if reference:
 
         def difference(row: _Named) -> Difference | None:
@@ -489,16 +435,13 @@ def nll_tables(
             found = differences[row[0]]
             return with_interval(found.nats_per_image, found.interval_nats, 2)
 
-        columns += [
-            Column(
-                f"{units.nats} − {reference} [95 %]", lambda row: (d := difference(row)) and d.nats_per_image,
-                text=shown,
-            ),
-            Column(
-                "p (Holm)", lambda row: (d := difference(row)) and d.p_holm,
-                text=lambda row: f"{differences[row[0]].p_holm:.2g}",
-            ),
-        ]  # fmt: skip
+        head = f"{units.nats} − {reference} [95 %]"
+        columns.append(Column(head, lambda row: (d := difference(row)) and d.nats_per_image, text=shown))
+        p_holm = Column[_Named](
+            "p (Holm)", lambda row: (d := difference(row)) and d.p_holm,
+            text=lambda row: f"{differences[row[0]].p_holm:.2g}",
+        )  # fmt: skip
+        columns.append(p_holm)
     ensembles = [_ensemble_table(name, found, units) for name, found in likelihoods.items() if found.ensemble]
     table = Table(
         columns, list(likelihoods.items()), nll_notes(likelihoods, random, units),

@@ -24,7 +24,7 @@ from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspac
 from mar.metrics.nll import NllRequest, Say, score_plans
 from mar.metrics.statistics import Difference, paired_differences
 from mar.run import Run
-from orderings import Grid, Ordering, describe, parse_ordering, parse_plan
+from orderings import Grid, Ordering, PlanSpec, parse_ordering, to_text
 from orderings.optimal import SetCosts, costs_file, read_set_costs, resolve_optimal
 from orderings.partitions import Singles
 
@@ -68,10 +68,10 @@ class Sets(Metric):
 
 def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
     """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""
-    ordering, partition = parse_plan(plan)
-    if not awaits_costs(partition) or not costs_file(folder, describe(ordering)).is_file():
+    ordering, partition = PlanSpec.parse(plan)
+    if not awaits_costs(partition) or not costs_file(folder, to_text(ordering)).is_file():
         return found
-    sets = resolve_optimal(partition, describe(ordering), folder)
+    sets = resolve_optimal(partition, to_text(ordering), folder)
     step_BL = sets.steps(torch.tensor([found.rank_L]), Grid(found.grid))
     return replace(found, step_L=tuple(step_BL[0].tolist()))
 
@@ -95,7 +95,7 @@ def measured(
         weights: those that ``run`` was loaded with.
         budget: bytes of activations; None: the device's default.
     """
-    path = costs_file(run.folder.path, describe(ordering))
+    path = costs_file(run.folder.path, to_text(ordering))
     n_images = min(n, len(run.data.validation))
     if not n_images:
         raise UserError(f"sets are chosen by the costs of validation images, and {run.data.name} has none")
@@ -145,13 +145,13 @@ def orderings_of(plans: Sequence[str], run: Run) -> list[Ordering]:
     """
     found = []
     for plan in plans:
-        ordering, partition = parse_plan(plan)
+        ordering, partition = PlanSpec.parse(plan)
         if partition != Singles():
             raise UserError(
-                f"mar score sets searches the sets itself: name orderings, {describe(ordering)} and not {plan}"
+                f"mar score sets searches the sets itself: name orderings, {to_text(ordering)} and not {plan}"
             )
         found.append(ordering)
-    return found or [parse_plan(run.training_plan)[0]]
+    return found or [PlanSpec.parse(run.training_plan)[0]]
 
 
 def check_ks(ks: Sequence[int], run: Run) -> tuple[int, ...]:
@@ -174,7 +174,7 @@ def score_sets(
         request: number of images of each split, seed, kind, budget and weights.
         say: is told about likelihoods that are read from RUN/scores.
     """
-    text, n = describe(ordering), request.n or IMAGES
+    text, n = to_text(ordering), request.n or IMAGES
     costs = measured(run, ordering, n, request.seed, request.kind, request.weights, request.budget, progress)
     plans = (text, *(plan for k in ks for plan in plans_of(text, k).values()))
     likelihoods = score_plans(run, replace(request, plans=plans, n=n), say).likelihoods

@@ -13,6 +13,7 @@ from mar import build, config
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import read
 from mar.metrics.nll import independent_tokens, smoothed
+from mar.tokenizers import TOKENIZERS
 
 
 def test_probabilities_are_smoothed_counts() -> None:
@@ -36,7 +37,9 @@ def test_digits_have_the_known_figure() -> None:
 def test_vectors_have_no_such_baseline() -> None:
     recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
     data = build.data(recipe)
-    tokenizer = build.find("tokenizer", "patches")(data.spec, build.options("tokenizer", recipe.tokenizer))
+    tokenizer = TOKENIZERS.find("patches")(
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)
+    )
     assert independent_tokens(data, tokenizer, "test", 4, True) == ()
 
 
