@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 COMMANDS = [
-    "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
+    "train", "sample", "generate", "score nll", "score fid", "score sets", "score exposure", "score matrix", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
     "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
     "demo",
 ]  # fmt: skip
