@@ -75,7 +75,7 @@ def main() -> None:
     """Run a command. A user's error is one line and exit code 2; a signal is 128 and its number."""
     try:
         refuse_renamed(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="mar", standalone_mode=False)
     except Exception as error:
         line, code = describe_error(error)
         if code is None or os.environ.get("MAR_TRACEBACK"):
