@@ -26,8 +26,9 @@ from mar.core.tokens import Categories
 from mar.data.base import Data, TensorSplit
 from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
+from mar.model.walk import empty_tokens
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import empty_tokens, generate
+from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
 from mar.training.objectives import Objective, Task
 from orderings import Grid, Plan
