@@ -163,12 +163,18 @@ def status(
         raise UserError(f"{out} is neither an ablation (it has no grid.yaml) nor a run (no recipe.yaml)")
     from mar.core.table import Column, Table
     from mar.experiments.engine import Engine
-    from mar.experiments.state import share, states
+    from mar.experiments.state import State, share, states
     from mar.experiments.workers import read_grid
 
     found = states(Engine(read_grid(out), out))
-    columns = [Column("cell", lambda s: s.name, words=True), Column("state", lambda s: s.kind, words=True)]
-    columns += [Column("share", lambda s: s.share, digits=2), Column("", lambda s: s.text, words=True, key="text")]
+    columns = [
+        Column[State]("cell", lambda s: s.name, words=True),
+        Column[State]("state", lambda s: s.kind, words=True),
+    ]
+    columns += [
+        Column[State]("share", lambda s: s.share, digits=2),
+        Column[State]("", lambda s: s.text, words=True, key="text"),
+    ]
     print_table(Table(columns, found), json)
     if not json:
         print(f"{100 * share(found):.0f} % done")

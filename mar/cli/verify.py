@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -73,10 +73,11 @@ def verify(
 def _print_json(verdicts: list[Verdict]) -> None:
     from mar.core.table import Column, Table
 
-    columns = [
-        Column[Verdict](name, lambda verdict, name=name: getattr(verdict, name)) for name in ("subject", "claim")
+    columns = [Column[Any](name, lambda verdict, name=name: getattr(verdict, name)) for name in ("subject", "claim")]
+    columns += [
+        Column[Any]("passed", lambda verdict: verdict.passed),
+        Column[Any]("detail", lambda verdict: verdict.detail),
     ]
-    columns += [Column("passed", lambda verdict: verdict.passed), Column("detail", lambda verdict: verdict.detail)]
     print_table(Table(columns, verdicts), json=True)
 
 
