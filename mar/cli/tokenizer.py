@@ -151,12 +151,12 @@ def cache(
 
         mar train fashion-kl data.path=caches/fashion-kl
     """
-    from mar import build
     from mar.core.errors import UserError
     from mar.core.files import CACHE, locked
     from mar.core.processes import Processes
     from mar.core.progress import bar
     from mar.data.shards import Settings
+    from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
     from mar.training.caching import encode_all
 
@@ -164,7 +164,7 @@ def cache(
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
     found = AutoencoderFolder.find(tokenizer)
-    cls = build.find("tokenizer", found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
         source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
@@ -190,9 +190,10 @@ def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
         UserError: no such kind or recipe, or its files are not there.
     """
     from mar import build, config
+    from mar.data import DATA
 
     kind, _, path = text.partition(":")
-    if path or kind in build.DATA:
+    if path or kind in DATA:
         options = {"path": str(Path(path).expanduser().resolve())} if path else {}
         recipe = config.parse({"data": {"kind": kind, **options}}, overrides)
     else:
@@ -231,15 +232,15 @@ def _score(
 
     import torch
 
-    from mar import build
     from mar.core.files import environment, write
     from mar.core.progress import bar
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
+    from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     found, device = AutoencoderFolder(autoencoder), "cuda" if torch.cuda.is_available() else "cpu"
-    cls = build.find("tokenizer", found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder))).to(device)
     with bar("reconstructing") as progress:
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)

@@ -119,11 +119,11 @@ def import_(
     if state is not None:
         _import_autoencoder(state, out, scale)
         return
-    from mar import build
     from mar.compat.released import import_run
+    from mar.networks import NETWORKS
 
     recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
-    size = build.options("network", recipe.network).sizes
+    size = NETWORKS.options(recipe.network.kind, recipe.network.options).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     used = f"{size.encoder_heads} and {size.decoder_heads} heads"
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
