@@ -23,8 +23,6 @@ network brings its learning rate along. It may have a ``name``; otherwise its na
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer
 
 from mar.core.errors import UserError, unknown
+from mar.core.files import settings_digest
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -143,7 +142,7 @@ class Recipe(Section):
         train = {k: v for k, v in content["train"].items() if k not in ("parallel", "checkpoint_activations")}
         plain = {"precision": "fp32", "compile": False}
         content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return settings_digest(content, 12)
 
 
 def recipe_names() -> list[str]:

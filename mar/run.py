@@ -53,14 +53,14 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     """
     folder = RunFolder(path)
     processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
-    recipe, data, model = processes.each(lambda: _built(recipe, processes))
+    recipe, data, model = processes.on_all(lambda: _built(recipe, processes))
     compiles = folder.began_with(recipe, "compile")
     if compiles == "auto":
         compiles = blocks.compiles(model, processes.device)
     computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(folder.locked()))
-        said = processes.first(lambda: folder.start(recipe, data.about, computes))
+        processes.on_main(lambda: stack.enter_context(folder.locked()))
+        said = processes.on_main(lambda: folder.start(recipe, data.about, computes))
         model.to(processes.device).tokenizer.fit(to_measure(data))  # an autoencoder encodes thousands of images
         for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")

@@ -18,7 +18,7 @@ from mar.cli import nll_tables
 from mar.cli.scoring import save, scores_folder
 from mar.cli.units import Units
 from mar.core.errors import Unsupported, UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
 from mar.data.base import fingerprint as content_hash
@@ -100,7 +100,7 @@ def score_nll(run: Run, request: Request) -> None:
     results = {plan: TypeAdapter(Likelihood).validate_python(record) for plan, record in records.items()}
     differences = paired_differences(results, reference) if reference else {}
     for plan, difference in differences.items():
-        write(files[plan], json.dumps({**records[plan], "paired": asdict(difference)}, indent=1))
+        write_atomic(files[plan], json.dumps({**records[plan], "paired": asdict(difference)}, indent=1))
     picture = _picture_path(list(files.values()))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     pictures.draw(results, run.grid.shape, picture, f"{title}: nats per token ± one standard error")
@@ -159,7 +159,7 @@ def _score_to_target(run: Run, plan: str, request: Request, console: Console) ->
         run, plan, replace(request, n=budget.images, estimator=estimator, several=several, target=""), console
     )
     record = json.loads(path.read_text())
-    write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
+    write_atomic(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
     console.print(nll_tables.reached(plan, request.target, record, Units.of_run(run)), highlight=False, soft_wrap=True)
     return path
 

@@ -78,7 +78,7 @@ def train(
     folder = out or Path("runs") / f"{source.name}-{kind}"
     processes = Processes(began_with(folder, recipe))
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(locked(folder, TOKENIZER)))
+        processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         trainer = AutoencoderTrainer(recipe, source, folder, processes)
         with bar("training", processes.is_main) as progress:
             final = trainer.run(progress)
@@ -152,7 +152,7 @@ def _score(
     import torch
 
     from mar import build
-    from mar.core.files import environment, write
+    from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
@@ -183,5 +183,5 @@ def _score(
         record["rfid"] = before["rfid"]
     elif "rfid" in before:
         print(f"the rFID in {folder / _RECORD} was of other weights or images and goes: --rfid measures it again")
-    write(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
+    write_atomic(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
     print(f"wrote {folder}/reconstructions.png and {folder / _RECORD}")

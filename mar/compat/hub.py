@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from mar import build
 from mar.config import Recipe, parse
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import MarError, UserError
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.training import checkpoint
@@ -195,7 +195,7 @@ def _answered(what: str, hint: str) -> Iterator[None]:
     """Whatever the hub's client raises, which is one of a dozen, as an error of one line."""
     try:
         yield
-    except (UserError, Unsupported):
+    except MarError:
         raise
     except Exception as error:
         why = " ".join(str(error).split())[:160]

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.core.signals import cores, passing_stops
 
 RECIPE, LOG = "launch.yaml", "launch.txt"
@@ -55,7 +55,7 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
         Stopped: by a signal; what was trained is saved.
         TrainingFailed: with what was printed last.
     """
-    write(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+    write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
     children: list[subprocess.Popen[bytes]] = []
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
         fcntl.flock(alone, fcntl.LOCK_EX)  # a launcher that outlived its command holds it, too

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from mar import build
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.experiments.compare import holm, paired_differences
 from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
@@ -90,7 +90,7 @@ class Matrix:
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""
-        write(path, json.dumps(asdict(self), indent=1))
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Matrix:

@@ -21,7 +21,7 @@ from json import dumps
 from pathlib import Path
 
 from mar.core.errors import Stopped, UserError
-from mar.core.files import environment, held, write
+from mar.core.files import environment, held, write_atomic
 from mar.core.records import Record, read
 from mar.core.signals import passing_stops
 from mar.experiments.grid import GridFile
@@ -54,7 +54,7 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
             _run(_words(grid, command))
             made_by = {"revision": environment()["revision"]}
             record = Record({"command": command}, time.monotonic() - started, made_by, None)
-            write(_file(grid, out, command), dumps(asdict(record)))
+            write_atomic(_file(grid, out, command), dumps(asdict(record)))
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:

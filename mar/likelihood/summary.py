@@ -10,7 +10,6 @@ N images · L tokens · K AR steps · E token channels
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mar.core.files import settings_digest
 from mar.core.tokens import Categories, Vectors
 from mar.model.model import Model
 from orderings import GIVEN
@@ -34,7 +34,7 @@ _SECONDS = 30.0  # between two savings of the same part
 
 def fingerprint(settings: dict[str, Any]) -> str:
     """16 hexadecimal digits of everything that an answer depends on (plain values)."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return settings_digest(settings, 16)
 
 
 class Partial:

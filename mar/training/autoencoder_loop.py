@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,10 +16,11 @@ from typing import Any, Literal
 import torch
 
 from mar.config import Schedule, Train
-from mar.core.errors import EndedElsewhere, Stopped, UserError
-from mar.core.files import TOKENIZER, environment, write
+from mar.core.errors import PeerFailed, Stopped, UserError
+from mar.core.files import TOKENIZER, environment, write_atomic
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Precision, Processes, Stop
+from mar.core.records import plain, refuse_other
 from mar.data.base import Data
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
@@ -105,20 +105,17 @@ class AutoencoderTrainer:
                 ended = self.iteration == self.recipe.iterations
                 if ended or self.iteration % self.recipe.log_every == 0:
                     self.log()
-                stopping = self.processes.sums(bool(self.stop.signal))[0] > 0  # all processes or none
+                stopping = self.processes.all_reduce_sum(bool(self.stop.signal))[0] > 0  # all processes or none
                 if ended or stopping or self.iteration % self.recipe.save_every == 0:
                     self.save()
                 if stopping and not ended:
                     number = self.stop.signal or signal.SIGTERM
-                    raise Stopped(number) if self.processes.is_main else EndedElsewhere(128 + number)
+                    raise Stopped(number) if self.processes.is_main else PeerFailed(128 + number)
         self.batches.close()
         final = self.folder.path / "autoencoder"
         if self.processes.is_main:
-            aside = final.with_name(".autoencoder.partial")
             with self.ema.applied(self.model):
-                self.model.save_pretrained(aside)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.rename(final)
+                write_atomic(final, self.model.save_pretrained)
         self.processes.wait()
         return final
 
@@ -146,7 +143,7 @@ class AutoencoderTrainer:
         """The means since the last time. Raises UserError: the loss is not finite."""
         means = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0)) / self.processes.world
         self.pending = []
-        self.processes.first(lambda: self._log(*means.tolist()))
+        self.processes.on_main(lambda: self._log(*means.tolist()))
 
     def _log(self, loss: float, square: float, second: float, used: float) -> None:
         if not math.isfinite(loss):
@@ -165,7 +162,7 @@ class AutoencoderTrainer:
         Raises:
             UserError: the weights are not finite, or cannot be written; the checkpoints before are as they were.
         """
-        self.processes.first(self._save)
+        self.processes.on_main(self._save)
 
     def _save(self) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
@@ -182,7 +179,7 @@ class AutoencoderTrainer:
         return torch.nn.ModuleDict(parts)
 
     def _resume(self) -> None:
-        found = self.processes.first(lambda: self._start())
+        found = self.processes.on_main(lambda: self._start())
         if found is None:
             return
         found.load_model(self._state())
@@ -199,22 +196,17 @@ class AutoencoderTrainer:
         batch_size, world = self.recipe.batch_size, self.processes.world
         if batch_size % world:
             raise UserError(f"batch size {batch_size} does not divide by {world} processes")
-        file, wanted = self.folder.path / TOKENIZER, json.loads(json.dumps(asdict(self.recipe)))
+        file, wanted = self.folder.path / TOKENIZER, plain(asdict(self.recipe))
         if file.is_file():
             there = json.loads(file.read_text())["recipe"]
             settled = {"precision"} if self.recipe.precision == "auto" else set()
-            if differing := [k for k in wanted if k not in _MAY_CHANGE | settled and there.get(k) != wanted[k]]:
-                key = differing[0]
-                raise UserError(
-                    f"{self.folder.path} holds a tokenizer of other settings ({key} is {there.get(key)!r} there, "
-                    f"{wanted[key]!r} here): choose another --out, or delete it"
-                )
+            refuse_other(self.folder.path, "a tokenizer of other settings", there, wanted, _MAY_CHANGE | settled)
             before = replace(self.recipe, iterations=there["iterations"]).train
             checkpoint.check_length(self.folder.checkpoints, before.iterations, self.train.iterations)
             for note in moved_schedules(before, self.train):
                 print(f"note: {note}")
         computes = {"precision": self.processes.precision, "processes": world}
-        write(file, json.dumps({"recipe": wanted, "environment": environment() | computes}, indent=1))
+        write_atomic(file, json.dumps({"recipe": wanted, "environment": environment() | computes}, indent=1))
         found = checkpoint.resumable(self.folder.checkpoints)
         if found is not None:
             self.folder.rewind(found.iteration)

@@ -9,7 +9,6 @@ n examples of a shard · C latent channels · h, w rows, columns of latents
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,13 @@ import torch
 from pydantic import TypeAdapter
 
 from mar.core.errors import UserError
-from mar.core.files import CACHE, write
+from mar.core.files import CACHE, checksum, write_atomic
 from mar.core.processes import Processes
+from mar.core.records import refuse_other
 from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.kl import KL
-from mar.training.checkpoint import checksum
 
 _RECORD = TypeAdapter(ShardRecord)
 
@@ -57,7 +56,7 @@ def encode_all(
         UserError: the folder holds a cache of other settings; or latents that are not finite.
     """
     tokenizer.to(processes.device).load()
-    processes.first(lambda: _start(folder, settings, tokenizer))
+    processes.on_main(lambda: _start(folder, settings, tokenizer))
     splits = {name: data.split(name) for name in SPLITS}
     if settings.flips:
         splits["train"] = Flipped(splits["train"])
@@ -73,7 +72,7 @@ def encode_all(
     processes.wait()
     manifest = _manifest(folder, settings, shards)
     if processes.is_main:
-        write(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
+        write_atomic(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
     return manifest
 
 
@@ -81,19 +80,13 @@ def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) ->
     """The folder with its settings and its own copy of the autoencoder."""
     file = folder / CACHE
     if file.is_file():
-        there, here = json.loads(file.read_text()), json.loads(json.dumps(asdict(settings)))
-        if differing := [key for key in here if there.get(key) != here[key]]:
-            key = differing[0]
-            raise UserError(
-                f"{folder} holds a cache of other settings ({key} is {there.get(key)!r} there, {here[key]!r} here): "
-                "choose another --out, or delete it"
-            )
+        refuse_other(folder, "a cache of other settings", json.loads(file.read_text()), asdict(settings))
     for name in ("tokenizer", *SPLITS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for source in tokenizer.folder.files:
         if source.resolve() != (folder / "tokenizer" / source.name).resolve():
             shutil.copyfile(source, folder / "tokenizer" / source.name)
-    write(file, json.dumps(asdict(settings), indent=1))
+    write_atomic(file, json.dumps(asdict(settings), indent=1))
 
 
 def _encode(
@@ -130,17 +123,15 @@ def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torc
 
 
 def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
-    """A shard, aside and then renamed; its record last."""
-    aside = file.with_name(f".{file.name}.partial")
-    write_shard(aside, latent, label)
+    """Write a shard, then its record."""
+    write_atomic(file, lambda aside: write_shard(aside, latent, label))
     mean, square = (), ()
     if latent.ndim == 5:
         mean_NChw, std_NChw = latent.astype(np.float64).swapaxes(0, 1)
         mean = tuple(mean_NChw.mean((0, 2, 3)).tolist())
         square = tuple((mean_NChw**2 + std_NChw**2).mean((0, 2, 3)).tolist())
-    record = ShardRecord(len(latent), aside.stat().st_size, checksum(aside), mean, square)
-    os.replace(aside, file)
-    write(file.with_suffix(".json"), json.dumps(asdict(record)))
+    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), mean, square)
+    write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 
 def _is_whole(file: Path) -> bool:

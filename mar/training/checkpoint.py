@@ -8,7 +8,6 @@ states to keep: every random number is a function of (seed, iteration, rank).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mar.core.errors import UserError
+from mar.core.files import checksum, flush
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def save(
         _write(aside, iteration, weights, ema, training)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's
         shutil.rmtree(aside, ignore_errors=True)
         good = [path.name for path in _folders(folder)]
@@ -119,7 +119,7 @@ def seal(folder: Path, iteration: int, trained: int | None = None) -> None:
     state = {"iteration": iteration, "trained": trained or iteration, "sha256": {f.name: checksum(f) for f in files}}
     (folder / "state.json").write_text(json.dumps(state, indent=1))
     for file in [*files, folder / "state.json"]:
-        _flush(file)
+        flush(file)
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -188,16 +188,3 @@ def _damage(path: Path) -> str | None:
         if checksum(path / name) != sha256:
             return f"{name} does not match its checksum"
     return None
-
-
-def checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

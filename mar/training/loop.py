@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 
 from mar.config import Recipe
-from mar.core.errors import EndedElsewhere, Stopped, UserError
+from mar.core.errors import PeerFailed, Stopped, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
 from mar.data.base import Data
@@ -81,7 +81,7 @@ class Trainer:
                     self.save()
                 if self.stopping and not ended:
                     number = self.stop.signal or signal.SIGTERM
-                    raise Stopped(number) if self.processes.is_main else EndedElsewhere(128 + number)
+                    raise Stopped(number) if self.processes.is_main else PeerFailed(128 + number)
         self.batches.close()
 
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +91,9 @@ class Trainer:
         self.objective.train()
         self._resample()
         tasks = [self.task(batch, self.iteration) for batch in batches]
-        denominator, asked = self.processes.sums(sum(task.denominator for task in tasks), bool(self.stop.signal))
+        denominator, asked = self.processes.all_reduce_sum(
+            sum(task.denominator for task in tasks), bool(self.stop.signal)
+        )
         self.stopping = asked > 0  # all processes or none
         total = torch.zeros((), device=self.processes.device)
         for micro, (batch, task) in enumerate(zip(batches, tasks, strict=True)):
@@ -148,7 +150,9 @@ class Trainer:
 
         Inside the block ``loss`` and ``task`` are its own: what trains has a wrapper that waits for all processes.
         """
-        weights = self.processes.whole(self.model.state_dict() | self.ema.weights) if self.processes.shards else {}
+        weights = (
+            self.processes.gather_full(self.model.state_dict() | self.ema.weights) if self.processes.shards else {}
+        )
         if not self.processes.is_main:
             yield None
             return
@@ -167,16 +171,16 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint, written by the first process; never one that holds weights that are not finite."""
         self.monitor.flush()
-        weights, ema = self.processes.whole([self.model.state_dict(), self.ema.weights])
-        training: dict[str, Any] = {"optimizer": self.processes.whole(self.optimizer.state_dict())}
+        weights, ema = self.processes.gather_full([self.model.state_dict(), self.ema.weights])
+        training: dict[str, Any] = {"optimizer": self.processes.gather_full(self.optimizer.state_dict())}
         if self.processes.accelerator.scaler is not None:
             training["scaler"] = self.processes.accelerator.scaler.state_dict()
         folder, keep = self.folder.checkpoints, self.train.keep
-        self.processes.first(lambda: checkpoint.save(folder, self.iteration, weights, ema, training, keep))
+        self.processes.on_main(lambda: checkpoint.save(folder, self.iteration, weights, ema, training, keep))
 
     def _resume_model(self) -> None:
         """Weights of the newest whole checkpoint, before the model is wrapped."""
-        self.resumed = self.processes.first(lambda: checkpoint.resumable(self.folder.checkpoints))
+        self.resumed = self.processes.on_main(lambda: checkpoint.resumable(self.folder.checkpoints))
         if self.resumed is not None:
             self.resumed.load_model(self.model)
             self.iteration = self.resumed.iteration

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mar.core.errors import EndedElsewhere, UserError
+from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
 from mar.data.base import Data, spread
 from mar.training import checkpoint
@@ -101,7 +101,7 @@ class Monitor:
         self.pending, self.norms = [], []
         if not bool(finite.all()):  # on all processes
             if not trainer.processes.is_main:
-                raise EndedElsewhere(2)
+                raise PeerFailed(2)
             raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0]) + 1))
         seconds = max(time.monotonic() - self.clock, 1e-9)
         rate = (iteration - self.clock_at) * trainer.train.batch_size / seconds
@@ -116,7 +116,7 @@ class Monitor:
         """The objective on held-out examples with the averaged weights and, every time, the same noise."""
         if len(self.data.validation):
             with self.trainer.averaged() as objective:
-                self.trainer.processes.first(lambda: self._validate(iteration, objective))
+                self.trainer.processes.on_main(lambda: self._validate(iteration, objective))
 
     @torch.no_grad()
     def _validate(self, iteration: int, objective: Any) -> None:
@@ -152,7 +152,7 @@ class Monitor:
     def sample(self, iteration: int) -> None:
         """A few samples with the averaged weights."""
         with self.trainer.averaged() as objective:
-            self.trainer.processes.first(lambda: self._sample(iteration, objective))
+            self.trainer.processes.on_main(lambda: self._sample(iteration, objective))
 
     def _sample(self, iteration: int, objective: Any) -> None:
         from mar.sampling.output import preview, quick_samples

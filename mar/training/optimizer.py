@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import shared_out
+from mar.core.processes import shard_like
 from mar.heads.base import Head
 
 
@@ -41,7 +41,7 @@ class EMA:
     def load(self, weights: dict[str, torch.Tensor]) -> None:
         """Go on from saved averages, which are whole."""
         for name, average in self.weights.items():
-            average.copy_(shared_out(weights[name], average))
+            average.copy_(shard_like(weights[name], average))
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -100,7 +100,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             "scored, but not trained further"
         )
     shares = {
-        number: {key: shared_out(value, parameters[number]) for key, value in of.items()}
+        number: {key: shard_like(value, parameters[number]) for key, value in of.items()}
         for number, of in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": shares})

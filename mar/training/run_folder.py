@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from mar.config import Recipe, Train, parse
 from mar.core.errors import UserError
-from mar.core.files import RUN, environment, locked, write
+from mar.core.files import RUN, environment, locked, write_atomic
+from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
 
@@ -69,8 +70,8 @@ class RunFolder:
 
     def describe(self, recipe: Recipe, about: About) -> None:
         """Write what the run is."""
-        write(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-        write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
+        write_atomic(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
     def began_with(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
         """What the recipe's ``train.KEY`` is, where it is ``auto``: the run's own, if it has begun; else still auto.
@@ -99,11 +100,10 @@ class RunFolder:
         said = []
         if (self.path / RUN).is_file():
             before, known = self.recipe(), self.about()
-            differing = _differences(before.as_dict(), recipe.as_dict())
-            if differing:
-                raise UserError(
-                    f"{self.path} holds a run of another recipe ({differing[0]}): choose another --out, or delete it"
-                )
+            settled = {key for key in _SETTLED if getattr(recipe.train, key.removeprefix("train.")) == "auto"}
+            refuse_other(
+                self.path, "a run of another recipe", before.as_dict(), recipe.as_dict(), _MAY_CHANGE | settled
+            )
             if known is not None and known.fingerprint not in ("", about.fingerprint):
                 raise UserError(
                     f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
@@ -113,7 +113,7 @@ class RunFolder:
             check_length(self.checkpoints, before.train.iterations, recipe.train.iterations)
             said = moved_schedules(before.train, recipe.train)
         self.describe(recipe, about)
-        write(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
+        write_atomic(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
         return said
 
     def locked(self) -> AbstractContextManager[None]:
@@ -134,20 +134,7 @@ class RunFolder:
     def rewind(self, iteration: int) -> None:
         """Forget what was logged after ``iteration``: it is about to happen again."""
         kept = [line for line in self.history() if line["iteration"] <= iteration]
-        write(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if f"{prefix}{key}" in _MAY_CHANGE or a == b or (f"{prefix}{key}" in _SETTLED and b == "auto"):
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        else:
-            found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
-    return found
+        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def moved_schedules(before: Train, now: Train) -> list[str]:
