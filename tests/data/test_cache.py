@@ -31,7 +31,7 @@ class Alone:
 
     def wait(self) -> None: ...
 
-    def first(self, action):
+    def on_main(self, action):
         return action()
 
 
