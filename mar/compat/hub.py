@@ -104,7 +104,7 @@ class PretrainedRun(
             if self.spec.latents is None
             else replace(self.spec, latents=replace(self.spec.latents, folder=""))
         )
-        RunFolder(save_directory).describe(self.portable, replace(self.about, spec=spec))
+        RunFolder(save_directory).write_description(self.portable, replace(self.about, spec=spec))
         (save_directory / "config.json").write_text(json.dumps(self.portable.as_dict(), indent=1))
 
     @property

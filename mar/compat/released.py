@@ -62,7 +62,8 @@ def import_run(
     found = infer(plain, *heads)
     recipe, about = described(found, out.name, patch, vae, scale, data)
     recipe = build.resolve(recipe)
-    model = build.model(recipe, about)
+    parts = build.assemble(recipe, about)
+    model = parts.model
     last, ema = (fill(model, rename(state)) for state in (plain, average))
     model.load_state_dict(last, strict=False)  # a tokenizer's buffers are not in the file
     training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step
@@ -71,7 +72,7 @@ def import_run(
         there, _ = checkpoint.latest(folder.checkpoints)
         if there is not None and not there.holds(model.state_dict(), ema):
             raise UserError(f"{out} holds a run of other weights: choose another --out, or delete it")
-        folder.start(recipe, about, computes={})
+        folder.start(parts, computes={})
         if there is None:
             checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
     return recipe

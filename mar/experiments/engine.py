@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.files import GRID, check_kind, checksum, held, write_atomic
@@ -245,7 +244,7 @@ class Engine:
     def _probe(self, run: Run) -> dict[str, Any]:
         wanted = self.grid.probe
         assert wanted is not None
-        ordering = build.ordering(run.recipe)
+        ordering = run.parts.ordering
         return asdict(linear_probe(run.model, run.data, ordering, wanted.sets, wanted.strength, wanted.seed))
 
     def _speed(self, cell: Cell, wanted: SpeedEvaluation) -> dict[str, Any]:

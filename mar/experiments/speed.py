@@ -79,5 +79,6 @@ def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> fl
 
 def _contender(recipe: Recipe, data: Data, batch: int, device: torch.device, clock: str) -> tuple[Ours, Inputs]:
     setting = Setting(device, resolve_precision(recipe.train.precision), 1.0, 1.0, clock)
-    model = build.model(recipe, data).to(device)
-    return Ours(recipe, model, setting), Inputs(recipe, data, model, batch, setting)
+    parts = build.assemble(recipe, data)
+    parts.model.to(device)
+    return Ours(parts, setting), Inputs(parts, batch, setting)

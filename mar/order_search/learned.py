@@ -19,7 +19,7 @@ from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_b
 from mar.likelihood.summary import Likelihood, summarise
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from orderings.partitions import Singles
 
 _IMAGES = 256  # scored at a time; the memory budget cuts these further
@@ -104,7 +104,7 @@ def score_learned(
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
     """
-    if parse_plan(plan)[1] != Singles():
+    if PlanSpec.parse(plan)[1] != Singles():
         raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
     if len(images) == 0:
         raise UserError("no images to score")

@@ -95,7 +95,7 @@ def notes_of(matrix: Matrix) -> list[str]:
         "orders down the diagonal, or along the row of a run trained on random orders.",
     ]
     notes += [
-        f"{run.name}: trained along {run.plan}, mask ratio {run.mask_ratio}, {run.iterations:,} iterations."
+        f"{run.name}: trained along {run.plan}, objective {run.mask_ratio}, {run.iterations:,} iterations."
         for run in matrix.runs
     ]
     return notes + [f"Warning: {run.name}: {note}." for run in matrix.runs for note in run.notes]

@@ -133,7 +133,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def resumable(folder: Path) -> Checkpoint | None:
+def latest_or_fail(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint, having said which damaged ones were passed over; None: there is none at all.
 
     Raises:

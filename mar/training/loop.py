@@ -20,7 +20,7 @@ from mar.config import Train
 from mar.core.errors import PeerFailed, Stopped, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
-from mar.data.base import Data, Split
+from mar.data.base import Split
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
@@ -85,7 +85,6 @@ class Job:
     def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
         """Return this batch's share of the loss: a scalar."""
         raise NotImplementedError
-
 
 
 class Trainer:
@@ -198,15 +197,10 @@ class Trainer:
 
 
 class ModelJob(Job):
-    """A model of a recipe: plans, tasks, losses, and a monitor.
+    """A model of a recipe: plans, tasks, losses, and a monitor."""
 
-    Raises:
-        UserError: these processes cannot train the recipe.
-    """
-
-    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes) -> None:
-        assert isinstance(parts.data, Data)
-        self.parts, self.processes = parts, processes
+    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
+        self.parts, self.processes, self.compiles = parts, processes, compiles
         self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
         self.model = self.state = parts.model.to(processes.device)
         self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
@@ -216,7 +210,7 @@ class ModelJob(Job):
     def tune(self) -> None:
         if self.train.checkpoint_activations:
             recompute_blocks(self.model)
-        if self.train.compile:
+        if self.compiles:
             self.model.compile_parts()
 
     def reporting(self, iteration: int) -> AbstractContextManager[None]:
@@ -239,7 +233,7 @@ class ModelJob(Job):
         shared = self.model.network.shares_plan and losses.training
         if shared:  # one order for all rows of all processes; validation has one for each row
             noise = stream(self.seed, "order", torch.tensor([number]))
-        plan = Plan.draw(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise), noise)
+        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
         tokenizer = self.model.tokenizer

@@ -39,6 +39,7 @@ from torch import nn
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import Registry
 from mar.model.model import Model
 from mar.order_search.learned import negative_bound
 from orderings import ABSENT, GIVEN, Ordering, Plan
@@ -211,7 +212,12 @@ class LearnedOrder(AnyOrder):
         return n_B * negative_bound(model, token, condition_BC, known_B, noise)
 
 
-OBJECTIVES = {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking}
+OBJECTIVES = Registry(
+    {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking},
+    what="objective",
+    base=Objective,
+    group="mar.objectives",
+)
 
 
 class Losses(nn.Module):

@@ -1,4 +1,5 @@
-"""The parts of a recipe, built and checked once by ``mar.build.assemble`` and passed to training, runs and metrics."""
+"""The parts of a recipe, built and checked once by ``mar.build.assemble``; training, runs, metrics and experiments share
+them."""
 
 from __future__ import annotations
 
@@ -16,12 +17,23 @@ class Parts:
     """Everything a recipe names.
 
     Attributes:
-        data: the data set, or only its metadata where a run is loaded to sample or score.
+        source: the data set, or only its metadata where a run is loaded to sample or score.
     """
 
     recipe: Recipe
-    data: Data | About
+    source: Data | About
     model: Model
     ordering: Ordering
     partition: Partition
     objective: Objective
+
+    @property
+    def data(self) -> Data:
+        """The data set, of parts that were assembled with it."""
+        assert isinstance(self.source, Data)
+        return self.source
+
+    @property
+    def about(self) -> About:
+        """Metadata of the data set."""
+        return self.source.about if isinstance(self.source, Data) else self.source

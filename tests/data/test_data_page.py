@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from mar import build
-from mar.data import base
+from mar.data import DATA, base
+from mar.tokenizers import TOKENIZERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 
@@ -21,9 +22,9 @@ def test_the_example_of_the_page_runs():
 
 
 def test_every_kind_and_option_is_on_the_page_with_its_default():
-    for family, kinds in (("data", build.DATA), ("tokenizer", build.TOKENIZERS)):
+    for family, kinds in (("data", DATA), ("tokenizer", TOKENIZERS)):
         for kind in kinds:
             line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |"))
-            for option in build.find(family, kind).Options.__dataclass_fields__.values():
+            for option in build.FAMILIES[family].find(kind).Options.__dataclass_fields__.values():
                 default = str(option.default).lower() if isinstance(option.default, bool) else option.default
                 assert f"`{option.name}={default}`" in line or (option.default == "" and f"`{option.name}`" in line)

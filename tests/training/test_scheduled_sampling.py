@@ -18,9 +18,9 @@ from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.run import train
 from mar.training.loop import Trainer
-from mar.training.objectives import NextSet, Task, Uniform, with_own_draws
+from mar.training.objectives import AnyOrder, NextSet, Task, replace_with_model_samples
 from mar.training.run_folder import RunFolder
-from orderings import GIVEN, Grid, Plan, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass
 from tests.training.test_resume import assert_equal, train_killed_and_resumed, weights
 
@@ -30,7 +30,7 @@ ON = "train.scheduled_sampling={probability: 0.7, start: 0.1, ramp: 0.5}"
 
 @pytest.fixture(params=["step by step", "one pass"])
 def model(request, recipe) -> Model:
-    built = build.model(recipe, build.data(recipe))
+    built = build.assemble(recipe, build.data(recipe)).model
     torch.manual_seed(0)
     if request.param == "one pass":
         head = CategoricalHead(8, Categories(17), CategoricalHead.Options())
@@ -41,13 +41,13 @@ def model(request, recipe) -> Model:
 
 
 def task_of(model: Model, mask_ratio, text: str) -> tuple[Plan, Task]:
-    plan = Plan.draw(*parse_plan(text), Grid((8, 8)), B, stream(0, "order", B))
+    plan = Plan.sample(*PlanSpec.parse(text), Grid((8, 8)), B, stream(0, "order", B))
     return plan, mask_ratio.task(plan, torch.arange(B), stream(0, "iteration", 1), model.network.one_pass)
 
 
 def seen_by(model: Model, token: torch.Tensor, task: Task, probability: float) -> torch.Tensor:
     label_B, drop_B = torch.full((B,), -1), torch.zeros(B, dtype=torch.bool)
-    return with_own_draws(model, token, label_B, drop_B, task, probability, stream(3, "scheduled", B))
+    return replace_with_model_samples(model, token, label_B, drop_B, task, probability, stream(3, "scheduled", B))
 
 
 def tokens(seed: int) -> torch.Tensor:
@@ -60,7 +60,7 @@ def known(model: Model, task: Task) -> torch.Tensor:
     return task.step_BL < (targets.amax(1) if model.network.one_pass else targets.amin(1))[:, None]
 
 
-TASKS = [(Uniform(), "random"), (NextSet(), "random/linear:4"), (NextSet(), "raster")]
+TASKS = [(AnyOrder(), "random"), (NextSet(), "random/linear:4"), (NextSet(), "raster")]
 
 
 @pytest.mark.parametrize("mask_ratio, text", TASKS)
@@ -95,7 +95,7 @@ def test_a_draw_depends_on_what_it_is_given_and_on_nothing_else(model, mask_rati
 
 
 def test_draws_follow_the_models_conditional_given_what_stays(model):
-    _, task = task_of(model, Uniform(), "random")
+    _, task = task_of(model, AnyOrder(), "random")
     token, noise = tokens(0), stream(3, "scheduled", B)
     seen = seen_by(model, token, task, 0.5)
     chosen_BL = known(model, task) & (noise.at("which").uniform(64) < 0.5)
@@ -118,8 +118,8 @@ def test_the_probability_ramps_over_training():
 def trainer(overrides: list[str], path: Path) -> Trainer:
     recipe = build.resolve(config.read("digits", overrides))
     data = build.data(recipe)
-    parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
-    return Trainer(recipe, build.model(recipe, data), data, *parts, RunFolder(path), Processes())
+    parts = build.ordering(recipe), build.partition(recipe), build.objective(recipe)
+    return Trainer(recipe, build.assemble(recipe, data).model, data, *parts, RunFolder(path), Processes())
 
 
 def test_what_is_scored_stays_the_datas_and_validation_replaces_nothing(tmp_path, tiny):
@@ -169,8 +169,8 @@ def test_a_network_with_a_new_connectivity_each_iteration_is_trained_on_it(tmp_p
     ]
     recipe = build.resolve(config.read("digits", [*asked, "train.validate_every=0", "train.sample_every=0"]))
     data = build.data(recipe)
-    parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
-    trainer = Trainer(recipe, build.model(recipe, data), data, *parts, RunFolder(tmp_path), Processes("fp32"))
+    parts = build.ordering(recipe), build.partition(recipe), build.objective(recipe)
+    trainer = Trainer(recipe, build.assemble(recipe, data).model, data, *parts, RunFolder(tmp_path), Processes("fp32"))
     used, network = [], trainer.model.network
     network.register_forward_pre_hook(lambda module, _: used.append(module.drawn_H))
     trainer.step(trainer.batches.at(0))
