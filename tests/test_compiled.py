@@ -34,13 +34,14 @@ def gradients(model, example):
 def test_compiled_code_agrees_with_eager_code() -> None:
     dropout = ["network.attention_dropout=0", "network.projection_dropout=0.1"]
     recipe, data = contenders.read("mar-base", [*SMALL, *dropout])
-    eager = build.assemble(recipe, data).model
+    parts = build.assemble(recipe, data)
+    eager = parts.model
     for parameter in eager.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     compiled = copy.deepcopy(eager)
     compiled.compile_parts()
     eager.network.buckets = compiled.network.buckets  # dropout is drawn for padding too
-    inputs = Inputs(recipe, data, eager, 3, SETTING)
+    inputs = Inputs(parts, 3, SETTING)
     for index in (0, 1):
         expected, found = (gradients(model.train(), inputs.example(index)) for model in (eager, compiled))
         for name in expected:

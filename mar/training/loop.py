@@ -243,9 +243,9 @@ class ModelJob(Job):
         return self.parts.objective.task(plan, batch.position_B, iteration, self.model.network.one_pass)
 
     def loss(self, losses: nn.Module, batch: Batch, task: Task, denominator: float, done: float) -> torch.Tensor:
-        return self._loss_B(losses, batch, task, done).sum() / denominator
+        return self.loss_B(losses, batch, task, done).sum() / denominator
 
-    def _loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
+    def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         drop = self.train.label_drop if losses.training else 0
         drop_B = batch.noise.at("label-drop").uniform(1)[:, 0] < drop
@@ -261,7 +261,7 @@ class ModelJob(Job):
 
     def _evaluate(self, losses: nn.Module, batch: Batch, number: int, done: float) -> tuple[torch.Tensor, float]:
         task = self.ask(losses, batch, number, done)
-        return self._loss_B(losses, batch, task, done), task.denominator
+        return self.loss_B(losses, batch, task, done), task.denominator
 
 
 def check(parts: Parts, processes: Processes) -> None:

@@ -1,5 +1,4 @@
-"""The parts of a recipe, built and checked once by ``mar.build.assemble``; training, runs, metrics and experiments share
-them."""
+"""The parts of a recipe. ``mar.build.assemble`` builds and checks them once; training, runs and metrics share them."""
 
 from __future__ import annotations
 

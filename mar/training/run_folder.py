@@ -77,7 +77,7 @@ class RunFolder:
         write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
     def original_setting(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
-        """Return the recipe's ``train.KEY``; ``auto`` is replaced by the setting that the run began with, if it has begun.
+        """Return the recipe's ``train.KEY``; ``auto`` is replaced by the setting of a run that has begun.
 
         A run goes on as it began, on any machine.
         """

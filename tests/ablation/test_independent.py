@@ -28,9 +28,8 @@ def test_digits_have_the_known_figure() -> None:
     """2.43 bits/dim, class ignored; and the sum over positions is the whole."""
     recipe = config.read("digits")
     data = build.data(recipe)
-    marginal, by_class = independent_rows(
-        data, build.assemble(recipe, data).model.tokenizer, "test", None, conditional=True
-    )
+    tokenizer = build.assemble(recipe, data).model.tokenizer
+    marginal, by_class = independent_rows(data, tokenizer, "test", None, conditional=True)
     assert marginal.likelihood is not None and by_class.likelihood is not None
     assert marginal.likelihood.n_images == 360
     assert marginal.likelihood.bits_per_dim == pytest.approx(2.43, abs=0.01)

@@ -18,8 +18,8 @@ SMALL["sound-4000"] = ["network.width=4", "network.layers=2", "network.blocks=1"
 
 def made(name: str, overrides: list[str]) -> tuple:
     recipe, data = contenders.read(name, [*SMALL[name], *overrides])
-    model = build.assemble(recipe, data).model
-    return model, Inputs(recipe, data, model, 2, SETTING)
+    parts = build.assemble(recipe, data)
+    return parts.model, Inputs(parts, 2, SETTING)
 
 
 def test_full_passes_draw_the_tokens_of_the_cached_generation() -> None:

@@ -156,4 +156,4 @@ def test_a_plan_is_shortened_at_its_end_alone():
 def test_any_order_and_sets_are_refused_when_the_recipe_is_read(tmp_path, override, words):
     made = recipe(tmp_path, override)
     with pytest.raises(Unsupported, match=words):
-        build.assemble(made, build.data(made)).model
+        build.assemble(made, build.data(made))

@@ -22,7 +22,7 @@ from mar.networks.base import ABSENT, GIVEN
 from mar.networks.made import Made, MadeOptions
 from mar.run import train
 from mar.training import checkpoint
-from mar.training.loop import Trainer
+from mar.training.loop import ModelJob
 from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan, PlanSpec
 
@@ -199,18 +199,18 @@ SMALL = [
 
 
 def test_training_with_sampled_masks_resumes_bit_for_bit_under_one_order_an_iteration(tmp_path, monkeypatch):
-    drawn, task = [], Trainer.task
+    drawn, task = [], ModelJob.ask
 
-    def watched(self, batch, number):
-        found = task(self, batch, number)
-        if self.objective.training:
+    def watched(self, losses, batch, number, done):
+        found = task(self, losses, batch, number, done)
+        if losses.training:
             assert (found.step_BL == found.step_BL[:1]).all()
             drawn.append(tuple(found.step_BL[0].tolist()))
         else:
             assert len(found.step_BL.unique(dim=0)) == len(found.step_BL)  # validation is over orders
         return found
 
-    monkeypatch.setattr(Trainer, "task", watched)
+    monkeypatch.setattr(ModelJob, "ask", watched)
     train(config.read("digits", SMALL), tmp_path / "whole")
     assert len(set(drawn)) == 10
     train(config.read("digits", [*SMALL, "train.iterations=5"]), tmp_path / "parts")

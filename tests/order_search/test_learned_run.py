@@ -97,10 +97,10 @@ def test_a_run_without_a_policy_has_no_learned_order(tmp_path):
     ("override", "message"),
     [
         (["tokenizer=patches", "head=diffusion"], "head=categorical"),
-        (["train.mask_ratio=truncated-normal"], "mask_ratio=uniform"),
+        (["train.mask_ratio=truncated-normal"], "objective=any_order"),
     ],
 )
 def test_recipes_without_a_bound_to_train_are_refused(override, message):
     recipe = config.read("digits", [*LEARNED, *override])
     with pytest.raises(Unsupported, match=message):
-        build.assemble(recipe, build.data(recipe)).model
+        build.assemble(recipe, build.data(recipe))

@@ -53,7 +53,7 @@ def test_a_network_takes_colour_images_or_refuses_when_the_recipe_is_read(networ
     data = build.data(made)
     if network in ("diagonal-bilstm", "row-lstm"):
         with pytest.raises(Unsupported, match="serves 2-D grids"):
-            build.assemble(made, data).model
+            build.assemble(made, data)
         return
     model = build.assemble(made, data).model
     x, _ = data.train.batch(torch.arange(2))
