@@ -61,7 +61,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
     computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(folder.locked()))
-        said = processes.on_main(lambda: folder.start(parts, computes))
+        said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():

@@ -41,7 +41,7 @@ def recipe_of(network: str, head: str) -> config.Recipe:
 
 def models(network: str, head: str) -> tuple[config.Recipe, Model, Model]:
     recipe = recipe_of(network, head)
-    model = build.assemble(recipe, build.data(recipe)).model.eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

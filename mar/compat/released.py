@@ -62,8 +62,7 @@ def import_run(
     found = infer(plain, *heads)
     recipe, about = described(found, out.name, patch, vae, scale, data)
     recipe = build.resolve(recipe)
-    parts = build.assemble(recipe, about)
-    model = parts.model
+    model = build.assemble(recipe, about).model
     last, ema = (fill(model, rename(state)) for state in (plain, average))
     model.load_state_dict(last, strict=False)  # a tokenizer's buffers are not in the file
     training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step
@@ -72,7 +71,7 @@ def import_run(
         there, _ = checkpoint.latest(folder.checkpoints)
         if there is not None and not there.holds(model.state_dict(), ema):
             raise UserError(f"{out} holds a run of other weights: choose another --out, or delete it")
-        folder.start(parts, computes={})
+        folder.start(recipe, about, computes={})
         if there is None:
             checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
     return recipe

@@ -48,8 +48,10 @@ def _differences(there: dict[str, Any], here: dict[str, Any], may_differ: Collec
         a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
         if a == b or name in may_differ:
             continue
-        both = isinstance(a, dict) and isinstance(b, dict)
-        found += _differences(a, b, may_differ, f"{name}.") if both else [f"{name} is {a!r} there, {b!r} here"]
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, may_differ, f"{name}.")
+        else:
+            found.append(f"{name} is {a!r} there, {b!r} here")
     return found
 
 

@@ -21,6 +21,7 @@ from mar.core.errors import PeerFailed, Stopped, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
 from mar.data.base import Split
+from mar.model.model import Model
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
@@ -198,6 +199,8 @@ class Trainer:
 
 class ModelJob(Job):
     """A model of a recipe: plans, tasks, losses, and a monitor."""
+
+    model: Model
 
     def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
         self.parts, self.processes, self.compiles = parts, processes, compiles

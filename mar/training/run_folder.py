@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
@@ -16,9 +16,6 @@ from mar.core.files import RUN, environment, locked, write_atomic
 from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
-
-if TYPE_CHECKING:
-    from mar.training.parts import Parts
 
 _MAY_CHANGE = {
     "name",
@@ -86,7 +83,7 @@ class RunFolder:
             return asked
         return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
 
-    def start(self, parts: Parts, computes: dict[str, Any]) -> list[str]:
+    def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
         """Create the folder, or check that it belongs to the same recipe and data (the length of training, the
         intervals of reports, the spread over processes and the location of the data may change).
 
@@ -99,7 +96,6 @@ class RunFolder:
         Raises:
             UserError: the folder holds another run (the message names the first differing key), or a longer one.
         """
-        recipe, about = parts.recipe, parts.about
         self.path.mkdir(parents=True, exist_ok=True)
         said = []
         if (self.path / RUN).is_file():

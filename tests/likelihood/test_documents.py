@@ -37,7 +37,7 @@ def recipe(folder, *overrides):
 @pytest.fixture
 def model(tmp_path) -> Model:
     made = recipe(tmp_path, *SMALL)
-    model = build.assemble(made, build.data(made)).model.eval()
+    model = build.assemble(made).model.eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -156,4 +156,4 @@ def test_a_plan_is_shortened_at_its_end_alone():
 def test_any_order_and_sets_are_refused_when_the_recipe_is_read(tmp_path, override, words):
     made = recipe(tmp_path, override)
     with pytest.raises(Unsupported, match=words):
-        build.assemble(made, build.data(made))
+        build.assemble(made)

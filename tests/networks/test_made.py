@@ -227,7 +227,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_uniform_mask_ratio_estimates_the_mean_nll_over_orders():
     recipe = config.read("digits", [*SMALL, "data.kind=synthetic", "class_conditional=false"])
-    model = build.assemble(recipe, build.data(recipe)).model.eval()
+    model = build.assemble(recipe).model.eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     grid, rows = Grid(model.tokenizer.shape), 3000

@@ -30,7 +30,7 @@ ON = "train.scheduled_sampling={probability: 0.7, start: 0.1, ramp: 0.5}"
 
 @pytest.fixture(params=["step by step", "one pass"])
 def model(request, recipe) -> Model:
-    built = build.assemble(recipe, build.data(recipe)).model
+    built = build.assemble(recipe).model
     torch.manual_seed(0)
     if request.param == "one pass":
         head = CategoricalHead(8, Categories(17), CategoricalHead.Options())
