@@ -313,7 +313,7 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
         with sampling_options(self.model, options), self._autocast(precision):
             label_N = labels_of(self.model, labels, first + n)
-            return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
+            return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
         """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""

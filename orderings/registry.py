@@ -85,7 +85,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         cls = type(component)
         if (target := file_target(cls)) is not None:
             return target
-        names = {member: name for name, member in self.items()}
+        names: dict[type, str] = {member: name for name, member in self.items()}
         if cls not in names:  # looking for other packages takes milliseconds
             names = {member: name for name, member in self.classes()[0].items()}
         if cls in names:

@@ -17,7 +17,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
@@ -27,6 +27,7 @@ from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_o
 from orderings.user import is_file_target
 
 T = TypeVar("T", Ordering, Partition, Adaptive)
+Order = TypeVar("Order", bound=Ordering | Adaptive)
 
 SPECIAL = frozenset(":+,/=()")
 
@@ -152,17 +153,25 @@ def _number(value: Any, kind: type[int] | type[float], field: Field[Any]) -> flo
     return number
 
 
-class PlanSpec(NamedTuple):
+class PlanSpec(NamedTuple, Generic[Order]):
     """What a plan is made of: an ordering, or a rule by which the model finds one, and a partition.
 
     ``PlanSpec.parse("spiral/cosine:16")`` is ``PlanSpec(Spiral(), Cosine(k=16))``; ``str(spec)`` is its canonical text.
     """
 
-    ordering: Ordering | Adaptive
+    ordering: Order
     partition: Partition = Singles()
 
+    @overload
     @classmethod
-    def parse(cls, text: str, adaptive: bool = False) -> PlanSpec:
+    def parse(cls, text: str, adaptive: Literal[False] = False) -> PlanSpec[Ordering]: ...
+
+    @overload
+    @classmethod
+    def parse(cls, text: str, adaptive: Literal[True]) -> PlanSpec[Ordering | Adaptive]: ...
+
+    @classmethod
+    def parse(cls, text: str, adaptive: bool = False) -> PlanSpec[Any]:
         """Return the plan of a text.
 
         Args:
@@ -178,8 +187,8 @@ class PlanSpec(NamedTuple):
         if adaptive and kind not in ORDERINGS:
             rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
             if rule is not None and not rule.uses_sampled_values:
-                return cls(parse_adaptive(head), partition)
-        return cls(parse_ordering(head), partition)
+                return PlanSpec(parse_adaptive(head), partition)
+        return PlanSpec(parse_ordering(head), partition)
 
     def __str__(self) -> str:
         if self.partition == Singles():

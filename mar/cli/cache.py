@@ -55,7 +55,7 @@ def cache(
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
     found = AutoencoderFolder.find(tokenizer)
-    cls = TOKENIZERS.find(found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
         source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]

@@ -157,7 +157,7 @@ def _score(
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     found, device = AutoencoderFolder(autoencoder), "cuda" if torch.cuda.is_available() else "cpu"
-    cls = TOKENIZERS.find(found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder))).to(device)
     with bar("reconstructing") as progress:
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)
