@@ -25,8 +25,9 @@ from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.data.base import Data, TensorSplit
 from mar.likelihood.chain import token_log_prob
+from mar.model.walk import empty_tokens
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import empty_tokens, generate
+from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
 from mar.training.objectives import Losses, Task
 from mar.training.parts import Parts

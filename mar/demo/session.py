@@ -19,11 +19,11 @@ from mar.core.errors import MarError, Unsupported, UserError
 from mar.core.files import digest
 from mar.core.noise import stream
 from mar.core.tokens import Categories
-from mar.likelihood.chain import token_log_prob
+from mar.likelihood.chain import image_noise, token_log_prob
 from mar.likelihood.summary import per_step
+from mar.model.walk import empty_tokens
 from mar.run import Run
 from mar.sampling.many import labels_of
-from mar.sampling.samplers import empty_tokens
 from orderings import (
     GIVEN,
     ORDERINGS,
@@ -216,7 +216,7 @@ class Session:
             kinds = " or ".join(sorted(model.head.likelihoods))
             return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score --nll", *notes]
         label_B = labels_of(model, self._label(request), 1).to(self.run.device)
-        noise = stream(request.seed, "nll", torch.tensor([0]), self.run.device)
+        noise = image_noise(request.seed, 1, self.run.device)
         nats_BL = -token_log_prob(model, token, plan, label_B, noise, "exact").nats_BL.double()
         n_steps = int(plan.n_steps_B)
         nats_K = per_step(plan.step_BL, nats_BL, torch.ones_like(nats_BL), n_steps)[0][0].cumsum(0)

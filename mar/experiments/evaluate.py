@@ -15,7 +15,7 @@ from mar.core.progress import Progress
 from mar.experiments.evaluations import FidEvaluation, NllEvaluation, Variant
 from mar.experiments.result import PlanMap
 from mar.experiments.sets import stand_in
-from mar.likelihood.estimate import ONCE, Estimator, Several
+from mar.likelihood.estimate import SINGLE, Estimator, Repeats
 from mar.likelihood.score import Likelihood
 from mar.metrics.result import FidResult
 from mar.model.model import Model
@@ -48,10 +48,10 @@ def score_nll(
 ) -> Likelihood:
     """The likelihood of the split along ``plan``; with ``wanted.orders``, of mixtures of random orders too."""
     rule, options = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-    several = Several(orders=wanted.orders) if wanted.orders and run.plans(plan).random and not rule else ONCE
+    repeats = Repeats(orders=wanted.orders) if wanted.orders and run.plans(plan).random and not rule else SINGLE
     return run.nll(
         plan=adaptive_plan(rule, plan) if rule else plan, split=wanted.split, limit=wanted.images, seed=wanted.seed,
-        progress=progress, several=several, likelihood=dict(options), kind=wanted.kind,
+        progress=progress, repeats=repeats, likelihood=dict(options), kind=wanted.kind,
         estimator=Estimator.parse(wanted.estimator),
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from mar.model.model import Model
 from mar.model.plans import sizes_plan
 from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import generate_adaptively
+from mar.sampling.samplers import generate
 from mar.verification.cases import all_images
 from mar.verification.models import small_model
 from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, parse_adaptive, parse_partition
@@ -100,7 +100,7 @@ def test_scoring_a_sample_reproduces_the_order_in_which_it_was_generated(network
     def record(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
         step_BL[target_BL] = step
 
-    token = generate_adaptively(model, plan, label_B, noise, Guidance(), 1.0, None, rule, record)
+    token = generate(model, plan, label_B, noise, Guidance(), 1.0, None, record, rule=rule)
     found = follow(model, token, text)
     assert torch.equal(found.plan.step_BL, step_BL)
     assert "/" in text or network not in ATTENTIVE or len(step_BL.unique(dim=0)) > 1

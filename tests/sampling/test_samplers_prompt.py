@@ -11,8 +11,9 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.run import write_on
-from mar.sampling.many import Settings, after_prompt, labels_of, sample_many
+from mar.sampling.many import Settings, labels_of, sample_many
 from mar.sampling.output import levels_of, preview, save_samples, text_of
+from mar.sampling.samplers import after_prompt
 from orderings import GIVEN, Grid, Plan, PlanSpec
 
 NETWORKS = {

@@ -10,7 +10,7 @@ from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import generate, generate_adaptively
+from mar.sampling.samplers import generate
 from orderings import Grid, Plan, PlanSpec, UnknownName
 
 SMALL = [
@@ -80,7 +80,7 @@ def test_given_tokens_are_kept_and_all_others_are_made_once(which, rule, request
         made.add_(target_BL.long())
 
     arguments = (model, plan, index, noise.at("tokens"), Guidance(1.0), 1.0, given)
-    out = generate_adaptively(*arguments, rule, count) if rule else generate(*arguments, on_step=count)
+    out = generate(*arguments, on_step=count, rule=rule)
     assert torch.equal(out[given_BL], given[given_BL])
     assert torch.equal(made, (~given_BL).long())
 
@@ -90,7 +90,7 @@ def test_entropy_first_takes_the_surest_token(categorical):
     plan = Plan.sample(*PlanSpec.parse("raster"), Grid((8, 8)), 4, noise)
     chosen = []
     arguments = (categorical, plan, index, noise.at("tokens"), Guidance(), 1.0, None)
-    generate_adaptively(*arguments, "lowest-entropy", lambda s, t, target_BL: chosen.append(target_BL))
+    generate(*arguments, lambda s, t, target_BL: chosen.append(target_BL), rule="lowest-entropy")
     everything = torch.ones(4, 64, dtype=torch.bool)
     state = categorical.network.begin(categorical.condition(index), ~everything)
     state = categorical.network.observe(state, torch.zeros(4, 64, 16), ~everything)
@@ -117,14 +117,14 @@ def test_rules_without_exact_probabilities_are_refused(diffusion, rule):
     plan = Plan.sample(*PlanSpec.parse("raster"), Grid(diffusion.tokenizer.shape), 1, stream(0, "x", 1))
     arguments = (diffusion, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
     with pytest.raises(Unsupported):
-        generate_adaptively(*arguments, rule)
+        generate(*arguments, rule=rule)
 
 
 def test_an_unknown_rule_names_the_nearest(categorical):
     plan = Plan.sample(*PlanSpec.parse("raster"), Grid((8, 8)), 1, stream(0, "x", 1))
     arguments = (categorical, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
     with pytest.raises(UnknownName, match="did you mean 'confidence'"):
-        generate_adaptively(*arguments, "confidense")
+        generate(*arguments, rule="confidense")
 
 
 def test_the_steps_of_the_head_fall_along_the_generation(diffusion, monkeypatch):

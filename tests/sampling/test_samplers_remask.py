@@ -70,7 +70,7 @@ def draw(model: Model, plan: Plan, remask: Remask, **options) -> torch.Tensor:
     n = len(plan.step_BL)
     given = options.pop("given", None)
     nobody, noise = torch.full((n,), -1), stream(0, "sample", n)
-    return generate_remasked(model, plan, nobody, noise, Guidance(), 1.0, given, remask, **options)
+    return generate_remasked(model, plan, nobody, noise, Guidance(), 1.0, given, remask=remask, **options)
 
 
 def test_gibbs_rounds_mend_what_was_drawn_at_once(model):
@@ -108,7 +108,7 @@ def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
     assert torch.equal(token[:, 1], given[:, 1]) and not torch.equal(token, given)
     alone = generate_remasked(
         model, plan.rows(slice(5, 6)), torch.tensor([-1]), stream(0, "sample", n).rows(slice(5, 6)), Guidance(), 1.0,
-        given[5:6], Remask(rule, 4, 0.5),
+        given[5:6], remask=Remask(rule, 4, 0.5),
     )  # fmt: skip
     assert torch.equal(alone, token[5:6])
 
