@@ -26,11 +26,12 @@ def train(
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
+
+    chosen = config.read(recipe, overrides or [])  # a mistyped key is refused before torch is imported
     from mar.core.processes import Processes
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
 
-    chosen = config.read(recipe, overrides or [])
     folder = out or Path("runs") / chosen.name
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes)

@@ -23,7 +23,7 @@ from pathlib import Path
 from mar.core.errors import Stopped, UserError
 from mar.core.files import environment, held, write_atomic
 from mar.core.records import Record, read
-from mar.core.signals import passing_stops
+from mar.core.signals import forward_signals
 from mar.experiments.grid import GridFile
 
 PROGRAM = (sys.executable, "-m", "mar")
@@ -105,7 +105,7 @@ def _record(grid: GridFile, out: Path, command: str) -> Record | None:
 
 def _run(words: list[str]) -> None:
     children: list[subprocess.Popen[bytes]] = []
-    with passing_stops(children) as stopped:
+    with forward_signals(children) as stopped:
         child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
         children.append(child)
         if stopped:

@@ -1,7 +1,7 @@
-"""Encoding a data set once: sharded, by any number of processes, the same command going on after a kill.
+"""Encode a data set once, in shards, with any number of processes; the same command resumes.
 
-Shard k of all splits is written by process k modulo their number, aside and then renamed, so that the files are the
-same for any number of processes; what is whole is kept.
+Process r of n writes every n-th shard. The files are the same for any number of processes, and undamaged shards are
+kept.
 
 n examples of a shard · C latent channels · h, w rows, columns of latents
 """
@@ -50,10 +50,10 @@ def encode_all(
     data: Data, tokenizer: AutoencoderTokenizer, settings: Settings, folder: Path, processes: Processes,
     batch_size: int, progress: Callable[[int, int], None],
 ) -> Manifest:  # fmt: skip
-    """The cache of ``data`` in ``folder``: what is missing or damaged there is encoded, the rest checked and kept.
+    """Encode the missing and damaged shards of ``data`` in ``folder``, and write the manifest.
 
     Raises:
-        UserError: the folder holds a cache of other settings; or latents that are not finite.
+        UserError: the folder holds a cache of other settings, or latents are not finite.
     """
     tokenizer.to(processes.device).load()
     processes.on_main(lambda: _start(folder, settings, tokenizer))
@@ -66,7 +66,7 @@ def encode_all(
         progress(done, len(mine))
         index = torch.arange(first, min(first + settings.shard, len(splits[name])))
         file = shard_file(folder, name, first // settings.shard)
-        if not _is_whole(file):
+        if not _is_undamaged(file):
             _write(file, *_encode(splits[name], index, tokenizer, settings, batch_size))
     progress(len(mine), len(mine))
     processes.wait()
@@ -77,7 +77,7 @@ def encode_all(
 
 
 def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) -> None:
-    """The folder with its settings and its own copy of the autoencoder."""
+    """Create the folder with its settings and a copy of the autoencoder."""
     file = folder / CACHE
     if file.is_file():
         refuse_other(folder, "a cache of other settings", json.loads(file.read_text()), asdict(settings))
@@ -92,7 +92,7 @@ def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) ->
 def _encode(
     split: Split, index: torch.Tensor, tokenizer: AutoencoderTokenizer, settings: Settings, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """KL: (n, 2, C, h, w) means and standard deviations; VQ: (n, h, w) indices; and the labels."""
+    """Return latents and labels. KL: (n, 2, C, h, w) means and standard deviations; VQ: (n, h, w) indices."""
     latents, labels = [], []
     for x, label_B in _ahead(split, index.split(batch_size)):
         x = x.to(next(tokenizer.buffers()).device)
@@ -112,7 +112,7 @@ def _encode(
 
 
 def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Batches, the next one read while the current one is encoded."""
+    """Yield batches; the next one is read while the current one is encoded."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(split.batch, parts[0])
         for part in [*parts[1:], None]:
@@ -134,7 +134,7 @@ def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 
-def _is_whole(file: Path) -> bool:
+def _is_undamaged(file: Path) -> bool:
     try:
         record = _RECORD.validate_json(file.with_suffix(".json").read_bytes())
         return file.stat().st_size == record.bytes and checksum(file) == record.sha256
@@ -143,7 +143,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -> Manifest:
-    """The records of all shards, and the scale of the training split's latents."""
+    """Collect the records of all shards and the scale of the training split's latents."""
     records: dict[str, list[ShardRecord]] = {name: [] for name in SPLITS}
     for name, first in shards:
         file = shard_file(folder, name, first // settings.shard).with_suffix(".json")
