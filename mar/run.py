@@ -23,11 +23,12 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
+from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, spread
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
 from mar.likelihood.score import Conditionals, TokenScores, conditionals
-from mar.likelihood.summary import Likelihood, Partial
+from mar.likelihood.summary import Likelihood
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.order_search.learned import learned_conditionals

@@ -20,6 +20,7 @@ from mar.cli.units import Units
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.progress import bar, wide_console
+from mar.core.records import Partial
 from mar.data.base import fingerprint as content_hash
 from mar.data.base import sliding
 from mar.experiments.compare import paired_differences
@@ -32,7 +33,7 @@ from mar.likelihood.estimate import (
     parse_target,
     until_error,
 )
-from mar.likelihood.summary import Likelihood, Partial, fingerprint
+from mar.likelihood.summary import Likelihood, fingerprint
 from mar.run import Precision, Run
 
 _NAME = 120  # characters of a picture's name

@@ -8,8 +8,8 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Latents:
-    """Examples of a cache of latents, in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w) float32, or
-    a VQ model's indices, (1, h, w) int16 or int32.
+    """Examples of a cache of latents, in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w)
+    float32, or a VQ model's indices, (1, h, w) int16 or int32.
 
     Attributes:
         kind: kind of the tokenizer that reads them.
