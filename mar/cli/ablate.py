@@ -230,7 +230,7 @@ def _list_cells(grid: GridFile, out: Path, execution: Execution, console: Consol
     Raises:
         UserError, Unsupported: the grid is impossible, and nothing is to be prepared.
     """
-    from mar.core.errors import Unsupported, UserError
+    from mar.core.errors import MarError
     from mar.experiments.prepare import pending
 
     todo = pending(grid, out)
@@ -239,7 +239,7 @@ def _list_cells(grid: GridFile, out: Path, execution: Execution, console: Consol
         console.print(f"{state}: mar {command}", highlight=False, markup=False)
     try:
         engine = _engine(grid, out, execution)
-    except (UserError, Unsupported) as error:
+    except MarError as error:
         if not todo:
             raise
         cells = grid.combinations()

@@ -76,7 +76,7 @@ def bench(
 
     from mar.bench import contenders
     from mar.bench.run import run, tables
-    from mar.core.files import write
+    from mar.core.files import write_atomic
     from mar.core.progress import wide_console
 
     console = wide_console()
@@ -93,6 +93,6 @@ def bench(
     else:
         console.print(tables(report))
     if out is not None:
-        write(out, numbers)
+        write_atomic(out, numbers)
         if not json:
             console.print(f"written to {out}")

@@ -98,9 +98,9 @@ def refuse_renamed(arguments: list[str]) -> None:
 
 def describe_error(error: Any) -> tuple[str, int | None]:
     """Return the line to print and the exit code; code None marks a bug, which keeps its traceback."""
-    from mar.core.errors import EndedElsewhere, InvalidRequest, Stopped, Unsupported, UserError
+    from mar.core.errors import MarError, PeerFailed, Stopped
 
-    if isinstance(error, EndedElsewhere):
+    if isinstance(error, PeerFailed):
         return "", error.code
     if isinstance(error, Stopped):
         return "mar: stopped, checkpoint saved. Run the same command again to resume.", 128 + error.signal
@@ -112,7 +112,7 @@ def describe_error(error: Any) -> tuple[str, int | None]:
         return f"mar: {text} (see {command} --help)", error.exit_code
     if isinstance(error, typer.Abort):
         return "mar: aborted", 1
-    return f"mar: {error}", 2 if isinstance(error, UserError | Unsupported | InvalidRequest) else None
+    return f"mar: {error}", 2 if isinstance(error, MarError) else None
 
 
 def _printed_by_peer() -> bool:

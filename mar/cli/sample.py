@@ -65,7 +65,7 @@ def sample(
     import torch
 
     from mar.cli.scoring import samples_name
-    from mar.core.files import environment, write
+    from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
@@ -97,7 +97,7 @@ def sample(
         "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
         "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
     }  # fmt: skip
-    write(folder / "samples.json", json.dumps(record, indent=1))
+    write_atomic(folder / "samples.json", json.dumps(record, indent=1))
     if text:
         for level_T in x.flatten(1)[:_PRINTED]:
             print(text_of(level_T, spec), end="\n\n")
@@ -170,7 +170,7 @@ def generate(
     from mar.sampling.output import image_grid
 
     processes = Processes()
-    loaded = processes.each(lambda: run.load(str(processes.device)))
+    loaded = processes.on_all(lambda: run.load(str(processes.device)))
     setting = sampling.setting(plan or loaded.training_plan, precision)
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:

@@ -64,8 +64,7 @@ def train(
     from mar.core.files import TOKENIZER, locked
     from mar.core.processes import Processes
     from mar.core.progress import bar
-    from mar.training.autoencoder import Architecture
-    from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
+    from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     section, source = data_of(data, overrides or [])
     architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)  # type: ignore[arg-type]
@@ -75,12 +74,11 @@ def train(
         learning_rate, ema, precision, seed, save_every=save_every,  # type: ignore[arg-type]
     )  # fmt: skip
     folder = out or Path("runs") / f"{source.name}-{kind}"
-    processes = Processes(began_with(folder, recipe))
+    processes = Processes(original_precision(folder, recipe))
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(locked(folder, TOKENIZER)))
-        trainer = AutoencoderTrainer(recipe, source, folder, processes)
+        processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
-            final = trainer.run(progress)
+            final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
         _score(final, section, source, folder, None, rfid, seed)
         print(f"next: mar cache {data} --tokenizer {folder} --out caches/{folder.name}")
@@ -171,7 +169,7 @@ def cache(
     )  # fmt: skip
     folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
     with ExitStack() as stack, bar("shards", processes.is_main) as progress:
-        processes.first(lambda: stack.enter_context(locked(folder, CACHE)))
+        processes.on_main(lambda: stack.enter_context(locked(folder, CACHE)))
         manifest = encode_all(source, encoder, settings, folder, processes, batch_size, progress)
     if processes.is_main:
         gigabytes = sum(s.bytes for shards in manifest.shards.values() for s in shards) / 1e9
@@ -232,7 +230,7 @@ def _score(
 
     import torch
 
-    from mar.core.files import environment, write
+    from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
@@ -264,5 +262,5 @@ def _score(
         record["rfid"] = before["rfid"]
     elif "rfid" in before:
         print(f"the rFID in {folder / _RECORD} was of other weights or images and goes: --rfid measures it again")
-    write(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
+    write_atomic(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
     print(f"wrote {folder}/reconstructions.png and {folder / _RECORD}")

@@ -21,7 +21,7 @@ def train(
 
         mar train digits
 
-        mar train digits ordering=spiral train.mask_ratio=plan --out runs/spiral
+        mar train digits ordering=spiral train.objective=next_set --out runs/spiral
 
         mar train mnist-binary data.path=~/data/binarized-mnist train.iterations=20000
 
@@ -36,7 +36,7 @@ def train(
     from mar.training.run_folder import RunFolder
 
     folder = out or Path("runs") / chosen.name
-    processes = Processes(RunFolder(folder).began_with(chosen, "precision"), chosen.train.parallel)
+    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes)
     if processes.is_main:
         print(f"done: {folder}\nnext: mar sample {folder}   mar score {folder} --nll")

@@ -56,21 +56,17 @@ def _pretrained(run: Path):
 
 
 def _export_released(run: Path, out: Path) -> None:
-    import os
-
     import torch
 
     from mar.compat.released import export_run
     from mar.core.errors import UserError
+    from mar.core.files import write_atomic
     from mar.run import load
 
     if out.exists() and not out.is_file():
         raise UserError(f"{out} is no file: --out names the .pth to write")
     states, scale = export_run(load(run, ema=False, device="cpu"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.partial")
-    torch.save(states, aside)
-    os.replace(aside, out)
+    write_atomic(out, lambda aside: torch.save(states, aside))
     print(f"wrote {out}: {len(states['model'])} weights, last and averaged; its latents are multiplied by {scale:g}")
 
 
@@ -131,17 +127,14 @@ def import_(
 
 
 def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
-    import shutil
-
     from mar.compat.latent_diffusion import convert
     from mar.core.errors import UserError
+    from mar.core.files import write_atomic
 
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or delete it")
-    model, aside = convert(state, scale), out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    aside.rename(out)
+    model = convert(state, scale)
+    write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")
