@@ -1,21 +1,15 @@
-"""Train a recipe in a run folder, from wherever the folder stands.
+"""Runs from Python: train a recipe in a run folder, or fit a model to a data set in memory; load, sample, score, walk.
 
-Text of samples, prompts, and text longer than a window.
-
-N samples · L characters of a window · P characters of a prompt · T characters so far
-
-Runs from Python: five lines do what the command line does.
+N images · L tokens · K AR steps · M gathered tokens · P characters of a prompt · T characters so far
 
     run = mar.load("runs/digits")
     result = run.nll(plan="spiral/cosine:16")
     images = run.sample(64, plan="hilbert", guidance=2.0)
-
-L tokens · N images · K AR steps
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,21 +22,22 @@ from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
+from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, spread
-from mar.likelihood.estimate import EVERY_STEP, ONCE, ScoreOne, Several, check_draws, score_several
-from mar.likelihood.score import Likelihood, score
-from mar.likelihood.summary import Partial
+from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
+from mar.likelihood.score import Conditionals, TokenScores, conditionals
+from mar.likelihood.summary import Likelihood, Partial
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
-from mar.order_search.learned import score_learned
+from mar.order_search.learned import learned_conditionals
 from mar.sampling.guidance import Guidance
-from mar.sampling.many import Settings, labels_of, sample_many
-from mar.sampling.samplers import Remask
+from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
+from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
 from mar.training.loop import Trainer, check
 from mar.training.run_folder import RunFolder
-from orderings import Grid, describe
+from orderings import Grid, PlanSpec
 
 
 def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
@@ -129,9 +124,6 @@ def _window(run: Run, kept_NK: torch.Tensor, window: int, seed: int, options: di
 Precision = Literal["fp32", "bf16"]
 
 
-Progress = Callable[[int, int], None]
-
-
 class Run:
     """A run folder with its model loaded, in evaluation mode.
 
@@ -164,9 +156,18 @@ class Run:
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
 
+    def __repr__(self) -> str:
+        recipe, weights = self.recipe, "averaged" if self.ema else "last"
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"Run({self.folder.path}: {recipe.network.kind}, {recipe.head.kind} head, {self.about.name}, plan "
+            f"{self.training_plan}, {parameters:,} parameters, {weights} weights of iteration "
+            f"{self.checkpoint.iteration})"
+        )
+
     @cached_property
     def data(self) -> Data:
-        """Read when first asked for: a run loads and samples without.
+        """The data of the recipe, loaded lazily; not needed for sampling. May be assigned.
 
         Raises:
             UserError: its files are not there.
@@ -186,7 +187,7 @@ class Run:
     @property
     def training_plan(self) -> str:
         """The plan of the recipe, as short text."""
-        return describe(build.ordering(self.recipe), build.partition(self.recipe))
+        return str(PlanSpec(build.ordering(self.recipe), build.partition(self.recipe)))
 
     def nll(
         self,
@@ -197,7 +198,7 @@ class Run:
         limit: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
-        several: Several = ONCE,
+        repeats: Repeats = SINGLE,
         likelihood: dict[str, Any] | None = None,
         kept: Partial | None = None,
         precision: Precision = "fp32",
@@ -207,7 +208,7 @@ class Run:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
 
         Args:
-            several: several orders or dequantisations of the same images, and their mean or mixture.
+            repeats: several orders or dequantisations of the same images, and their mean or mixture.
             likelihood: the head's scoring options (timesteps, solver, tolerance, …).
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
@@ -220,10 +221,10 @@ class Run:
         if images is None:
             images, labels = self.some(split, limit)
         score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
-        if several.draws > 1:
+        if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            return score_several(self.model, score_one, several, progress, kept)
+            return score_several(self.model, score_one, repeats, progress, kept)
 
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
@@ -243,24 +244,54 @@ class Run:
         all images share; None: each has its own. Options, and ``fixed`` ones: those of ``mar.likelihood.score.score``.
         """
         plans = self.plans(plan)
-        fixed["warnings"] = self.warnings(plans.text)
+        warnings = self.warnings(plans.text)
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
-            asked = {**fixed, **options}
-            if not plans.learned:
-                if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
-                    self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
-                draw = partial(plans.scored, order=order, given_NL=given)
-                try:
-                    return score(self.model, images, labels, draw, plans.text, seed, rule=plans.rule, **asked)
-                finally:
-                    self.model.eval()  # back to the first connectivity
+            found = self._conditionals(plans, images, labels, seed, given, order, **{**fixed, **options})
+            return found.likelihood(self.model, plans.text, warnings)
+
+        return score_one
+
+    def _conditionals(
+        self,
+        plans: Plans,
+        images: torch.Tensor,
+        labels: torch.Tensor | None,
+        seed: int,
+        given: torch.Tensor | None,
+        order: int | None,
+        **asked: Any,
+    ) -> Conditionals:
+        if plans.learned:
             if given is not None or order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
                 raise Unsupported("a learned order is scored by every step of an order of each whole image's own")
             asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
-            return score_learned(self.model, images, labels, plans.text, seed, **asked)
+            return learned_conditionals(self.model, images, labels, plans.text, seed, **asked)
+        if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
+            self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
+        draw = partial(plans.scored, order=order, given_NL=given)
+        try:
+            return conditionals(self.model, images, labels, draw, seed, rule=plans.rule, **asked)
+        finally:
+            self.model.eval()  # back to the first connectivity
 
-        return score_one
+    def log_prob(
+        self,
+        images: torch.Tensor,
+        plan: PlanLike | None = None,
+        labels: torch.Tensor | None = None,
+        seed: int = 0,
+        likelihood: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> TokenScores:
+        """The log-probability of every token of images (N, C, H, W) along a plan, with its step and position.
+
+        Arguments and errors: as ``nll``. A learned order gives the terms of its bound.
+        """
+        plans = self.plans(plan)
+        with scoring_options(self.model, likelihood or {}):
+            found = self._conditionals(plans, images, labels, seed, options.pop("given", None), None, **options)
+        return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
 
     def plans(self, plan: PlanLike | None) -> Plans:
         """What draws a plan for every image; None: the training plan.
@@ -272,7 +303,7 @@ class Run:
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:
-            self.model.tokenizer.check(plans.draw(stream(0, "check", 1)).step_BL)
+            self.model.tokenizer.check(plans.sample(stream(0, "check", 1)).step_BL)
         return plans
 
     def sample(
@@ -306,27 +337,66 @@ class Run:
             precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
-        plans = self.plans(plan)
-        guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
-        if guidance.active and not self.model.n_classes:
-            raise UserError("guidance needs a class-conditional model: this run has no classes")
+        plans, guidance = self.plans(plan), self._guidance(guidance)
         again = Remask.parse(remask) if remask else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
         with sampling_options(self.model, options), self._autocast(precision):
             label_N = labels_of(self.model, labels, first + n)
-            return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
+            return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
+
+    def walk(
+        self,
+        plan: PlanLike | None = None,
+        n: int = 1,
+        labels: torch.Tensor | None = None,
+        guidance: float | Guidance = 1.0,
+        temperature: float = 1.0,
+        seed: int = 0,
+        adaptive: str | None = None,
+        given: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> Iterator[Drawn]:
+        """The generation of ``sample(n, plan, …)``, one AR step at a time, for a loop of one's own.
+
+            for step in run.walk("raster", n=4):
+                step.number, step.target_BL      # the step and its tokens
+                step.z_MD, step.logits_MV        # their contexts, and logits of a categorical head
+                step.x_M                         # the tokens drawn; assign others to go on with those
+            images = run.decode(step.token)      # the tokens at the end
+
+        Arguments and errors: as ``sample``.
+        """
+        plans, guidance = self.plans(plan), self._guidance(guidance)
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, learned=plans.learned)
+        noise = stream(seed, "sample", n, self.device)
+        given_BL, token = given_tokens(self.model, settings, torch.arange(n))
+        drawn, label_B = plans.draw(noise.at("order"), given_BL), labels_of(self.model, labels, n).to(self.device)
+        return draw_steps(*begin(
+            self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
+        ))  # fmt: skip
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """Images (N, C, H, W) in the data set's levels, from tokens."""
+        with torch.no_grad():
+            return self.model.tokenizer.decode(token).cpu()
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
         """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
         shown: list[torch.Tensor] = []
 
         def keep(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
-            shown.append(self.model.tokenizer.decode(token).cpu())
+            shown.append(self.decode(token))
 
         if (labels := options.get("labels")) is not None and len(labels) > 1:
             options["labels"] = labels[: options.get("first", 0) + n]
         self.sample(n, plan, batch_size=n, on_step=keep, **options)
         return shown
+
+    def _guidance(self, guidance: float | Guidance) -> Guidance:
+        guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+        if guidance.active and not self.model.n_classes:
+            raise UserError("guidance needs a class-conditional model: this run has no classes")
+        return guidance
 
     def _autocast(self, precision: Precision) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")

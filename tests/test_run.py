@@ -9,7 +9,7 @@ import torch
 
 from mar import config
 from mar.core.errors import UserError
-from mar.likelihood.estimate import Several
+from mar.likelihood.estimate import Repeats
 from mar.run import Run, load, train
 from orderings import GIVEN, Plan
 
@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_mixture_of_connectivities_leaves_the_model_at_the_first_one(run: Run) -> None:
     before = run.sample(4, "raster/linear:4")
-    run.nll(plan="random/linear:4", limit=4, several=Several(orders=3))
+    run.nll(plan="random/linear:4", limit=4, repeats=Repeats(orders=3))
     assert run.model.network.drawn_H is None
     assert torch.equal(run.sample(4, "raster/linear:4"), before)
 

@@ -42,7 +42,7 @@ from mar.bench.measure import CLOCKS, footprint, interleave, synchronise, tensor
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.data.base import spread
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, token_log_prob
+from mar.likelihood.chain import default_budget, n_pairs, pairs, token_log_prob
 from mar.model.model import Model
 from mar.networks.causal_transformer import CausalTransformer, Slots
 from mar.sampling.samplers import generate
@@ -215,7 +215,7 @@ def scoring_cost(model: Model, inputs: Inputs, seconds: float, budget: int | Non
     """Measure both in alternating rounds, about ``seconds`` and at least three rounds."""
     setting = inputs.setting
     device = setting.device
-    budget = budget or (CPU_BUDGET if device.type == "cpu" else GPU_BUDGET)
+    budget = budget or default_budget(device)
     model.eval()
     example, plan = inputs.example(0), inputs.plan(0)
     noise = stream(0, "bench/nll", inputs.batch, device)
@@ -246,25 +246,17 @@ class _Passes:
     """The rows that the network must see, ordered by step so that those of a batch know about equally many tokens."""
 
     def __init__(self, model: Model, token: torch.Tensor, plan: Plan, label_B: torch.Tensor) -> None:
-        self.model, self.token, self.plan = model, token, plan
-        self.condition_BC = model.condition(label_B).detach()
-        n_steps_B = plan.n_steps_B
-        if model.network.one_pass:
-            n_steps_B = torch.ones_like(n_steps_B)
-        steps = torch.arange(int(n_steps_B.max()), device=n_steps_B.device)
-        self.step_R, self.image_R = (steps[:, None] < n_steps_B).nonzero(as_tuple=True)
+        self.model, self.token, self.plan, self.label_B = model, token, plan, label_B
 
     def __len__(self) -> int:
-        return len(self.image_R)
+        return n_pairs(self.plan, self.model.network.one_pass)
 
     @torch.no_grad()
     def run(self, batch: int, wanted: int | None = None) -> None:
         """Every row, or so many of all steps, ``batch`` at a time."""
-        for rows in spread(len(self), wanted).to(self.image_R.device).split(batch):
-            image, step = self.image_R[rows], self.step_R[rows]
-            step_RL = self.plan.step_BL[image]
-            target_RL = self.plan.scored_BL[image] if self.model.network.one_pass else step_RL == step[:, None]
-            self.model.context(self.token[image], step_RL, self.condition_BC[image], target_RL)
+        chosen_R = spread(len(self), wanted).to(self.token.device)
+        for _ in pairs(self.model, self.token, self.plan, self.label_B, chosen_R=chosen_R, rows=batch):
+            pass
 
 
 def _row_seconds(passes: _Passes, batch: int, inputs: Inputs) -> float:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
 
 from rich.table import Table
 
 from mar.cli.units import Units
 from mar.experiments.result import Difference
-from mar.likelihood.estimate import Budget, Pilot
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 
 
@@ -46,33 +44,13 @@ def notes(results: Mapping[str, Likelihood], random: Set[str], units: Units) -> 
     return [*said, *(f"warning: {w}" for w in dict.fromkeys(w for r in results.values() for w in r.warnings))]
 
 
-def budget_lines(plan: str, pilot: Pilot, budget: Budget, bits_per_nat: float | None, units: Units) -> list[str]:
-    """What a pilot found and what it proposes."""
-    c = pilot.components
-    deviations = ", ".join(
-        f"{name} {math.sqrt(max(0.0, value)):.2f}"
-        for name, value in (
-            (f"{units.example}s", c.images), ("orders", c.orders), (f"{units.example}s × orders", c.interaction),
-            (f"{pilot.drawn} of {pilot.steps} steps", c.noise),
-        )
-    )  # fmt: skip
-    error = _both(budget.standard_error_nats, bits_per_nat, units)
-    steps = "every step" if budget.estimator == "exact" else f"{budget.steps} of {pilot.steps} steps"
-    lines = [
-        f"{plan}: pilot of {pilot.forward_rows:,} rows; standard deviations in {units.nats}: {deviations}",
-        f"{plan}: plan {budget.images:,} {units.example}s × {budget.orders_per_image} order(s) × {steps}: standard error "
-        f"{error} expected, "
-        f"{budget.forward_rows:,} rows, about {_duration(budget.seconds)}",
-    ]
-    if not budget.reached:
-        lines.append(f"{plan}: out of reach with these {units.example}s alone: all are scored, every step")
-    return lines
-
-
-def reached(plan: str, wanted: str, record: Mapping[str, Any], units: Units) -> str:
-    """The standard error that a scoring reached, beside the wanted one."""
-    nats, bits = record["standard_error_nats"], record["standard_error_bits_per_dim"]
-    return f"{plan}: standard error {_both(nats, bits and bits / nats, units)} reached, {wanted} wanted"
+def reached(plan: str, wanted: str, found: Likelihood, looks: Sequence[int], reached: bool, units: Units) -> str:
+    """The standard error that a scoring reached, beside the wanted one, and how many images each look took."""
+    nats, bits = found.standard_error_nats, found.standard_error_bits_per_dim
+    error = f"{nats:.3f} {units.nats}" + (f" = {bits:.4f} {units.per_dimension}" if bits else "")
+    images = f"{', '.join(f'{n:,}' for n in looks)} {units.example}s scored"
+    end = "reached" if reached else f"with all {units.example}s there are"
+    return f"{plan}: standard error {error} {end}, {wanted} wanted; {images}"
 
 
 def _plans(
@@ -137,18 +115,3 @@ def _per_dimension(r: Likelihood, nats: float = 1.0) -> str:
 def _settings(r: Likelihood) -> str:
     said = ", ".join(f"{key}={value}" for key, value in r.settings.items())
     return f"{said}; {r.evaluations} evaluations of the head for each token" if said else ""
-
-
-def _both(nats: float, bits_per_nat: float | None, units: Units) -> str:
-    bits = f" = {nats * bits_per_nat:.4f} {units.per_dimension}" if bits_per_nat else ""
-    return f"{nats:.3f} {units.nats}{bits}"
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -120,8 +120,8 @@ def sample(
         "guidance": Guidance(guidance, guidance_schedule),  # type: ignore[arg-type]
         "temperature": temperature,
         "seed": seed,
-        "given": load_given(image, loaded) if image else None,
-        "mask": load_mask(mask, loaded) if mask else None,
+        "given": load_given(image, loaded.spec) if image else None,
+        "mask": load_mask(mask, loaded.model.tokenizer) if mask else None,
         "adaptive": adaptive or None,
         "remask": remask or None,
         **head_options,

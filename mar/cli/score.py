@@ -65,7 +65,7 @@ def score(
     estimator: Annotated[
         str,
         typer.Option(
-            help="exact (every AR step), steps:8 (an unbiased draw of 8, stratified) or steps:8:antithetic.",
+            help="exact (every AR step) or steps:8 (an unbiased draw of 8, stratified).",
             rich_help_panel=_NLL,
         ),
     ] = "exact",
@@ -88,7 +88,7 @@ def score(
     target_se: Annotated[
         str,
         typer.Option(
-            help="A standard error to reach, 0.01 (bits/dim) or 0.5nats (per image): a pilot plans images, orders and steps.",
+            help="A standard error to reach, 0.01 (bits/dim) or 0.5nats (per image): ever more images are scored until it is reached.",
             rich_help_panel=_NLL,
         ),
     ] = "",
@@ -174,7 +174,7 @@ def score(
     from mar.cli.score_nll import Request, score_nll
     from mar.cli.scoring import options_of, product, whole_numbers
     from mar.core.errors import UserError, unknown
-    from mar.likelihood.estimate import Estimator, Several
+    from mar.likelihood.estimate import Estimator, Repeats
     from mar.run import Precision, load
 
     alone = nll or fid or sets or exposure
@@ -206,7 +206,7 @@ def score(
     def request(chosen: list[str]) -> Request:
         return Request(
             tuple(chosen), product(paired_with, "", "")[0] if paired_with else "", split, n, kind,
-            Estimator.parse(estimator), Several(orders=orders, draws=draws), target_se,
+            Estimator.parse(estimator), Repeats(orders=orders, draws=draws), target_se,
             options_of(likelihood or [], "scoring"), memory, seed, weights, again, cast(Precision, precision), past,
         )  # fmt: skip
 

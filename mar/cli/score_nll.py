@@ -17,27 +17,22 @@ import orderings
 from mar.cli import nll_tables
 from mar.cli.scoring import save, scores_folder
 from mar.cli.units import Units
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import UserError
 from mar.core.files import environment, write
-from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
 from mar.data.base import fingerprint as content_hash
 from mar.data.base import sliding
 from mar.experiments.compare import paired_differences
 from mar.likelihood import pictures
+from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import (
     EVERY_STEP,
-    PILOT_IMAGES,
-    Budget,
     Estimator,
-    Several,
+    Repeats,
     parse_target,
-    plan_budget,
-    run_pilot,
+    until_error,
 )
-from mar.likelihood.score import Likelihood
-from mar.likelihood.summary import Partial, fingerprint, per_dimension
-from mar.model.model import scoring_options
+from mar.likelihood.summary import Likelihood, Partial, fingerprint
 from mar.run import Precision, Run
 
 _NAME = 120  # characters of a picture's name
@@ -52,8 +47,8 @@ class Request:
         plans: canonical short texts.
         paired_with: the plan that the others are compared with; "": none.
         n: so many images, evenly spread over the split; None: all.
-        several: orders of plans whose order is random, and dequantisations.
-        target: a wanted standard error as text, that plans images, orders and steps; "": none.
+        repeats: orders of plans whose order is random, and dequantisations.
+        target: a wanted standard error as text: ever more images are scored until it is reached; "": none.
         likelihood: the head's scoring options.
         budget: bytes of activations.
         weights: "ema" or "last".
@@ -68,7 +63,7 @@ class Request:
     n: int | None = None
     kind: str | None = None
     estimator: Estimator = EVERY_STEP
-    several: Several = field(default_factory=Several)
+    repeats: Repeats = field(default_factory=Repeats)
     target: str = ""
     likelihood: dict[str, Any] = field(default_factory=dict)
     budget: int | None = None
@@ -79,11 +74,9 @@ class Request:
     past: int | None = None
 
     def __post_init__(self) -> None:
-        chosen = self.several != Several() or self.estimator != EVERY_STEP
-        if self.target and (chosen or self.paired_with):
+        if self.target and (self.repeats != Repeats() or self.paired_with):
             raise UserError(
-                "--target-se chooses images, orders and steps itself, for each plan its own: leave out --orders, --draws, "
-                "--estimator and --paired-with"
+                "--target-se chooses the images of each plan: leave out --orders, --draws and --paired-with"
             )
         if self.past is not None and (self.n is not None or self.target):
             raise UserError("--past scores every token of the split once: leave out -n and --target-se")
@@ -92,7 +85,7 @@ class Request:
 def score_nll(run: Run, request: Request) -> None:
     """Score every plan, compare, write JSON and a picture, print the tables."""
     console, reference = wide_console(), request.paired_with or None
-    _check_several(run, request)
+    _check_orders(run, request)
     plans: list[str] = list(dict.fromkeys([*filter(None, [reference]), *request.plans]))
     score_one = _score_to_target if request.target else score_plan
     files = {plan: score_one(run, plan, request, console) for plan in plans}
@@ -112,21 +105,21 @@ def score_nll(run: Run, request: Request) -> None:
     console.print(f"wrote {len(files)} JSON file(s) and {picture.name} to {picture.parent}", soft_wrap=True)
 
 
-def _check_several(run: Run, request: Request) -> None:
+def _check_orders(run: Run, request: Request) -> None:
     """Shared orders are for plans with a random one; the others are scored as they are."""
-    if request.several.orders and not any(run.plans(plan).random for plan in request.plans):
+    if request.repeats.orders and not any(run.plans(plan).random for plan in request.plans):
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
 
 
 def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     """The record of the plan in RUN/scores: found there if the same was asked before, else computed and written."""
     if not run.plans(plan).random:
-        request = replace(request, several=replace(request.several, orders=0))
+        request = replace(request, repeats=replace(request.repeats, orders=0))
     if request.past is None:
         (images, labels), given = run.some(request.split, request.n), None
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
-    question, several = _question(run, plan, request, len(images)), asdict(request.several)
+    question, several = _question(run, plan, request, len(images)), asdict(request.repeats)
     answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
         console.print(
@@ -139,7 +132,7 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
         kept.delete()
     with bar(f"NLL {plan}") as progress:
         result = run.nll(
-            images, plan, labels, seed=request.seed, several=request.several, likelihood=request.likelihood, kept=kept,
+            images, plan, labels, seed=request.seed, repeats=request.repeats, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
             precision=request.precision, given=given,
         )  # fmt: skip
@@ -147,26 +140,31 @@ def score_plan(run: Run, plan: str, request: Request, console: Console) -> Path:
     settings |= {"precision": request.precision, "past": request.past}
     content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
     path = save(run, "nll", plan, content)
-    kept.drop("images")
+    kept.clear("images")
     return path
 
 
 def _score_to_target(run: Run, plan: str, request: Request, console: Console) -> Path:
-    """As ``score_plan``, with as many images, orders and steps as a pilot finds necessary."""
-    budget = _plan_budget(run, plan, request, console)
-    several, estimator = Several(orders_per_image=budget.orders_per_image), Estimator.parse(budget.estimator)
-    path = score_plan(
-        run, plan, replace(request, n=budget.images, estimator=estimator, several=several, target=""), console
-    )
-    record = json.loads(path.read_text())
-    write(path, json.dumps({**record, "target": {"wanted": request.target, **asdict(budget)}}, indent=1))
-    console.print(nll_tables.reached(plan, request.target, record, Units.of_run(run)), highlight=False, soft_wrap=True)
+    """As ``score_plan``, with ever more images until the standard error is the wanted one."""
+    target, images = parse_target(request.target, run.model.tokenizer), len(run.data.split(request.split))
+    paths = {}
+
+    def score(n: int) -> Likelihood:
+        paths[n] = score_plan(run, plan, replace(request, n=n, target=""), console)
+        return TypeAdapter(Likelihood).validate_json(paths[n].read_bytes())
+
+    found = until_error(score, target, images if request.n is None else min(request.n, images))
+    path, reached = paths[found.n_images], found.standard_error_nats <= target
+    settings = {"wanted": request.target, "wanted_nats": target, "looks": list(paths), "reached": reached}
+    write(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
+    said = nll_tables.reached(plan, request.target, found, list(paths), reached, Units.of_run(run))
+    console.print(said, highlight=False, soft_wrap=True)
     return path
 
 
 def _question(run: Run, plan: str, request: Request, n_images: int) -> dict[str, Any]:
     """Everything that the log-probabilities of one order and one dequantisation depend on."""
-    first = stream(request.seed, "nll", min(n_images, 256)).at("order")
+    first = image_noise(request.seed, min(n_images, IMAGES_AT_ONCE)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
     plans, kind = run.plans(plan), request.kind
     return {
@@ -201,27 +199,6 @@ def _code() -> list[str]:
 def _find(scores: Path, answer: str) -> Path | None:
     """The record with this fingerprint."""
     return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
-
-
-def _plan_budget(run: Run, plan: str, request: Request, console: Console) -> Budget:
-    """A pilot on images spread over the split, and what it says of the way to the wanted standard error."""
-    plans, tokenizer = run.plans(plan), run.model.tokenizer
-    if plans.rule is not None or plans.learned:
-        raise Unsupported(f"--target-se plans the steps of orders that are drawn beforehand, unlike {plan}: use -n")
-    target = parse_target(request.target, tokenizer)
-    source = run.data.split(request.split)
-    most = len(source) if request.n is None else min(request.n, len(source))
-    if most < 2:
-        raise UserError(f"a wanted standard error takes at least 2 images, not {most}")
-    images, labels = run.some(request.split, min(PILOT_IMAGES, most))
-    score_one = run.scorer(images, plan, labels, request.seed, kind=request.kind, budget=request.budget)
-    with scoring_options(run.model, request.likelihood):
-        pilot = run_pilot(score_one, plans.random, run.model.network.one_pass, len(run.grid))
-    budget = plan_budget(pilot, target, most)
-    bits_per_nat = per_dimension(run.model, 1.0, 1.0)["bits_per_dim"]
-    for line in nll_tables.budget_lines(plan, pilot, budget, bits_per_nat, Units.of_run(run)):
-        console.print(line, highlight=False, soft_wrap=True)
-    return budget
 
 
 def _picture_path(files: Sequence[Path]) -> Path:

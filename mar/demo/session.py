@@ -19,22 +19,21 @@ import torch
 from mar.core.errors import InvalidRequest, Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.tokens import Categories
-from mar.likelihood.chain import token_log_prob
+from mar.likelihood.chain import image_noise, token_log_prob
 from mar.likelihood.summary import per_step
+from mar.model.walk import empty_tokens
 from mar.run import Run
 from mar.sampling.many import labels_of
-from mar.sampling.samplers import empty_tokens
 from orderings import (
     GIVEN,
+    ORDERINGS,
     Adaptive,
     Ordering,
     Partition,
     Plan,
-    all_of,
-    describe,
+    PlanSpec,
     make_ordering,
-    parse_any_plan,
-    parse_plan,
+    to_text,
 )
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
@@ -117,7 +116,7 @@ class Session:
     def presets(self) -> list[str]:
         """The training plan, the painted one, every ordering that serves this grid as it is, and some sets."""
         served = []
-        for text in (self.run.training_plan, PAINTED, *all_of(Ordering), *_SETS):
+        for text in (self.run.training_plan, PAINTED, *ORDERINGS.names(), *_SETS):
             try:
                 self.plan(Request(text))
             except (InvalidRequest, Unsupported, UserError):
@@ -135,7 +134,7 @@ class Session:
         if plans.rule is not None or plans.learned:
             return None
         noise = stream(request.seed, "sample", torch.tensor([0]))  # as ``mar sample`` draws its first image
-        return plans.draw(noise.at("order"), self._given(request)[None])
+        return plans.sample(noise.at("order"), self._given(request)[None])
 
     def generate(self, request: Request) -> Generation:
         """One image along the plan, the same as ``mar sample`` makes first. Raises as ``plan`` and ``Run.sample``."""
@@ -151,7 +150,7 @@ class Session:
 
         given = (self._picture(request), ~given_L) if given_L.any() else (None, None)
         ordering, partition = self._parsed(request)
-        adaptive = describe(ordering) if isinstance(ordering, Adaptive) else None
+        adaptive = to_text(ordering) if isinstance(ordering, Adaptive) else None
         drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
         image = self.run.sample(
             1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
@@ -185,9 +184,9 @@ class Session:
     def _parsed(self, request: Request) -> tuple[Ordering | Adaptive, Partition]:
         name, *partition = request.plan.strip().split("/", 1)
         if name.strip() != PAINTED:
-            return parse_any_plan(request.plan)
+            return PlanSpec.parse(request.plan, adaptive=True)
         path = self.order_file(request.painted)
-        return make_ordering("file", {"path": str(path)}), parse_plan("/".join(["raster", *partition]))[1]
+        return make_ordering("file", {"path": str(path)}), PlanSpec.parse("/".join(["raster", *partition]))[1]
 
     def _given(self, request: Request) -> torch.Tensor:
         """given_L (bool)."""
@@ -211,13 +210,13 @@ class Session:
         """(nats, bits/dim, notes) as in ``Generation``."""
         model, text = self.run.model, request.plan.strip()
         if text.split("/")[0].strip() != PAINTED:
-            text = describe(*parse_any_plan(text))
+            text = str(PlanSpec.parse(text, adaptive=True))
         notes = list(self.run.warnings(text))
         if "exact" not in model.head.likelihoods:
             kinds = " or ".join(sorted(model.head.likelihoods))
             return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score --nll", *notes]
         label_B = labels_of(model, self._label(request), 1).to(self.run.device)
-        noise = stream(request.seed, "nll", torch.tensor([0]), self.run.device)
+        noise = image_noise(request.seed, 1, self.run.device)
         nats_BL = -token_log_prob(model, token, plan, label_B, noise, "exact").nats_BL.double()
         n_steps = int(plan.n_steps_B)
         nats_K = per_step(plan.step_BL, nats_BL, torch.ones_like(nats_BL), n_steps)[0][0].cumsum(0)

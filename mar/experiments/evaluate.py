@@ -15,13 +15,13 @@ from mar.core.progress import Progress
 from mar.experiments.evaluations import FidEvaluation, NllEvaluation, Variant
 from mar.experiments.result import PlanMap
 from mar.experiments.sets import stand_in
-from mar.likelihood.estimate import ONCE, Estimator, Several
+from mar.likelihood.estimate import SINGLE, Estimator, Repeats
 from mar.likelihood.score import Likelihood
 from mar.metrics.result import FidResult
 from mar.model.model import Model
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation, to_bytes
-from orderings import Grid, Plan, describe_partition, parse_plan
+from orderings import Grid, Plan, PlanSpec, to_text
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
 
@@ -35,9 +35,9 @@ def plan_map(model: Model, plan: str) -> PlanMap:
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
-    ordering, partition = parse_plan(plan)
+    ordering, partition = PlanSpec.parse(plan)
     grid = Grid(model.tokenizer.shape)
-    drawn = Plan.draw(ordering, stand_in(partition), grid, 2, stream(0, "map", 2))
+    drawn = Plan.sample(ordering, stand_in(partition), grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
     rank_L, step_L = drawn.rank_BL[0].tolist(), drawn.step_BL[0].tolist()
     return PlanMap(grid.shape, ordering.random, tuple(rank_L), tuple(step_L))
@@ -48,17 +48,17 @@ def score_nll(
 ) -> Likelihood:
     """The likelihood of the split along ``plan``; with ``wanted.orders``, of mixtures of random orders too."""
     rule, options = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-    several = Several(orders=wanted.orders) if wanted.orders and run.plans(plan).random and not rule else ONCE
+    repeats = Repeats(orders=wanted.orders) if wanted.orders and run.plans(plan).random and not rule else SINGLE
     return run.nll(
         plan=adaptive_plan(rule, plan) if rule else plan, split=wanted.split, limit=wanted.images, seed=wanted.seed,
-        progress=progress, several=several, likelihood=dict(options), kind=wanted.kind,
+        progress=progress, repeats=repeats, likelihood=dict(options), kind=wanted.kind,
         estimator=Estimator.parse(wanted.estimator),
     )  # fmt: skip
 
 
 def adaptive_plan(rule: str, plan: str) -> str:
     """The order that ``rule`` finds, in sets of the sizes of ``plan``."""
-    return f"{rule}/{describe_partition(parse_plan(plan)[1])}"
+    return f"{rule}/{to_text(PlanSpec.parse(plan)[1])}"
 
 
 def sample(

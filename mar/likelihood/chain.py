@@ -1,34 +1,39 @@
 """log p(x | plan) token by token: the sum over steps and over the tokens of each set.
 
-B batch · L tokens · M gathered tokens · R (image, step) pairs
+B batch · L tokens · M gathered tokens · R (image, step) pairs · K AR steps
 
     -log p(x | plan) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})        (ARCHITECTURE: mathematics, point 3)
 
 A one-pass network gives every conditional in one forward pass. Any other needs a pass for each step: those are batched
 over (image, step) pairs, ordered by step, so that the device stays full and the pairs of a batch know about equally
-many tokens; the number of pairs at a time follows from a memory budget.
+many tokens (``pairs``). Orders found along the way, and contexts that generation approximates, are read step by step
+(``read_walks``). A memory budget says how many rows go through the network at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from mar.core.errors import Unsupported
-from mar.core.noise import Noise
+from mar.core.noise import Noise, stream
 from mar.core.tokens import Categories
+from mar.heads.base import LogProb
 from mar.likelihood.summary import Part
 from mar.model.model import Model
-from mar.model.walk import generated_log_prob
+from mar.model.walk import Chooser, Walk, along, full_precision, widened
 from orderings import Plan
 
-# bytes of activations; on a CPU larger batches only leave its caches (8 x 8 digits: 1.2 times as slow at 128 MiB)
-CPU_BUDGET = 2**25
-GPU_BUDGET = 2**30
+IMAGES_AT_ONCE = 256  # the memory budget cuts these further
+_CPU_BUDGET = 2**25  # bytes; larger batches only leave a CPU's caches (8 x 8 digits: 1.2 times as slow at 128 MiB)
+_GPU_BUDGET = 2**30
 _NOTHING: dict[str, Any] = {"done": 0, "evaluations": 0, "estimate": False, "settings": {}}
+
+OnRows = Callable[[int], None]  # called with the number of rows just done
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,124 @@ class TokenLogProb:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def rows_in_budget(model: Model, budget: int) -> int:
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some images of a scoring, with the streams of their numbers."""
+
+    index_B: torch.Tensor
+    x: torch.Tensor
+    label_B: torch.Tensor
+    noise: Noise
+
+    def tokens(self, model: Model, dequantisation: int = 0) -> torch.Tensor:
+        """(B, L) or (B, L, E), dequantised by the draw of this number."""
+        return model.tokenizer.encode(self.x.to(self.label_B.device), self.noise.at("dequantise", dequantisation))
+
+
+def image_batches(model: Model, images: torch.Tensor, labels: torch.Tensor | None, seed: int) -> Iterator[ImageBatch]:
+    """``images`` (N, C, H, W) in batches; ``labels`` None: no class."""
+    device = next(model.parameters()).device
+    label_N = torch.full((len(images),), -1) if labels is None else labels
+    for index_B in torch.arange(len(images)).split(IMAGES_AT_ONCE):
+        noise = image_noise(seed, index_B, device)
+        yield ImageBatch(index_B, images[index_B], label_N[index_B].to(device), noise)
+
+
+def image_noise(seed: int, index: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:
+    """The streams of images 0..index-1, or of these numbers: the same in every likelihood of a seed."""
+    return stream(seed, "nll", index, device)
+
+
+def default_budget(device: torch.device) -> int:
+    """Bytes of activations: 32 MiB on a CPU, 1 GiB elsewhere."""
+    return _CPU_BUDGET if device.type == "cpu" else _GPU_BUDGET
+
+
+def rows_in_budget(model: Model, budget: int | None = None) -> int:
     """How many rows at a time keep the activations of a forward pass (no gradients) within ``budget`` bytes.
 
-    Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token.
+    Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token. None:
+    ``default_budget``.
     """
     n_tokens = 1
     for n in model.tokenizer.shape:
         n_tokens *= n
     token = model.tokenizer.token
     head = 4 * token.vocabulary if isinstance(token, Categories) else 0
+    budget = budget or default_budget(next(model.parameters()).device)
     return max(1, budget // (4 * (model.network.row_floats(n_tokens) + n_tokens * head)))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some (image, step) pairs that went through the network together.
+
+    Attributes:
+        image_R, step_R: the pairs.
+        target_RL: bool, the tokens whose contexts were asked for.
+        z_MD: the contexts, M = ``target_RL.nonzero()`` row-major.
+    """
+
+    image_R: torch.Tensor
+    step_R: torch.Tensor
+    target_RL: torch.Tensor
+    z_MD: torch.Tensor
+
+    @cached_property
+    def at_M(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(image_M, token_M): where the targets lie in the batch."""
+        row_M, token_M = self.target_RL.nonzero(as_tuple=True)
+        return self.image_R[row_M], token_M
+
+
+def pairs(
+    model: Model,
+    token: torch.Tensor,
+    plan: Plan,
+    label_B: torch.Tensor,
+    budget: int | None = None,
+    drawn_BK: torch.Tensor | None = None,
+    pooled: bool = False,
+    chosen_R: torch.Tensor | None = None,
+    rows: int | None = None,
+) -> Iterator[Pairs]:
+    """The contexts of every (image, step) pair of a batch, by step, so that pairs of a pass know equally many tokens.
+
+    Args:
+        token: (B, L) int64 or (B, L, E) float32.
+        plan: one row for each row of ``token``, on its device.
+        label_B: classes; negative: none.
+        budget: bytes of activations; None: ``default_budget``.
+        drawn_BK: bool, the steps wanted; None: all.
+        pooled: after each step's past, ask for all unknown tokens, not those of the step alone.
+        chosen_R: the numbers of the pairs wanted; None: all.
+        rows: pairs at a time; None: as many as the budget holds.
+    """
+    one_pass = model.network.one_pass and not pooled
+    image_R, step_R = _index(plan, one_pass, drawn_BK)
+    if chosen_R is not None:
+        image_R, step_R = image_R[chosen_R], step_R[chosen_R]
+    wanted_BL = plan.scored_BL if drawn_BK is None else _of_steps(plan, drawn_BK)
+    condition_BC, rows = model.condition(label_B), rows or rows_in_budget(model, budget)
+    if model.network.shares_plan and (pooled or not bool((plan.step_BL == plan.step_BL[:1]).all())):
+        rows = 1  # every row has its own plan
+    if not len(image_R):
+        return
+    for image, step in zip(image_R.split(rows), step_R.split(rows), strict=True):
+        step_RL, target_RL = plan.step_BL[image], wanted_BL[image]
+        if pooled:
+            target_RL = target_RL & (step_RL >= step[:, None])
+            step_RL = torch.minimum(step_RL, step[:, None])
+        elif not one_pass:
+            target_RL = step_RL == step[:, None]
+        yield Pairs(image, step, target_RL, model.context(token[image], step_RL, condition_BC[image], target_RL))
+
+
+def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
+    """How many rows ``pairs`` sends through the network."""
+    if one_pass:
+        return len(plan.step_BL)
+    return int(plan.n_steps_B.sum() if drawn_BK is None else drawn_BK.sum())
 
 
 @torch.no_grad()
@@ -74,7 +186,7 @@ def token_log_prob(
     noise: Noise,
     kind: str | None = None,
     budget: int | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: OnRows | None = None,
     drawn_BK: torch.Tensor | None = None,
     part: Part | None = None,
 ) -> TokenLogProb:
@@ -82,91 +194,92 @@ def token_log_prob(
 
     Args:
         model: in evaluation mode.
-        token: (B, L) int64 or (B, L, E) float32.
-        plan: one row for each row of ``token``, on its device.
-        label_B: classes; negative: none.
+        token, plan, label_B, budget: as in ``pairs``.
         noise: one stream per row; read by stochastic bounds only.
         kind: one of the head's likelihoods; None: its default.
-        budget: bytes of activations (``rows_in_budget``); None: 32 MiB on a CPU, 1 GiB elsewhere.
         on_rows: called with the number of (image, step) pairs just done, or found done.
         drawn_BK: bool, the steps to compute; None: all. The others' tokens keep 0 nats.
-        part: where the work is kept as it is done, and taken up again.
+        part: where the work is saved as it is done, and taken up again.
 
     Raises:
         Unsupported: the head has no likelihood of this kind.
     """
     kind = model.head.check_kind(kind)
     if not model.network.sampling.exact:
-        return _as_generated(model, token, plan, label_B, noise, kind, budget, on_rows, drawn_BK)
-    image_R, step_R = _pairs(plan, model.network.one_pass, drawn_BK)
-    target_BL = plan.scored_BL if drawn_BK is None else _of_steps(plan, drawn_BK)
-    rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    if model.network.shares_plan and not bool((plan.step_BL == plan.step_BL[:1]).all()):
-        rows = 1  # every row has its own plan
+        if drawn_BK is not None or kind != "exact":
+            raise Unsupported(f"reused features ({model.network.sampling}) want an exact likelihood of every step")
+        found, _ = read_walks(model, token, plan, label_B, noise, kind, along, budget, on_rows)
+        return replace(found, settings=asdict(model.network.sampling))
     kept, notes = (part.read() if part else None) or ({"nats_BL": torch.zeros(plan.step_BL.shape)}, dict(_NOTHING))
-    nats_BL, condition_BC = kept["nats_BL"].to(token.device), model.condition(label_B)
+    nats_BL, total = kept["nats_BL"].to(token.device), n_pairs(plan, model.network.one_pass, drawn_BK)
     if on_rows is not None and notes["done"]:
         on_rows(notes["done"])
-    for start in range(notes["done"], len(image_R), rows):
-        image, step = image_R[start : start + rows], step_R[start : start + rows]
-        step_RL, target_RL = plan.step_BL[image], target_BL[image]
-        if not model.network.one_pass:
-            target_RL = step_RL == step[:, None]
-        z_MD = model.context(token[image], step_RL, condition_BC[image], target_RL)
-        row_M, token_M = target_RL.nonzero(as_tuple=True)
-        with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, probabilities never do
-            streams = noise.tokens(image[row_M], token_M)
-            result = model.head.log_prob(widened(z_MD), token[image][target_RL], kind, streams)
-        nats_BL[image[row_M], token_M] = result.nats_M.float()
+    left_R = torch.arange(notes["done"], total, device=token.device)
+    for some in pairs(model, token, plan, label_B, budget, drawn_BK, chosen_R=left_R):
+        with full_precision(token.device):
+            result = model.head.log_prob(widened(some.z_MD), token[some.at_M], kind, noise.tokens(*some.at_M))
+        nats_BL[some.at_M] = result.nats_M.float()
         notes = {
-            "done": start + len(image),
+            "done": notes["done"] + len(some.image_R),
             "evaluations": max(notes["evaluations"], result.evaluations),
             "estimate": result.estimate,
             "settings": result.settings,
         }
         if part is not None:
-            part.keep({"nats_BL": nats_BL}, notes, last=notes["done"] == len(image_R))
+            part.save_if_due({"nats_BL": nats_BL}, notes, last=notes["done"] == total)
         if on_rows is not None:
-            on_rows(len(image))
-    return TokenLogProb(nats_BL, kind, notes["evaluations"], len(image_R), notes["estimate"], notes["settings"])
+            on_rows(len(some.image_R))
+    return TokenLogProb(nats_BL, kind, notes["evaluations"], total, notes["estimate"], notes["settings"])
 
 
-def _as_generated(
+@torch.no_grad()
+def read_walks(
     model: Model,
     token: torch.Tensor,
     plan: Plan,
     label_B: torch.Tensor,
     noise: Noise,
     kind: str,
-    budget: int | None,
-    on_rows: Callable[[int], None] | None,
-    drawn_BK: torch.Tensor | None,
-) -> TokenLogProb:
-    """The likelihood of a generation that takes short cuts: every step of every row, in batches that fit the budget."""
-    if drawn_BK is not None or kind != "exact":
-        raise Unsupported(f"reused features ({model.network.sampling}) want an exact likelihood of every step")
-    rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    nats = [
-        generated_log_prob(model, token[i], plan.rows(i), label_B[i], noise.rows(i), kind, on_rows)
-        for i in torch.arange(len(token), device=token.device).split(rows)
-    ]
-    settings = asdict(model.network.sampling)
-    return TokenLogProb(torch.cat(nats), kind, 1, int(plan.n_steps_B.sum()), False, settings)
+    choose: Callable[[Plan], Chooser],
+    budget: int | None = None,
+    on_rows: OnRows | None = None,
+) -> tuple[TokenLogProb, torch.Tensor]:
+    """The conditionals along walks, as a generation that drew these tokens met them, and step_BL of the sets walked.
+
+    Equal to ``token_log_prob`` where the plan says the sets and generation takes no short cuts.
+
+    Args:
+        choose: from the plans of some rows, their chooser.
+        budget: bytes of activations; the network's cache comes on top.
+    """
+    rows = 1 if model.network.shares_plan else rows_in_budget(model, budget)  # every image has its own order
+    parts, step_BL = [], plan.step_BL.clone()
+    for index in torch.arange(len(token), device=token.device).split(rows):
+        here, some = plan.rows(index), noise.rows(index)
+        walk = Walk(model, here, label_B[index], token[index], choose(here))
+        nats_BL, forwards = torch.zeros(here.step_BL.shape, device=token.device), 0
+        found = LogProb(nats_BL.flatten()[:0], kind, 0)
+        for step in walk:
+            target_BL = step.target_BL
+            with full_precision(token.device):
+                streams = some.tokens(*target_BL.nonzero(as_tuple=True))
+                found = model.head.log_prob(widened(step.z_MD), walk.token[target_BL], kind, streams)
+            nats_BL[target_BL] = found.nats_M.float()
+            step_BL[index] = step_BL[index].masked_fill(target_BL, step.number)
+            forwards += (count := int(target_BL.any(1).sum()))
+            if on_rows is not None:
+                on_rows(count)
+        parts.append(TokenLogProb(nats_BL, kind, found.evaluations, forwards, found.estimate, found.settings))
+    result = replace(
+        parts[0],
+        nats_BL=torch.cat([part.nats_BL for part in parts]),
+        evaluations=max(part.evaluations for part in parts),
+        forward_rows=sum(part.forward_rows for part in parts),
+    )
+    return result, step_BL
 
 
-def widened(z_MD: torch.Tensor) -> torch.Tensor:
-    """Contexts in float32, where the network made them in less."""
-    return z_MD.float() if z_MD.dtype in (torch.bfloat16, torch.float16) else z_MD
-
-
-def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
-    """How many rows ``token_log_prob`` sends through the network."""
-    if one_pass:
-        return len(plan.step_BL)
-    return int(plan.n_steps_B.sum() if drawn_BK is None else drawn_BK.sum())
-
-
-def _pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """(image_R, step_R): every (drawn) step of every row, ordered by step; for a one-pass network one pair per row."""
     n_steps_B = plan.n_steps_B
     if one_pass:

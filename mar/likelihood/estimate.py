@@ -1,52 +1,24 @@
-"""Which AR steps of a chain are computed: all of them, or an unbiased draw of a few.
+"""Estimates of a likelihood: some of the AR steps, several orders, several dequantisations, as many images as it takes.
 
-B batch · K AR steps
+B batch · N images · S orders (or draws) · K AR steps · L tokens
 
-A network that needs a pass for each step pays K passes for one image; a sum over K steps can be estimated from n of
-them. The steps are cut into n strata of consecutive steps, as equal as whole numbers allow; one step is drawn uniformly
-in each and weighted by its stratum's size, so that every step's expected weight is 1 and the weighted sum has the
-expectation of the whole one (stratified sampling, Cochran 1977, ch. 5). Every image draws its own steps, independently
-of the others, so the spread of the images' estimates holds all variance there is: that of images, orders and steps.
+Steps. A network that needs a pass for each step pays K passes for one image; a sum over K steps can be estimated from n
+of them. The steps are cut into n strata of consecutive steps, as equal as whole numbers allow; one step is drawn
+uniformly in each and weighted by its stratum's size, so that every step's expected weight is 1 and the weighted sum has
+the expectation of the whole one (stratified sampling, Cochran 1977, ch. 5). Every image draws its own steps,
+independently of the others, so the spread of the images' estimates holds the variance over images, orders and steps.
 
-Variance components of a table of images × orders, with repeats, by the analysis of variance.
-
-N images · S orders · R repeats of each cell (independent draws of steps or of a bound's noise)
-
-    y_NSR = mean + image_N + order_S + interaction_NS + noise_NSR
-
-all of them random and independent (two-way random model with replication; Searle, Casella & McCulloch 1992, ch. 4).
-
-Several orders, or several dequantisations, of the same images: their mean, and the mixture of their densities.
-
-N images · S orders (or draws) · K AR steps · L tokens
-
-    mean over orders of -log p(x | sigma_s)        bounds the NLL of the mixture over all orders from above
-    -log (1/S) sum_s p(x | sigma_s)                is the exact NLL of the mixture of these S orders
-
-The S orders are shared by all images (Uria, Murray & Larochelle 2014, Sec. 3.3). Averaging before the logarithm asks
-for exact log-probabilities: of an unbiased estimate l of log p, exp(l) is too large in expectation (Jensen), and the
-mixture would look better than it is, the more so the noisier the estimate.
-
-How many images, orders and steps reach a wanted standard error, from a pilot with crossed variance components.
-
-N images · S orders · R repeats of each cell (independent draws of steps and of a bound's noise)
-
-The pilot scores a few images under the same few orders, each cell twice with other steps, which separates the variance
-between images, between orders, of their interaction, and of drawing n of the K steps. N images with r orders of their
-own and n steps each then have the variance
-
-    images / N + (orders + interaction + steps(n)) / (N r)
-
-and the cheapest (N, r, n) whose variance is small enough is chosen, with a standard error of their own added to the
-components of images and interaction, so that what is planned is usually reached. Steps of a stratified draw are taken
-to matter as those of a plain one, steps(n) ~ (1/n - 1/K): from the pilot's n upwards that is no less than the truth.
+Orders. The mean over orders of -log p(x | sigma_s) bounds the NLL of the mixture over all orders from above;
+-log (1/S) sum_s p(x | sigma_s) is the exact NLL of the mixture of these S orders. The S orders are shared by all images
+(Uria, Murray & Larochelle 2014, Sec. 3.3). Averaging before the logarithm asks for exact log-probabilities: of an
+unbiased estimate l of log p, exp(l) is too large in expectation (Jensen), and the mixture would look better than it is,
+the more so the noisier the estimate.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,40 +26,36 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
+from mar.core.progress import Progress
 from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, is_dequantised, length_of, per_dimension
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
 
-_WRITTEN = "an estimator is exact, steps:8 or steps:8:antithetic"
+_FIRST_LOOK = 32  # images; fewer say little about their own standard error
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """``steps`` 0: every step. ``antithetic``: neighbouring strata draw mirrored places.
-
-    Conditional entropies fall along an order; with mirrored places a linear fall cancels between the two neighbours.
-    """
+    """``steps`` 0: every step."""
 
     steps: int = 0
-    antithetic: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Estimator:
-        """``exact``, ``steps:8`` or ``steps:8:antithetic``.
+        """``exact`` or ``steps:8``.
 
         Raises:
-            UserError: it is none of these.
+            UserError: it is neither.
         """
         if text == "exact":
             return cls()
-        name, _, rest = text.partition(":")
-        number, _, way = rest.partition(":")
-        if name != "steps" or not number.isdecimal() or int(number) < 1 or way not in ("", "antithetic"):
-            raise UserError(f"{_WRITTEN}, not {text!r}")
-        return cls(int(number), way == "antithetic")
+        name, _, number = text.partition(":")
+        if name != "steps" or not number.isdecimal() or int(number) < 1:
+            raise UserError(f"an estimator is exact or steps:8, not {text!r}")
+        return cls(int(number))
 
     def __str__(self) -> str:
-        return f"steps:{self.steps}{':antithetic' * self.antithetic}" if self.steps else "exact"
+        return f"steps:{self.steps}" if self.steps else "exact"
 
     def weights(self, n_steps_B: torch.Tensor, noise: Noise) -> torch.Tensor | None:
         """weight_BK (float64): 1 over the probability of a drawn step, 0 for the others; None where all are drawn.
@@ -101,89 +69,57 @@ class Estimator:
         n_B1 = n_steps_B[:, None]
         edge_BJ = torch.arange(self.steps + 1, device=n_B1.device) * n_B1 // self.steps
         size_BJ = edge_BJ.diff(dim=1)
-        place_BJ = self._places(noise.uniform(self.steps).to(n_B1.device).double(), size_BJ)
+        place_BJ = (noise.uniform(self.steps).to(n_B1.device).double() * size_BJ).long()
         weight_BK = torch.zeros(len(n_steps_B), n_steps + 1, dtype=torch.float64, device=n_B1.device)
         weight_BK.scatter_(1, (edge_BJ[:, :-1] + place_BJ).clamp(0, n_steps), size_BJ.double())
         step_K = torch.arange(n_steps, device=n_B1.device)
         return torch.where(n_B1 <= self.steps, (step_K < n_B1).double(), weight_BK[:, :n_steps])
 
-    def _places(self, uniform_BJ: torch.Tensor, size_BJ: torch.Tensor) -> torch.Tensor:
-        """One of 0..size-1 in each stratum."""
-        if not self.antithetic:
-            return (uniform_BJ * size_BJ).long()
-        odd_J = torch.arange(self.steps, device=size_BJ.device) % 2 == 1
-        shared_BJ = torch.where(odd_J, uniform_BJ.roll(1, 1), uniform_BJ)
-        place_BJ = (shared_BJ * size_BJ).long()
-        return torch.where(odd_J, size_BJ - 1 - place_BJ, place_BJ)
-
 
 EVERY_STEP = Estimator()
 
 
+def standard_error(y_NS: torch.Tensor) -> float:
+    """Standard error of the mean of N images under the same S orders, over the choice of both.
+
+    y_NS = mean + image_N + order_S + interaction_NS, all random and independent (two-way random model, Searle, Casella
+    & McCulloch 1992, ch. 4), so that Var = images / N + orders / S + interaction / (N S).
+    """
+    (n, s), found = y_NS.shape, components(y_NS)
+    return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
+
+
 @dataclass(frozen=True)
 class Components:
-    """Variances, in the square of the table's unit; unbiased, so small ones can come out negative.
+    """Variances between images, between orders and of their interaction, in the square of the table's unit.
 
-    Attributes:
-        images: between images.
-        orders: between orders, the same for all images; 0 for a single order.
-        interaction: of an image with an order; 0 for a single order.
-        noise: within a cell; 0 without repeats.
-        images_error, interaction_error: standard errors of these two, for normal effects.
+    Unbiased, so small ones can come out negative.
     """
 
     images: float
     orders: float
     interaction: float
-    noise: float
-    images_error: float = 0.0
-    interaction_error: float = 0.0
 
 
-def components(y_NSR: torch.Tensor) -> Components:
-    """From a whole table: at least two images.
+def components(y_NS: torch.Tensor) -> Components:
+    """Variance components of a table of at least two images, by the analysis of variance.
 
-    With a single order (S = 1) everything that is an image's own is in ``images``; without repeats (R = 1) the noise is
-    in ``interaction``, or in ``images`` where there is a single order.
+    With a single order everything that is an image's own is in ``images``.
     """
-    y_NSR = y_NSR.double()
-    n, s, r = y_NSR.shape
-    y_NS, grand = y_NSR.mean(2), y_NSR.mean()
+    y_NS = y_NS.double()
+    (n, s), grand = y_NS.shape, y_NS.mean()
     image_N, order_S = y_NS.mean(1), y_NS.mean(0)
-    noise = float((y_NSR - y_NS[..., None]).square().sum() / (n * s * (r - 1))) if r > 1 else 0.0
-    mean_square_images = float(s * r * (image_N - grand).square().sum() / (n - 1))
+    of_images = float(s * (image_N - grand).square().sum() / (n - 1))
     if s == 1:
-        return Components(
-            (mean_square_images - noise) / r, 0.0, 0.0, noise, (2 / (n - 1)) ** 0.5 * mean_square_images / r
-        )
+        return Components(of_images, 0.0, 0.0)
     residual_NS = y_NS - image_N[:, None] - order_S + grand
-    mean_square_cells = float(r * residual_NS.square().sum() / ((n - 1) * (s - 1)))
-    mean_square_orders = float(n * r * (order_S - grand).square().sum() / (s - 1))
-    return Components(
-        images=(mean_square_images - mean_square_cells) / (s * r),
-        orders=(mean_square_orders - mean_square_cells) / (n * r),
-        interaction=(mean_square_cells - noise) / r,
-        noise=noise,
-        images_error=(2 / (n - 1)) ** 0.5 * mean_square_images / (s * r),
-        interaction_error=(2 / ((n - 1) * (s - 1))) ** 0.5 * mean_square_cells / r,
-    )
-
-
-def standard_error(y_NS: torch.Tensor) -> float:
-    """Of the mean of a table of N images under the same S orders, over the choice of both.
-
-    Var = images / N + orders / S + interaction / (N S).
-    """
-    n, s = y_NS.shape
-    found = components(y_NS[..., None])
-    return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
-
-
-Progress = Callable[[int, int], None]
+    of_cells = float(residual_NS.square().sum() / ((n - 1) * (s - 1)))
+    of_orders = float(n * (order_S - grand).square().sum() / (s - 1))
+    return Components((of_images - of_cells) / s, (of_orders - of_cells) / n, of_cells)
 
 
 @dataclass(frozen=True)
-class Several:
+class Repeats:
     """How often the same images are scored, and what differs between the times; one of the three at most.
 
     Attributes:
@@ -201,32 +137,32 @@ class Several:
             raise UserError("several shared orders, orders per image or dequantisation draws: choose one of them")
 
 
-ONCE = Several()
+SINGLE = Repeats()
 
 
 ScoreOne = Callable[..., Likelihood]  # (progress, name, repeat, dequantisation, order: None or the shared one's number)
 
 
 def score_several(
-    model: Model, score_one: ScoreOne, several: Several, progress: Progress | None, partial: Partial | None
+    model: Model, score_one: ScoreOne, repeats: Repeats, progress: Progress | None, partial: Partial | None
 ) -> Likelihood:
     """Score the same images as often as wanted, one time after the other, and combine.
 
     Finished times are kept in ``partial`` and taken from there: asking for more later costs only what is new.
     """
-    if several.orders:
-        found = _each(lambda s, **to: score_one(repeat=s, order=s, **to), several.orders, "order", progress, partial)
+    if repeats.orders:
+        found = _each(lambda s, **to: score_one(repeat=s, order=s, **to), repeats.orders, "order", progress, partial)
         return mean_over_orders(model, found)
-    if several.draws > 1:
+    if repeats.draws > 1:
 
         def one_draw(s: int, **to: Any) -> Likelihood:
             result = score_one(dequantisation=s, **to)
             check_log_mean_exp(result)  # before the others are paid for
             return result
 
-        return mixture_of_draws(model, _each(one_draw, several.draws, "draw", progress, partial))
-    if several.orders_per_image > 1:
-        count = several.orders_per_image
+        return mixture_of_draws(model, _each(one_draw, repeats.draws, "draw", progress, partial))
+    if repeats.orders_per_image > 1:
+        count = repeats.orders_per_image
         found = _each(lambda s, **to: score_one(repeat=s, dequantisation=s, **to), count, "own", progress, partial)
         nats_N = torch.tensor([r.nats_of_image for r in found], dtype=torch.float64).mean(0)
         return replace(average(model, found, _over_images(nats_N)), orders_per_image=count)
@@ -391,71 +327,29 @@ def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
     return lambda done, total: progress(s * total + done, count * total)
 
 
-PILOT_IMAGES = 32
+def until_error(score: Callable[[int], Likelihood], target_nats: float, most_images: int) -> Likelihood:
+    """Score ever more images until the standard error is at most ``target_nats``, or there are no more images.
 
+    The first look is at 32 images; each further one at as many as reach the target if the spread over images stays as
+    it is, and at least at twice as many. The stopping rule reads the spread over images, never their mean, so it
+    prefers neither low nor high figures: the mean is unbiased where nats are distributed symmetrically over images, and
+    otherwise biased by the order of 1/N beside a standard error of the order of 1/sqrt(N).
 
-_ORDERS, _REPEATS = 2, 2
+    Args:
+        score: scores this many images, spread over the split.
 
-
-_STEPS, _SHARE = (
-    16,
-    8,
-)  # at least 16 steps of an image, and at least an eighth: fewer would drown the images' own variance
-
-
-_LEAST_IMAGES = 32  # fewer say little about their own standard error
-
-
-_MOST_ORDERS = 64  # for one image
-
-
-@dataclass(frozen=True)
-class Pilot:
-    """What the pilot found.
-
-    Attributes:
-        components: variances in nats² per image; noise is that of ``drawn`` steps.
-        steps: K.
-        drawn: steps of each image and repeat.
-        one_pass: a row of the network gives all steps.
-        random: the order is random.
-        noisy_head: the head's log-probabilities depend on drawn noise, which is left with all steps computed.
-        seconds_per_row: wall-clock time of one row of the network with what its head does.
-        forward_rows: rows that the pilot took.
+    Raises:
+        UserError: fewer than two images, whose spread is unknown.
     """
-
-    components: Components
-    steps: int
-    drawn: int
-    one_pass: bool
-    random: bool
-    noisy_head: bool
-    seconds_per_row: float
-    forward_rows: int
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A scoring that is expected to reach a standard error of ``standard_error_nats``.
-
-    Attributes:
-        images: so many, spread over the split.
-        orders_per_image: every image's own orders.
-        steps: drawn for each image and order; K: all.
-        estimator: its text.
-        forward_rows: rows through the network.
-        seconds: expected wall-clock time.
-        reached: the target is expected to be reached with the images that there are.
-    """
-
-    images: int
-    orders_per_image: int
-    steps: int
-    estimator: str
-    standard_error_nats: float
-    forward_rows: int
-    seconds: float
-    reached: bool
+    if most_images < 2:
+        raise UserError(f"a wanted standard error takes at least 2 images, not {most_images}")
+    images = min(_FIRST_LOOK, most_images)
+    while True:
+        found = score(images)
+        if found.standard_error_nats <= target_nats or images == most_images:
+            return found
+        enough = math.ceil(images * (found.standard_error_nats / target_nats) ** 2)
+        images = min(most_images, max(2 * images, enough))
 
 
 def parse_target(text: str, tokenizer: Tokenizer) -> float:
@@ -479,75 +373,3 @@ def parse_target(text: str, tokenizer: Tokenizer) -> float:
             f"as {text}nats"
         )
     return value * math.log(2.0) * tokenizer.dimensions
-
-
-def run_pilot(score_one: Callable[..., Likelihood], random: bool, one_pass: bool, n_tokens: int) -> Pilot:
-    """The variance components of some images along a plan.
-
-    Args:
-        score_one: ``(estimator, repeat, order)`` scores them; ``order``: the number of one shared by all, or None.
-        random: the plan's order is random.
-        one_pass: the network gives all steps at once.
-        n_tokens: no plan has more steps.
-    """
-    estimator = EVERY_STEP if one_pass else Estimator(max(_STEPS, -(-n_tokens // _SHARE)))
-    n_orders = _ORDERS if random else 1
-    begun = time.monotonic()
-    results = [
-        score_one(estimator=estimator, repeat=s * _REPEATS + r, order=s if random else None)
-        for s in range(n_orders)
-        for r in range(_REPEATS)
-    ]
-    seconds = time.monotonic() - begun
-    y_NSR = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64).T.unflatten(1, (n_orders, _REPEATS))
-    first, rows = results[0], round(sum(r.forward_rows_per_image * r.n_images for r in results))
-    drawn = first.steps if first.estimator == str(EVERY_STEP) else estimator.steps
-    return Pilot(
-        components(y_NSR), first.steps, drawn, one_pass, random, first.head_estimate, seconds / rows, rows
-    )  # fmt: skip
-
-
-def variance(pilot: Pilot, images: int, orders_per_image: int, steps: int) -> float:
-    """Of the mean nats per image of such a scoring, on the safe side."""
-    found, noise = pilot.components, pilot.components.noise
-    if steps > pilot.drawn:
-        left = 1.0 if pilot.noisy_head else (pilot.steps - steps) / (pilot.steps - pilot.drawn)
-        noise *= pilot.drawn / steps * left
-    own = max(0.0, found.orders + found.interaction + found.interaction_error) + noise
-    return (max(0.0, found.images + found.images_error) + own / orders_per_image) / images
-
-
-def plan_budget(pilot: Pilot, target_nats: float, most_images: int) -> Budget:
-    """The cheapest scoring that reaches ``target_nats``; with all images and steps where none does."""
-    reaching = []
-    for steps in _doublings(pilot.drawn, pilot.steps):
-        for orders in _doublings(1, _MOST_ORDERS if pilot.random else 1):
-            images = math.ceil(variance(pilot, 1, orders, steps) / target_nats**2)
-            if images <= most_images:
-                images = min(most_images, max(_LEAST_IMAGES, images))
-                reaching.append(_budget(pilot, images, orders, steps, True))
-    if not reaching:
-        return _budget(pilot, most_images, 1, pilot.steps, False)
-    return min(reaching, key=lambda b: (b.forward_rows, b.orders_per_image))
-
-
-def _budget(pilot: Pilot, images: int, orders: int, steps: int, reached: bool) -> Budget:
-    rows = images * orders * (1 if pilot.one_pass else steps)
-    return Budget(
-        images=images,
-        orders_per_image=orders,
-        steps=steps,
-        estimator=str(EVERY_STEP if steps == pilot.steps else Estimator(steps)),
-        standard_error_nats=math.sqrt(variance(pilot, images, orders, steps)),
-        forward_rows=rows,
-        seconds=rows * pilot.seconds_per_row,
-        reached=reached,
-    )
-
-
-def _doublings(first: int, last: int) -> Iterable[int]:
-    """first, 2 first, 4 first, … and last."""
-    while first < last:
-        yield first
-        first *= 2
-    yield last

@@ -28,13 +28,12 @@ from typing import Any
 import torch
 
 from mar.core.errors import Unsupported, UserError
-from mar.core.noise import Noise, stream
+from mar.core.noise import Noise
+from mar.core.progress import Counter, Progress
 from mar.heads.base import Head
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, n_pairs, rows_in_budget
+from mar.likelihood.chain import OnRows, image_batches, n_pairs, pairs
 from mar.model.model import Model
 from orderings import Plan
-
-_IMAGES = 256  # at a time; the memory budget cuts these further
 
 DrawPlan = Callable[[Noise], Plan]
 Generate = Callable[[Plan, torch.Tensor, Noise], torch.Tensor]  # plans, classes, one stream a row -> tokens
@@ -95,7 +94,7 @@ def exposure(
     seed: int = 0,
     kind: str | None = None,
     budget: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exposure:
     """Score ``images`` (N, C, H, W), in the data set's levels, and as many samples of the same plans and classes.
 
@@ -118,24 +117,15 @@ def exposure(
     if len(images) < 2:
         raise UserError(f"exposure bias wants at least 2 images, not {len(images)}")
     model.tokenizer.require_one_length("exposure bias")
-    kind, device = model.head.check_kind(kind), next(model.parameters()).device
-    labels = torch.full((len(images),), -1) if labels is None else labels
-    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
-    plans = [draw_plan(noise.at("order")) for noise in streams]
-    total, done = sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans), 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
-
+    kind, batches = model.head.check_kind(kind), list(image_batches(model, images, labels, seed))
+    plans = [draw_plan(batch.noise.at("order")) for batch in batches]
+    count = Counter(progress, sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans))
     data, own = [], []
-    for noise, rows, x, label_B in zip(streams, plans, images.split(_IMAGES), labels.split(_IMAGES), strict=True):
-        asked = (rows, label_B.to(device), noise.at("head"), kind, budget, advance)
-        data.append(_along(model, model.tokenizer.encode(x.to(device), noise.at("dequantise")), *asked))
-        drawn = generate(rows, label_B.to(device), noise.at("own"))
-        advance(n_pairs(rows, False))
+    for batch, rows in zip(batches, plans, strict=True):
+        asked = (rows, batch.label_B, batch.noise.at("head"), kind, budget, count)
+        data.append(_along(model, batch.tokens(model), *asked))
+        drawn = generate(rows, batch.label_B, batch.noise.at("own"))
+        count(n_pairs(rows, False))
         own.append(_along(model, drawn, *asked))
     step_NL = torch.cat([p.step_BL for p in plans])
     return _compare(plan, kind, step_NL, torch.cat(data, dim=1), torch.cat(own, dim=1))
@@ -150,27 +140,16 @@ def _along(
     noise: Noise,
     kind: str,
     budget: int | None,
-    advance: Callable[[int], None],
+    on_rows: OnRows,
 ) -> torch.Tensor:
     """(2, B, L): each token's NLL, and what the model expects it to be."""
-    one_pass, condition_BC = model.network.one_pass, model.condition(label_B)
-    most = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    if model.network.shares_plan and not bool((plan.step_BL == plan.step_BL[:1]).all()):
-        most = 1  # every row has its own plan
     nats_2BL = torch.zeros(2, *plan.step_BL.shape, device=token.device)
-    for step in range(1 if one_pass else int(plan.n_steps_B.max())):
-        target_BL = plan.scored_BL if one_pass else plan.target(step)
-        for row_R in target_BL.any(1).nonzero()[:, 0].split(most):
-            target_RL = target_BL[row_R]
-            z_MD = model.context(token[row_R], plan.step_BL[row_R], condition_BC[row_R], target_RL)
-            place_M, token_M = target_RL.nonzero(as_tuple=True)
-            row_M = row_R[place_M]
-            streams = noise.tokens(row_M, token_M)
-            nats_2BL[0, row_M, token_M] = -model.head.log_prob(
-                z_MD, token[row_M, token_M], kind, streams
-            ).nats_M.float()
-            nats_2BL[1, row_M, token_M] = _expected(model.head, z_MD, kind, streams).float()
-            advance(len(row_R))
+    for some in pairs(model, token, plan, label_B, budget):
+        image_M, token_M = some.at_M
+        streams, x_M = noise.tokens(image_M, token_M), token[image_M, token_M]
+        nats_2BL[0, image_M, token_M] = -model.head.log_prob(some.z_MD, x_M, kind, streams).nats_M.float()
+        nats_2BL[1, image_M, token_M] = _expected(model.head, some.z_MD, kind, streams).float()
+        on_rows(len(some.image_R))
     return nats_2BL
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from mar.core.errors import Unsupported, UserError
-from mar.core.noise import Noise, stream
+from mar.core.noise import Noise
+from mar.core.progress import Counter, Progress
 from mar.likelihood.adaptive import adaptive_log_prob
-from mar.likelihood.chain import TokenLogProb, n_pairs, token_log_prob
+from mar.likelihood.chain import ImageBatch, TokenLogProb, image_batches, n_pairs, token_log_prob
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.summary import Likelihood, Part, Partial, summarise
 from mar.model.model import Model
@@ -22,10 +23,7 @@ from orderings import Adaptive, Plan
 
 __all__ = ["Conditionals", "DrawPlan", "Likelihood", "conditionals", "score"]
 
-_IMAGES = 256  # at a time; the memory budget cuts these further
-
 DrawPlan = Callable[[Noise], Plan]  # one plan for each stream, the same for the same key
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,43 @@ class Conditionals:
     forward_rows: int
     head_estimate: bool
     settings: dict[str, Any]
+
+    def likelihood(self, model: Model, plan: str, warnings: tuple[str, ...] = ()) -> Likelihood:
+        """The figure of these conditionals.
+
+        Args:
+            plan: the plans' short text.
+            warnings: what to know before quoting the figure.
+        """
+        return summarise(
+            model, plan, self.step_NL, self.nats_NL, self.kind, self.evaluations, self.forward_rows, warnings,
+            self.settings, self.weight_NL, self.estimator, self.head_estimate,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class TokenScores:
+    """Log-probabilities of every token of N examples along a plan.
+
+    Attributes:
+        plan: short text.
+        kind: "exact"; "bound": at most log p, in expectation; "ode".
+        nats_NL: log p(x_l | x_{S_<k}) of each token in nats; 0 where it is given or absent. Of the tokens: densities of
+            continuous ones are without the Jacobian that a Likelihood includes.
+        step_NL: the AR step of each token (GIVEN, 0.., ABSENT).
+        position_LD: the place of each token on the grid, (row, column) of an image.
+    """
+
+    plan: str
+    kind: str
+    nats_NL: torch.Tensor
+    step_NL: torch.Tensor
+    position_LD: torch.Tensor
+
+    def __repr__(self) -> str:
+        n, length = self.nats_NL.shape
+        nats = float(self.nats_NL.sum(1).mean())
+        return f"TokenScores({self.plan}, {self.kind}: {n} examples of {length} tokens, {nats:.2f} nats each)"
 
 
 def conditionals(
@@ -95,29 +130,16 @@ def conditionals(
         raise UserError("no images to score")
     if rule is not None and estimator != EVERY_STEP:
         raise Unsupported("an order found along the way needs every step before the one drawn: use --estimator exact")
-    device = next(model.parameters()).device
-    labels = torch.full((len(images),), -1) if labels is None else labels
-    streams = [stream(seed, "nll", index, device) for index in torch.arange(len(images)).split(_IMAGES)]
-    absent = [_absent(model, x.to(device)) for x in images.split(_IMAGES)]
-    drawn = [
-        _draw(noise, draw_plan, estimator, repeat, absent_BL) for noise, absent_BL in zip(streams, absent, strict=True)
-    ]
-    total = sum(n_pairs(plan, model.network.one_pass and rule is None, chosen) for plan, chosen, _ in drawn)
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
-
+    batches = list(image_batches(model, images, labels, seed))
+    drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
+    count = Counter(
+        progress, sum(n_pairs(plan, model.network.one_pass and rule is None, chosen) for plan, chosen, _ in drawn)
+    )
     steps, results = [], []
-    parts = zip(streams, drawn, images.split(_IMAGES), labels.split(_IMAGES), strict=True)
-    for k, (noise, (plan, chosen, _), x, label_B) in enumerate(parts):
-        token = model.tokenizer.encode(x.to(device), noise.at("dequantise", dequantisation))
-        head = _repeated(noise, repeat).at("head")
+    for k, (batch, (plan, chosen, _)) in enumerate(zip(batches, drawn, strict=True)):
+        token = batch.tokens(model, dequantisation)
         part = partial.part(f"{name}-{k:05d}") if partial else None
-        asked = (label_B.to(device), head, kind, budget, advance)
+        asked = (batch.label_B, _repeated(batch.noise, repeat).at("head"), kind, budget, count)
         if rule is None:
             result, step_BL = token_log_prob(model, token, plan, *asked, chosen, part), plan.step_BL
         else:
@@ -162,34 +184,18 @@ def score(
     warnings: tuple[str, ...] = (),
     **options: Any,
 ) -> Likelihood:
-    """The likelihood of ``images`` (N, C, H, W) along plans.
-
-    Args:
-        plan: the plans' short text.
-        warnings: what to know before quoting the figure.
-        options: the others of ``conditionals``.
-    """
-    found = conditionals(model, images, labels, draw_plan, seed, **options)
-    return summarise(
-        model, plan, found.step_NL, found.nats_NL, found.kind, found.evaluations, found.forward_rows, warnings,
-        found.settings, found.weight_NL, found.estimator, found.head_estimate,
-    )  # fmt: skip
-
-
-def _absent(model: Model, x: torch.Tensor) -> torch.Tensor | None:
-    """absent_BL of examples that end by themselves."""
-    tokenizer = model.tokenizer
-    return None if tokenizer.end is None else tokenizer.absent(tokenizer.encode(x))
+    """The likelihood of ``images`` (N, C, H, W) along plans. ``options``: the others of ``conditionals``."""
+    return conditionals(model, images, labels, draw_plan, seed, **options).likelihood(model, plan, warnings)
 
 
 def _draw(
-    noise: Noise, draw_plan: DrawPlan, estimator: Estimator, repeat: int, absent_BL: torch.Tensor | None
+    model: Model, batch: ImageBatch, draw_plan: DrawPlan, estimator: Estimator, repeat: int
 ) -> tuple[Plan, torch.Tensor | None, torch.Tensor | None]:
     """(plan, drawn_BK, weight_BL): the plans of some images, and the steps drawn if not all are."""
-    noise = _repeated(noise, repeat)
+    noise, tokenizer = _repeated(batch.noise, repeat), model.tokenizer
     plan = draw_plan(noise.at("order"))
-    if absent_BL is not None:
-        plan = plan.shortened(absent_BL)
+    if tokenizer.end is not None:  # examples that end by themselves
+        plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x.to(batch.label_B.device))))
     weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
     if weight_BK is None:
         return plan, None, None

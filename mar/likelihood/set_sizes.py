@@ -1,10 +1,7 @@
-"""What schedules of K sets cost by measured costs: the best ones beside equal and cosine-shaped ones.
+"""What generating tokens in parallel costs a model: the expected NLL of every token after every number of known ones;
+and what schedules of K sets cost by these figures, the best ones beside equal and cosine-shaped ones.
 
-L tokens · K AR steps
-
-What generating tokens in parallel costs a model: the expected NLL of every token after every number of known ones.
-
-B batch · L tokens · M gathered tokens · R (image, known) pairs · S numbers of known tokens
+B batch · L tokens · K AR steps · M gathered tokens · S numbers of known tokens
 
 One forward pass with all unknown tokens as targets after s known ones gives a whole row of the costs, so that all sets
 of all schedules cost L passes per image, one for each s.
@@ -14,9 +11,9 @@ the same tokens with one more of them known, f_s(r) being -log p(x_{sigma_r} | x
 
     l(0) = mean_{r >= 0} f_0(r),     l(s) - l(s - 1) = E mean_{r >= s} [f_s(r) - f_{s-1}(r)]
 
-All unknown tokens are alike under such orders, so this is unbiased, as is the plain mean of f_s. But in that the few
-tokens that are left late decide, whose difficulty differs much more than what one more known token says about them; and
-the search for the best sets would fit that noise.
+All unknown tokens are alike under such orders, so this is unbiased, as is the plain mean of f_s. But because only a few
+tokens remain at late steps, and their difficulty differs much more than what one more known token says about them, the
+search for the best sets would fit the noise of the plain mean.
 
 The known tokens stand in the plan one at a time. A network that needs a pass per step only sees which tokens are known,
 so its costs are exact for every schedule. A one-pass network may also see how the known tokens were grouped: its costs
@@ -26,16 +23,16 @@ are exact for one token at a time, and near it for small sets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from mar.core.errors import UserError
-from mar.core.noise import Noise, stream
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, rows_in_budget
+from mar.core.progress import Counter, Progress
+from mar.likelihood.chain import image_batches, pairs
 from mar.model.model import Model
-from orderings import Grid, Ordering, describe, parse_partition
+from orderings import Grid, Ordering, Plan, parse_partition, to_text
 from orderings.optimal import SetCosts, best_sets, cost_of
 from orderings.stochastic import Random
 
@@ -81,12 +78,6 @@ def plans_of(ordering: str, k: int) -> dict[str, str]:
     return {schedule: f"{ordering}/{name}:{k}" for schedule, name in SCHEDULES.items()}
 
 
-Progress = Callable[[int, int], None]
-
-
-_IMAGES = 256  # at a time; the memory budget cuts these further
-
-
 @torch.no_grad()
 def measure_set_costs(
     model: Model,
@@ -119,22 +110,26 @@ def measure_set_costs(
         raise UserError(f"set costs want at least 2 images, not {len(images)}")
     model.tokenizer.require_one_length("the cost of sets")
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
-    device = next(model.parameters()).device
-    labels = torch.full((len(images),), -1) if labels is None else labels
     orders = orders if ordering.random else 1
-    sums = _Sums(len(images), len(grid), orders, device, progress)
-    for index in torch.arange(len(images)).split(_IMAGES):
+    sums = _Sums(len(images), len(grid), orders, next(model.parameters()).device)
+    count = Counter(progress, orders * len(images) * len(grid))
+    for batch in image_batches(model, images, labels, seed):
         for draw in range(orders):
-            noise = stream(seed, "nll", index, device).at(draw=draw)
-            rank_BL = ordering.ranks(grid, len(index), noise.at("order").to("cpu")).to(device)
-            token = model.tokenizer.encode(images[index].to(device), noise.at("dequantise"))
-            asked = (labels[index].to(device), noise.at("head"), kind, budget)
-            _measure(model, token, rank_BL, *asked, sums, int(index[0]))
+            noise = batch.noise.at(draw=draw)
+            rank_BL = ordering.ranks(grid, len(batch.x), noise.at("order").to("cpu")).to(batch.label_B.device)
+            token = replace(batch, noise=noise).tokens(model)
+            for some in pairs(model, token, Plan(rank_BL, rank_BL), batch.label_B, budget, pooled=True):
+                image_M, token_M = some.at_M
+                streams = noise.at("head").tokens(image_M, token_M)
+                nats_M = -model.head.log_prob(some.z_MD, token[some.at_M], kind, streams).nats_M.double()
+                known_M = some.step_R[some.target_RL.nonzero()[:, 0]]
+                sums.add(int(batch.index_B[0]) + image_M, known_M, rank_BL[some.at_M], nats_M)
+                count(len(some.image_R))
     uniform = isinstance(ordering, Random)
     mean_NS = sums.telescoped() if uniform else sums.means()
     total_SL = (sums.total_SL / (orders * len(images))).round(decimals=7).tolist()
     return SetCosts(
-        ordering=describe(ordering),
+        ordering=to_text(ordering),
         grid=str(grid),
         uniform=uniform,
         nats=mean_NS.mean(0).tolist() if uniform else [row[s:] for s, row in enumerate(total_SL)],
@@ -145,27 +140,20 @@ def measure_set_costs(
 
 
 class _Sums:
-    """What is kept: sums by (known, rank), each image's sum over its unknown tokens, and its next token alone."""
+    """Sums by (known, rank), each image's sum over its unknown tokens, and its next token alone."""
 
-    def __init__(
-        self, n_images: int, n_tokens: int, orders: int, device: torch.device, progress: Progress | None
-    ) -> None:
+    def __init__(self, n_images: int, n_tokens: int, orders: int, device: torch.device) -> None:
         self.total_SL = torch.zeros(n_tokens, n_tokens, dtype=torch.float64, device=device)
         self.unknown_NS = self.total_SL.new_zeros(n_images, n_tokens)
         self.next_NS = self.total_SL.new_zeros(n_images, n_tokens)
-        self.orders, self.done, self.progress = orders, 0, progress
+        self.orders = orders
 
-    def add(
-        self, image_M: torch.Tensor, known_M: torch.Tensor, rank_M: torch.Tensor, nats_M: torch.Tensor, rows: int
-    ) -> None:
+    def add(self, image_M: torch.Tensor, known_M: torch.Tensor, rank_M: torch.Tensor, nats_M: torch.Tensor) -> None:
         n_tokens = len(self.total_SL)
         self.total_SL.view(-1).index_add_(0, known_M * n_tokens + rank_M, nats_M)
         self.unknown_NS.view(-1).index_add_(0, image_M * n_tokens + known_M, nats_M)
         now_M = rank_M == known_M
         self.next_NS.view(-1).index_add_(0, (image_M * n_tokens + known_M)[now_M], nats_M[now_M])
-        self.done += rows
-        if self.progress is not None:
-            self.progress(self.done, self.orders * self.unknown_NS.numel())
 
     def means(self) -> torch.Tensor:
         """mean_NS over the unknown tokens."""
@@ -180,34 +168,3 @@ class _Sums:
         left_S = torch.arange(mean_NS.shape[1] - 1, 0, -1)
         step_NS = mean_NS[:, 1:] - before_NS / left_S
         return torch.cat([mean_NS[:, :1], step_NS], dim=1).cumsum(1)
-
-
-def _measure(
-    model: Model,
-    token: torch.Tensor,
-    rank_BL: torch.Tensor,
-    label_B: torch.Tensor,
-    noise: Noise,
-    kind: str,
-    budget: int | None,
-    sums: _Sums,
-    first: int,
-) -> None:
-    """Every (image, known) pair of a batch whose first image has number ``first``.
-
-    By known, so that the pairs of a pass know about equally many tokens.
-    """
-    batch, n_tokens = rank_BL.shape
-    rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    rows = 1 if model.network.shares_plan else rows  # every pair has its own plan
-    condition_BC = model.condition(label_B)
-    for pair_R in torch.arange(batch * n_tokens, device=token.device).split(rows):
-        image_R, known_R = pair_R % batch, pair_R // batch
-        rank_RL = rank_BL[image_R]
-        target_RL = rank_RL >= known_R[:, None]
-        step_RL = torch.minimum(rank_RL, known_R[:, None])
-        z_MD = model.context(token[image_R], step_RL, condition_BC[image_R], target_RL)
-        row_M, token_M = target_RL.nonzero(as_tuple=True)
-        streams = noise.tokens(image_R[row_M], token_M)
-        nats_M = -model.head.log_prob(z_MD, token[image_R][target_RL], kind, streams).nats_M.double()
-        sums.add(first + image_R[row_M], known_R[row_M], rank_RL[target_RL], nats_M, len(pair_R))

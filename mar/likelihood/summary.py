@@ -1,11 +1,10 @@
-"""What a scoring has finished so far, so that the same command goes on after it was killed.
+"""From the conditionals of images along plans to one figure with its standard error, its curve and its map; and the
+files that keep an unfinished scoring, so that the same command goes on after it was killed.
+
+N images · L tokens · K AR steps · E token channels
 
 One folder for one question: its name is the fingerprint of everything that the answer depends on. In it, one file for
 each part: the conditionals of a batch of images as far as they are known, or the finished likelihood along one order.
-
-From the conditionals of images along plans to one figure with its standard error, its curve and its map.
-
-N images · L tokens · K AR steps · E token channels
 """
 
 from __future__ import annotations
@@ -18,16 +17,20 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mar.core.errors import UserError
 from mar.core.tokens import Categories, Vectors
 from mar.model.model import Model
 from orderings import GIVEN
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _SECONDS = 30.0  # between two savings of the same part
 
@@ -54,9 +57,9 @@ class Partial:
     def finish(self, name: str, likelihood: Likelihood) -> None:
         """Keep a likelihood; the parts ``name-…`` that it was made of are no longer needed."""
         self.part(name).write({}, {"likelihood": likelihood.to_dict()})
-        self.drop(name)
+        self.clear(name)
 
-    def drop(self, name: str) -> None:
+    def clear(self, name: str) -> None:
         """Forget the parts ``name-…``."""
         for path in self.folder.glob(f"{name}-*.safetensors"):
             path.unlink()
@@ -74,8 +77,8 @@ class Part:
     path: Path
     written: float = field(default_factory=time.monotonic)
 
-    def keep(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any], last: bool) -> None:
-        """Written when it is the last time, or some time has passed since it was."""
+    def save_if_due(self, tensors: dict[str, torch.Tensor], notes: dict[str, Any], last: bool) -> None:
+        """Write if this is the last time, or if 30 s have passed since the last writing."""
         if last or time.monotonic() - self.written >= _SECONDS:
             self.write(tensors, notes)
             self.written = time.monotonic()
@@ -117,7 +120,7 @@ class EnsemblePoint:
     standard_error_bits_per_dim: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Likelihood:
     """The negative log-likelihood of N images along a plan.
 
@@ -182,8 +185,47 @@ class Likelihood:
     nats_per_latent_dimension: float | None = None
     standard_error_nats_per_latent_dimension: float | None = None
 
+    def __repr__(self) -> str:
+        nats = f"{self.nats_per_image:.2f} ± {self.standard_error_nats:.2f} nats/image"
+        bits = "" if self.bits_per_dim is None else f" = {self.bits_per_dim:.4f} bits/dim"
+        return f"Likelihood({self.plan}, {self.kind}, {self.n_images} images: {nats}{bits})"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def to_frame(self, by: Literal["figure", "image", "step", "position"] = "figure") -> DataFrame:
+        """A pandas frame with units in the names of its columns: one row, or one for each image, step or position.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        if by == "image":
+            return data_frame({"plan": self.plan, "image": range(self.n_images), "nats_per_image": self.nats_of_image})
+        if by == "step":
+            return data_frame({
+                "plan": self.plan, "step": range(self.steps), "tokens_per_image": self.tokens_per_step,
+                "nats_per_image": self.nats_per_step, "standard_error_nats": self.standard_error_per_step,
+            })  # fmt: skip
+        if by == "position":
+            return data_frame({
+                "plan": self.plan, "position": range(len(self.nats_per_position)),
+                "nats_per_image": self.nats_per_position, "standard_error_nats": self.standard_error_per_position,
+            })  # fmt: skip
+        single = {k: v for k, v in vars(self).items() if v is None or isinstance(v, (str, int, float))}
+        return data_frame({k: [v] for k, v in single.items()})
+
+
+def data_frame(columns: Any) -> DataFrame:
+    """A pandas frame of columns, or of rows.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("frames are those of pandas: pip install 'mar-orderings[frames]'") from None
+    return pandas.DataFrame(columns)
 
 
 def summarise(

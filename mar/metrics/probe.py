@@ -20,6 +20,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.data.base import Data, Split
+from mar.likelihood.chain import pairs
 from mar.model.model import Model
 from orderings import Grid, Ordering, Plan, parse_partition
 
@@ -87,16 +88,10 @@ def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
     """feature_ND of examples: the mean of their contexts, class unknown. Plans that a pass cannot serve at once are
     taken set by set."""
     token, plan = model.tokenizer.encode(x), plan.to(x.device)
-    condition_BC, scored_BL = model.null_condition(len(x)), plan.scored_BL
-    if model.network.one_pass:
-        targets = [scored_BL]
-    else:
-        targets = [plan.target(step) for step in range(int(plan.n_steps_B.max()))]
     total_ND = torch.zeros(len(x), model.network.context_width, device=x.device)
-    for target_BL in targets:
-        z_MD = model.context(token, plan.step_BL, condition_BC, target_BL)
-        total_ND.index_add_(0, target_BL.nonzero()[:, 0], z_MD.float())
-    return total_ND / scored_BL.sum(1, keepdim=True)
+    for some in pairs(model, token, plan, torch.full((len(x),), -1, device=x.device)):
+        total_ND.index_add_(0, some.at_M[0], some.z_MD.float())
+    return total_ND / plan.scored_BL.sum(1, keepdim=True)
 
 
 def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: int, name: str) -> Labelled:
@@ -107,7 +102,7 @@ def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: i
     for index in torch.arange(len(split)).split(_BATCH):
         x, label_B = split.batch(index)
         assert label_B is not None  # the data has classes
-        plan = Plan.draw(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
+        plan = Plan.sample(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
         found.append(features(model, x.to(device), plan).cpu())
         labels.append(label_B)
     return torch.cat(found).numpy(), torch.cat(labels).numpy()

@@ -1,47 +1,175 @@
-"""log p(x | plan) of what a sampler with reused features draws from: its own contexts, step by step.
+"""The steps of a plan, one after the other. Every loop over AR steps is this one.
 
-B batch · L tokens · M gathered tokens
+B batch · L tokens · E token channels · D context width · M gathered tokens · K AR steps
+
+    for step in Walk(model, plan, label_B, token):     # step.z_MD: contexts of the step's tokens
+        walk.write(step.target_BL, x_M)                # sampling draws them; likelihood leaves them as they are
+
+A step queries the network, then draws or reads its tokens, then lets the network observe them. A chooser names the next
+set: that of the plan (``along``), or one found from the model's conditionals (``by_entropy``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 
-from mar.core.noise import Noise
+from mar.core.tokens import Categories
 from mar.model.model import Model
-from orderings import ABSENT, GIVEN, Plan
+from orderings import ABSENT, GIVEN, Adaptive, Plan
 
 
-@torch.no_grad()
-def generated_log_prob(
-    model: Model,
-    token: torch.Tensor,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    kind: str,
-    on_rows: Callable[[int], None] | None = None,
-) -> torch.Tensor:
-    """nats_BL: the log-probability of each token as a generation along ``plan`` that made it would have drawn it.
+@dataclass(frozen=True)
+class Step:
+    """One AR step of a batch.
 
-    Equal to ``token_log_prob`` where generation takes no short cuts.
+    Attributes:
+        number: k, counted from 0.
+        target_BL: bool, the tokens of the set S_k.
+        z_MD: their contexts, M = ``target_BL.nonzero()`` row-major.
+        null_MD: their contexts under the null condition; None without guidance.
     """
-    network, embedded_BLD = model.network, model.embedding(token)
-    state = network.begin(model.condition(label_B), plan.step_BL == ABSENT)
-    state = network.observe(state, embedded_BLD, plan.step_BL == GIVEN)
-    nats_BL = torch.zeros(plan.step_BL.shape, device=token.device)
-    for step in range(int(plan.n_steps_B.max())):
-        target_BL = plan.target(step)
-        if not target_BL.any():
-            continue
-        row_M, token_M = target_BL.nonzero(as_tuple=True)
-        z_MD = network.query(state, target_BL)
-        with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, never probabilities
-            result = model.head.log_prob(z_MD.float(), token[target_BL], kind, noise.tokens(row_M, token_M))
-        nats_BL[target_BL] = result.nats_M.float()
-        state = network.observe(state, embedded_BLD, target_BL)
-        if on_rows is not None:
-            on_rows(int(target_BL.any(1).sum()))
-    return nats_BL
+
+    number: int
+    target_BL: torch.Tensor
+    z_MD: torch.Tensor
+    null_MD: torch.Tensor | None = None
+
+    def among(self, target_BL: torch.Tensor) -> Step:
+        """The step of some of its tokens."""
+        chosen_M = target_BL[self.target_BL]
+        null_MD = None if self.null_MD is None else self.null_MD[chosen_M]
+        return Step(self.number, target_BL, self.z_MD[chosen_M], null_MD)
+
+
+class Walk:
+    """Iterating takes the steps of a plan. A step's tokens may be written until the next step is asked for.
+
+    Args:
+        model: in evaluation mode.
+        plan: its GIVEN tokens are read from ``token``; its ABSENT ones do not exist.
+        label_B: classes; negative: unconditional.
+        token: (B, L) int64 or (B, L, E) float32, copied; None: zeros.
+        choose: names each step's set; None: the plan's.
+        guided: every step has contexts under the null condition too.
+
+    Attributes:
+        token: the tokens as known so far; unknown ones hold what ``token`` held.
+        unknown_BL: bool, the tokens that no step has taken yet.
+        present_B: tokens of each row that exist.
+        n_steps: K.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        label_B: torch.Tensor,
+        token: torch.Tensor | None = None,
+        choose: Chooser | None = None,
+        guided: bool = False,
+    ) -> None:
+        self.model, self.guided, self.n_steps = model, guided, int(plan.n_steps_B.max())
+        self.choose = choose or along(plan)
+        self.token = empty_tokens(model, len(label_B), label_B.device) if token is None else token.clone()
+        self._embedded_BLD = model.embedding(self.token)
+        given_BL, absent_BL = plan.step_BL == GIVEN, plan.step_BL == ABSENT
+        self.unknown_BL, self.present_B = ~given_BL & ~absent_BL, (~absent_BL).sum(1)
+        condition_RC = model.condition(label_B)
+        if guided:
+            condition_RC = torch.cat([condition_RC, model.null_condition(len(label_B))])
+        self._state = model.network.begin(condition_RC, self._twice(absent_BL))
+        self._observe(given_BL)
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[Step]:
+        for number in range(self.n_steps):
+            if self._ended():
+                return
+            step = self.choose(self, number)
+            if step is None:  # no row has tokens at this number
+                continue
+            yield step
+            self.unknown_BL = self.unknown_BL & ~step.target_BL
+            if number + 1 < self.n_steps:
+                self._observe(step.target_BL)
+
+    @property
+    def known_B(self) -> torch.Tensor:
+        """Tokens of each row that are known."""
+        return self.present_B - self.unknown_BL.sum(1)
+
+    def query(self, number: int, target_BL: torch.Tensor) -> Step:
+        """The contexts of some unknown tokens, given all that is known. One pass serves both conditions."""
+        z_ND = self.model.network.query(self._state, self._twice(target_BL))
+        return Step(number, target_BL, *(z_ND.chunk(2) if self.guided else (z_ND,)))
+
+    def write(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
+        """Set the values x_M or x_ME of the step's tokens."""
+        x_M = x_M.to(self.token.dtype)
+        self.token[target_BL] = x_M
+        self._embedded_BLD[target_BL] = self.model.embedding(x_M).to(self._embedded_BLD.dtype)
+
+    def _ended(self) -> bool:
+        """True if every row has ended: its unknown tokens do not exist."""
+        tokenizer = self.model.tokenizer
+        return tokenizer.end is not None and bool((tokenizer.absent(self.token) | ~self.unknown_BL).all())
+
+    def _observe(self, index_BL: torch.Tensor) -> None:
+        self._state = self.model.network.observe(self._state, self._twice(self._embedded_BLD), self._twice(index_BL))
+
+    def _twice(self, x_BL: torch.Tensor) -> torch.Tensor:
+        """Under guidance every row is there twice, the second time under the null condition."""
+        return torch.cat([x_BL, x_BL]) if self.guided else x_BL
+
+
+Chooser = Callable[[Walk, int], Step | None]  # the step of a number; None: no row has one
+
+
+def along(plan: Plan) -> Chooser:
+    """Choose the sets of the plan."""
+
+    def choose(walk: Walk, number: int) -> Step | None:
+        target_BL = plan.target(number)
+        return walk.query(number, target_BL) if target_BL.any() else None
+
+    return choose
+
+
+def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
+    """Choose sets of sizes ``size_BK`` among all unknown tokens by the entropy of their conditionals.
+
+    Raises:
+        Unsupported: while walking, if the head has no tractable entropy.
+    """
+
+    def choose(walk: Walk, number: int) -> Step:
+        size_B = size_BK[:, number]
+        step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])  # rows with fewer steps are done
+        score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
+        with full_precision(size_B.device):
+            score_BL[step.target_BL] = walk.model.head.entropy(widened(step.z_MD)).float()
+        progress = (number + 1) / size_BK.shape[1]
+        return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
+
+    return choose
+
+
+def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.Tensor:
+    """Zeros of the model's kind of token: (B, L) int64 or (B, L, E) float32."""
+    n_tokens, token = int(torch.tensor(model.tokenizer.shape).prod()), model.tokenizer.token
+    if isinstance(token, Categories):
+        return torch.zeros(batch, n_tokens, dtype=torch.int64, device=device)
+    return torch.zeros(batch, n_tokens, token.width, device=device)
+
+
+def widened(z_MD: torch.Tensor) -> torch.Tensor:
+    """Contexts in float32, where the network made them in less."""
+    return z_MD.float() if z_MD.dtype in (torch.bfloat16, torch.float16) else z_MD
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Inside, autocast is off: a network may run in bfloat16, probabilities never do."""
+    return torch.autocast(device.type, enabled=False)

@@ -9,20 +9,22 @@ The networks behind p_θ and q_φ are in ``policy.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from mar.core.errors import Unsupported, UserError
-from mar.core.noise import Noise, stream
-from mar.likelihood.chain import CPU_BUDGET, GPU_BUDGET, TokenLogProb, rows_in_budget, widened
-from mar.likelihood.summary import Likelihood, summarise
+from mar.core.noise import Noise
+from mar.core.progress import Counter, Progress
+from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
+from mar.likelihood.score import Conditionals
+from mar.likelihood.summary import Likelihood
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
-from orderings import Grid, Plan, parse_plan
+from mar.model.walk import Chooser, Step, Walk, full_precision, widened
+from orderings import Grid, Plan, PlanSpec
 from orderings.partitions import Singles
 
-_IMAGES = 256  # scored at a time; the memory budget cuts these further
 ORDERS = 2  # drawn for every example of a training batch: each is the baseline of the other, as in the paper
 
 
@@ -82,7 +84,7 @@ def _leave_one_out(value_SB: torch.Tensor, log_q_SB: torch.Tensor) -> torch.Tens
     return value_SB + advantage_SB * (log_q_SB - log_q_SB.detach())  # adds zero, and the gradient of the score function
 
 
-def score_learned(
+def learned_conditionals(
     model: Model,
     images: torch.Tensor,
     labels: torch.Tensor | None,
@@ -90,12 +92,11 @@ def score_learned(
     seed: int = 0,
     kind: str | None = None,
     budget: int | None = None,
-    warnings: tuple[str, ...] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     repeat: int = 0,
     dequantisation: int = 0,
-) -> Likelihood:
-    """The bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
+) -> Conditionals:
+    """The terms of the bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
 
     One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
     error covers images and orders. Arguments, and what is the same in every plan of a seed: as in
@@ -104,31 +105,28 @@ def score_learned(
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
     """
-    if parse_plan(plan)[1] != Singles():
+    if PlanSpec.parse(plan)[1] != Singles():
         raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
     if len(images) == 0:
         raise UserError("no images to score")
-    device = next(model.parameters()).device
-    labels = torch.full((len(images),), -1) if labels is None else labels
-    total, done = len(images) * len(Grid(model.tokenizer.shape)), 0
+    total = len(images) * len(Grid(model.tokenizer.shape))
+    count, found, orders = Counter(progress, total), [], []
+    for batch in image_batches(model, images, labels, seed):
+        noise = batch.noise.at(f"repeat {repeat}") if repeat else batch.noise
+        token = batch.tokens(model, dequantisation)
+        result, order = learned_log_prob(model, token, batch.label_B, noise.at("head"), kind, budget, count)
+        found.append(result)
+        orders.append(order.step_BL)
+    nats_NL = -torch.cat([r.nats_BL for r in found]).double().cpu()
+    evaluations = max(r.evaluations for r in found)
+    return Conditionals(torch.cat(orders).cpu(), nats_NL, None, "exact", "bound", evaluations, total, True, {})
 
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
 
-    results = []
-    for index in torch.arange(len(images)).split(_IMAGES):
-        noise = stream(seed, "nll", index, device)
-        token = model.tokenizer.encode(images[index].to(device), noise.at("dequantise", dequantisation))
-        here = noise.at(f"repeat {repeat}") if repeat else noise
-        results.append(learned_log_prob(model, token, labels[index].to(device), here.at("head"), kind, budget, advance))
-    return summarise(
-        model, plan, torch.cat([orders.step_BL for _, orders in results]),
-        -torch.cat([found.nats_BL for found, _ in results]), "bound", max(r.evaluations for r, _ in results), total,
-        warnings, head_estimate=True,
-    )  # fmt: skip
+def score_learned(
+    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
+) -> Likelihood:
+    """The bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
+    return learned_conditionals(model, images, labels, plan, **options).likelihood(model, plan)
 
 
 @torch.no_grad()
@@ -139,7 +137,7 @@ def learned_log_prob(
     noise: Noise,
     kind: str | None = None,
     budget: int | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: OnRows | None = None,
 ) -> tuple[TokenLogProb, Plan]:
     """The bound along one order an example, drawn from q, and those orders as plans.
 
@@ -178,32 +176,27 @@ def joint_log_prob(
     label_B: torch.Tensor,
     noise: Noise,
     budget: int | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: OnRows | None = None,
 ) -> tuple[torch.Tensor, int]:
     """nats_BL: log p(x_{σ_i} | x_{σ_<i}) + log p_θ(σ_i | x_{σ_<i}), each at its token, and the head's evaluations.
 
-    The sum over a row is log p(x, σ). Networks are asked as the sampler asks them, with their caches.
+    The sum over a row is log p(x, σ). The walk is that of generation by the policy.
     """
-    head = model.head
-    kind = head.check_kind(None)
-    rows = rows_in_budget(model, budget or (CPU_BUDGET if token.device.type == "cpu" else GPU_BUDGET))
-    parts, evaluations = [], 1
-    for index in torch.arange(len(token), device=token.device).split(rows):
-        x, rank, here = token[index], rank_BL[index], noise.rows(index)
-        embedded_BLD, nats = model.embedding(x), torch.zeros(rank.shape, device=token.device)
-        state = model.network.begin(model.condition(label_B[index]), torch.zeros_like(rank, dtype=torch.bool))
-        state = model.network.observe(state, embedded_BLD, rank < 0)
-        for step in range(rank.shape[1]):
-            unknown_BL, target_BL = rank >= step, rank == step
-            z_MD = widened(model.network.query(state, unknown_BL))
-            streams = here.tokens(*target_BL.nonzero(as_tuple=True))
-            with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, never probabilities
-                log_p_BL = policy_of(model).next_logits(z_MD, unknown_BL).log_softmax(1)
-                scored = head.log_prob(z_MD[target_BL[unknown_BL]], x[target_BL], kind, streams)
-            nats[target_BL] = scored.nats_M.float() + log_p_BL[target_BL]
-            evaluations = scored.evaluations
-            state = model.network.observe(state, embedded_BLD, target_BL)
-            if on_rows is not None:
-                on_rows(len(index))
-        parts.append(nats)
-    return torch.cat(parts), evaluations
+    policy, order_nats = policy_of(model), []
+
+    def given_order(rows: Plan) -> Chooser:
+        nats_BL = torch.zeros(rows.rank_BL.shape, device=token.device)
+        order_nats.append(nats_BL)
+
+        def choose(walk: Walk, number: int) -> Step:
+            step, target_BL = walk.query(number, walk.unknown_BL), rows.target(number)
+            with full_precision(token.device):
+                log_p_BL = policy.next_logits(widened(step.z_MD), step.target_BL).log_softmax(1)
+            nats_BL[target_BL] = log_p_BL[target_BL]
+            return step.among(target_BL)
+
+        return choose
+
+    plan, kind = Plan(rank_BL, rank_BL), model.head.check_kind(None)
+    found, _ = read_walks(model, token, plan, label_B, noise, kind, given_order, budget, on_rows)
+    return found.nats_BL + torch.cat(order_nats), found.evaluations

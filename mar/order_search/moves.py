@@ -14,13 +14,13 @@ L tokens · K AR steps · M images
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mar.core.noise import stream
-from mar.likelihood.chain import token_log_prob
+from mar.likelihood.chain import OnRows, image_noise, token_log_prob
 from mar.model.model import Model
 from mar.model.plans import sizes_plan
 from orderings import Partition, Plan, inverse
@@ -50,9 +50,9 @@ class Evaluator:
     ) -> None:
         model.tokenizer.require_one_length("a search for orders")
         self.device = next(model.parameters()).device
-        noise = stream(seed, "nll", len(images), self.device)
+        noise = image_noise(seed, len(images), self.device)
         self.model, self.kind, self.budget, self.rows = model, kind, budget, 0
-        self.on_rows: Callable[[int], None] | None = None
+        self.on_rows: OnRows | None = None
         self.token = model.tokenizer.encode(images.to(self.device), noise.at("dequantise"))
         self.label_N = torch.full((len(images),), -1) if labels is None else labels
         self.label_N, self.noise = self.label_N.to(self.device), noise.at("head")

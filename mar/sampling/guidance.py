@@ -38,3 +38,6 @@ class Guidance:
             return torch.full(known_after_B.shape, self.scale, device=known_after_B.device)
         masked_B = (n_tokens_B - known_after_B).clamp(min=1)
         return 1.0 + (self.scale - 1.0) * (n_tokens_B - masked_B).float() / n_tokens_B
+
+
+NONE = Guidance()

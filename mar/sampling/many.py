@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -14,8 +15,8 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import OnStep, Remask, generate, generate_adaptively, generate_by_policy, generate_remasked
-from orderings import GIVEN, Plan
+from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
+from orderings import Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
 
@@ -64,34 +65,27 @@ def sample_many(
     first: int = 0,
 ) -> torch.Tensor:
     """(N, C, H, W) examples in the data set's levels, one for each label; those before number ``first`` left out."""
-    device = next(model.parameters()).device
-    out = []
+    device, out = next(model.parameters()).device, []
+    sample = partial(generate, rule=settings.adaptive, learned=settings.learned, prompt=settings.prompt)
+    if settings.remask is not None:
+        sample = partial(generate_remasked, remask=settings.remask)
     for index in torch.arange(first, len(label_N)).split(batch_size):
         noise = stream(settings.seed, "sample", index, device)
-        given_BL, token = _given(model, settings, index)
+        given_BL, token = given_tokens(model, settings, index)
         plan = draw_plan(noise.at("order"), given_BL)
-        arguments = (
+        token = sample(
             model, plan, label_N[index].to(device), noise.at("tokens"), settings.guidance, settings.temperature, token,
+            on_step,
         )  # fmt: skip
-        if settings.adaptive is not None:
-            token = generate_adaptively(*arguments, settings.adaptive, on_step)
-        elif settings.learned:
-            token = generate_by_policy(*arguments, on_step)
-        elif settings.remask is not None:
-            token = generate_remasked(*arguments, settings.remask, on_step)
-        elif settings.prompt and given_BL is not None:
-            prompt_BL = given_BL.to(device)
-            arguments = model, after_prompt(plan), *arguments[2:]
-            token = generate(*arguments, on_step, prompt_BL)
-        else:
-            token = generate(*arguments, on_step)
         out.append(model.tokenizer.decode(token).cpu())
         if progress is not None:
             progress(int(index[-1]) + 1 - first, len(label_N) - first)
     return torch.cat(out)
 
 
-def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def given_tokens(
+    model: Model, settings: Settings, index: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """given_BL (bool) and the tokens of the given images."""
     if settings.given is None or settings.mask is None:
         return None, None
@@ -104,17 +98,6 @@ def _given(model: Model, settings: Settings, index: torch.Tensor) -> tuple[torch
     images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
     token = model.tokenizer.encode(images.to(next(model.parameters()).device))
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
-
-
-def after_prompt(plan: Plan) -> Plan:
-    """The plan with its GIVEN tokens as first steps, one at a time, row-major."""
-    given_BL = plan.step_BL == GIVEN
-    place_BL, count_B1 = given_BL.cumsum(1) - 1, given_BL.sum(1, keepdim=True)
-
-    def shifted(x_BL: torch.Tensor) -> torch.Tensor:
-        return torch.where(given_BL, place_BL, torch.where(plan.scored_BL, x_BL + count_B1, x_BL))
-
-    return Plan(shifted(plan.rank_BL), shifted(plan.step_BL))
 
 
 def labels_of(model: Model, labels: torch.Tensor | None, n: int) -> torch.Tensor:

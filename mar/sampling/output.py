@@ -1,22 +1,6 @@
-"""Pictures of samples: a grid, single images, and the generation as an animation.
+"""Samples as files: pictures, text, sound or numbers; and the pictures and masks that inpainting reads.
 
-N images · C channels · H, W rows, columns · K AR steps
-
-Sound of samples: ``.wav`` files and a picture of their spectrograms.
-
-N samples · L samples of a window
-
-Text of samples, prompts, and text longer than a window.
-
-N samples · L characters of a window · P characters of a prompt · T characters so far
-
-Samples as what they are: pictures, text, sound or numbers.
-
-N samples · C, H, W shape of an example
-
-Files of a sampling run, and the images and masks that inpainting reads.
-
-N images · C channels · H, W rows, columns · L tokens
+N samples · C channels · H, W rows, columns · L tokens, or samples of a window · T characters · K AR steps
 """
 
 from __future__ import annotations
@@ -24,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,12 +18,9 @@ from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data import audio
 from mar.model.model import Model
-from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import generate, generate_by_policy
+from mar.sampling.samplers import generate
+from mar.tokenizers.base import Tokenizer
 from orderings import Grid, Ordering, Partition, Plan, parse_partition
-
-if TYPE_CHECKING:
-    from mar.run import Run
 
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
@@ -91,17 +71,14 @@ def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: 
     grid = Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
     few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
-    plan = Plan.draw(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
+    plan = Plan.sample(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
     try:
         model.network.check(plan.step_BL)
     except Unsupported:
-        plan = Plan.draw(ordering, partition, grid, n, order_noise)
+        plan = Plan.sample(ordering, partition, grid, n, order_noise)
     plan = plan.to(device)
     label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
-    if ordering.learned:
-        token = generate_by_policy(model, plan, label_B, noise.at("tokens"), Guidance(), 1.0, given=None)
-    else:
-        token = generate(model, plan, label_B, noise.at("tokens"))
+    token = generate(model, plan, label_B, noise.at("tokens"), learned=ordering.learned)
     return model.tokenizer.decode(token).cpu()
 
 
@@ -228,19 +205,20 @@ def write_samples(
         save_animation(frames, levels, folder / "generation.gif")
 
 
-def load_given(path: Path, run: Run) -> torch.Tensor:
+def load_given(path: Path, spec: DataSpec) -> torch.Tensor:
     """(C, H, W) in the data set's levels, from a picture of exactly the right size."""
-    channels, height, width = run.spec.shape
+    channels, height, width = spec.shape
     pixels = _picture(path, "RGB" if channels == 3 else "L")
     if pixels.shape[-2:] != (height, width):
         raise UserError(f"{path} is {pixels.shape[-1]}x{pixels.shape[-2]}, this run makes {width}x{height} images")
-    return (pixels.float() * ((run.spec.levels - 1) / 255.0)).round().to(torch.uint8)
+    return (pixels.float() * ((spec.levels - 1) / 255.0)).round().to(torch.uint8)
 
 
-def load_mask(path: Path, run: Run) -> torch.Tensor:
+def load_mask(path: Path, tokenizer: Tokenizer) -> torch.Tensor:
     """(L,) bool, True where tokens are generated: a token is when any pixel under it is brighter than half."""
     bright = _picture(path, "L")[0] > 127
-    rows, columns, *channels = run.grid.shape if run.grid.ndim > 1 else (1, run.grid.shape[0])
+    shape = tokenizer.shape
+    rows, columns, *channels = shape if len(shape) > 1 else (1, *shape)
     if bright.shape[0] % rows or bright.shape[1] % columns:
         size = f"{bright.shape[1]}x{bright.shape[0]}"
         raise UserError(f"{path} is {size}: a mask has a multiple of the token grid's size, {columns}x{rows}")

@@ -1,33 +1,26 @@
-"""Generate tokens along a plan.
+"""Samplers: walks that draw. They differ in how the next set is chosen.
 
-B batch · L tokens · E token channels · M gathered tokens · K AR steps · D width
+B batch · L tokens · E token channels · M gathered tokens · K AR steps
 
-Orders chosen from the model while it generates: entropy first, or MaskGIT's confidence.
+    generate             along a plan, by an adaptive rule, or by the model's order policy (LO-ARM, arXiv 2503.05979)
+    generate_remasked    along a plan, then rounds that redraw some tokens given all others
 
-B batch · L tokens · M gathered tokens · K AR steps
+An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token and
+scores the log-probability of the draw, then keeps the chosen draws (Chang et al. 2022, MaskGIT): such an order depends
+on the values, so its samples have no tractable likelihood. The policy draws positions without replacement; it reads the
+contexts under the class alone, so guidance and temperature change the tokens, never the choice of positions.
 
-Generate along an order that the model's policy draws: a position from p_θ, then its token (LO-ARM, 2503.05979).
-
-B batch · L tokens · M gathered tokens · K AR steps
-
-Iterative remasking: after a generation, tokens are masked again and redrawn given all others, round by round.
-
-B batch · L tokens · M gathered tokens
-
-    x ~ p(x | plan);    then in each round, for a set R of the tokens that were generated:    x_R ~ p(x_R | x_{-R})
-
-with the tokens of R independent given the others. What drawing sets in parallel broke can be mended so (predictor and
-corrector). ``random`` draws R uniformly: with one token at a time this is Gibbs sampling, which leaves a joint
-distribution unchanged if the network's conditionals are its own. ``least-confident`` takes the tokens whose draws had
-the lowest log-probability when they were made (MaskGIT's confidence, Chang et al. 2022, as the critic of Lezama et al.
-2022, Token-Critic, without a critic of its own): it sharpens, and has no such stationary distribution.
-
-The probability of x is a sum over all paths that end in x: these samples have no tractable likelihood.
+Remasking draws x ~ p(x | plan), then in each round, for a set R of the generated tokens, x_R ~ p(x_R | x_{-R}) with the
+tokens of R independent given the others: a corrector after the predictor. ``random`` draws R uniformly. With one token
+at a time this is Gibbs sampling, which leaves a joint distribution unchanged if the network's conditionals are its own.
+``least-confident`` takes the tokens whose draws had the lowest log-probability when they were made (the critic of
+Lezama et al. 2022, Token-Critic, without a critic of its own): it sharpens, and has no such stationary distribution.
+The probability of x is a sum over all paths that end in x, so remasked samples have no tractable likelihood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,106 +28,96 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
-from mar.core.tokens import Categories
 from mar.heads.base import sampling_at
 from mar.model.model import Model
-from mar.sampling.guidance import Guidance
-from orderings import ABSENT, GIVEN, Plan, parse_adaptive
+from mar.model.walk import Chooser, Step, Walk, along, by_entropy
+from mar.sampling.guidance import NONE, Guidance
+from orderings import ABSENT, GIVEN, Adaptive, Plan, parse_adaptive
 from orderings.adaptive import smallest
 
-OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, the tokens just made)
+OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, target_BL of the step)
 
 
-OnDraw = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]  # (target_BL, their z_MD, their values x_M)
+DrawTokens = Callable[[Walk, Step, torch.Tensor], torch.Tensor]  # (walk, step, size_B) -> x_M or x_ME
 
 
-def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.Tensor:
-    """Zeros of the model's kind of token: (B, L) int64 or (B, L, E) float32."""
-    n_tokens = int(torch.tensor(model.tokenizer.shape).prod())
-    token = model.tokenizer.token
-    if isinstance(token, Categories):
-        return torch.zeros(batch, n_tokens, dtype=torch.int64, device=device)
-    return torch.zeros(batch, n_tokens, token.width, device=device)
+@dataclass(frozen=True)
+class Draw:
+    """One independent draw of each token of a step, a function of (stream, token) alone."""
+
+    noise: Noise
+    guidance: Guidance
+    temperature: float
+
+    def __call__(self, walk: Walk, step: Step, size_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
+        """x_M or x_ME.
+
+        Args:
+            size_B: tokens that the step makes known, for the guidance schedule.
+            purpose: keys another draw of the same tokens.
+        """
+        row_M, token_M = step.target_BL.nonzero(as_tuple=True)
+        scale_B = self.guidance.at(walk.known_B + size_B, walk.present_B)
+        streams = self.noise.at(purpose).tokens(row_M, token_M)
+        with sampling_at(walk.model.head, step.number / max(1, walk.n_steps - 1)):
+            return walk.model.head.sample(step.z_MD, streams, step.null_MD, scale_B[row_M], self.temperature)
 
 
-class Generation:
-    """The state of a batch under generation: what is known, and the network's cache, with and without the class.
+@dataclass
+class Drawn:
+    """One AR step with its draw. Assigning ``x_M`` before the next step is asked for replaces the tokens.
 
-    ``contexts`` then ``sample`` then ``accept`` make one AR step; fixed plans and adaptive orders share them.
+    Attributes:
+        walk: what is known before this step (``walk.token``, ``walk.unknown_BL``).
+        step: its number, its tokens (``target_BL``) and their contexts (``z_MD``, ``null_MD``).
+        x_M: the values drawn, (M,) int64 or (M, E) float32.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        label_B: torch.Tensor,
-        noise: Noise,
-        guidance: Guidance,
-        temperature: float,
-        token: torch.Tensor,
-        step_BL: torch.Tensor,
-        n_steps: int,
-    ) -> None:
-        self.accepted, self.n_steps = 0, n_steps
-        self.model, self.noise, self.guidance, self.temperature = model, noise, guidance, temperature
-        self.token, self.embedded_BLD = token.clone(), model.embedding(token)
-        given_BL, absent_BL = step_BL == GIVEN, step_BL == ABSENT
-        self.unknown_BL = ~given_BL & ~absent_BL
-        self.present_B = (~absent_BL).sum(1)
-        condition_RC = model.condition(label_B)
-        if guidance.active:
-            condition_RC = torch.cat([condition_RC, model.null_condition(len(label_B))])
-        self.state = model.network.begin(condition_RC, self._rows(absent_BL))
-        self._observe(given_BL)
+    walk: Walk
+    step: Step
+    x_M: torch.Tensor
 
-    def contexts(self, target_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """z_MD of some unknown tokens, and the same under the null condition when guidance is on."""
-        z_ND = self.model.network.query(self.state, self._rows(target_BL))
-        return (z_ND, None) if not self.guidance.active else z_ND.chunk(2)  # type: ignore[return-value]
+    @property
+    def number(self) -> int:
+        """The step's number, from 0."""
+        return self.step.number
 
-    def sample(self, target_BL: torch.Tensor, known_after_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
-        """One draw of each target token, independent given what is known: x_M or x_ME.
+    @property
+    def target_BL(self) -> torch.Tensor:
+        """Bool, the tokens of the step."""
+        return self.step.target_BL
 
-        ``known_after_B`` tokens are known after this step, for the guidance schedule; ``purpose`` keys another draw.
+    @property
+    def z_MD(self) -> torch.Tensor:
+        """Contexts of the tokens, under the class."""
+        return self.step.z_MD
+
+    @property
+    def token(self) -> torch.Tensor:
+        """(B, L) or (B, L, E), all tokens: those of this step only after it, unknown ones 0."""
+        return self.walk.token
+
+    @property
+    def logits_MV(self) -> torch.Tensor:
+        """Logits of the tokens, without guidance or temperature.
+
+        Raises:
+            Unsupported: the head is not categorical.
         """
-        return self.draw(*self.contexts(target_BL), target_BL, known_after_B, purpose)
+        logits = getattr(self.walk.model.head, "logits", None)
+        if logits is None:
+            raise Unsupported(f"{type(self.walk.model.head).__name__} has no logits: use a categorical head, or z_MD")
+        return logits(self.step.z_MD)
 
-    def draw(
-        self,
-        z_MD: torch.Tensor,
-        null_MD: torch.Tensor | None,
-        target_BL: torch.Tensor,
-        known_after_B: torch.Tensor,
-        purpose: str | None = None,
-    ) -> torch.Tensor:
-        """``sample`` from contexts that are at hand."""
-        row_M, token_M = target_BL.nonzero(as_tuple=True)
-        scale_B = self.guidance.at(known_after_B, self.present_B)
-        streams = self.noise.at(purpose).tokens(row_M, token_M)
-        with sampling_at(self.model.head, self.accepted / max(1, self.n_steps - 1)):
-            return self.model.head.sample(z_MD, streams, null_MD, scale_B[row_M], self.temperature)
 
-    def log_prob(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> torch.Tensor:
-        """nats_M: log-probabilities of values of unknown tokens, given what is known and the class."""
-        row_M, token_M = target_BL.nonzero(as_tuple=True)
-        kind = self.model.head.check_kind("exact")
-        noise = self.noise.at("confidence").tokens(row_M, token_M)
-        return self.model.head.log_prob(self.contexts(target_BL)[0], x_M, kind, noise).nats_M
-
-    def accept(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
-        """Make the targets known."""
-        x_M = x_M.to(self.token.dtype)
-        self.token[target_BL] = x_M
-        self.embedded_BLD[target_BL] = self.model.embedding(x_M).to(self.embedded_BLD.dtype)
-        self.unknown_BL = self.unknown_BL & ~target_BL
-        self.accepted += 1
-        self._observe(target_BL)
-
-    def _observe(self, index_BL: torch.Tensor) -> None:
-        self.state = self.model.network.observe(self.state, self._rows(self.embedded_BLD), self._rows(index_BL))
-
-    def _rows(self, x_BL: torch.Tensor) -> torch.Tensor:
-        """With guidance every row is there twice, the second time under the null condition: one pass serves both."""
-        return torch.cat([x_BL, x_BL]) if self.guidance.active else x_BL
+def draw_steps(walk: Walk, draw: DrawTokens, on_step: OnStep | None = None) -> Iterator[Drawn]:
+    """Draw the tokens of every step by ``draw(walk, step, size_B)``; ``walk.token`` holds all of them at the end."""
+    for step in walk:
+        drawn = Drawn(walk, step, draw(walk, step, step.target_BL.sum(1)))
+        yield drawn
+        walk.write(step.target_BL, drawn.x_M)
+        if on_step is not None:
+            on_step(step.number, walk.token, step.target_BL)
 
 
 @torch.no_grad()
@@ -143,130 +126,110 @@ def generate(
     plan: Plan,
     label_B: torch.Tensor,
     noise: Noise,
-    guidance: Guidance | None = None,
+    guidance: Guidance = NONE,
     temperature: float = 1.0,
     given: torch.Tensor | None = None,
     on_step: OnStep | None = None,
-    prompt_BL: torch.Tensor | None = None,
-    on_draw: OnDraw | None = None,
+    *,
+    rule: str | None = None,
+    learned: bool = False,
+    prompt: bool = False,
+    on_draw: Callable[[Drawn], None] | None = None,
 ) -> torch.Tensor:
-    """Tokens (B, L) or (B, L, E) drawn set by set along ``plan``.
+    """Draw tokens (B, L) or (B, L, E), set by set.
 
     Args:
         model: in evaluation mode.
-        plan: its GIVEN tokens are taken from ``given``.
+        plan: its GIVEN tokens are taken from ``given``. With ``rule`` or ``learned`` only its set sizes count.
         label_B: classes; negative: unconditional.
         noise: one stream per row; the same row gives the same tokens in any batch.
-        given: tokens of the whole grid, read where the plan says GIVEN and at ``prompt_BL``.
+        given: tokens of the whole grid, read where they are given.
         on_step: called after every step.
-        prompt_BL: bool, tokens that are read when their step comes, not drawn.
-        on_draw: called with every draw, before what is read takes its place.
+        rule: chooses each set among all unknown tokens (``"lowest-entropy"``, ``"confidence:4.5"``, …).
+        learned: the model's policy draws the positions.
+        prompt: read the GIVEN tokens one at a time, row-major, before the first step, as a raster order meets them in
+            training; otherwise all at once.
+        on_draw: called with every draw, before prompt tokens take their place.
 
     Raises:
-        Unsupported: the network does not serve such plans.
+        UnknownName: no such rule.
+        Unsupported: the network does not serve such plans, the head has no entropy or no exact probability for the
+            rule, or an order is to be found for examples that end by themselves.
     """
-    if not model.network.shares_plan:  # for training alone: here each row may have its own
+    prompt_BL = plan.step_BL == GIVEN
+    plan = after_prompt(plan) if prompt else plan
+    walk, draw = begin(model, plan, label_B, noise, guidance, temperature, given, rule, learned)
+    for drawn in draw_steps(walk, draw, on_step):
+        if on_draw is not None:
+            on_draw(drawn)
+        if prompt:
+            target_BL = drawn.target_BL
+            drawn.x_M[prompt_BL[target_BL]] = walk.token[target_BL & prompt_BL].to(drawn.x_M.dtype)
+    return walk.token
+
+
+def begin(
+    model: Model,
+    plan: Plan,
+    label_B: torch.Tensor,
+    noise: Noise,
+    guidance: Guidance = NONE,
+    temperature: float = 1.0,
+    given: torch.Tensor | None = None,
+    rule: str | None = None,
+    learned: bool = False,
+) -> tuple[Walk, DrawTokens]:
+    """The walk of ``generate``, and what draws its tokens. Arguments and errors as there."""
+    draw: DrawTokens = Draw(noise, guidance, temperature)
+    size_BK, choose = plan.sizes().to(label_B.device), along(plan)
+    if rule is not None:
+        found = parse_adaptive(rule)
+        model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
+        choose = by_entropy(found, size_BK)
+        if found.uses_sampled_values:
+            choose = _ByConfidence(found, size_BK, draw)
+            draw = choose.chosen
+    elif learned:
+        choose = _by_policy(size_BK, noise)
+    elif not model.network.shares_plan:  # for training alone: here each row may have its own
         model.network.check(plan.step_BL)
-    token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    n_steps = int(plan.n_steps_B.max())
-    run = Generation(model, label_B, noise, guidance or Guidance(), temperature, token, plan.step_BL, n_steps)
-    for step in range(n_steps):
-        if model.tokenizer.end is not None and bool((model.tokenizer.absent(run.token) | ~run.unknown_BL).all()):
-            break  # every row has ended: what is unknown does not exist
-        target_BL = plan.target(step)
-        if target_BL.any():
-            known_after_B = run.present_B - run.unknown_BL.sum(1) + target_BL.sum(1)
-            z_MD, null_MD = run.contexts(target_BL)
-            x_M = run.draw(z_MD, null_MD, target_BL, known_after_B)
-            if on_draw is not None:
-                on_draw(target_BL, z_MD, x_M)
-            if prompt_BL is not None:
-                x_M[prompt_BL[target_BL]] = token[target_BL & prompt_BL].to(x_M.dtype)
-            run.accept(target_BL, x_M)
-        if on_step is not None:
-            on_step(step, run.token, target_BL)
-    return run.token
+    return Walk(model, plan, label_B, given, choose, guidance.active), draw
 
 
-@torch.no_grad()
-def generate_adaptively(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance,
-    temperature: float,
-    given: torch.Tensor | None,
-    rule: str,
-    on_step: OnStep | None = None,
-) -> torch.Tensor:
-    """Tokens drawn in ``plan.sizes()`` sets, each chosen among all unknown tokens by ``rule``.
+class _ByConfidence:
+    """Chooses sets by the log-probability of a draw of every unknown token, and keeps the chosen draws."""
 
-    An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token
-    and scores the log-probability of the draw (Chang et al. 2022, MaskGIT), then keeps the chosen draws: such an order
-    looks at the values, so these samples have no tractable likelihood.
+    def __init__(self, rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> None:
+        self.rule, self.size_BK, self.draw = rule, size_BK, draw
 
-    Raises:
-        UnknownName: no such rule (``"lowest-entropy"``, ``"confidence:4.5"``, …).
-        Unsupported: the head has no entropy or no exact probability, or the examples end by themselves.
-    """
-    chooser = parse_adaptive(rule)
-    model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
-    token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    size_BK = plan.sizes().to(label_B.device)
-    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL, size_BK.shape[1])
-    for step in range(size_BK.shape[1]):
-        size_B = size_BK[:, step]
-        known_after_B = run.present_B - run.unknown_BL.sum(1) + size_B
-        candidates_BL = run.unknown_BL & (size_B > 0)[:, None]
-        score_BL = torch.zeros(candidates_BL.shape, device=label_B.device)
-        drawn = None
-        if chooser.uses_sampled_values:
-            drawn = run.sample(candidates_BL, known_after_B, purpose=f"step-{step}")  # a token may be drawn again later
-            score_BL[candidates_BL] = run.log_prob(candidates_BL, drawn)
-        else:
-            score_BL[candidates_BL] = model.head.entropy(run.contexts(candidates_BL)[0])
-        progress = (step + 1) / size_BK.shape[1]
-        target_BL = chooser.next_set(score_BL, candidates_BL, size_B, progress, noise.at("adaptive", draw=step))
-        x_M = run.sample(target_BL, known_after_B) if drawn is None else drawn[target_BL[candidates_BL]]
-        run.accept(target_BL, x_M)
-        if on_step is not None:
-            on_step(step, run.token, target_BL)
-    return run.token
+    def __call__(self, walk: Walk, number: int) -> Step:
+        size_B, noise, head = self.size_BK[:, number], self.draw.noise, walk.model.head
+        step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
+        x_M = self.draw(walk, step, size_B, purpose=f"step-{number}")  # a token may be drawn again later
+        streams = noise.at("confidence").tokens(*step.target_BL.nonzero(as_tuple=True))
+        score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
+        score_BL[step.target_BL] = head.log_prob(step.z_MD, x_M, head.check_kind("exact"), streams).nats_M
+        progress, tie = (number + 1) / self.size_BK.shape[1], noise.at("adaptive", draw=number)
+        target_BL = self.rule.next_set(score_BL, step.target_BL, size_B, progress, tie)
+        self.x_M = x_M[target_BL[step.target_BL]]
+        return step.among(target_BL)
+
+    def chosen(self, walk: Walk, step: Step, size_B: torch.Tensor) -> torch.Tensor:
+        return self.x_M
 
 
-@torch.no_grad()
-def generate_by_policy(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance,
-    temperature: float,
-    given: torch.Tensor | None,
-    on_step: OnStep | None = None,
-) -> torch.Tensor:
-    """Tokens drawn in ``plan.sizes()`` sets of positions, drawn from the policy without replacement.
+def _by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:
+    """Choose sets of sizes ``size_BK``, drawn from the model's policy."""
 
-    Sets of one are draws of the model whose bound is scored. The policy reads the contexts under the class alone:
-    guidance and temperature change the tokens, never the choice of positions.
-    """
-    assert model.policy is not None, "checked by who reads the plan"
-    token = empty_tokens(model, len(label_B), label_B.device) if given is None else given
-    sizes = plan.sizes().unbind(1)
-    run = Generation(model, label_B, noise, guidance, temperature, token, plan.step_BL, len(sizes))
-    for step, size_B in enumerate(sizes):
-        candidates_BL = run.unknown_BL & (size_B > 0)[:, None]
-        z_MD, null_MD = run.contexts(candidates_BL)
-        key_BL = model.policy.next_logits(z_MD, candidates_BL) + noise.at("position", draw=step).gumbel(token.shape[1])
-        target_BL = smallest(-key_BL, candidates_BL, size_B)
-        chosen_M = target_BL[candidates_BL]
-        known_after_B = run.present_B - run.unknown_BL.sum(1) + size_B
-        x_M = run.draw(z_MD[chosen_M], None if null_MD is None else null_MD[chosen_M], target_BL, known_after_B)
-        run.accept(target_BL, x_M)
-        if on_step is not None:
-            on_step(step, run.token, target_BL)
-    return run.token
+    def choose(walk: Walk, number: int) -> Step:
+        assert walk.model.policy is not None, "guaranteed by Run.plans"
+        size_B = size_BK[:, number]
+        step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
+        logit_BL = walk.model.policy.next_logits(step.z_MD, step.target_BL)
+        key_BL = logit_BL + noise.at("position", draw=number).gumbel(logit_BL.shape[1])
+        return step.among(smallest(-key_BL, step.target_BL, size_B))
+
+    return choose
 
 
 _WRITTEN = "remasking is written random, least-confident, random:ROUNDS or random:ROUNDS:SHARE, e.g. random:16:0.1"
@@ -308,13 +271,14 @@ def generate_remasked(
     plan: Plan,
     label_B: torch.Tensor,
     noise: Noise,
-    guidance: Guidance,
-    temperature: float,
-    given: torch.Tensor | None,
-    remask: Remask,
+    guidance: Guidance = NONE,
+    temperature: float = 1.0,
+    given: torch.Tensor | None = None,
     on_step: OnStep | None = None,
+    *,
+    remask: Remask,
 ) -> torch.Tensor:
-    """Tokens (B, L) or (B, L, E): ``generate`` along ``plan``, then the rounds of ``remask``. Given tokens stay.
+    """``generate`` along ``plan``, then take the rounds of ``remask``. Given tokens stay.
 
     Confidences are log-probabilities given the class, without guidance or temperature.
 
@@ -330,12 +294,13 @@ def generate_remasked(
     by_confidence = remask.rule == "least-confident"
     nats_BL = torch.zeros(plan.step_BL.shape, device=plan.step_BL.device)
 
-    def judge(target_BL: torch.Tensor, z_MD: torch.Tensor, x_M: torch.Tensor) -> None:
-        streams = noise.at("confidence").tokens(*target_BL.nonzero(as_tuple=True))
-        nats_BL[target_BL] = model.head.log_prob(z_MD, x_M, model.head.check_kind("exact"), streams).nats_M.float()
+    def judge(drawn: Drawn) -> None:
+        streams = noise.at("confidence").tokens(*drawn.target_BL.nonzero(as_tuple=True))
+        found = model.head.log_prob(drawn.z_MD, drawn.x_M, model.head.check_kind("exact"), streams)
+        nats_BL[drawn.target_BL] = found.nats_M.float()
 
-    arguments, on_draw = (label_B, noise, guidance, temperature), judge if by_confidence else None
-    token = generate(model, plan, *arguments, given, on_step, on_draw=on_draw)
+    on_draw = judge if by_confidence else None
+    token = generate(model, plan, label_B, noise, guidance, temperature, given, on_step, on_draw=on_draw)
     size_B = (remask.share * plan.scored_BL.sum(1)).ceil().long()
     for number in range(remask.rounds):
         fresh = noise.at("remask", draw=number)
@@ -345,6 +310,17 @@ def generate_remasked(
         if on_step is not None:
             on_step(int(plan.n_steps_B.max()) + number, token, again.scored_BL)
     return token
+
+
+def after_prompt(plan: Plan) -> Plan:
+    """The plan with its GIVEN tokens as first steps, one at a time, row-major."""
+    given_BL = plan.step_BL == GIVEN
+    place_BL, count_B1 = given_BL.cumsum(1) - 1, given_BL.sum(1, keepdim=True)
+
+    def shifted(x_BL: torch.Tensor) -> torch.Tensor:
+        return torch.where(given_BL, place_BL, torch.where(plan.scored_BL, x_BL + count_B1, x_BL))
+
+    return Plan(shifted(plan.rank_BL), shifted(plan.step_BL))
 
 
 def _one_set(plan: Plan, target_BL: torch.Tensor) -> Plan:

@@ -20,7 +20,7 @@ from mar.cli.score_sets import score_sets
 from mar.cli.scoring import options_of, product
 from mar.core.errors import Unsupported, UserError
 from mar.likelihood import estimate
-from mar.likelihood.estimate import Estimator, Several
+from mar.likelihood.estimate import Estimator, Repeats
 from mar.run import Run, load, train
 from tests.test_cli import TINY
 
@@ -92,7 +92,7 @@ def test_what_was_scored_is_not_scored_again(run, capsys, monkeypatch):
 
 
 def test_a_killed_ensemble_goes_on(run, monkeypatch):
-    request = Request(("raster/linear:4", "random/linear:4"), n=6, several=Several(orders=4))
+    request = Request(("raster/linear:4", "random/linear:4"), n=6, repeats=Repeats(orders=4))
     finish, finished = estimate.Partial.finish, []
 
     def killed(self, name, likelihood):
@@ -106,7 +106,7 @@ def test_a_killed_ensemble_goes_on(run, monkeypatch):
         score_nll(run, request)
     score_nll(run, request)
     assert finished == ["order0000", "order0001", "order0002", "order0003"]
-    score_nll(run, replace(request, several=Several(orders=6)))
+    score_nll(run, replace(request, repeats=Repeats(orders=6)))
     assert finished[4:] == ["order0004", "order0005"]
     found = records(run)
     assert sorted(found) == [
@@ -121,32 +121,32 @@ def test_a_killed_ensemble_goes_on(run, monkeypatch):
 
 def test_sub_sampled_steps_are_recorded_as_an_estimate_and_paired(run):
     plans = ("raster/linear:16", "random/linear:16", "random/linear:4")
-    score_nll(run, Request(plans, "raster/linear:16", n=8, estimator=Estimator(5, antithetic=True)))
-    one = records(run)["nll-random-linear16-test-n8-steps5antithetic-estimate.json"]
-    assert (one["kind"], one["head_kind"], one["estimator"]) == ("estimate", "exact", "steps:5:antithetic")
+    score_nll(run, Request(plans, "raster/linear:16", n=8, estimator=Estimator(5)))
+    one = records(run)["nll-random-linear16-test-n8-steps5-estimate.json"]
+    assert (one["kind"], one["head_kind"], one["estimator"]) == ("estimate", "exact", "steps:5")
     assert one["forward_rows_per_image"] == 5.0 and one["paired"]["n_images"] == 8
     assert records(run)["nll-random-linear4-test-n8-exact.json"]["paired"]  # exact beside an estimate of exact
 
 
-def test_a_wanted_standard_error_is_planned_and_reached(run, capsys):
-    score_nll(run, Request(("random/linear:32",), target="3nats"))
-    ((name, record),) = records(run).items()
+def test_images_are_scored_until_the_standard_error_is_the_wanted_one(run, capsys):
+    score_nll(run, Request(("random/linear:32",), target="0.7nats"))
+    found = records(run)
+    first, record = (pick(found.values(), key=lambda r: r["n_images"]) for pick in (min, max))
     target = record["target"]
-    assert target["wanted"] == "3nats" and target["reached"] and record["n_images"] == target["images"] >= 32
-    assert record["standard_error_nats"] < 1.2 * 3.0 and f"-n{target['images']}" in name
-    said = capsys.readouterr().out
-    assert "pilot of" in said and "expected" in said and "reached, 3nats wanted" in said
+    assert target["wanted"] == "0.7nats" and target["reached"] and target["looks"][-1] == record["n_images"] > 32
+    assert record["standard_error_nats"] <= 0.7 < first["standard_error_nats"] and first["n_images"] == 32
+    assert "reached, 0.7nats wanted" in capsys.readouterr().out
+    score_nll(run, Request(("lowest-entropy/linear:4",), target="0.001nats", n=40))
+    assert "with all images there are" in capsys.readouterr().out
     with pytest.raises(UserError, match="leave out --orders"):
-        Request(("random",), target="3nats", several=Several(orders=2))
-    with pytest.raises(Unsupported, match="lowest-entropy"):
-        score_nll(run, Request(("lowest-entropy",), target="3nats"))
+        Request(("random",), target="3nats", repeats=Repeats(orders=2))
     with pytest.raises(UserError, match="at least 2 images"):
         score_nll(run, Request(("random",), n=1, target="3nats"))
 
 
 def test_draws_bound_the_integer_pixels_more_tightly(continuous, capsys):
     for draws in (1, 4):
-        score_nll(continuous, Request(("raster/linear:2",), n=24, several=Several(draws=draws)))
+        score_nll(continuous, Request(("raster/linear:2",), n=24, repeats=Repeats(draws=draws)))
     found = records(continuous)
     one, four = (found[f"nll-raster-linear2-test-n24-{d}exact.json"] for d in ("", "draws4-"))
     assert (one["dequantisation_draws"], four["dequantisation_draws"]) == (1, 4)
@@ -156,9 +156,9 @@ def test_draws_bound_the_integer_pixels_more_tightly(continuous, capsys):
 
 def test_requests_that_make_no_sense_are_refused(run):
     with pytest.raises(UserError, match="raster have one order each"):
-        score_nll(run, Request(("raster",), several=Several(orders=2), n=4))
+        score_nll(run, Request(("raster",), repeats=Repeats(orders=2), n=4))
     with pytest.raises(UserError, match="none here"):
-        score_nll(run, Request(("raster",), several=Several(draws=2), n=4))
+        score_nll(run, Request(("raster",), repeats=Repeats(draws=2), n=4))
     with pytest.raises(UserError, match="scoring option of CategoricalHead"):
         score_nll(run, Request(("raster/linear:2",), likelihood={"tolerance": 1}, n=4))
     with pytest.raises(Unsupported, match="choose exact"):

@@ -24,10 +24,10 @@ from mar.networks.masked_transformer import MaskedTransformer
 from mar.order_search import learned
 from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
 from mar.sampling.guidance import Guidance
-from mar.sampling.samplers import generate_by_policy
+from mar.sampling.samplers import generate
 from mar.training.objectives import LearnedOrder, Uniform
 from mar.verification.models import BareTokens
-from orderings import Plan, parse_plan
+from orderings import Plan, PlanSpec
 from orderings.grid import Grid
 from tests.helpers import Cached, StepByStep
 
@@ -147,7 +147,7 @@ def estimated_gradients(model: Model, number: int, chunks: int, rows: int) -> tu
     for chunk in range(chunks):
         model.zero_grad()
         noise = stream(7, "rows", torch.arange(rows) + chunk * rows)
-        plan = Plan.draw(*parse_plan("learned"), Grid((L,)), rows, noise.at("order"))
+        plan = Plan.sample(*PlanSpec.parse("learned"), Grid((L,)), rows, noise.at("order"))
         task = Uniform().task(plan, torch.arange(rows), stream(7, "k", torch.tensor([chunk])), one_pass=False)
         keep = torch.zeros(rows, dtype=torch.bool)
         loss = objective(images[number].expand(rows, -1), none(rows), keep, task, noise).sum() / task.denominator
@@ -185,7 +185,7 @@ def test_samples_follow_the_marginal_over_orders(model):
         assert bool((target_BL.sum(1) == 1).all())
         positions.append(target_BL.long().argmax(1))
 
-    x = generate_by_policy(model, plan, none(n), noise, Guidance(), 1.0, None, keep)
+    x = generate(model, plan, none(n), noise, Guidance(), 1.0, None, keep, learned=True)
     share = torch.bincount((x * torch.tensor([4, 2, 1])).sum(1), minlength=V**L) / n
     assert float(((share - probability) / (probability * (1 - probability) / n).sqrt()).abs().max()) < 4.0
     assert bool((torch.stack(positions).sort(0).values == torch.arange(L)[:, None]).all()), "each position once"
@@ -195,11 +195,11 @@ def test_given_tokens_are_kept_and_sets_hold_as_many_tokens_as_the_plan_says(mod
     n = 6
     given_BL = torch.zeros(n, L, dtype=torch.bool)
     given_BL[::2, 1] = True
-    plan = Plan.draw(*parse_plan("learned/equal:2"), Grid((L,)), n, stream(0, "order", n), given_BL)
+    plan = Plan.sample(*PlanSpec.parse("learned/equal:2"), Grid((L,)), n, stream(0, "order", n), given_BL)
     sizes: list[torch.Tensor] = []
-    x = generate_by_policy(
+    x = generate(
         model, plan, none(n), stream(0, "sample", n), Guidance(), 1.0, torch.ones(n, L, dtype=torch.int64),
-        lambda step, token, target_BL: sizes.append(target_BL.sum(1)),
+        lambda step, token, target_BL: sizes.append(target_BL.sum(1)), learned=True,
     )  # fmt: skip
     assert bool((x[::2, 1] == 1).all())
     assert torch.equal(torch.stack(sizes, 1), plan.sizes())

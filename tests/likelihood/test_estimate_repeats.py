@@ -15,7 +15,7 @@ from mar.core.tokens import Vectors
 from mar.likelihood.estimate import (
     EVERY_STEP,
     Estimator,
-    Several,
+    Repeats,
     check_draws,
     check_log_mean_exp,
     ensemble_curve,
@@ -143,13 +143,13 @@ def test_draws_of_an_estimate_are_refused_after_the_first():
         return made[dequantisation]
 
     with pytest.raises(Unsupported, match="draws noise"):
-        score_several(with_vectors(), score_one, Several(draws=3), None, None)
+        score_several(with_vectors(), score_one, Repeats(draws=3), None, None)
     assert asked == [0]
 
 
 def test_one_kind_of_several_at_a_time():
     with pytest.raises(UserError, match="choose one"):
-        Several(orders=4, draws=2)
+        Repeats(orders=4, draws=2)
 
 
 def test_finished_orders_are_kept_and_more_cost_only_what_is_new(model, tmp_path):
@@ -166,16 +166,16 @@ def test_finished_orders_are_kept_and_more_cost_only_what_is_new(model, tmp_path
 
     partial = Partial(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        score_several(model, score_one, Several(orders=6), lambda *at: seen.append(at), partial)
+        score_several(model, score_one, Repeats(orders=6), lambda *at: seen.append(at), partial)
     assert asked == ["order0000", "order0001", "order0002", "order0003"] and seen[-1] == (35, 60)
     asked.clear()
-    found = score_several(model, score_one, Several(orders=6), lambda *at: None, partial)
+    found = score_several(model, score_one, Repeats(orders=6), lambda *at: None, partial)
     assert asked == ["order0003", "order0004", "order0005"]
     asked.clear()
-    more = score_several(model, score_one, Several(orders=8), lambda *at: None, partial)
+    more = score_several(model, score_one, Repeats(orders=8), lambda *at: None, partial)
     assert asked == ["order0006", "order0007"]
     assert [p.nats_per_image for p in more.ensemble[:3]] == [p.nats_per_image for p in found.ensemble[:3]]
-    assert more == score_several(model, score_one, Several(orders=8), None, partial) == mean_over_orders(model, made)
+    assert more == score_several(model, score_one, Repeats(orders=8), None, partial) == mean_over_orders(model, made)
 
 
 def test_a_damaged_part_is_computed_again(model, tmp_path):
