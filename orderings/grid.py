@@ -5,18 +5,35 @@ L tokens · D grid dimensions
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
+from orderings.lazy import torch
 
 
-class Unsupported(ValueError):
-    """A component that cannot serve this grid, plan or request; the message says why and what can."""
+class MarError(Exception):
+    """An error that the user can correct; the message says how, in one line."""
 
 
-class InvalidRequest(ValueError):
-    """A name, an option, a text or a file that the user can mend; the message says how, in one line."""
+class Unsupported(MarError, ValueError):
+    """A component that cannot serve this grid, plan or request; the message says why and names one that can."""
+
+
+class InvalidRequest(MarError, ValueError):
+    """A name, an option, a text or a file that is wrong."""
+
+
+class UnknownName(InvalidRequest):
+    """A name or an option that does not exist; the message gives the nearest name that does."""
+
+    def __init__(self, what: str, name: str, choices: Iterable[str]) -> None:
+        names = sorted(choices)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        rest = f"choose from {', '.join(names)}" if names else "it has none"
+        super().__init__(f"unknown {what} {name!r}: {hint}{rest}")
 
 
 @dataclass(frozen=True)

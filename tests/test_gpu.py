@@ -10,36 +10,38 @@ import torch
 from mar import build, config
 from mar.core.noise import stream
 from mar.core.tokens import Vectors
+from mar.heads import HEADS
 from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
+from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
-from mar.training.objectives import Objective
+from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
 
 B = 5
-HEADS = [("masked-transformer", head) for head in sorted(build.HEADS)]
-CELLS = [*((network, "categorical") for network in sorted(build.NETWORKS)), *HEADS]
+WITH_HEADS = [("masked-transformer", head) for head in sorted(HEADS)]
+CELLS = [*((network, "categorical") for network in sorted(NETWORKS)), *WITH_HEADS]
 
 
 def recipe_of(network: str, head: str) -> config.Recipe:
-    vectors = issubclass(build.find("head", head).tokens, Vectors)
+    vectors = issubclass(HEADS.find(head).tokens, Vectors)
     changes = [f"network={network}", f"head={head}", "tokenizer=patches" if vectors else "tokenizer=pixels"]
     changes += ["ordering=raster", "train.mask_ratio=plan"]
     for family, kind in (("network", network), ("head", head)):
         changes += [
             f"{family}.{key}={list(value) if isinstance(value, tuple) else value}"
-            for key, value in build.find(family, kind).tiny.items()
+            for key, value in build.FAMILIES[family].find(kind).tiny.items()
         ]
     return config.read("digits", changes)
 
 
 def models(network: str, head: str) -> tuple[config.Recipe, Model, Model]:
     recipe = recipe_of(network, head)
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -52,8 +54,8 @@ def inputs(recipe: config.Recipe) -> tuple[torch.Tensor, torch.Tensor, Plan]:
     data = build.data(recipe)
     x, label_B = data.test.batch(torch.arange(B))
     assert label_B is not None
-    grid = Grid(build.model(recipe, data).tokenizer.shape)
-    return x, label_B, Plan.draw(build.ordering(recipe), build.partition(recipe), grid, B, stream(0, "plan", B))
+    grid = Grid(build.assemble(recipe, data).model.tokenizer.shape)
+    return x, label_B, Plan.sample(build.ordering(recipe), build.partition(recipe), grid, B, stream(0, "plan", B))
 
 
 @pytest.mark.parametrize("network, head", CELLS)
@@ -82,12 +84,12 @@ def test_a_training_step_in_bfloat16_is_near_the_one_in_float32_on_a_cpu(network
     losses = []
     for model, device in zip(pair, ("cpu", "cuda"), strict=True):
         one_pass, iteration = model.network.one_pass, stream(0, "ratio", 1)
-        task = build.mask_ratio(recipe).task(plan, torch.arange(B), iteration, one_pass).to(device)
+        task = build.objective(recipe).task(plan, torch.arange(B), iteration, one_pass).to(device)
         token, noise = model.tokenizer.encode(x.to(device)), stream(0, "head", B, device)
         optimizer = make_optimizer(model, recipe.train)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             drop_B = torch.zeros(B, dtype=torch.bool, device=device)
-            loss = Objective(model)(token, label_B.to(device), drop_B, task, noise).sum() / task.denominator
+            loss = Losses(model, AnyOrder())(token, label_B.to(device), drop_B, task, noise).sum() / task.denominator
         loss.backward()
         optimizer.step()
         assert all(bool(p.isfinite().all()) for p in model.parameters())

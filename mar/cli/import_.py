@@ -52,17 +52,17 @@ def import_(
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
     """
     from mar.compat import latent_diffusion, weights_file
+    from mar.networks import NETWORKS
 
     content = weights_file.read(file)
     state = latent_diffusion.state_dict(content)
     if state is not None:
         _autoencoder(state, out, scale)
         return
-    from mar import build
     from mar.compat.released import import_run
 
     recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
-    size = build.options("network", recipe.network).sizes
+    size = NETWORKS.options(recipe.network.kind, recipe.network.options).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     used = f"{size.encoder_heads} and {size.decoder_heads} heads"
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
@@ -70,17 +70,14 @@ def import_(
 
 
 def _autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
-    import shutil
-
     from mar.compat.latent_diffusion import convert
     from mar.core.errors import UserError
+    from mar.core.files import write_atomic
 
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out, or delete it")
-    model, aside = convert(state, scale), out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    aside.rename(out)
+    model = convert(state, scale)
+    write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")

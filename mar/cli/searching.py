@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
-from mar import build
 from mar.cli.nll_tables import notes, tables
 from mar.cli.units import Units
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
 from mar.experiments.compare import paired_differences
@@ -31,12 +30,11 @@ from orderings import (
     Ordering,
     Partition,
     Plan,
-    describe,
-    describe_partition,
+    PlanSpec,
     draw,
     inverse,
     parse_partition,
-    parse_plan,
+    to_text,
 )
 from orderings.optimal import resolve_optimal
 from orderings.user import File
@@ -67,13 +65,13 @@ def search_and_report(run: Run, request: Request) -> None:
         UserError: the run knows one order only, a start is not one, or the files hold another search.
         Stopped: by Ctrl-C; the order and the search are written.
     """
-    if not build.ordering(run.recipe).at(1.0).random:
+    if not run.parts.ordering.at(1.0).random:
         raise UserError(
             f"{run.folder.path} was trained along {run.training_plan} alone: an order search wants a model that was "
             "trained in any order, e.g. with ordering=random"
         )
     partition = parse_partition(request.partition)
-    text = describe_partition(partition)
+    text = to_text(partition)
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
@@ -89,18 +87,20 @@ def search_and_report(run: Run, request: Request) -> None:
     likelihoods = _score(run, request, named)
     differences = paired_differences(likelihoods, "searched")
     result = file.with_suffix(".result.json")
-    write(result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1))
+    write_atomic(
+        result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1)
+    )
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
     weights = "ema" if run.ema else "last"
     title = f"{run.data.name} test, {text}, {weights} weights"
     console.print(*tables(shown, differences, "searched", title, units), sep="\n")
     console.print(*notes(shown, {"random"}, units), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
-    console.print(f"wrote {written} to {file.parent}; any command takes the plan {describe(*named['searched'])}")
+    console.print(f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}")
 
 
 def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
-    return parse_plan(ordering)[0], partition
+    return PlanSpec.parse(ordering)[0], partition
 
 
 def _start(run: Run, name: str) -> torch.Tensor | None:
@@ -111,7 +111,7 @@ def _start(run: Run, name: str) -> torch.Tensor | None:
     """
     if name in _GREEDY:
         return None
-    ordering, _ = parse_plan(name)
+    ordering, _ = PlanSpec.parse(name)
     if ordering.random or ordering.learned:
         raise UserError(f"a search starts from one fixed order, not from {name}: e.g. raster, or {_GREEDY[0]}")
     return inverse(ordering.ranks(run.grid, 1, stream(0, "start", 1))[0])
@@ -130,9 +130,9 @@ def _search(
     kept = file.with_suffix(".search.json")
 
     def keep(state: Search) -> None:
-        write(kept, state.text())
+        write_atomic(kept, state.text())
         rank_L = inverse(torch.tensor(state.best))
-        write(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
+        write_atomic(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
 
     with _display(evaluator, request.spent) as say:
         found = search(evaluator, Search.load(kept, question), starts, request.spent, request.seed, keep, say)
@@ -186,7 +186,7 @@ def _record(
     differences: dict[str, Difference],
 ) -> dict[str, Any]:
     return {
-        "plan": describe(*plan),
+        "plan": str(PlanSpec(*plan)),
         "split": "test",
         "weights": "ema" if run.ema else "last",
         "likelihoods": {name: likelihood.to_dict() for name, likelihood in likelihoods.items()},

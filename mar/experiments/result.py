@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.curve import Verdict, verdict
 from mar.experiments.speed import Speed
 from mar.likelihood.score import Likelihood
@@ -199,7 +199,7 @@ class AblationResult:
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""
-        write(path, json.dumps(asdict(self), indent=1))
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:

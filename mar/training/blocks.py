@@ -1,8 +1,9 @@
-"""What is done Transformer block by Transformer block: sharded, compiled, computed again in the backward pass."""
+"""Treatment per Transformer block: sharding, compiling, recomputing in the backward pass."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -12,23 +13,23 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mar.core import torchvision  # noqa: F401  (before timm)
 from mar.core.errors import Unsupported
+from mar.networks.attention import PackedBlock
 
 _LARGE = 10_000_000  # parameters
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """timm's blocks and what is made of them, in order."""
-    from timm.models.vision_transformer import Block
-
-    return [module for module in model.modules() if isinstance(module, Block)]
+    """Return the Transformer blocks in order: our own, and timm's in a network of another package."""
+    timm = sys.modules.get("timm.models.vision_transformer")  # such a network has imported it
+    kinds = (PackedBlock, timm.Block) if timm else (PackedBlock,)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def compiles(model: nn.Module, device: torch.device) -> bool:
-    """What ``train.compile=auto`` means: large Transformers, which see few shapes, on a GPU with a compiler at hand.
+    """Decide ``train.compile=auto``: True for large Transformers (few shapes) on a GPU with a compiler.
 
-    Elsewhere compiling, a minute or two, costs short runs more than it gives, or shapes are so many that it never ends.
+    Elsewhere compiling (one or two minutes) costs short runs more than it saves, or recompiles for ever new shapes.
     """
     if sum(p.numel() for p in model.parameters()) < _LARGE:
         return False
@@ -37,9 +38,9 @@ def compiles(model: nn.Module, device: torch.device) -> bool:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Activation checkpointing, in place: blocks keep their inputs alone and are computed again in the backward pass.
+    """Checkpoint activations in place: blocks keep only their inputs and are recomputed in the backward pass.
 
-    Chen et al. 2016, arXiv 1604.06174. Gradients are identical, dropout included, whose random state is put back.
+    Chen et al. 2016, arXiv 1604.06174. Gradients are identical: the random state of dropout is restored.
 
     Raises:
         Unsupported: the model has no Transformer blocks.

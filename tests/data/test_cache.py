@@ -16,6 +16,7 @@ from mar.cli.cache import data_of
 from mar.core.errors import UserError
 from mar.data.cache import Cache, CacheOptions
 from mar.data.shards import Settings
+from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.training import caching
 from tests.autoencoders import save
@@ -31,14 +32,14 @@ class Alone:
 
     def wait(self) -> None: ...
 
-    def first(self, action):
+    def on_main(self, action):
         return action()
 
 
 def encode(kind: str, autoencoder: Path, out: Path, flips=False, precision="float32", shard=SHARD):
     section, data = data_of("digits", [])
     found = AutoencoderFolder.find(str(autoencoder))
-    cls = build.find("tokenizer", kind)
+    cls = TOKENIZERS.find(kind)
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder)))
     made = Settings(data.name, section, data.fingerprint, data.spec, kind, found.sha256, flips, precision, shard)  # type: ignore[arg-type]
     caching.encode_all(data, tokenizer, made, out, Alone(), 64, lambda done, total: None)  # type: ignore[arg-type]
@@ -234,7 +235,7 @@ def test_what_is_no_cache_is_refused(tmp_path, cached):
         command(f"cache:{cached[0]}")
     with pytest.raises(UserError, match=f"use tokenizer.kind={cached[2].kind}"):
         recipe = config.read("digits", ["data.kind=cache", f"data.path={cached[0]}"])
-        build.model(recipe, build.data(recipe))
+        build.assemble(recipe)
 
 
 def running(cached, out: Path, world: int) -> Running:

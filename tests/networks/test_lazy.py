@@ -21,7 +21,7 @@ from mar.networks.base import ABSENT, GIVEN
 from mar.networks.masked_transformer import MaskedGeneration, MaskedTransformer, MaskedTransformerOptions
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 B, SHAPE = 4, (3, 4)
 OPTIONS = MaskedTransformerOptions(
@@ -81,7 +81,7 @@ def test_unknown_tokens_never_change_a_context(refresh: int) -> None:
 def test_the_likelihood_of_reused_features_sums_to_one() -> None:
     """Over all values of three tokens of a digit whose others are given."""
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -100,12 +100,12 @@ def test_the_likelihood_of_reused_features_sums_to_one() -> None:
 
 def test_samples_come_with_guidance_and_in_any_batch() -> None:
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe)).eval()
-    plan_of = parse_plan("random/equal:8")
+    model = build.assemble(recipe).model.eval()
+    plan_of = PlanSpec.parse("random/equal:8")
 
     def tokens(index: torch.Tensor) -> torch.Tensor:
         noise = stream(0, "sample", index)
-        plan = Plan.draw(*plan_of, Grid((8, 8)), len(index), noise.at("order"))
+        plan = Plan.sample(*plan_of, Grid((8, 8)), len(index), noise.at("order"))
         return generate(model, plan, index % 10, noise.at("tokens"), Guidance(2.0))
 
     with sampling_options(model, {"refresh": 3}):
@@ -115,12 +115,12 @@ def test_samples_come_with_guidance_and_in_any_batch() -> None:
 
 def test_refresh_below_one_and_other_networks_are_refused() -> None:
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe))
+    model = build.assemble(recipe).model
     with pytest.raises(UserError, match="at least 1"), sampling_options(model, {"refresh": 0}):
         pass
     causal = config.read("digits", ["network=causal-transformer"])
     with (
         pytest.raises(UserError, match="refresh"),
-        sampling_options(build.model(causal, build.data(causal)), {"refresh": 2}),
+        sampling_options(build.assemble(causal).model, {"refresh": 2}),
     ):
         pass
