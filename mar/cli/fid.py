@@ -9,6 +9,7 @@ import typer
 
 from mar.cli.options import (
     BatchSize,
+    DecodedRun,
     Features,
     HeadOptions,
     Json,
@@ -112,7 +113,7 @@ def fid(
     from mar.core.files import RUN
     from mar.core.processes import Processes
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
-    from mar.metrics.samples import Setting, opened
+    from mar.metrics.samples import Setting
 
     if not (source / RUN).is_file():
         if not against:
@@ -121,7 +122,8 @@ def fid(
         return
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
-    run = processes.each(lambda: opened(source, vae, not last_weights, str(processes.device)))
+    chosen = DecodedRun(source, last_weights, vae)
+    run = processes.on_all(lambda: chosen.load(str(processes.device)))
     base = Setting(
         "", single["guidance"], guidance_schedule, single["temperature"], key_values(head or [], "--head"), seed,
         adaptive, remask, precision=precision,
@@ -129,7 +131,7 @@ def fid(
     asked = FidRequest(
         tuple(replace(base, plan=plan) for plan in plans.texts(run.training_plan)), n or 1000, against, split, axes,
         sweep_images, seeds, tuple(compare or ()), margin, store, features.settings(seed),
-        "last" if last_weights else "ema", batch_size, shard, again,
+        chosen.weights, batch_size, shard, again,
     )  # fmt: skip
     found = score_run(run, processes, asked)
     if processes.is_main:

@@ -43,7 +43,7 @@ def generate(
     from mar.sampling.output import image_grid
 
     processes = Processes()
-    loaded = processes.each(lambda: run.load(str(processes.device)))
+    loaded = processes.on_all(lambda: run.load(str(processes.device)))
     setting = sampling.setting(plan or loaded.training_plan, precision)
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:

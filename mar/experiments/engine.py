@@ -29,9 +29,9 @@ from omegaconf import OmegaConf
 from mar import build
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
-from mar.core.files import GRID, check_kind, environment, held, write
+from mar.core.files import GRID, check_kind, checksum, environment, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, folder_name, once, read
+from mar.core.records import Record, folder_name, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
@@ -112,7 +112,7 @@ def cells_of(grid: GridFile) -> list[Cell]:
 def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
     plans = grid.plans() or _own_plans(grid, recipe)
     try:
-        model = build.model(recipe, data)
+        model = build.assemble(recipe, data).model
         n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
     except Unsupported as refusal:
         if not grid.axes:
@@ -162,7 +162,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Write the resolved grid."""
-        write(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
+        write_atomic(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
@@ -236,8 +236,8 @@ class Engine:
     def _work_on(self, cell: Cell, place: str) -> None:
         """Train the cell and answer the questions that are left."""
         training = self.training(cell)
-        record = once(self.file(cell, training), training.content, lambda: self._train(cell))
-        if record.error is None:
+        found = record(self.file(cell, training), training.content, lambda: self._train(cell))
+        if found.error is None:
             self._answer(cell, place, alone=False)
 
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
@@ -255,7 +255,7 @@ class Engine:
                     at = Workspace(loaded, cell.recipe, cell.data, variant, folder, features, progress)
                     return asdict(metric.compute(question, at))
 
-            once(self.file(cell, question), question.content, compute)
+            record(self.file(cell, question), question.content, compute)
 
     def _text(self, cell: Cell, question: Question) -> str:
         """Return what a progress bar calls a question."""
@@ -279,7 +279,7 @@ class Engine:
                 if int(path.name) not in (iteration, newest.iteration):
                     shutil.rmtree(path)
         chosen = checkpoint.at(folder.checkpoints, iteration)
-        return {"iteration": iteration, "weights": checkpoint.checksum(chosen.path / "ema.safetensors")[:16]}
+        return {"iteration": iteration, "weights": checksum(chosen.path / "ema.safetensors")[:16]}
 
     def _load(self, cell: Cell) -> Run:
         record = self.record(cell, self.training(cell))
@@ -326,8 +326,8 @@ def forget_failures(engine: Engine) -> None:
     """Delete the records of failures, so that the next call of ``work`` tries them again."""
     served = [cell for cell in engine.cells if cell.served]
     answers = {engine.file(cell, q): engine.record(cell, q) for cell in served for q in engine.questions(cell)}
-    for file, record in answers.items():
-        if record is not None and record.error is not None:
+    for file, answered in answers.items():
+        if answered is not None and answered.error is not None:
             file.unlink(missing_ok=True)
 
 

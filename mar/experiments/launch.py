@@ -35,9 +35,9 @@ from omegaconf import OmegaConf
 
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
-from mar.core.files import environment, held, write
+from mar.core.files import environment, held, write_atomic
 from mar.core.records import Record, read
-from mar.core.signals import cores, passing_stops
+from mar.core.signals import cores, forward_signals
 
 if TYPE_CHECKING:
     from mar.experiments.grid import GridFile
@@ -89,7 +89,7 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
     logs = spec.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     workers: list[subprocess.Popen[bytes]] = []
-    with passing_stops(workers) as stopped:
+    with forward_signals(workers) as stopped:
         for number in range(count):
             if not stopped:
                 with (logs / f"worker-{number}.txt").open("ab") as log:
@@ -175,12 +175,12 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
         Stopped: by a signal; the training is saved.
         TrainingFailed: with the last lines of the output.
     """
-    write(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+    write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
     children: list[subprocess.Popen[bytes]] = []
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
         fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
         begin = log.tell()
-        with passing_stops(children) as stopped:
+        with forward_signals(children) as stopped:
             launcher = subprocess.Popen(
                 _command(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=_training_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
@@ -246,7 +246,7 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
             _run(_words(grid, command))
             made_by = {"revision": environment()["revision"]}
             record = Record({"command": command}, time.monotonic() - started, made_by, None)
-            write(_prepared(grid, out, command), dumps(asdict(record)))
+            write_atomic(_prepared(grid, out, command), dumps(asdict(record)))
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:
@@ -297,7 +297,7 @@ def _record(grid: GridFile, out: Path, command: str) -> Record | None:
 
 def _run(words: list[str]) -> None:
     children: list[subprocess.Popen[bytes]] = []
-    with passing_stops(children) as stopped:
+    with forward_signals(children) as stopped:
         child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
         children.append(child)
         if stopped:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.likelihood.summary import Likelihood
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
@@ -250,7 +250,7 @@ class AblationResult:
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""
-        write(path, json.dumps(asdict(self), indent=1))
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from mar.core.errors import Stopped, UserError, unknown
-from mar.core.files import held, write
-from mar.core.signals import passing_stops
+from mar.core.files import held, write_atomic
+from mar.core.signals import forward_signals
 from mar.experiments.engine import Engine, states
 from mar.experiments.launch import WorkerSpec, shared_cores, start
 
@@ -150,7 +150,7 @@ class Job:
     def __call__(self) -> int:
         """Run the worker until it finds no free cell; return its exit code."""
         children: list[subprocess.Popen[bytes]] = []
-        with passing_stops(children) as stopped:
+        with forward_signals(children) as stopped:
             self._worker = start(self.spec, shared_cores(self.sharing))
             children.append(self._worker)
             while self._worker.poll() is None:
@@ -251,7 +251,7 @@ class Jobs:
             self.now = [job for job in self._recorded() if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
                 self.now += self._submit(spec, more)
-                write(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
+                write_atomic(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
         while any(job.lives(self.folder) for job in self.now):
             self.watch()
             time.sleep(_POLL[self.cluster.kind])

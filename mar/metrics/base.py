@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, field_validator
 
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError
-from mar.core.files import environment, short, write
+from mar.core.files import environment, short, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
@@ -335,7 +335,7 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
         "environment": environment(),
     }
     path = run.folder.path / "scores" / f"{metric}-{file_name(plan, content)}.json"
-    write(path, json.dumps(record, indent=1))
+    write_atomic(path, json.dumps(record, indent=1))
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
 from mar.core.table import Column, Table
 from mar.data.base import Data
@@ -22,7 +21,6 @@ from mar.metrics.fid import FidScorer
 from mar.metrics.images import FeatureSettings, Images, Source, cache_folder, open_source, split_source
 from mar.metrics.samples import Setting, check_decodes, fill, question
 from mar.metrics.statistics import relative_change, spread
-from mar.metrics.store import digest
 from mar.run import Run
 
 Score = dict[str, Any]  # a record of RUN/scores: the setting beside ``FidResult.to_dict()``
@@ -131,10 +129,10 @@ class RunScorer:
         """
         asked, split = question(self.run, setting), self.reference.name
         content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": split}
-        content |= {"weights": self.asked.weights, "question": digest(asked), "reference": self.identity}
+        content |= {"weights": self.asked.weights, "question": settings_digest(asked, 12), "reference": self.identity}
         del content["classes"]
         path = self.run.folder.path / "scores" / f"fid-{file_name(content['plan'], content)}.json"
-        if (found := self.processes.share(self._recorded(path, content))) is not None:
+        if (found := self.processes.broadcast(self._recorded(path, content))) is not None:
             return found
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
         folder = store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
@@ -147,7 +145,7 @@ class RunScorer:
             save(self.run, "fid", content["plan"], {**content, "store": str(folder), **result.to_dict()})
             return json.loads(path.read_text())
 
-        return self.processes.first(scored)
+        return self.processes.on_main(scored)
 
     def _recorded(self, path: Path, content: Score) -> Score | None:
         if self.asked.again or not path.is_file():
@@ -161,7 +159,7 @@ class RunScorer:
         path = self.run.folder.path / "scores" / f"{name}.json"
         if self.processes.is_main:
             about = {"reference": self.identity, "environment": environment()}
-            write(path, json.dumps({**content, **about}, indent=1))
+            write_atomic(path, json.dumps({**content, **about}, indent=1))
         return path
 
 
@@ -193,7 +191,7 @@ def score_source(
     record = {"images": source, "against": real.identity, **result.to_dict()}
     lines = []
     if out is not None:
-        write(out, json.dumps({**record, "environment": environment()}, indent=1))
+        write_atomic(out, json.dumps({**record, "environment": environment()}, indent=1))
         lines.append(f"wrote {out}")
     title = f"{len(found.images.split)} images of {source} against {real.name}"
     return FidScores([scores_table([(found.name, record)], title)], lines)
@@ -214,7 +212,7 @@ def sweep(scorer: RunScorer, settings: Sequence[Setting], axes: Axes, n: int) ->
         chosen = {key: lead[key] for key in axes}
         best.append(changed(setting, **chosen))
         content.append({"setting": to_text(setting), "points": points, "best": chosen})
-    identity = hashlib.sha256(json.dumps([content, n]).encode()).hexdigest()[:6]
+    identity = digest(json.dumps([content, n]), digits=6)
     name = f"fid-sweep-{'-'.join(axes)}-{scorer.reference.name}-n{n}-{identity}"
     path = scorer.write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
     rows = [(one, point) for one in content for point in one["points"]]
@@ -247,11 +245,15 @@ def compare_seeds(
     for setting in settings:
         fids = [scorer.score(replace(setting, seed=setting.seed + r), n)["generated"]["fid"] for r in range(seeds)]
         change = relative_change(fids, rows[0]["fid"]["values"]) if rows else None
-        row = {"setting": to_text(setting), **asdict(setting), "question": digest(question(scorer.run, setting))}
+        row = {
+            "setting": to_text(setting),
+            **asdict(setting),
+            "question": settings_digest(question(scorer.run, setting), 12),
+        }
         row |= {"fid": asdict(spread(fids)), "relative_change": asdict(change) if change else None}
         row["within"] = None if change is None or change.interval is None else change.interval[1] < margin
         rows.append(row)
-    name = hashlib.sha256(json.dumps([[row["question"] for row in rows], seeds]).encode()).hexdigest()[:6]
+    name = digest(json.dumps([[row["question"] for row in rows], seeds]), digits=6)
     content = {"n_images": n, "seeds": seeds, "margin": margin, "rows": rows}
     path = scorer.write(f"fid-seeds{seeds}-{scorer.reference.name}-n{n}-{name}", content)
 

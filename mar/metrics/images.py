@@ -5,7 +5,6 @@ N images · C channels · H height · W width · D feature width
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from torch.utils.data import Dataset
 from mar import build
 from mar.config import parse
 from mar.core.errors import UserError, unknown
-from mar.core.files import RUN, STORE
+from mar.core.files import RUN, STORE, digest, settings_digest, write_atomic
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import Data, Split
 from mar.data.folder import every_image
-from mar.metrics.store import Store, StoredImages, digest
+from mar.metrics.store import Store, StoredImages
 from mar.training.run_folder import RunFolder
 
 
@@ -123,15 +122,16 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write atomically. Readers of ADM's layout ignore the extra arrays ``extractor`` and ``n_images``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("wb") as file:
-        np.savez(
-            file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
-            n_images=statistics.n_images,
-        )  # fmt: skip
-    os.replace(aside, path)
+    """Write ADM's layout with the extra arrays ``extractor`` and ``n_images``, which its readers ignore."""
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez(
+                file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
+                n_images=statistics.n_images,
+            )  # fmt: skip
+
+    write_atomic(path, save)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Source:
             return self.images.identity
         assert self.statistics is not None
         mu, sigma = self.statistics.mu_D, self.statistics.sigma_DD
-        return f"statistics-{hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()[:16]}"
+        return f"statistics-{digest(mu.tobytes(), sigma.tobytes(), digits=16)}"
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,10 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     if (path / STORE).is_file():
         store = Store.open(path)
         images = store.images(n)
-        return Source(path.name, Images(path.name, images, store.spec, f"store-{digest(store.question)}-{len(images)}"))
+        return Source(
+            path.name,
+            Images(path.name, images, store.spec, f"store-{settings_digest(store.question, 12)}-{len(images)}"),
+        )
     if (path / RUN).is_file():
         return split_source(build.images(build.data(RunFolder(path).recipe())), split)
     if path.is_dir():
@@ -246,7 +249,7 @@ def _folder(path: Path, like: DataSpec | None) -> Images:
     listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
     channels = 1 if split.options.colour == "grey" else 3
     spec = DataSpec((channels, split.options.size, split.options.size), 256)
-    identity = hashlib.sha256(f"{path.resolve()} {spec.shape} {listing}".encode()).hexdigest()
+    identity = digest(f"{path.resolve()} {spec.shape} {listing}")
     return Images(path.name, split, spec, f"folder-{identity}")
 
 

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,16 @@ import orderings
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import digest, environment, write_atomic
 from mar.core.progress import Progress, bar
+from mar.core.records import Partial
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, sliding, spread
 from mar.data.base import fingerprint as content_hash
 from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Estimator, Repeats, parse_target, until_error
-from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, fingerprint
+from mar.likelihood.summary import EnsemblePoint, Likelihood, fingerprint
 from mar.metrics.base import (
     Baseline,
     Metric,
@@ -79,7 +79,7 @@ class NLL(Metric):
         return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
-        tokenizer = build.model(recipe, data).tokenizer
+        tokenizer = build.assemble(recipe, data).model.tokenizer
         yield from independent_tokens(
             data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
         )
@@ -235,7 +235,9 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     likelihoods = {plan: read_nll(path) for plan, path in files.items()}
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for plan, difference in differences.items():
-        write(files[plan], json.dumps({**json.loads(files[plan].read_text()), "paired": asdict(difference)}, indent=1))
+        write_atomic(
+            files[plan], json.dumps({**json.loads(files[plan].read_text()), "paired": asdict(difference)}, indent=1)
+        )
     return NllScores(files, likelihoods, differences)
 
 
@@ -352,7 +354,7 @@ def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path
     found = until_error(score, target, images if request.n is None else min(request.n, images))
     path, reached = paths[found.n_images], found.standard_error_nats <= target
     settings = {"wanted": request.target, "wanted_nats": target, "looks": list(paths), "reached": reached}
-    write(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
+    write_atomic(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
     units, bits = Units.of_run(run), found.standard_error_bits_per_dim
     error = f"{found.standard_error_nats:.3f} {units.nats}" + (f" = {bits:.4f} {units.per_dimension}" if bits else "")
     end = "reached" if reached else f"with all {units.example}s there are"
@@ -388,10 +390,8 @@ def code_identity(made_by: Mapping[str, Any], sources: Sequence[Path] = _SOURCES
     version, revision = made_by["packages"]["mar-orderings"], made_by["revision"]
     if revision != "unknown" and not revision.endswith("-dirty"):
         return [version, revision]
-    digest = sha256()
-    for path in sorted(path for folder in sources for path in folder.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return [version, revision, digest.hexdigest()]
+    files = sorted(path for folder in sources for path in folder.rglob("*.py"))
+    return [version, revision, digest(*(path.read_bytes() for path in files))]
 
 
 def _find(scores: Path, answer: str) -> Path | None:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.noise import stream
@@ -70,7 +69,7 @@ class LinearProbe(Metric):
 
     def compute(self, question: Question, at: Workspace) -> Probe:
         run, o = at.load(), self.options
-        return linear_probe(run.model, run.data, build.ordering(run.recipe), o.sets, o.strength, o.seed)
+        return linear_probe(run.model, run.data, run.parts.ordering, o.sets, o.strength, o.seed)
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
         """Yield the probe of the examples themselves: better features say more than the values they are made from."""

@@ -5,7 +5,6 @@ N examples · B batch · L tokens · C channels · H, W pixels
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,30 +13,20 @@ from typing import Any
 import torch
 
 from mar.core.errors import UserError, unknown
-from mar.core.files import environment
+from mar.core.files import digest, environment
 from mar.core.noise import stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
 from mar.metrics.classifier import weight_hash
 from mar.metrics.store import DEFAULT_SHARD, Store
 from mar.model.model import sampling_options
-from mar.run import Precision, Run, load
+from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import labels_of
 from mar.sampling.output import to_bytes
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
 _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that are not generated yet
-
-
-def opened(path: Path, vae: str, ema: bool, device: str | None = None) -> Run:
-    """The run in a folder, that of bare latents with the autoencoder ``vae``. Raises UserError: as ``attach``."""
-    run = load(path, ema, device)
-    if vae:
-        from mar.compat.released import attach
-
-        attach(run, vae)
-    return run
 
 
 def check_decodes(run: Run) -> None:
@@ -94,7 +83,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     return {
         **asdict(setting),
         "plan": plans.text,
-        "plans_sha256": hashlib.sha256(drawn).hexdigest()[:16],
+        "plans_sha256": digest(drawn, digits=16),
         "head": head,
         "recipe": run.recipe.fingerprint(),
         "iteration": run.checkpoint.iteration,
@@ -120,7 +109,7 @@ def fill(
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
     label_N = labels_of(run.model, setting.labels(n), n)
     guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
-    store = processes.first(
+    store = processes.on_main(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
     mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]

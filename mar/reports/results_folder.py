@@ -15,9 +15,8 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.engine import Engine, Provenance, TrainedAt, provenance
-from mar.experiments.launch import preparation_seconds
 from mar.experiments.result import AblationResult
 from mar.reports.table import write_tables
 from mar.reports.unit import in_asked_unit
@@ -33,11 +32,11 @@ def keep_results(engine: Engine, folder: Path) -> list[str]:
         What to say: files that were written, and any that is too large.
     """
     result = AblationResult.load(engine.out / RESULT)
-    made = provenance(engine, result, preparation_seconds(engine.grid, engine.out))
+    made = provenance(engine, result)
     folder.mkdir(parents=True, exist_ok=True)
     tables = write_tables(in_asked_unit(result), folder)
-    write(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
-    write(folder / "provenance.json", json.dumps(asdict(made), indent=1))
+    write_atomic(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
+    write_atomic(folder / "provenance.json", json.dumps(asdict(made), indent=1))
     pictures = sorted(engine.out.glob("*.png"))
     for picture in pictures:
         shutil.copyfile(picture, folder / picture.name)
