@@ -252,15 +252,18 @@ def _list_costs(engine: Engine, workers: int, console: Console) -> None:
 
     from mar.core.signals import cores
     from mar.experiments.engine import states
-    from mar.metrics.speed import seconds_per_iteration
+    from mar.metrics.speed import cost_key, seconds_per_iteration
 
     torch.set_num_threads(max(1, cores() // workers))
     table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
-    total = 0.0
+    total, probes = 0.0, {}
     for cell, state in zip(engine.cells, states(engine), strict=True):
         train, seconds = cell.recipe.train, None
         if cell.served:
-            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
+            key = cost_key(cell.recipe)
+            if key not in probes:
+                probes[key] = seconds_per_iteration(cell.recipe, cell.data)
+            seconds = train.iterations * probes[key]
             total += seconds * (1.0 - (state.share or 0.0))
         plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         cost = "–" if seconds is None else f"{seconds:.0f}"
