@@ -391,8 +391,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
     base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
     try:
-        content = OmegaConf.merge(base, extended(path))
-        axes = {str(axis) for axis in content.get("axes") or {}}
+        file = extended(path)
+        content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
         of_lists = {text: parts for text in overrides if (parts := _list_override(text, axes)) is not None}
         others = [text for text in overrides if text not in of_lists]
         of_grid = [text for text in others if _key(text) in GridFile.model_fields]

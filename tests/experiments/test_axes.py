@@ -99,5 +99,5 @@ def test_an_override_adds_an_ordering_to_a_table() -> None:
 
 
 def test_an_axis_is_replaced_by_a_list() -> None:
-    grid = read("rar-orders/digits", ["seed=[0,1,2,3]", "ordering=[spiral]"])
+    grid = read("rar-orders/digits", ["seed=[0,1,2,3]", "only.ordering=raster"])
     assert grid.axes["seed"] == (0, 1, 2, 3) and [cell.settings["seed"] for cell in grid.combinations()] == list("0123")
