@@ -10,7 +10,6 @@ from mar.data.documents import Documents
 from mar.data.folder import Folder
 from mar.data.idx import FashionMnist, Mnist
 from mar.data.npz import Npz
-from mar.data.synthetic import NoisyTree, Synthetic
 from mar.data.text import Text
 
 DATA = Registry(
@@ -20,8 +19,6 @@ DATA = Registry(
         "fashion-mnist": FashionMnist,
         "binarized-mnist": BinarizedMnist,
         "folder": Folder,
-        "synthetic": Synthetic,
-        "tree": NoisyTree,
         "text": Text,
         "documents": Documents,
         "npz": Npz,

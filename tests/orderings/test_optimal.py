@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from mar.model.plans import costs_file, resolve_optimal
 from mar.verification.orderings import verify_partition
 from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, Unsupported, parse_partition
-from orderings.optimal import Optimal, SetCosts, best_sets, cost_of, costs_file, read_set_costs, resolve_optimal
+from orderings.optimal import Optimal, SetCosts, best_sets, cost_of, read_set_costs
 from tests.orderings import cases
 
 
