@@ -164,5 +164,5 @@ def _extractor(data: Data | None, spec: DataSpec, looks: Looks, cache_dir: Path)
 
 
 def _kind_and_path(text: str) -> tuple[str, str]:
-    kind, _, path = text.partition(":")
+    kind, path = DATA.split(text)
     return kind, path
