@@ -34,7 +34,7 @@ def recipe_of(network: str, head: str) -> config.Recipe:
     for family, kind in (("network", network), ("head", head)):
         changes += [
             f"{family}.{key}={list(value) if isinstance(value, tuple) else value}"
-            for key, value in build.FAMILIES[family].find(kind).tiny.items()
+            for key, value in build.FAMILIES[family].find(kind).test_options.items()
         ]
     return config.read("digits", changes)
 

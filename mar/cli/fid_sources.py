@@ -156,13 +156,8 @@ def statistics_of(source: Images, data: Data | None, looks: Looks) -> Statistics
 
 
 def _extractor(data: Data | None, spec: DataSpec, looks: Looks, cache_dir: Path):
-    labelled = load_data(*_kind_and_path(looks.labelled)) if looks.labelled else None
+    labelled = load_data(*DATA.split(looks.labelled)) if looks.labelled else None
     if data is None:  # nothing is known but what the images look like
         nothing = Split()
         data = Data("these images", spec, nothing, nothing, nothing, "")
     return choose(looks.features, data, cache_dir, looks.inception_weights, labelled)
-
-
-def _kind_and_path(text: str) -> tuple[str, str]:
-    kind, path = DATA.split(text)
-    return kind, path
