@@ -40,7 +40,7 @@ stopped() { # SIGTERM saves a training and ends it with 143; the same command re
 sampling=(--batch 256 --only sample --seconds 0 --rounds 3 --no-count --guidance 2.9)
 bench training mar-large --batch 80 --only train
 bench sampling-equal mar-base "${sampling[@]}"
-bench sampling-fast mar-base "${sampling[@]}" --solver dpm-solver++ --head-steps 10 --reference-as-published
+bench sampling-fast mar-base "${sampling[@]}" --head solver=dpm-solver++ --head steps=10 --reference-as-published
 once tests python -m pytest -q tests/test_gpu.py
 once stop stopped
 once kill python -m pytest -q tests/faults/test_kill.py -k while_a_checkpoint # one process, because two need two GPUs
