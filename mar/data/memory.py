@@ -30,7 +30,7 @@ class Memory(DataSource):
     @classmethod
     def load(cls, options: DataOptions) -> Data:
         raise UserError(
-            "this run was trained on a data set in memory: set run.data = mar.data.memory.in_memory(...), or give images"
+            "this run was trained on a data set in memory: give images, or set run.data = mar.data.memory.in_memory(…)"
         )
 
 
