@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Builds README.md, docs/ and results/ as a site into a folder (default: site); a broken link is an error.
+# Build README.md, CONTRIBUTING.md, CHANGELOG.md, docs/ and results/ as a site into a folder (default: site). Every warning is an error.
 out="$(realpath -m "${1:-site}")"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" docs
-MAR_PAGES="$(mktemp -d)"
-trap 'rm -rf "$MAR_PAGES"' EXIT
-export MAR_PAGES
-git ls-files -z README.md docs results | xargs -0 cp --parents -t "$MAR_PAGES"
-mkdocs build --quiet --strict --site-dir "$out"
+pages="$(mktemp -d)"
+trap 'rm -rf "$pages"' EXIT
+git ls-files -z README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs results | xargs -0 cp --parents -t "$pages"
+mv "$pages/README.md" "$pages/index.md"
+PYTHONPATH="$PWD" python -m sphinx -W --keep-going -q -b html -c "$pages/docs" -d "$pages/.doctrees" "$pages" "$out"
+# Interactive reports are complete pages: copy them beside the page of their folder.
+(cd "$pages" && find results -name index.html -exec cp --parents -t "$out" {} +)
+echo "$out/index.html"
