@@ -78,9 +78,10 @@ def in_memory(
     names = _class_names(train, label)
     n_classes = 0 if y is None else max(len(names), max(int(part[1].max()) for part in splits) + 1)
     dtype = torch.uint8 if levels <= 256 else torch.int16
-    made = [TensorSplit(part[0].to(dtype), part[1]) for part in splits]
+    first, second, third = made = [TensorSplit(part[0].to(dtype), part[1]) for part in splits]
     spec = DataSpec(shapes.pop(), levels, n_classes, names if len(names) == n_classes else ())
-    return Data(name, spec, *made, fingerprint(*(t for split in made for t in (split.x, split.label))))
+    content = fingerprint(*(tensor for split in made for tensor in (split.x, split.label)))
+    return Data(name, spec, first, second, third, content)
 
 
 def _taken(part: tuple[torch.Tensor, torch.Tensor | None], index: torch.Tensor) -> tuple[torch.Tensor, Any]:
