@@ -42,7 +42,7 @@ from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
 from mar.training.loop import Trainer, check
 from mar.training.run_folder import RunFolder
-from orderings import Grid, describe
+from orderings import Grid, PlanSpec
 
 
 def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, examples: Data | None = None) -> None:
@@ -195,7 +195,7 @@ class Run:
     @property
     def training_plan(self) -> str:
         """The plan of the recipe, as short text."""
-        return describe(build.ordering(self.recipe), build.partition(self.recipe))
+        return str(PlanSpec(build.ordering(self.recipe), build.partition(self.recipe)))
 
     def nll(
         self,
@@ -311,7 +311,7 @@ class Run:
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:
-            self.model.tokenizer.check(plans.draw(stream(0, "check", 1)).step_BL)
+            self.model.tokenizer.check(plans.sample(stream(0, "check", 1)).step_BL)
         return plans
 
     def sample(
@@ -350,7 +350,7 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
         with sampling_options(self.model, options), self._autocast(precision):
             label_N = labels_of(self.model, labels, first + n)
-            return sample_many(self.model, label_N, plans.draw, settings, batch_size, on_step, progress, first)
+            return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
 
     def walk(
         self,

@@ -1,7 +1,7 @@
-"""Orderings and partitions: who comes before whom, and where the sequence is cut into sets.
+"""Orderings rank the tokens; partitions cut the sequence of ranks into sets.
 
-ordering, partition = parse_plan("spiral/cosine:16")
-plan = Plan.draw(ordering, partition, Grid((16, 16)), batch=8, generator=Seeded(8))
+ordering, partition = PlanSpec.parse("spiral/cosine:16")
+plan = Plan.sample(ordering, partition, Grid((16, 16)), batch=8, generator=Seeded(8))
 plan.step_BL  # the AR step of every token
 """
 
@@ -18,30 +18,19 @@ from orderings.base import (
     inverse,
     rank_by,
 )
-from orderings.grid import Grid, InvalidRequest, Unsupported
+from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported
 from orderings.plan import Plan
-from orderings.registry import (
-    ADAPTIVE,
-    ORDERINGS,
-    PARTITIONS,
-    UnknownName,
-    all_of,
-    find_ordering,
-    find_partition,
-    name_of,
-)
+from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
 from orderings.text import (
+    PlanSpec,
     as_options,
-    describe,
-    describe_partition,
     make_ordering,
     make_partition,
     option_grammar,
     parse_adaptive,
-    parse_any_plan,
     parse_ordering,
     parse_partition,
-    parse_plan,
+    to_text,
 )
 
 __all__ = [
@@ -58,25 +47,21 @@ __all__ = [
     "Partition",
     "PixelOrdering",
     "Plan",
+    "PlanSpec",
+    "Registry",
     "Seeded",
     "Source",
     "UnknownName",
     "Unsupported",
-    "all_of",
     "as_options",
-    "describe",
-    "describe_partition",
-    "find_ordering",
-    "find_partition",
     "inverse",
     "make_ordering",
     "make_partition",
     "name_of",
     "option_grammar",
     "parse_adaptive",
-    "parse_any_plan",
     "parse_ordering",
     "parse_partition",
-    "parse_plan",
     "rank_by",
+    "to_text",
 ]

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from orderings.base import Source
 from orderings.grid import InvalidRequest
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
-import torch
-
 from orderings.grid import Grid, Unsupported
+from orderings.lazy import torch
 
 
 def rank_by(*keys_L: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import torch
-
 from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, shuffle
 from orderings.curves import Hilbert
 from orderings.grid import Grid, InvalidRequest, Unsupported
+from orderings.lazy import torch
 from orderings.scans import Raster
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
 from orderings.base import PixelOrdering, Source, inverse, rank_by
 from orderings.grid import Grid
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)

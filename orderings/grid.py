@@ -5,10 +5,12 @@ L tokens · D grid dimensions
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
+from orderings.lazy import torch
 
 
 class Unsupported(ValueError):
@@ -17,6 +19,17 @@ class Unsupported(ValueError):
 
 class InvalidRequest(ValueError):
     """A name, an option, a text or a file that the user can mend; the message says how, in one line."""
+
+
+class UnknownName(InvalidRequest):
+    """A name or an option that does not exist; the message gives the nearest name that does."""
+
+    def __init__(self, what: str, name: str, choices: Iterable[str]) -> None:
+        names = sorted(choices)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        rest = f"choose from {', '.join(names)}" if names else "it has none"
+        super().__init__(f"unknown {what} {name!r}: {hint}{rest}")
 
 
 @dataclass(frozen=True)

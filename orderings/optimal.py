@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from orderings.base import Partition
 from orderings.grid import Grid, InvalidRequest, Unsupported
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar
 
-import torch
-
 from orderings.base import ABSENT, GIVEN, Partition, argsort_whole
 from orderings.blocks import block_of, check_size
 from orderings.grid import Grid, InvalidRequest, Unsupported
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)

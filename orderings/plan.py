@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
 from orderings.grid import Grid, Unsupported
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Plan:
     step_BL: torch.Tensor
 
     @classmethod
-    def draw(
+    def sample(
         cls,
         ordering: Ordering,
         partition: Partition,

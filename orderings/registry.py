@@ -1,161 +1,197 @@
-"""Every ordering, partition and adaptive order by name.
+"""Orderings, partitions and adaptive orders by name, and the registry class that every family of components uses.
 
-Adding one is a file and a line here. Other packages plug theirs in through the entry-point groups ``mar.orderings``,
-``mar.partitions`` and ``mar.adaptive``.
+Adding an ordering or a partition is one file and one line here. Other packages add theirs through the entry-point
+groups ``mar.orderings``, ``mar.partitions`` and ``mar.adaptive``.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
-from typing import NamedTuple
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import ClassVar, Generic, TypeVar
 
 from orderings import adaptive, blocks, curves, optimal, partitions, scans, stochastic, user
-from orderings import curves as halton
-from orderings import scans as lattices
-from orderings import scans as spiral
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
-from orderings.grid import InvalidRequest
+from orderings.grid import InvalidRequest, UnknownName
+from orderings.user import file_target, is_file_target, load_class
 
-ORDERINGS: dict[str, type[Ordering]] = {
-    "raster": scans.Raster,
-    "reverse": scans.Reverse,
-    "column": scans.Column,
-    "serpentine": scans.Serpentine,
-    "diagonal": scans.Diagonal,
-    "centre-out": scans.CentreOut,
-    "spiral": spiral.Spiral,
-    "subsample": lattices.Subsample,
-    "checkerboard": lattices.Checkerboard,
-    "hilbert": curves.Hilbert,
-    "morton": curves.Morton,
-    "halton": halton.Halton,
-    "blocks": blocks.Blocks,
-    "segments": blocks.Segments,
-    "random": stochastic.Random,
-    "learned": stochastic.Learned,
-    "fixed-random": stochastic.FixedRandom,
-    "mixture": stochastic.Mixture,
-    "annealed": stochastic.Annealed,
-    "file": user.File,
-}
-
-PARTITIONS: dict[str, type[Partition]] = {
-    "singles": partitions.Singles,
-    "equal": partitions.Equal,
-    "cosine": partitions.Cosine,
-    "linear": partitions.Linear,
-    "power": partitions.Power,
-    "arccos": partitions.Arccos,
-    "sizes": partitions.Sizes,
-    "blocks": partitions.BlockSets,
-    "optimal": optimal.Optimal,
-}
-
-ADAPTIVE: dict[str, type[Adaptive]] = {
-    "lowest-entropy": adaptive.LowestEntropy,
-    "highest-entropy": adaptive.HighestEntropy,
-    "confidence": adaptive.Confidence,
-}
-
-# names under which papers and code know some of ours
-ALIASES = {
-    "alternate": "serpentine",  # RAR
-    "z-curve": "morton",  # RAR
-    "row-major": "raster",
-    "column-major": "column",
-    "center-out": "centre-out",
-    "user": "file",
-}
+T = TypeVar("T")
 
 
-class UnknownName(InvalidRequest):
-    """A name or an option that does not exist; the message names the nearest one that does."""
+class Registry(dict[str, type[T]], Generic[T]):
+    """The classes of one family by name: a dict of our own, and two further places that ``find`` looks in.
 
-    def __init__(self, what: str, name: str, choices: Iterable[str]) -> None:
-        names = sorted(choices)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        rest = f"choose from {', '.join(names)}" if names else "it has none"
-        super().__init__(f"unknown {what} {name!r}: {hint}{rest}")
+    Other packages add classes through the entry-point group; ``FILE.py:Class`` names a class of a Python file.
+
+    Attributes:
+        what: the family in error messages, e.g. ``"ordering"``.
+        base: the class that every member is a subclass of.
+        group: the entry-point group.
+        aliases: further names of our own classes.
+    """
+
+    error: ClassVar[type[Exception]] = InvalidRequest
+
+    def __init__(
+        self, ours: Mapping[str, type[T]], what: str, base: type[T], group: str, aliases: Mapping[str, str] = {}
+    ) -> None:
+        super().__init__(ours)
+        self.what, self.base, self.group, self.aliases = what, base, group, dict(aliases)
+
+    def find(self, name: str) -> type[T]:
+        """Return the class of ``name``.
+
+        Raises:
+            InvalidRequest: there is no such class (the message gives the nearest name), or it does not import.
+        """
+        name = self.aliases.get(name, name)
+        if name in self:
+            return self[name]
+        if is_file_target(name):
+            return load_class(name, (self.base,), self.error)
+        entry = self._plugged().get(name)
+        if entry is None:
+            raise self.unknown(name)
+        try:
+            return entry.load()
+        except Exception as error:  # importing a package runs its code, which may raise anything
+            raise self.error(f"{self.what} {self._broken(entry, error)}") from None
+
+    def unknown(self, name: str) -> Exception:
+        """Return the error for a name that does not exist."""
+        return UnknownName(self.what, name, self.names())
+
+    def names(self) -> list[str]:
+        """Return every name; classes of other packages come last and are not imported."""
+        return [*self, *(name for name in self._plugged() if name not in self)]
+
+    def classes(self) -> tuple[dict[str, type[T]], list[str]]:
+        """Return every class by name, and one line for each class of another package that does not import."""
+        found, notes = dict(self), []
+        for name, entry in self._plugged().items():
+            try:
+                found.setdefault(name, entry.load())
+            except Exception as error:
+                notes.append(f"{self.what} {self._broken(entry, error)}")
+        return found, notes
+
+    def name_of(self, component: object) -> str:
+        """Return the name under which ``find`` gives the component's class.
+
+        Raises:
+            InvalidRequest: the class is in no registry.
+        """
+        cls = type(component)
+        if (target := file_target(cls)) is not None:
+            return target
+        names: dict[type, str] = {member: name for name, member in self.items()}
+        if cls not in names:  # looking for other packages takes milliseconds
+            names = {member: name for name, member in self.classes()[0].items()}
+        if cls in names:
+            return names[cls]
+        raise UnknownName("class", cls.__name__, (member.__name__ for member in self.values()))
+
+    def _plugged(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
+
+    @staticmethod
+    def _broken(entry: EntryPoint, error: Exception) -> str:
+        package = f" of package {entry.dist.name}" if entry.dist else ""
+        reason = " ".join(str(error).split())
+        return f"{entry.name!r}{package} does not import ({entry.value}): {type(error).__name__}: {reason}"
 
 
-class Family(NamedTuple):
-    what: str
-    group: str  # of entry points
-    ours: Mapping[str, type]
+class Orderings(Registry[Ordering]):
+    """The registry of orderings: names of adaptive orders get the reason why they are no plan."""
+
+    def unknown(self, name: str) -> Exception:
+        if name == "remask":
+            return InvalidRequest(
+                "remask is no plan: it draws tokens again, so the probability of an example is a sum over all paths "
+                "that end in it, which is intractable; mar sample --remask random, and score the plan alone"
+            )
+        rule = ADAPTIVE.classes()[0].get(name)
+        if rule is None:
+            return super().unknown(name)
+        if rule.uses_sampled_values:
+            why = (
+                "it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive " + name
+            )
+        else:
+            why = (
+                "the model finds its order while it generates, an order for each image; "
+                f"mar sample --adaptive {name}, mar score nll --plan {name}"
+            )
+        return InvalidRequest(f"{name} is no plan: {why}")
 
 
-FAMILIES: dict[type, Family] = {
-    Ordering: Family("ordering", "mar.orderings", ORDERINGS),
-    Partition: Family("partition", "mar.partitions", PARTITIONS),
-    Adaptive: Family("adaptive order", "mar.adaptive", ADAPTIVE),
-}
+ORDERINGS = Orderings(
+    {
+        "raster": scans.Raster,
+        "reverse": scans.Reverse,
+        "column": scans.Column,
+        "serpentine": scans.Serpentine,
+        "diagonal": scans.Diagonal,
+        "centre-out": scans.CentreOut,
+        "spiral": scans.Spiral,
+        "subsample": scans.Subsample,
+        "checkerboard": scans.Checkerboard,
+        "hilbert": curves.Hilbert,
+        "morton": curves.Morton,
+        "halton": curves.Halton,
+        "blocks": blocks.Blocks,
+        "segments": blocks.Segments,
+        "random": stochastic.Random,
+        "learned": stochastic.Learned,
+        "fixed-random": stochastic.FixedRandom,
+        "mixture": stochastic.Mixture,
+        "annealed": stochastic.Annealed,
+        "file": user.File,
+    },
+    what="ordering",
+    base=Ordering,
+    group="mar.orderings",
+    aliases={  # names that papers and code use
+        "alternate": "serpentine",  # RAR
+        "z-curve": "morton",  # RAR
+        "row-major": "raster",
+        "column-major": "column",
+        "center-out": "centre-out",
+        "user": "file",
+    },
+)
 
+PARTITIONS = Registry(
+    {
+        "singles": partitions.Singles,
+        "equal": partitions.Equal,
+        "cosine": partitions.Cosine,
+        "linear": partitions.Linear,
+        "power": partitions.Power,
+        "arccos": partitions.Arccos,
+        "sizes": partitions.Sizes,
+        "blocks": partitions.BlockSets,
+        "optimal": optimal.Optimal,
+    },
+    what="partition",
+    base=Partition,
+    group="mar.partitions",
+)
 
-_WHY = {  # an adaptive order is no plan, by uses_sampled_values
-    True: "it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive {name}",
-    False: "its order is found while the model generates, an order for each image; "
-    "mar sample --adaptive {name}, mar score --nll --plans {name}",
-}
-
-
-_WHY_REMASK = (
-    "tokens that were drawn are drawn again, so an example's probability is a sum over all paths that end in it, which "
-    "is no tractable likelihood; mar sample --remask random, and a likelihood of the plan alone"
+ADAPTIVE = Registry(
+    {
+        "lowest-entropy": adaptive.LowestEntropy,
+        "highest-entropy": adaptive.HighestEntropy,
+        "confidence": adaptive.Confidence,
+    },
+    what="adaptive order",
+    base=Adaptive,
+    group="mar.adaptive",
 )
 
 
-def find(base: type, name: str) -> type:
-    """The class of that name in the family of ``base``: ours, or one that an installed package plugs in.
-
-    Raises:
-        UnknownName: there is none; the message holds the nearest.
-    """
-    what, group, ours = FAMILIES[base]
-    name = ALIASES.get(name, name)
-    if name in ours:
-        return ours[name]
-    plugged = {entry.name: entry for entry in entry_points(group=group)}
-    if name in plugged:
-        return plugged[name].load()
-    if base is Ordering and name == "remask":
-        raise InvalidRequest(f"remask is no plan: {_WHY_REMASK}")
-    if base is Ordering and (rule := all_of(Adaptive).get(name)):
-        why = _WHY[rule.uses_sampled_values].format(name=name)
-        raise InvalidRequest(f"{name} is no plan: {why}")
-    raise UnknownName(what, name, [*ours, *plugged])
-
-
-def find_ordering(name: str) -> type[Ordering]:
-    """``find`` among orderings."""
-    return find(Ordering, name)
-
-
-def find_partition(name: str) -> type[Partition]:
-    """``find`` among partitions."""
-    return find(Partition, name)
-
-
 def name_of(component: Ordering | Partition | Adaptive) -> str:
-    """The name under which the component's class is found.
-
-    Raises:
-        UnknownName: its class is neither ours nor plugged in.
-    """
-    _, group, ours = next(family for base, family in FAMILIES.items() if isinstance(component, base))
-    for name, cls in ours.items():
-        if type(component) is cls:
-            return name
-    for entry in entry_points(group=group):
-        if entry.load() is type(component):
-            return entry.name
-    raise UnknownName("class", type(component).__name__, (cls.__name__ for cls in ours.values()))
-
-
-def all_of(base: type) -> dict[str, type]:
-    """Every class of a family by name, plugged-in ones last."""
-    _, group, ours = FAMILIES[base]
-    return {**ours, **{entry.name: entry.load() for entry in entry_points(group=group)}}
+    """Return the name of the component's class. Raises as ``Registry.name_of``."""
+    family = next(family for family in (ORDERINGS, PARTITIONS, ADAPTIVE) if isinstance(component, family.base))
+    return family.name_of(component)

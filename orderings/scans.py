@@ -16,10 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
-
 from orderings.base import FixedOrdering, PixelOrdering, rank_by
 from orderings.grid import Grid, InvalidRequest
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from orderings.base import FixedOrdering, Ordering, Source, shuffle
 from orderings.grid import Grid, InvalidRequest
+from orderings.lazy import torch
 from orderings.scans import Raster
 
 

@@ -1,36 +1,39 @@
-"""Options of a component from text or plain values, and back: one field of a dataclass at a time.
-
-A field's type says how it is written: numbers, true/false (or the two ``words`` of its metadata), one of some choices,
-tuples (joined by + for orderings, else by the ``separator`` of its metadata, a comma by default), another ordering.
-
-Plans in short: ``spiral:outward/cosine:16``.
+"""Plans as short text, ``spiral:outward/cosine:16``, and options as text or plain values.
 
     plan       ordering[/partition]                 the partition defaults to singles
     ordering   name[:value][:option=value]…         a bare value sets the first option
+    name       of a registry, or FILE.py:Class
     value      text, or (text) where it holds any of : + , / = ( )
 
-``describe`` writes the shortest such text, and parsing it gives an equal plan.
+The type of an option says how its values are written: numbers, true/false (or the two ``words`` of its metadata), one
+of some choices, tuples (joined by + for orderings, else by the ``separator`` of its metadata, a comma by default), or
+another ordering. ``str(spec)`` is the shortest such text; parsing it gives an equal plan.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
-from orderings.grid import InvalidRequest
+from orderings.grid import InvalidRequest, UnknownName
 from orderings.partitions import Singles
-from orderings.registry import ALIASES, UnknownName, all_of, find, name_of
+from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
+from orderings.user import is_file_target
+
+T = TypeVar("T", Ordering, Partition, Adaptive)
+Order = TypeVar("Order", bound=Ordering | Adaptive)
 
 SPECIAL = frozenset(":+,/=()")
 
 
 def split(text: str, separator: str) -> list[str]:
-    """``text`` cut at each ``separator`` that is not inside parentheses.
+    """Cut ``text`` at each ``separator`` outside parentheses.
 
     Raises:
         InvalidRequest: parentheses do not pair up.
@@ -49,7 +52,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def unwrap(text: str) -> str:
-    """Without one pair of parentheses around the whole."""
+    """Remove one pair of parentheses around the whole text."""
     text = text.strip()
     if text.startswith("(") and text.endswith(")") and len(split(text[1:-1] + "|", "|")) == 2:
         return text[1:-1]
@@ -57,30 +60,30 @@ def unwrap(text: str) -> str:
 
 
 def wrap(text: str) -> str:
-    """In parentheses if it holds characters that mean something around it."""
+    """Put a text that holds special characters into parentheses."""
     return f"({text})" if SPECIAL & set(text) else text
 
 
-def read(value: Any, kind: Any, field: Field[Any], ordering: Callable[[Any], Ordering]) -> Any:
-    """``value`` (text, or a plain value from YAML or Python) as the field's ``kind``; ``ordering`` reads nested ones.
+def read(value: Any, kind: Any, field: Field[Any]) -> Any:
+    """Return ``value`` (text, or a plain value from YAML or Python) as the type ``kind`` of its field.
 
     Raises:
-        InvalidRequest: it is no such thing; the message says what is wanted.
-        UnknownName: it is none of the choices.
+        InvalidRequest: the value is of another type; the message says of which type it must be.
+        UnknownName: the value is not among the choices.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):  # X | None
         if value is None or value == "none":
             return None
-        return read(value, next(a for a in arguments if a is not type(None)), field, ordering)
+        return read(value, next(a for a in arguments if a is not type(None)), field)
     if origin is Literal:
         if str(value) not in arguments:
             raise UnknownName(f"value of {field.name}", str(value), arguments)
         return str(value)
     if origin is tuple:
-        return tuple(read(item, arguments[0], field, ordering) for item in _items(value, arguments[0], field))
+        return tuple(read(item, arguments[0], field) for item in _items(value, arguments[0], field))
     if isinstance(kind, type) and issubclass(kind, Ordering):
-        return ordering(unwrap(value) if isinstance(value, str) else value)
+        return _nested(value)
     if kind is bool:
         return _boolean(value, field)
     if kind in (int, float):
@@ -88,13 +91,13 @@ def read(value: Any, kind: Any, field: Field[Any], ordering: Callable[[Any], Ord
     return unwrap(str(value))
 
 
-def write(value: Any, field: Field[Any], ordering: Callable[[Ordering], str]) -> str:
-    """The text that ``read`` turns into ``value``."""
+def write(value: Any, field: Field[Any]) -> str:
+    """Return the text that ``read`` turns into ``value``."""
     if isinstance(value, tuple):
         separator = "+" if any(isinstance(item, Ordering) for item in value) else field.metadata.get("separator", ",")
-        return separator.join(write(item, field, ordering) for item in value)
+        return separator.join(write(item, field) for item in value)
     if isinstance(value, Ordering):
-        return wrap(ordering(value))
+        return wrap(to_text(value))
     if isinstance(value, bool):
         return field.metadata.get("words", ("false", "true"))[value]
     if isinstance(value, float):
@@ -103,7 +106,7 @@ def write(value: Any, field: Field[Any], ordering: Callable[[Ordering], str]) ->
 
 
 def grammar(kind: Any, field: Field[Any]) -> str:
-    """How values of the field are written, for listings: ``inward|outward``, ``number``, ``4x2``."""
+    """Return how values of the field are written, for listings: ``inward|outward``, ``number``, ``4x2``."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return "|".join("none" if a is type(None) else grammar(a, field) for a in arguments)
@@ -150,127 +153,167 @@ def _number(value: Any, kind: type[int] | type[float], field: Field[Any]) -> flo
     return number
 
 
-T = TypeVar("T", Ordering, Partition, Adaptive)
+class PlanSpec(NamedTuple, Generic[Order]):
+    """What a plan is made of: an ordering, or a rule by which the model finds one, and a partition.
+
+    ``PlanSpec.parse("spiral/cosine:16")`` is ``PlanSpec(Spiral(), Cosine(k=16))``; ``str(spec)`` is its canonical text.
+    """
+
+    ordering: Order
+    partition: Partition = Singles()
+
+    @overload
+    @classmethod
+    def parse(cls, text: str, adaptive: Literal[False] = False) -> PlanSpec[Ordering]: ...
+
+    @overload
+    @classmethod
+    def parse(cls, text: str, adaptive: Literal[True]) -> PlanSpec[Ordering | Adaptive]: ...
+
+    @classmethod
+    def parse(cls, text: str, adaptive: bool = False) -> PlanSpec[Any]:
+        """Return the plan of a text.
+
+        Args:
+            adaptive: accept ``"lowest-entropy/cosine:16"`` too: the model finds the order, in sets of these sizes.
+
+        Raises:
+            UnknownName: no such ordering, partition or option; the message gives the nearest name.
+            InvalidRequest: a value does not fit its option; or an adaptive order is not accepted, or is no plan.
+        """
+        head, tail = _cut(text.strip())
+        partition = parse_partition(tail) if tail else Singles()
+        kind = _kind(head.partition(":")[0])
+        if adaptive and kind not in ORDERINGS:
+            rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
+            if rule is not None and not rule.uses_sampled_values:
+                return PlanSpec(parse_adaptive(head), partition)
+        return PlanSpec(parse_ordering(head), partition)
+
+    def __str__(self) -> str:
+        if self.partition == Singles():
+            return to_text(self.ordering)
+        cut = to_text(self.partition)
+        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in name_of(self.partition) else cut}"
 
 
 def parse_ordering(text: str) -> Ordering:
-    """``"blocks:4:inner=serpentine"`` → Blocks(size=(4,), inner=Serpentine()).
+    """Return the ordering of a text: ``"blocks:4:inner=serpentine"`` is Blocks(size=(4,), inner=Serpentine()).
 
     Raises:
-        UnknownName: no such ordering or option; the message holds the nearest.
-        InvalidRequest: a value is not what its option takes.
+        UnknownName: no such ordering or option; the message gives the nearest name.
+        InvalidRequest: a value does not fit its option.
     """
-    return _parse(Ordering, text)
+    return _parse(ORDERINGS, text)
 
 
 def parse_partition(text: str) -> Partition:
-    """``"cosine:16"`` → Cosine(k=16). Raises as ``parse_ordering``."""
-    return _parse(Partition, text)
+    """Return the partition of a text: ``"cosine:16"`` is Cosine(k=16). Raises as ``parse_ordering``."""
+    return _parse(PARTITIONS, text)
 
 
 def parse_adaptive(text: str) -> Adaptive:
-    """``"confidence:4.5"`` → Confidence(temperature=4.5). Raises as ``parse_ordering``."""
-    return _parse(Adaptive, text)
-
-
-def parse_plan(text: str) -> tuple[Ordering, Partition]:
-    """``"spiral/cosine:16"`` → (Spiral(), Cosine(k=16)). Raises as ``parse_ordering``."""
-    *head, tail = split(text.strip(), "/")
-    if not head or _is_path(head[0], tail):
-        return parse_ordering(text), Singles()
-    return parse_ordering("/".join(head)), parse_partition(tail)
-
-
-def parse_any_plan(text: str) -> tuple[Ordering | Adaptive, Partition]:
-    """As ``parse_plan``, and ``"lowest-entropy/cosine:16"`` → (LowestEntropy(), Cosine(k=16)): a rule that finds the
-    order from the model, in sets of the partition's sizes. Rules that look at sampled values are no plan.
-
-    Raises as ``parse_ordering``.
-    """
-    head, *tail = split(text.strip(), "/")
-    rule = all_of(Adaptive).get(_kind(head.partition(":")[0]))
-    if rule is None or rule.uses_sampled_values:
-        return parse_plan(text)
-    return parse_adaptive(head), parse_partition("/".join(tail)) if tail else Singles()
+    """Return the rule of a text: ``"confidence:4.5"`` is Confidence(temperature=4.5). Raises as ``parse_ordering``."""
+    return _parse(ADAPTIVE, text)
 
 
 def make_ordering(kind: str, options: Mapping[str, Any]) -> Ordering:
-    """An ordering from plain values, as a recipe holds them: ``("blocks", {"size": 4, "inner": "random"})``.
+    """Return an ordering from a recipe's plain values: ``("blocks", {"size": 4, "inner": "random"})``.
 
-    Raises as ``parse_ordering``.
+    ``kind`` may be a short text with its own options, ``spiral:outward``. Raises as ``parse_ordering``.
     """
-    return _make(Ordering, kind, options)
+    return _make(ORDERINGS, kind, options)
 
 
 def make_partition(kind: str, options: Mapping[str, Any]) -> Partition:
-    """A partition from plain values, as a recipe holds them. Raises as ``parse_ordering``."""
-    return _make(Partition, kind, options)
+    """Return a partition from a recipe's plain values, as ``make_ordering`` does."""
+    return _make(PARTITIONS, kind, options)
 
 
-def describe(ordering: Ordering | Adaptive, partition: Partition | None = None) -> str:
-    """The canonical short text: options at their defaults are left out, but for a leading number."""
-    text = _write(ordering)
-    return text if partition is None or partition == Singles() else f"{text}/{_write(partition)}"
-
-
-def describe_partition(partition: Partition) -> str:
-    """The canonical short text of a partition alone: ``"cosine:16"``."""
-    return _write(partition)
+def to_text(component: Ordering | Partition | Adaptive) -> str:
+    """Return the canonical short text: options at their defaults are left out, except for a leading number."""
+    text, default = name_of(component), type(component)()
+    for place, field in enumerate(fields(component)):
+        value = getattr(component, field.name)
+        if value == getattr(default, field.name) and not (place == 0 and _is_number(value)):
+            continue
+        written = write(value, field)
+        text += f":{written}" if place == 0 else f":{field.name}={written}"
+    return text
 
 
 def as_options(component: Ordering | Partition) -> dict[str, str]:
-    """Every option as text; ``make_ordering(name, as_options(ordering))`` gives it back."""
-    return {f.name: write(getattr(component, f.name), f, _write) for f in fields(component)}
+    """Return every option as text; ``make_ordering(name, as_options(ordering))`` gives an equal ordering."""
+    return {f.name: write(getattr(component, f.name), f) for f in fields(component)}
 
 
 def option_grammar(cls: type) -> dict[str, tuple[str, str]]:
-    """{option: (how its values are written, its default)} of a class, for listings."""
+    """Return {option: (how its values are written, its default)} of a class, for listings."""
     kinds, default = get_type_hints(cls), cls()
-    return {f.name: (grammar(kinds[f.name], f), write(getattr(default, f.name), f, _write)) for f in fields(cls)}
+    return {f.name: (grammar(kinds[f.name], f), write(getattr(default, f.name), f)) for f in fields(cls)}
 
 
-def _is_path(head: str, tail: str) -> bool:
-    """``file:orders/mine.json``: the slash belongs to the path."""
-    kind = ALIASES.get(head.partition(":")[0].strip(), head.partition(":")[0].strip())
-    return kind == "file" and tail.partition(":")[0].strip() not in all_of(Partition)
+_FILE = re.compile(r"[^:()=+,]*\.py:\w+")  # FILE.py:Class at the start of a text
 
 
-def _parse(base: type[T], text: str) -> T:
-    name, *given = split(unwrap(text), ":")
-    kind = _kind(name)
+def _cut(text: str) -> tuple[str, str]:
+    """Return the ordering and the partition of a text; the slashes of a path belong to the ordering."""
+    first, *rest = split(text, "/")
+    kind = _kind(first.partition(":")[0])
+    if ORDERINGS.aliases.get(kind, kind) == "file":
+        *head, tail = [first, *rest]
+        cuts = bool(head) and (_kind(tail.partition(":")[0]) in PARTITIONS.names() or _FILE.match(tail) is not None)
+        return ("/".join(head), tail) if cuts else (text, "")
+    if (target := _FILE.match(text)) and kind not in ORDERINGS:
+        options, *rest = split(text[target.end() :], "/")
+        return target[0] + options, "/".join(rest)
+    return first, "/".join(rest)
+
+
+def _parse(family: Registry[T], text: str) -> T:
+    text = unwrap(text)
+    if target := _FILE.match(text):
+        kind, given = target[0], split(text[target.end() :], ":")[1:]
+    else:
+        name, *given = split(text, ":")
+        kind = _kind(name)
     options: dict[str, str] = {}
     for place, item in enumerate(given):
         pieces = split(item, "=")
         if len(pieces) > 1:
             key, value = pieces[0].strip(), "=".join(pieces[1:])
         elif place == 0:
-            key, value = _first(base, kind), item
+            key, value = _first(family, kind), item
         else:
             raise InvalidRequest(f"{kind}: a further option is written option=value, not {item!r}")
         if key in options:
             raise InvalidRequest(f"{kind}: {key} is given twice")
         options[key] = value.strip()
-    return _make(base, kind, options)
+    return _make(family, kind, options)
 
 
 def _kind(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
-def _first(base: type, kind: str) -> str:
-    own = fields(find(base, kind))
+def _first(family: Registry[T], kind: str) -> str:
+    own = fields(family.find(kind))  # pyright: ignore[reportArgumentType]
     if not own:
         raise InvalidRequest(f"{kind} has no options")
     return own[0].name
 
 
-def _make(base: type[T], kind: str, options: Mapping[str, Any]) -> T:
-    cls = find(base, kind)
+def _make(family: Registry[T], kind: str, options: Mapping[str, Any]) -> T:
+    if ":" in kind and not is_file_target(kind):
+        if options:
+            raise InvalidRequest(f"{kind!r} names its own options: write {', '.join(options)} there, or the name alone")
+        return _parse(family, kind)
+    cls: Any = family.find(kind)
     own, kinds = {f.name: f for f in fields(cls)}, get_type_hints(cls)
     for key in options:
         if key not in own:
             raise UnknownName(f"option of {kind}:", key, own)
-    return cls(**{key: read(value, kinds[key], own[key], _nested) for key, value in options.items()})
+    return cls(**{key: read(value, kinds[key], own[key]) for key, value in options.items()})
 
 
 def _nested(value: Any) -> Ordering:
@@ -278,18 +321,7 @@ def _nested(value: Any) -> Ordering:
         return value
     if isinstance(value, Mapping):
         return make_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
-    return parse_ordering(str(value))
-
-
-def _write(component: Ordering | Partition | Adaptive) -> str:
-    text, default = name_of(component), type(component)()
-    for place, field in enumerate(fields(component)):
-        value = getattr(component, field.name)
-        if value == getattr(default, field.name) and not (place == 0 and _is_number(value)):
-            continue
-        written = write(value, field, _write)
-        text += f":{written}" if place == 0 else f":{field.name}={written}"
-    return text
+    return parse_ordering(unwrap(str(value)))
 
 
 def _is_number(value: Any) -> bool:

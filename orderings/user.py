@@ -1,22 +1,29 @@
-"""A user's own order, read from a file.
+"""A user's own order from a file of numbers, and a user's own class from a Python file.
 
 L tokens · D grid dimensions
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import inspect
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from orderings.base import FixedOrdering, Source, inverse
-from orderings.grid import Grid, InvalidRequest, Unsupported
+from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported
+from orderings.lazy import torch
 
 
 @dataclass(frozen=True)
@@ -96,3 +103,78 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
     if numbers.dtype.kind not in "iu":
         raise InvalidRequest(f"{path}: an order holds whole numbers only")
     return numbers, holds
+
+
+_TARGETS: dict[type, str] = {}  # the FILE.py:Class that each class was loaded from
+
+
+def file_target(cls: type) -> str | None:
+    """Return the ``FILE.py:Class`` that ``cls`` was loaded from; None for any other class."""
+    return _TARGETS.get(cls)
+
+
+def is_file_target(text: str) -> bool:
+    """Return True for ``FILE.py:Class``."""
+    return re.fullmatch(r"[^:]*\.py:\w+", text) is not None
+
+
+@cache  # one class object a process: plans are compared and hashed
+def load_class(target: str, bases: tuple[type, ...], error: type[Exception] = InvalidRequest) -> type:
+    """Return the class that ``FILE.py:Class`` or ``module:Class`` names, a subclass of one of ``bases``.
+
+    Raises:
+        ``error``: the file, the module or the class does not exist, does not import, or is of another family.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise error(f"write FILE.py:Class or module:Class, not {target!r}")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except FileNotFoundError:
+        raise error(f"no file {place!r}") from None
+    except ImportError as wrong:
+        raise error(f"no module {place!r}: {wrong}") from None
+    except Exception as wrong:
+        raise error(f"{place} does not import: {type(wrong).__name__}: {wrong}") from None
+    cls = vars(module).get(name)
+    if inspect.isclass(cls) and issubclass(cls, bases) and cls not in bases:
+        if place.endswith(".py"):
+            _TARGETS[cls] = target
+        return cls
+    family = " or ".join(base.__name__ for base in bases)
+    if cls is not None:
+        raise error(f"{target}: {name} is no {family}: subclass the one that it is")
+    defined = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, bases)]
+    own = [key for key in defined if vars(module)[key].__module__ == module.__name__]
+    raise error(str(UnknownName(f"class of {place}:", name, own or [f"(it defines no {family})"])))
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Import a Python file once; it may import its neighbours and modules of the working directory, as a script."""
+    path = path.resolve(strict=True)
+    name = f"file_{path.stem}_{abs(hash(path)):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        with _importable(path.parent):
+            spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, ImportError):
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path[:0] = [str(folder), str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.patches import Rectangle
 
-from orderings import Grid, Plan, Seeded, parse_plan
+from orderings import Grid, Plan, PlanSpec, Seeded
 
 PLAN, GRID = "spiral/cosine:5", Grid((4, 4))
 KNOWN, TARGET, UNKNOWN = "#4c72b0", "#f0a63c", "#ececec"
@@ -25,9 +25,9 @@ KNOWN, TARGET, UNKNOWN = "#4c72b0", "#f0a63c", "#ececec"
 
 def draw_plan(text: str, given_L: torch.Tensor | None = None) -> Plan:
     """One row of a plan on the grid of the pictures."""
-    ordering, partition = parse_plan(text)
+    ordering, partition = PlanSpec.parse(text)
     given_BL = None if given_L is None else given_L[None]
-    return Plan.draw(ordering, partition, GRID, 1, Seeded(1, torch.Generator().manual_seed(0)), given_BL=given_BL)
+    return Plan.sample(ordering, partition, GRID, 1, Seeded(1, torch.Generator().manual_seed(0)), given_BL=given_BL)
 
 
 def cells(axes: Axes, value_L: torch.Tensor, colour: list[str], title: str) -> None:

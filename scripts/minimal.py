@@ -20,7 +20,7 @@ from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.tokenizers.pixels import Pixels
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 SEED = 0
 
@@ -37,8 +37,8 @@ def build_model(spec) -> Model:
 
 def draw_plan(text: str, grid: Grid, noise: Noise) -> Plan:
     """One plan per stream of noise, from ``ordering/partition``."""
-    ordering, partition = parse_plan(text)
-    return Plan.draw(ordering, partition, grid, len(noise), noise.at("order"))
+    ordering, partition = PlanSpec.parse(text)
+    return Plan.sample(ordering, partition, grid, len(noise), noise.at("order"))
 
 
 def training_loss(model: Model, x: torch.Tensor, label_B: torch.Tensor, noise: Noise) -> torch.Tensor:

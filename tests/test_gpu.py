@@ -10,8 +10,10 @@ import torch
 from mar import build, config
 from mar.core.noise import stream
 from mar.core.tokens import Vectors
+from mar.heads import HEADS
 from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
+from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
@@ -21,18 +23,18 @@ from orderings import Grid, Plan
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
 
 B = 5
-HEADS = [("masked-transformer", head) for head in sorted(build.HEADS)]
-CELLS = [*((network, "categorical") for network in sorted(build.NETWORKS)), *HEADS]
+WITH_HEADS = [("masked-transformer", head) for head in sorted(HEADS)]
+CELLS = [*((network, "categorical") for network in sorted(NETWORKS)), *WITH_HEADS]
 
 
 def recipe_of(network: str, head: str) -> config.Recipe:
-    vectors = issubclass(build.find("head", head).tokens, Vectors)
+    vectors = issubclass(HEADS.find(head).tokens, Vectors)
     changes = [f"network={network}", f"head={head}", "tokenizer=patches" if vectors else "tokenizer=pixels"]
     changes += ["ordering=raster", "train.mask_ratio=plan"]
     for family, kind in (("network", network), ("head", head)):
         changes += [
             f"{family}.{key}={list(value) if isinstance(value, tuple) else value}"
-            for key, value in build.find(family, kind).tiny.items()
+            for key, value in build.FAMILIES[family].find(kind).tiny.items()
         ]
     return config.read("digits", changes)
 
@@ -53,7 +55,7 @@ def inputs(recipe: config.Recipe) -> tuple[torch.Tensor, torch.Tensor, Plan]:
     x, label_B = data.test.batch(torch.arange(B))
     assert label_B is not None
     grid = Grid(build.model(recipe, data).tokenizer.shape)
-    return x, label_B, Plan.draw(build.ordering(recipe), build.partition(recipe), grid, B, stream(0, "plan", B))
+    return x, label_B, Plan.sample(build.ordering(recipe), build.partition(recipe), grid, B, stream(0, "plan", B))
 
 
 @pytest.mark.parametrize("network, head", CELLS)

@@ -12,7 +12,9 @@ from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.data.base import About
+from mar.heads import HEADS
 from mar.heads.denoiser import Denoiser
+from mar.networks import NETWORKS
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.training.objectives import Objective
 from orderings import Grid, Plan
@@ -58,7 +60,7 @@ def test_recipes_of_imagenet_train_on_such_latents(name, autoencoders):
     model = build.model(recipe, IMAGENET)
     rows, grid = torch.arange(2), Grid(model.tokenizer.shape)
     noise = stream(0, "test", 2)
-    plan = Plan.draw(build.ordering(recipe), build.partition(recipe), grid, 2, noise)
+    plan = Plan.sample(build.ordering(recipe), build.partition(recipe), grid, 2, noise)
     task = build.mask_ratio(recipe).task(plan, rows, stream(0, "test", 1), model.network.one_pass)
     kind = model.tokenizer.token
     width = 1 if isinstance(kind, Categories) else kind.width
@@ -72,9 +74,9 @@ def test_recipes_of_imagenet_train_on_such_latents(name, autoencoders):
 @pytest.mark.parametrize("size, millions", [("base", 208), ("large", 479), ("huge", 943)])
 def test_the_published_sizes_have_the_published_numbers_of_parameters(size, millions):
     recipe = config.read(f"imagenet256-mar-{size}")
-    head = build.options("head", recipe.head)
+    head = HEADS.options(recipe.head.kind, recipe.head.options)
     with torch.device("meta"):
-        network = MaskedTransformer((16, 16), build.options("network", recipe.network))
+        network = MaskedTransformer((16, 16), NETWORKS.options(recipe.network.kind, recipe.network.options))
         net = Denoiser(16, 32, network.context_width, head.width, head.depth, head.timesteps)
     count = sum(p.numel() for module in (network, net) for p in module.parameters()) + 1000 * network.condition_width
     assert count / 1e6 == pytest.approx(millions, abs=1.0)

@@ -30,7 +30,7 @@ from mar.model.walk import empty_tokens
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
-from mar.training.objectives import Objective, Task
+from mar.training.objectives import MASK_RATIOS, Objective, Task
 from orderings import Grid, Plan
 
 
@@ -146,7 +146,7 @@ class Inputs:
         self.recipe, self.batch, self.setting = recipe, batch, setting
         self.model, self.n_classes = model, data.spec.n_classes if recipe.class_conditional else 0
         self.ordering, self.partition = build.ordering(recipe), build.partition(recipe)
-        self.mask_ratio = build.options("mask_ratio", recipe.train.mask_ratio)
+        self.mask_ratio = MASK_RATIOS.options(recipe.train.mask_ratio.kind, recipe.train.mask_ratio.options)
         self.grid = Grid(model.tokenizer.shape)
         self.examples = [self._example(index) for index in range(POOL)]
 
@@ -155,7 +155,7 @@ class Inputs:
 
     def plan(self, index: int) -> Plan:
         noise = stream(index, "bench/order", self.batch)
-        return Plan.draw(self.ordering, self.partition, self.grid, self.batch, noise).to(self.setting.device)
+        return Plan.sample(self.ordering, self.partition, self.grid, self.batch, noise).to(self.setting.device)
 
     def labels(self, index: int) -> torch.Tensor:
         u_B = stream(index, "bench/label", self.batch).uniform(1)[:, 0]

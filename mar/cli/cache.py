@@ -40,12 +40,12 @@ def cache(
 
         mar train fashion-kl data.path=caches/fashion-kl
     """
-    from mar import build
     from mar.core.errors import UserError, unknown
     from mar.core.files import CACHE, locked
     from mar.core.processes import Processes
     from mar.core.progress import bar
     from mar.data.shards import Settings
+    from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
     from mar.training.caching import encode_all
 
@@ -55,7 +55,7 @@ def cache(
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
     found = AutoencoderFolder.find(tokenizer)
-    cls = build.find("tokenizer", found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
         source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
@@ -81,9 +81,10 @@ def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
         UserError: no such kind or recipe, or its files are not there.
     """
     from mar import build, config
+    from mar.data import DATA
 
     kind, _, path = text.partition(":")
-    if path or kind in build.DATA:
+    if path or kind in DATA:
         options = {"path": str(Path(path).expanduser().resolve())} if path else {}
         recipe = config.parse({"data": {"kind": kind, **options}}, overrides)
     else:

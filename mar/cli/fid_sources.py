@@ -16,6 +16,7 @@ from mar.config import parse
 from mar.core.errors import UserError
 from mar.core.files import STORE
 from mar.core.spec import DataSpec
+from mar.data import DATA
 from mar.data.base import Data, Split
 from mar.data.folder import every_image
 from mar.metrics.extractors import choose
@@ -94,10 +95,10 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     if path.is_dir():
         return Source(path.name, _folder(path, like))
     kind, _, inside = text.partition(":")
-    if kind not in build.DATA:
+    if kind not in DATA:
         raise UserError(
             f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
-            f"kind of {', '.join(sorted(build.DATA))})"
+            f"kind of {', '.join(sorted(DATA))})"
         )
     return from_data(load_data(kind, inside), split)
 

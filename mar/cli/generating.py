@@ -87,7 +87,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
     drawn = b""
     if not plans.learned:
-        drawn = plans.draw(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
+        drawn = plans.sample(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
     return {
         **asdict(setting),
         "plan": plans.text,

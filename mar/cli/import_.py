@@ -52,17 +52,17 @@ def import_(
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
     """
     from mar.compat import latent_diffusion, weights_file
+    from mar.networks import NETWORKS
 
     content = weights_file.read(file)
     state = latent_diffusion.state_dict(content)
     if state is not None:
         _autoencoder(state, out, scale)
         return
-    from mar import build
     from mar.compat.released import import_run
 
     recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
-    size = build.options("network", recipe.network).sizes
+    size = NETWORKS.options(recipe.network.kind, recipe.network.options).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     used = f"{size.encoder_heads} and {size.decoder_heads} heads"
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")

@@ -282,16 +282,15 @@ def plan_product(plans: str, partitions: str, default: str) -> list[str]:
         UserError: a plan names a partition beside ``partitions``.
     """
     from mar.core.errors import UserError
-    from orderings import describe, parse_any_plan, parse_partition
+    from orderings import PlanSpec, parse_partition
     from orderings.partitions import Singles
 
-    chosen = [parse_any_plan(text) for text in _listed(plans) or [default]]
+    chosen = [PlanSpec.parse(text, adaptive=True) for text in _listed(plans) or [default]]
     cuts = [parse_partition(text) for text in _listed(partitions)]
-    for ordering, partition in chosen:
-        if cuts and plans and partition != Singles():
-            text = describe(ordering, partition)
-            raise UserError(f"{text} names a partition: with --partitions, --plans takes orderings alone")
-    named = [describe(ordering, cut) for ordering, partition in chosen for cut in cuts or [partition]]
+    for spec in chosen:
+        if cuts and plans and spec.partition != Singles():
+            raise UserError(f"{spec} names a partition: with --partitions, --plans takes orderings alone")
+    named = [str(PlanSpec(ordering, cut)) for ordering, partition in chosen for cut in cuts or [partition]]
     return list(dict.fromkeys(named))
 
 

@@ -29,9 +29,12 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Machine-readable.")
     """
     import json as json_format
 
-    from orderings import ADAPTIVE, Ordering, Partition, all_of, option_grammar
+    from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
-    families = {"orderings": all_of(Ordering), "partitions": all_of(Partition), "adaptive": ADAPTIVE}
+    families, notes = {}, []
+    for family, registry in (("orderings", ORDERINGS), ("partitions", PARTITIONS), ("adaptive", ADAPTIVE)):
+        families[family], broken = registry.classes()
+        notes += broken
     rows = {
         family: [
             {
@@ -47,6 +50,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Machine-readable.")
         ]
         for family, members in families.items()
     }
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     if json:
         typer.echo(json_format.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -70,14 +75,14 @@ def show(
     from mar.core.errors import UserError
     from orderings import draw
 
-    ordering, cut = orderings.parse_plan(plan)
+    ordering, cut = orderings.PlanSpec.parse(plan)
     if partition:
         if cut != orderings.parse_partition("singles"):
             raise UserError(f"{plan!r} already names a partition: leave out --partition {partition}")
         cut = orderings.parse_partition(partition)
     lattice = orderings.Grid.parse(grid)
     drawn = _draw(ordering, cut, lattice, seed)
-    text = orderings.describe(ordering, cut)
+    text = str(orderings.PlanSpec(ordering, cut))
     sizes = drawn.sizes()[0].tolist()
     shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
     typer.echo(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
@@ -107,7 +112,7 @@ def gallery(
     path, lattice = Path(out), orderings.Grid.parse(grid)
     if path.suffix.lower() != ".png":
         raise UserError(f"the gallery is a .png file, not {out!r}")
-    drawn = {text: _draw(*orderings.parse_plan(text), lattice, seed) for text in plans or GALLERY}
+    drawn = {text: _draw(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(draw.png(draw.gallery(drawn, lattice)))
     typer.echo(f"wrote {path}")
@@ -117,7 +122,7 @@ def _draw(ordering, partition, grid: Grid, seed: int) -> Plan:
     from mar.core.noise import stream
     from orderings import Plan
 
-    return Plan.draw(ordering, partition, grid, 1, stream(seed, "orderings", 1))
+    return Plan.sample(ordering, partition, grid, 1, stream(seed, "orderings", 1))
 
 
 def _tables(rows: dict[str, list[dict]]) -> None:

@@ -52,7 +52,7 @@ def score_exposure(
     for plan in chosen:
         with bar(f"exposure {plan.text}") as progress:
             result = exposure(
-                run.model, images, labels, plan.draw, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
+                run.model, images, labels, plan.sample, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
                 plan.text, seed, kind, budget, progress,
             )  # fmt: skip
         content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}

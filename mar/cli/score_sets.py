@@ -23,7 +23,7 @@ from mar.likelihood.score import Likelihood
 from mar.likelihood.set_sizes import Predicted, plans_of, predictions
 from mar.reports.sets import Tested, draw_sets
 from mar.run import Run
-from orderings import Ordering, describe, parse_plan
+from orderings import Ordering, PlanSpec, to_text
 from orderings.optimal import SetCosts, costs_file
 from orderings.partitions import Singles
 
@@ -69,7 +69,7 @@ def score_sets(
         UserError: a plan that names a partition, a K that leaves no choice, or a folder that cannot be written.
     """
     scores_folder(run)
-    orderings = [_ordering(plan) for plan in plans] or [parse_plan(run.training_plan)[0]]
+    orderings = [_ordering(plan) for plan in plans] or [PlanSpec.parse(run.training_plan)[0]]
     outside = [k for k in ks if not 1 < k < len(run.grid)]
     if outside:
         raise UserError(f"--ks wants numbers of sets between 1 and {len(run.grid)}, not {outside[0]}")
@@ -79,14 +79,14 @@ def score_sets(
 
 
 def _ordering(plan: str) -> Ordering:
-    ordering, partition = parse_plan(plan)
+    ordering, partition = PlanSpec.parse(plan)
     if partition != Singles():
-        raise UserError(f"--sets looks for the sets itself: name orderings, {describe(ordering)} and not {plan}")
+        raise UserError(f"--sets looks for the sets itself: name orderings, {to_text(ordering)} and not {plan}")
     return ordering
 
 
 def _score(run: Run, ordering: Ordering, settings: Settings) -> None:
-    text, console = describe(ordering), wide_console()
+    text, console = to_text(ordering), wide_console()
     costs = _measured(run, ordering, settings)
     predicted = predictions(costs, settings.ks)
     units = Units.of_run(run)
@@ -117,7 +117,7 @@ def _score(run: Run, ordering: Ordering, settings: Settings) -> None:
 
 
 def _measured(run: Run, ordering: Ordering, settings: Settings) -> SetCosts:
-    with bar(f"set costs {describe(ordering)}") as progress:
+    with bar(f"set costs {to_text(ordering)}") as progress:
         return measured(
             run, ordering, settings.n, settings.seed, settings.kind, settings.weights, settings.budget, progress
         )

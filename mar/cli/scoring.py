@@ -14,7 +14,7 @@ from mar.core.errors import UserError
 from mar.core.files import environment, short, write
 from mar.likelihood.summary import fingerprint
 from mar.run import Run
-from orderings import describe, parse_any_plan, parse_partition
+from orderings import PlanSpec, parse_partition
 from orderings import text as values
 from orderings.partitions import Singles
 
@@ -46,14 +46,14 @@ def product(plans: str, partitions: str, default: str) -> list[str]:
     Raises:
         UserError: a plan with a partition of its own beside ``partitions``.
     """
-    chosen = [parse_any_plan(text) for text in _listed(plans) or [default]]
+    chosen = [PlanSpec.parse(text, adaptive=True) for text in _listed(plans) or [default]]
     cuts = [parse_partition(text) for text in _listed(partitions)]
     for ordering, partition in chosen:
         if cuts and plans and partition != Singles():
             raise UserError(
-                f"{describe(ordering, partition)} has a partition of its own: with --partitions, --plans are orderings"
+                f"{PlanSpec(ordering, partition)!s} has a partition of its own: with --partitions, --plans are orderings"
             )
-    named = [describe(ordering, cut) for ordering, partition in chosen for cut in cuts or [partition]]
+    named = [str(PlanSpec(ordering, cut)) for ordering, partition in chosen for cut in cuts or [partition]]
     return list(dict.fromkeys(named))
 
 

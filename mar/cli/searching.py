@@ -31,12 +31,11 @@ from orderings import (
     Ordering,
     Partition,
     Plan,
-    describe,
-    describe_partition,
+    PlanSpec,
     draw,
     inverse,
     parse_partition,
-    parse_plan,
+    to_text,
 )
 from orderings.optimal import resolve_optimal
 from orderings.user import File
@@ -73,7 +72,7 @@ def search_and_report(run: Run, request: Request) -> None:
             "trained in any order, e.g. with ordering=random"
         )
     partition = parse_partition(request.partition)
-    text = describe_partition(partition)
+    text = to_text(partition)
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
@@ -96,11 +95,11 @@ def search_and_report(run: Run, request: Request) -> None:
     console.print(*tables(shown, differences, "searched", title, units), sep="\n")
     console.print(*notes(shown, {"random"}, units), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
-    console.print(f"wrote {written} to {file.parent}; any command takes the plan {describe(*named['searched'])}")
+    console.print(f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}")
 
 
 def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
-    return parse_plan(ordering)[0], partition
+    return PlanSpec.parse(ordering)[0], partition
 
 
 def _start(run: Run, name: str) -> torch.Tensor | None:
@@ -111,7 +110,7 @@ def _start(run: Run, name: str) -> torch.Tensor | None:
     """
     if name in _GREEDY:
         return None
-    ordering, _ = parse_plan(name)
+    ordering, _ = PlanSpec.parse(name)
     if ordering.random or ordering.learned:
         raise UserError(f"a search starts from one fixed order, not from {name}: e.g. raster, or {_GREEDY[0]}")
     return inverse(ordering.ranks(run.grid, 1, stream(0, "start", 1))[0])
@@ -186,7 +185,7 @@ def _record(
     differences: dict[str, Difference],
 ) -> dict[str, Any]:
     return {
-        "plan": describe(*plan),
+        "plan": str(PlanSpec(*plan)),
         "split": "test",
         "weights": "ema" if run.ema else "last",
         "likelihoods": {name: likelihood.to_dict() for name, likelihood in likelihoods.items()},

@@ -151,15 +151,15 @@ def _score(
 
     import torch
 
-    from mar import build
     from mar.core.files import environment, write
     from mar.core.progress import bar
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
+    from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     found, device = AutoencoderFolder(autoencoder), "cuda" if torch.cuda.is_available() else "cpu"
-    cls = build.find("tokenizer", found.kind)
+    cls: Any = TOKENIZERS.find(found.kind)
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder))).to(device)
     with bar("reconstructing") as progress:
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)

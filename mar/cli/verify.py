@@ -45,12 +45,11 @@ def verify(
     from rich.console import Console
 
     from mar.verification import registry
-    from mar.verification.registry import load
 
     torch.set_num_threads(1)  # the tensors are tiny: threads only wait for each other
     console = Console()
     if targets:
-        classes = [load(target) for target in targets]
+        classes = [registry.load(target) for target in targets]
         verdicts = [verdict for cls in classes for verdict in registry.verify(cls)]
         _print_each(console, verdicts)
     else:

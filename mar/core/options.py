@@ -1,26 +1,51 @@
-"""Options of a component: values of a recipe or the command line as its dataclass, each of its field's type."""
+"""Options of a component as its dataclass, and the registry class of the families.
+
+A family keeps its classes in one dict beside them: ``NETWORKS = Registry({"made": Made, …}, …)`` in
+``mar/networks/__init__.py``. ``NETWORKS["mine"] = Mine`` adds a class at run time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+import orderings
 from mar.core.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(orderings.Registry[T]):
+    """Classes of a family by name (see ``orderings.Registry``), each with its typed options."""
+
+    error: ClassVar[type[Exception]] = UserError
+
+    def unknown(self, name: str) -> Exception:
+        return unknown(f"{self.what} kind", name, self.names())
+
+    def options(self, name: str, values: Mapping[str, Any]) -> Any:
+        """Return the options of a class (its ``Options``, or the class itself), checked and typed.
+
+        Raises:
+            UserError: no such class or option, with the nearest one; or a value does not fit its option.
+        """
+        cls = self.find(name)
+        return typed(getattr(cls, "Options", cls), values, f"option of {self.what} {name!r}:", f"{name} {self.what}.")
 
 
 def typed(cls: type, values: Mapping[str, Any], what: str, place: str = "") -> Any:
-    """``cls(**values)``.
+    """Return ``cls(**values)`` with each value converted to the type of its field.
 
     Args:
-        what: whose the options are, before the name of one that does not exist.
-        place: before the name of one whose value is not taken.
+        what: the owner of the options in the error for an unknown option.
+        place: the prefix of an option's name in the error for a wrong value.
 
     Raises:
-        UserError: no such option, with the nearest one; or a value that it does not take.
+        UserError: no such option, with the nearest one; or a value does not fit its option.
     """
     known = [field.name for field in fields(cls)]
     for name in values:
@@ -35,7 +60,7 @@ def typed(cls: type, values: Mapping[str, Any], what: str, place: str = "") -> A
 
 
 def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = "") -> Any:
-    """``options`` with some other ``values``. Arguments, errors: as ``typed``."""
+    """Return ``options`` with some ``values`` replaced. Arguments and errors: as ``typed``."""
     before = {field.name: getattr(options, field.name) for field in fields(options)}
     return typed(type(options), before | dict(values), what, place)
 

@@ -1,1 +1,34 @@
 """Data sets: one file per kind, all giving a ``mar.data.base.Data``."""
+
+from mar.core.options import Registry
+from mar.data.amat import BinarizedMnist
+from mar.data.audio import Audio
+from mar.data.base import DataSource
+from mar.data.cache import Cache
+from mar.data.digits import Digits
+from mar.data.documents import Documents
+from mar.data.folder import Folder
+from mar.data.idx import FashionMnist, Mnist
+from mar.data.npz import Npz
+from mar.data.synthetic import NoisyTree, Synthetic
+from mar.data.text import Text
+
+DATA = Registry(
+    {
+        "digits": Digits,
+        "mnist": Mnist,
+        "fashion-mnist": FashionMnist,
+        "binarized-mnist": BinarizedMnist,
+        "folder": Folder,
+        "synthetic": Synthetic,
+        "tree": NoisyTree,
+        "text": Text,
+        "documents": Documents,
+        "npz": Npz,
+        "audio": Audio,
+        "cache": Cache,
+    },
+    what="data",
+    base=DataSource,
+    group="mar.data",
+)

@@ -26,15 +26,14 @@ from mar.run import Run
 from mar.sampling.many import labels_of
 from orderings import (
     GIVEN,
+    ORDERINGS,
     Adaptive,
     Ordering,
     Partition,
     Plan,
-    all_of,
-    describe,
+    PlanSpec,
     make_ordering,
-    parse_any_plan,
-    parse_plan,
+    to_text,
 )
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
@@ -117,7 +116,7 @@ class Session:
     def presets(self) -> list[str]:
         """The training plan, the painted one, every ordering that serves this grid as it is, and some sets."""
         served = []
-        for text in (self.run.training_plan, PAINTED, *all_of(Ordering), *_SETS):
+        for text in (self.run.training_plan, PAINTED, *ORDERINGS.names(), *_SETS):
             try:
                 self.plan(Request(text))
             except (InvalidRequest, Unsupported, UserError):
@@ -135,7 +134,7 @@ class Session:
         if plans.rule is not None or plans.learned:
             return None
         noise = stream(request.seed, "sample", torch.tensor([0]))  # as ``mar sample`` draws its first image
-        return plans.draw(noise.at("order"), self._given(request)[None])
+        return plans.sample(noise.at("order"), self._given(request)[None])
 
     def generate(self, request: Request) -> Generation:
         """One image along the plan, the same as ``mar sample`` makes first. Raises as ``plan`` and ``Run.sample``."""
@@ -151,7 +150,7 @@ class Session:
 
         given = (self._picture(request), ~given_L) if given_L.any() else (None, None)
         ordering, partition = self._parsed(request)
-        adaptive = describe(ordering) if isinstance(ordering, Adaptive) else None
+        adaptive = to_text(ordering) if isinstance(ordering, Adaptive) else None
         drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
         image = self.run.sample(
             1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
@@ -185,9 +184,9 @@ class Session:
     def _parsed(self, request: Request) -> tuple[Ordering | Adaptive, Partition]:
         name, *partition = request.plan.strip().split("/", 1)
         if name.strip() != PAINTED:
-            return parse_any_plan(request.plan)
+            return PlanSpec.parse(request.plan, adaptive=True)
         path = self.order_file(request.painted)
-        return make_ordering("file", {"path": str(path)}), parse_plan("/".join(["raster", *partition]))[1]
+        return make_ordering("file", {"path": str(path)}), PlanSpec.parse("/".join(["raster", *partition]))[1]
 
     def _given(self, request: Request) -> torch.Tensor:
         """given_L (bool)."""
@@ -211,7 +210,7 @@ class Session:
         """(nats, bits/dim, notes) as in ``Generation``."""
         model, text = self.run.model, request.plan.strip()
         if text.split("/")[0].strip() != PAINTED:
-            text = describe(*parse_any_plan(text))
+            text = str(PlanSpec.parse(text, adaptive=True))
         notes = list(self.run.warnings(text))
         if "exact" not in model.head.likelihoods:
             kinds = " or ".join(sorted(model.head.likelihoods))

@@ -26,7 +26,7 @@ from mar.experiments.speed import Speed
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics.probe import Probe
 from mar.metrics.result import FidResult
-from orderings import describe, describe_partition, parse_plan
+from orderings import PlanSpec, to_text
 
 _CLOCKS = {"wall": "sampling_seconds", "cpu": "sampling_cpu_seconds"}
 _NAMES = {"nll": "NLL", "fid": "images", "sets": "set costs"}  # what errors call an evaluation, if not its key
@@ -96,13 +96,13 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
     if grid.orderings and (grid.axes or grid.variants or orders):
         settings[PLAN] = plan
     elif grid.partitions and not grid.orderings:
-        settings[PARTITION] = describe_partition(parse_plan(plan)[1])
+        settings[PARTITION] = to_text(PlanSpec.parse(plan)[1])
     if variant is not None:
         settings[VARIANT] = variant.name
     if orders:
         settings[ORDERS] = "1"
-    ordering, partition = parse_plan(plan)
-    row = Row(plan, describe(ordering), describe_partition(partition), model=cell.name, settings=settings)
+    ordering, partition = PlanSpec.parse(plan)
+    row = Row(plan, to_text(ordering), to_text(partition), model=cell.name, settings=settings)
     if not isinstance(found, PlanMap):
         return replace(row, refused=found)
     if variant is not None and variant.adaptive:  # the order is found along the way: the plan's is not its own

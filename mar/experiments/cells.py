@@ -15,7 +15,7 @@ from mar.experiments.grid import GridFile
 from mar.experiments.result import PlanMap
 from mar.model.model import Model
 from mar.training.run_folder import RunFolder
-from orderings import describe, parse_partition
+from orderings import PlanSpec, parse_partition
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) 
 def _own_plans(grid: GridFile, recipe: Recipe) -> list[str]:
     """Along the recipe's own ordering, in the grid's sets or the recipe's own."""
     partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
-    return [describe(build.ordering(recipe), partition) for partition in partitions]
+    return [str(PlanSpec(build.ordering(recipe), partition)) for partition in partitions]
 
 
 def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:

@@ -21,7 +21,7 @@ from mar.metrics.result import FidResult
 from mar.model.model import Model
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation, to_bytes
-from orderings import Grid, Plan, describe_partition, parse_plan
+from orderings import Grid, Plan, PlanSpec, to_text
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
 
@@ -35,9 +35,9 @@ def plan_map(model: Model, plan: str) -> PlanMap:
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
-    ordering, partition = parse_plan(plan)
+    ordering, partition = PlanSpec.parse(plan)
     grid = Grid(model.tokenizer.shape)
-    drawn = Plan.draw(ordering, stand_in(partition), grid, 2, stream(0, "map", 2))
+    drawn = Plan.sample(ordering, stand_in(partition), grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
     rank_L, step_L = drawn.rank_BL[0].tolist(), drawn.step_BL[0].tolist()
     return PlanMap(grid.shape, ordering.random, tuple(rank_L), tuple(step_L))
@@ -58,7 +58,7 @@ def score_nll(
 
 def adaptive_plan(rule: str, plan: str) -> str:
     """The order that ``rule`` finds, in sets of the sizes of ``plan``."""
-    return f"{rule}/{describe_partition(parse_plan(plan)[1])}"
+    return f"{rule}/{to_text(PlanSpec.parse(plan)[1])}"
 
 
 def sample(

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from mar.config import Scalar, Section
-from orderings import describe_partition, parse_adaptive, parse_plan
+from orderings import PlanSpec, parse_adaptive, to_text
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -72,7 +72,7 @@ def ways(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[tuple[str,
         for variant in variants or (None,):
             along, name = plan, variant.name if variant is not None else ""
             if variant is not None and variant.adaptive:
-                along = describe_partition(parse_plan(plan)[1])
+                along = to_text(PlanSpec.parse(plan)[1])
             found.setdefault((along, name), (plan, variant))
     return list(found.values())
 

@@ -53,7 +53,7 @@ from mar.experiments.evaluations import (
     ways,
 )
 from mar.experiments.published import Published, check_published
-from orderings import describe, describe_partition, parse_ordering, parse_partition, parse_plan
+from orderings import PlanSpec, parse_ordering, parse_partition, to_text
 
 
 class GridFile(Section):
@@ -97,7 +97,7 @@ class GridFile(Section):
             ValueError: an ordering or a partition that does not exist; the message names the nearest.
         """
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
-        return list(dict.fromkeys(describe(ordering, partition) for partition, ordering in pairs))
+        return list(dict.fromkeys(str(PlanSpec(ordering, partition)) for partition, ordering in pairs))
 
     def ways(self, plans: Iterable[str]) -> list[tuple[str, Variant | None]]:
         """Plans in variants, as ``mar.experiments.evaluations.ways``."""
@@ -143,7 +143,7 @@ def referring(grid: GridFile) -> GridFile:
     names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
     names |= {PLAN: set(plans)} if plans else {}
     if grid.partitions and not grid.orderings:
-        names[PARTITION] = {describe_partition(parse_partition(text)) for text in grid.partitions}
+        names[PARTITION] = {to_text(parse_partition(text)) for text in grid.partitions}
     names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
     first = {axis: name for axis, name in cells[0].settings.items() if axis != SEED}  # a seed has its own reference
     reference = {**first, **({PLAN: plans[0]} if plans else {})}
@@ -153,7 +153,7 @@ def referring(grid: GridFile) -> GridFile:
     elif grid.reference:
         reference = {PLAN: grid.reference}
     if PLAN in reference:
-        reference = {**reference, PLAN: describe(*parse_plan(reference[PLAN]))}
+        reference = {**reference, PLAN: str(PlanSpec.parse(reference[PLAN]))}
     every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
     most = grid.nll.orders if grid.nll is not None else 0
     orders = {ORDERS: [f"mean of {most}", *(str(1 + k) for k in range(most))]} if most else {}

@@ -21,7 +21,7 @@ from mar.experiments.compare import holm, paired_differences
 from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
 from mar.run import Run
-from orderings import describe, parse_any_plan
+from orderings import PlanSpec
 
 Score = Callable[[str, Run, str], Likelihood]  # of a run, by its name, along a plan
 
@@ -140,7 +140,7 @@ def check(runs: Mapping[str, Run], kind: str | None) -> None:
 
 def columns(runs: Mapping[str, Run], plans: Sequence[str]) -> tuple[str, ...]:
     """The plans in canonical text, then those training plans of ``runs`` that are not among them."""
-    wanted = [describe(*parse_any_plan(plan)) for plan in plans]
+    wanted = [str(PlanSpec.parse(plan, adaptive=True)) for plan in plans]
     return tuple(dict.fromkeys([*wanted, *(run.training_plan for run in runs.values())]))
 
 

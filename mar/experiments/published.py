@@ -21,7 +21,7 @@ from pydantic import Field, field_validator
 from mar.config import Section
 from mar.core.errors import UserError
 from mar.experiments.axes import PLAN, SEED, Where, check, matches, several
-from orderings import describe, parse_plan
+from orderings import PlanSpec
 
 Better = Literal["lower", "higher"]
 Of = Literal["nll", "fid", "inception_score", "probe", "images_per_second"]
@@ -46,7 +46,7 @@ class PublishedRow(Section):
         """The same, plans in canonical short text."""
         if PLAN not in where:
             return where
-        return {**where, PLAN: tuple(describe(*parse_plan(plan)) for plan in several(where[PLAN]))}
+        return {**where, PLAN: tuple(str(PlanSpec.parse(plan)) for plan in several(where[PLAN]))}
 
 
 class Published(Section):

@@ -16,7 +16,7 @@ from mar.core.files import environment
 from mar.experiments.result import PlanMap
 from mar.likelihood.set_sizes import measure_set_costs
 from mar.run import Run
-from orderings import Grid, Ordering, Partition, describe, parse_plan
+from orderings import Grid, Ordering, Partition, PlanSpec, to_text
 from orderings.optimal import Optimal, SetCosts, costs_file, read_set_costs, resolve_optimal
 from orderings.partitions import Linear
 
@@ -30,8 +30,8 @@ def waits(partition: Partition) -> bool:
 
 def measured_along(plan: str) -> str | None:
     """The ordering, short text, along which a plan's set costs have to be measured; None: it needs none."""
-    ordering, partition = parse_plan(plan)
-    return describe(ordering) if waits(partition) else None
+    ordering, partition = PlanSpec.parse(plan)
+    return to_text(ordering) if waits(partition) else None
 
 
 def stand_in(partition: Partition) -> Partition:
@@ -41,10 +41,10 @@ def stand_in(partition: Partition) -> Partition:
 
 def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
     """The map of a plan in the sets that the run in ``folder`` measured; as it is if it did not, or need not."""
-    ordering, partition = parse_plan(plan)
-    if not waits(partition) or not costs_file(folder, describe(ordering)).is_file():
+    ordering, partition = PlanSpec.parse(plan)
+    if not waits(partition) or not costs_file(folder, to_text(ordering)).is_file():
         return found
-    sets = resolve_optimal(partition, describe(ordering), folder)
+    sets = resolve_optimal(partition, to_text(ordering), folder)
     step_BL = sets.steps(torch.tensor([found.rank_L]), Grid(found.grid))
     return replace(found, step_L=tuple(step_BL[0].tolist()))
 
@@ -68,7 +68,7 @@ def measured(
         weights: those that ``run`` was loaded with.
         budget: bytes of activations; None: what suits the device.
     """
-    path = costs_file(run.folder.path, describe(ordering))
+    path = costs_file(run.folder.path, to_text(ordering))
     n_images = min(n, len(run.data.validation))
     if not n_images:
         raise UserError(f"sets are chosen by the costs of validation images, and {run.data.name} has none")

@@ -32,7 +32,7 @@ from mar.core.errors import UserError
 from mar.core.progress import Counter, Progress
 from mar.likelihood.chain import image_batches, pairs
 from mar.model.model import Model
-from orderings import Grid, Ordering, Plan, describe, parse_partition
+from orderings import Grid, Ordering, Plan, parse_partition, to_text
 from orderings.optimal import SetCosts, best_sets, cost_of
 from orderings.stochastic import Random
 
@@ -129,7 +129,7 @@ def measure_set_costs(
     mean_NS = sums.telescoped() if uniform else sums.means()
     total_SL = (sums.total_SL / (orders * len(images))).round(decimals=7).tolist()
     return SetCosts(
-        ordering=describe(ordering),
+        ordering=to_text(ordering),
         grid=str(grid),
         uniform=uniform,
         nats=mean_NS.mean(0).tolist() if uniform else [row[s:] for s, row in enumerate(total_SL)],

@@ -102,7 +102,7 @@ def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: i
     for index in torch.arange(len(split)).split(_BATCH):
         x, label_B = split.batch(index)
         assert label_B is not None  # the data has classes
-        plan = Plan.draw(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
+        plan = Plan.sample(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
         found.append(features(model, x.to(device), plan).cpu())
         labels.append(label_B)
     return torch.cat(found).numpy(), torch.cat(labels).numpy()

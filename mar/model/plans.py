@@ -11,7 +11,17 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, describe, name_of, parse_any_plan
+from orderings import (
+    GIVEN,
+    Adaptive,
+    Grid,
+    Ordering,
+    Partition,
+    Plan,
+    PlanSpec,
+    name_of,
+    to_text,
+)
 from orderings.optimal import resolve_optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
@@ -44,15 +54,15 @@ class Plans:
         self._plan, self._partition = plan if isinstance(plan, Plan) else None, None
         if isinstance(plan, Plan):
             return
-        ordering, partition = parse_any_plan(plan) if isinstance(plan, str) else plan
-        self.text = describe(ordering, partition)
-        self._partition = resolve_optimal(partition, describe(ordering), folder)
+        ordering, partition = PlanSpec.parse(plan, adaptive=True) if isinstance(plan, str) else plan
+        self.text = str(PlanSpec(ordering, partition))
+        self._partition = resolve_optimal(partition, to_text(ordering), folder)
         if isinstance(ordering, Adaptive):
             self.rule = ordering
         else:
             self._ordering, self.random, self.learned = ordering, ordering.random, ordering.learned
 
-    def draw(self, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
+    def sample(self, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
         """One plan for each stream, a function of its key alone.
 
         Raises:
@@ -65,7 +75,7 @@ class Plans:
             raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
                               f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
         given_BL = None if given_BL is None else given_BL.cpu()
-        drawn = Plan.draw(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
+        drawn = Plan.sample(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
         return drawn.to(self.device)
 
     def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:
@@ -97,11 +107,11 @@ class Plans:
         if order is not None:
             if not self.random or self.learned:
                 raise Unsupported(f"{self.text} has one order for an image: several take a random one, e.g. random")
-            shared = self.draw(stream(noise.seed, "orders", torch.tensor([order])))
+            shared = self.sample(stream(noise.seed, "orders", torch.tensor([order])))
             return shared.rows(torch.zeros(len(noise), dtype=torch.int64, device=self.device))
         if self.rule is not None and self._partition is not None:
             return sizes_plan(self._partition, len(self.grid), len(noise)).to(self.device)
-        return self.draw(noise, None if given_NL is None else given_NL[noise.example_N.cpu()])
+        return self.sample(noise, None if given_NL is None else given_NL[noise.example_N.cpu()])
 
 
 def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:

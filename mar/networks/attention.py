@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.core import torchvision  # noqa: F401 - before timm
 from mar.core.errors import UserError
 
-from timm.models.vision_transformer import Attention, Block  # isort: skip
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Attention
 
 _BASE = 10_000.0  # Su et al. 2021; its A-th root on A axes (100 on images, as Heo et al. 2024)
 
@@ -170,15 +170,24 @@ def _groups(lengths: list[int], groups: int, multiple: int, longest: int) -> lis
     return cuts
 
 
-class PackedBlock(Block):
-    """timm's pre-norm Transformer block, on packed rows."""
+class PackedBlock(nn.Module):
+    """The parts of timm's pre-norm Transformer block, applied to packed rows.
 
-    attn: Attention
-    norm1: nn.Module
-    norm2: nn.Module
-    mlp: nn.Module
+    timm takes two seconds of processor time to import: it is imported when the first block is built.
+    """
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __init__(self, width: int, heads: int, **options: Any) -> None:
+        super().__init__()
+        from mar.core import torchvision  # noqa: F401, I001 - before timm
+        from timm.models.vision_transformer import Block
+
+        block = Block(width, heads, **options)
+        self.norm1: nn.Module = block.norm1
+        self.attn: Attention = block.attn  # pyright: ignore[reportAttributeAccessIssue]
+        self.norm2: nn.Module = block.norm2
+        self.mlp: nn.Module = block.mlp
+
+    def forward(
         self,
         x_ND: torch.Tensor,
         spans: tuple[Span, ...],

@@ -22,7 +22,7 @@ from mar.likelihood.summary import Likelihood
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.model.walk import Chooser, Step, Walk, full_precision, widened
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from orderings.partitions import Singles
 
 ORDERS = 2  # drawn for every example of a training batch: each is the baseline of the other, as in the paper
@@ -105,7 +105,7 @@ def learned_conditionals(
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
     """
-    if parse_plan(plan)[1] != Singles():
+    if PlanSpec.parse(plan)[1] != Singles():
         raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
     if len(images) == 0:
         raise UserError("no images to score")

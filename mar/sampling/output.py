@@ -71,11 +71,11 @@ def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: 
     grid = Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
     few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
-    plan = Plan.draw(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
+    plan = Plan.sample(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
     try:
         model.network.check(plan.step_BL)
     except Unsupported:
-        plan = Plan.draw(ordering, partition, grid, n, order_noise)
+        plan = Plan.sample(ordering, partition, grid, n, order_noise)
     plan = plan.to(device)
     label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
     token = generate(model, plan, label_B, noise.at("tokens"), learned=ordering.learned)

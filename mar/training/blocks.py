@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -12,17 +13,17 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mar.core import torchvision  # noqa: F401  (before timm)
 from mar.core.errors import Unsupported
+from mar.networks.attention import PackedBlock
 
 _LARGE = 10_000_000  # parameters
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:
-    """timm's blocks and what is made of them, in order."""
-    from timm.models.vision_transformer import Block
-
-    return [module for module in model.modules() if isinstance(module, Block)]
+    """Return the Transformer blocks in order: our own, and timm's in a network of another package."""
+    timm = sys.modules.get("timm.models.vision_transformer")  # such a network has imported it
+    kinds = (PackedBlock, timm.Block) if timm else (PackedBlock,)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 def compiles(model: nn.Module, device: torch.device) -> bool:

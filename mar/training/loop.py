@@ -117,7 +117,7 @@ class Trainer:
         shared = self.model.network.shares_plan and self.objective.training
         if shared:  # one order for all rows of all processes; validation has one for each row
             noise = stream(self.recipe.seed, "order", torch.tensor([number]))
-        plan = Plan.draw(ordering, self.partition, self.grid, len(noise), noise)
+        plan = Plan.sample(ordering, self.partition, self.grid, len(noise), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
         tokenizer = self.model.tokenizer

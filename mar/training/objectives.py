@@ -46,6 +46,7 @@ from torch import nn
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import Registry
 from mar.model.model import Model
 from mar.order_search.learned import negative_bound
 from orderings import ABSENT, GIVEN, Ordering, Plan
@@ -280,3 +281,11 @@ def _known(task: Task, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
     now_B1 = torch.where(task.target_BL, step_BL, ABSENT).amin(1, keepdim=True)
     known_BL = step_BL < now_B1
     return torch.where(known_BL, GIVEN, torch.where(step_BL == ABSENT, ABSENT, 0)), known_BL
+
+
+MASK_RATIOS = Registry(
+    {"uniform": Uniform, "truncated-normal": TruncatedNormal, "plan": NextSet},
+    what="mask ratio",
+    base=MaskRatio,
+    group="mar.mask_ratios",
+)

@@ -1,36 +1,26 @@
-"""``FILE.py:Class`` and ``module:Class``, read from the command line.
+"""Contract tests: ``verify(MyNetwork)``, or ``verify_registry()`` for each of our components and their combinations.
 
-The registry under the contract tests: each component alone, then models that cover every pair of components.
-
-Contract tests: ``verify(MyNetwork)``, or ``verify_registry()`` for everything of our own.
-
-Every function returns ``Verdict(claim, subject, passed, detail)``; nothing raises because a contract is broken.
+Every function returns ``Verdict(claim, subject, passed, detail)``; a broken contract is a verdict, not an exception.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from mar import build
-from mar.core.errors import Unsupported, UserError, unknown
+from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.tokens import Categories, TokenKind, Vectors
+from mar.heads import HEADS
 from mar.heads.base import Head
 from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
+from mar.networks import NETWORKS
 from mar.networks.base import Network
 from mar.verification.cases import accepts, case
 from mar.verification.heads import verify_head
@@ -39,67 +29,18 @@ from mar.verification.networks import cached_equals_uncached, no_leak, verify_ne
 from mar.verification.orderings import verify_ordering, verify_partition
 from mar.verification.verdict import Verdict
 from orderings import ORDERINGS, PARTITIONS, Grid, Ordering, Partition, Plan
+from orderings.user import load_class
 
 _CONTRACTS = (Ordering, Partition, Network, Head)
 
 
 def load(target: str) -> type:
-    """The class that a target names.
+    """Return the class of ``FILE.py:Class`` or ``module:Class``.
 
     Raises:
-        UserError: the file, the module or the class is not there, or is none of ours.
+        UserError: the file, the module or the class does not exist, or the class belongs to another family.
     """
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise UserError(f"write FILE.py:Class or module:Class, not {target!r}")
-    path = Path(place)
-    with _importable(path.parent if path.suffix == ".py" else Path()):
-        module = _from_file(path) if path.suffix == ".py" else _from_name(place)
-    classes = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, _CONTRACTS) and value not in _CONTRACTS
-    }
-    if name in classes:
-        return classes[name]
-    if hasattr(module, name):
-        raise UserError(f"{target}: {name} is no Ordering, Partition, Network or Head: subclass the one that it is")
-    defined = [key for key, value in classes.items() if value.__module__ == module.__name__]
-    raise unknown(f"class of {place}:", name, defined or ["(it defines no ordering, partition, network or head)"])
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """A user's file may import its neighbours and what lies in the working directory, as a script may."""
-    before = list(sys.path)
-    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"no file {str(path)!r}")
-    name = f"verified_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{path} does not import: {type(error).__name__}: {error}") from None
-    return module
-
-
-def _from_name(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"no module {name!r}: {error}") from None
+    return load_class(target, _CONTRACTS, UserError)
 
 
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
@@ -127,7 +68,7 @@ class Cell:
 
 def factors() -> tuple[list[str], ...]:
     """The names of each factor of the product, in the order of ``Cell``'s fields."""
-    return sorted(ORDERINGS), sorted(PARTITIONS), sorted(build.NETWORKS), sorted(build.HEADS), list(GRIDS)
+    return sorted(ORDERINGS), sorted(PARTITIONS), sorted(NETWORKS), sorted(HEADS), list(GRIDS)
 
 
 def values(cell: Cell) -> tuple[str, ...]:
@@ -198,14 +139,14 @@ def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
         source = stream(0, "verify/cell", _ROWS)
         order_class, cut_class = ORDERINGS[ordering], PARTITIONS[partition]
         order, cut = order_class(**order_class.tiny), cut_class(**cut_class.tiny)
-        return Plan.draw(order, cut, lattice, _ROWS, source, given_BL=given_BL.expand(_ROWS, -1))
+        return Plan.sample(order, cut, lattice, _ROWS, source, given_BL=given_BL.expand(_ROWS, -1))
     except (Unsupported, UserError):
         return None
 
 
 @cache
 def _model(network: str, head: str, grid: str) -> Model | None:
-    network_class, head_class = build.find("network", network), build.find("head", head)
+    network_class, head_class = NETWORKS.find(network), HEADS.find(head)
     for token in _TOKENS:
         try:
             return small_model(network_class, head_class, Grid.parse(grid).shape, token)
@@ -227,7 +168,7 @@ def verify_cell(cell: Cell) -> list[Verdict]:
 __all__ = ["Verdict", "verify", "verify_registry"]
 
 
-_NEED_AN_OPTION = {"file", "optimal"}  # without the file that they read they are none
+_NEED_A_FILE = {"file", "optimal"}
 
 
 def verify(cls: type, subject: str | None = None) -> list[Verdict]:
@@ -260,12 +201,9 @@ def _instances(cls: Any, subject: str) -> list[tuple[str, Any]]:
 
 def verify_registry(whole_product: bool = False) -> Iterator[list[Verdict]]:
     """Everything of our own: each component alone, then models that cover every pair of components, or all of them."""
-    for family, names in (("network", build.NETWORKS), ("head", build.HEADS)):
-        for name in names:
-            yield verify(build.find(family, name), name)
-    for names in (ORDERINGS, PARTITIONS):
-        for name, cls in names.items():
-            if name not in _NEED_AN_OPTION:
+    for family in (NETWORKS, HEADS, ORDERINGS, PARTITIONS):
+        for name, cls in family.items():
+            if name not in _NEED_A_FILE:
                 yield verify(cls, name)
     for cell in product() if whole_product else pairwise_cells():
         yield verify_cell(cell)

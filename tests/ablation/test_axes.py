@@ -82,7 +82,7 @@ def test_choosing_by_validation_keeps_every_validated_checkpoint() -> None:
 
 
 def test_the_digits_grid_holds_every_network_along_three_orders() -> None:
-    from mar.build import NETWORKS
+    from mar.networks import NETWORKS
 
     grid: GridFile = read("digits-networks")
     names = {cell.settings["network"] for cell in grid.combinations()}

@@ -14,6 +14,7 @@ from mar.experiments.assemble import assemble
 from mar.experiments.engine import Engine
 from mar.experiments.grid_file import read
 from mar.experiments.independent import independent_rows, smoothed
+from mar.tokenizers import TOKENIZERS
 
 
 def test_probabilities_are_smoothed_counts() -> None:
@@ -38,7 +39,9 @@ def test_digits_have_the_known_figure() -> None:
 def test_vectors_have_no_such_baseline() -> None:
     recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
     data = build.data(recipe)
-    tokenizer = build.find("tokenizer", "patches")(data.spec, build.options("tokenizer", recipe.tokenizer))
+    tokenizer = TOKENIZERS.find("patches")(
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)
+    )
     assert independent_rows(data, tokenizer, "test", 4, True) == ()
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mar.cli.orderings import GALLERY, app
 from mar.core.errors import InvalidRequest, Unsupported, UserError
-from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, parse_plan
+from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, PlanSpec
 
 
 def run(*words: str):
@@ -44,7 +44,7 @@ def test_show_draws_by_the_seed():
 
 
 def test_the_gallery_shows_a_selection_or_what_is_named(tmp_path):
-    assert len({parse_plan(text) for text in GALLERY}) == len(GALLERY)
+    assert len({PlanSpec.parse(text) for text in GALLERY}) == len(GALLERY)
     path = tmp_path / "some.png"
     assert f"wrote {path}" in run("gallery", "spiral", "random/cosine:4", "--grid", "6x6", "--out", str(path)).output
     assert Image.open(path).format == "PNG"

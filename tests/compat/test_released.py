@@ -10,7 +10,6 @@ import torch
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
-from mar import build
 from mar.cli.main import app
 from mar.compat.published import infer
 from mar.compat.released import described, export_run, import_run
@@ -19,6 +18,7 @@ from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.shards import Manifest, Settings
 from mar.metrics.store import Store
+from mar.networks import NETWORKS
 from mar.networks.masked_transformer import SIZES
 from mar.run import load
 from mar.training import checkpoint
@@ -81,7 +81,7 @@ def test_a_published_size_is_named(content):
     }
     recipe, _ = described(infer(shapes), "mar", None, "", None, "")
     assert recipe.network.options["size"] == "base" and "encoder_width" not in recipe.network.options
-    assert build.options("network", recipe.network).sizes == SIZES["base"]
+    assert NETWORKS.options(recipe.network.kind, recipe.network.options).sizes == SIZES["base"]
 
 
 def test_names_of_a_data_parallel_training_are_known(content, tmp_path):

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from mar import build
-from mar.networks import base
+from mar.heads import HEADS
+from mar.networks import NETWORKS, base
 from mar.verification import registry
 from mar.verification.orderings import verify_ordering
 from mar.verification.registry import verify
@@ -38,14 +38,14 @@ def test_a_partition_keeps_its_contract(name):
     assert failures(verify(PARTITIONS[name])) == []
 
 
-@pytest.mark.parametrize("name", sorted(build.NETWORKS))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_network_keeps_its_contract(name):
-    assert failures(verify(build.find("network", name))) == []
+    assert failures(verify(NETWORKS.find(name))) == []
 
 
-@pytest.mark.parametrize("name", sorted(build.HEADS))
+@pytest.mark.parametrize("name", sorted(HEADS))
 def test_a_head_keeps_its_contract(name):
-    assert failures(verify(build.find("head", name))) == []
+    assert failures(verify(HEADS.find(name))) == []
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)

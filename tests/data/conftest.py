@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from mar import build
+from mar.data import DATA
 
 
 def write_idx(folder: Path, n_train: int = 12, n_test: int = 5, packed: bool = True) -> Path:
@@ -93,10 +93,10 @@ def files(tmp_path):
     return Files
 
 
-@pytest.fixture(params=sorted(set(build.DATA) - {"cache"}))  # of latents: tests/data/test_cache.py
+@pytest.fixture(params=sorted(set(DATA) - {"cache"}))  # of latents: tests/data/test_cache.py
 def source(request, tmp_path):
     """(class, options) of every registered kind of examples, with small files of its own."""
-    cls = build.find("data", request.param)
+    cls = DATA.find(request.param)
     folder = str(tmp_path)
     changes = {
         "digits": dict,

@@ -16,6 +16,7 @@ from mar.cli.cache import data_of
 from mar.core.errors import UserError
 from mar.data.cache import Cache, CacheOptions
 from mar.data.shards import Settings
+from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.training import caching
 from tests.autoencoders import save
@@ -38,7 +39,7 @@ class Alone:
 def encode(kind: str, autoencoder: Path, out: Path, flips=False, precision="float32", shard=SHARD):
     section, data = data_of("digits", [])
     found = AutoencoderFolder.find(str(autoencoder))
-    cls = build.find("tokenizer", kind)
+    cls = TOKENIZERS.find(kind)
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder)))
     made = Settings(data.name, section, data.fingerprint, data.spec, kind, found.sha256, flips, precision, shard)  # type: ignore[arg-type]
     caching.encode_all(data, tokenizer, made, out, Alone(), 64, lambda done, total: None)  # type: ignore[arg-type]

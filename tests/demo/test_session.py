@@ -7,7 +7,7 @@ import torch
 
 from mar.core.errors import InvalidRequest, Unsupported, UserError
 from mar.demo.session import Request, Session
-from orderings import GIVEN, Grid, Plan, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.autoencoders import save
 from tests.demo.conftest import session_of
 
@@ -34,7 +34,7 @@ def test_a_painted_order_is_cut_into_sets_as_any_other(session):
 
 def test_the_file_of_a_painted_order_is_that_order_elsewhere(session):
     text = f"file:({session.order_file(PAINTED)})"
-    elsewhere = Plan.draw(*parse_plan(text), Grid((8, 8)), 1, None)
+    elsewhere = Plan.sample(*PlanSpec.parse(text), Grid((8, 8)), 1, None)
     assert torch.equal(elsewhere.rank_BL, session.plan(Request("painted", PAINTED)).rank_BL)
 
 

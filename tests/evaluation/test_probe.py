@@ -40,7 +40,7 @@ def test_classes_that_a_line_separates_are_read_and_noise_is_not() -> None:
 def test_features_are_the_mean_context_of_the_tokens(kind: str, digits: Data) -> None:
     model = model_of(kind, digits).eval()
     x, _ = digits.test.batch(torch.arange(3))
-    plan = Plan.draw(parse_ordering("random"), parse_partition("equal:16"), Grid((8, 8)), 3, stream(0, "t", 3))
+    plan = Plan.sample(parse_ordering("random"), parse_partition("equal:16"), Grid((8, 8)), 3, stream(0, "t", 3))
     token, condition_BC = model.tokenizer.encode(x), model.null_condition(3)
     total = torch.zeros(3, model.network.context_width)
     for step in range(4):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar import build
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.core.tokens import Categories, Vectors
@@ -15,15 +14,16 @@ from mar.likelihood.adaptive import adaptive_log_prob
 from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
 from mar.model.plans import sizes_plan
+from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.verification.cases import all_images
 from mar.verification.models import small_model
-from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_adaptive, parse_any_plan, parse_partition
+from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, parse_adaptive, parse_partition
 from tests.helpers import Cached, OnePass, StepByStep
 
 RULES = ("lowest-entropy", "highest-entropy")
-NETWORKS = {**{kind: build.find("network", kind) for kind in build.NETWORKS}, "one-pass": OnePass, "cached": Cached}
+NETWORKS = {**{kind: NETWORKS.find(kind) for kind in NETWORKS}, "one-pass": OnePass, "cached": Cached}
 NETWORKS["step-by-step"] = StepByStep
 ATTENTIVE = ("masked-transformer", "causal-transformer", "one-pass", "cached", "step-by-step")  # to tokens' values
 
@@ -49,7 +49,7 @@ def served(network: str, *size) -> Model:
 
 
 def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor | None = None, **options):
-    rule, partition = parse_any_plan(text)
+    rule, partition = PlanSpec.parse(text, adaptive=True)
     n, length = token.shape
     plan = sizes_plan(partition, length, n)
     if given_BL is not None:
@@ -82,7 +82,7 @@ def test_the_exact_chain_along_the_realised_orders_gives_the_same_nats(network, 
     chain = token_log_prob(model, token, found.plan, torch.zeros(64).long(), stream(0, "nll", 64))
     torch.testing.assert_close(found.result.nats_BL, chain.nats_BL, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.plan.rank_BL.sort(1).values, torch.arange(6).expand(64, 6))
-    assert (found.plan.sizes() == sizes_plan(parse_any_plan(text)[1], 6, 1).sizes()).all()
+    assert (found.plan.sizes() == sizes_plan(PlanSpec.parse(text, adaptive=True)[1], 6, 1).sizes()).all()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -90,7 +90,11 @@ def test_the_exact_chain_along_the_realised_orders_gives_the_same_nats(network, 
 def test_scoring_a_sample_reproduces_the_order_in_which_it_was_generated(network, text):
     model = served(network, (3, 3), 5)
     rule, _, _ = text.partition("/")
-    plan, label_B, noise = sizes_plan(parse_any_plan(text)[1], 9, 20), torch.zeros(20).long(), stream(3, "sample", 20)
+    plan, label_B, noise = (
+        sizes_plan(PlanSpec.parse(text, adaptive=True)[1], 9, 20),
+        torch.zeros(20).long(),
+        stream(3, "sample", 20),
+    )
     step_BL = torch.full((20, 9), -5)
 
     def record(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
@@ -145,7 +149,10 @@ def test_given_tokens_are_conditioned_on_and_never_scored():
 
 def test_what_has_no_such_likelihood_is_refused_with_the_reason():
     token, none = all_images(2, 6), torch.zeros(64).long()
-    for ask in (lambda: parse_any_plan("confidence/cosine:3"), lambda: parse_any_plan("confidence:2")):
+    for ask in (
+        lambda: PlanSpec.parse("confidence/cosine:3", adaptive=True),
+        lambda: PlanSpec.parse("confidence:2", adaptive=True),
+    ):
         with pytest.raises(InvalidRequest, match="looks at the values just sampled, so it has no tractable likelihood"):
             ask()
     singles = sizes_plan(parse_partition("singles"), 6, 64)

@@ -12,7 +12,7 @@ from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import n_pairs, rows_in_budget, token_log_prob
 from mar.likelihood.score import score
 from mar.model.model import Model
-from orderings import GIVEN, Grid, Plan, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass
 
 
@@ -23,7 +23,7 @@ def model() -> Model:
 
 
 def plan_of(text: str, n: int, given_BL=None) -> Plan:
-    return Plan.draw(*parse_plan(text), Grid((8, 8)), n, stream(0, "order", n), given_BL)
+    return Plan.sample(*PlanSpec.parse(text), Grid((8, 8)), n, stream(0, "order", n), given_BL)
 
 
 def test_chunks_of_any_size_give_the_same_likelihood(model):

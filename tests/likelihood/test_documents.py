@@ -16,15 +16,16 @@ from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.likelihood.score import conditionals, score
 from mar.model.model import Model
+from mar.networks import NETWORKS
 from mar.sampling.samplers import generate
 from mar.training.objectives import NextSet, Objective, Uniform
 from mar.verification.cases import accepts, normal, raster_plan, small_network
 from mar.verification.verdict import ALPHA, p_value
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 CAP, A, B, END = 3, 0, 1, 2  # two letters, at most three of them
 SMALL = ["network.width=16", "network.depth=1", "network.heads=2"]
-ONE_PASS = sorted(name for name in build.NETWORKS if build.find("network", name).one_pass)
+ONE_PASS = sorted(name for name in NETWORKS if NETWORKS.find(name).one_pass)
 
 
 def recipe(folder, *overrides):
@@ -51,7 +52,7 @@ def every_document() -> torch.Tensor:
 
 
 def left_to_right(noise) -> Plan:
-    return Plan.draw(*parse_plan("raster"), Grid((CAP,)), len(noise), noise)
+    return Plan.sample(*PlanSpec.parse("raster"), Grid((CAP,)), len(noise), noise)
 
 
 def test_probabilities_of_all_documents_up_to_the_cap_sum_to_one(model):
@@ -115,7 +116,7 @@ def test_the_training_loss_is_the_nats_of_all_over_the_tokens_of_all(model, mask
 
 @pytest.mark.parametrize("name", ONE_PASS)
 def test_padding_never_changes_a_context(name):
-    cls, n_tokens = build.find("network", name), 7
+    cls, n_tokens = NETWORKS.find(name), 7
     try:
         network = small_network(cls, (n_tokens,))
     except Unsupported:

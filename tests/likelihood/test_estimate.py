@@ -17,7 +17,7 @@ from mar.likelihood.score import conditionals, score
 from mar.likelihood.summary import Likelihood, summarise
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from tests.helpers import OnePass, StepByStep
 
 GRID = Grid((2, 4))
@@ -43,7 +43,7 @@ def tiny(network: type = StepByStep) -> Model:
 
 
 def draw(text: str):
-    return lambda noise: Plan.draw(*parse_plan(text), GRID, len(noise), noise)
+    return lambda noise: Plan.sample(*PlanSpec.parse(text), GRID, len(noise), noise)
 
 
 @pytest.fixture(scope="module")

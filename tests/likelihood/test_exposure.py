@@ -17,7 +17,7 @@ from mar.likelihood.exposure import Exposure, exposure
 from mar.likelihood.score import score
 from mar.model.model import Model
 from mar.sampling.samplers import generate
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from tests.helpers import OnePass
 
 TINY = [
@@ -41,7 +41,7 @@ def model_of(network: str, *overrides: str) -> Model:
 
 
 def draw(text: str, model: Model, noise: Noise) -> Plan:
-    return Plan.draw(*parse_plan(text), Grid(model.tokenizer.shape), len(noise), noise)
+    return Plan.sample(*PlanSpec.parse(text), Grid(model.tokenizer.shape), len(noise), noise)
 
 
 def compare(model: Model, images: torch.Tensor, text: str, **options) -> Exposure:

@@ -12,7 +12,7 @@ from mar.likelihood.estimate import Estimator
 from mar.likelihood.score import conditionals, score
 from mar.likelihood.summary import Partial, fingerprint
 from mar.model.plans import sizes_plan
-from orderings import parse_any_plan
+from orderings import PlanSpec
 from tests.helpers import OnePass, StepByStep
 from tests.likelihood.test_estimate import draw, images, tiny
 
@@ -56,7 +56,7 @@ def test_a_stopped_chain_goes_on(images, tmp_path, monkeypatch, network, plan, e
 
 def test_a_stopped_adaptive_order_keeps_the_batches_that_are_done(images, tmp_path):
     model, some = tiny(), images[:300]
-    rule, partition = parse_any_plan("lowest-entropy/equal:2")
+    rule, partition = PlanSpec.parse("lowest-entropy/equal:2", adaptive=True)
 
     def along(**options):
         return score(model, some, None, lambda noise: sizes_plan(partition, 8, len(noise)), "", rule=rule, **options)

@@ -14,7 +14,7 @@ from mar.likelihood.chain import token_log_prob
 from mar.likelihood.score import score
 from mar.likelihood.set_sizes import measure_set_costs
 from mar.model.model import Model
-from orderings import GIVEN, Grid, Plan, parse_ordering, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec, parse_ordering
 from orderings.optimal import cost_of
 from tests.helpers import OnePass
 
@@ -51,7 +51,11 @@ def test_triangular_costs_add_up_to_the_likelihood_of_every_schedule(model, exam
     costs = measure_set_costs(model, *examples, parse_ordering(text), seed=3)
     plan = f"{text}/sizes:{','.join(map(str, sizes))}"
     nll = score(
-        model, *examples, lambda noise: Plan.draw(*parse_plan(plan), Grid((8, 8)), len(noise), noise), plan, seed=3
+        model,
+        *examples,
+        lambda noise: Plan.sample(*PlanSpec.parse(plan), Grid((8, 8)), len(noise), noise),
+        plan,
+        seed=3,
     )
     assert not costs.uniform and costs.ordering == text and costs.n_images == N
     assert cost_of(costs.matrix(), sizes) == pytest.approx(nll.nats_per_image, rel=1e-5)
@@ -81,8 +85,8 @@ def test_under_random_orders_costs_agree_with_the_likelihood_within_their_noise(
     """Both are unbiased; that of the scored sets is the noisier one."""
     images, labels = (x.repeat(40, *[1] * (x.ndim - 1)) for x in examples)
     costs = measure_set_costs(model, images, labels, parse_ordering("random"), budget=2**28)
-    plan = parse_plan("random/sizes:1,5,20,38")
-    nll = score(model, images, labels, lambda noise: Plan.draw(*plan, Grid((8, 8)), len(noise), noise), "", seed=5)
+    plan = PlanSpec.parse("random/sizes:1,5,20,38")
+    nll = score(model, images, labels, lambda noise: Plan.sample(*plan, Grid((8, 8)), len(noise), noise), "", seed=5)
     difference = cost_of(costs.matrix(), (1, 5, 20, 38)) - nll.nats_per_image
     assert abs(difference) < 5.0 * nll.standard_error_nats
 
@@ -102,8 +106,8 @@ def test_costs_of_vectors_are_of_the_dequantised_tokens(examples):
     recipe = config.read("digits", [*TINY, "tokenizer=patches", "head=gaussian-mixture"])
     model = build.model(recipe, build.data(recipe)).eval()
     costs = measure_set_costs(model, *examples, parse_ordering("raster"))
-    plan = parse_plan("raster/sizes:1,3")
-    nll = score(model, *examples, lambda noise: Plan.draw(*plan, Grid((2, 2)), len(noise), noise), "raster/sizes:1,3")
+    plan = PlanSpec.parse("raster/sizes:1,3")
+    nll = score(model, *examples, lambda noise: Plan.sample(*plan, Grid((2, 2)), len(noise), noise), "raster/sizes:1,3")
     tokens = nll.nats_per_image + model.tokenizer.log_jacobian
     assert cost_of(costs.matrix(), (1, 3)) == pytest.approx(tokens, rel=1e-4)
 

@@ -11,7 +11,7 @@ from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.likelihood.chain import token_log_prob
 from mar.tokenizers.patches import Patches
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.plugged import JOINTS, OnePass, plugged
 
 
@@ -21,7 +21,7 @@ def orders() -> torch.Tensor:
     joint = JOINTS["ising"]
     model, x = plugged(joint, OnePass), joint.everything  # pyright: ignore
     noise, label_B = stream(0, "nll", len(x)), torch.full((len(x),), -1)
-    plans = [Plan.draw(*parse_plan(text), Grid(joint.shape), len(x), noise) for text in ("raster", "reverse")]
+    plans = [Plan.sample(*PlanSpec.parse(text), Grid(joint.shape), len(x), noise) for text in ("raster", "reverse")]
     return torch.stack([token_log_prob(model, x, plan, label_B, noise).nats_BL.double() for plan in plans])
 
 

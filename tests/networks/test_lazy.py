@@ -21,7 +21,7 @@ from mar.networks.base import ABSENT, GIVEN
 from mar.networks.masked_transformer import MaskedGeneration, MaskedTransformer, MaskedTransformerOptions
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 B, SHAPE = 4, (3, 4)
 OPTIONS = MaskedTransformerOptions(
@@ -101,11 +101,11 @@ def test_the_likelihood_of_reused_features_sums_to_one() -> None:
 def test_samples_come_with_guidance_and_in_any_batch() -> None:
     recipe = config.read("digits", SMALL)
     model = build.model(recipe, build.data(recipe)).eval()
-    plan_of = parse_plan("random/equal:8")
+    plan_of = PlanSpec.parse("random/equal:8")
 
     def tokens(index: torch.Tensor) -> torch.Tensor:
         noise = stream(0, "sample", index)
-        plan = Plan.draw(*plan_of, Grid((8, 8)), len(index), noise.at("order"))
+        plan = Plan.sample(*plan_of, Grid((8, 8)), len(index), noise.at("order"))
         return generate(model, plan, index % 10, noise.at("tokens"), Guidance(2.0))
 
     with sampling_options(model, {"refresh": 3}):

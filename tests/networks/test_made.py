@@ -24,7 +24,7 @@ from mar.run import train
 from mar.training import checkpoint
 from mar.training.loop import Trainer
 from mar.training.objectives import Objective, Uniform
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 DEEP = MadeOptions(widths=(40, 30), token_width=2, context_width=3, condition_width=4)
 OPTIONS = {
@@ -232,7 +232,7 @@ def test_uniform_mask_ratio_estimates_the_mean_nll_over_orders():
         torch.nn.init.normal_(parameter, std=0.5)
     grid, rows = Grid(model.tokenizer.shape), 3000
     token = torch.randint(0, model.tokenizer.token.vocabulary, (1, len(grid))).expand(rows, -1)
-    plan = Plan.draw(*parse_plan("random"), grid, rows, stream(1, "order", rows))
+    plan = Plan.sample(*PlanSpec.parse("random"), grid, rows, stream(1, "order", rows))
     none, keep = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.bool)
     task = Uniform().task(plan, torch.arange(rows), stream(3, "iteration", 1), one_pass=True)
     with torch.no_grad():

@@ -75,6 +75,10 @@ def test_a_packed_block_computes_what_timm_computes_on_each_row_alone(wanted: bo
     chosen_RP = keep_RP & (torch.rand(11, 9) < 0.5) if wanted else keep_RP
     slots_M = packing.slot_RP[chosen_RP]
     got_MD = block(x_ND, packing.spans, wanted_M=slots_M) if wanted else block(x_ND, packing.spans)[slots_M]
-    alone = [super(PackedBlock, block).forward(x_RPD[r : r + 1, keep_RP[r]])[0] for r in range(11)]
+    from timm.models.vision_transformer import Block
+
+    timms = Block(12, 3, qkv_bias=True).eval()
+    timms.load_state_dict(block.state_dict())
+    alone = [timms(x_RPD[r : r + 1, keep_RP[r]])[0] for r in range(11)]
     want_MD = torch.cat([row[chosen_RP[r, keep_RP[r]]] for r, row in enumerate(alone)])
     torch.testing.assert_close(got_MD, want_MD, atol=1e-5, rtol=1e-5)

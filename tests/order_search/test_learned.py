@@ -27,7 +27,7 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.objectives import LearnedOrder, Uniform
 from mar.verification.models import BareTokens
-from orderings import Plan, parse_plan
+from orderings import Plan, PlanSpec
 from orderings.grid import Grid
 from tests.helpers import Cached, StepByStep
 
@@ -147,7 +147,7 @@ def estimated_gradients(model: Model, number: int, chunks: int, rows: int) -> tu
     for chunk in range(chunks):
         model.zero_grad()
         noise = stream(7, "rows", torch.arange(rows) + chunk * rows)
-        plan = Plan.draw(*parse_plan("learned"), Grid((L,)), rows, noise.at("order"))
+        plan = Plan.sample(*PlanSpec.parse("learned"), Grid((L,)), rows, noise.at("order"))
         task = Uniform().task(plan, torch.arange(rows), stream(7, "k", torch.tensor([chunk])), one_pass=False)
         keep = torch.zeros(rows, dtype=torch.bool)
         loss = objective(images[number].expand(rows, -1), none(rows), keep, task, noise).sum() / task.denominator
@@ -195,7 +195,7 @@ def test_given_tokens_are_kept_and_sets_hold_as_many_tokens_as_the_plan_says(mod
     n = 6
     given_BL = torch.zeros(n, L, dtype=torch.bool)
     given_BL[::2, 1] = True
-    plan = Plan.draw(*parse_plan("learned/equal:2"), Grid((L,)), n, stream(0, "order", n), given_BL)
+    plan = Plan.sample(*PlanSpec.parse("learned/equal:2"), Grid((L,)), n, stream(0, "order", n), given_BL)
     sizes: list[torch.Tensor] = []
     x = generate(
         model, plan, none(n), stream(0, "sample", n), Guidance(), 1.0, torch.ones(n, L, dtype=torch.int64),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mar import build
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
+from mar.networks import NETWORKS
 from mar.order_search.moves import Evaluator, Ledger, propose
 from mar.verification.models import small_model
 from orderings import Grid, Plan, inverse, parse_partition
 from tests.helpers import OnePass, StepByStep
 
-NETWORKS = {**{kind: build.find("network", kind) for kind in build.NETWORKS}, "one-pass": OnePass}
+NETWORKS = {**{kind: NETWORKS.find(kind) for kind in NETWORKS}, "one-pass": OnePass}
 NETWORKS["step-by-step"] = StepByStep
 EVERY = torch.arange(6)
 

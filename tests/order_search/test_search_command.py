@@ -14,7 +14,7 @@ from mar.cli.main import app
 from mar.core.errors import Stopped, UserError
 from mar.order_search import search as searching
 from mar.run import train
-from orderings import describe, inverse, parse_plan
+from orderings import PlanSpec, inverse
 from tests.training.conftest import TINY
 
 SHORT = ["--partition", "equal:4", "-n", "24", "--test-n", "12", "--minutes", "5"]
@@ -48,7 +48,7 @@ def test_the_order_is_written_drawn_tested_and_found_by_other_commands(folder):
     paired = result["minus_searched"]["raster"]["nats_per_image"]
     nats = {name: likelihood["nats_per_image"] for name, likelihood in result["likelihoods"].items()}
     assert paired == pytest.approx(nats["raster"] - nats["searched"], abs=1e-6)
-    assert describe(*parse_plan(result["plan"])) == result["plan"]
+    assert str(PlanSpec.parse(result["plan"])) == result["plan"]
 
 
 def test_an_interrupted_search_keeps_its_order_and_goes_on(folder, monkeypatch):

@@ -48,7 +48,7 @@ def noise(batch: int, seed: int = 0) -> Noise:
 def plan_or_none(ordering: Ordering, partition: Partition, grid: Grid, batch: int = 3, **tokens) -> Plan | None:
     """A plan, or None where the ordering or the partition refuses the grid with a message of one line."""
     try:
-        return Plan.draw(ordering, partition, grid, batch, noise(batch), **tokens)
+        return Plan.sample(ordering, partition, grid, batch, noise(batch), **tokens)
     except Unsupported as error:
         assert str(error) and "\n" not in str(error)
         return None

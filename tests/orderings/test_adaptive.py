@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from orderings import ADAPTIVE, InvalidRequest, describe, parse_adaptive, parse_any_plan, parse_plan
+from orderings import ADAPTIVE, InvalidRequest, PlanSpec, parse_adaptive
 from orderings.adaptive import HighestEntropy, LowestEntropy
 from orderings.partitions import Cosine, Singles
 from tests.orderings import cases
@@ -83,11 +83,11 @@ def test_confidence_noise_fades_to_nothing_and_needs_a_generator_before():
 
 
 def test_rules_that_see_known_tokens_alone_are_written_like_plans():
-    assert parse_any_plan("lowest-entropy") == (LowestEntropy(), Singles())
-    assert parse_any_plan(" Highest_Entropy/cosine:16 ") == (HighestEntropy(), Cosine(16))
-    assert describe(*parse_any_plan("lowest-entropy/cosine:16")) == "lowest-entropy/cosine:16"
-    assert parse_any_plan("spiral/cosine:16") == parse_plan("spiral/cosine:16")
+    assert PlanSpec.parse("lowest-entropy", adaptive=True) == (LowestEntropy(), Singles())
+    assert PlanSpec.parse(" Highest_Entropy/cosine:16 ", adaptive=True) == (HighestEntropy(), Cosine(16))
+    assert str(PlanSpec.parse("lowest-entropy/cosine:16", adaptive=True)) == "lowest-entropy/cosine:16"
+    assert PlanSpec.parse("spiral/cosine:16", adaptive=True) == PlanSpec.parse("spiral/cosine:16")
     with pytest.raises(InvalidRequest, match="confidence is no plan: it looks at the values just sampled"):
-        parse_any_plan("confidence:2/cosine:16")
+        PlanSpec.parse("confidence:2/cosine:16", adaptive=True)
     with pytest.raises(InvalidRequest, match="an order for each image; mar sample --adaptive lowest-entropy"):
-        parse_plan("lowest-entropy/cosine:16")
+        PlanSpec.parse("lowest-entropy/cosine:16")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from orderings import Grid, InvalidRequest, Plan, draw, parse_plan
+from orderings import Grid, InvalidRequest, Plan, PlanSpec, draw
 from orderings.draw import Canvas, animation
 from tests.orderings import cases
 
 
 def plan(text: str, grid: Grid, **tokens) -> Plan:
-    return Plan.draw(*parse_plan(text), grid, 1, cases.noise(1), **tokens)
+    return Plan.sample(*PlanSpec.parse(text), grid, 1, cases.noise(1), **tokens)
 
 
 @pytest.mark.parametrize(

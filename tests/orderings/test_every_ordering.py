@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 import torch
 
-from orderings import ORDERINGS, PARTITIONS, FixedOrdering, Grid, Ordering, Plan, Seeded, Unsupported, parse_plan
+from orderings import (
+    ORDERINGS,
+    PARTITIONS,
+    FixedOrdering,
+    Grid,
+    Ordering,
+    Plan,
+    PlanSpec,
+    Seeded,
+    Unsupported,
+)
 from orderings.partitions import Singles
 from tests.orderings import cases
 
@@ -102,7 +112,7 @@ def test_given_and_absent_tokens_keep_the_relative_order_of_the_others():
     given_BL[0, ::3], given_BL[1, :7], absent_BL[1, 18:], absent_BL[2] = True, True, True, True
     for ordering in ALL.values():
         whole_BL = ordering.ranks(grid, 3, cases.noise(3))
-        plan = Plan.draw(ordering, Singles(), grid, 3, cases.noise(3), given_BL, absent_BL)
+        plan = Plan.sample(ordering, Singles(), grid, 3, cases.noise(3), given_BL, absent_BL)
         for row in range(3):
             left = ~(given_BL | absent_BL)[row]
             assert torch.equal(plan.rank_BL[row, left].argsort(), whole_BL[row, left].argsort())
@@ -135,5 +145,5 @@ def test_all_default_plans_are_valid_on_an_image_grid():
     for ordering in ORDERINGS:
         for partition in PARTITIONS:
             if ordering != "file" and partition != "optimal":
-                plan = Plan.draw(*parse_plan(f"{ordering}/{partition}"), grid, 2, cases.noise(2))
+                plan = Plan.sample(*PlanSpec.parse(f"{ordering}/{partition}"), grid, 2, cases.noise(2))
                 assert plan.sizes().sum(1).tolist() == [64, 64]

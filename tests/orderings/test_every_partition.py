@@ -142,7 +142,7 @@ def test_block_sets_are_the_blocks_of_the_ordering_of_that_size():
     for size in ("2", "3", "2x3"):
         grid = Grid((5, 7))
         ordering = parse_ordering(f"blocks:{size}:outer=random:inner=random")
-        plan = Plan.draw(ordering, parse_partition(f"blocks:{size}"), grid, 3, cases.noise(3))
+        plan = Plan.sample(ordering, parse_partition(f"blocks:{size}"), grid, 3, cases.noise(3))
         height, width = (int(size[0]), int(size[-1]))
         block = grid.coordinates() // torch.tensor([height, width])
         for step_L in plan.step_BL:
@@ -157,7 +157,7 @@ def test_block_sets_change_with_the_block_of_the_last_generated_token():
     block_L = (grid.coordinates() // 2 * torch.tensor([2, 1])).sum(1).tolist()
     kind_BL = torch.randint(0, 4, (50, 16), generator=torch.Generator().manual_seed(0))
     draw = (parse_ordering("random"), parse_partition("blocks:2"), grid, 50, cases.noise(50))
-    plan = Plan.draw(*draw, given_BL=kind_BL == 0, absent_BL=kind_BL == 1)
+    plan = Plan.sample(*draw, given_BL=kind_BL == 0, absent_BL=kind_BL == 1)
     for rank_L, step_L, scored_L in zip(plan.rank_BL, plan.step_BL, plan.scored_BL, strict=True):
         tokens = sorted(scored_L.nonzero()[:, 0].tolist(), key=rank_L.tolist().__getitem__)
         changes = [block_L[a] != block_L[b] for a, b in itertools.pairwise(tokens)]
@@ -165,7 +165,7 @@ def test_block_sets_change_with_the_block_of_the_last_generated_token():
 
 
 def test_a_block_entered_twice_gives_two_sets():
-    plan = Plan.draw(parse_ordering("raster"), parse_partition("blocks:2"), Grid((2, 4)), 1, cases.noise(1))
+    plan = Plan.sample(parse_ordering("raster"), parse_partition("blocks:2"), Grid((2, 4)), 1, cases.noise(1))
     assert plan.step_BL.reshape(2, 4).tolist() == [[0, 0, 1, 1], [2, 2, 3, 3]]
 
 
@@ -180,7 +180,7 @@ def test_a_block_entered_twice_gives_two_sets():
 )
 def test_impossible_partitions_say_why(text, grid, message):
     with pytest.raises(Unsupported, match=message):
-        Plan.draw(parse_ordering("raster"), parse_partition(text), Grid.parse(grid), 1, cases.noise(1))
+        Plan.sample(parse_ordering("raster"), parse_partition(text), Grid.parse(grid), 1, cases.noise(1))
 
 
 @pytest.mark.parametrize("text", ["equal:0", "cosine:0", "power:4:exponent=0", "sizes:3,0", "blocks:0"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mar.verification.orderings import verify_partition
-from orderings import GIVEN, Grid, InvalidRequest, Plan, Unsupported, describe, parse_partition, parse_plan
+from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, Unsupported, parse_partition
 from orderings.optimal import Optimal, SetCosts, best_sets, cost_of, costs_file, read_set_costs, resolve_optimal
 from tests.orderings import cases
 
@@ -102,7 +102,7 @@ def test_with_costs_it_keeps_the_contract_of_a_partition(path):
 
 def test_the_plan_has_the_best_sizes(path):
     sizes = best_sets(fixed_costs(16, seed=0).matrix(), 5).sizes(5)
-    plan = Plan.draw(*parse_plan(f"raster/optimal:5:costs=({path})"), Grid((4, 4)), 2, cases.noise(2))
+    plan = Plan.sample(*PlanSpec.parse(f"raster/optimal:5:costs=({path})"), Grid((4, 4)), 2, cases.noise(2))
     assert plan.sizes().tolist() == [sizes, sizes]
 
 
@@ -110,7 +110,7 @@ def test_with_given_tokens_the_rest_is_cut_as_the_end_of_an_order_is(path):
     best = best_sets(fixed_costs(16, seed=0).matrix(), 5)
     given_BL = torch.arange(16)[None] % 4 == 0
     partition = Optimal(5, str(path))
-    plan = Plan.draw(parse_plan("hilbert")[0], partition, Grid((4, 4)), 1, cases.noise(1), given_BL)
+    plan = Plan.sample(PlanSpec.parse("hilbert")[0], partition, Grid((4, 4)), 1, cases.noise(1), given_BL)
     assert plan.sizes()[0].tolist() == best.sizes(5, start=4) and (plan.step_BL[given_BL] == GIVEN).all()
 
 
@@ -123,12 +123,12 @@ def test_a_new_measurement_is_read_anew(path):
 
 
 def test_it_is_written_short():
-    assert parse_plan("random/optimal:4")[1] == Optimal(4) and describe(parse_plan("raster")[0], Optimal(4)).endswith(
-        "/optimal:4"
-    )
-    written = describe(parse_plan("raster")[0], Optimal(4, "runs/a/costs.json"))
+    assert PlanSpec.parse("random/optimal:4")[1] == Optimal(4) and str(
+        PlanSpec(PlanSpec.parse("raster")[0], Optimal(4))
+    ).endswith("/optimal:4")
+    written = str(PlanSpec(PlanSpec.parse("raster")[0], Optimal(4, "runs/a/costs.json")))
     assert written == "raster/optimal:4:costs=(runs/a/costs.json)"
-    assert parse_plan(written)[1] == Optimal(4, "runs/a/costs.json")
+    assert PlanSpec.parse(written)[1] == Optimal(4, "runs/a/costs.json")
 
 
 def test_a_run_reads_its_own_costs_for_each_ordering(tmp_path):
@@ -146,7 +146,7 @@ def test_a_run_reads_its_own_costs_for_each_ordering(tmp_path):
 
 def test_what_cannot_be_is_refused(path, tmp_path):
     def draw(partition, grid):
-        Plan.draw(parse_plan("raster")[0], partition, Grid.parse(grid), 1, cases.noise(1))
+        Plan.sample(PlanSpec.parse("raster")[0], partition, Grid.parse(grid), 1, cases.noise(1))
 
     with pytest.raises(Unsupported, match="optimal:16 needs set costs: mar score RUN --sets"):
         draw(Optimal(), "4x4")

@@ -45,8 +45,8 @@ BY_HAND = {
 
 @pytest.mark.parametrize("text", BY_HAND)
 def test_notation_means_what_it_says_and_round_trips(text):
-    assert o.parse_plan(text) == BY_HAND[text]
-    assert o.parse_plan(o.describe(*BY_HAND[text])) == BY_HAND[text]
+    assert o.PlanSpec.parse(text) == BY_HAND[text]
+    assert o.PlanSpec.parse(str(o.PlanSpec(*BY_HAND[text]))) == BY_HAND[text]
 
 
 def test_the_canonical_text_is_short():
@@ -57,16 +57,16 @@ def test_the_canonical_text_is_short():
         "fixed-random:0",
         "raster/equal:4",
     ):
-        assert o.describe(*o.parse_plan(text)) == text
-    assert o.describe(*o.parse_plan("spiral:inward=true/singles")) == "spiral"
-    assert o.describe(*o.parse_plan("raster/cosine")) == "raster/cosine:16"
-    assert o.describe_partition(Singles()) == "singles"
+        assert str(o.PlanSpec.parse(text)) == text
+    assert str(o.PlanSpec.parse("spiral:inward=true/singles")) == "spiral"
+    assert str(o.PlanSpec.parse("raster/cosine")) == "raster/cosine:16"
+    assert o.to_text(Singles()) == "singles"
 
 
 @pytest.mark.parametrize("name", list(o.ORDERINGS))
 def test_every_default_ordering_round_trips(name):
     ordering = o.ORDERINGS[name]()
-    assert o.parse_ordering(o.describe(ordering)) == ordering
+    assert o.parse_ordering(o.to_text(ordering)) == ordering
     assert o.make_ordering(name, o.as_options(ordering)) == ordering
 
 
@@ -102,7 +102,7 @@ PARTITIONS = st.one_of(
 
 @given(st.recursive(BASES, _composites, max_leaves=6), PARTITIONS)
 def test_any_plan_round_trips(ordering, partition):
-    assert o.parse_plan(o.describe(ordering, partition)) == (ordering, partition)
+    assert o.PlanSpec.parse(str(o.PlanSpec(ordering, partition))) == (ordering, partition)
     assert o.make_ordering(o.name_of(ordering), o.as_options(ordering)) == ordering
 
 
@@ -140,7 +140,7 @@ def test_recipes_give_plain_values():
 )
 def test_mistakes_get_one_line_with_what_would_do(text, message):
     with pytest.raises(o.InvalidRequest) as error:
-        o.parse_plan(text)
+        o.PlanSpec.parse(text)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -154,7 +154,7 @@ def test_mistakes_get_one_line_with_what_would_do(text, message):
 )
 def test_orderings_refuse_grids_they_make_no_sense_on(text, grid, message):
     with pytest.raises(o.Unsupported, match=message):
-        o.Plan.draw(*o.parse_plan(text), o.Grid.parse(grid), 1, cases.noise(1))
+        o.Plan.sample(*o.PlanSpec.parse(text), o.Grid.parse(grid), 1, cases.noise(1))
 
 
 class Plugged(Raster):
@@ -165,9 +165,9 @@ def test_installed_packages_plug_in_through_entry_points(monkeypatch):
     entry = importlib.metadata.EntryPoint("plugged", "anywhere:Plugged", "mar.orderings")
     monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: Plugged)
     monkeypatch.setattr("orderings.registry.entry_points", lambda group: [entry] if group == "mar.orderings" else [])
-    assert o.find_ordering("plugged") is Plugged
-    assert isinstance(o.parse_ordering("plugged"), Plugged) and o.describe(Plugged()) == "plugged"
+    assert o.ORDERINGS.find("plugged") is Plugged
+    assert isinstance(o.parse_ordering("plugged"), Plugged) and o.to_text(Plugged()) == "plugged"
     with pytest.raises(o.UnknownName, match="did you mean 'plugged'"):
-        o.find_ordering("pluged")
+        o.ORDERINGS.find("pluged")
     with pytest.raises(o.UnknownName, match="unknown partition"):
-        o.find_partition("plugged")
+        o.PARTITIONS.find("plugged")

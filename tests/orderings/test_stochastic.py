@@ -109,7 +109,7 @@ def test_impossible_annealing_is_refused(text):
 
 def test_segments_are_sets_of_their_own_and_connected():
     grid, size = Grid((8, 8)), 8
-    plan = Plan.draw(parse_ordering(f"segments:{size}"), parse_partition(f"equal:{size}"), grid, 50, cases.noise(50))
+    plan = Plan.sample(parse_ordering(f"segments:{size}"), parse_partition(f"equal:{size}"), grid, 50, cases.noise(50))
     broken = 0
     for step_L in plan.step_BL:
         for step in range(8):
@@ -121,7 +121,7 @@ def test_segments_are_sets_of_their_own_and_connected():
 
 
 def test_a_shorter_segment_comes_last():
-    plan = Plan.draw(parse_ordering("segments:4"), parse_partition("equal:4"), Grid((10,)), 20, cases.noise(20))
+    plan = Plan.sample(parse_ordering("segments:4"), parse_partition("equal:4"), Grid((10,)), 20, cases.noise(20))
     for step_L in plan.step_BL:
         last = (step_L == 2).nonzero()[:, 0].tolist()
         assert len(last) == 2 and (last[1] - last[0]) % 10 in (1, 9)

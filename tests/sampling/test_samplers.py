@@ -11,7 +11,7 @@ from mar.core.noise import stream
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from orderings import Grid, Plan, UnknownName, parse_plan
+from orderings import Grid, Plan, PlanSpec, UnknownName
 
 SMALL = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
@@ -43,7 +43,7 @@ def diffusion() -> Model:
 
 def tokens(model: Model, plan: str, index: torch.Tensor, **options) -> torch.Tensor:
     noise = stream(0, "sample", index)
-    rows = Plan.draw(*parse_plan(plan), Grid(model.tokenizer.shape), len(index), noise.at("order"))
+    rows = Plan.sample(*PlanSpec.parse(plan), Grid(model.tokenizer.shape), len(index), noise.at("order"))
     return generate(model, rows, index % 10, noise.at("tokens"), **options)
 
 
@@ -73,7 +73,7 @@ def test_given_tokens_are_kept_and_all_others_are_made_once(which, rule, request
     given = tokens(model, "raster/equal:16", index)
     noise = stream(0, "sample", index)
     grid = Grid(model.tokenizer.shape)
-    plan = Plan.draw(*parse_plan("random/cosine:4"), grid, 3, noise.at("order"), given_BL=given_BL)
+    plan = Plan.sample(*PlanSpec.parse("random/cosine:4"), grid, 3, noise.at("order"), given_BL=given_BL)
     made = torch.zeros_like(given_BL, dtype=torch.int64)
 
     def count(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
@@ -87,7 +87,7 @@ def test_given_tokens_are_kept_and_all_others_are_made_once(which, rule, request
 
 def test_entropy_first_takes_the_surest_token(categorical):
     index, noise = torch.arange(4), stream(0, "sample", torch.arange(4))
-    plan = Plan.draw(*parse_plan("raster"), Grid((8, 8)), 4, noise)
+    plan = Plan.sample(*PlanSpec.parse("raster"), Grid((8, 8)), 4, noise)
     chosen = []
     arguments = (categorical, plan, index, noise.at("tokens"), Guidance(), 1.0, None)
     generate(*arguments, lambda s, t, target_BL: chosen.append(target_BL), rule="lowest-entropy")
@@ -114,14 +114,14 @@ def test_guidance_moves_samples_and_scale_one_does_not(categorical):
 
 @pytest.mark.parametrize("rule", ["lowest-entropy", "highest-entropy", "confidence"])
 def test_rules_without_exact_probabilities_are_refused(diffusion, rule):
-    plan = Plan.draw(*parse_plan("raster"), Grid(diffusion.tokenizer.shape), 1, stream(0, "x", 1))
+    plan = Plan.sample(*PlanSpec.parse("raster"), Grid(diffusion.tokenizer.shape), 1, stream(0, "x", 1))
     arguments = (diffusion, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
     with pytest.raises(Unsupported):
         generate(*arguments, rule=rule)
 
 
 def test_an_unknown_rule_names_the_nearest(categorical):
-    plan = Plan.draw(*parse_plan("raster"), Grid((8, 8)), 1, stream(0, "x", 1))
+    plan = Plan.sample(*PlanSpec.parse("raster"), Grid((8, 8)), 1, stream(0, "x", 1))
     arguments = (categorical, plan, torch.zeros(1, dtype=torch.int64), stream(0, "x", 1), Guidance(), 1.0, None)
     with pytest.raises(UnknownName, match="did you mean 'confidence'"):
         generate(*arguments, rule="confidense")

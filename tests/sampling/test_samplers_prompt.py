@@ -14,7 +14,7 @@ from mar.run import write_on
 from mar.sampling.many import Settings, labels_of, sample_many
 from mar.sampling.output import levels_of, preview, save_samples, text_of
 from mar.sampling.samplers import after_prompt
-from orderings import GIVEN, Grid, Plan, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec
 
 NETWORKS = {
     "causal-transformer": ["network.width=16", "network.depth=2", "network.heads=2"],
@@ -37,7 +37,7 @@ class Untrained:
                 p.add_(0.3 * torch.randn_like(p))
 
     def draw(self, noise, given_BL):
-        return Plan.draw(*parse_plan("raster/singles"), Grid((8,)), len(noise), noise.to("cpu"), given_BL)
+        return Plan.sample(*PlanSpec.parse("raster/singles"), Grid((8,)), len(noise), noise.to("cpu"), given_BL)
 
     def sample(self, n, **settings):
         return sample_many(self.model, labels_of(self.model, None, n), self.draw, Settings(**settings))
@@ -74,7 +74,7 @@ def test_a_further_window_depends_on_the_last_half_window_alone(run):
 
 def test_the_prompt_comes_first_and_the_rest_keeps_its_order():
     given_BL = torch.tensor([[True, True, False, True, False, False, False, False]]).expand(5, -1)
-    plan = Plan.draw(*parse_plan("random/equal:2"), Grid((8,)), 5, stream(0, "test", 5), given_BL)
+    plan = Plan.sample(*PlanSpec.parse("random/equal:2"), Grid((8,)), 5, stream(0, "test", 5), given_BL)
     after = after_prompt(plan)
     assert after.rank_BL.sort(1).values.tolist() == [list(range(8))] * 5
     assert (after.step_BL[given_BL] == torch.tensor([0, 1, 2] * 5)).all()

@@ -22,8 +22,7 @@ from mar.sampling.many import Settings
 from mar.sampling.samplers import Remask, generate, generate_remasked
 from mar.verification.models import BareTokens
 from mar.verification.verdict import ALPHA, p_value
-from orderings import GIVEN, Grid, InvalidRequest, Plan, parse_plan
-from orderings.registry import find_ordering
+from orderings import GIVEN, ORDERINGS, Grid, InvalidRequest, Plan, PlanSpec
 
 N_TOKENS = 3
 EVERY = torch.tensor(list(itertools.product([0, 1], repeat=N_TOKENS)))  # (8, L)
@@ -83,7 +82,7 @@ def test_gibbs_rounds_mend_what_was_drawn_at_once(model):
 
 def test_one_token_at_a_time_at_random_leaves_the_joint_as_it_is(model):
     n = 2000
-    plan = Plan.draw(*parse_plan("raster"), Grid((N_TOKENS,)), n, stream(0, "order", n))
+    plan = Plan.sample(*PlanSpec.parse("raster"), Grid((N_TOKENS,)), n, stream(0, "order", n))
     assert agreement(draw(model, plan, Remask("random", rounds=1, share=0.01))) > ALPHA
 
 
@@ -122,7 +121,7 @@ def test_networks_that_see_an_order_are_refused(model):
 
 def test_it_is_no_plan_and_has_no_likelihood():
     with pytest.raises(InvalidRequest, match="no tractable likelihood; mar sample --remask"):
-        find_ordering("remask")
+        ORDERINGS.find("remask")
 
 
 def test_it_is_written_short():

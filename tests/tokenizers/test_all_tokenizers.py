@@ -10,10 +10,10 @@ import math
 import pytest
 import torch
 
-from mar import build
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
+from mar.tokenizers import TOKENIZERS
 
 SPECS = {
     "binary": DataSpec((1, 6, 4), 2),
@@ -51,7 +51,7 @@ def images(spec, n=16, seed=0):
 
 
 def make(kind, spec, options):
-    cls = build.find("tokenizer", kind)
+    cls = TOKENIZERS.find(kind)
     tokenizer = cls(spec, cls.Options(**options))
     tokenizer.fit([images(spec, 16, 1), images(spec, 8, 2)])
     return tokenizer
@@ -74,7 +74,7 @@ def categorical_case(request):
 
 
 def test_every_registered_tokenizer_is_tested():
-    assert {kind for kind, _, _ in CASES} | REAL | LOSSY == set(build.TOKENIZERS)
+    assert {kind for kind, _, _ in CASES} | REAL | LOSSY == set(TOKENIZERS)
 
 
 def test_decoding_the_encoding_gives_the_data_back_or_data_of_the_same_tokens(case):

@@ -8,6 +8,7 @@ import torch
 from mar import build, config
 from mar.core.errors import Unsupported, UserError
 from mar.core.spec import DataSpec
+from mar.networks import NETWORKS
 from mar.tokenizers.base import TokenizerOptions
 from mar.tokenizers.channels import Channels
 from orderings import ORDERINGS, Grid, Plan, Seeded, parse_partition
@@ -29,7 +30,7 @@ def test_the_channels_of_a_pixel_are_neighbours_red_first():
 def test_every_ordering_takes_the_third_axis(name):
     cls = ORDERINGS[name]
     grid = Grid(Channels(RGB, TokenizerOptions()).shape)
-    plan = Plan.draw(cls(**cls.tiny), parse_partition("singles"), grid, 2, Seeded(2))
+    plan = Plan.sample(cls(**cls.tiny), parse_partition("singles"), grid, 2, Seeded(2))
     assert torch.equal(plan.rank_BL.sort(1).values, torch.arange(len(grid)).expand(2, -1))
 
 
@@ -44,7 +45,7 @@ def recipe(folder, *overrides):
     )
 
 
-@pytest.mark.parametrize("network", sorted(build.NETWORKS))
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_a_network_takes_colour_images_or_refuses_when_the_recipe_is_read(network, folder):
     made = recipe(
         folder, f"network={network}", "ordering=raster", "partition=singles", "train.mask_ratio=plan",

@@ -14,8 +14,9 @@ from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
+from mar.tokenizers import TOKENIZERS
 from mar.training.objectives import MaskRatio, NextSet, Objective, TruncatedNormal, Uniform
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 
 L = 4
 
@@ -25,7 +26,9 @@ def model() -> Model:
     torch.manual_seed(0)
     recipe = config.parse({"data": {"kind": "synthetic", "rows": 2, "cols": 2}, "tokenizer": {"kind": "pixels"}})
     data = build.data(recipe)
-    tokenizer = build.find("tokenizer", "pixels")(data.spec, build.options("tokenizer", recipe.tokenizer))
+    tokenizer = TOKENIZERS.find("pixels")(
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)
+    )
     small = {"encoder_width": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_width": 8, "decoder_depth": 1}
     network = MaskedTransformer((2, 2), MaskedTransformer.Options(decoder_heads=1, buffer=1, **small))
     built = Model(tokenizer, network, CategoricalHead(8, tokenizer.token, CategoricalHead.Options())).eval()
@@ -62,7 +65,7 @@ def estimates(model: Model, token: torch.Tensor, mask_ratio: MaskRatio, plan: Pl
 def test_uniform_with_random_orders_estimates_the_mean_nll_over_orders(model, token, targets):
     orders = torch.tensor(list(itertools.permutations(range(L))))
     truth = float(exact_nll(model, token, orders).mean())
-    plan = Plan.draw(*parse_plan("random"), Grid((2, 2)), 8000, stream(1, "order", 8000))
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((2, 2)), 8000, stream(1, "order", 8000))
     rows = estimates(model, token, Uniform(targets=targets), plan)
     error = float(rows.std() / math.sqrt(len(rows)))
     assert abs(float(rows.mean()) - truth) < 4 * error
@@ -71,7 +74,7 @@ def test_uniform_with_random_orders_estimates_the_mean_nll_over_orders(model, to
 
 @pytest.mark.parametrize("text", ["raster/singles", "spiral/equal:2", "column/sizes:1,3", "raster/equal:4"])
 def test_plan_estimates_the_nll_of_that_plan(model, token, text):
-    plan = Plan.draw(*parse_plan(text), Grid((2, 2)), 600, stream(1, "order", 600))
+    plan = Plan.sample(*PlanSpec.parse(text), Grid((2, 2)), 600, stream(1, "order", 600))
     truth = float(exact_nll(model, token, plan.step_BL[:1])[0])
     rows = estimates(model, token, NextSet(), plan)
     error = max(float(rows.std() / math.sqrt(len(rows))), 1e-6)
@@ -79,13 +82,13 @@ def test_plan_estimates_the_nll_of_that_plan(model, token, text):
 
 
 def test_one_pass_networks_score_every_step_at_once():
-    plan = Plan.draw(*parse_plan("raster/equal:2"), Grid((2, 2)), 3, stream(1, "order", 3))
+    plan = Plan.sample(*PlanSpec.parse("raster/equal:2"), Grid((2, 2)), 3, stream(1, "order", 3))
     task = NextSet().task(plan, torch.arange(3), stream(3, "iteration", 1), one_pass=True)
     assert task.target_BL.all() and (task.weight_B == 1).all() and task.denominator == 12
 
 
 def test_a_fixed_order_with_all_targets_is_a_suffix_loss_and_no_nll(model, token):
-    plan = Plan.draw(*parse_plan("raster"), Grid((2, 2)), 2000, stream(1, "order", 2000))
+    plan = Plan.sample(*PlanSpec.parse("raster"), Grid((2, 2)), 2000, stream(1, "order", 2000))
     truth = float(exact_nll(model, token, plan.step_BL[:1])[0])
     rows = estimates(model, token, Uniform(), plan)
     assert abs(float(rows.mean()) - truth) > 4 * float(rows.std() / math.sqrt(len(rows)))
@@ -93,7 +96,7 @@ def test_a_fixed_order_with_all_targets_is_a_suffix_loss_and_no_nll(model, token
 
 def test_truncated_normal_masks_as_published():
     n, grid = 4000, Grid((16, 16))
-    plan = Plan.draw(*parse_plan("random"), grid, n, stream(1, "order", n))
+    plan = Plan.sample(*PlanSpec.parse("random"), grid, n, stream(1, "order", n))
     task = TruncatedNormal(per_batch=False).task(plan, torch.arange(n), stream(3, "iteration", 1), one_pass=False)
     share = task.target_BL.float().mean(1)
     assert float(share.min()) >= 0.7 and float(share.max()) == 1.0
@@ -106,7 +109,7 @@ def test_truncated_normal_masks_as_published():
 
 
 def test_truncated_normal_draws_once_for_the_whole_batch_as_published():
-    plan = Plan.draw(*parse_plan("random"), Grid((8, 8)), 32, stream(1, "order", 32))
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((8, 8)), 32, stream(1, "order", 32))
     counts = set()
     for iteration in range(20):
         task = TruncatedNormal().task(plan, torch.arange(32), stream(3, "i", torch.tensor([iteration])), False)
@@ -116,7 +119,7 @@ def test_truncated_normal_draws_once_for_the_whole_batch_as_published():
 
 
 def test_known_counts_are_spread_evenly_over_a_batch():
-    plan = Plan.draw(*parse_plan("random"), Grid((8, 8)), 64, stream(1, "order", 64))
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((8, 8)), 64, stream(1, "order", 64))
     task = Uniform().task(plan, torch.arange(64), stream(3, "iteration", 1), one_pass=False)
     known = (task.step_BL == -1).sum(1)
     assert len(known.unique()) >= 48  # 64 independent draws would hit about 41 of the 64 counts
@@ -125,7 +128,7 @@ def test_known_counts_are_spread_evenly_over_a_batch():
 @pytest.mark.parametrize("mask_ratio", [Uniform(), TruncatedNormal(per_batch=False)])
 def test_one_pass_networks_see_known_tokens_at_the_steps_that_they_are_scored_at(mask_ratio):
     given_BL = (torch.arange(16) < 2).expand(50, -1)
-    plan = Plan.draw(*parse_plan("random/equal:7"), Grid((4, 4)), 50, stream(1, "order", 50), given_BL)
+    plan = Plan.sample(*PlanSpec.parse("random/equal:7"), Grid((4, 4)), 50, stream(1, "order", 50), given_BL)
     task = mask_ratio.task(plan, torch.arange(50), stream(3, "iteration", 1), one_pass=True)
     again = mask_ratio.task(plan, torch.arange(50), stream(3, "iteration", 1), one_pass=False)
     assert torch.equal(task.target_BL, again.target_BL)

@@ -20,7 +20,7 @@ from mar.run import train
 from mar.training.loop import Trainer
 from mar.training.objectives import NextSet, Task, Uniform, with_own_draws
 from mar.training.run_folder import RunFolder
-from orderings import GIVEN, Grid, Plan, parse_plan
+from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass
 from tests.training.test_resume import assert_equal, train_killed_and_resumed, weights
 
@@ -41,7 +41,7 @@ def model(request, recipe) -> Model:
 
 
 def task_of(model: Model, mask_ratio, text: str) -> tuple[Plan, Task]:
-    plan = Plan.draw(*parse_plan(text), Grid((8, 8)), B, stream(0, "order", B))
+    plan = Plan.sample(*PlanSpec.parse(text), Grid((8, 8)), B, stream(0, "order", B))
     return plan, mask_ratio.task(plan, torch.arange(B), stream(0, "iteration", 1), model.network.one_pass)
 
 

@@ -15,7 +15,7 @@ from mar.core.errors import Unsupported
 from mar.core.noise import Noise, stream
 from mar.likelihood.estimate import EVERY_STEP, Estimator, Repeats, check_log_mean_exp, score_several
 from mar.likelihood.score import Likelihood, score
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.joint import factorised_nll
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged
 
@@ -26,7 +26,7 @@ def along(text: str, joint: str, network: str, token: torch.Tensor, **options: A
     grid = Grid(JOINTS[joint].shape)
     model = plugged(JOINTS[joint], NETWORKS[network])
     return score(
-        model, token, None, lambda noise: Plan.draw(*parse_plan(text), grid, len(noise), noise), text, **options
+        model, token, None, lambda noise: Plan.sample(*PlanSpec.parse(text), grid, len(noise), noise), text, **options
     )
 
 
@@ -73,7 +73,7 @@ def ensemble(joint: str, text: str, token: torch.Tensor, estimator: Estimator = 
 
 
 def shared_plan(text: str, grid: Grid, order: int, batch: int) -> Plan:
-    plan = Plan.draw(*parse_plan(text), grid, 1, stream(0, "orders", torch.tensor([order])))
+    plan = Plan.sample(*PlanSpec.parse(text), grid, 1, stream(0, "orders", torch.tensor([order])))
     return plan.rows(torch.zeros(batch, dtype=torch.int64))
 
 

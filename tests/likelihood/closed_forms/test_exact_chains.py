@@ -12,7 +12,7 @@ from mar.core.noise import stream
 from mar.likelihood.chain import TokenLogProb, token_log_prob
 from mar.likelihood.score import score
 from mar.model.model import Model
-from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS, Grid, Plan, parse_plan
+from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS, Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.joint import Enumerated, factorised_nll, joint_nll, total_correlation
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged
 from tests.orderings.cases import orderings, partitions, plan_or_none
@@ -35,11 +35,11 @@ def served(texts: dict, other: tuple[str, ...], plan) -> list:
 
 
 def order_plan(ordering, partition: str, grid: Grid, **tokens) -> Plan | None:
-    return plan_or_none(ordering, parse_plan(f"raster/{partition}")[1], grid, N, **tokens)
+    return plan_or_none(ordering, PlanSpec.parse(f"raster/{partition}")[1], grid, N, **tokens)
 
 
 def set_plan(partition, ordering: str, grid: Grid, **tokens) -> Plan | None:
-    return plan_or_none(parse_plan(ordering)[0], partition, grid, N, **tokens)
+    return plan_or_none(PlanSpec.parse(ordering)[0], partition, grid, N, **tokens)
 
 
 SINGLES = served(ORDERS, ("singles",), order_plan)
@@ -98,7 +98,7 @@ def test_sets_are_the_factorised_value(joint, partition, ordering, network):
 def test_given_and_absent_tokens(joint, text, network):
     """Given ones are conditioned on, absent ones are left out of the joint; neither is scored."""
     model, token, grid = example(joint, network)
-    plan = Plan.draw(*parse_plan(text), grid, N, stream(0, "order", N), **some_tokens(grid))
+    plan = Plan.sample(*PlanSpec.parse(text), grid, N, stream(0, "order", N), **some_tokens(grid))
     nats_BL = -chain(model, token, plan).nats_BL
     close(nats_BL, factorised_nll(JOINTS[joint], token, plan))
     assert (nats_BL[(plan.step_BL == GIVEN) | (plan.step_BL == ABSENT)] == 0).all()
@@ -109,7 +109,7 @@ def test_given_and_absent_tokens(joint, text, network):
 @pytest.mark.parametrize("joint", JOINTS)
 def test_any_memory_budget_gives_the_same_chain(joint, network):
     model, token, grid = example(joint, network)
-    plan = Plan.draw(*parse_plan("random/equal:3"), grid, N, stream(0, "order", N))
+    plan = Plan.sample(*PlanSpec.parse("random/equal:3"), grid, N, stream(0, "order", N))
     close(-chain(model, token, plan, budget=1).nats_BL, factorised_nll(JOINTS[joint], token, plan))
 
 
@@ -121,7 +121,7 @@ def test_the_score_of_images_is_their_mean(joint, text, network):
     plans = []
 
     def draw(noise) -> Plan:
-        plans.append(Plan.draw(*parse_plan(text), grid, len(noise), noise))
+        plans.append(Plan.sample(*PlanSpec.parse(text), grid, len(noise), noise))
         return plans[-1]
 
     result = score(model, token, None, draw, text)
@@ -148,7 +148,7 @@ def test_a_network_that_is_off_by_one_step_is_caught(joint, shift):
             return step_BL + shift
 
     token, grid = JOINTS[joint].sample(stream(0, "data", N)), Grid(JOINTS[joint].shape)
-    plan = Plan.draw(*parse_plan("random/equal:2"), grid, N, stream(0, "order", N))
+    plan = Plan.sample(*PlanSpec.parse("random/equal:2"), grid, N, stream(0, "order", N))
     nats_B = -chain(plugged(JOINTS[joint], OffByOne), token, plan).nats_BL.sum(1)
     assert not torch.allclose(nats_B.double(), factorised_nll(JOINTS[joint], token, plan).sum(1), atol=1e-2)
 
@@ -157,7 +157,7 @@ def test_a_network_that_is_off_by_one_step_is_caught(joint, shift):
 def test_the_closed_form_of_the_excess_is_the_mean_of_the_factorised_value(joint):
     """The tests' own two formulas agree: where everything can be listed exactly, for a Gaussian in its entropies."""
     chosen, grid = JOINTS[joint], Grid(JOINTS[joint].shape)
-    plan = Plan.draw(*parse_plan("random/equal:3"), grid, 1, stream(0, "order", 1))
+    plan = Plan.sample(*PlanSpec.parse("random/equal:3"), grid, 1, stream(0, "order", 1))
     excess = total_correlation(chosen, plan)[0]
     everything_L = torch.ones(len(grid), dtype=torch.bool)
     if joint == "gaussian":

@@ -20,7 +20,7 @@ from mar.likelihood.score import Likelihood, score
 from mar.model.model import Model
 from mar.networks.base import Network
 from mar.verification.models import BareTokens
-from orderings import Grid, Plan, parse_plan
+from orderings import Grid, Plan, PlanSpec
 from tests.heads.diffusion_oracle import STD, gaussian_head
 from tests.likelihood.closed_forms.joint import total_correlation
 from tests.likelihood.closed_forms.plugged import JOINTS, OnePass, plugged
@@ -30,7 +30,7 @@ N = 800
 
 def likelihood(model: Model, token: torch.Tensor, text: str) -> Likelihood:
     grid = Grid(model.tokenizer.shape)
-    return score(model, token, None, lambda noise: Plan.draw(*parse_plan(text), grid, len(noise), noise), text)
+    return score(model, token, None, lambda noise: Plan.sample(*PlanSpec.parse(text), grid, len(noise), noise), text)
 
 
 @cache
@@ -59,7 +59,9 @@ def test_the_paired_excess_of_sets_covers_the_conditional_total_correlation(join
     found = paired_differences(results, ordering, confidence=0.99)[text]
     grid = Grid(JOINTS[joint].shape)
     rows = N if ordering == "random" else 1
-    plan = Plan.draw(*parse_plan(text), grid, rows, stream(0, "nll", rows).at("order"))  # the plans that score drew
+    plan = Plan.sample(
+        *PlanSpec.parse(text), grid, rows, stream(0, "nll", rows).at("order")
+    )  # the plans that score drew
     truth = float(total_correlation(JOINTS[joint], plan).mean())
     assert found.interval_nats[0] < truth < found.interval_nats[1]
     assert truth > 0.1 and found.interval_nats[0] > 0
@@ -90,7 +92,7 @@ def test_a_stochastic_bound_lies_above_by_its_gap():
     grid = Grid(joint.shape)
 
     def along(noise: Noise) -> Plan:
-        return Plan.draw(*parse_plan("random"), grid, len(noise), noise)
+        return Plan.sample(*PlanSpec.parse("random"), grid, len(noise), noise)
 
     exact = score(model, token, None, along, "random", kind="exact")
     bound = score(model, token, None, along, "random", kind="bound")

@@ -1,0 +1,105 @@
+"""A table shows the same numbers in every form, and marks the best of comparable rows only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from mar.core.errors import UserError
+from mar.core.table import Column, Table, escape_latex, p_text, plus_minus, with_interval
+
+Line = tuple[str, str, float | None]
+ROWS: list[Line] = [
+    ("made", "raster", 2.125),
+    ("made", "random", 2.5),
+    ("nade", "raster", 2.0),
+    ("nade", "random", None),
+]
+COLUMNS: list[Column[Line]] = [
+    Column("network", lambda row: row[0], words=True),
+    Column("order", lambda row: row[1], words=True),
+    Column("NLL", lambda row: row[2], "lower", 2, unit="bits/dim", key="nll_bits_per_dim"),
+]
+TABLE = Table(COLUMNS, ROWS, ["A note."], "Orders")
+
+
+def test_markdown_has_a_title_heads_with_unit_and_arrow_the_best_bold_and_the_notes() -> None:
+    assert TABLE.markdown(2).splitlines() == [
+        "## Orders",
+        "",
+        "| network | order | NLL, bits/dim ↓ |",
+        "|---|---|---:|",
+        "| made | raster | 2.12 |",
+        "| made | random | 2.50 |",
+        "| nade | raster | **2.00** |",
+        "| nade | random | – |",
+        "",
+        "- A note.",
+    ]
+
+
+def test_csv_and_json_hold_raw_values_under_their_keys() -> None:
+    read = list(csv.DictReader(io.StringIO(TABLE.csv())))
+    assert [line["nll_bits_per_dim"] for line in read] == ["2.125", "2.5", "2.0", ""]
+    assert json.loads(TABLE.json())[0] == {"network": "made", "order": "raster", "nll_bits_per_dim": 2.125}
+    assert json.loads(Table(COLUMNS, [("a", "b", math.nan)]).json())[0]["nll_bits_per_dim"] is None
+
+
+def test_the_best_is_marked_within_comparable_rows_and_never_where_all_are_equal() -> None:
+    of_network = Column[Line]("NLL", lambda row: row[2], "lower", alike=lambda row: row[0])
+    assert of_network.best(ROWS) == {0}  # nade has one value, which competes with none
+    assert Column[Line]("NLL", lambda row: row[2], "higher").best(ROWS) == {1}
+    assert Column[Line]("NLL", lambda row: 1.0, "lower").best(ROWS) == set()
+
+
+def test_a_pivot_has_a_column_for_each_value_and_refuses_two_rows_in_one_cell() -> None:
+    table = TABLE.pivot("network", "order", "NLL")
+    assert [column.title for column in table.columns] == ["network", "raster", "random"]
+    assert "| nade | **2.00** | – |" in table.markdown()
+    with pytest.raises(UserError, match="two rows have network made and network made"):
+        TABLE.pivot("network", "network", "NLL")
+
+
+def test_columns_are_chosen_by_title_and_an_unknown_one_is_refused() -> None:
+    assert [column.title for column in TABLE.only(["NLL", "order"]).columns] == ["NLL", "order"]
+    with pytest.raises(UserError, match="NLL"):
+        TABLE.only(["NL"])
+    empty = Table([*COLUMNS, Column[Line]("FID", lambda row: None)], ROWS)
+    assert [c.title for c in empty.without_empty().without("order").columns] == ["network", "NLL"]
+
+
+def test_latex_escapes_text_and_has_as_many_cells_as_columns() -> None:
+    assert escape_latex("a_b & 5% ± <{x}>") == r"a\_b \& 5\% $\pm$ $<$\{x\}$>$"
+    lines = Table(COLUMNS, ROWS[:1], baselines=ROWS[2:3]).latex().splitlines()
+    assert lines[0] == r"\begin{tabular}{llr}" and r"made & raster & 2.12 \\" in lines and lines.count(r"\midrule") == 2
+
+
+def test_html_escapes_cells_and_holds_what_they_sort_by() -> None:
+    page = Table(COLUMNS, [("<b>", "raster", 2.125), ("b", "c", 2.0)]).html("sortable")
+    assert '<table class="sortable">' in page and "&lt;b&gt;" in page and "<b>" not in page
+    assert '<td data-value="2.125">2.12</td>' in page and '<td class="best" data-value="2.0">2.00</td>' in page
+
+
+def test_a_narrow_terminal_drops_whole_columns_in_their_order() -> None:
+    from rich.console import Console
+
+    columns = [
+        *COLUMNS,
+        Column[Line]("long words", lambda row: "w" * 30, drop=1),
+        Column[Line]("n", lambda _: 1, drop=2),
+    ]
+    for width, heads in ((120, ("long words", "n")), (74, ("long words",)), (60, ())):
+        console = Console(width=width, file=io.StringIO())
+        console.print(Table(columns, ROWS, ["A note."]))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        shown = [head.strip() for head in next(line for line in lines if "order" in line).strip("┃").split("┃")]
+        assert shown == ["network", "order", "NLL, bits/dim ↓", *heads] and lines[-1] == "· A note."
+
+
+def test_texts_of_figures() -> None:
+    assert plus_minus(1.0, 0.25, 1) == "1.0 ± 0.2" and with_interval(0.5, (-0.25, 1.0), 2) == "+0.50 [-0.25, +1.00]"
+    assert [p_text(p) for p in (None, 0.0, 0.25)] == ["–", "< 0.001", "0.250"]
