@@ -378,7 +378,7 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, learned=plans.learned)
         noise = stream(seed, "sample", n, self.device)
         given_BL, token = given_tokens(self.model, settings, torch.arange(n))
-        drawn, label_B = plans.draw(noise.at("order"), given_BL), labels_of(self.model, labels, n).to(self.device)
+        drawn, label_B = plans.sample(noise.at("order"), given_BL), labels_of(self.model, labels, n).to(self.device)
         return draw_steps(*begin(
             self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
         ))  # fmt: skip
