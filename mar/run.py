@@ -456,8 +456,6 @@ def fit(
         model = config.read(model)
     content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
     content["data"] = {"kind": Memory.name}
-    if not data.spec.n_classes:
-        content["class_conditional"] = False
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
     train(config.parse(content, overrides), path, examples=data)
     run = load(path)
