@@ -1,8 +1,8 @@
-"""What the parts of a model cannot do together, refused when a recipe is read.
+"""Recipe -> parts: build every component a recipe names, once, and check that they fit each other.
+
+The registries of classes lie beside their families (``mar.networks.NETWORKS``, …).
 
 B batch · L tokens
-
-Recipe -> objects. The registries of classes lie beside their families (``mar.networks.NETWORKS``, …).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from mar.model.model import Model
 from mar.model.policy import OrderPolicy
 from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
-from mar.training.objectives import MASK_RATIOS, MaskRatio, Uniform
+from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
+from mar.training.parts import Parts
 from orderings import (
     Grid,
     Ordering,
@@ -35,43 +36,44 @@ from orderings import (
     name_of,
 )
 
-
-def check_lengths(model: Model, plan: Plan, network: str) -> None:
-    """Refuse what examples of their own lengths cannot have, if they are such."""
-    model.tokenizer.check(plan.step_BL)
-    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
-        raise Unsupported(
-            f"network={network} would be told where a document ends: use one that reads from left to "
-            "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
-        )
+FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
 
-def check_tasks(model: Model, plan: Plan, ratio: MaskRatio, kind: str, seed: int) -> None:
-    """Refuse a mask ratio that makes tasks which the network cannot serve, though it serves the plan."""
-    position_B, iteration = torch.arange(len(plan.step_BL)), stream(seed, "check", 1)
-    task = ratio.task(plan, position_B, iteration, model.network.one_pass)
-    try:
-        for row in task.step_BL.split(1):
-            model.network.check(row)
-    except Unsupported as refusal:
-        asked = f"train.mask_ratio={kind} asks for other plans"
-        raise Unsupported(f"{asked}: use train.mask_ratio=plan ({refusal})") from None
+def assemble(recipe: Recipe, dataset: Data | About | None = None) -> Parts:
+    """Build and check everything a recipe names. The model is untrained, initialised from the recipe's seed.
+
+    Args:
+        dataset: data that are loaded already, or their metadata; default: resolve the recipe and load its data.
+
+    Raises:
+        UserError, Unsupported: the components do not fit each other; the message says which would.
+    """
+    if dataset is None:
+        recipe = resolve(recipe)
+        dataset = data(recipe)
+    order, sets, loss = ordering(recipe), partition(recipe), objective(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
+        model = _model(recipe, dataset)
+        if order.learned:  # last, so that all other weights start as they do under ordering=random
+            model.policy = _policy(recipe, model, loss)
+            loss = LearnedOrder()
+    plan = Plan.sample(order, sets, Grid(model.tokenizer.shape), 2, stream(recipe.seed, "check", 2))
+    model.network.check(plan.step_BL)
+    _check_lengths(model, plan, recipe.network.kind)
+    _check_tasks(model, plan, loss, recipe)
+    return Parts(recipe, dataset, model, order, sets, loss)
 
 
-def check_policy(model: Model, ratio: MaskRatio, head: str) -> None:
-    """Refuse a learned order whose bound cannot be trained with this head or mask ratio."""
-    if not model.head.loss_is_nll:
-        raise Unsupported(
-            f"ordering=learned trains a bound in nats, and the loss of head {head!r} is none: use head=categorical"
-        )
-    if ratio != Uniform():
-        raise Unsupported(
-            "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
-            "use train.mask_ratio=uniform"
-        )
-
-
-FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "mask_ratio": MASK_RATIOS}
+def resolve(recipe: Recipe) -> Recipe:
+    """Return the recipe with every option of every component written out and checked."""
+    filled = recipe.as_dict()
+    for family in ("data", "tokenizer", "network", "head"):
+        filled[family] = _filled(family, getattr(recipe, family))
+    for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
+        filled[family] = {"kind": name_of(component), **as_options(component)}
+    filled["train"]["objective"] = _filled("objective", recipe.train.objective)
+    return Recipe.model_validate(filled)
 
 
 def ordering(recipe: Recipe) -> Ordering:
@@ -84,19 +86,20 @@ def partition(recipe: Recipe) -> Partition:
     return make_partition(recipe.partition.kind, recipe.partition.options)
 
 
-def mask_ratio(recipe: Recipe) -> MaskRatio:
-    return MASK_RATIOS.options(recipe.train.mask_ratio.kind, recipe.train.mask_ratio.options)
+def objective(recipe: Recipe) -> Objective:
+    return _options("objective", recipe.train.objective)
 
 
 def data(recipe: Recipe) -> Data:
+    """Load the data set."""
     return DATA.find(recipe.data.kind).load(DATA.options(recipe.data.kind, recipe.data.options))
 
 
 def images(dataset: Data) -> Data:
-    """The data set itself, or the images that a cache of latents was made from.
+    """Return the data set, or the images that a cache of latents was made from.
 
     Raises:
-        UserError: they are not there, or have changed since.
+        UserError: the images are missing or have changed.
     """
     if dataset.source is None:
         return dataset
@@ -108,25 +111,7 @@ def images(dataset: Data) -> Data:
     return found
 
 
-def model(recipe: Recipe, dataset: Data | About) -> Model:
-    """An untrained model of such data, initialised from the recipe's seed, checked against its ordering and partition.
-
-    Raises:
-        UserError, Unsupported: the components do not fit each other; the message says which would.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
-        built = _assemble(recipe, dataset)
-    grid = Grid(built.tokenizer.shape)
-    noise = stream(recipe.seed, "check", 2)
-    plan = Plan.sample(ordering(recipe), partition(recipe), grid, 2, noise)
-    built.network.check(plan.step_BL)
-    check_lengths(built, plan, recipe.network.kind)
-    check_tasks(built, plan, mask_ratio(recipe), recipe.train.mask_ratio.kind, recipe.seed)
-    return built
-
-
-def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
+def _model(recipe: Recipe, dataset: Data | About) -> Model:
     n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
     tokenizer_class = TOKENIZERS.find(recipe.tokenizer.kind)
     if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
@@ -134,26 +119,30 @@ def _assemble(recipe: Recipe, dataset: Data | About) -> Model:
             f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
             f"tokenizer.kind={dataset.spec.latents.kind}"
         )
-    tokenizer = tokenizer_class(dataset.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options))
+    tokenizer = tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
     head_class = HEADS.find(recipe.head.kind)
     if not isinstance(tokenizer.token, head_class.tokens):
         kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"
         raise UserError(
             f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
         )
-    network = NETWORKS.find(recipe.network.kind)(
-        tokenizer.shape, NETWORKS.options(recipe.network.kind, recipe.network.options)
-    )
-    head = head_class(network.context_width, tokenizer.token, HEADS.options(recipe.head.kind, recipe.head.options))
-    built = Model(tokenizer, network, head, n_classes)
-    if ordering(recipe).learned:  # last, so that all else starts as it does under ordering=random
-        built.policy = _policy(recipe, built)
-    return built
+    network = NETWORKS.find(recipe.network.kind)(tokenizer.shape, _options("network", recipe.network))
+    head = head_class(network.context_width, tokenizer.token, _options("head", recipe.head))
+    return Model(tokenizer, network, head, n_classes)
 
 
-def _policy(recipe: Recipe, model: Model) -> OrderPolicy:
-    """The policies of a learned order. Raises Unsupported: their bound cannot be trained."""
-    check_policy(model, mask_ratio(recipe), recipe.head.kind)
+def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
+    """Return the policies of a learned order. Raise Unsupported if their bound cannot be trained."""
+    if not model.head.loss_is_nll:
+        raise Unsupported(
+            f"ordering=learned trains a bound in nats, and the loss of head {recipe.head.kind!r} is none: "
+            "use head=categorical"
+        )
+    if objective != AnyOrder():
+        raise Unsupported(
+            "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
+            "use train.objective=any_order"
+        )
     network = model.network
     return OrderPolicy(
         len(Grid(model.tokenizer.shape)), model.tokenizer.token, network.context_width, network.token_width,
@@ -161,16 +150,31 @@ def _policy(recipe: Recipe, model: Model) -> OrderPolicy:
     )  # fmt: skip
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every option of every component written out, checked."""
-    filled = recipe.as_dict()
-    for family in ("data", "tokenizer", "network", "head"):
-        filled[family] = _filled(family, getattr(recipe, family))
-    for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
-        filled[family] = {"kind": name_of(component), **as_options(component)}
-    filled["train"]["mask_ratio"] = _filled("mask_ratio", recipe.train.mask_ratio)
-    return Recipe.model_validate(filled)
+def _check_lengths(model: Model, plan: Plan, network: str) -> None:
+    """Reject options that do not support variable-length examples."""
+    model.tokenizer.check(plan.step_BL)
+    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
+        raise Unsupported(
+            f"network={network} would be told where a document ends: use one that reads from left to "
+            "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
+        )
+
+
+def _check_tasks(model: Model, plan: Plan, objective: Objective, recipe: Recipe) -> None:
+    """Reject an objective with tasks that the network does not serve, although it serves the plan."""
+    position_B, iteration = torch.arange(len(plan.step_BL)), stream(recipe.seed, "check", 1)
+    task = objective.task(plan, position_B, iteration, model.network.one_pass)
+    try:
+        for row in task.step_BL.split(1):
+            model.network.check(row)
+    except Unsupported as refusal:
+        asked = f"train.objective={recipe.train.objective.kind} asks for other plans"
+        raise Unsupported(f"{asked}: use train.objective=next_set ({refusal})") from None
+
+
+def _options(family: str, component: Component) -> Any:
+    return FAMILIES[family].options(component.kind, component.options)
 
 
 def _filled(family: str, component: Component) -> dict[str, Any]:
-    return {"kind": component.kind, **asdict(FAMILIES[family].options(component.kind, component.options))}
+    return {"kind": component.kind, **asdict(_options(family, component))}

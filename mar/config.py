@@ -1,41 +1,37 @@
-"""The recipe: what a run is. Nested typed models; unknown keys are refused with the nearest valid one.
+"""The recipe of a run, as nested typed models. Unknown keys are refused with the nearest valid one.
 
-A component (data, tokenizer, ordering, partition, network, head, mask ratio) is a ``kind`` beside that kind's own
-options. This file knows no classes: ``mar.build`` checks each component's options against its class.
+A component (data, tokenizer, ordering, partition, network, head, objective) is a ``kind`` with that kind's own options.
+This file knows no classes and imports no torch: ``mar.build`` checks each component's options against its class.
 
-The axes of a grid: every combination of their values is a cell, a recipe of its own.
-
-A value is a scalar, for the recipe key that the axis is named after, or a mapping of several recipe keys, so that each
-network brings its learning rate along. It may have a ``name``; otherwise its name is what it says about the axis's key.
-
-    axes:
-      network:
-        - {network: {kind: lstm, width: 96}, train.learning_rate: 3.0e-3}
-        - made
-      ordering: [raster, random]
-    adjust:
-      - where: {network: made, ordering: random}
-        set: {train.iterations: 4000}
-    exclude:
-      - {network: lstm, ordering: [random]}
+Recipes written before ``train.objective`` have ``train.mask_ratio`` with other names of the same three objectives. Both
+are read; ``fingerprint`` uses the old names, so that existing runs keep their fingerprints.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from mar.core.errors import UserError, unknown
+from mar.core.files import settings_digest
 
 RECIPES = Path(__file__).parent / "recipes"
+_OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
+Scalar = bool | int | float | str
 
 
 class Section(BaseModel):
@@ -65,14 +61,14 @@ class Schedule(Section):
 
 
 class ScheduledSampling(Section):
-    """How often known tokens are the model's own in training (``mar.training.objectives``)."""
+    """How often training replaces known tokens with the model's samples (``mar.training.objectives``)."""
 
     probability: float = Field(default=0.0, ge=0, le=1, description="of a known token, after the ramp; 0: off")
     start: float = Field(default=0.0, ge=0, lt=1, description="share of the training before the ramp")
     ramp: float = Field(default=1.0, ge=0, le=1, description="share of the training in which it rises linearly from 0")
 
     def at(self, progress: float) -> float:
-        """The probability at a fraction 0..1 of training."""
+        """Return the probability at a fraction 0..1 of training."""
         if progress < self.start:
             return 0.0
         return self.probability * (min(1.0, (progress - self.start) / self.ramp) if self.ramp else 1.0)
@@ -92,7 +88,7 @@ class Train(Section):
     compile: bool | Literal["auto"] = Field(default="auto", description="auto: large Transformers on GPUs")
     parallel: Literal["ddp", "fsdp"] = Field(default="ddp", description="a process holds the model, or a share")
     checkpoint_activations: bool = Field(default=False, description="less memory: blocks are computed twice")
-    mask_ratio: Component = Component(kind="uniform")
+    objective: Component = Component(kind="any_order")
     label_drop: float = Field(default=0.1, ge=0, le=1, description="share of labels replaced by the null condition")
     scheduled_sampling: ScheduledSampling = ScheduledSampling()
     log_every: int = Field(default=20, ge=1)
@@ -103,9 +99,21 @@ class Train(Section):
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     keep_best: bool = Field(default=False, description="the averaged weights of best validation, too (early stopping)")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_mask_ratio(cls, content: Any) -> Any:
+        """Read ``mask_ratio`` as ``objective``, and the old names of the objectives as the new ones."""
+        if not isinstance(content, dict):
+            return content
+        content = {("objective" if key == "mask_ratio" else key): value for key, value in content.items()}
+        chosen = content.get("objective")
+        if isinstance(chosen, dict) and chosen.get("kind") in _OLD_OBJECTIVES:
+            content["objective"] = {**chosen, "kind": _OLD_OBJECTIVES[chosen["kind"]]}
+        return content
+
     @model_serializer(mode="wrap")
-    def _without_what_is_off(self, dump: Any) -> dict[str, Any]:
-        """What is off is not written: recipes without it keep their fingerprints."""
+    def _omit_disabled(self, dump: Any) -> dict[str, Any]:
+        """Omit disabled sections so that existing recipes keep their fingerprint."""
         content = dump(self)
         if not self.scheduled_sampling.probability:
             del content["scheduled_sampling"]
@@ -137,13 +145,16 @@ class Recipe(Section):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that identify everything but the name, how the model is spread over memory, and what a
-        machine makes of ``auto`` (which counts as plain float32)."""
+        """Return twelve hex digits of everything but the name and the spread over memory; ``auto`` counts as plain
+        float32, whatever a machine makes of it."""
         content = {k: v for k, v in self.as_dict().items() if k != "name"}
         train = {k: v for k, v in content["train"].items() if k not in ("parallel", "checkpoint_activations")}
+        old_names = {new: old for old, new in _OLD_OBJECTIVES.items()}
+        objective = train.pop("objective")
+        train["mask_ratio"] = {**objective, "kind": old_names.get(objective["kind"], objective["kind"])}
         plain = {"precision": "fp32", "compile": False}
         content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return settings_digest(content, 12)
 
 
 def recipe_names() -> list[str]:
@@ -151,7 +162,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_path(name: str) -> Path:
-    """A file, or the name of a shipped recipe."""
+    """Return the path of a recipe file or of a shipped recipe."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
@@ -163,7 +174,7 @@ def recipe_path(name: str) -> Path:
 
 
 def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file or a shipped name, with ``key=value`` overrides (nested keys with dots).
+    """Read the recipe of a file or a shipped name, with ``key=value`` overrides (nested keys with dots).
 
     Raises:
         UserError: no such recipe; a key, a value or the YAML is wrong.
@@ -179,7 +190,10 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from plain values and ``key=value`` overrides. Changing a component drops its old options."""
+    """Make a recipe from plain values and ``key=value`` overrides. Changing a component drops its old options."""
+    train = content.get("train")
+    if isinstance(train, dict) and "mask_ratio" in train:  # overrides use the new key
+        content = {**content, "train": {("objective" if k == "mask_ratio" else k): v for k, v in train.items()}}
     for text in overrides:
         content = _override(content, text)
     try:
@@ -192,6 +206,8 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
     key, equals, _ = text.partition("=")
     if not equals or not key:
         raise UserError(f"an override is written key=value, not {text!r}")
+    if key.startswith("train.mask_ratio"):
+        key, text = (part.replace("train.mask_ratio", "train.objective", 1) for part in (key, text))
     if key.split(".")[0] in Recipe.model_fields and key in _components():
         text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
     try:
@@ -206,11 +222,11 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _components() -> set[str]:
     top = {k for k, f in Recipe.model_fields.items() if f.annotation is Component}
-    return top | {"train.mask_ratio"}
+    return top | {"train.objective"}
 
 
 def _dropped(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """``content`` without the options of the component at ``path``."""
+    """Return ``content`` without the options of the component at ``path``."""
     head, *rest = path
     inner = content.get(head)
     if not rest:
@@ -237,6 +253,3 @@ def _valid_keys(path: tuple[int | str, ...]) -> list[str]:
             return []
         model = annotation
     return list(model.model_fields)
-
-
-Scalar = bool | int | float | str

@@ -25,12 +25,13 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
+from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, spread
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
 from mar.likelihood.score import Conditionals, TokenScores, conditionals
-from mar.likelihood.summary import Likelihood, Partial
+from mar.likelihood.summary import Likelihood
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -40,7 +41,8 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
-from mar.training.loop import Trainer, check
+from mar.training.loop import ModelJob, Trainer, check
+from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, PlanSpec
 
@@ -55,29 +57,26 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
         UserError: the recipe is impossible, or the folder belongs to another run or another process.
     """
     folder = RunFolder(path)
-    processes = processes or Processes(folder.began_with(recipe, "precision"), recipe.train.parallel)
-    recipe, data, model = processes.each(lambda: _built(recipe, processes, examples))
-    compiles = folder.began_with(recipe, "compile")
+    processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
+    parts = processes.on_all(lambda: _parts(recipe, processes, examples))
+    compiles = folder.original_setting(recipe, "compile")
     if compiles == "auto":
-        compiles = blocks.compiles(model, processes.device)
+        compiles = blocks.compiles(parts.model, processes.device)
     computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(folder.locked()))
-        said = processes.first(lambda: folder.start(recipe, data.about, computes))
-        model.to(processes.device).tokenizer.fit(to_measure(data))  # an autoencoder encodes thousands of images
-        for note in (*said, *model.tokenizer.notes) if processes.is_main else ():
+        processes.on_main(lambda: stack.enter_context(folder.locked()))
+        said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))
+        tokenizer = parts.model.to(processes.device).tokenizer
+        tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
+        for note in (*said, *tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"compile": compiles})})
-        parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
-        Trainer(recipe, model, data, *parts, folder, processes).run()
+        Trainer(ModelJob(parts, folder, processes, compiles), folder, processes).run()
 
 
-def _built(recipe: Recipe, processes: Processes, examples: Data | None) -> tuple[Recipe, Data, Model]:
-    recipe = build.resolve(recipe)
-    data = build.data(recipe) if examples is None else examples
-    model = build.model(recipe, data)
-    check(recipe, model, processes)
-    return recipe, data, model
+def _parts(recipe: Recipe, processes: Processes, examples: Data | None) -> Parts:
+    parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
+    check(parts, processes)
+    return parts
 
 
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
@@ -159,7 +158,8 @@ class Run:
         self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
-        self.model: Model = build.model(self.recipe, self.about)
+        self.parts = build.assemble(self.recipe, self.about)
+        self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
@@ -195,7 +195,7 @@ class Run:
     @property
     def training_plan(self) -> str:
         """The plan of the recipe, as short text."""
-        return str(PlanSpec(build.ordering(self.recipe), build.partition(self.recipe)))
+        return str(PlanSpec(self.parts.ordering, self.parts.partition))
 
     def nll(
         self,
@@ -411,8 +411,8 @@ class Run:
 
     def warnings(self, plan: str) -> tuple[str, ...]:
         """What to know before quoting a likelihood of this run along ``plan``."""
-        said = list(build.mask_ratio(self.recipe).warnings())
-        if not build.ordering(self.recipe).at(1.0).random and plan != self.training_plan:
+        said = list(self.parts.objective.warnings())
+        if not self.parts.ordering.at(1.0).random and plan != self.training_plan:
             said.append(f"trained along {self.training_plan} alone: the conditionals of {plan} were never trained")
         if self.model.policy is not None and plan != self.training_plan:
             said.append(f"trained along the orders of its policy: where {plan} goes elsewhere, it was trained little")

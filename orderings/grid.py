@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from orderings.lazy import torch
 
 
-class Unsupported(ValueError):
-    """A component that cannot serve this grid, plan or request; the message says why and what can."""
+class MarError(Exception):
+    """An error that the user can correct; the message says how, in one line."""
 
 
-class InvalidRequest(ValueError):
-    """A name, an option, a text or a file that the user can mend; the message says how, in one line."""
+class Unsupported(MarError, ValueError):
+    """A component that cannot serve this grid, plan or request; the message says why and names one that can."""
+
+
+class InvalidRequest(MarError, ValueError):
+    """A name, an option, a text or a file that is wrong."""
 
 
 class UnknownName(InvalidRequest):

@@ -11,7 +11,7 @@ train() { # order, overrides
   local order="$1"
   shift
   echo "training along $order: $folder/$order.log"
-  OMP_NUM_THREADS=1 mar train digits network.kind=causal-transformer train.mask_ratio=plan train.iterations=500 \
+  OMP_NUM_THREADS=1 mar train digits network.kind=causal-transformer train.objective=next_set train.iterations=500 \
     train.precision=bf16 train.sample_every=0 "$@" "ordering=$order" --out "$folder/$order" > "$folder/$order.log" 2>&1
 }
 export -f train

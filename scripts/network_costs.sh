@@ -7,9 +7,9 @@ costs="${COSTS:-runs/costs}"
 mkdir -p "$costs"
 for network in masked-transformer causal-transformer lstm gru wavenet made nade masked-convolution row-lstm diagonal-bilstm \
   independent linear-ar per-position; do
-  ratio=plan ordering=raster
-  case "$network" in masked-transformer | nade) ratio=uniform ordering=random ;; esac
-  [ -f "$costs/$network.json" ] || mar bench digits "network.kind=$network" "ordering=$ordering" "train.mask_ratio=$ratio" \
+  objective=next_set ordering=raster
+  case "$network" in masked-transformer | nade) objective=any_order ordering=random ;; esac
+  [ -f "$costs/$network.json" ] || mar bench digits "network.kind=$network" "ordering=$ordering" "train.objective=$objective" \
     --batch 16 --out "$costs/$network.json" "$@" >&2
 done
 python scripts/network_costs.py "$costs"

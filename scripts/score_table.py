@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.training.run_folder import RunFolder
 
 
@@ -27,8 +27,8 @@ def main() -> None:
             record = json.loads(path.read_text())
             rows.append((label, record, _trained(Path(run), record["iteration"])))
             kept = {k: v for k, v in record.items() if k != "nats_of_image"}
-            write(folder / f"{Path(run).name}-{path.name}", json.dumps(kept, indent=1) + "\n")
-    write(Path(table), "\n".join(_lines(rows)) + "\n")
+            write_atomic(folder / f"{Path(run).name}-{path.name}", json.dumps(kept, indent=1) + "\n")
+    write_atomic(Path(table), "\n".join(_lines(rows)) + "\n")
     print(f"{len(rows)} row(s) in {table}")
 
 

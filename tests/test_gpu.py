@@ -17,7 +17,7 @@ from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
-from mar.training.objectives import Objective
+from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
@@ -41,7 +41,7 @@ def recipe_of(network: str, head: str) -> config.Recipe:
 
 def models(network: str, head: str) -> tuple[config.Recipe, Model, Model]:
     recipe = recipe_of(network, head)
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -54,7 +54,7 @@ def inputs(recipe: config.Recipe) -> tuple[torch.Tensor, torch.Tensor, Plan]:
     data = build.data(recipe)
     x, label_B = data.test.batch(torch.arange(B))
     assert label_B is not None
-    grid = Grid(build.model(recipe, data).tokenizer.shape)
+    grid = Grid(build.assemble(recipe, data).model.tokenizer.shape)
     return x, label_B, Plan.sample(build.ordering(recipe), build.partition(recipe), grid, B, stream(0, "plan", B))
 
 
@@ -84,12 +84,12 @@ def test_a_training_step_in_bfloat16_is_near_the_one_in_float32_on_a_cpu(network
     losses = []
     for model, device in zip(pair, ("cpu", "cuda"), strict=True):
         one_pass, iteration = model.network.one_pass, stream(0, "ratio", 1)
-        task = build.mask_ratio(recipe).task(plan, torch.arange(B), iteration, one_pass).to(device)
+        task = build.objective(recipe).task(plan, torch.arange(B), iteration, one_pass).to(device)
         token, noise = model.tokenizer.encode(x.to(device)), stream(0, "head", B, device)
         optimizer = make_optimizer(model, recipe.train)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             drop_B = torch.zeros(B, dtype=torch.bool, device=device)
-            loss = Objective(model)(token, label_B.to(device), drop_B, task, noise).sum() / task.denominator
+            loss = Losses(model, AnyOrder())(token, label_B.to(device), drop_B, task, noise).sum() / task.denominator
         loss.backward()
         optimizer.step()
         assert all(bool(p.isfinite().all()) for p in model.parameters())

@@ -16,7 +16,7 @@ from mar.heads import HEADS
 from mar.heads.denoiser import Denoiser
 from mar.networks import NETWORKS
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.training.objectives import Objective
+from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan
 
 IMAGENET = About("imagenet", DataSpec((3, 256, 256), 256, 1000), "")
@@ -57,16 +57,16 @@ def test_recipes_of_imagenet_train_on_such_latents(name, autoencoders):
     overrides = [f"network.{part}{key}={value}" for part in parts for key, value in small.items()]
     overrides += ["head.width=16", "head.depth=1"] if recipe.head.kind == "diffusion" else []
     recipe = config.read(name, [*overrides, f"tokenizer.path={autoencoders / recipe.tokenizer.kind}"])
-    model = build.model(recipe, IMAGENET)
+    model = build.assemble(recipe, IMAGENET).model
     rows, grid = torch.arange(2), Grid(model.tokenizer.shape)
     noise = stream(0, "test", 2)
     plan = Plan.sample(build.ordering(recipe), build.partition(recipe), grid, 2, noise)
-    task = build.mask_ratio(recipe).task(plan, rows, stream(0, "test", 1), model.network.one_pass)
+    task = build.objective(recipe).task(plan, rows, stream(0, "test", 1), model.network.one_pass)
     kind = model.tokenizer.token
     width = 1 if isinstance(kind, Categories) else kind.width
     token = noise.normal(256 * width).reshape(2, 256, width)
     token = token[..., 0].long().clamp(min=0) if isinstance(kind, Categories) else token
-    loss_B = Objective(model)(token, rows, rows > 0, task, noise)
+    loss_B = Losses(model, AnyOrder())(token, rows, rows > 0, task, noise)
     loss_B.sum().backward()
     assert bool(loss_B.isfinite().all()) and plan.n_steps_B.tolist() == [64 if "-64-" in name else 256] * 2
 
@@ -85,7 +85,7 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters(size, mill
 def test_rows_of_table_1_differ_in_what_the_table_says_alone():
     rows = [config.read(name) for name in LATENT if "table1" in name]
     assert len(rows) == 8
-    assert len({recipe.train.model_copy(update={"mask_ratio": None}).model_dump_json() for recipe in rows}) == 1
+    assert len({recipe.train.model_copy(update={"objective": None}).model_dump_json() for recipe in rows}) == 1
     asked = {(r.ordering.kind, r.network.kind, r.head.kind, r.partition.kind) for r in rows}
     assert len(asked) == 8
 

@@ -134,7 +134,9 @@ def test_fit_trains_ones_own_network_on_data_in_memory(made: str, tmp_path: Path
     with pytest.raises(UserError, match="data set in memory"):
         again.nll(plan="raster")
     with pytest.raises(UserError, match="have changed since it began"):
-        mar.fit(network, (images_of_levels()[0].flip(3), images_of_levels()[1]), *SHORT, *ordering, out=tmp_path / "run")
+        mar.fit(
+            network, (images_of_levels()[0].flip(3), images_of_levels()[1]), *SHORT, *ordering, out=tmp_path / "run"
+        )
 
 
 def test_fit_makes_a_folder_of_its_own() -> None:

@@ -25,12 +25,12 @@ from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.data.base import Data, TensorSplit
 from mar.likelihood.chain import token_log_prob
-from mar.model.model import Model
 from mar.model.walk import empty_tokens
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.loop import make_optimizer
-from mar.training.objectives import MASK_RATIOS, Objective, Task
+from mar.training.objectives import Losses, Task
+from mar.training.parts import Parts
 from orderings import Grid, Plan
 
 
@@ -49,7 +49,7 @@ def _published(size: str, head_width: int, head_depth: int) -> dict[str, Any]:
             "projection_dropout": 0.1,
         },
         "head": {"kind": "diffusion", "width": head_width, "depth": head_depth},
-        "train": {"mask_ratio": {"kind": "truncated-normal"}, "learning_rate": 1e-4, "batch_size": 2048},
+        "train": {"objective": {"kind": "mar_masking"}, "learning_rate": 1e-4, "batch_size": 2048},
     }
 
 
@@ -73,7 +73,7 @@ SHAPES = {
         "ordering": {"kind": "raster"},
         "network": {"kind": "causal-transformer", "size": "small"},
         "class_conditional": False,
-        "train": {"mask_ratio": {"kind": "plan"}},
+        "train": {"objective": {"kind": "next_set"}},
     },
     "sound-4000": {  # half a second at 8 kHz by the network of the recipe spoken-digits
         "name": "sound-4000",
@@ -82,7 +82,7 @@ SHAPES = {
         "ordering": {"kind": "raster"},
         "network": {"kind": "wavenet", "width": 64, "layers": 8, "blocks": 3, "position": "none"},
         "class_conditional": False,
-        "train": {"mask_ratio": {"kind": "plan"}},
+        "train": {"objective": {"kind": "next_set"}},
     },
 }
 
@@ -142,12 +142,10 @@ class Example:
 class Inputs:
     """The same random inputs for every contender, keyed by the round's number."""
 
-    def __init__(self, recipe: Recipe, data: Data, model: Model, batch: int, setting: Setting) -> None:
-        self.recipe, self.batch, self.setting = recipe, batch, setting
-        self.model, self.n_classes = model, data.spec.n_classes if recipe.class_conditional else 0
-        self.ordering, self.partition = build.ordering(recipe), build.partition(recipe)
-        self.mask_ratio = MASK_RATIOS.options(recipe.train.mask_ratio.kind, recipe.train.mask_ratio.options)
-        self.grid = Grid(model.tokenizer.shape)
+    def __init__(self, parts: Parts, batch: int, setting: Setting) -> None:
+        self.parts, self.batch, self.setting = parts, batch, setting
+        self.model, self.n_classes = parts.model, parts.model.n_classes
+        self.grid = Grid(parts.model.tokenizer.shape)
         self.examples = [self._example(index) for index in range(POOL)]
 
     def example(self, index: int) -> Example:
@@ -155,7 +153,9 @@ class Inputs:
 
     def plan(self, index: int) -> Plan:
         noise = stream(index, "bench/order", self.batch)
-        return Plan.sample(self.ordering, self.partition, self.grid, self.batch, noise).to(self.setting.device)
+        return Plan.sample(self.parts.ordering, self.parts.partition, self.grid, self.batch, noise).to(
+            self.setting.device
+        )
 
     def labels(self, index: int) -> torch.Tensor:
         u_B = stream(index, "bench/label", self.batch).uniform(1)[:, 0]
@@ -172,21 +172,21 @@ class Inputs:
         plan, position_B = self.plan(index).to("cpu"), torch.arange(self.batch)
         if self.model.network.shares_plan:  # as in training
             plan = plan.rows(torch.zeros_like(position_B))
-        task = self.mask_ratio.task(plan, position_B, stream(index, "bench/mask", 1), self.model.network.one_pass)
-        drop_B = stream(index, "bench/drop", self.batch).uniform(1)[:, 0] < self.recipe.train.label_drop
+        task = self.parts.objective.task(plan, position_B, stream(index, "bench/mask", 1), self.model.network.one_pass)
+        drop_B = stream(index, "bench/drop", self.batch).uniform(1)[:, 0] < self.parts.recipe.train.label_drop
         return Example(token.to(device), self.labels(index), drop_B.to(device), task.to(device))
 
 
 class Ours:
     """Our model, or a compiled copy of it."""
 
-    def __init__(self, recipe: Recipe, model: Model, setting: Setting, compiled: bool = False) -> None:
+    def __init__(self, parts: Parts, setting: Setting, compiled: bool = False) -> None:
         self.name = "mar compiled" if compiled else "mar"
-        self.recipe, self.setting = recipe, setting
-        self.model = copy.deepcopy(model) if compiled else model
+        self.train_section, self.setting = parts.recipe.train, setting
+        self.model = copy.deepcopy(parts.model) if compiled else parts.model
         if compiled:
             self.model.compile_parts()
-        self.objective = Objective(self.model)
+        self.losses = Losses(self.model, parts.objective)
         self.optimizer: torch.optim.Optimizer | None = None
 
     @property
@@ -200,14 +200,14 @@ class Ours:
 
     def train(self, inputs: Inputs) -> Callable[[int], None]:
         """An optimiser step: forward, backward, AdamW."""
-        self.optimizer = self.optimizer or make_optimizer(self.model, self.recipe.train)
+        self.optimizer = self.optimizer or make_optimizer(self.model, self.train_section)
         optimizer = self.optimizer
 
         def work(index: int) -> None:
             self.model.train()
             example, noise = inputs.example(index), stream(index, "bench/head", inputs.batch, self.setting.device)
             with self.setting.autocast():
-                loss_B = self.objective(example.token, example.label_B, example.drop_B, example.task, noise)
+                loss_B = self.losses(example.token, example.label_B, example.drop_B, example.task, noise)
                 loss = loss_B.sum() / example.task.denominator
             loss.backward()
             step(optimizer)

@@ -190,5 +190,5 @@ def _same_number_unknown(inputs: Inputs) -> None:
         if bool((unknown_BL != example.task.target_BL).any()) or len(unknown_BL.sum(1).unique()) > 1:
             raise Unsupported(
                 "the published code masks as many tokens in every row and scores them all: "
-                "use train.mask_ratio=truncated-normal"
+                "use train.objective=mar_masking"
             )

@@ -287,18 +287,19 @@ def run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(device, precision, guidance, temperature, clock)
     peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)
-    model = build.model(recipe, data).to(device)
+    parts = build.assemble(recipe, data)
+    model = parts.model.to(device)
     with (
         published(reference, device) if reference else nullcontext() as module,
         sampling_options(model, dict(head or {})),
     ):
-        contenders: list[Contender] = [Ours(recipe, model, setting)]
+        contenders: list[Contender] = [Ours(parts, setting)]
         if compile:
-            contenders.append(Ours(recipe, model, setting, compiled=True))
+            contenders.append(Ours(parts, setting, compiled=True))
         if module is not None:
             contenders.append(Reference(module, recipe, model, setting, own_settings))
-        inputs = Inputs(recipe, data, model, batch, setting)
-        single = inputs if batch == 1 else Inputs(recipe, data, model, 1, setting)
+        inputs = Inputs(parts, batch, setting)
+        single = inputs if batch == 1 else Inputs(parts, 1, setting)
         measurements, shares = [], []
         for work in [work for work in works if work in WORKS]:
             for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:

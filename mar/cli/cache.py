@@ -62,7 +62,7 @@ def cache(
     )  # fmt: skip
     folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
     with ExitStack() as stack, bar("shards", processes.is_main) as progress:
-        processes.first(lambda: stack.enter_context(locked(folder, CACHE)))
+        processes.on_main(lambda: stack.enter_context(locked(folder, CACHE)))
         manifest = encode_all(source, encoder, settings, folder, processes, batch_size, progress)
     if processes.is_main:
         gigabytes = sum(s.bytes for shards in manifest.shards.values() for s in shards) / 1e9

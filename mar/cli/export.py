@@ -55,19 +55,15 @@ def _pretrained(run: Path):
 
 
 def _released(run: Path, out: Path) -> None:
-    import os
-
     import torch
 
     from mar.compat.released import export_run
     from mar.core.errors import UserError
+    from mar.core.files import write_atomic
     from mar.run import load
 
     if out.exists() and not out.is_file():
         raise UserError(f"{out} is no file: --out names the .pth to write")
     states, scale = export_run(load(run, ema=False, device="cpu"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.partial")
-    torch.save(states, aside)
-    os.replace(aside, out)
+    write_atomic(out, lambda aside: torch.save(states, aside))
     print(f"wrote {out}: {len(states['model'])} weights, last and averaged; its latents are multiplied by {scale:g}")

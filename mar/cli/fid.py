@@ -121,7 +121,7 @@ def fid(
 
     axes, single = axes_of(sweep or [], guidance=guidance, temperature=temperature)
     processes = Processes()
-    run = processes.each(lambda: opened(source, vae, not last_weights, str(processes.device)))
+    run = processes.on_all(lambda: opened(source, vae, not last_weights, str(processes.device)))
     base = Setting(
         "", single["guidance"], guidance_schedule, single["temperature"], options_of(head or [], "sampling"), seed,
         adaptive, remask, precision=cast(Precision, precision),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, replace
@@ -12,9 +11,9 @@ from rich.table import Table
 
 from mar.cli.fid_session import Session, changed, label
 from mar.cli.fid_sweep import parse_values
-from mar.cli.generating import Setting, digest, question
+from mar.cli.generating import Setting, question
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import digest, environment, settings_digest, write_atomic
 from mar.metrics.spread import Spread, relative_change, spread
 
 
@@ -47,15 +46,19 @@ def compare(
         fids = [session.score(replace(setting, seed=setting.seed + r), n)["generated"]["fid"] for r in range(seeds)]
         found = spread(fids)
         change = relative_change(fids, rows[0]["fid"]["values"]) if rows else None
-        row = {"setting": label(setting), **asdict(setting), "question": digest(question(session.run, setting))}
+        row = {
+            "setting": label(setting),
+            **asdict(setting),
+            "question": settings_digest(question(session.run, setting), 12),
+        }
         row |= {"fid": asdict(found), "relative_change": asdict(change) if change else None}
         row["within"] = None if change is None or change.interval is None else change.interval[1] < margin
         rows.append(row)
-    name = hashlib.sha256(json.dumps([[row["question"] for row in rows], seeds]).encode()).hexdigest()[:6]
+    name = digest(json.dumps([[row["question"] for row in rows], seeds]), digits=6)
     path = session.run.folder.path / "scores" / f"fid-seeds{seeds}-{session.reference}-n{n}-{name}.json"
     if session.processes.is_main:
         about = {"n_images": n, "seeds": seeds, "margin": margin, "reference": session.identity}
-        write(path, json.dumps({**about, "rows": rows, "environment": environment()}, indent=1))
+        write_atomic(path, json.dumps({**about, "rows": rows, "environment": environment()}, indent=1))
     return rows, path, _table(rows, session, seeds, n, margin)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from mar.cli.generating import Setting, digest, fill, question
+from mar.cli.generating import Setting, fill, question
 from mar.cli.scoring import file_name, save
+from mar.core.files import settings_digest
 from mar.core.processes import Processes
 from mar.metrics.fid import Images, Judge
 from mar.run import Run
@@ -62,10 +63,10 @@ class Session:
         """
         asked = question(self.run, setting)
         content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": self.reference}
-        content |= {"weights": self.weights, "question": digest(asked), "reference": self.identity}
+        content |= {"weights": self.weights, "question": settings_digest(asked, 12), "reference": self.identity}
         del content["classes"]
         path = self.run.folder.path / "scores" / f"fid-{file_name(content['plan'], content)}.json"
-        if (found := self.processes.share(self._recorded(path, content))) is not None:
+        if (found := self.processes.broadcast(self._recorded(path, content))) is not None:
             return found
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{self.reference}-n", "", 1)
         folder = store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
@@ -76,7 +77,7 @@ class Session:
             save(self.run, "fid", content["plan"], {**content, "store": str(folder), **result.to_dict()})
             return json.loads(path.read_text())
 
-        return self.processes.first(judged)
+        return self.processes.on_main(judged)
 
     def _recorded(self, path: Path, content: Record) -> Record | None:
         if self.again or not path.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Literal
 import torch
 
 from mar import build
-from mar.cli.generating import digest
 from mar.config import parse
 from mar.core.errors import UserError
-from mar.core.files import STORE
+from mar.core.files import STORE, digest, settings_digest
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import Data, Split
@@ -44,7 +42,7 @@ class Source:
             return self.images.identity
         assert self.statistics is not None
         mu, sigma = self.statistics.mu_D, self.statistics.sigma_DD
-        return f"statistics-{hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()[:16]}"
+        return f"statistics-{digest(mu.tobytes(), sigma.tobytes(), digits=16)}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,10 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     if (path / STORE).is_file():
         store = Store.open(path)
         images = store.images(n)
-        return Source(path.name, Images(path.name, images, store.spec, f"store-{digest(store.question)}-{len(images)}"))
+        return Source(
+            path.name,
+            Images(path.name, images, store.spec, f"store-{settings_digest(store.question, 12)}-{len(images)}"),
+        )
     if is_run(path):
         return from_data(build.images(build.data(RunFolder(path).recipe())), split)
     if path.is_dir():
@@ -120,7 +121,7 @@ def _folder(path: Path, like: DataSpec | None) -> Images:
     listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
     channels = 1 if split.options.colour == "grey" else 3
     spec = DataSpec((channels, split.options.size, split.options.size), 256)
-    identity = hashlib.sha256(f"{path.resolve()} {spec.shape} {listing}".encode()).hexdigest()
+    identity = digest(f"{path.resolve()} {spec.shape} {listing}")
     return Images(path.name, split, spec, f"folder-{identity}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from dataclasses import replace
@@ -14,7 +13,7 @@ from rich.table import Table
 from mar.cli.fid_session import Session, changed, label
 from mar.cli.generating import Setting
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import digest, environment, write_atomic
 
 Axes = dict[str, list[Any]]
 _FRESH = 10_000  # added to the seed: the images that choose a value are not those that score it
@@ -94,11 +93,11 @@ def sweep(session: Session, settings: list[Setting], axes: Axes, n: int) -> tupl
         chosen = min(points, key=lambda point: point["fid"])
         best.append(changed(setting, **{key: chosen[key] for key in axes}))
         content.append({"setting": label(setting), "points": points, "best": {key: chosen[key] for key in axes}})
-    identity = hashlib.sha256(json.dumps([content, n]).encode()).hexdigest()[:6]
+    identity = digest(json.dumps([content, n]), digits=6)
     path = session.run.folder.path / "scores" / f"fid-sweep-{'-'.join(axes)}-{session.reference}-n{n}-{identity}.json"
     if session.processes.is_main:
         about = {"n_images": n, "reference": session.identity, "seed_added": _FRESH, "environment": environment()}
-        write(path, json.dumps({"axes": axes, "sweeps": content, **about}, indent=1))
+        write_atomic(path, json.dumps({"axes": axes, "sweeps": content, **about}, indent=1))
         _draw(axes, content, path.with_suffix(".png"), f"{n} images against {session.reference}")
     return best, path, _table(axes, content, n)
 

@@ -62,7 +62,7 @@ def generate(
     from mar.sampling.output import image_grid
 
     processes = Processes()
-    loaded = processes.each(lambda: opened(run, vae, not last_weights, str(processes.device)))
+    loaded = processes.on_all(lambda: opened(run, vae, not last_weights, str(processes.device)))
     setting = Setting(
         plan or loaded.training_plan, guidance, guidance_schedule, temperature, options_of(head or [], "sampling"),
         seed, adaptive, remask, tuple(label or ()), cast(Precision, precision),

@@ -5,8 +5,6 @@ N examples · B batch · L tokens
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 
 from mar.core.errors import UserError, unknown
-from mar.core.files import environment
+from mar.core.files import digest, environment
 from mar.core.noise import stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
@@ -91,7 +89,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     return {
         **asdict(setting),
         "plan": plans.text,
-        "plans_sha256": hashlib.sha256(drawn).hexdigest()[:16],
+        "plans_sha256": digest(drawn, digits=16),
         "head": head,
         "recipe": run.recipe.fingerprint(),
         "iteration": run.checkpoint.iteration,
@@ -102,11 +100,6 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
 @cache
 def _weights(run: Run) -> str:
     return weight_hash(run.model)  # seconds of a large model
-
-
-def digest(asked: dict[str, Any]) -> str:
-    """Twelve hex digits that identify a question."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def fill(
@@ -122,7 +115,7 @@ def fill(
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
     label_N = labels_of(run.model, setting.labels(n), n)
     guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
-    store = processes.first(
+    store = processes.on_main(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
     mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]

@@ -65,7 +65,7 @@ def list_cells(grid: GridFile, out: Path, where: Where) -> None:
     Raises:
         UserError, Unsupported: as Engine, where nothing is to be prepared.
     """
-    from mar.core.errors import Unsupported, UserError
+    from mar.core.errors import MarError
     from mar.core.progress import wide_console
     from mar.experiments.prepare import pending
 
@@ -76,7 +76,7 @@ def list_cells(grid: GridFile, out: Path, where: Where) -> None:
         console.print(f"{state}: mar {command}", highlight=False, markup=False)
     try:
         engine = engine_of(grid, out, where)
-    except (UserError, Unsupported) as error:
+    except MarError as error:
         if not todo:
             raise
         cells = grid.combinations()

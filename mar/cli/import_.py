@@ -70,17 +70,14 @@ def import_(
 
 
 def _autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
-    import shutil
-
     from mar.compat.latent_diffusion import convert
     from mar.core.errors import UserError
+    from mar.core.files import write_atomic
 
     if out.exists():
         raise UserError(f"{out} is there already: choose another --out, or delete it")
-    model, aside = convert(state, scale), out.with_name(f".{out.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    aside.rename(out)
+    model = convert(state, scale)
+    write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")

@@ -59,13 +59,13 @@ def main() -> None:
 
 def _said(error: Exception) -> tuple[str, int | None]:
     """What to print and the exit code; None for what is not the user's to mend: a bug keeps its traceback."""
-    from mar.core.errors import EndedElsewhere, InvalidRequest, Stopped, Unsupported, UserError
+    from mar.core.errors import MarError, PeerFailed, Stopped
 
-    if isinstance(error, EndedElsewhere):
+    if isinstance(error, PeerFailed):
         return "", error.code
     if isinstance(error, Stopped):
         return "mar: stopped and saved; the same command goes on", 128 + error.signal
-    return f"mar: {error}", 2 if isinstance(error, UserError | Unsupported | InvalidRequest) else None
+    return f"mar: {error}", 2 if isinstance(error, MarError) else None
 
 
 def _said_by_another() -> bool:

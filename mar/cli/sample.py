@@ -92,7 +92,7 @@ def sample(
     from mar.cli.generating import opened
     from mar.cli.scoring import options_of, samples_name
     from mar.core.errors import UserError
-    from mar.core.files import environment, write
+    from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
@@ -151,7 +151,7 @@ def sample(
         "length": length,
     }
     record |= {"classes": label, "head": head_options, "weights": "last" if last_weights else "ema"}
-    write(folder / "samples.json", json.dumps({**record, "environment": environment()}, indent=1))
+    write_atomic(folder / "samples.json", json.dumps({**record, "environment": environment()}, indent=1))
     if spec.modality == "text":
         for level_T in x.flatten(1)[:_PRINTED]:
             print(text_of(level_T, spec), end="\n\n")

@@ -12,7 +12,7 @@ from mar.cli.fid_sources import Looks, Source, cache_folder, from_data, make_jud
 from mar.cli.fid_sweep import Axes, sweep
 from mar.cli.generating import Setting, check_decodes
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.core.processes import Processes
 from mar.core.progress import wide_console
 from mar.data.base import Data
@@ -125,7 +125,7 @@ def score_source(source: str, n: int | None, against: str, split: str, looks: Lo
     table.add_row(*scores_row(judged.name, record))
     lines = footer(record)
     if out is not None:
-        write(out, json.dumps({**record, "environment": environment()}, indent=1))
+        write_atomic(out, json.dumps({**record, "environment": environment()}, indent=1))
         lines.append(f"wrote {out}")
     _print([table], lines)
 

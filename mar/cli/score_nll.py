@@ -18,8 +18,9 @@ from mar.cli import nll_tables
 from mar.cli.scoring import save, scores_folder
 from mar.cli.units import Units
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.core.progress import bar, wide_console
+from mar.core.records import Partial
 from mar.data.base import fingerprint as content_hash
 from mar.data.base import sliding
 from mar.experiments.compare import paired_differences
@@ -32,7 +33,7 @@ from mar.likelihood.estimate import (
     parse_target,
     until_error,
 )
-from mar.likelihood.summary import Likelihood, Partial, fingerprint
+from mar.likelihood.summary import Likelihood, fingerprint
 from mar.run import Precision, Run
 
 _NAME = 120  # characters of a picture's name
@@ -93,7 +94,7 @@ def score_nll(run: Run, request: Request) -> None:
     results = {plan: TypeAdapter(Likelihood).validate_python(record) for plan, record in records.items()}
     differences = paired_differences(results, reference) if reference else {}
     for plan, difference in differences.items():
-        write(files[plan], json.dumps({**records[plan], "paired": asdict(difference)}, indent=1))
+        write_atomic(files[plan], json.dumps({**records[plan], "paired": asdict(difference)}, indent=1))
     picture = _picture_path(list(files.values()))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     pictures.draw(results, run.grid.shape, picture, f"{title}: nats per token ± one standard error")
@@ -156,7 +157,7 @@ def _score_to_target(run: Run, plan: str, request: Request, console: Console) ->
     found = until_error(score, target, images if request.n is None else min(request.n, images))
     path, reached = paths[found.n_images], found.standard_error_nats <= target
     settings = {"wanted": request.target, "wanted_nats": target, "looks": list(paths), "reached": reached}
-    write(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
+    write_atomic(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
     said = nll_tables.reached(plan, request.target, found, list(paths), reached, Units.of_run(run))
     console.print(said, highlight=False, soft_wrap=True)
     return path

@@ -11,7 +11,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from mar.core.errors import UserError
-from mar.core.files import environment, short, write
+from mar.core.files import environment, short, write_atomic
 from mar.likelihood.summary import fingerprint
 from mar.run import Run
 from orderings import PlanSpec, parse_partition
@@ -121,7 +121,7 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
         "environment": environment(),
     }
     path = run.folder.path / "scores" / f"{metric}-{file_name(plan, content)}.json"
-    write(path, json.dumps(record, indent=1))
+    write_atomic(path, json.dumps(record, indent=1))
     return path
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 
-from mar import build
 from mar.cli.nll_tables import notes, tables
 from mar.cli.units import Units
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
 from mar.experiments.compare import paired_differences
@@ -66,7 +65,7 @@ def search_and_report(run: Run, request: Request) -> None:
         UserError: the run knows one order only, a start is not one, or the files hold another search.
         Stopped: by Ctrl-C; the order and the search are written.
     """
-    if not build.ordering(run.recipe).at(1.0).random:
+    if not run.parts.ordering.at(1.0).random:
         raise UserError(
             f"{run.folder.path} was trained along {run.training_plan} alone: an order search wants a model that was "
             "trained in any order, e.g. with ordering=random"
@@ -88,7 +87,9 @@ def search_and_report(run: Run, request: Request) -> None:
     likelihoods = _score(run, request, named)
     differences = paired_differences(likelihoods, "searched")
     result = file.with_suffix(".result.json")
-    write(result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1))
+    write_atomic(
+        result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1)
+    )
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
     weights = "ema" if run.ema else "last"
     title = f"{run.data.name} test, {text}, {weights} weights"
@@ -129,9 +130,9 @@ def _search(
     kept = file.with_suffix(".search.json")
 
     def keep(state: Search) -> None:
-        write(kept, state.text())
+        write_atomic(kept, state.text())
         rank_L = inverse(torch.tensor(state.best))
-        write(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
+        write_atomic(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
 
     with _display(evaluator, request.spent) as say:
         found = search(evaluator, Search.load(kept, question), starts, request.spent, request.seed, keep, say)

@@ -61,8 +61,7 @@ def train(
     from mar.core.files import TOKENIZER, locked
     from mar.core.processes import Processes
     from mar.core.progress import bar
-    from mar.training.autoencoder import Architecture
-    from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
+    from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     if loss not in ("l1", "l2"):
         raise unknown("loss", loss, ("l1", "l2"))
@@ -76,12 +75,11 @@ def train(
         learning_rate, ema, precision, seed, save_every=save_every,  # type: ignore[arg-type]
     )  # fmt: skip
     folder = out or Path("runs") / f"{source.name}-{kind}"
-    processes = Processes(began_with(folder, recipe))
+    processes = Processes(original_precision(folder, recipe))
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(locked(folder, TOKENIZER)))
-        trainer = AutoencoderTrainer(recipe, source, folder, processes)
+        processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
-            final = trainer.run(progress)
+            final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
         _score(final, section, source, folder, None, rfid, seed)
         print(f"next: mar cache {data} --tokenizer {folder} --out caches/{folder.name}")
@@ -151,7 +149,7 @@ def _score(
 
     import torch
 
-    from mar.core.files import environment, write
+    from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
@@ -183,5 +181,5 @@ def _score(
         record["rfid"] = before["rfid"]
     elif "rfid" in before:
         print(f"the rFID in {folder / _RECORD} was of other weights or images and goes: --rfid measures it again")
-    write(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
+    write_atomic(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
     print(f"wrote {folder}/reconstructions.png and {folder / _RECORD}")

@@ -19,20 +19,21 @@ def train(
 
         mar train digits
 
-        mar train digits ordering=spiral train.mask_ratio=plan --out runs/spiral
+        mar train digits ordering=spiral train.objective=next_set --out runs/spiral
 
         mar train mnist-binary data.path=~/data/binarized-mnist train.iterations=20000
 
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
+
+    chosen = config.read(recipe, overrides or [])  # a mistyped key is refused before torch is imported
     from mar.core.processes import Processes
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
 
-    chosen = config.read(recipe, overrides or [])
     folder = out or Path("runs") / chosen.name
-    processes = Processes(RunFolder(folder).began_with(chosen, "precision"), chosen.train.parallel)
+    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes)
     if processes.is_main:
         print(f"done: {folder}\nnext: mar sample {folder}   mar score {folder} --nll")

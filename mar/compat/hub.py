@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from mar import build
 from mar.config import Recipe, parse
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import MarError, UserError
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.training import checkpoint
@@ -104,7 +104,7 @@ class PretrainedRun(
             if self.spec.latents is None
             else replace(self.spec, latents=replace(self.spec.latents, folder=""))
         )
-        RunFolder(save_directory).describe(self.portable, replace(self.about, spec=spec))
+        RunFolder(save_directory).write_description(self.portable, replace(self.about, spec=spec))
         (save_directory / "config.json").write_text(json.dumps(self.portable.as_dict(), indent=1))
 
     @property
@@ -195,7 +195,7 @@ def _answered(what: str, hint: str) -> Iterator[None]:
     """Whatever the hub's client raises, which is one of a dozen, as an error of one line."""
     try:
         yield
-    except (UserError, Unsupported):
+    except MarError:
         raise
     except Exception as error:
         why = " ".join(str(error).split())[:160]

@@ -62,7 +62,7 @@ def import_run(
     found = infer(plain, *heads)
     recipe, about = described(found, out.name, patch, vae, scale, data)
     recipe = build.resolve(recipe)
-    model = build.model(recipe, about)
+    model = build.assemble(recipe, about).model
     last, ema = (fill(model, rename(state)) for state in (plain, average))
     model.load_state_dict(last, strict=False)  # a tokenizer's buffers are not in the file
     training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step

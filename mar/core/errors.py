@@ -1,21 +1,21 @@
-"""Errors that are the user's to mend. The command line prints them in one line and ends with code 2."""
+"""Errors that the user can correct. The command line prints them in one line and exits with code 2."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-from orderings.grid import InvalidRequest, Unsupported
+from orderings.grid import InvalidRequest, MarError, Unsupported
 
-__all__ = ["InvalidRequest", "Unsupported", "UserError", "unknown"]
+__all__ = ["InvalidRequest", "MarError", "PeerFailed", "Stopped", "Unsupported", "UserError", "unknown"]
 
 
-class UserError(Exception):
-    """Something in the recipe, the command or the files that the user can mend; the message says how."""
+class UserError(MarError):
+    """A recipe, command or file that the user can correct; the message says how."""
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with the nearest one that does."""
+    """Return the error for a name that does not exist, with the nearest existing name."""
     names = sorted(choices)
     if not names:
         return UserError(f"unknown {what} {name!r}: it has none")
@@ -26,15 +26,15 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
 
 
 class Stopped(Exception):
-    """The run was asked to stop by a signal, and saved before it did."""
+    """A signal asked the run to stop, and the run has saved its state."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.signal = signal
 
 
-class EndedElsewhere(Exception):
-    """Another process of this run has said why it ends; this one ends with it, without a word."""
+class PeerFailed(Exception):
+    """Another process of this run failed and has reported the error; this one exits silently."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

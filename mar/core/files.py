@@ -1,42 +1,29 @@
-"""Names of files and folders for texts of any length.
+"""Files and folders: atomic writes, hashes, locks, the kinds of folders that commands write, and what a run ran on.
 
-Folders that commands write: each is of one kind, told by a file of its own, and has one writer at a time.
-
-A run is a folder: recipe, environment, metrics, checkpoints, samples, scores.
+Each folder is of one kind, marked by a file, and has one writer at a time.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mar.core.errors import UserError
 
-
-def short(text: str, longest: int) -> str:
-    """``text``, or as much of it as ``longest`` bytes take with its hash at the end: file systems allow 255."""
-    content = text.encode()
-    if len(content) <= longest:
-        return text
-    return f"{content[: longest - 17].decode(errors='ignore')}~{sha256(content).hexdigest()[:16]}"
-
-
 RUN, TOKENIZER, CACHE, STORE, GRID = "recipe.yaml", "tokenizer.json", "settings.json", "store.json", "grid.yaml"
-
-
 _KINDS = {
     RUN: "a run",
     TOKENIZER: "a tokenizer's run",
@@ -44,16 +31,83 @@ _KINDS = {
     STORE: "generated images",
     GRID: "an ablation",
 }
+_POLL_SECONDS = 1.0
 
 
-_LOOK_AGAIN = 1.0  # seconds
+def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool = False) -> None:
+    """Write a temporary file or folder beside ``path``, then rename it; write directly to devices and pipes.
+
+    Args:
+        content: text, or a function that writes the path it is given.
+        durable: flush the file to the disk before renaming it.
+    """
+    save = (lambda target: target.write_text(content)) if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        save(path)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
+    _remove(aside)
+    try:
+        save(aside)
+        if durable:
+            flush(aside)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+def flush(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def digest(*parts: str | bytes | memoryview, digits: int = 64) -> str:
+    """Return hexadecimal digits of the SHA-256 of the concatenated parts."""
+    total = sha256()
+    for part in parts:
+        total.update(part.encode() if isinstance(part, str) else part)
+    return total.hexdigest()[:digits]
+
+
+def settings_digest(settings: Any, digits: int) -> str:
+    """Return hexadecimal digits that identify settings (plain values), whatever the order of their keys."""
+    return digest(json.dumps(settings, sort_keys=True), digits=digits)
+
+
+def checksum(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def short(text: str, longest: int) -> str:
+    """Return ``text``, cut to ``longest`` bytes that end with its hash if it is longer: file systems allow 255."""
+    content = text.encode()
+    if len(content) <= longest:
+        return text
+    return f"{content[: longest - 17].decode(errors='ignore')}~{digest(content, digits=16)}"
 
 
 def check_kind(path: Path, kind: str) -> None:
-    """Nothing is in the way of a folder of ``kind`` (the name of the file that marks it). Writes nothing.
+    """Check that ``path`` is free for a folder of ``kind`` (the name of its marker file). Write nothing.
 
     Raises:
-        UserError: it holds another kind, or is no folder.
+        UserError: the path holds another kind of folder, or is a file.
     """
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
@@ -65,10 +119,10 @@ def check_kind(path: Path, kind: str) -> None:
 
 @contextmanager
 def locked(path: Path, kind: str) -> Iterator[None]:
-    """The folder, made if need be, for this writer alone.
+    """Create the folder if necessary and lock it for this process.
 
     Raises:
-        UserError: as ``check_kind``, before anything is written; or another process holds it; or as ``held``.
+        UserError: the folder is of another kind (nothing is written), locked by another process, or cannot be locked.
     """
     check_kind(path, kind)
     with held(path, wait=False) as mine:
@@ -79,10 +133,10 @@ def locked(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[bool]:
-    """Yields whether this process alone works in ``folder``; with ``wait``, once the others have left.
+    """Try to lock ``folder`` and yield True if this process holds it; with ``wait``, wait for the lock.
 
     Raises:
-        UserError: its file system has no locks.
+        UserError: the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -91,7 +145,7 @@ def held(folder: Path, wait: bool) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):  # NFS says either
                 if wait:
-                    time.sleep(_LOOK_AGAIN)
+                    time.sleep(_POLL_SECONDS)
                     continue
                 yield False
                 return
@@ -103,19 +157,10 @@ def held(folder: Path, wait: bool) -> Iterator[bool]:
             return
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text file aside and rename it; into what is no regular file (a device, a pipe), as it comes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        path.write_text(text)
-        return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, hardware, revision, command."""
+    """Return versions, hardware, revision and command of this process."""
+    import torch
+
     packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
     return {
@@ -132,7 +177,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor's name, as Linux tells it."""
+    """Return the processor's name as Linux reports it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -140,7 +185,7 @@ def _cpu() -> str:
 
 
 def _revision() -> str:
-    """Of the repository; ``-dirty`` where tracked files had been changed."""
+    """Return the repository's revision, with ``-dirty`` if tracked files have changed."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(
@@ -156,7 +201,7 @@ def _revision() -> str:
 
 
 def _version(package: str) -> str:
-    """Of an installed package; ours may run from its folder alone."""
+    """Return the installed version, or "not installed" when running from a source tree."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -24,9 +24,9 @@ _NUMBERS_AT_ONCE = 2**20  # of ``normals``: bounds its working memory
 
 @dataclass(frozen=True)
 class Noise:
-    """N independent streams of random numbers, stream n keyed by (seed, purpose, example_N[n], token_N[n], draw).
+    """N independent streams of random numbers; stream n is keyed by (seed, purpose, example_N[n], token_N[n], draw).
 
-    Calling the same method twice gives the same numbers: a new draw needs a new ``draw``, ``purpose`` or key.
+    The same method returns the same numbers every time: new numbers need a new ``draw``, ``purpose`` or key.
     """
 
     seed: int
@@ -39,7 +39,7 @@ class Noise:
         return len(self.example_N)
 
     def at(self, purpose: str | None = None, draw: int | None = None) -> Noise:
-        """The same streams for another use: ``purpose`` is appended to the path, ``draw`` replaces the draw."""
+        """Return the streams for another use: ``purpose`` is appended to the path, ``draw`` replaces the draw."""
         return replace(
             self,
             purpose=self.purpose if purpose is None else f"{self.purpose}/{purpose}",
@@ -47,11 +47,11 @@ class Noise:
         )
 
     def tokens(self, row_M: torch.Tensor, token_M: torch.Tensor) -> Noise:
-        """One stream for each gathered token (row, token) of streams that are rows."""
+        """Return one stream for each gathered token (row, token); these streams are one per row."""
         return replace(self, example_N=self.example_N[row_M], token_N=token_M)
 
     def rows(self, index: torch.Tensor | slice) -> Noise:
-        """Some of the streams."""
+        """Return some of the streams."""
         return replace(
             self, example_N=self.example_N[index], token_N=None if self.token_N is None else self.token_N[index]
         )
@@ -61,22 +61,22 @@ class Noise:
         return replace(self, example_N=self.example_N.to(device), token_N=token_N)
 
     def uniform(self, n: int) -> torch.Tensor:
-        """(N, n) float32 in [0, 1): 24 random bits each."""
+        """Sample (N, n) float32 in [0, 1), 24 random bits each."""
         return (self._bits(n, [self.draw])[0] >> 8).to(torch.float32) * 2.0**-24
 
     def gumbel(self, n: int) -> torch.Tensor:
-        """(N, n) standard Gumbel float32: adding it to logits and taking the largest draws a category."""
+        """Sample (N, n) standard Gumbel float32; the argmax of logits plus these is a sample of the categories."""
         u = self.uniform(n).double() + 2.0**-25  # never 0 or 1
         return -(-u.log()).log().float()
 
     def normal(self, n: int) -> torch.Tensor:
-        """(N, n) standard normal float32, by Box and Muller."""
+        """Sample (N, n) standard normal float32 (Box and Muller)."""
         return self._normal(n, [self.draw])[0]
 
     def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
-        """``at(draw=d).normal(n)`` for each of ``draws``.
+        """Yield ``at(draw=d).normal(n)`` for each of ``draws``.
 
-        The generator is some two hundred small operations, so as many draws as fit in memory are made at a time.
+        The generator is about two hundred small operations, so many draws are computed at once, bounded by memory.
         """
         at_once = max(1, _NUMBERS_AT_ONCE // max(1, n * len(self)))
         for start in range(0, len(draws), at_once):
@@ -108,18 +108,18 @@ class Noise:
 
 
 def stream(seed: int, purpose: str, examples: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:
-    """Streams for examples 0..n-1 (an int), or for the given example numbers."""
+    """Return streams for examples 0..n-1 (an int), or for the given example numbers."""
     index = torch.arange(examples) if isinstance(examples, int) else examples
     return Noise(seed, purpose, index.to(device=device, dtype=torch.int64))
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a function of ``parts``, for libraries that take a seed (dropout, workers)."""
+    """Return a 63-bit seed, a function of ``parts``, for libraries that take a seed (dropout, workers)."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
 def compile_rounds() -> None:
-    """The generator as one kernel: on a GPU it is otherwise some two hundred launches. Integers, so the same bits."""
+    """Compile the generator into one kernel (about two hundred launches otherwise, on a GPU). The bits are the same."""
     global _rounds
     _rounds = torch.compile(_philox, dynamic=True)
 

@@ -1,26 +1,111 @@
-"""Records of one cell: questions and their answers, kept in files, so that nothing is computed twice."""
+"""Answers kept in files: each question is computed once, resumed when interrupted, refused when its settings differ.
+
+- ``answer``: one JSON file for one question.
+- ``record``: the same with the seconds it took; a failure is an answer, too.
+- ``Partial``: the unfinished tensors of a long computation, saved every 30 s.
+- ``refuse_other``: the error for a folder or file with other settings.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from mar.core.errors import Stopped
-from mar.core.files import short, write
+from mar.core.errors import Stopped, UserError
+from mar.core.files import short, write_atomic
 
-_LONG = 200  # bytes
+if TYPE_CHECKING:
+    import torch
+
+_LONGEST_NAME = 200  # bytes
+
+
+def plain(settings: Any) -> Any:
+    """Return settings as JSON stores them: tuples become lists, keys become text."""
+    return json.loads(json.dumps(settings))
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], may_differ: Collection[str] = ()) -> list[str]:
+    """Compare nested settings and return one line per difference: ``train.seed is 0 there, 1 here``.
+
+    Args:
+        may_differ: dotted keys that are not compared.
+    """
+    return _differences(plain(there), plain(here), may_differ, "")
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], may_differ: Collection[str], prefix: str) -> list[str]:
+    found = []
+    for key in sorted(there.keys() | here.keys()):
+        a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
+        if a == b or name in may_differ:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, may_differ, f"{name}.")
+        else:
+            found.append(f"{name} is {a!r} there, {b!r} here")
+    return found
+
+
+def refuse_other(
+    place: Path, what: str, there: Mapping[str, Any], here: Mapping[str, Any], may_differ: Collection[str] = (),
+    remedy: str = "choose another --out, or delete it",
+) -> None:  # fmt: skip
+    """Check that the settings stored in ``place`` agree with the current ones.
+
+    Args:
+        what: the content of ``place``, e.g. "a cache of other settings".
+        may_differ: dotted keys that are not compared.
+
+    Raises:
+        UserError: a setting differs; the message names the first one and both values.
+    """
+    if found := differences(there, here, may_differ):
+        raise UserError(f"{place} holds {what} ({found[0]}): {remedy}")
+
+
+def answer(
+    file: Path, question: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]], *, again: bool = False,
+    asked: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda content: content, refuse: str = "",
+    remedy: str = "choose another --out, or delete it",
+) -> dict[str, Any]:  # fmt: skip
+    """Return the content of ``file`` if it answers ``question``; otherwise compute it and write the file.
+
+    The file holds the question and the answer in one JSON object.
+
+    Args:
+        compute: returns the answer, plain values.
+        again: compute even if the file answers the question.
+        asked: finds the question in the file's content.
+        refuse: description of the file if it answers another question, e.g. "another score": refuse to overwrite it.
+
+    Raises:
+        UserError: with ``refuse``, the file answers another question; the message names the first difference.
+    """
+    if file.is_file():
+        content = json.loads(file.read_text())
+        there = asked(content)
+        known = {key: there[key] for key in question if key in there}
+        if refuse:
+            refuse_other(file, refuse, known, question, remedy=remedy)
+        if not again and not differences(known, question):
+            return content
+    content = {**plain(question), **plain(compute())}
+    write_atomic(file, json.dumps(content, indent=1))
+    return content
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question, the seconds that it took, and the answer (plain values) or the error."""
+    """A question, the seconds it took, and its answer (plain values) or error."""
 
     question: dict[str, Any]
     seconds: float
@@ -28,31 +113,97 @@ class Record:
     error: str | None
 
 
-def folder_name(text: str, safe: str = "+:=,()") -> str:
-    """``text`` as the name of a folder."""
-    return short(quote(text, safe=safe), _LONG)
-
-
-def read(file: Path, question: dict[str, Any]) -> Record | None:
-    """The answer to ``question``, or how it failed; None: it was not asked yet."""
+def read(file: Path, question: Mapping[str, Any]) -> Record | None:
+    """Return the record of ``question``; None if the file is missing or answers another question."""
     if not file.is_file():
         return None
     found = TypeAdapter(Record).validate_python(json.loads(file.read_text()))
     return found if found.question == question else None
 
 
-def once(file: Path, question: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Record:
-    """Compute and record, unless it has been. What fails is recorded too; what is stopped is not."""
+def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> Record:
+    """Return the record of ``question``, computed and written if necessary. A failure is recorded; a stop is not."""
     known = read(file, question)
     if known is not None:
         return known
-    started, answer, failure = time.monotonic(), None, None
+    started, result, failure = time.monotonic(), None, None
     try:
-        answer = compute()
+        result = compute()
     except Stopped:
         raise
     except Exception as error:
         failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    record = Record(question, time.monotonic() - started, answer, failure)
-    write(file, json.dumps(asdict(record)))
-    return record
+    made = Record(question, time.monotonic() - started, result, failure)
+    write_atomic(file, json.dumps(asdict(made)))
+    return made
+
+
+def folder_name(text: str, safe: str = "+:=,()") -> str:
+    """Return ``text`` as the name of a folder."""
+    return short(quote(text, safe=safe), _LONGEST_NAME)
+
+
+class Partial:
+    """A folder with the unfinished results of one question. A damaged file counts as missing.
+
+    The folder's name is a fingerprint of the question, so a folder never holds results of other settings.
+    """
+
+    def __init__(self, folder: Path, save_seconds: float = 30.0) -> None:
+        self.folder, self.save_seconds = folder, save_seconds
+
+    def part(self, name: str) -> Part:
+        """Return the file for one part of the computation, e.g. one batch of images."""
+        return Part(self.folder / f"{name}.safetensors", self.save_seconds)
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """Return the finished result ``name`` (plain values), if there is one."""
+        stored = self.part(name).read()
+        return stored[1] if stored else None
+
+    def finish(self, name: str, result: dict[str, Any]) -> None:
+        """Store a finished result and delete its parts ``name-…``."""
+        self.part(name).write({}, result)
+        self.clear(name)
+
+    def clear(self, name: str) -> None:
+        """Delete the parts ``name-…``, and the folder if it is empty."""
+        for path in (*self.folder.glob(f"{name}-*.safetensors"), *self.folder.glob(f".{name}-*.partial")):
+            path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class Part:
+    """One file of tensors with notes (plain values)."""
+
+    path: Path
+    save_seconds: float = 30.0
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def save_if_due(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any], last: bool) -> None:
+        """Write the file if this is the last time, or ``save_seconds`` have passed."""
+        if last or time.monotonic() - self.saved_at >= self.save_seconds:
+            self.write(tensors, notes)
+            self.saved_at = time.monotonic()
+
+    def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Return tensors and notes; None if the file is missing or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+                return tensors, json.loads(file.metadata()["notes"])
+        except (OSError, SafetensorError):
+            return None
+
+    def write(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
+        from safetensors.torch import save_file
+
+        content, metadata = {k: v.cpu().contiguous() for k, v in tensors.items()}, {"notes": json.dumps(notes)}
+        write_atomic(self.path, lambda file: save_file(content, file, metadata=metadata))

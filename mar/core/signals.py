@@ -1,7 +1,4 @@
-"""Several processes at one grid, on one machine: each takes the next cell that nobody holds.
-
-python -m mar.experiments.workers OUT      # one of them; the others and the command need not run
-"""
+"""Processor cores and child processes: how many cores this process may use, and forwarding its signals."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from typing import Any
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def passing_stops(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Passes SIGINT and SIGTERM on to child processes, as SIGTERM; yields the signals received."""
+def forward_signals(children: list[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Forward SIGINT and SIGTERM to child processes as SIGTERM. Yield the signals received."""
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:

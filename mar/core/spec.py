@@ -1,9 +1,4 @@
-"""What a data set is: examples of integer levels with an optional class, in three splits.
-
-N examples · B batch
-
-A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options`` and a classmethod ``load``.
-"""
+"""What one example of a data set looks like."""
 
 from __future__ import annotations
 
@@ -13,15 +8,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Latents:
-    """What a cache holds in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w) float32, or
-    a VQ model's indices, (1, h, w) int16 or int32.
+    """Examples of a cache of latents, in place of images: a KL autoencoder's means and standard deviations, (2 C, h, w)
+    float32, or a VQ model's indices, (1, h, w) int16 or int32.
 
     Attributes:
-        kind: of the tokenizer that reads them.
-        folder: of the autoencoder that made them.
-        sha256: of that autoencoder.
-        mean: of each channel over the training split, the variance of the posterior included; () of indices.
-        std: the same.
+        kind: kind of the tokenizer that reads them.
+        folder: folder of the autoencoder that made them.
+        sha256: hash of that autoencoder.
+        mean: mean of each channel over the training split; () for indices.
+        std: standard deviation of each channel, including the variance of the posterior; () for indices.
     """
 
     kind: Literal["kl", "vq"]
@@ -33,17 +28,17 @@ class Latents:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What one example looks like.
+    """Shape and meaning of one example.
 
     Attributes:
-        shape: of one example: (C, H, W) for images and latents, (1, 1, L) for all else.
+        shape: (C, H, W) for images and latents, (1, 1, L) for all else.
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
-        n_classes: 0 when there are no labels.
-        modality: what an example is shown as.
-        alphabet: of text: the character of each level; () where the levels are bytes.
-        end: the level that ends an example shorter than its shape, which it fills up; None: all are of one length.
-        rate: of audio: samples a second; level v is mu-law code v (``mar.data.audio``).
-        latents: of a cache, whose examples they are; all else describes the images that they decode to.
+        n_classes: number of classes; 0 without labels.
+        modality: how an example is shown.
+        alphabet: text: the character of each level; () where the levels are bytes.
+        end: the level that ends and pads an example shorter than ``shape``; None: all examples have one length.
+        rate: audio: samples per second; level v is mu-law code v (``mar.data.audio``).
+        latents: the examples of a cache; all other attributes describe the images that they decode to.
     """
 
     shape: tuple[int, ...]

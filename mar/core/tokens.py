@@ -1,4 +1,4 @@
-"""What a token is: one of V categories, or a vector of E channels. Shapes: categories (B, L), vectors (B, L, E)."""
+"""Kinds of tokens: one of V categories, or a vector of E channels. Shapes: categories (B, L), vectors (B, L, E)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Importing this module makes torchvision importable. Import it before timm, diffusers or torch_fidelity.
+"""Make torchvision importable. Import this module before timm, diffusers or torch_fidelity.
 
 PyPI's torchvision is built for CUDA. Beside a CPU build of torch its extension does not load, and
-``import torchvision`` raises "operator torchvision::nms does not exist". Declaring the operators that it wants to
-annotate is enough for everything except ``ops.nms`` and ``io.decode_*``; images are read with Pillow here.
-Where torchvision works, nothing is changed.
+``import torchvision`` raises "operator torchvision::nms does not exist". Declaring these operators
+is enough for everything except ``ops.nms`` and ``io.decode_*``; images are read with Pillow here.
+A working torchvision is left unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _declared: list[torch.library.Library] = []  # a Library takes its operators wit
 
 
 def repair() -> bool:
-    """Import torchvision, declaring its operators if that is what it lacks. True if anything had to be declared."""
+    """Import torchvision and declare missing operators. Return True if operators were declared."""
     try:
         import torchvision
     except RuntimeError as error:

@@ -11,13 +11,14 @@ T length of the series · N windows · R stretches that windows are cut from · 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 
 from mar.core.errors import UserError
+from mar.core.files import digest
 from mar.core.spec import DataSpec
 
 
@@ -112,14 +113,10 @@ def spread(total: int, wanted: int | None) -> torch.Tensor:
 
 def fingerprint(*tensors: torch.Tensor | None) -> str:
     """A sha256 over types, shapes and contents, in this order."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        if tensor is None:
-            digest.update(b"none;")
-        else:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
+    parts = (
+        ("none;",) if x is None else (f"{x.dtype} {tuple(x.shape)};", x.contiguous().numpy().data) for x in tensors
+    )
+    return digest(*chain.from_iterable(parts))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ n examples of a shard · C latent channels
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
 from mar.core.errors import UserError
+from mar.core.files import digest
 from mar.core.spec import DataSpec
 
 SPLITS = ("train", "validation", "test")
@@ -79,7 +79,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """Of the latents: a sha256 over those of the shards."""
         every = [[shard.sha256 for shard in self.shards[split]] for split in SPLITS]
-        return hashlib.sha256(json.dumps(every).encode()).hexdigest()
+        return digest(json.dumps(every))
 
 
 def shard_file(folder: Path, split: str, number: int) -> Path:

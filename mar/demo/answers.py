@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mar.core.errors import InvalidRequest, Unsupported, UserError
+from mar.core.errors import MarError, UserError
 from mar.demo.session import PAINTED, Generation, Request, Session
 from mar.sampling.output import to_bytes
 from orderings import ABSENT, Plan
@@ -28,7 +28,7 @@ def preview(session: Session, request: Request) -> tuple[dict[str, Any], str]:
     """(scene, message): the board's grid, picture and the AR step of each cell (null: found along the way)."""
     try:
         plan, message = session.plan(request), ""
-    except (InvalidRequest, Unsupported, UserError) as error:
+    except MarError as error:
         plan, message = None, str(error)
     height, width = session.picture_shape[-2:]
     picture = torch.zeros(session.picture_shape) if request.picture is None else request.picture
@@ -50,7 +50,7 @@ def generate(session: Session, request: Request) -> tuple[dict[str, Any] | None,
     why."""
     try:
         made = session.generate(request)
-    except (InvalidRequest, Unsupported, UserError) as error:
+    except MarError as error:
         return None, str(error)
     return _movie(session, made, request), ""
 

@@ -7,7 +7,6 @@ A cell is a place of the token grid as it is seen, numbered row-major: one token
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from mar.core.errors import InvalidRequest, Unsupported, UserError
+from mar.core.errors import MarError, Unsupported, UserError
+from mar.core.files import digest
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.likelihood.chain import image_noise, token_log_prob
@@ -119,7 +119,7 @@ class Session:
         for text in (self.run.training_plan, PAINTED, *ORDERINGS.names(), *_SETS):
             try:
                 self.plan(Request(text))
-            except (InvalidRequest, Unsupported, UserError):
+            except MarError:
                 continue
             served.append(text)
         return list(dict.fromkeys(served))
@@ -167,7 +167,7 @@ class Session:
         rest = sorted(set(range(self.rows * self.columns)) - set(painted))
         positions = [cell * self.channels + k for cell in (*painted, *rest) for k in range(self.channels)]
         text = json.dumps({"positions": positions})
-        path = self.folder / f"order-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        path = self.folder / f"order-{digest(text, digits=8)}.json"
         path.write_text(text)
         return path
 

@@ -186,7 +186,7 @@ def _baselines(engine: Engine) -> Iterator[Row]:
         name = f" of {cell.data.name}" if len(first) > 1 else ""
         rows: list[Row] = []
         if grid.nll is not None:
-            tokenizer = build.model(cell.recipe, cell.data).tokenizer
+            tokenizer = build.assemble(cell.recipe, cell.data).model.tokenizer
             by_class = cell.recipe.class_conditional
             rows += independent_rows(cell.data, tokenizer, grid.nll.split, grid.nll.images, by_class)
         if grid.probe is not None and cell.data.spec.n_classes:

@@ -75,7 +75,7 @@ def check_data(cell: Cell, folder: RunFolder) -> None:
 def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
     plans = grid.plans() or _own_plans(grid, recipe)
     try:
-        model = build.model(recipe, data)
+        model = build.assemble(recipe, data).model
         n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
     except Unsupported as refusal:
         if not grid.axes:

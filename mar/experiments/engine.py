@@ -25,12 +25,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
-from mar.core.files import GRID, check_kind, held, write
+from mar.core.files import GRID, check_kind, checksum, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, folder_name, once, read
+from mar.core.records import Record, folder_name, read, record
 from mar.experiments import evaluate, sets, speed
 from mar.experiments.cells import Cell, cells_of, check_data
 from mar.experiments.evaluations import SpeedEvaluation, Variant
@@ -83,7 +82,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Write the resolved grid."""
-        write(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
+        write_atomic(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that has not been and that nobody else holds; with ``wait``, those too.
@@ -169,7 +168,7 @@ class Engine:
         return {**of, **settings.model_dump(mode="json")}
 
     def _once(self, cell: Cell, ask: Ask, compute: Callable[[], dict[str, Any]]) -> Record:
-        return once(self.file(cell, ask), self._question(cell, ask), compute)
+        return record(self.file(cell, ask), self._question(cell, ask), compute)
 
     def _work_on(self, cell: Cell, place: str) -> None:
         """Train the cell and answer every question about it, as far as that has not been done."""
@@ -209,7 +208,7 @@ class Engine:
                 if int(path.name) not in (iteration, newest.iteration):
                     shutil.rmtree(path)
         chosen = checkpoint.at(folder.checkpoints, iteration)
-        return {"iteration": iteration, "weights": checkpoint.checksum(chosen.path / "ema.safetensors")[:16]}
+        return {"iteration": iteration, "weights": checksum(chosen.path / "ema.safetensors")[:16]}
 
     def _load(self, cell: Cell) -> Run:
         record = self.record(cell, Ask("training"))
@@ -245,7 +244,7 @@ class Engine:
     def _probe(self, run: Run) -> dict[str, Any]:
         wanted = self.grid.probe
         assert wanted is not None
-        ordering = build.ordering(run.recipe)
+        ordering = run.parts.ordering
         return asdict(linear_probe(run.model, run.data, ordering, wanted.sets, wanted.strength, wanted.seed))
 
     def _speed(self, cell: Cell, wanted: SpeedEvaluation) -> dict[str, Any]:

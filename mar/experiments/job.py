@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mar.core.signals import passing_stops
+from mar.core.signals import forward_signals
 from mar.experiments.workers import Work, shared_cores, start
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Job:
     def __call__(self) -> int:
         """Run the worker until it finds no free cell; its exit code."""
         children: list[subprocess.Popen[bytes]] = []
-        with passing_stops(children) as stopped:
+        with forward_signals(children) as stopped:
             self._worker = start(self.work, shared_cores(self.sharing))
             children.append(self._worker)
             while self._worker.poll() is None:

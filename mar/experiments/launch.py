@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
-from mar.core.files import write
-from mar.core.signals import cores, passing_stops
+from mar.core.files import write_atomic
+from mar.core.signals import cores, forward_signals
 
 RECIPE, LOG = "launch.yaml", "launch.txt"
 _LINES = 6  # of the log, that are told of a failure
@@ -55,12 +55,12 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
         Stopped: by a signal; what was trained is saved.
         TrainingFailed: with what was printed last.
     """
-    write(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+    write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
     children: list[subprocess.Popen[bytes]] = []
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
         fcntl.flock(alone, fcntl.LOCK_EX)  # a launcher that outlived its command holds it, too
         begin = log.tell()
-        with passing_stops(children) as stopped:
+        with forward_signals(children) as stopped:
             launcher = subprocess.Popen(
                 _command(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,

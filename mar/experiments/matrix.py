@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from mar import build
 from mar.core.errors import UserError
-from mar.core.files import environment, write
+from mar.core.files import environment, write_atomic
 from mar.experiments.compare import holm, paired_differences
 from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
@@ -90,7 +90,7 @@ class Matrix:
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""
-        write(path, json.dumps(asdict(self), indent=1))
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Matrix:
@@ -202,11 +202,11 @@ def _corrected(cells: Sequence[Cell]) -> list[Cell]:
 
 def _trained(name: str, run: Run, cells: Sequence[Cell]) -> Trained:
     recipe, plan = run.recipe, run.training_plan
-    kind = recipe.train.mask_ratio.kind
+    kind = recipe.train.objective.kind
     notes = list(next(cell.likelihood.warnings for cell in cells if (cell.run, cell.plan) == (name, plan)))
-    if not build.mask_ratio(recipe).estimates_nll(build.ordering(recipe)):
+    if not build.objective(recipe).estimates_nll(build.ordering(recipe)):
         notes.append(
-            f"its training loss (mask ratio {kind}) is no NLL of {plan}: a fixed order is trained with "
-            "train.mask_ratio=plan"
+            f"its training loss (objective {kind}) is no NLL of {plan}: a fixed order is trained with "
+            "train.objective=next_set"
         )
     return Trained(name, plan, kind, run.checkpoint.iteration, recipe.fingerprint(), tuple(notes))

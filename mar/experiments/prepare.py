@@ -21,9 +21,9 @@ from json import dumps
 from pathlib import Path
 
 from mar.core.errors import Stopped, UserError
-from mar.core.files import environment, held, write
+from mar.core.files import environment, held, write_atomic
 from mar.core.records import Record, read
-from mar.core.signals import passing_stops
+from mar.core.signals import forward_signals
 from mar.experiments.grid import GridFile
 
 PROGRAM = (sys.executable, "-m", "mar")
@@ -54,7 +54,7 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
             _run(_words(grid, command))
             made_by = {"revision": environment()["revision"]}
             record = Record({"command": command}, time.monotonic() - started, made_by, None)
-            write(_file(grid, out, command), dumps(asdict(record)))
+            write_atomic(_file(grid, out, command), dumps(asdict(record)))
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:
@@ -105,7 +105,7 @@ def _record(grid: GridFile, out: Path, command: str) -> Record | None:
 
 def _run(words: list[str]) -> None:
     children: list[subprocess.Popen[bytes]] = []
-    with passing_stops(children) as stopped:
+    with forward_signals(children) as stopped:
         child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
         children.append(child)
         if stopped:

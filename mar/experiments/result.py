@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from mar.core.errors import UserError
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.curve import Verdict, verdict
 from mar.experiments.speed import Speed
 from mar.likelihood.summary import Likelihood, data_frame
@@ -204,7 +204,7 @@ class AblationResult:
 
     def save(self, path: Path) -> None:
         """Write JSON aside and rename it."""
-        write(path, json.dumps(asdict(self), indent=1))
+        write_atomic(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mar.core.errors import Stopped, UserError
-from mar.core.files import held, write
+from mar.core.files import held, write_atomic
 from mar.experiments.cluster import Cluster, Kind
 from mar.experiments.engine import Ask, Engine
 from mar.experiments.job import Job
@@ -102,7 +102,7 @@ class Jobs:
             self.now = [job for job in self._recorded() if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
                 self.now += self._submit(work, more)
-                write(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
+                write_atomic(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
         while any(job.lives(self.folder) for job in self.now):
             self.watch()
             time.sleep(_POLL[self.cluster.kind])

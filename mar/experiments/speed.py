@@ -12,7 +12,7 @@ from mar import build
 from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.measure import footprint, interleave
 from mar.config import Recipe
-from mar.core.processes import settle_precision
+from mar.core.processes import resolve_precision
 from mar.data.base import Data
 from mar.experiments.evaluations import SpeedEvaluation
 
@@ -78,6 +78,7 @@ def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> fl
 
 
 def _contender(recipe: Recipe, data: Data, batch: int, device: torch.device, clock: str) -> tuple[Ours, Inputs]:
-    setting = Setting(device, settle_precision(recipe.train.precision), 1.0, 1.0, clock)
-    model = build.model(recipe, data).to(device)
-    return Ours(recipe, model, setting), Inputs(recipe, data, model, batch, setting)
+    setting = Setting(device, resolve_precision(recipe.train.precision), 1.0, 1.0, clock)
+    parts = build.assemble(recipe, data)
+    parts.model.to(device)
+    return Ours(parts, setting), Inputs(parts, batch, setting)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from mar.core.errors import Stopped, UserError
-from mar.core.signals import cores, passing_stops
+from mar.core.signals import cores, forward_signals
 
 if TYPE_CHECKING:
     from mar.experiments.grid import GridFile
@@ -67,7 +67,7 @@ def run_workers(work: Work, count: int, watch: Callable[[], None]) -> list[int]:
     logs = work.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     workers: list[subprocess.Popen[bytes]] = []
-    with passing_stops(workers) as stopped:
+    with forward_signals(workers) as stopped:
         for number in range(count):
             if not stopped:
                 with (logs / f"worker-{number}.txt").open("ab") as log:

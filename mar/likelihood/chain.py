@@ -21,9 +21,9 @@ import torch
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise, stream
+from mar.core.records import Part
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
-from mar.likelihood.summary import Part
 from mar.model.model import Model
 from mar.model.walk import Chooser, Walk, along, full_precision, widened
 from orderings import Plan

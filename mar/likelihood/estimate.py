@@ -23,11 +23,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Progress
-from mar.likelihood.summary import EnsemblePoint, Likelihood, Partial, is_dequantised, length_of, per_dimension
+from mar.core.records import Partial
+from mar.likelihood.summary import EnsemblePoint, Likelihood, is_dequantised, length_of, per_dimension
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
 
@@ -175,12 +177,13 @@ def _each(
     found = []
     for s in range(count):
         name = f"{what}{s:04d}"
-        result = partial.finished(name) if partial else None
-        if result is None:
-            result = score_one(s, name=name, progress=_share(progress, s, count))
-            if partial:
-                partial.finish(name, result)
-        found.append(result)
+        known = partial.finished(name) if partial else None
+        if known is not None:
+            found.append(TypeAdapter(Likelihood).validate_python(known))
+            continue
+        found.append(score_one(s, name=name, progress=_share(progress, s, count)))
+        if partial:
+            partial.finish(name, found[-1].to_dict())
     return found
 
 

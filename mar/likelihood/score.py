@@ -14,10 +14,11 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
+from mar.core.records import Part, Partial
 from mar.likelihood.adaptive import adaptive_log_prob
 from mar.likelihood.chain import ImageBatch, TokenLogProb, image_batches, n_pairs, token_log_prob
 from mar.likelihood.estimate import EVERY_STEP, Estimator
-from mar.likelihood.summary import Likelihood, Part, Partial, summarise
+from mar.likelihood.summary import Likelihood, summarise
 from mar.model.model import Model
 from orderings import Adaptive, Plan
 

@@ -10,11 +10,9 @@ rank, and unit variance over the training data, so that their scale does not dep
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
+from mar.core.files import digest, write_atomic
 from mar.core.noise import derived_seed, stream
 from mar.data.base import Data, Split
 from mar.metrics.images import check_images, requantise
@@ -84,7 +83,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
             "shape (beside statistics: those they were made of), e.g. --labelled mnist:FOLDER"
         )
     key = repr((_VERSION, data.fingerprint, data.spec.shape, data.spec.n_classes, levels))
-    path = cache_dir / f"classifier-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    path = cache_dir / f"classifier-{digest(key, digits=16)}.safetensors"
     if path.exists():
         model, accuracy = _read(data, path)
     else:
@@ -143,11 +142,9 @@ def test_accuracy(model: Classifier, data: Data, levels: int) -> float:
 
 def weight_hash(model: nn.Module) -> str:
     """Eight hexadecimal digits of a SHA-256 over all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:8]
+    state = sorted(model.state_dict().items())
+    parts = ((name, tensor.detach().cpu().contiguous().numpy().tobytes()) for name, tensor in state)
+    return digest(*chain.from_iterable(parts), digits=8)
 
 
 def _all(split: Split, levels: int, target: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,9 +164,5 @@ def _read(data: Data, path: Path) -> tuple[Classifier, float]:
 
 
 def _write(model: Classifier, accuracy: float, path: Path) -> None:
-    """Written aside and renamed, so that no reader meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    save_file(model.state_dict(), aside, metadata={"test_accuracy": repr(accuracy)})
-    os.replace(aside, path)
+    metadata = {"test_accuracy": repr(accuracy)}
+    write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))

@@ -6,7 +6,6 @@ Importing this module imports torch_fidelity (seconds): do it when scores are wa
 from __future__ import annotations
 
 import copy
-import hashlib
 import urllib.error
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
 from mar.core.errors import UserError
+from mar.core.files import checksum
 from mar.data.base import Data
 from mar.metrics.classifier import FEATURE_WIDTH, TrainedClassifier, trained_classifier
 
@@ -170,5 +170,4 @@ def _verified_hash(path: Path) -> str:
         raise UserError(f"{path} does not hold torch-fidelity's Inception weights: get {URL_INCEPTION_V3}") from error
     if width != INCEPTION_WIDTH:
         raise UserError(f"{path} does not hold torch-fidelity's Inception weights: get {URL_INCEPTION_V3}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return checksum(path)[:8]

@@ -5,7 +5,6 @@ D feature width
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mar.core.errors import UserError
+from mar.core.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,13 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Aside, then renamed. ``extractor`` and ``n_images`` are extra arrays, which readers of ADM's layout ignore."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("wb") as file:
-        np.savez(
-            file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
-            n_images=statistics.n_images,
-        )  # fmt: skip
-    os.replace(aside, path)
+    """Write ADM's layout with the extra arrays ``extractor`` and ``n_images``, which its readers ignore."""
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez(
+                file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
+                n_images=statistics.n_images,
+            )  # fmt: skip
+
+    write_atomic(path, save)

@@ -9,10 +9,9 @@ function of the question and k alone, so nothing else needs to be agreed on: who
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mar.core.errors import UserError
-from mar.core.files import STORE, check_kind
+from mar.core.files import STORE, check_kind, digest, write_atomic
 from mar.core.spec import DataSpec
 from mar.data.base import Split
 
@@ -70,7 +69,7 @@ class Store:
         modality = "image" if spec.modality == "latent" else spec.modality  # latents are decoded before they come here
         look = {"levels": spec.levels, "n_classes": spec.n_classes, "modality": modality}
         content = {"question": asked, "shard": shard, **look, **about}
-        _write_aside(path / STORE, lambda aside: aside.write_text(json.dumps(content, indent=1)))
+        write_atomic(path / STORE, json.dumps(content, indent=1), durable=True)
         return cls(path, asked, look, shard)
 
     @classmethod
@@ -119,7 +118,7 @@ class Store:
         """Put a shard in its place, whole or not at all."""
         tensors = {"x": x_NCHW.contiguous(), "label": label_N.contiguous()}
         metadata = {"sha256": _checksum(tensors)}
-        _write_aside(self._file(shard.start), lambda aside: save_file(tensors, aside, metadata=metadata))
+        write_atomic(self._file(shard.start), lambda aside: save_file(tensors, aside, metadata=metadata), durable=True)
 
     def read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Examples and labels (-1: none) of the shard that begins at ``first``.
@@ -196,16 +195,5 @@ class StoredImages(Split):
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)};".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()
-
-
-def _write_aside(path: Path, write: Any) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    write(aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    parts = ((f"{name} {tuple(tensors[name].shape)};", tensors[name].numpy().data) for name in sorted(tensors))
+    return digest(*chain.from_iterable(parts))

@@ -5,12 +5,12 @@ sets · M gathered tokens
 
 The input is x ⊙ m beside m, the mask of what is known (Sec. 4.1); the outputs of unknown tokens are read. Every set of
 known tokens is one conditional, whatever the order in which they came, and no weight is masked. Trained with
-``train.mask_ratio=uniform``, the weight D/(D-d+1) of the paper's eq. 9, this is EoNADE; the mean of probabilities over
+``train.objective=any_order``, the weight D/(D-d+1) of the paper's eq. 9, this is EoNADE; the mean of probabilities over
 orders is ``mar score --orders``.
 
 What is known grows along an order, and so do the sums in the first layer: all conditionals cost one product with its
 weights and a running sum, NADE's own trick (Larochelle & Murray 2011, Sec. 3). Later layers are computed for each
-known set. With one hidden layer and ``train.mask_ratio=plan`` along a fixed order this is NADE.
+known set. With one hidden layer and ``train.objective=next_set`` along a fixed order this is NADE.
 
 For binary pixels the published network is ``token_width=1, context_width=1``, as for MADE.
 """

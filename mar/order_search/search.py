@@ -20,6 +20,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from mar.core.errors import Stopped, UserError
+from mar.core.records import refuse_other
 from mar.order_search.moves import Evaluator, Ledger, greedy, propose, race
 
 _CONTROL = 4  # every fourth image
@@ -93,12 +94,8 @@ class Search:
             kept = TypeAdapter(cls).validate_python(json.loads(path.read_text()))
         except (ValueError, ValidationError):
             raise UserError(f"{path} holds no search: delete it, or choose another --name") from None
-        for key, value in question.items():
-            if kept.question.get(key) != value:
-                raise UserError(
-                    f"{path} holds another search ({key} is {kept.question.get(key)!r} there, {value!r} here): "
-                    "choose another --name, or delete it"
-                )
+        there = {key: kept.question.get(key) for key in question}
+        refuse_other(path, "another search", there, question, remedy="choose another --name, or delete it")
         return kept
 
     def text(self) -> str:

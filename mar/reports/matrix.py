@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.matrix import Cell, Matrix
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def value(matrix: Matrix, cell: Cell) -> tuple[float, float]:
 def write_matrix(matrix: Matrix, folder: Path) -> list[Path]:
     """``matrix.json``, ``.csv``, ``.md`` and ``.png`` in ``folder``; returns their paths."""
     matrix.save(folder / "matrix.json")
-    write(folder / "matrix.csv", as_csv(matrix))
-    write(folder / "matrix.md", markdown(matrix))
+    write_atomic(folder / "matrix.csv", as_csv(matrix))
+    write_atomic(folder / "matrix.md", markdown(matrix))
     heat_map(matrix, folder / "matrix.png")
     return [folder / f"matrix.{kind}" for kind in ("json", "csv", "md", "png")]
 
@@ -95,7 +95,7 @@ def notes_of(matrix: Matrix) -> list[str]:
         "orders down the diagonal, or along the row of a run trained on random orders.",
     ]
     notes += [
-        f"{run.name}: trained along {run.plan}, mask ratio {run.mask_ratio}, {run.iterations:,} iterations."
+        f"{run.name}: trained along {run.plan}, objective {run.mask_ratio}, {run.iterations:,} iterations."
         for run in matrix.runs
     ]
     return notes + [f"Warning: {run.name}: {note}." for run in matrix.runs for note in run.notes]

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.compare import kind_of
 from mar.experiments.result import AblationResult
 from mar.reports import cards
@@ -25,7 +25,7 @@ _HERE = Path(__file__).parent
 
 def write_page(result: AblationResult, folder: Path) -> Path:
     """``index.html`` in the ablation's folder, whose pictures it takes in. Returns its path."""
-    write(folder / "index.html", page(result, folder))
+    write_atomic(folder / "index.html", page(result, folder))
     return folder / "index.html"
 
 

@@ -15,7 +15,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.engine import Engine
 from mar.experiments.provenance import Provenance, Trained, provenance
 from mar.experiments.result import AblationResult
@@ -36,8 +36,8 @@ def keep_results(engine: Engine, folder: Path) -> list[str]:
     made = provenance(engine, result)
     folder.mkdir(parents=True, exist_ok=True)
     tables = write_tables(in_asked_unit(result), folder)
-    write(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
-    write(folder / "provenance.json", json.dumps(asdict(made), indent=1))
+    write_atomic(folder / "table.md", (folder / "table.md").read_text() + "\n" + how_it_was_made(made))
+    write_atomic(folder / "provenance.json", json.dumps(asdict(made), indent=1))
     pictures = sorted(engine.out.glob("*.png"))
     for picture in pictures:
         shutil.copyfile(picture, folder / picture.name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.experiments.result import AblationResult
 from mar.experiments.seeds import over_seeds
 from mar.reports.column import ColumnOf, R, best_rows
@@ -28,7 +28,7 @@ def write_tables(result: AblationResult, folder: Path) -> list[Path]:
     if over_seeds(result):
         forms |= {"seeds.csv": seeds_csv(result), "seeds.tex": seeds_latex(result)}
     for name, text in forms.items():
-        write(folder / name, text)
+        write_atomic(folder / name, text)
     return [folder / name for name in forms]
 
 

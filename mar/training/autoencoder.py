@@ -1,37 +1,48 @@
-"""A codebook that follows the encoder: exponential moving averages of what falls to each entry (van den Oord et al.
-2017, appendix A.1), with entries that nothing falls to put where there is data (Dhariwal et al. 2020, section 3.1).
+"""Small autoencoders: architecture, losses (reconstruction and KL or commitment), codebook, and their training.
 
-N vectors of a batch · V entries · D channels
+There is no adversary and no perceptual network. The codebook is an exponential moving average of the vectors assigned
+to each entry (van den Oord et al. 2017, appendix A.1); unused entries move to vectors of the batch (Dhariwal et al.
+2020, section 3.1).
 
-What a small autoencoder is trained on: reconstruction, and a KL or a commitment term. No adversary, no perceptual
-network: reconstructions are those of the loss alone.
-
-B batch · C, H, W channels, rows, columns of an image · N positions of a batch · D latent channels
+B batch · C, H, W channels, rows, columns of an image · N positions of a batch · V entries · D latent channels
 """
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from mar.config import Schedule, Train
 from mar.core.errors import UserError
-from mar.core.noise import Noise
-from mar.core.processes import Processes
+from mar.core.files import TOKENIZER, environment, write_atomic
+from mar.core.noise import Noise, derived_seed, stream
+from mar.core.processes import Precision, Processes
+from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
+from mar.data.base import Data
 from mar.tokenizers.autoencoder import divided
+from mar.tokenizers.vq import perplexity
+from mar.training import checkpoint
+from mar.training.batches import Batch
+from mar.training.loop import Job, Trainer
+from mar.training.monitor import Progress
+from mar.training.run_folder import RunFolder, schedule_changes
 
+_MAY_CHANGE = {"iterations", "log_every", "save_every"}
 _DECAY = 0.99
-
-
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 
 
 class MovingCodebook(nn.Module):
-    """Updates ``entries`` in place. In the first batch all entries are unused, and so start on data."""
+    """Updates ``entries`` in place. In the first batch all entries are unused, so they start on data."""
 
     count_V: torch.Tensor
     total_VD: torch.Tensor
@@ -48,7 +59,7 @@ class MovingCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, z_ND: torch.Tensor, index_N: torch.Tensor, noise: Noise, processes: Processes) -> None:
-        """One batch. ``noise`` (one stream, the same for every process) picks where unused entries go."""
+        """Update with one batch. ``noise`` (one stream, the same on every process) picks vectors for unused entries."""
         size = len(self.entries)
         pick_V = (noise.uniform(size)[0] * len(z_ND)).long()
         spare_VD = z_ND[pick_V] * float(processes.is_main)  # the first process's, once summed
@@ -67,7 +78,7 @@ class MovingCodebook(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of diffusers' ``AutoencoderKL`` or ``VQModel``."""
+    """Architecture of diffusers' ``AutoencoderKL`` or ``VQModel``."""
 
     kind: Literal["kl", "vq"] = "kl"
     channels: tuple[int, ...] = (32, 64, 64)  # of each level; each after the first halves rows and columns
@@ -82,13 +93,13 @@ class Architecture:
             raise UserError("channels, blocks and latent channels are at least 1, codebook entries at least 2")
 
     def check(self, spec: DataSpec) -> None:
-        """Raises UserError: these are no images, or cannot be halved so often."""
+        """Raise UserError if the data are not images, or cannot be halved so often."""
         if spec.latents is not None or spec.modality != "image" or not 2 <= spec.levels <= 256:
             raise UserError(f"an autoencoder is trained on images, not on examples of shape {spec.shape}")
         divided(spec.shape[1:], 2 ** (len(self.channels) - 1))
 
     def build(self, spec: DataSpec) -> Any:
-        """Untrained. Raises UserError as ``check``."""
+        """Return an untrained model. Raises UserError as ``check``."""
         from mar.core import torchvision  # noqa: F401, I001 - before diffusers
         from diffusers import AutoencoderKL, VQModel
 
@@ -143,3 +154,160 @@ class AutoencoderObjective(nn.Module):
         straight = z + (entry - z).detach()
         decoded = self.model.decoder(self.model.post_quant_conv(straight))
         return decoded, (z - entry).square().mean(), z_ND.detach(), index_N
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """Settings that determine the trained autoencoder."""
+
+    data: dict[str, Any]  # the recipe's section
+    fingerprint: str
+    architecture: Architecture = field(default_factory=Architecture)
+    power: Literal[1, 2] = 1  # of the reconstruction's error
+    weight: float | None = None  # of the second term; None: 1e-6 of kl, 0.25 of vq
+    iterations: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    ema: float = 0.999
+    precision: Precision = "auto"
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+
+    @property
+    def second_weight(self) -> float:
+        if self.weight is not None:
+            return self.weight
+        return 1e-6 if self.architecture.kind == "kl" else 0.25
+
+    @property
+    def train(self) -> Train:
+        """The settings as the loop reads them."""
+        schedule = Schedule(kind="cosine", warmup=min(100, self.iterations // 10))
+        return Train(
+            iterations=self.iterations, batch_size=self.batch_size, learning_rate=self.learning_rate,
+            schedule=schedule, weight_decay=0.0, ema=self.ema, clip=1.0, log_every=self.log_every,
+            save_every=self.save_every,
+        )  # fmt: skip
+
+
+def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
+    """Return the recipe's precision; ``auto`` is replaced by the precision that training in ``path`` began with."""
+    file = path / TOKENIZER
+    if recipe.precision != "auto" or not file.is_file():
+        return recipe.precision
+    content = json.loads(file.read_text())
+    return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The task of a batch: all of it. ``denominator``: examples."""
+
+    denominator: float
+
+
+class AutoencoderJob(Job):
+    """An autoencoder of a recipe, with its codebook and its log."""
+
+    def __init__(
+        self, recipe: AutoencoderRecipe, data: Data, folder: RunFolder, processes: Processes,
+        progress: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        self.recipe, self.folder, self.processes, self.progress = recipe, folder, processes, progress
+        self.train, self.seed, self.split, self.levels = recipe.train, recipe.seed, data.train, data.spec.levels
+        kind, parts = recipe.architecture.kind, {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
+            self.model: Any = recipe.architecture.build(data.spec).to(processes.device)
+        self.codebook = MovingCodebook(self.model.quantize.embedding.weight) if kind == "vq" else None
+        if self.codebook is not None:
+            parts["codebook"] = self.codebook
+        self.state = nn.ModuleDict({"model": self.model, **parts})
+        self.losses = AutoencoderObjective(self.model, kind, recipe.power, recipe.second_weight)
+        self.terms: list[torch.Tensor] = []
+        self.pending: list[torch.Tensor] = []
+
+    @contextmanager
+    def reporting(self, iteration: int) -> Iterator[None]:
+        yield
+
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> _Whole:
+        return _Whole(len(batch.x))
+
+    def loss(self, losses: nn.Module, batch: Batch, task: _Whole, denominator: float, done: float) -> torch.Tensor:
+        y = batch.x.float() * (2.0 / (self.levels - 1)) - 1.0
+        loss, *self.terms = losses(y, batch.noise.at("posterior"))
+        self.terms = [loss.detach(), *self.terms]
+        return loss * (task.denominator / denominator)
+
+    def end_step(self, iteration: int) -> None:
+        loss, square, second, *assigned = self.terms
+        used = torch.zeros((), device=loss.device)
+        if self.codebook is not None:
+            z_ND, index_N = assigned
+            noise = stream(self.seed, "codebook", torch.tensor([iteration]), loss.device)
+            self.codebook.update(z_ND, index_N, noise, self.processes)
+            used = perplexity(index_N, len(self.codebook.entries))
+        self.pending.append(torch.stack([loss, square, second, used]).detach())
+
+    def report(self, progress: Progress) -> None:
+        """Log the means since the last time. Raises UserError: the loss is not finite."""
+        self.progress(progress.iteration, progress.iterations)
+        if progress.due(self.train.log_every):
+            total = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0))
+            self.pending = []
+            self.processes.on_main(lambda: self._log(progress, *(total / self.processes.world).tolist()))
+
+    def _log(self, progress: Progress, loss: float, square: float, second: float, used: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is not finite before iteration {progress.iteration}: lower --learning-rate")
+        terms = {"kl_nats_per_value": second}
+        if self.codebook is not None:
+            terms = {"commitment": second, "batch_perplexity": used}
+        self.folder.log(
+            iteration=progress.iteration, loss=loss, psnr_db=10.0 * math.log10(4.0 / square), **terms,
+            learning_rate=progress.learning_rate,
+        )  # fmt: skip
+
+    def before_save(self) -> None:
+        self.processes.on_main(self._check_finite)
+
+    def _check_finite(self) -> None:
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise UserError("the weights are not finite: lower --learning-rate")
+
+
+def train_autoencoder(
+    recipe: AutoencoderRecipe, data: Data, path: Path, processes: Processes, progress: Callable[[int, int], None]
+) -> Path:
+    """Train to the end from wherever the folder stands, and write the averaged model as a diffusers folder.
+
+    Raises:
+        UserError: the recipe does not fit these processes, or the folder holds a tokenizer of other settings.
+    """
+    folder, final = RunFolder(path), path / "autoencoder"
+    processes.on_main(lambda: _start(recipe, folder, processes))
+    trainer = Trainer(AutoencoderJob(recipe, data, folder, processes, progress), folder, processes)
+    trainer.run()
+    if processes.is_main:
+        with trainer.ema.applied(trainer.model):
+            write_atomic(final, trainer.job.model.save_pretrained)  # type: ignore[arg-type]
+    processes.wait()
+    return final
+
+
+def _start(recipe: AutoencoderRecipe, folder: RunFolder, processes: Processes) -> None:
+    if recipe.batch_size % processes.world:
+        raise UserError(f"batch size {recipe.batch_size} does not divide by {processes.world} processes")
+    file, wanted = folder.path / TOKENIZER, plain(asdict(recipe))
+    if file.is_file():
+        there = json.loads(file.read_text())["recipe"]
+        settled = {"precision"} if recipe.precision == "auto" else set()
+        refuse_other(folder.path, "a tokenizer of other settings", there, wanted, _MAY_CHANGE | settled)
+        before = replace(recipe, iterations=there["iterations"]).train
+        checkpoint.check_length(folder.checkpoints, before.iterations, recipe.iterations)
+        for note in schedule_changes(before, recipe.train):
+            print(f"note: {note}")
+    computes = {"precision": processes.precision, "processes": processes.world}
+    write_atomic(file, json.dumps({"recipe": wanted, "environment": environment() | computes}, indent=1))

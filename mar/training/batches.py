@@ -1,4 +1,4 @@
-"""What is in a batch: a function of (seed, iteration, position), never of the number of processes.
+"""Batches: a function of (seed, iteration, position), never of the number of processes.
 
 B batch · L tokens · E token channels
 """
@@ -21,8 +21,8 @@ class Batch:
     """One micro-batch of one process.
 
     Attributes:
-        x: data, (B, *shape).
-        label_B: classes; -1 where there are none.
+        x: (B, *shape), the data.
+        label_B: classes; -1: no label.
         position_B: positions in the iteration's global batch.
         noise: one stream per row, keyed by the number of examples seen before it.
     """
@@ -34,7 +34,7 @@ class Batch:
 
 
 def examples(seed: int, first: int, count: int, size: int) -> torch.Tensor:
-    """Which examples of a split of ``size`` are numbers first..first+count-1 of the endless shuffled sequence.
+    """Return the indices of examples first..first+count-1 of the endless shuffled sequence over a split of ``size``.
 
     Every epoch is a new permutation, and no example is dropped between epochs.
     """
@@ -52,7 +52,7 @@ def _epoch(seed: int, epoch: int, size: int) -> torch.Tensor:
 
 
 class Batches:
-    """The micro-batches of one process, the next one read while the current one is used."""
+    """The micro-batches of one process. The next iteration's are read while the current ones are used."""
 
     def __init__(
         self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device,
@@ -66,7 +66,7 @@ class Batches:
         self._ahead: dict[int, Future[list[Batch]]] = {}
 
     def at(self, iteration: int) -> list[Batch]:
-        """The micro-batches of an iteration, on the device."""
+        """Return the micro-batches of an iteration, on the device."""
         ready = self._ahead.pop(iteration, None)
         batches = self._read(iteration) if ready is None else ready.result()
         self._ahead = {iteration + 1: self._reader.submit(self._read, iteration + 1)}

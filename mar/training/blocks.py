@@ -1,4 +1,4 @@
-"""What is done Transformer block by Transformer block: sharded, compiled, computed again in the backward pass."""
+"""Treatment per Transformer block: sharding, compiling, recomputing in the backward pass."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compiles(model: nn.Module, device: torch.device) -> bool:
-    """What ``train.compile=auto`` means: large Transformers, which see few shapes, on a GPU with a compiler at hand.
+    """Decide ``train.compile=auto``: True for large Transformers (few shapes) on a GPU with a compiler.
 
-    Elsewhere compiling, a minute or two, costs short runs more than it gives, or shapes are so many that it never ends.
+    Elsewhere compiling (one or two minutes) costs short runs more than it saves, or recompiles for ever new shapes.
     """
     if sum(p.numel() for p in model.parameters()) < _LARGE:
         return False
@@ -38,9 +38,9 @@ def compiles(model: nn.Module, device: torch.device) -> bool:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Activation checkpointing, in place: blocks keep their inputs alone and are computed again in the backward pass.
+    """Checkpoint activations in place: blocks keep only their inputs and are recomputed in the backward pass.
 
-    Chen et al. 2016, arXiv 1604.06174. Gradients are identical, dropout included, whose random state is put back.
+    Chen et al. 2016, arXiv 1604.06174. Gradients are identical: the random state of dropout is restored.
 
     Raises:
         Unsupported: the model has no Transformer blocks.

@@ -1,7 +1,7 @@
-"""Encoding a data set once: sharded, by any number of processes, the same command going on after a kill.
+"""Encode a data set once, in shards, with any number of processes; the same command resumes.
 
-Shard k of all splits is written by process k modulo their number, aside and then renamed, so that the files are the
-same for any number of processes; what is whole is kept.
+Process r of n writes every n-th shard. The files are the same for any number of processes, and undamaged shards are
+kept.
 
 n examples of a shard · C latent channels · h, w rows, columns of latents
 """
@@ -9,7 +9,6 @@ n examples of a shard · C latent channels · h, w rows, columns of latents
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,13 @@ import torch
 from pydantic import TypeAdapter
 
 from mar.core.errors import UserError
-from mar.core.files import CACHE, write
+from mar.core.files import CACHE, checksum, write_atomic
 from mar.core.processes import Processes
+from mar.core.records import refuse_other
 from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.kl import KL
-from mar.training.checkpoint import checksum
 
 _RECORD = TypeAdapter(ShardRecord)
 
@@ -51,13 +50,13 @@ def encode_all(
     data: Data, tokenizer: AutoencoderTokenizer, settings: Settings, folder: Path, processes: Processes,
     batch_size: int, progress: Callable[[int, int], None],
 ) -> Manifest:  # fmt: skip
-    """The cache of ``data`` in ``folder``: what is missing or damaged there is encoded, the rest checked and kept.
+    """Encode the missing and damaged shards of ``data`` in ``folder``, and write the manifest.
 
     Raises:
-        UserError: the folder holds a cache of other settings; or latents that are not finite.
+        UserError: the folder holds a cache of other settings, or latents are not finite.
     """
     tokenizer.to(processes.device).load()
-    processes.first(lambda: _start(folder, settings, tokenizer))
+    processes.on_main(lambda: _start(folder, settings, tokenizer))
     splits = {name: data.split(name) for name in SPLITS}
     if settings.flips:
         splits["train"] = Flipped(splits["train"])
@@ -67,39 +66,33 @@ def encode_all(
         progress(done, len(mine))
         index = torch.arange(first, min(first + settings.shard, len(splits[name])))
         file = shard_file(folder, name, first // settings.shard)
-        if not _is_whole(file):
+        if not _is_undamaged(file):
             _write(file, *_encode(splits[name], index, tokenizer, settings, batch_size))
     progress(len(mine), len(mine))
     processes.wait()
     manifest = _manifest(folder, settings, shards)
     if processes.is_main:
-        write(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
+        write_atomic(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
     return manifest
 
 
 def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) -> None:
-    """The folder with its settings and its own copy of the autoencoder."""
+    """Create the folder with its settings and a copy of the autoencoder."""
     file = folder / CACHE
     if file.is_file():
-        there, here = json.loads(file.read_text()), json.loads(json.dumps(asdict(settings)))
-        if differing := [key for key in here if there.get(key) != here[key]]:
-            key = differing[0]
-            raise UserError(
-                f"{folder} holds a cache of other settings ({key} is {there.get(key)!r} there, {here[key]!r} here): "
-                "choose another --out, or delete it"
-            )
+        refuse_other(folder, "a cache of other settings", json.loads(file.read_text()), asdict(settings))
     for name in ("tokenizer", *SPLITS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for source in tokenizer.folder.files:
         if source.resolve() != (folder / "tokenizer" / source.name).resolve():
             shutil.copyfile(source, folder / "tokenizer" / source.name)
-    write(file, json.dumps(asdict(settings), indent=1))
+    write_atomic(file, json.dumps(asdict(settings), indent=1))
 
 
 def _encode(
     split: Split, index: torch.Tensor, tokenizer: AutoencoderTokenizer, settings: Settings, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """KL: (n, 2, C, h, w) means and standard deviations; VQ: (n, h, w) indices; and the labels."""
+    """Return latents and labels. KL: (n, 2, C, h, w) means and standard deviations; VQ: (n, h, w) indices."""
     latents, labels = [], []
     for x, label_B in _ahead(split, index.split(batch_size)):
         x = x.to(next(tokenizer.buffers()).device)
@@ -119,7 +112,7 @@ def _encode(
 
 
 def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Batches, the next one read while the current one is encoded."""
+    """Yield batches; the next one is read while the current one is encoded."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(split.batch, parts[0])
         for part in [*parts[1:], None]:
@@ -130,20 +123,18 @@ def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torc
 
 
 def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
-    """A shard, aside and then renamed; its record last."""
-    aside = file.with_name(f".{file.name}.partial")
-    write_shard(aside, latent, label)
+    """Write a shard, then its record."""
+    write_atomic(file, lambda aside: write_shard(aside, latent, label))
     mean, square = (), ()
     if latent.ndim == 5:
         mean_NChw, std_NChw = latent.astype(np.float64).swapaxes(0, 1)
         mean = tuple(mean_NChw.mean((0, 2, 3)).tolist())
         square = tuple((mean_NChw**2 + std_NChw**2).mean((0, 2, 3)).tolist())
-    record = ShardRecord(len(latent), aside.stat().st_size, checksum(aside), mean, square)
-    os.replace(aside, file)
-    write(file.with_suffix(".json"), json.dumps(asdict(record)))
+    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), mean, square)
+    write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 
-def _is_whole(file: Path) -> bool:
+def _is_undamaged(file: Path) -> bool:
     try:
         record = _RECORD.validate_json(file.with_suffix(".json").read_bytes())
         return file.stat().st_size == record.bytes and checksum(file) == record.sha256
@@ -152,7 +143,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -> Manifest:
-    """The records of all shards, and the scale of the training split's latents."""
+    """Collect the records of all shards and the scale of the training split's latents."""
     records: dict[str, list[ShardRecord]] = {name: [] for name in SPLITS}
     for name, first in shards:
         file = shard_file(folder, name, first // settings.shard).with_suffix(".json")

@@ -1,14 +1,13 @@
-"""Checkpoints: written aside, then renamed; the newest one that is whole is the one that counts.
+"""Checkpoints: written to a temporary folder, then renamed; resuming uses the newest undamaged one.
 
 A checkpoint is a folder ``checkpoints/00001000`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.pt``
-(loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). Tensors are whole
-however many processes shared them out, so that any number of processes goes on, sharded or not. There are no random
-states to keep: every random number is a function of (seed, iteration, rank).
+(loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). Tensors are full,
+never shards, so that any number of processes can resume, sharded or not. There are no random states: every random
+number is a function of (seed, iteration, rank).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,22 +21,23 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mar.core.errors import UserError
+from mar.core.files import checksum, flush
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One whole checkpoint on disk, taken after ``iteration`` iterations."""
+    """An undamaged checkpoint on disk, taken after ``iteration`` iterations."""
 
     path: Path
     iteration: int
 
     @property
     def trained(self) -> int:
-        """How long its run was trained: longer, where it is the best of a run that was exported."""
+        """Iterations that the run was trained: more than ``iteration`` for the best checkpoint of an exported run."""
         return json.loads((self.path / "state.json").read_text()).get("trained", self.iteration)
 
     def load_model(self, model: nn.Module, ema: bool = False) -> None:
-        """Weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
+        """Load the weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
         state = load_file(self.path / "model.safetensors")
         if ema:
             state |= load_file(self.path / "ema.safetensors")
@@ -52,7 +52,7 @@ class Checkpoint:
         model.load_state_dict(state)
 
     def holds(self, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor]) -> bool:
-        """Whether they are its very weights."""
+        """True if the weights are identical to the checkpoint's."""
         pairs = ((load_file(self.path / "model.safetensors"), weights), (self.load_ema(), ema))
         return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
@@ -71,10 +71,13 @@ def save(
     training: dict[str, Any],
     keep: int,
 ) -> Checkpoint:
-    """Write a checkpoint and delete all but the newest ``keep``. ``training`` is the optimiser's and scaler's state.
+    """Write a checkpoint and delete all but the newest ``keep``.
+
+    Args:
+        training: state of the optimiser and the scaler.
 
     Raises:
-        UserError: it cannot be written; those before are as they were.
+        UserError: the checkpoint cannot be written; earlier ones are unchanged.
     """
     final = folder / f"{iteration:08d}"
     aside = folder / f".{iteration:08d}.partial"
@@ -83,7 +86,7 @@ def save(
         _write(aside, iteration, weights, ema, training)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
-        _flush(folder)
+        flush(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's
         shutil.rmtree(aside, ignore_errors=True)
         good = [path.name for path in _folders(folder)]
@@ -114,16 +117,16 @@ def _write(
 
 
 def seal(folder: Path, iteration: int, trained: int | None = None) -> None:
-    """Write ``state.json`` beside the files of a checkpoint; all of them to the disk. ``trained``: see Checkpoint."""
+    """Write ``state.json`` beside the files of a checkpoint and flush them to the disk. ``trained``: see Checkpoint."""
     files = sorted(folder.iterdir())
     state = {"iteration": iteration, "trained": trained or iteration, "sha256": {f.name: checksum(f) for f in files}}
     (folder / "state.json").write_text(json.dumps(state, indent=1))
     for file in [*files, folder / "state.json"]:
-        _flush(file)
+        flush(file)
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and a line for each damaged one that was passed over."""
+    """Return the newest undamaged checkpoint, and a line for each newer damaged one."""
     damaged = []
     for path in reversed(_folders(folder)):
         reason = _damage(path)
@@ -133,11 +136,11 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def resumable(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, having said which damaged ones were passed over; None: there is none at all.
+def latest_or_fail(folder: Path) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint, None without checkpoints. Print a line for each newer damaged one.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: every checkpoint is damaged.
     """
     newest, damaged = latest(folder)
     for line in damaged:
@@ -148,10 +151,10 @@ def resumable(folder: Path) -> Checkpoint | None:
 
 
 def check_length(folder: Path, before: int, now: int) -> None:
-    """A training that was to take ``before`` iterations may take ``now``.
+    """Check that a training of ``before`` iterations may be changed to ``now``.
 
     Raises:
-        UserError: it has taken more already.
+        UserError: more iterations are finished already.
     """
     newest = latest(folder)[0] if now < before else None
     if newest is not None and newest.iteration > now:
@@ -162,10 +165,10 @@ def check_length(folder: Path, before: int, now: int) -> None:
 
 
 def at(folder: Path, iteration: int) -> Checkpoint:
-    """The checkpoint after so many iterations.
+    """Return the checkpoint after so many iterations.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: it is missing or damaged.
     """
     path = folder / f"{iteration:08d}"
     if (reason := _damage(path)) is not None:
@@ -188,16 +191,3 @@ def _damage(path: Path) -> str | None:
         if checksum(path / name) != sha256:
             return f"{name} does not match its checksum"
     return None
-
-
-def checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

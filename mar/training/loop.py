@@ -1,4 +1,6 @@
-"""The training loop: batch, loss, backward, step, EMA, log, save.
+"""The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save.
+
+A ``Job`` says what is trained; a ``Trainer`` runs the loop, saves checkpoints and resumes.
 
 B batch · L tokens
 """
@@ -7,197 +9,267 @@ from __future__ import annotations
 
 import copy
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch import nn
 
-from mar.config import Recipe
-from mar.core.errors import EndedElsewhere, Stopped, UserError
+from mar.config import Train
+from mar.core.errors import PeerFailed, Stopped, UserError
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
-from mar.data.base import Data
+from mar.data.base import Split
 from mar.model.model import Model
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
-from mar.training.monitor import Monitor
-from mar.training.objectives import LearnedOrder, MaskRatio, Objective, Task, with_own_draws
+from mar.training.monitor import Monitor, Progress
+from mar.training.objectives import Losses, Task, replace_with_model_samples
 from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
+from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
-from orderings import Grid, Ordering, Partition, Plan
+from orderings import Grid, Plan
+
+
+class Job:
+    """Base class: weights, their loss and the reports of one training.
+
+    Attributes:
+        train: optimiser, schedule and intervals.
+        seed: key of all random numbers.
+        split: the training examples.
+        model: its parameters are trained and averaged.
+        losses: one forward pass of the loss; a data-parallel wrapper goes around it.
+        state: the module that checkpoints hold.
+        n_classes: number of classes that labels are checked against; 0: labels are not checked.
+    """
+
+    train: Train
+    seed: int
+    split: Split
+    model: nn.Module
+    losses: nn.Module
+    state: nn.Module
+    n_classes: int = 0
+
+    def tune(self) -> None:
+        """Compile or otherwise change the model after it was loaded and wrapped."""
+
+    def reporting(self, iteration: int) -> AbstractContextManager[None]:
+        """Report between entering and leaving; ``iteration``: where the training starts."""
+        raise NotImplementedError
+
+    def report(self, progress: Progress) -> None:
+        """Log, validate and sample if due."""
+        raise NotImplementedError
+
+    def before_save(self) -> None:
+        """Raise UserError if the state must not be saved."""
+
+    def begin_step(self, iteration: int) -> None:
+        """Prepare the model for an iteration."""
+
+    def end_step(self, iteration: int) -> None:
+        """Update what the optimiser does not train."""
+
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
+        """Return the task of a batch, with its ``denominator``.
+
+        Args:
+            number: key of the batch's random numbers: the iteration.
+            done: fraction 0..1 of the training.
+        """
+        raise NotImplementedError
+
+    def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
+        """Return this batch's share of the loss: a scalar."""
+        raise NotImplementedError
 
 
 class Trainer:
-    """Everything that one training run holds. ``run`` is the loop."""
+    """Train a job in a run folder, from wherever the folder stands. ``run`` is the loop.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: Model,
-        data: Data,
-        ordering: Ordering,
-        partition: Partition,
-        mask_ratio: MaskRatio,
-        folder: RunFolder,
-        processes: Processes,
-    ) -> None:
-        self.recipe, self.train, self.model = recipe, recipe.train, model.to(processes.device)
-        self.ordering, self.partition, self.mask_ratio = ordering, partition, mask_ratio
+    Attributes:
+        iteration: number of finished iterations.
+    """
+
+    def __init__(self, job: Job, folder: RunFolder, processes: Processes) -> None:
+        self.job, self.model, self.train = job, job.model, job.train
         self.folder, self.processes = folder, processes
-        self.grid = Grid(model.tokenizer.shape)
-        self.iteration = 0
         self.stop, self.stopping = Stop(), False
-        self.started = time.monotonic()
-        self._resume_model()
-        objective = Objective(model) if model.policy is None else LearnedOrder(model)
-        self.alone = copy.deepcopy(objective).cpu() if processes.shards and processes.is_main else None
-        processes.shard(objective, transformer_blocks(model))
-        self.ema = EMA(model, self.train.ema)
-        self.objective, self.optimizer = processes.prepare(objective, make_optimizer(model, self.train))
-        self._resume_rest()
-        if self.train.checkpoint_activations:
-            recompute_blocks(model)
-        if self.train.compile:
-            model.compile_parts()
+        resumed = processes.on_main(lambda: checkpoint.latest_or_fail(folder.checkpoints))
+        if resumed is not None:
+            resumed.load_model(job.state)
+        self.iteration = 0 if resumed is None else resumed.iteration
+        self.alone: Any = copy.deepcopy(job.losses).cpu() if processes.shards and processes.is_main else None
+        if processes.shards:
+            processes.shard(job.losses, transformer_blocks(job.model))
+        self.ema = EMA(job.model, self.train.ema)
+        self.losses, self.optimizer = processes.prepare(job.losses, make_optimizer(job.model, self.train))
+        if processes.is_main:
+            folder.rewind(self.iteration)
+        if resumed is not None:
+            self._resume(resumed)
+        job.tune()
         self.batches = Batches(
-            data.train, recipe.seed, self.train.batch_size, self.train.accumulation, processes.rank, processes.world,
-            processes.device, model.n_classes,
+            job.split, job.seed, self.train.batch_size, self.train.accumulation, processes.rank, processes.world,
+            processes.device, job.n_classes,
         )  # fmt: skip
-        self.monitor = Monitor(self, data)
 
     def run(self) -> None:
-        """Train to ``train.iterations``, from wherever the folder stands."""
-        with self.stop.listening(), self.monitor.progress() as progress:
+        """Train to ``train.iterations``."""
+        with self.stop.listening(), self.job.reporting(self.iteration):
             while self.iteration < self.train.iterations:
                 loss, norm = self.step(self.batches.at(self.iteration))
                 self.iteration += 1
-                progress(self.iteration, loss)
-                self.monitor.after(self.iteration, loss, norm)
+                rate = self.optimizer.param_groups[0]["lr"]
+                self.job.report(Progress(self.iteration, self.train.iterations, loss, norm, rate, self.averaged))
                 ended = self.iteration == self.train.iterations
                 if ended or self.stopping or self.iteration % self.train.save_every == 0:
                     self.save()
                 if self.stopping and not ended:
                     number = self.stop.signal or signal.SIGTERM
-                    raise Stopped(number) if self.processes.is_main else EndedElsewhere(128 + number)
+                    raise Stopped(number) if self.processes.is_main else PeerFailed(128 + number)
         self.batches.close()
 
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimiser step. Returns this process's share of the loss, and the gradient norm."""
+        """Take one optimiser step. Return this process's share of the loss, and the gradient norm."""
+        job, processes, done = self.job, self.processes, self.iteration / self.train.iterations
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.train, self.iteration)
-        self.objective.train()
-        self._resample()
-        tasks = [self.task(batch, self.iteration) for batch in batches]
-        denominator, asked = self.processes.sums(sum(task.denominator for task in tasks), bool(self.stop.signal))
-        self.stopping = asked > 0  # all processes or none
-        total = torch.zeros((), device=self.processes.device)
+        self.losses.train()
+        job.begin_step(self.iteration)
+        tasks = [job.ask(self.losses, batch, self.iteration, done) for batch in batches]
+        denominators, stop = sum(task.denominator for task in tasks), bool(self.stop.signal)
+        denominator, stops = processes.all_reduce_sum(denominators, stop)
+        self.stopping = stops > 0  # all processes or none
+        total = torch.zeros((), device=processes.device)
         for micro, (batch, task) in enumerate(zip(batches, tasks, strict=True)):
-            torch.manual_seed(derived_seed(self.recipe.seed, "dropout", self.iteration, self.processes.rank, micro))
+            torch.manual_seed(derived_seed(job.seed, "dropout", self.iteration, processes.rank, micro))
             last = micro == len(batches) - 1
-            with nullcontext() if last else self.processes.no_sync(self.objective):
-                loss = self.loss(batch, task).sum() / denominator
-                self.processes.backward(loss * self.processes.world)  # data-parallel training averages gradients
+            with nullcontext() if last else processes.no_sync(self.losses):
+                loss = job.loss(self.losses, batch, task, denominator, done)
+                processes.backward(loss * processes.world)  # data-parallel training averages gradients
             total += loss.detach()
-        norm = self.processes.clip(self.objective, self.train.clip)
+        norm = processes.clip(self.losses, self.train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        job.end_step(self.iteration)
         self.ema.update(self.model, self.iteration)
         return total, norm
 
-    def _resample(self) -> None:
-        self.model.network.resample(stream(self.recipe.seed, "structure", torch.tensor([self.iteration])))
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module | None]:
+        """Yield the unwrapped losses with the averaged weights on the main process; None on the others."""
+        shards = self.processes.shards
+        weights = self.processes.gather_full(self.model.state_dict() | self.ema.weights) if shards else {}
+        if not self.processes.is_main:
+            yield None
+            return
+        if self.alone is None:
+            with self.ema.applied(self.model):
+                yield self.processes.unwrap(self.losses).eval()
+            return
+        self.alone.to(self.processes.device).model.load_state_dict(weights)
+        with self.processes.autocast():
+            yield self.alone.eval()
+        self.alone.cpu()
 
-    def task(self, batch: Batch, number: int) -> Task:
-        """What each row of a batch is asked: a plan, and how much of it is known. ``number`` keys the batch's draw."""
-        ordering = self.ordering.at(self.iteration / self.train.iterations)
+    def save(self) -> None:
+        """Write a checkpoint on the main process. Raise UserError if a weight or loss is not finite."""
+        self.job.before_save()
+        weights, ema = self.processes.gather_full([self.job.state.state_dict(), self.ema.weights])
+        training: dict[str, Any] = {"optimizer": self.processes.gather_full(self.optimizer.state_dict())}
+        if self.processes.accelerator.scaler is not None:
+            training["scaler"] = self.processes.accelerator.scaler.state_dict()
+        folder, keep = self.folder.checkpoints, self.train.keep
+        self.processes.on_main(lambda: checkpoint.save(folder, self.iteration, weights, ema, training, keep))
+
+    def _resume(self, found: checkpoint.Checkpoint) -> None:
+        training = found.load_optimizer()
+        load_optimizer(self.optimizer, training["optimizer"])
+        if "scaler" in training and self.processes.accelerator.scaler is not None:
+            self.processes.accelerator.scaler.load_state_dict(training["scaler"])
+        self.ema.load(found.load_ema())
+        if self.processes.is_main:
+            print(f"resuming {self.folder.path} after iteration {self.iteration}")
+
+
+class ModelJob(Job):
+    """A model of a recipe: plans, tasks, losses, and a monitor."""
+
+    model: Model
+
+    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
+        self.parts, self.processes, self.compiles = parts, processes, compiles
+        self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
+        self.model = self.state = parts.model.to(processes.device)
+        self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
+        self.grid = Grid(self.model.tokenizer.shape)
+        self.monitor = Monitor(parts, parts.data, folder, processes, self._evaluate)
+
+    def tune(self) -> None:
+        if self.train.checkpoint_activations:
+            recompute_blocks(self.model)
+        if self.compiles:
+            self.model.compile_parts()
+
+    def reporting(self, iteration: int) -> AbstractContextManager[None]:
+        return self.monitor.running(iteration)
+
+    def report(self, progress: Progress) -> None:
+        self.monitor.after(progress)
+
+    def before_save(self) -> None:
+        self.monitor.flush()
+
+    def begin_step(self, iteration: int) -> None:
+        """Sample the network's random structure, if it has one."""
+        self.iteration = iteration
+        self.model.network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
+
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
+        """Return a task for each row: a plan, and how much of it is known."""
         noise = batch.noise.at("order").to("cpu")
-        shared = self.model.network.shares_plan and self.objective.training
+        shared = self.model.network.shares_plan and losses.training
         if shared:  # one order for all rows of all processes; validation has one for each row
-            noise = stream(self.recipe.seed, "order", torch.tensor([number]))
-        plan = Plan.sample(ordering, self.partition, self.grid, len(noise), noise)
+            noise = stream(self.seed, "order", torch.tensor([number]))
+        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
         tokenizer = self.model.tokenizer
         if tokenizer.end is not None:
             plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x)).cpu())
-        iteration = stream(self.recipe.seed, "mask-ratio", torch.tensor([number]))
-        return self.mask_ratio.task(plan, batch.position_B, iteration, self.model.network.one_pass)
+        iteration = stream(self.seed, "mask-ratio", torch.tensor([number]))
+        return self.parts.objective.task(plan, batch.position_B, iteration, self.model.network.one_pass)
 
-    def loss(self, batch: Batch, task: Task) -> torch.Tensor:
-        """loss_B of a micro-batch. Labels are dropped in training only."""
-        drop_B = batch.noise.at("label-drop").uniform(1)[:, 0] < (
-            self.train.label_drop if self.objective.training else 0
-        )
+    def loss(self, losses: nn.Module, batch: Batch, task: Task, denominator: float, done: float) -> torch.Tensor:
+        return self.loss_B(losses, batch, task, done).sum() / denominator
+
+    def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
+        """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
+        drop = self.train.label_drop if losses.training else 0
+        drop_B = batch.noise.at("label-drop").uniform(1)[:, 0] < drop
         token = self.model.tokenizer.encode(batch.x, batch.noise.at("dequantise"))
         task = task.to(token.device)
-        rate = self.train.scheduled_sampling.at(self.iteration / self.train.iterations)
-        own = []
-        if rate and self.objective.training:
+        rate, seen = self.train.scheduled_sampling.at(done), []
+        if rate and losses.training:
             with self.processes.autocast():
                 streams = batch.noise.at("scheduled")
-                own = [with_own_draws(self.model, token, batch.label_B, drop_B, task, rate, streams)]
-            self._resample()  # drawing was with the network's first connectivity
-        return self.objective(token, batch.label_B, drop_B, task, batch.noise.at("head"), *own)
+                seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
+            self.begin_step(self.iteration)  # the samples were drawn with the network's first connectivity
+        return losses(token, batch.label_B, drop_B, task, batch.noise.at("head"), *seen)
 
-    @contextmanager
-    def averaged(self) -> Iterator[Objective | None]:
-        """The objective with the averaged weights, whole, on the first process; None on the others.
-
-        Inside the block ``loss`` and ``task`` are its own: what trains has a wrapper that waits for all processes.
-        """
-        weights = self.processes.whole(self.model.state_dict() | self.ema.weights) if self.processes.shards else {}
-        if not self.processes.is_main:
-            yield None
-            return
-        trained, alone = self.objective, self.alone or self.processes.unwrap(self.objective)
-        if self.alone is not None:
-            self.alone.to(self.processes.device).model.load_state_dict(weights)
-        try:
-            self.objective = alone.eval()
-            with self.processes.autocast() if self.alone else self.ema.applied(self.model):
-                yield cast(Objective, alone)
-        finally:
-            self.objective = trained
-            if self.alone is not None:
-                self.alone.cpu()
-
-    def save(self) -> None:
-        """A checkpoint, written by the first process; never one that holds weights that are not finite."""
-        self.monitor.flush()
-        weights, ema = self.processes.whole([self.model.state_dict(), self.ema.weights])
-        training: dict[str, Any] = {"optimizer": self.processes.whole(self.optimizer.state_dict())}
-        if self.processes.accelerator.scaler is not None:
-            training["scaler"] = self.processes.accelerator.scaler.state_dict()
-        folder, keep = self.folder.checkpoints, self.train.keep
-        self.processes.first(lambda: checkpoint.save(folder, self.iteration, weights, ema, training, keep))
-
-    def _resume_model(self) -> None:
-        """Weights of the newest whole checkpoint, before the model is wrapped."""
-        self.resumed = self.processes.first(lambda: checkpoint.resumable(self.folder.checkpoints))
-        if self.resumed is not None:
-            self.resumed.load_model(self.model)
-            self.iteration = self.resumed.iteration
-
-    def _resume_rest(self) -> None:
-        if self.processes.is_main:
-            self.folder.rewind(self.iteration)
-        if self.resumed is None:
-            return
-        training = self.resumed.load_optimizer()
-        load_optimizer(self.optimizer, training["optimizer"])
-        if "scaler" in training and self.processes.accelerator.scaler is not None:
-            self.processes.accelerator.scaler.load_state_dict(training["scaler"])
-        self.ema.load(self.resumed.load_ema())
-        if self.processes.is_main:
-            print(f"resuming {self.folder.path} after iteration {self.iteration}")
+    def _evaluate(self, losses: nn.Module, batch: Batch, number: int, done: float) -> tuple[torch.Tensor, float]:
+        task = self.ask(losses, batch, number, done)
+        return self.loss_B(losses, batch, task, done), task.denominator
 
 
-def check(recipe: Recipe, model: Model, processes: Processes) -> None:
-    """Raises UserError for what these processes cannot train together."""
-    train, shares = recipe.train, processes.world * recipe.train.accumulation
+def check(parts: Parts, processes: Processes) -> None:
+    """Raise UserError if these processes cannot train the recipe together."""
+    train, shares = parts.recipe.train, processes.world * parts.recipe.train.accumulation
     if train.batch_size < shares:
         raise UserError(
             f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
@@ -205,7 +277,7 @@ def check(recipe: Recipe, model: Model, processes: Processes) -> None:
         )
     if not train.scheduled_sampling.probability:
         return
-    if model.policy is not None:
+    if parts.model.policy is not None:
         raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
     if processes.shards:
         raise UserError("train.scheduled_sampling draws with a whole model: use train.parallel=ddp")

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: losses, validation, samples, and the first loss that is not finite.
+"""Reports of a run in training: losses, validation, samples, and the first loss that is not finite.
 
 B batch
 """
@@ -7,186 +7,200 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
-from mar.core.errors import EndedElsewhere, UserError
+from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
+from mar.core.processes import Processes
 from mar.data.base import Data, spread
 from mar.training import checkpoint
 from mar.training.batches import Batch
+from mar.training.parts import Parts
+from mar.training.run_folder import RunFolder
+from orderings import Grid
 
-if TYPE_CHECKING:
-    from mar.training.loop import Trainer
+_VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
+
+Evaluate = Callable[[nn.Module, Batch, int, float], tuple[torch.Tensor, float]]
 
 
-_VALIDATION = 2**32 - 1  # keys the draw of the validation tasks: the same at every iteration
+@dataclass(frozen=True)
+class Progress:
+    """The training after an iteration.
+
+    Attributes:
+        iteration, iterations: finished, and in total.
+        loss: this process's share of the iteration's loss.
+        gradient_norm: before clipping.
+        averaged: yields the losses with the averaged weights on the main process, None on the others.
+    """
+
+    iteration: int
+    iterations: int
+    loss: torch.Tensor
+    gradient_norm: torch.Tensor
+    learning_rate: float
+    averaged: Callable[[], AbstractContextManager[Any]]
+
+    def due(self, every: int) -> bool:
+        """True every so many iterations and at the end; never if ``every`` is 0."""
+        return bool(every) and (self.iteration % every == 0 or self.iteration == self.iterations)
 
 
 class Monitor:
-    """Losses stay on the device until they are logged, so that reporting never waits for it in between."""
+    """Losses stay on the device until they are logged, so that reporting never waits for the device in between.
 
-    def __init__(self, trainer: Trainer, data: Data) -> None:
-        self.trainer, self.data = trainer, data
-        self.pending: list[torch.Tensor] = []
-        self.norms: list[torch.Tensor] = []
-        self.clock, self.clock_at = time.monotonic(), trainer.iteration
-        ordering = trainer.ordering.at(1.0)
-        self.estimates_nll = trainer.model.head.loss_is_nll and trainer.mask_ratio.estimates_nll(ordering)
-        validated = (line.get("validation_nats_per_token") for line in trainer.folder.history())
-        self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
+    Args:
+        evaluate: returns (loss_B, denominator) of losses, a batch, the key of its tasks, and the fraction of training.
+    """
+
+    def __init__(self, parts: Parts, data: Data, folder: RunFolder, processes: Processes, evaluate: Evaluate) -> None:
+        self.parts, self.data, self.folder, self.processes, self.evaluate = parts, data, folder, processes, evaluate
+        self.train, self.model = parts.recipe.train, parts.model
+        self.pending: list[Progress] = []
+        ordering = parts.ordering.at(1.0)
+        self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(ordering)
         self.lost: set[str] = set()
-        self.board = None
-        if trainer.processes.is_main:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(trainer.folder.path / "tensorboard"), purge_step=trainer.iteration + 1)
+        self.board: Any = None
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[int, torch.Tensor], None]]:
-        """A bar on the first process: iterations, loss, time left."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def running(self, iteration: int) -> Iterator[None]:
+        """Show a progress bar on the main process: iterations, loss, time left."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Display
 
-        columns = (
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-        )  # fmt: skip
-        trainer = self.trainer
-        if trainer.processes.is_main:
-            size = f"{trainer.model.n_parameters:,} parameters, {len(self.data.train):,} examples of {self.data.name}"
-            print(f"{trainer.folder.path}: {size}, {trainer.processes.world} process(es) on {trainer.processes.device}")
+        validated = (line.get("validation_nats_per_token") for line in self.folder.history())
+        self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
+        self.started = self.clock = time.monotonic()
+        self.clock_at = iteration
+        if self.processes.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
+            size = f"{self.model.n_parameters:,} parameters, {len(self.data.train):,} examples of {self.data.name}"
+            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {self.processes.device}")
             if not self.estimates_nll:
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in self.data.notes.values():
                 print(f"note: {note}")
-        with Progress(*columns, disable=not trainer.processes.is_main) as bar:
-            task = bar.add_task("", total=trainer.train.iterations, completed=trainer.iteration, loss="")
+        columns = (
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Display(*columns, disable=not self.processes.is_main) as self.bar:
+            self.bar.add_task("", total=self.train.iterations, completed=iteration, loss="")
+            yield
 
-            def advance(iteration: int, loss: torch.Tensor) -> None:
-                if iteration % 10 == 0 or iteration == trainer.train.iterations:
-                    bar.update(task, completed=iteration, loss=f"loss {float(loss) * trainer.processes.world:.4f}")
-
-            yield advance
-
-    def after(self, iteration: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
-        """Log, validate and sample when it is time."""
-        train = self.trainer.train
-        self.pending.append(loss)
-        self.norms.append(norm)
-        if iteration % train.log_every == 0 or iteration == train.iterations:
+    def after(self, progress: Progress) -> None:
+        """Log, validate and sample if due."""
+        if progress.due(10):
+            loss = f"loss {float(progress.loss) * self.processes.world:.4f}"
+            self.bar.update(self.bar.task_ids[0], completed=progress.iteration, loss=loss)
+        self.pending.append(progress)
+        if progress.due(self.train.log_every):
             self.flush()
-        if train.validate_every and (iteration % train.validate_every == 0 or iteration == train.iterations):
-            self.validate(iteration)
-        if train.sample_every and (iteration % train.sample_every == 0 or iteration == train.iterations):
-            self.sample(iteration)
+        if progress.due(self.train.validate_every) and len(self.data.validation):
+            with progress.averaged() as losses:
+                self.processes.on_main(lambda: self._validate(progress, losses))
+        if progress.due(self.train.sample_every):
+            with progress.averaged() as losses:
+                self.processes.on_main(lambda: self._sample(progress.iteration, losses.model))
 
     def flush(self) -> None:
         """Log the losses since the last time.
 
         Raises:
-            UserError: one of them is not finite.
+            UserError: a loss is not finite.
         """
         if not self.pending:
             return
-        trainer = self.trainer
-        losses = trainer.processes.sum_tensor(torch.stack(self.pending).double())
-        iteration, first = trainer.iteration, trainer.iteration - len(self.pending)
-        norms = torch.stack([n.detach().double() for n in self.norms]).to(losses.device)
+        last, first = self.pending[-1], self.pending[0].iteration
+        losses = self.processes.sum_tensor(torch.stack([progress.loss for progress in self.pending]).double())
+        norms = torch.stack([progress.gradient_norm.detach().double() for progress in self.pending]).to(losses.device)
+        self.pending = []
         finite = losses.isfinite()
-        if not trainer.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
+        if not self.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
             finite &= norms.isfinite()
-        norm = float(norms.mean())
-        self.pending, self.norms = [], []
         if not bool(finite.all()):  # on all processes
-            if not trainer.processes.is_main:
-                raise EndedElsewhere(2)
-            raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0]) + 1))
+            if not self.processes.is_main:
+                raise PeerFailed(2)
+            raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0])))
         seconds = max(time.monotonic() - self.clock, 1e-9)
-        rate = (iteration - self.clock_at) * trainer.train.batch_size / seconds
-        self.clock, self.clock_at = time.monotonic(), iteration
+        rate = (last.iteration - self.clock_at) * self.train.batch_size / seconds
+        self.clock, self.clock_at = time.monotonic(), last.iteration
         self._log(
-            iteration, loss_nats_per_token=float(losses.mean()), gradient_norm=norm, images_per_second=rate,
-            learning_rate=trainer.optimizer.param_groups[0]["lr"],
-            seconds=time.monotonic() - trainer.started,
+            last.iteration, loss_nats_per_token=float(losses.mean()), gradient_norm=float(norms.mean()),
+            images_per_second=rate, learning_rate=last.learning_rate, seconds=time.monotonic() - self.started,
         )  # fmt: skip
 
-    def validate(self, iteration: int) -> None:
-        """The objective on held-out examples with the averaged weights and, every time, the same noise."""
-        if len(self.data.validation):
-            with self.trainer.averaged() as objective:
-                self.trainer.processes.first(lambda: self._validate(iteration, objective))
-
     @torch.no_grad()
-    def _validate(self, iteration: int, objective: Any) -> None:
-        trainer = self.trainer
-        count = min(trainer.train.validation_examples, len(self.data.validation))
-        repeats = max(1, trainer.train.validation_examples // count)
+    def _validate(self, progress: Progress, losses: Any) -> None:
+        """Evaluate held-out examples with the averaged weights and, every time, the same noise."""
+        count = min(self.train.validation_examples, len(self.data.validation))
+        repeats = max(1, self.train.validation_examples // count)
         sums, denominator = [], 0.0
         for repeat in range(repeats):
             batch = self._validation_batch(count, repeat)
-            task = trainer.task(batch, _VALIDATION)
-            sums.append(trainer.loss(batch, task))
-            denominator += task.denominator
+            loss_B, share = self.evaluate(losses, batch, _VALIDATION, progress.iteration / progress.iterations)
+            sums.append(loss_B)
+            denominator += share
         row_nats = torch.stack(sums).double() * len(sums[0]) * repeats / denominator
         per_image = row_nats.mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}
-        if self.estimates_nll and trainer.model.tokenizer.dimensions:
-            values["validation_bits_per_dim"] = trainer.model.tokenizer.bits_per_dim(mean * len(trainer.grid))
-        self._log(iteration, **values)
-        if trainer.train.keep_best and mean < self.best:
-            weights = objective.model.state_dict()
-            averaged = {name: weights[name] for name in trainer.ema.weights}
-            checkpoint.save(trainer.folder.best, iteration, weights, averaged, {}, keep=1)
+        tokenizer = self.model.tokenizer
+        if self.estimates_nll and tokenizer.dimensions:
+            values["validation_bits_per_dim"] = tokenizer.bits_per_dim(mean * len(Grid(tokenizer.shape)))
+        self._log(progress.iteration, **values)
+        if self.train.keep_best and mean < self.best:
+            weights = losses.model.state_dict()
+            averaged = {name: weights[name] for name, _ in losses.model.named_parameters()}
+            checkpoint.save(self.folder.best, progress.iteration, weights, averaged, {}, keep=1)
         self.best = min(self.best, mean)
 
     def _validation_batch(self, count: int, repeat: int) -> Batch:
         x, label_B = self.data.validation.batch(spread(len(self.data.validation), count))
-        device, number_B = self.trainer.processes.device, torch.arange(count) + repeat * count
+        device, number_B = self.processes.device, torch.arange(count) + repeat * count
         label_B = torch.full((count,), -1) if label_B is None else label_B.long()
-        noise = stream(self.trainer.recipe.seed, "validation", number_B, device)
+        noise = stream(self.parts.recipe.seed, "validation", number_B, device)
         return Batch(x.to(device), label_B.to(device), number_B, noise)
 
-    def sample(self, iteration: int) -> None:
-        """A few samples with the averaged weights."""
-        with self.trainer.averaged() as objective:
-            self.trainer.processes.first(lambda: self._sample(iteration, objective))
-
-    def _sample(self, iteration: int, objective: Any) -> None:
+    def _sample(self, iteration: int, model: Any) -> None:
+        """Save a few samples of the averaged weights."""
         from mar.sampling.output import preview, quick_samples
 
-        trainer = self.trainer
-        plan = trainer.ordering.at(1.0), trainer.partition
         n = 40 if self.data.spec.modality == "image" else 8
-        x = quick_samples(objective.model, *plan, trainer.recipe.seed, n)
+        x = quick_samples(model, self.parts.ordering.at(1.0), self.parts.partition, self.parts.recipe.seed, n)
         with self._spared("samples"):
-            preview(x, self.data.spec, trainer.folder.path / "samples" / f"training-{iteration:08d}")
+            preview(x, self.data.spec, self.folder.path / "samples" / f"training-{iteration:08d}")
 
     def _log(self, iteration: int, **values: float) -> None:
-        if not self.trainer.processes.is_main:
+        if not self.processes.is_main:
             return
         with self._spared("metrics.jsonl"):
-            self.trainer.folder.log(iteration=iteration, **values)
+            self.folder.log(iteration=iteration, **values)
         with self._spared("the TensorBoard events"):
-            assert self.board is not None
             for name, value in values.items():
                 self.board.add_scalar(name, value, iteration)
             self.board.flush()
 
     @contextmanager
     def _spared(self, what: str) -> Iterator[None]:
-        """A report that cannot be written costs the report alone: whether the run can go on, its checkpoints decide."""
+        """Go on training if a report cannot be written; only checkpoints decide whether the run can go on."""
         try:
             yield
         except OSError as error:
             if what not in self.lost:
-                print(f"note: {what} of {self.trainer.folder.path} cannot be written ({error}); training goes on")
+                print(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
             self.lost.add(what)
 
     def _not_finite(self, iteration: int) -> str:
-        good, _ = checkpoint.latest(self.trainer.folder.checkpoints)
+        good, _ = checkpoint.latest(self.folder.checkpoints)
         where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
         causes = "a learning rate too high, a warm-up too short, fp16 overflow, or data that are not finite"
         return f"the loss is not finite at iteration {iteration}; {where}; likely causes: {causes}"

@@ -1,45 +1,38 @@
-"""What one training example asks: which tokens are known, which are scored, and with what weight.
+"""Training objectives: the tokens that are known, the targets, their weights and the loss.
 
-B batch · L tokens · K AR steps · M gathered tokens
+B batch · L tokens · K AR steps · M gathered tokens · C condition width · D context width
 
-A mask-ratio distribution turns a plan into a task. Each says what its loss estimates (shown against the exact NLL in
-tests/training/test_objective.py):
+An objective turns a plan into a task for each row (``task``) and computes the loss (``loss``). Each estimates (shown
+against the exact NLL in tests/training/test_objectives.py):
 
-- ``uniform``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
+- ``any_order``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
   n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5).
-  With a fixed order it is a suffix loss and no NLL.
-- ``plan``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: that plan's
-  NLL. A one-pass network scores all steps at once with weight 1.
-- ``truncated-normal``: MAR's; the share of masked tokens comes from a truncated normal, averaged over the masked. It is
-  no NLL, and the late conditionals are never trained.
+  With a fixed order it is a suffix loss and estimates no NLL.
+- ``next_set``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: the NLL of
+  that plan. A one-pass network scores all steps at once with weight 1.
+- ``mar_masking``: the share of masked tokens comes from a truncated normal; the loss is the mean over the masked tokens
+  (Li et al. 2024). It estimates no NLL, and the late conditionals are never trained.
+- ``LearnedOrder``: the bound that trains a model together with its order policy; selected by ``ordering=learned``.
 
-The training loss of a model with a learned order: the model and its policies under one bound.
+Scheduled sampling replaces some known tokens with the model's own samples. Bengio et al. 2015 (arXiv 1506.03099) do so
+token by token in a recurrent network. For any order and any set sizes all samples of an example are drawn at once, as
+in the two passes of Mihaylova & Martins 2019 (arXiv 1906.07651):
 
-B batch · L tokens
-
-Scheduled sampling: in training, some of the known tokens are the model's own instead of the data's.
-
-B batch · L tokens · C condition width · M gathered tokens · D width
-
-Bengio et al. 2015 (arXiv 1506.03099) replace the previous token of a recurrent network by a draw, one after the other.
-For any order and any set sizes all draws of an example are made at once, as in the two passes of Mihaylova & Martins
-2019 (arXiv 1906.07651):
-
-1. Every known token is chosen with a probability, by a coin of its own.
-2. One forward pass, without gradients and without dropout, at temperature 1. In a network that needs a pass per step
-   the known tokens are one set: the chosen ones are drawn independently of each other, given those that were not chosen
-   and the class. In a one-pass network known tokens have steps of their own: each is drawn given the class and the
-   data's tokens of earlier steps, chosen or not.
-3. The network reads the draws in place of the chosen tokens. What is scored, and with what weight, stays the data's.
+1. Every known token is replaced with a given probability, independently.
+2. One forward pass without gradients and dropout, at temperature 1, draws the replacements. In a network that needs one
+   pass per step, known tokens are one set: replaced tokens are drawn independently of each other, given the class and
+   the known tokens that are not replaced. In a one-pass network known tokens have their own steps: each replacement is
+   drawn given the class and the data's tokens of earlier steps, replaced or not.
+3. The network reads the replacements. Targets and weights remain those of the data.
 
 The loss then estimates no likelihood of the data's conditionals, and its minimum is not at them (Huszár 2015, arXiv
-1511.05101): validation, which replaces nothing, and mar score keep their meaning.
+1511.05101). Validation replaces no tokens, so validation losses and ``mar score`` keep their meaning.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -59,8 +52,8 @@ class Task:
     """``loss = sum over targets of weight * loss_M / denominator``, in nats per token where the head's loss is.
 
     Attributes:
-        step_BL: what the network sees: GIVEN (known), 0.. (targets and later), ABSENT.
-        target_BL: bool, the tokens that are scored.
+        step_BL: the network's input: GIVEN (known), 0.. (targets and later), ABSENT.
+        target_BL: bool, the scored tokens.
         weight_B: weight of every target of a row.
         denominator: this batch's share of the global denominator.
     """
@@ -75,19 +68,20 @@ class Task:
 
 
 @dataclass(frozen=True)
-class MaskRatio:
-    """How many tokens are known. ``task`` reads the plan and two kinds of noise: the rows' and the iteration's."""
+class Objective:
+    """Base class. The fields of a subclass are its options in a recipe."""
 
     def warnings(self) -> tuple[str, ...]:
-        """What to know before quoting a likelihood of a model trained so."""
+        """Caveats for likelihoods of a model trained with this objective."""
         return ()
 
     def estimates_nll(self, ordering: Ordering) -> bool:
-        """Whether the mean loss estimates an NLL (of the plan, or on average over its orders), if the head's does."""
+        """True if the mean loss estimates an NLL (of the plan, or averaged over its orders), given a head whose loss
+        is an NLL."""
         raise NotImplementedError
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        """The task of each row.
+        """Return the task of each row.
 
         Args:
             plan: one plan per row.
@@ -97,9 +91,29 @@ class MaskRatio:
         """
         raise NotImplementedError
 
+    def loss(
+        self, model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, noise: Noise,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Return loss_B: each row's weighted sum of its targets' losses (divide by the global denominator).
+
+        Args:
+            token: (B, L) or (B, L, E).
+            label_B: classes; negative: no class.
+            drop_B: bool, rows whose class is replaced by the null condition.
+            noise: one stream per row.
+            seen: network input in place of ``token``; the targets remain those of ``token``.
+        """
+        row_M, token_M = task.target_BL.nonzero(as_tuple=True)  # waits for a GPU: before there is work on it
+        x_M = token[row_M, token_M]
+        condition_BC = model.condition(label_B, drop_B)
+        z_MD = model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
+        loss_M = model.head.loss(z_MD, x_M, noise.tokens(row_M, token_M))
+        return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B
+
 
 @dataclass(frozen=True)
-class Uniform(MaskRatio):
+class AnyOrder(Objective):
     targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
 
     def estimates_nll(self, ordering: Ordering) -> bool:
@@ -107,7 +121,7 @@ class Uniform(MaskRatio):
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         n_B = plan.scored_BL.sum(1)
-        known_B = _spread(position_B, iteration, n_B)
+        known_B = _spread_uniform(position_B, iteration, n_B)
         if self.targets == "next":
             target_BL = plan.scored_BL & (plan.rank_BL == known_B[:, None])
             weight_B = n_B.double()
@@ -118,7 +132,7 @@ class Uniform(MaskRatio):
 
 
 @dataclass(frozen=True)
-class TruncatedNormal(MaskRatio):
+class MarMasking(Objective):
     """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked."""
 
     mean: float = 1.0
@@ -129,7 +143,7 @@ class TruncatedNormal(MaskRatio):
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
-            raise UserError(f"mask ratio truncated-normal wants 0 <= low < high <= 1 and std > 0, not {self}")
+            raise UserError(f"objective mar_masking wants 0 <= low < high <= 1 and std > 0, not {self}")
 
     def estimates_nll(self, ordering: Ordering) -> bool:
         return False
@@ -137,7 +151,7 @@ class TruncatedNormal(MaskRatio):
     def warnings(self) -> tuple[str, ...]:
         return (
             f"trained with at least {100 * self.low:.0f} % of the tokens masked, so the late conditionals were never "
-            "trained: this NLL says little about the samples; train with train.mask_ratio=uniform to score likelihoods",
+            "trained: this NLL says little about the samples; score likelihoods of runs with train.objective=any_order",
         )
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
@@ -154,7 +168,7 @@ class TruncatedNormal(MaskRatio):
 
 
 @dataclass(frozen=True)
-class NextSet(MaskRatio):
+class NextSet(Objective):
     def estimates_nll(self, ordering: Ordering) -> bool:
         return True
 
@@ -162,81 +176,63 @@ class NextSet(MaskRatio):
         denominator = float(plan.scored_BL.sum())
         if one_pass:
             return Task(plan.step_BL, plan.scored_BL, torch.ones(len(position_B)), denominator)
-        step_B = _spread(position_B, iteration, plan.n_steps_B)
+        step_B = _spread_uniform(position_B, iteration, plan.n_steps_B)
         return Task(plan.step_BL, plan.target(step_B), plan.n_steps_B.float(), denominator)
 
 
-def _spread(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tensor) -> torch.Tensor:
-    """One of 0..n-1 for each row: uniform, and evenly spread over the rows of a batch to lower the variance."""
+def _spread_uniform(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tensor) -> torch.Tensor:
+    """Draw one of 0..n-1 for each row: uniform, evenly spread over the rows of a batch to lower the variance."""
     u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
     return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
 
 
 def _known_or_not(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> torch.Tensor:
-    """step_BL of what is known (GIVEN) against all that is not (0).
+    """Return step_BL with known tokens GIVEN and unknown tokens 0.
 
-    The contexts of a one-pass network may depend on the order of what is known (a recurrent network's do): there
-    known tokens keep their steps, so that it is trained on the conditionals that it is scored by.
+    The contexts of a one-pass network may depend on the order of known tokens (a recurrent network's do). There known
+    tokens keep their steps, so that training and scoring use the same conditionals.
     """
     known_BL, after_B1 = (plan.step_BL, plan.n_steps_B[:, None]) if one_pass else (GIVEN, 0)
     step_BL = torch.where(plan.rank_BL < known_B[:, None], known_BL, after_B1)
     return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
 
 
-class Objective(nn.Module):
-    """The training loss as one module, so that a data-parallel wrapper sees one forward pass."""
+@dataclass(frozen=True)
+class LearnedOrder(AnyOrder):
+    """The bound of LO-ARM. The task gives the number of known tokens; the posterior over orders draws them."""
 
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        token: torch.Tensor,
-        label_B: torch.Tensor,
-        drop_B: torch.Tensor,
-        task: Task,
-        noise: Noise,
+    def loss(
+        self, model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, noise: Noise,
         seen: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """loss_B: each row's weighted sum of its targets' losses (divide by the global denominator).
-
-        Args:
-            token: (B, L) or (B, L, E).
-            label_B: classes; negative: none.
-            drop_B: bool, rows whose class is replaced by the null condition.
-            task: what is known, what is scored.
-            noise: one stream per row.
-            seen: what the network reads in place of ``token``, whose targets are scored all the same.
-        """
-        row_M, token_M = task.target_BL.nonzero(as_tuple=True)  # waits for a GPU: before there is work on it
-        x_M = token[row_M, token_M]
-        condition_BC = self.model.condition(label_B, drop_B)
-        z_MD = self.model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
-        loss_M = self.model.head.loss(z_MD, x_M, noise.tokens(row_M, token_M))
-        return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B
-
-
-class LearnedOrder(Objective):
-    """Of the task only the number of known tokens is read: the posterior over orders draws which."""
-
-    def forward(
-        self,
-        token: torch.Tensor,
-        label_B: torch.Tensor,
-        drop_B: torch.Tensor,
-        task: Task,
-        noise: Noise,
-    ) -> torch.Tensor:
-        """loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
-        condition_BC = self.model.condition(label_B, drop_B)
+    ) -> torch.Tensor:  # fmt: skip
+        """Return loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
+        condition_BC = model.condition(label_B, drop_B)
         n_B = (task.step_BL != ABSENT).sum(1)
         known_B = n_B - task.target_BL.sum(1)
-        return n_B * negative_bound(self.model, token, condition_BC, known_B, noise)
+        return n_B * negative_bound(model, token, condition_BC, known_B, noise)
+
+
+OBJECTIVES = Registry(
+    {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking},
+    what="objective",
+    base=Objective,
+    group="mar.objectives",
+)
+
+
+class Losses(nn.Module):
+    """An objective's loss as a module: a data-parallel wrapper sees one forward pass. Arguments: as ``loss``."""
+
+    def __init__(self, model: Model, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.objective.loss(self.model, *args, **kwargs)
 
 
 @torch.no_grad()
-def with_own_draws(
+def replace_with_model_samples(
     model: Model,
     token: torch.Tensor,
     label_B: torch.Tensor,
@@ -245,14 +241,13 @@ def with_own_draws(
     probability: float,
     noise: Noise,
 ) -> torch.Tensor:
-    """``token``, some of the known ones replaced.
+    """Return ``token`` with some known tokens replaced by samples of the model.
 
     Args:
-        model: in training mode, in which it is left.
-        token: (B, L) or (B, L, E), the data's.
-        label_B, drop_B: classes, and the rows that lose theirs, as the task is trained.
-        task: what is known, what is scored.
-        probability: of each known token to be replaced.
+        model: in training mode, before and after the call.
+        token: (B, L) or (B, L, E), the data's tokens.
+        label_B, drop_B: as in ``Objective.loss``.
+        probability: probability of each known token to be replaced.
         noise: one stream per row.
     """
     step_BL, known_BL = _known(task, model.network.one_pass)
@@ -270,9 +265,9 @@ def with_own_draws(
 
 
 def _known(task: Task, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(step_BL, known_BL): the steps of the drawing pass, and the tokens that some target is predicted from.
+    """Return (step_BL, known_BL): the steps of the sampling pass, and the tokens that condition some target.
 
-    A network that needs a pass per step knows one set, GIVEN, against the rest.
+    In a network that needs one pass per step the known tokens are one set, GIVEN.
     """
     step_BL = task.step_BL
     if one_pass:
@@ -281,11 +276,3 @@ def _known(task: Task, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
     now_B1 = torch.where(task.target_BL, step_BL, ABSENT).amin(1, keepdim=True)
     known_BL = step_BL < now_B1
     return torch.where(known_BL, GIVEN, torch.where(step_BL == ABSENT, ABSENT, 0)), known_BL
-
-
-MASK_RATIOS = Registry(
-    {"uniform": Uniform, "truncated-normal": TruncatedNormal, "plan": NextSet},
-    what="mask ratio",
-    base=MaskRatio,
-    group="mar.mask_ratios",
-)

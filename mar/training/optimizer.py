@@ -1,7 +1,4 @@
-"""Exponential moving average of the weights, in float32.
-
-The optimiser, and its learning rate as a pure function of the iteration.
-"""
+"""The optimiser, its learning rate as a pure function of the iteration, and averaged weights (EMA, in float32)."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from torch.distributed.tensor import DTensor
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import shared_out
+from mar.core.processes import shard_like
 from mar.heads.base import Head
 
 
 class EMA:
-    """``decay`` is reached gradually, min(decay, (1 + n) / (10 + n)) after n updates, so that short runs have one.
+    """Exponential moving average. The decay after n updates is min(decay, (1 + n) / (10 + n)), for short runs.
 
-    Of sharded weights it averages this process's shares.
+    Sharded weights are averaged shard by shard.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -39,13 +36,13 @@ class EMA:
         torch._foreach_lerp_([_local(average) for average in self.weights.values()], current, 1.0 - decay)
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
-        """Go on from saved averages, which are whole."""
+        """Load saved averages (full tensors)."""
         for name, average in self.weights.items():
-            average.copy_(shared_out(weights[name], average))
+            average.copy_(shard_like(weights[name], average))
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model computes with the averaged weights inside the block, and has its own again after it."""
+        """Give the model the averaged weights inside the block, and its own weights after it."""
         own = {name: p.detach().clone() for name, p in model.named_parameters()}
         self._copy(model, self.weights)
         try:
@@ -65,7 +62,7 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def learning_rate(train: Train, iteration: int) -> float:
-    """A pure function of examples seen: linear warm-up, then constant or a half cosine."""
+    """Return the learning rate: linear warm-up, then constant or a half cosine."""
     s = train.schedule
     warm = min(1.0, (iteration + 1) / max(1, s.warmup))
     if s.kind == "constant":
@@ -75,7 +72,7 @@ def learning_rate(train: Train, iteration: int) -> float:
 
 
 def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """AdamW; biases, norms, single vectors and a head that is not ``decayed`` are left to themselves."""
+    """Return AdamW. Biases, norms, single vectors and a head that is not ``decayed`` have no weight decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     head = getattr(model, "head", None)
     exempt = set(head.parameters()) if isinstance(head, Head) and not head.decayed else set()
@@ -88,10 +85,10 @@ def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from a saved state, whose tensors are whole, whatever share of them this process holds.
+    """Load a saved state (full tensors) into the optimiser, which may hold shards.
 
     Raises:
-        UserError: its parameters are grouped otherwise, as earlier versions did.
+        UserError: the parameters are grouped differently, as in earlier versions.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]  # as state_dict numbers them
     if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
@@ -100,7 +97,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             "scored, but not trained further"
         )
     shares = {
-        number: {key: shared_out(value, parameters[number]) for key, value in of.items()}
+        number: {key: shard_like(value, parameters[number]) for key, value in of.items()}
         for number, of in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": shares})

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from mar.config import Recipe, Train, parse
 from mar.core.errors import UserError
-from mar.core.files import RUN, environment, locked, write
+from mar.core.files import RUN, environment, locked, write_atomic
+from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
 
@@ -40,7 +41,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The checkpoint of best validation, where the recipe has ``train.keep_best``."""
+        """Folder of the checkpoint of best validation (``train.keep_best``)."""
         return self.path / "best"
 
     @property
@@ -48,10 +49,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def recipe(self) -> Recipe:
-        """The recipe that the run was started with.
+        """Read the recipe that the run was started with.
 
         Raises:
-            UserError: not a run folder.
+            UserError: the folder is not a run.
         """
         file = self.path / RUN
         if not file.is_file():
@@ -63,19 +64,19 @@ class RunFolder:
         return parse(content)
 
     def about(self) -> About | None:
-        """What it remembers of its data; None of a run started before runs remembered."""
+        """Return the metadata of the training data; None for runs from before this was recorded."""
         file = self.path / "data.json"
         return _ABOUT.validate_json(file.read_bytes()) if file.is_file() else None
 
-    def describe(self, recipe: Recipe, about: About) -> None:
-        """Write what the run is."""
-        write(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-        write(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
+    def write_description(self, recipe: Recipe, about: About) -> None:
+        """Write the recipe and the metadata of the data."""
+        write_atomic(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
+        write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
-    def began_with(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
-        """What the recipe's ``train.KEY`` is, where it is ``auto``: the run's own, if it has begun; else still auto.
+    def original_setting(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
+        """Return the recipe's ``train.KEY``; ``auto`` is replaced by the setting of a run that has begun.
 
-        A run goes on as it began, on whatever machine.
+        A run goes on as it began, on any machine.
         """
         asked, file = getattr(recipe.train, key), self.path / "environment.json"
         if asked != "auto" or not file.is_file():
@@ -83,14 +84,14 @@ class RunFolder:
         return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
 
     def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
-        """Create the folder, or check that it belongs to the same recipe and data (the training's length, how often it
-        reports, how it is spread over processes and where the data lie may change).
+        """Create the folder, or check that it belongs to the same recipe and data (the length of training, the
+        intervals of reports, the spread over processes and the location of the data may change).
 
         Args:
-            computes: what it computes with, precision and the like, for ``environment.json``.
+            computes: precision and the like, for ``environment.json``.
 
         Returns:
-            What to say about a change.
+            Notes about changes.
 
         Raises:
             UserError: the folder holds another run (the message names the first differing key), or a longer one.
@@ -99,11 +100,10 @@ class RunFolder:
         said = []
         if (self.path / RUN).is_file():
             before, known = self.recipe(), self.about()
-            differing = _differences(before.as_dict(), recipe.as_dict())
-            if differing:
-                raise UserError(
-                    f"{self.path} holds a run of another recipe ({differing[0]}): choose another --out, or delete it"
-                )
+            settled = {key for key in _SETTLED if getattr(recipe.train, key.removeprefix("train.")) == "auto"}
+            refuse_other(
+                self.path, "a run of another recipe", before.as_dict(), recipe.as_dict(), _MAY_CHANGE | settled
+            )
             if known is not None and known.fingerprint not in ("", about.fingerprint):
                 raise UserError(
                     f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
@@ -111,13 +111,13 @@ class RunFolder:
                     "delete its data.json to go on with these"
                 )
             check_length(self.checkpoints, before.train.iterations, recipe.train.iterations)
-            said = moved_schedules(before.train, recipe.train)
-        self.describe(recipe, about)
-        write(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
+            said = schedule_changes(before.train, recipe.train)
+        self.write_description(recipe, about)
+        write_atomic(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
         return said
 
     def locked(self) -> AbstractContextManager[None]:
-        """Only one run writes to a folder at a time. Raises UserError: as ``mar.core.files.locked``."""
+        """Lock the folder for this run. Raises UserError: as ``mar.core.files.locked``."""
         return locked(self.path, RUN)
 
     def log(self, **values: Any) -> None:
@@ -125,33 +125,20 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
-        """Every logged line."""
+        """Return every logged line."""
         if not self.metrics.is_file():
             return []
         lines = (_parsed(line) for line in self.metrics.read_text().splitlines())
         return [line for line in lines if line is not None]
 
     def rewind(self, iteration: int) -> None:
-        """Forget what was logged after ``iteration``: it is about to happen again."""
+        """Delete the lines logged after ``iteration``, which training repeats."""
         kept = [line for line in self.history() if line["iteration"] <= iteration]
-        write(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if f"{prefix}{key}" in _MAY_CHANGE or a == b or (f"{prefix}{key}" in _SETTLED and b == "auto"):
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        else:
-            found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
-    return found
-
-
-def moved_schedules(before: Train, now: Train) -> list[str]:
-    """What a new number of iterations moves on the way."""
+def schedule_changes(before: Train, now: Train) -> list[str]:
+    """Describe the schedules that a new number of iterations changes."""
     old, new = before.iterations, now.iterations
     moved = ["the cosine learning rate"] * (now.schedule.kind == "cosine")
     moved += ["the ramp of scheduled sampling"] * bool(now.scheduled_sampling.probability)
@@ -161,7 +148,7 @@ def moved_schedules(before: Train, now: Train) -> list[str]:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """None for a line that a kill or a full disk cut."""
+    """Return None for a line cut by a kill or a full disk."""
     try:
         return json.loads(line)
     except ValueError:

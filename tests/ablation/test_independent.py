@@ -28,7 +28,8 @@ def test_digits_have_the_known_figure() -> None:
     """2.43 bits/dim, class ignored; and the sum over positions is the whole."""
     recipe = config.read("digits")
     data = build.data(recipe)
-    marginal, by_class = independent_rows(data, build.model(recipe, data).tokenizer, "test", None, conditional=True)
+    tokenizer = build.assemble(recipe, data).model.tokenizer
+    marginal, by_class = independent_rows(data, tokenizer, "test", None, conditional=True)
     assert marginal.likelihood is not None and by_class.likelihood is not None
     assert marginal.likelihood.n_images == 360
     assert marginal.likelihood.bits_per_dim == pytest.approx(2.43, abs=0.01)
@@ -50,7 +51,7 @@ def test_documents_of_their_own_lengths_have_no_such_baseline(tmp_path: Path) ->
     (tmp_path / "input.txt").write_text("\n\n".join("abcdefgh"[k % 5 :] for k in range(60)))
     recipe = config.read("shakespeare-documents", [f"data.path={tmp_path}"])
     data = build.data(recipe)
-    tokenizer = build.model(recipe, data).tokenizer
+    tokenizer = build.assemble(recipe, data).model.tokenizer
     assert tokenizer.end is not None and independent_rows(data, tokenizer, "test", None, True) == ()
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from mar import build
 from mar.bench import contenders as shapes
 from mar.bench import measure
 from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.reference import Reference, published
 from mar.bench.run import Report, run, speed
-from mar.build import model as build_model
 from mar.core.errors import Unsupported, UserError
 from tests.bench.fake_reference import write_checkout
 
@@ -68,9 +68,9 @@ def test_the_reference_is_measured_in_the_same_rounds(tmp_path: Path) -> None:
 
 def test_the_reference_masks_the_tokens_that_we_score(tmp_path: Path) -> None:
     recipe, data = shapes.read("mar-base", SMALL)
-    ours = build_model(recipe, data)
+    ours = build.assemble(recipe, data)
     with published(write_checkout(tmp_path), CPU) as module:
-        reference, inputs = Reference(module, recipe, ours, SETTING), Inputs(recipe, data, ours, 2, SETTING)
+        reference, inputs = Reference(module, recipe, ours.model, SETTING), Inputs(ours, 2, SETTING)
         work = reference.train(inputs)
         for index in (0, 1):
             work(index)
@@ -110,16 +110,16 @@ def test_a_folder_without_the_published_code_is_refused(tmp_path: Path) -> None:
 
 def test_unequal_work_is_refused(tmp_path: Path) -> None:
     checkout = write_checkout(tmp_path)
-    for change in (["train.mask_ratio=uniform"], ["partition=singles"]):
+    for change in (["train.objective=any_order"], ["partition=singles"]):
         recipe, data = shapes.read("mar-base", [*SMALL, *change])
-        ours = build_model(recipe, data)
+        ours = build.assemble(recipe, data)
         with published(checkout, CPU) as module, pytest.raises(Unsupported):
-            reference, inputs = Reference(module, recipe, ours, SETTING), Inputs(recipe, data, ours, 2, SETTING)
+            reference, inputs = Reference(module, recipe, ours.model, SETTING), Inputs(ours, 2, SETTING)
             reference.train(inputs)
             reference.sample(inputs)
     recipe, data = shapes.read("digits", [])
     with published(checkout, CPU) as module, pytest.raises(Unsupported, match="diffusion head"):
-        Reference(module, recipe, build_model(recipe, data), SETTING)
+        Reference(module, recipe, build.assemble(recipe, data).model, SETTING)
 
 
 def test_rounds_alternate_and_ratios_are_taken_round_by_round() -> None:
@@ -164,10 +164,11 @@ def test_the_peak_holds_what_was_freed_again() -> None:
 def test_compiled_code_is_a_copy_measured_beside_eager_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the compiler replaced by one that counts: compiling for real takes a minute."""
     recipe, data = shapes.read("mar-base", SMALL)
-    model = build_model(recipe, data)
+    parts = build.assemble(recipe, data)
+    model = parts.model
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **_: compiled.append(self))
-    eager, fast = Ours(recipe, model, SETTING), Ours(recipe, model, SETTING, compiled=True)
+    eager, fast = Ours(parts, SETTING), Ours(parts, SETTING, compiled=True)
     assert compiled and all(any(part is module for module in fast.model.modules()) for part in compiled)
     assert eager.model is model and not any(part is module for part in compiled for module in model.modules())
     report = bench(compile=True, works=("train",))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar import build
 from mar.bench import contenders
 from mar.bench.contenders import Inputs, Setting
 from mar.bench.extras import cache_gain, middles, stream_costs
-from mar.build import model as build_model
 from mar.core.errors import Unsupported
 
 SETTING = Setting(torch.device("cpu"), "fp32", 1.0, 1.0)
@@ -18,8 +18,8 @@ SMALL["sound-4000"] = ["network.width=4", "network.layers=2", "network.blocks=1"
 
 def made(name: str, overrides: list[str]) -> tuple:
     recipe, data = contenders.read(name, [*SMALL[name], *overrides])
-    model = build_model(recipe, data)
-    return model, Inputs(recipe, data, model, 2, SETTING)
+    parts = build.assemble(recipe, data)
+    return parts.model, Inputs(parts, 2, SETTING)
 
 
 def test_full_passes_draw_the_tokens_of_the_cached_generation() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mar import build
 from mar.bench import contenders
 from mar.bench.contenders import Inputs, Setting
 from mar.bench.extras import scoring_cost
 from mar.bench.measure import tensor_peak
-from mar.build import model as build_model
 
 CPU = torch.device("cpu")
 SETTING = Setting(CPU, "fp32", 1.0, 1.0)
@@ -25,9 +25,9 @@ SETTING = Setting(CPU, "fp32", 1.0, 1.0)
 )
 def test_a_chain_of_1024_tokens_stays_within_its_budget(network: str, partition: str, passes: int) -> None:
     recipe, data = contenders.read("pixels-1024", [f"network.kind={network}", f"partition={partition}"])
-    model = build_model(recipe, data)
+    parts = build.assemble(recipe, data)
     budget = 40 * 2**20  # some ten rows of the masked Transformer, and one of the causal one
-    cost = scoring_cost(model, Inputs(recipe, data, model, 3, SETTING), 0.0, budget)
+    cost = scoring_cost(parts.model, Inputs(parts, 3, SETTING), 0.0, budget)
     assert (cost.tokens, cost.images, cost.passes_per_image) == (1024, 3, passes)
     assert 0.2 * budget < cost.peak_bytes <= budget
     assert len(cost.nll_seconds) == len(cost.forward_seconds) and cost.ratio > 0

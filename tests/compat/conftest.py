@@ -34,7 +34,7 @@ def original():
         }
     )
     spec = DataSpec((CHANNELS, 3 * PATCH, 3 * PATCH), 0, CLASSES, modality="latent")
-    return build.model(recipe, About("", spec, "")).eval()
+    return build.assemble(recipe, About("", spec, "")).model.eval()
 
 
 def noisy(model, seed):

@@ -132,7 +132,7 @@ def test_the_best_of_a_run_is_as_finished_as_the_run(trained, tmp_path, iteratio
     checkpoint.seal(best, 1)
     recipe = RunFolder(run).recipe()
     length = {"keep_best": True, "iterations": iterations}
-    RunFolder(run).describe(
+    RunFolder(run).write_description(
         recipe.model_copy(update={"train": recipe.train.model_copy(update=length)}), mar.load(run).about
     )
     PretrainedRun(run, device="cpu").save_pretrained(tmp_path / "saved")

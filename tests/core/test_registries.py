@@ -80,7 +80,7 @@ def test_a_recipe_takes_classes_of_files_and_writes_their_options_out(folder):
     assert recipe.ordering.options == {"shift": "2"}
     assert str(PlanSpec(build.ordering(recipe), build.partition(recipe))) == "my_order.py:Backwards:2/equal:2"
     assert build.resolve(recipe) == recipe
-    assert type(build.model(recipe, build.data(recipe)).network).__name__ == "Mine"
+    assert type(build.assemble(recipe).model.network).__name__ == "Mine"
 
 
 def test_a_class_put_into_a_registry_is_found_by_its_name(monkeypatch):

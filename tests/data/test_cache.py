@@ -32,7 +32,7 @@ class Alone:
 
     def wait(self) -> None: ...
 
-    def first(self, action):
+    def on_main(self, action):
         return action()
 
 
@@ -235,7 +235,7 @@ def test_what_is_no_cache_is_refused(tmp_path, cached):
         command(f"cache:{cached[0]}")
     with pytest.raises(UserError, match=f"use tokenizer.kind={cached[2].kind}"):
         recipe = config.read("digits", ["data.kind=cache", f"data.path={cached[0]}"])
-        build.model(recipe, build.data(recipe))
+        build.assemble(recipe)
 
 
 def running(cached, out: Path, world: int) -> Running:

@@ -43,10 +43,10 @@ class Peer:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def first(self, action):
+    def on_main(self, action):
         return action()
 
-    def share(self, value):
+    def broadcast(self, value):
         return value
 
     def wait(self) -> None:

@@ -23,7 +23,8 @@ OPTIONS = {
 
 
 def model_of(kind: str, digits: Data):
-    return build.model(config.read("digits", [*OPTIONS[kind], "train.mask_ratio=plan", "ordering=raster"]), digits)
+    recipe = config.read("digits", [*OPTIONS[kind], "train.objective=next_set", "ordering=raster"])
+    return build.assemble(recipe, digits).model
 
 
 def test_classes_that_a_line_separates_are_read_and_noise_is_not() -> None:

@@ -67,9 +67,9 @@ def test_processes_killed_again_and_again(run, undisturbed, world, victims):
 
 WRITING = [
     ("mar.training.checkpoint:save_file", 2),  # the second checkpoint's first file
-    ("mar.training.checkpoint:_flush", 4 + 1 + 2),
+    ("mar.training.checkpoint:flush", 4 + 1 + 2),
     ("os:rename", 1),
-    ("mar.training.checkpoint:_flush", 4 + 1 + 4),  # renamed, the folder not flushed
+    ("mar.training.checkpoint:flush", 4 + 1 + 4),  # renamed, the folder not flushed
 ]
 
 

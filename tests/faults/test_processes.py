@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mar.core.files import write
+from mar.core.files import write_atomic
 from mar.training.run_folder import RunFolder
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running
@@ -47,11 +47,11 @@ def test_two_commands_that_write_one_file_at_once_both_end(tmp_path, monkeypatch
     def meanwhile(aside: Path, path: Path) -> None:
         monkeypatch.setattr(os, "replace", replace)
         monkeypatch.setattr(os, "getpid", lambda: 0)
-        write(path, "of another process")
+        write_atomic(path, "of another process")
         replace(aside, path)
 
     monkeypatch.setattr(os, "replace", meanwhile)
-    write(tmp_path / "table.md", "of this one")
+    write_atomic(tmp_path / "table.md", "of this one")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["of this one"]
 
 

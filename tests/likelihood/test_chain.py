@@ -19,7 +19,7 @@ from tests.helpers import OnePass
 @pytest.fixture(scope="module")
 def model() -> Model:
     recipe = config.read("digits", ["network.encoder_width=16", "network.encoder_heads=2", "network.decoder_width=16"])
-    return build.model(recipe, build.data(recipe)).eval()
+    return build.assemble(recipe).model.eval()
 
 
 def plan_of(text: str, n: int, given_BL=None) -> Plan:
@@ -61,7 +61,7 @@ def test_given_tokens_are_conditioned_on_and_never_scored(model):
 def test_a_one_pass_network_costs_one_row_per_image():
     torch.manual_seed(0)
     recipe = config.read("digits")
-    tokenizer = build.model(recipe, build.data(recipe)).tokenizer
+    tokenizer = build.assemble(recipe).model.tokenizer
     network = OnePass((8, 8), OnePass.Options())
     model = Model(tokenizer, network, CategoricalHead(8, Categories(17), CategoricalHead.Options())).eval()
     token, none = torch.randint(17, (4, 64)), torch.full((4,), -1)

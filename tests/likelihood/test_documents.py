@@ -18,7 +18,7 @@ from mar.likelihood.score import conditionals, score
 from mar.model.model import Model
 from mar.networks import NETWORKS
 from mar.sampling.samplers import generate
-from mar.training.objectives import NextSet, Objective, Uniform
+from mar.training.objectives import AnyOrder, Losses, NextSet
 from mar.verification.cases import accepts, normal, raster_plan, small_network
 from mar.verification.verdict import ALPHA, p_value
 from orderings import Grid, Plan, PlanSpec
@@ -37,7 +37,7 @@ def recipe(folder, *overrides):
 @pytest.fixture
 def model(tmp_path) -> Model:
     made = recipe(tmp_path, *SMALL)
-    model = build.model(made, build.data(made)).eval()
+    model = build.assemble(made).model.eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -98,7 +98,7 @@ def test_generation_stops_when_every_row_has_ended(model):
     assert steps == [0]
 
 
-@pytest.mark.parametrize("mask_ratio", [NextSet(), Uniform(targets="next")])
+@pytest.mark.parametrize("mask_ratio", [NextSet(), AnyOrder(targets="next")])
 def test_the_training_loss_is_the_nats_of_all_over_the_tokens_of_all(model, mask_ratio):
     x = every_document()
     token = x.flatten(1)
@@ -109,7 +109,7 @@ def test_the_training_loss_is_the_nats_of_all_over_the_tokens_of_all(model, mask
         task = mask_ratio.task(plan, torch.arange(len(x)), stream(draw, "mask-ratio", 1), one_pass=True)
         noise, nobody = stream(0, "head", len(x)), torch.full((len(x),), -1)
         with torch.no_grad():
-            total += float(Objective(model)(token, nobody, nobody < -1, task, noise).sum())
+            total += float(Losses(model, AnyOrder())(token, nobody, nobody < -1, task, noise).sum())
         weight += task.denominator
     assert total / weight == pytest.approx(float(nats_NL.sum() / (~model.tokenizer.absent(token)).sum()), rel=0.02)
 
@@ -156,4 +156,4 @@ def test_a_plan_is_shortened_at_its_end_alone():
 def test_any_order_and_sets_are_refused_when_the_recipe_is_read(tmp_path, override, words):
     made = recipe(tmp_path, override)
     with pytest.raises(Unsupported, match=words):
-        build.model(made, build.data(made))
+        build.assemble(made)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
+from mar.core.records import Partial
 from mar.core.tokens import Vectors
 from mar.likelihood.estimate import (
     EVERY_STEP,
@@ -24,7 +26,7 @@ from mar.likelihood.estimate import (
     score_several,
     standard_error,
 )
-from mar.likelihood.summary import Partial, summarise
+from mar.likelihood.summary import Likelihood, summarise
 from mar.model.plans import Plans
 from orderings import Grid
 from tests.likelihood.test_estimate import tiny
@@ -181,8 +183,8 @@ def test_finished_orders_are_kept_and_more_cost_only_what_is_new(model, tmp_path
 def test_a_damaged_part_is_computed_again(model, tmp_path):
     partial = Partial(tmp_path)
     likelihood = likelihoods(model, torch.ones(1, 3))[0]
-    partial.finish("order0000", likelihood)
-    assert partial.finished("order0000") == likelihood
+    partial.finish("order0000", likelihood.to_dict())
+    assert TypeAdapter(Likelihood).validate_python(partial.finished("order0000")) == likelihood
     file = tmp_path / "order0000.safetensors"
     file.write_bytes(file.read_bytes()[:40])
     assert partial.finished("order0000") is None and partial.finished("order0001") is None

@@ -30,7 +30,7 @@ NETWORKS = ("step by step", "one pass")
 
 def model_of(network: str, *overrides: str) -> Model:
     recipe = config.read("digits", [*TINY, *overrides])
-    built = build.model(recipe, build.data(recipe))
+    built = build.assemble(recipe).model
     torch.manual_seed(0)
     if network == "one pass":
         head = CategoricalHead(8, Categories(17), CategoricalHead.Options())

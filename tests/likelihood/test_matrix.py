@@ -107,7 +107,7 @@ def test_runs_that_do_not_belong_in_one_table_are_refused(runs, folders):
     with pytest.raises(UserError, match="same examples in the same splits"):
         score_matrix({"raster": base, "other": other_data}, PLANS, never)  # pyright: ignore[reportArgumentType]
     recipe = config.read("digits", [*TINY, "tokenizer=patches", "head=diffusion", "head.width=16"])
-    bound = SimpleNamespace(model=build.model(recipe, base.data), data=base.data)
+    bound = SimpleNamespace(model=build.assemble(recipe, base.data).model, data=base.data)
     with pytest.raises(UserError, match="exact, that of patches bound"):
         check({"raster": base, "patches": bound}, None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="is there twice"):

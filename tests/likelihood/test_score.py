@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mar.core.errors import Unsupported, UserError
-from mar.likelihood import summary
+from mar.core.records import Partial
 from mar.likelihood.chain import rows_in_budget
 from mar.likelihood.estimate import Estimator
 from mar.likelihood.score import conditionals, score
-from mar.likelihood.summary import Partial, fingerprint
+from mar.likelihood.summary import fingerprint
 from mar.model.plans import sizes_plan
 from orderings import PlanSpec
 from tests.helpers import OnePass, StepByStep
@@ -33,8 +33,7 @@ def stop_after(rows: int):
 
 @pytest.mark.parametrize("network", [OnePass, StepByStep])
 @pytest.mark.parametrize("plan, estimator", [("random/equal:2", "exact"), ("random", "steps:3")])
-def test_a_stopped_chain_goes_on(images, tmp_path, monkeypatch, network, plan, estimator):
-    monkeypatch.setattr(summary, "_SECONDS", 0.0)
+def test_a_stopped_chain_goes_on(images, tmp_path, network, plan, estimator):
     model, some, how = tiny(network), images[:300], Estimator.parse(estimator)
     budget = 40 * 4 * 8 * (16 * 8 + 4 * 2)
     assert rows_in_budget(model, budget) == 40
@@ -42,12 +41,12 @@ def test_a_stopped_chain_goes_on(images, tmp_path, monkeypatch, network, plan, e
     total = round(whole.forward_rows_per_image * 300)
     for rows in (total // 3, 2 * total // 3):
         with pytest.raises(Stops):
-            score(model, some, None, draw(plan), plan, estimator=how, budget=budget, partial=Partial(tmp_path),
+            score(model, some, None, draw(plan), plan, estimator=how, budget=budget, partial=Partial(tmp_path, 0.0),
                   progress=stop_after(rows))  # fmt: skip
     seen, passes = [], []
     model.network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     found = score(
-        model, some, None, draw(plan), plan, estimator=how, budget=budget, partial=Partial(tmp_path),
+        model, some, None, draw(plan), plan, estimator=how, budget=budget, partial=Partial(tmp_path, 0.0),
         progress=lambda *at: seen.append(at),
     )  # fmt: skip
     assert found == whole

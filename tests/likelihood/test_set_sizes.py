@@ -35,7 +35,7 @@ def examples() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module", params=["step by step", "one pass"])
 def model(request) -> Model:
-    built = build.model(RECIPE, build.data(RECIPE)).eval()
+    built = build.assemble(RECIPE).model.eval()
     torch.manual_seed(0)
     for parameter in built.parameters():  # far from uniform predictions, so that what is known matters
         parameter.data += 0.3 * torch.randn_like(parameter)
@@ -104,7 +104,7 @@ def test_chunks_of_any_size_give_the_same_costs(model, examples):
 
 def test_costs_of_vectors_are_of_the_dequantised_tokens(examples):
     recipe = config.read("digits", [*TINY, "tokenizer=patches", "head=gaussian-mixture"])
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     costs = measure_set_costs(model, *examples, parse_ordering("raster"))
     plan = PlanSpec.parse("raster/sizes:1,3")
     nll = score(model, *examples, lambda noise: Plan.sample(*plan, Grid((2, 2)), len(noise), noise), "raster/sizes:1,3")

@@ -81,7 +81,7 @@ def test_unknown_tokens_never_change_a_context(refresh: int) -> None:
 def test_the_likelihood_of_reused_features_sums_to_one() -> None:
     """Over all values of three tokens of a digit whose others are given."""
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -100,7 +100,7 @@ def test_the_likelihood_of_reused_features_sums_to_one() -> None:
 
 def test_samples_come_with_guidance_and_in_any_batch() -> None:
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     plan_of = PlanSpec.parse("random/equal:8")
 
     def tokens(index: torch.Tensor) -> torch.Tensor:
@@ -115,12 +115,12 @@ def test_samples_come_with_guidance_and_in_any_batch() -> None:
 
 def test_refresh_below_one_and_other_networks_are_refused() -> None:
     recipe = config.read("digits", SMALL)
-    model = build.model(recipe, build.data(recipe))
+    model = build.assemble(recipe).model
     with pytest.raises(UserError, match="at least 1"), sampling_options(model, {"refresh": 0}):
         pass
     causal = config.read("digits", ["network=causal-transformer"])
     with (
         pytest.raises(UserError, match="refresh"),
-        sampling_options(build.model(causal, build.data(causal)), {"refresh": 2}),
+        sampling_options(build.assemble(causal).model, {"refresh": 2}),
     ):
         pass

@@ -22,8 +22,8 @@ from mar.networks.base import ABSENT, GIVEN
 from mar.networks.made import Made, MadeOptions
 from mar.run import train
 from mar.training import checkpoint
-from mar.training.loop import Trainer
-from mar.training.objectives import Objective, Uniform
+from mar.training.loop import ModelJob
+from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan, PlanSpec
 
 DEEP = MadeOptions(widths=(40, 30), token_width=2, context_width=3, condition_width=4)
@@ -199,18 +199,18 @@ SMALL = [
 
 
 def test_training_with_sampled_masks_resumes_bit_for_bit_under_one_order_an_iteration(tmp_path, monkeypatch):
-    drawn, task = [], Trainer.task
+    drawn, task = [], ModelJob.ask
 
-    def watched(self, batch, number):
-        found = task(self, batch, number)
-        if self.objective.training:
+    def watched(self, losses, batch, number, done):
+        found = task(self, losses, batch, number, done)
+        if losses.training:
             assert (found.step_BL == found.step_BL[:1]).all()
             drawn.append(tuple(found.step_BL[0].tolist()))
         else:
             assert len(found.step_BL.unique(dim=0)) == len(found.step_BL)  # validation is over orders
         return found
 
-    monkeypatch.setattr(Trainer, "task", watched)
+    monkeypatch.setattr(ModelJob, "ask", watched)
     train(config.read("digits", SMALL), tmp_path / "whole")
     assert len(set(drawn)) == 10
     train(config.read("digits", [*SMALL, "train.iterations=5"]), tmp_path / "parts")
@@ -227,16 +227,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_uniform_mask_ratio_estimates_the_mean_nll_over_orders():
     recipe = config.read("digits", [*SMALL, "data.kind=synthetic", "class_conditional=false"])
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     grid, rows = Grid(model.tokenizer.shape), 3000
     token = torch.randint(0, model.tokenizer.token.vocabulary, (1, len(grid))).expand(rows, -1)
     plan = Plan.sample(*PlanSpec.parse("random"), grid, rows, stream(1, "order", rows))
     none, keep = torch.full((rows,), -1), torch.zeros(rows, dtype=torch.bool)
-    task = Uniform().task(plan, torch.arange(rows), stream(3, "iteration", 1), one_pass=True)
+    task = AnyOrder().task(plan, torch.arange(rows), stream(3, "iteration", 1), one_pass=True)
     with torch.no_grad():
-        loss_B = Objective(model)(token, none, keep, task, stream(0, "head", rows)).double() * rows * len(grid)
+        loss_B = Losses(model, AnyOrder())(token, none, keep, task, stream(0, "head", rows)).double() * rows * len(grid)
     truth_B = -token_log_prob(model, token[:500], plan.rows(slice(500)), none[:500], stream(0, "x", 500)).nats_BL
     error = math.hypot(*(float(x.std()) / math.sqrt(len(x)) for x in (loss_B / task.denominator, truth_B.sum(1))))
     assert abs(float(loss_B.mean()) / task.denominator - float(truth_B.sum(1).mean())) < 4 * error

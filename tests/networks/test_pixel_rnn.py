@@ -100,7 +100,7 @@ def test_refused_when_the_recipe_is_read(kind):
     for change, message in (
         ("ordering=spiral", "raster order, one token at a time"),
         ("partition=cosine", "raster order, one token at a time"),
-        ("train.mask_ratio=uniform", "use train.mask_ratio=plan"),
+        ("train.mask_ratio=uniform", "use train.objective=next_set"),
     ):
         with pytest.raises(Unsupported, match=message) as refusal:
             registry.model(config.parse(content, [change]), data)

@@ -25,7 +25,7 @@ from mar.order_search import learned
 from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from mar.training.objectives import LearnedOrder, Uniform
+from mar.training.objectives import AnyOrder, LearnedOrder, Losses
 from mar.verification.models import BareTokens
 from orderings import Plan, PlanSpec
 from orderings.grid import Grid
@@ -143,12 +143,12 @@ def flat_gradient(model: Model) -> torch.Tensor:
 def estimated_gradients(model: Model, number: int, chunks: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(chunks,) losses and (chunks, parameters) gradients, as one optimiser step computes them."""
     images, _ = every(L, V)
-    objective, losses, gradients = LearnedOrder(model), [], []
+    objective, losses, gradients = Losses(model, LearnedOrder()), [], []
     for chunk in range(chunks):
         model.zero_grad()
         noise = stream(7, "rows", torch.arange(rows) + chunk * rows)
         plan = Plan.sample(*PlanSpec.parse("learned"), Grid((L,)), rows, noise.at("order"))
-        task = Uniform().task(plan, torch.arange(rows), stream(7, "k", torch.tensor([chunk])), one_pass=False)
+        task = AnyOrder().task(plan, torch.arange(rows), stream(7, "k", torch.tensor([chunk])), one_pass=False)
         keep = torch.zeros(rows, dtype=torch.bool)
         loss = objective(images[number].expand(rows, -1), none(rows), keep, task, noise).sum() / task.denominator
         loss.backward()

@@ -45,7 +45,7 @@ def test_a_killed_run_resumes_bit_for_bit(folder, tmp_path, monkeypatch):
 
 def test_the_rest_of_the_model_starts_as_under_random_orders():
     recipes = [config.read("digits", [*TINY, f"ordering={kind}"]) for kind in ("learned", "random")]
-    learned, random = (build.model(recipe, build.data(recipe)).state_dict() for recipe in recipes)
+    learned, random = (build.assemble(recipe).model.state_dict() for recipe in recipes)
     assert {k for k in learned if not k.startswith("policy.")} == random.keys()
     assert all(torch.equal(learned[k], random[k]) for k in random)
     assert any(k.startswith("policy.posterior") for k in learned)
@@ -97,10 +97,10 @@ def test_a_run_without_a_policy_has_no_learned_order(tmp_path):
     ("override", "message"),
     [
         (["tokenizer=patches", "head=diffusion"], "head=categorical"),
-        (["train.mask_ratio=truncated-normal"], "mask_ratio=uniform"),
+        (["train.mask_ratio=truncated-normal"], "objective=any_order"),
     ],
 )
 def test_recipes_without_a_bound_to_train_are_refused(override, message):
     recipe = config.read("digits", [*LEARNED, *override])
     with pytest.raises(Unsupported, match=message):
-        build.model(recipe, build.data(recipe))
+        build.assemble(recipe)

@@ -21,7 +21,7 @@ SMALL = [
 
 def make(*overrides: str) -> Model:
     recipe = config.read("digits", [*SMALL, *overrides])
-    model = build.model(recipe, build.data(recipe)).eval()
+    model = build.assemble(recipe).model.eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():

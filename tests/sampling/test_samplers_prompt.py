@@ -30,7 +30,7 @@ class Untrained:
         (folder / "a.txt").write_text("".join("abcdefgh"[i] for i in letters))
         recipe = config.read("shakespeare", [*overrides, f"data.path={folder}", "data.context=8"])
         data = build.data(recipe)
-        self.spec, self.model = data.spec, build.model(recipe, data).eval()
+        self.spec, self.model = data.spec, build.assemble(recipe, data).model.eval()
         torch.manual_seed(0)
         with torch.no_grad():
             for p in self.model.parameters():

@@ -53,9 +53,9 @@ def test_a_network_takes_colour_images_or_refuses_when_the_recipe_is_read(networ
     data = build.data(made)
     if network in ("diagonal-bilstm", "row-lstm"):
         with pytest.raises(Unsupported, match="serves 2-D grids"):
-            build.model(made, data)
+            build.assemble(made, data)
         return
-    model = build.model(made, data)
+    model = build.assemble(made, data).model
     x, _ = data.train.batch(torch.arange(2))
     token = model.tokenizer.encode(x)
     step_BL = torch.arange(108).expand(2, -1)

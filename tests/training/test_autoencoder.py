@@ -17,8 +17,15 @@ from mar.core.processes import Processes
 from mar.core.spec import DataSpec
 from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.tokenizers.vq import perplexity
-from mar.training.autoencoder import Architecture, AutoencoderObjective, MovingCodebook
-from mar.training.autoencoder_loop import AutoencoderRecipe, AutoencoderTrainer, began_with
+from mar.training.autoencoder import (
+    Architecture,
+    AutoencoderObjective,
+    AutoencoderRecipe,
+    MovingCodebook,
+    original_precision,
+    train_autoencoder,
+)
+from mar.training.loop import Trainer
 from tests.autoencoders import SMALL, SPEC, images, save
 from tests.faults.processes import Running
 
@@ -38,7 +45,7 @@ def recipe(kind: str, **changes) -> AutoencoderRecipe:
 
 def train(folder: Path, kind: str, **changes) -> Path:
     data = build.data(config.read("digits"))
-    return AutoencoderTrainer(recipe(kind, **changes), data, folder, Processes("fp32")).run(lambda done, total: None)
+    return train_autoencoder(recipe(kind, **changes), data, folder, Processes("fp32"), lambda done, total: None)
 
 
 def test_the_kl_term_is_the_divergence_from_a_standard_normal_per_value():
@@ -85,14 +92,14 @@ def test_perplexity_is_the_number_of_entries_used_evenly():
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_a_killed_training_goes_on_bit_for_bit_and_its_folder_loads(kind, tmp_path, monkeypatch):
     final = train(tmp_path / "whole", kind)
-    step = AutoencoderTrainer.step
+    step = Trainer.step
 
-    def killed(self):
+    def killed(self, batches):
         if self.iteration == 5:
             raise KeyboardInterrupt
-        return step(self)
+        return step(self, batches)
 
-    monkeypatch.setattr(AutoencoderTrainer, "step", killed)
+    monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "parts", kind)
     monkeypatch.undo()
@@ -105,14 +112,14 @@ def test_a_killed_training_goes_on_bit_for_bit_and_its_folder_loads(kind, tmp_pa
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
-    step = AutoencoderTrainer.step
+    step = Trainer.step
 
-    def exploding(self):
+    def exploding(self, batches):
         if self.iteration == 4:
             next(self.model.parameters()).data.fill_(math.nan)
-        return step(self)
+        return step(self, batches)
 
-    monkeypatch.setattr(AutoencoderTrainer, "step", exploding)
+    monkeypatch.setattr(Trainer, "step", exploding)
     with pytest.raises(UserError, match="not finite"):
         train(tmp_path, "kl", iterations=10, log_every=10, save_every=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["00000002", "00000004"]
@@ -151,19 +158,19 @@ def test_a_finished_tokenizer_goes_on_longer_which_is_said_and_is_never_called_s
 
 def test_a_tokenizer_goes_on_in_the_precision_that_it_began_in_wherever(tmp_path):
     file = tmp_path / "tokenizer.json"
-    assert began_with(tmp_path, recipe("kl", precision="auto")) == "auto"
+    assert original_precision(tmp_path, recipe("kl", precision="auto")) == "auto"
     train(tmp_path, "kl", iterations=1, precision="auto")
     content = json.loads(file.read_text())
     assert content["recipe"]["precision"] == "auto" and content["environment"]["precision"] == "fp32"
     content["environment"]["precision"] = "bf16"  # as if it had begun on a GPU
     file.write_text(json.dumps(content))
-    assert began_with(tmp_path, recipe("kl", precision="auto")) == "bf16"
-    assert began_with(tmp_path, recipe("kl", precision="fp32")) == "fp32"
+    assert original_precision(tmp_path, recipe("kl", precision="auto")) == "bf16"
+    assert original_precision(tmp_path, recipe("kl", precision="fp32")) == "fp32"
     with pytest.raises(UserError, match="precision is 'auto' there, 'fp32' here"):
         train(tmp_path, "kl", iterations=1)
     del content["environment"]["precision"]  # as it was written before
     file.write_text(json.dumps(content))
-    assert began_with(tmp_path, recipe("kl", precision="auto")) == "auto"
+    assert original_precision(tmp_path, recipe("kl", precision="auto")) == "auto"
 
 
 def test_a_score_keeps_its_rfid_and_gives_way_to_no_other_question(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from mar.likelihood.chain import token_log_prob
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.tokenizers import TOKENIZERS
-from mar.training.objectives import MaskRatio, NextSet, Objective, TruncatedNormal, Uniform
+from mar.training.objectives import AnyOrder, Losses, MarMasking, NextSet, Objective
 from orderings import Grid, Plan, PlanSpec
 
 L = 4
@@ -51,13 +51,13 @@ def exact_nll(model: Model, token: torch.Tensor, step_BL: torch.Tensor) -> torch
     return -token_log_prob(model, rows, plan, none, stream(0, "x", n)).nats_BL.double().sum(1)
 
 
-def estimates(model: Model, token: torch.Tensor, mask_ratio: MaskRatio, plan: Plan) -> torch.Tensor:
+def estimates(model: Model, token: torch.Tensor, mask_ratio: Objective, plan: Plan) -> torch.Tensor:
     """(B,) nats of one image, one estimate per row."""
     n = len(plan.step_BL)
     task = mask_ratio.task(plan, torch.arange(n), stream(3, "iteration", 1), one_pass=False)
     none, keep = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
     with torch.no_grad():
-        loss_B = Objective(model)(token.expand(n, -1), none, keep, task, stream(0, "head", n))
+        loss_B = Losses(model, AnyOrder())(token.expand(n, -1), none, keep, task, stream(0, "head", n))
     return loss_B.double() / task.denominator * n * L
 
 
@@ -66,7 +66,7 @@ def test_uniform_with_random_orders_estimates_the_mean_nll_over_orders(model, to
     orders = torch.tensor(list(itertools.permutations(range(L))))
     truth = float(exact_nll(model, token, orders).mean())
     plan = Plan.sample(*PlanSpec.parse("random"), Grid((2, 2)), 8000, stream(1, "order", 8000))
-    rows = estimates(model, token, Uniform(targets=targets), plan)
+    rows = estimates(model, token, AnyOrder(targets=targets), plan)
     error = float(rows.std() / math.sqrt(len(rows)))
     assert abs(float(rows.mean()) - truth) < 4 * error
     assert float(exact_nll(model, token, orders).std()) > 4 * error, "orders must differ for this to test anything"
@@ -90,14 +90,14 @@ def test_one_pass_networks_score_every_step_at_once():
 def test_a_fixed_order_with_all_targets_is_a_suffix_loss_and_no_nll(model, token):
     plan = Plan.sample(*PlanSpec.parse("raster"), Grid((2, 2)), 2000, stream(1, "order", 2000))
     truth = float(exact_nll(model, token, plan.step_BL[:1])[0])
-    rows = estimates(model, token, Uniform(), plan)
+    rows = estimates(model, token, AnyOrder(), plan)
     assert abs(float(rows.mean()) - truth) > 4 * float(rows.std() / math.sqrt(len(rows)))
 
 
 def test_truncated_normal_masks_as_published():
     n, grid = 4000, Grid((16, 16))
     plan = Plan.sample(*PlanSpec.parse("random"), grid, n, stream(1, "order", n))
-    task = TruncatedNormal(per_batch=False).task(plan, torch.arange(n), stream(3, "iteration", 1), one_pass=False)
+    task = MarMasking(per_batch=False).task(plan, torch.arange(n), stream(3, "iteration", 1), one_pass=False)
     share = task.target_BL.float().mean(1)
     assert float(share.min()) >= 0.7 and float(share.max()) == 1.0
     # mean of a normal of location 1 and scale .25 cut to [.7, 1]: mu - sigma (phi(b) - phi(a)) / (Phi(b) - Phi(a))
@@ -112,7 +112,7 @@ def test_truncated_normal_draws_once_for_the_whole_batch_as_published():
     plan = Plan.sample(*PlanSpec.parse("random"), Grid((8, 8)), 32, stream(1, "order", 32))
     counts = set()
     for iteration in range(20):
-        task = TruncatedNormal().task(plan, torch.arange(32), stream(3, "i", torch.tensor([iteration])), False)
+        task = MarMasking().task(plan, torch.arange(32), stream(3, "i", torch.tensor([iteration])), False)
         counts.add(int(task.target_BL.sum(1)[0]))
         assert len(task.target_BL.sum(1).unique()) == 1
     assert len(counts) > 5
@@ -120,12 +120,12 @@ def test_truncated_normal_draws_once_for_the_whole_batch_as_published():
 
 def test_known_counts_are_spread_evenly_over_a_batch():
     plan = Plan.sample(*PlanSpec.parse("random"), Grid((8, 8)), 64, stream(1, "order", 64))
-    task = Uniform().task(plan, torch.arange(64), stream(3, "iteration", 1), one_pass=False)
+    task = AnyOrder().task(plan, torch.arange(64), stream(3, "iteration", 1), one_pass=False)
     known = (task.step_BL == -1).sum(1)
     assert len(known.unique()) >= 48  # 64 independent draws would hit about 41 of the 64 counts
 
 
-@pytest.mark.parametrize("mask_ratio", [Uniform(), TruncatedNormal(per_batch=False)])
+@pytest.mark.parametrize("mask_ratio", [AnyOrder(), MarMasking(per_batch=False)])
 def test_one_pass_networks_see_known_tokens_at_the_steps_that_they_are_scored_at(mask_ratio):
     given_BL = (torch.arange(16) < 2).expand(50, -1)
     plan = Plan.sample(*PlanSpec.parse("random/equal:7"), Grid((4, 4)), 50, stream(1, "order", 50), given_BL)

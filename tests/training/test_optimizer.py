@@ -14,7 +14,7 @@ def test_biases_norms_and_denoisers_are_not_decayed(head: str, decayed: bool) ->
     """MAR's published training leaves the diffusion head to itself."""
     tokenizer = [] if head == "categorical" else ["tokenizer.kind=patches"]
     recipe = config.read("digits", [f"head.kind={head}", *tokenizer, "train.weight_decay=0.02"])
-    model = build.model(recipe, build.data(recipe))
+    model = build.assemble(recipe).model
     groups = make_optimizer(model, recipe.train).param_groups
     decay = {p: group["weight_decay"] for group in groups for p in group["params"]}
     assert set(decay) == {p for p in model.parameters() if p.requires_grad}
@@ -25,7 +25,7 @@ def test_biases_norms_and_denoisers_are_not_decayed(head: str, decayed: bool) ->
 
 def test_a_state_that_decays_other_weights_is_refused_in_one_line() -> None:
     recipe = config.read("digits", ["head.kind=diffusion", "tokenizer.kind=patches"])
-    optimizer = make_optimizer(build.model(recipe, build.data(recipe)), recipe.train)
+    optimizer = make_optimizer(build.assemble(recipe).model, recipe.train)
     state = optimizer.state_dict()
     first, second = state["param_groups"]
     second["params"].append(first["params"].pop())

@@ -17,8 +17,8 @@ from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.run import train
-from mar.training.loop import Trainer
-from mar.training.objectives import NextSet, Task, Uniform, with_own_draws
+from mar.training.loop import ModelJob, Trainer
+from mar.training.objectives import AnyOrder, NextSet, Task, replace_with_model_samples
 from mar.training.run_folder import RunFolder
 from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass
@@ -30,7 +30,7 @@ ON = "train.scheduled_sampling={probability: 0.7, start: 0.1, ramp: 0.5}"
 
 @pytest.fixture(params=["step by step", "one pass"])
 def model(request, recipe) -> Model:
-    built = build.model(recipe, build.data(recipe))
+    built = build.assemble(recipe).model
     torch.manual_seed(0)
     if request.param == "one pass":
         head = CategoricalHead(8, Categories(17), CategoricalHead.Options())
@@ -47,7 +47,7 @@ def task_of(model: Model, mask_ratio, text: str) -> tuple[Plan, Task]:
 
 def seen_by(model: Model, token: torch.Tensor, task: Task, probability: float) -> torch.Tensor:
     label_B, drop_B = torch.full((B,), -1), torch.zeros(B, dtype=torch.bool)
-    return with_own_draws(model, token, label_B, drop_B, task, probability, stream(3, "scheduled", B))
+    return replace_with_model_samples(model, token, label_B, drop_B, task, probability, stream(3, "scheduled", B))
 
 
 def tokens(seed: int) -> torch.Tensor:
@@ -60,7 +60,7 @@ def known(model: Model, task: Task) -> torch.Tensor:
     return task.step_BL < (targets.amax(1) if model.network.one_pass else targets.amin(1))[:, None]
 
 
-TASKS = [(Uniform(), "random"), (NextSet(), "random/linear:4"), (NextSet(), "raster")]
+TASKS = [(AnyOrder(), "random"), (NextSet(), "random/linear:4"), (NextSet(), "raster")]
 
 
 @pytest.mark.parametrize("mask_ratio, text", TASKS)
@@ -95,7 +95,7 @@ def test_a_draw_depends_on_what_it_is_given_and_on_nothing_else(model, mask_rati
 
 
 def test_draws_follow_the_models_conditional_given_what_stays(model):
-    _, task = task_of(model, Uniform(), "random")
+    _, task = task_of(model, AnyOrder(), "random")
     token, noise = tokens(0), stream(3, "scheduled", B)
     seen = seen_by(model, token, task, 0.5)
     chosen_BL = known(model, task) & (noise.at("which").uniform(64) < 0.5)
@@ -116,27 +116,29 @@ def test_the_probability_ramps_over_training():
 
 
 def trainer(overrides: list[str], path: Path) -> Trainer:
-    recipe = build.resolve(config.read("digits", overrides))
-    data = build.data(recipe)
-    parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
-    return Trainer(recipe, build.model(recipe, data), data, *parts, RunFolder(path), Processes())
+    processes, folder = Processes("fp32"), RunFolder(path)
+    return Trainer(ModelJob(build.assemble(config.read("digits", overrides)), folder, processes), folder, processes)
 
 
 def test_what_is_scored_stays_the_datas_and_validation_replaces_nothing(tmp_path, tiny):
     off, on = trainer(tiny, tmp_path / "off"), trainer([*tiny, ON], tmp_path / "on")
-    off.iteration = on.iteration = 8
     batch = off.batches.at(8)[0]
-    task = off.task(batch, 8)
+    done = 8 / off.train.iterations
+    off.losses.train(), on.losses.train()
+    off.job.begin_step(8), on.job.begin_step(8)
+    task = off.job.ask(off.losses, batch, 8, done)
     unknown_B = (task.step_BL != GIVEN).all(1)  # nothing known, so nothing to replace
-    off.objective.train(), on.objective.train()
+
+    def losses_B(done: float) -> list[torch.Tensor]:
+        return [each.job.loss_B(each.losses, batch, task, done) for each in (off, on)]
+
     with torch.no_grad():
-        without, replaced = off.loss(batch, task), on.loss(batch, task)
+        without, replaced = losses_B(done)
         assert not torch.equal(without, replaced) and torch.allclose(without[unknown_B], replaced[unknown_B])
-        off.objective.eval(), on.objective.eval()
-        assert torch.equal(off.loss(batch, task), on.loss(batch, task))
-        on.iteration = 0  # before the start
-        off.objective.train(), on.objective.train()
-        assert torch.equal(off.loss(batch, task), on.loss(batch, task))
+        off.losses.eval(), on.losses.eval()
+        assert torch.equal(*losses_B(done))
+        off.losses.train(), on.losses.train()
+        assert torch.equal(*losses_B(0.0))  # before the start
     off.batches.close()
 
 
@@ -167,13 +169,10 @@ def test_a_network_with_a_new_connectivity_each_iteration_is_trained_on_it(tmp_p
         "train.batch_size=4",
         "train.scheduled_sampling={probability: 1, ramp: 0}",
     ]
-    recipe = build.resolve(config.read("digits", [*asked, "train.validate_every=0", "train.sample_every=0"]))
-    data = build.data(recipe)
-    parts = build.ordering(recipe), build.partition(recipe), build.mask_ratio(recipe)
-    trainer = Trainer(recipe, build.model(recipe, data), data, *parts, RunFolder(tmp_path), Processes("fp32"))
-    used, network = [], trainer.model.network
+    run = trainer([*asked, "train.validate_every=0", "train.sample_every=0"], tmp_path)
+    used, network = [], run.model.network
     network.register_forward_pre_hook(lambda module, _: used.append(module.drawn_H))
-    trainer.step(trainer.batches.at(0))
-    network.resample(stream(recipe.seed, "structure", torch.tensor([0])))
+    run.step(run.batches.at(0))
+    network.resample(stream(run.job.seed, "structure", torch.tensor([0])))
     assert used[-1] is not None and torch.equal(used[-1], network.drawn_H)
-    trainer.batches.close()
+    run.batches.close()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mar import config
-from mar.build import data, model, resolve
+from mar.build import assemble
 from mar.core.errors import Unsupported
 from mar.training.blocks import recompute_blocks, transformer_blocks
 from tests.faults.conftest import Trained
@@ -77,8 +77,8 @@ def test_a_sharded_run_resumes_bit_for_bit_and_any_number_of_processes_goes_on(t
 
 @pytest.mark.parametrize("network", ["masked-transformer", "causal-transformer"])
 def test_gradients_of_recomputed_blocks_are_identical_dropout_included(network):
-    recipe = resolve(config.read("digits", [f"network={network}", "network.projection_dropout=0.2"]))
-    built = model(recipe, data(recipe)).train()
+    recipe = config.read("digits", [f"network={network}", "network.projection_dropout=0.2"])
+    built = assemble(recipe).model.train()
     token, step = torch.randint(17, (4, 64)), torch.rand(4, 64).argsort(1) // 8
     inputs = token, step, built.null_condition(4), step == 5
 
@@ -95,9 +95,9 @@ def test_gradients_of_recomputed_blocks_are_identical_dropout_included(network):
 
 
 def test_a_network_without_blocks_has_nothing_to_compute_again():
-    recipe = resolve(config.read("digits", ["network=made", "ordering=raster"]))
+    recipe = config.read("digits", ["network=made", "ordering=raster"])
     with pytest.raises(Unsupported, match="wants Transformer blocks"):
-        recompute_blocks(model(recipe, data(recipe)))
+        recompute_blocks(assemble(recipe).model)
 
 
 def test_what_sharding_cannot_do_is_refused(tmp_path):
