@@ -1,7 +1,4 @@
-"""The most memory that a block of code uses above what was in use before: of the process, or of its tensors alone.
-
-Instruments: paired times, floating-point operations, the matrix peak, a stopwatch on methods.
-"""
+"""Instruments: peak memory, paired times, floating-point operations, the matrix peak, a stopwatch on methods."""
 
 from __future__ import annotations
 
@@ -21,18 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _STATM = Path("/proc/self/statm")  # resident memory, in pages
-
-
 _PAGE = 4096
 
 
 def memory_peak(device: torch.device) -> CudaPeak | ResidentPeak:
-    """A context with ``bytes`` after it: of a GPU's allocator; on a CPU of the whole process, None where unknown."""
+    """Return a context that sets ``bytes``: of a GPU's allocator, or of the whole process on a CPU (None: unknown)."""
     return CudaPeak(device) if device.type == "cuda" else ResidentPeak()
 
 
 def tensor_peak(device: torch.device) -> CudaPeak | LiveTensors:
-    """The same of the tensors made inside, without what a CPU's allocator keeps around them."""
+    """Return a context that sets ``bytes`` of the tensors made inside, without a CPU allocator's overhead."""
     return CudaPeak(device) if device.type == "cuda" else LiveTensors()
 
 
@@ -74,7 +69,7 @@ class ResidentPeak:
 
 
 def _give_back_freed() -> None:
-    """Freed memory that the C library keeps would hide the next peak."""
+    """Return freed memory to the system: memory kept by the C library would hide the next peak."""
     with suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -84,7 +79,7 @@ def _resident_bytes() -> int:
 
 
 class LiveTensors(TorchDispatchMode):
-    """The storages made by PyTorch's operators that are still alive, at their most."""
+    """Peak bytes of the live storages made by PyTorch's operators."""
 
     def __init__(self) -> None:
         super().__init__()
