@@ -107,7 +107,7 @@ class Train(Section):
             return content
         content = {("objective" if key == "mask_ratio" else key): value for key, value in content.items()}
         chosen = content.get("objective")
-        if isinstance(chosen, dict) and chosen.get("kind") in _OLD_OBJECTIVES:
+        if isinstance(chosen, dict) and str(chosen.get("kind")) in _OLD_OBJECTIVES:
             content["objective"] = {**chosen, "kind": _OLD_OBJECTIVES[chosen["kind"]]}
         return content
 
