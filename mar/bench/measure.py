@@ -126,10 +126,10 @@ def interleave(
     least: int = LEAST_ROUNDS,
     repeats: int = 1,
 ) -> dict[str, tuple[float, ...]]:
-    """Times of each work, in rounds: every round runs all of them at the same numbers, in alternating order.
+    """Time each work in rounds: every round runs all of them with the same numbers, in alternating order.
 
-    A round runs a work ``repeats`` times, without waiting for the device in between, and keeps the mean. A machine that
-    slows down for a while slows all sides of a round; compare round by round and take the median.
+    A round runs a work ``repeats`` times without waiting for the device in between, and keeps the mean. A machine that
+    slows down for a while slows all works of a round, so compare round by round and take the median.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     now = CLOCKS[clock]
@@ -156,7 +156,7 @@ class Footprint:
 
 @contextmanager
 def footprint(device: torch.device) -> Iterator[Footprint]:
-    """Counts the operations and the peak memory of its body. On a CPU memory is the process's, read every 5 ms."""
+    """Count the operations and the peak memory of the body. On a CPU, memory is the process's, read every 5 ms."""
     found = Footprint()
     counter = _Operations()
     peak = memory_peak(device)
@@ -213,7 +213,7 @@ _FORMULAS = {
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", repeats: int = 5) -> float:
-    """Operations per second of the best of ``repeats`` large square matrix products."""
+    """Return the operations per second of the best of ``repeats`` large square matrix products."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # constants run faster than data do
     best = float("inf")
@@ -230,7 +230,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", r
 def stopwatch(
     parts: Mapping[str, Sequence[tuple[Any, str]]], device: torch.device, clock: str = "wall"
 ) -> Iterator[dict[str, float]]:
-    """Seconds spent in some methods of some objects while the body runs: ``parts`` is name -> (object, method)."""
+    """Time methods of objects while the body runs, in seconds; ``parts``: name -> (object, method)."""
     seconds, now = dict.fromkeys(parts, 0.0), CLOCKS[clock]
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
