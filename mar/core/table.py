@@ -50,6 +50,7 @@ class Column(Generic[R]):
         words: the values are text: left-aligned, never wrapped.
         key: the name in CSV and JSON; default: title and unit.
         alike: rows of equal value compete for the best; None: all rows compete.
+        mark: rows to mark in place of the best.
         drop: 0: always shown; where the terminal is too narrow, columns of the highest number are dropped first.
     """
 
@@ -63,6 +64,7 @@ class Column(Generic[R]):
     words: bool = False
     key: str = ""
     alike: Callable[[R], Hashable] | None = None
+    mark: Callable[[R], bool] | None = None
     drop: int = 0
 
     @property
@@ -86,6 +88,8 @@ class Column(Generic[R]):
 
     def best(self, rows: Sequence[R]) -> set[int]:
         """Return the indices of the best rows: of each group of comparable rows, if their values differ."""
+        if self.mark is not None:
+            return {k for k, row in enumerate(rows) if self.mark(row)}
         if not self.better:
             return set()
         groups: dict[Hashable, dict[int, float]] = {}
@@ -154,15 +158,16 @@ class Table(Generic[R]):
         down, across, shown = self.column(rows), self.column(columns), self.column(value)
         found: dict[str, dict[str, R]] = {}
         for row in self.rows:
-            line = found.setdefault(down.show(row), {})
-            if across.show(row) in line:
-                where = f"{down.title} {down.show(row)} and {across.title} {across.show(row)}"
+            name, head = down.show(row), across.show(row)
+            line = found.setdefault(name, {})
+            if head in line:
+                where = f"{down.title} {name} and {across.title} {head}"
                 raise UserError(f"two rows have {where}: choose columns that tell all rows apart")
-            line[across.show(row)] = row
+            line[head] = row
+        names = {id(line): name for name, line in found.items()}
         heads = dict.fromkeys(across.show(row) for row in self.rows)
-        label = {id(line): name for name, line in found.items()}
         return Table(
-            [Column(down.name, lambda line: label[id(line)], words=True), *(_cells(shown, head) for head in heads)],
+            [Column(down.name, lambda line: names[id(line)], words=True), *(_cells(shown, head) for head in heads)],
             list(found.values()),
             [f"Columns: {across.name}. Cells: {shown.head}.", *self.notes],
             self.title,
@@ -286,15 +291,16 @@ def escape_latex(text: str) -> str:
 
 
 def _cells(shown: Column[R], head: str) -> Column[dict[str, R]]:
-    """A column of a pivot: ``shown`` of the row under ``head``."""
-    return Column(
-        head,
-        lambda line: shown.value(line[head]) if head in line else None,
-        shown.better,
-        text=lambda line: shown.show(line[head]),
-        words=shown.words,
-        alike=None if shown.alike is None else lambda line: shown.alike(line[head]),  # type: ignore[misc]
-    )
+    """The cells of column ``shown`` under ``head`` of a pivot; the notes name the column and its direction."""
+
+    def of(read: Callable[[R], Any] | None) -> Callable[[dict[str, R]], Any] | None:
+        return None if read is None else lambda line: read(line[head]) if head in line else None
+
+    value = of(shown.value)
+    assert value is not None
+    return replace(
+        shown, title=head, unit="", key="", value=value, text=of(shown.show), alike=of(shown.alike), mark=of(shown.mark)
+    )  # type: ignore[return-value]
 
 
 def _finite(value: Any) -> Any:
