@@ -40,7 +40,7 @@ stopped() { # SIGTERM ends a training with 143, saved; the same command goes on
 sampling=(--batch 256 --only sample --seconds 0 --rounds 3 --no-count --guidance 2.9)
 bench training mar-large --batch 80 --only train
 bench sampling-equal mar-base "${sampling[@]}"
-bench sampling-fast mar-base "${sampling[@]}" --solver dpm-solver++ --head-steps 10 --reference-as-published
+bench sampling-fast mar-base "${sampling[@]}" --head solver=dpm-solver++ --head steps=10 --reference-as-published
 once tests python -m pytest -q tests/test_gpu.py
 once stop stopped
 once kill python -m pytest -q tests/faults/test_kill.py -k while_a_checkpoint # one process: one GPU serves no two

@@ -1,33 +1,40 @@
-"""``mar ablate`` and ``mar status``."""
+"""``mar ablate``, ``mar reproduce`` and ``mar status``: run a grid, wherever it runs, report on it, and tell how far it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.grids import DryRun, Overrides, Processes, Results, RetryFailed, Slurm, Workers, list_cells, make_table
-from mar.cli.running import Where
+from mar.cli.options import Execution, Json, grouped, print_table
 
-# ruff: noqa: UP045 - typer reads Optional
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mar.experiments.engine import Engine
+    from mar.experiments.grid import GridFile
+    from mar.experiments.result import AblationResult
+    from mar.experiments.state import Clock, State
+    from mar.experiments.workers import Work
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that change the grid or its recipes.")]
 
 
+@grouped
 def ablate(
     name: Annotated[str, typer.Argument(help="A shipped ablation (digits, digits-networks) or a YAML grid file.")],
+    execution: Execution,
     overrides: Overrides = None,
-    out: Annotated[Optional[Path], typer.Option(help="The folder; default runs/ablate-NAME.")] = None,
-    workers: Workers = 1,
-    processes: Processes = 1,
-    slurm: Slurm = None,
-    results: Results = None,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
+    out: Annotated[Path | None, typer.Option(help="The folder; default runs/ablate-NAME.")] = None,
 ) -> None:
-    """Train the models of a grid, score them under its plans, and write the table and the page. The same command goes on.
+    """Train the models of a grid, score them under its plans, and write the table and the page.
 
-    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. Every row is scored
-    on the same images and noise; the differences to the reference are paired.
+    Run the same command again to continue. Writes table.md, table.csv, table.tex, result.json, index.html,
+    learning-curves.png and pareto.png. Every row is scored on the same images and noise; differences to the reference
+    are paired.
 
     Examples:
 
@@ -50,17 +57,87 @@ def ablate(
     from mar.experiments.grid_file import default_out, read
 
     grid = read(name, overrides or [], out)
-    folder, where = out or default_out(grid.name), Where(workers, processes, tuple(slurm or ()))
-    if dry_run:
-        list_cells(grid, folder, where)
-    else:
-        make_table(grid, folder, where, retry_failed, results)
+    run_grid(grid, out or default_out(grid.name), execution)
+
+
+@grouped
+def reproduce(
+    execution: Execution,
+    name: Annotated[str | None, typer.Argument(help="A table; without a name, all tables are listed.")] = None,
+    overrides: Overrides = None,
+    scale: Annotated[
+        str | None, typer.Option(help="digits, fashion, gpu or paper; default the table's smallest.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set of the table.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder; default runs/reproduce/NAME-SCALE.")] = None,
+) -> None:
+    """Make a table of a paper at some scale, with the published numbers. Run the same command again to continue.
+
+    Each table is a grid (`mar ablate NAME/SCALE`) in the folder mar/recipes/tables, at up to four scales: digits (minutes
+    on two CPU cores), fashion (about an hour), gpu (half an hour of an H100), paper (the full recipe).
+
+    Examples:
+
+        mar reproduce
+
+        mar reproduce rar-orders
+
+        mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
+
+        mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
+    """
+    from mar.experiments.grid_file import read
+    from mar.experiments.tables import find
+
+    if name is None:
+        _list_tables()
+        return
+    table = find(name, scale)
+    folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
+    run_grid(read(table.grid, [*_given(table, data, overrides or []), *(overrides or [])], folder), folder, execution)
+
+
+def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
+    """Return the override of ``--data``.
+
+    Raises:
+        UserError: the table needs data and none are there, or it reads none.
+    """
+    import json
+
+    from mar.core.errors import UserError
+
+    given = {text.partition("=")[0] for text in overrides}
+    missing = [key for key in table.needs if f"given.{key}" not in given and not (key == "data" and data is not None)]
+    if missing:
+        wanted = " ".join("--data PATH" if key == "data" else f"given.{key}=…" for key in missing)
+        raise UserError(f"{table.name} at the scale {table.scale} needs {wanted}: see the top of {table.path}")
+    if data is None:
+        return []
+    if not table.takes_data:
+        raise UserError(
+            f"{table.name} at the scale {table.scale} reads no data but the project's own: leave --data out"
+        )
+    if not data.expanduser().exists():
+        raise UserError(f"--data: there is no {data}")
+    return [f"given.data={json.dumps(str(data.expanduser()))}"]
+
+
+def _list_tables() -> None:
+    from mar.experiments.tables import tables
+
+    for name, scales in tables().items():
+        print(f"{name}\n    {scales[0].asks}")
+        for table in scales:
+            needs = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in table.needs)
+            print(f"    --scale {table.scale}{needs}: {table.time}")
 
 
 def status(
     out: Annotated[Path, typer.Argument(help="The folder of an ablation, or a run folder.")],
+    json: Json = False,
 ) -> None:
-    """How far an ablation is, or a run.
+    """Tell how far an ablation is, or a run.
 
     Examples:
 
@@ -69,30 +146,241 @@ def status(
         mar status runs/digits
     """
     from mar.core.errors import UserError
-    from mar.core.progress import wide_console
-    from mar.experiments.engine import Engine
-    from mar.experiments.state import share, states
-    from mar.experiments.workers import read_grid
-    from mar.training.run_folder import RunFolder
 
     if (out / "recipe.yaml").is_file():
+        from mar.training.run_folder import RunFolder
+
         run = RunFolder(out)
         history, iterations = run.history(), run.recipe().train.iterations
-        print(f"{out}: {history[-1]['iteration'] if history else 0} of {iterations} iterations")
+        done = history[-1]["iteration"] if history else 0
+        print(
+            f'{{"iteration": {done}, "iterations": {iterations}}}'
+            if json
+            else f"{out}: {done} of {iterations} iterations"
+        )
         return
     if not (out / "grid.yaml").is_file():
         raise UserError(f"{out} is neither an ablation (it has no grid.yaml) nor a run (no recipe.yaml)")
+    from mar.core.table import Column, Table
+    from mar.experiments.engine import Engine
+    from mar.experiments.state import State, share, states
+    from mar.experiments.workers import read_grid
+
     found = states(Engine(read_grid(out), out))
-    wide_console().print(_states_table(found))
-    print(f"{100 * share(found):.0f} % done")
+    columns = [
+        Column[State]("cell", lambda s: s.name, words=True),
+        Column[State]("state", lambda s: s.kind, words=True),
+    ]
+    columns += [
+        Column[State]("share", lambda s: s.share, digits=2),
+        Column[State]("", lambda s: s.text, words=True, key="text"),
+    ]
+    print_table(Table(columns, found), json)
+    if not json:
+        print(f"{100 * share(found):.0f} % done")
 
 
-def _states_table(found):
+def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
+    """Prepare, train, evaluate and report; or, with ``--dry-run``, list the cells and their cost.
+
+    Raises:
+        typer.Exit: some cells failed.
+        UserError, Unsupported: the grid is impossible, or its preparation or its jobs failed. Stopped: by a signal.
+    """
+    from mar.core.progress import wide_console
+    from mar.experiments.prepare import prepare
+    from mar.reports.results_folder import keep_results
+
+    console = wide_console()
+    _check_options(grid)
+    if execution.dry_run:
+        _list_cells(grid, out, execution, console)
+        return
+    prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
+    engine = _engine(grid, out, execution)
+    _run(engine, execution, console)
+    failed = _report(engine, console)
+    if execution.results is not None:
+        print(*keep_results(engine, execution.results), sep="\n")
+    if failed:
+        print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
+        raise typer.Exit(1)
+
+
+def _check_options(grid: GridFile) -> None:
+    """Refuse a wrong option of any cell before hours of preparation. Raises UserError."""
+    from mar import build
+
+    for _, recipe in grid.recipes():
+        build.resolve(recipe)
+
+
+def _engine(grid: GridFile, out: Path, execution: Execution) -> Engine:
+    """Return the engine, which shows progress bars. Raises UserError, Unsupported: the grid is impossible."""
+    from mar.core.progress import bar
+    from mar.experiments.engine import Engine
+    from mar.experiments.launch import trainer
+
+    return Engine(grid, out, bar, None if execution.slurm else trainer(execution.processes))
+
+
+def _list_cells(grid: GridFile, out: Path, execution: Execution, console: Console) -> None:
+    """List preparations, cells and costs. Cells that wait for a preparation are listed without costs.
+
+    Raises:
+        UserError, Unsupported: the grid is impossible, and nothing is to be prepared.
+    """
+    from mar.core.errors import MarError
+    from mar.experiments.prepare import pending
+
+    todo = pending(grid, out)
+    for command in grid.prepare:
+        state = "prepare first" if command in todo else "prepared already"
+        console.print(f"{state}: mar {command}", highlight=False, markup=False)
+    try:
+        engine = _engine(grid, out, execution)
+    except MarError as error:
+        if not todo:
+            raise
+        cells = grid.combinations()
+        console.print(f"{len(cells)} cell(s), whose cost is known when that is done ({error}):", markup=False)
+        console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
+        return
+    _list_costs(engine, execution.workers, console)
+
+
+def _list_costs(engine: Engine, workers: int, console: Console) -> None:
+    import torch
     from rich.table import Table
 
-    colours = {"done": "green", "failed": "red", "refused": "dim", "waiting": "dim"}
-    table = Table("cell", "state", "")
-    for state in found:
-        style = colours.get(state.kind, "")
-        table.add_row(state.name, state.kind, state.text, style=style)
-    return table
+    from mar.core.signals import cores
+    from mar.experiments.speed import seconds_per_iteration
+    from mar.experiments.state import states
+
+    torch.set_num_threads(max(1, cores() // workers))
+    table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
+    total = 0.0
+    for cell, state in zip(engine.cells, states(engine), strict=True):
+        train, seconds = cell.recipe.train, None
+        if cell.served:
+            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
+            total += seconds * (1.0 - (state.share or 0.0))
+        plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
+        cost = "–" if seconds is None else f"{seconds:.0f}"
+        work = f"{train.iterations} of {train.batch_size}"
+        table.add_row(cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}")
+    console.print(table)
+    console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
+
+
+def _run(engine: Engine, execution: Execution, console: Console) -> None:
+    """Write the grid, run all remaining work, taking over locks of other workers, then measure speed.
+
+    Raises:
+        UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
+    """
+    from mar.experiments.state import forget_failures
+    from mar.experiments.workers import Work, run_workers
+
+    work = Work(engine.out.resolve(), execution.processes)
+    if execution.retry_failed:
+        forget_failures(engine)
+    if execution.slurm:
+        _run_jobs(engine, execution.slurm, work, console)
+        return
+    engine.prepare()
+    if execution.workers == 1:
+        engine.work(go_on=_announcing(engine, console))
+    else:
+        with _watching(engine, console) as watch:
+            codes = run_workers(work, execution.workers, watch)
+            watch()
+        if any(codes):
+            console.print(f"some workers ended with {codes}: their logs are in {engine.out / 'logs'}", style="red")
+    engine.work(wait=True)
+    engine.measure_speeds()
+
+
+def _run_jobs(engine: Engine, slurm: list[str], work: Work, console: Console) -> None:
+    """Run in Slurm jobs; this process computes nothing. Ctrl-C leaves the jobs running."""
+    from mar.core.errors import UserError
+    from mar.experiments.cluster import read_cluster
+    from mar.experiments.slurm import Jobs
+    from mar.experiments.state import share, states
+
+    cluster = read_cluster(slurm)
+    engine.prepare()
+    with _watching(engine, console) as watch:
+        jobs = Jobs(engine, cluster, watch)
+        try:
+            troubles = jobs.run(work)
+        except KeyboardInterrupt:
+            print(f"\nthe jobs go on. How far they are: mar status {engine.out}   the same command waits for them again"
+                  f"\nto cancel them: {'; '.join(dict.fromkeys(job.cancelling for job in jobs.now))}")  # fmt: skip
+            raise typer.Exit(130) from None
+    for trouble in troubles:
+        console.print(trouble, style="red")
+    if share(states(engine)) < 1.0:
+        raise UserError("the jobs have ended and some cells are unfinished: the same command submits what is left")
+
+
+def _report(engine: Engine, console: Console) -> int:
+    """Write and print every table and picture; return the number of failed cells."""
+    from mar.experiments.assemble import assemble
+    from mar.reports.curves import write_curves
+    from mar.reports.orders_curve import write_orders_curve
+    from mar.reports.page import write_page
+    from mar.reports.pareto import write_pareto
+    from mar.reports.steps_curve import write_steps_curve
+    from mar.reports.table import terminal, write_tables
+    from mar.reports.unit import in_asked_unit
+
+    result: AblationResult = assemble(engine)
+    result.save(engine.out / "result.json")
+    result = in_asked_unit(result)
+    writers = (write_curves, write_orders_curve, write_steps_curve, write_pareto)
+    pictures = [write(result, engine.out) for write in writers]
+    written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]
+    console.print(*terminal(result), sep="\n")
+    print("wrote: " + "\n       ".join(map(str, written)))
+    return len({row.model for row in result.rows if row.errors})
+
+
+def _announcing(engine: Engine, console: Console) -> Callable[[], bool]:
+    """Return the function that the engine calls before each cell: it prints the progress and returns True."""
+    from mar.experiments.state import Clock, states
+
+    clock = Clock(engine)
+
+    def go_on() -> bool:
+        if len(engine.cells) > 1:
+            console.print(_progress(states(engine), clock), style="bold")
+        return True
+
+    return go_on
+
+
+@contextmanager
+def _watching(engine: Engine, console: Console) -> Iterator[Callable[[], None]]:
+    """Show a bar of the whole grid; yield the function that updates it."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from mar.experiments.state import Clock, share, states
+
+    clock = Clock(engine)
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as display:
+        task = display.add_task("", total=1.0)
+
+        def watch() -> None:
+            now = states(engine)
+            display.update(task, completed=share(now), description=_progress(now, clock))
+
+        yield watch
+
+
+def _progress(now: list[State], clock: Clock) -> str:
+    """Return the number of finished cells and the time left."""
+    done = sum(state.kind in ("done", "failed", "speed") for state in now)
+    left = clock.left(now)
+    todo = sum(state.share is not None for state in now)
+    return f"{done} of {todo} cells" + ("" if left is None else f", about {left / 60:.0f} min left")

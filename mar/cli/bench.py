@@ -3,64 +3,54 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Literal
 
 import typer
 
-# ruff: noqa: UP045 - typer reads Optional
+from mar.cli.options import Budget, HeadOptions, Json, Overrides, Precision, gibibytes, key_values
 
 
 def bench(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="mar-base, mar-large, mar-huge (published sizes), pixels-1024, text-256, sound-4000: no data needed; or any recipe whose data are there."
+            help="A recipe with its data, or, without data: mar-base, mar-large, mar-huge (published sizes), pixels-1024, text-256, sound-4000."
         ),
     ] = "digits",
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value changes of the recipe.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write the numbers as JSON.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
     reference: Annotated[
-        Optional[Path], typer.Option(help="Checkout of the published MAR, measured in the same run.")
+        Path | None, typer.Option(help="Checkout of the published MAR, measured in the same run.")
     ] = None,
     reference_as_published: Annotated[
         bool,
         typer.Option(
             "--reference-as-published",
-            help="The checkout in its own precision and with its own 100 head steps, not in ours: what our settings gain, too.",
+            help="Run the checkout in its own precision and with its own 100 head steps, to include the gain of our settings.",
         ),
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
-    seconds: Annotated[float, typer.Option(help="For each kind of work; at least --rounds.")] = 10.0,
-    rounds: Annotated[int, typer.Option(min=1, help="At least so many rounds of each kind of work.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Time of each kind of work; --rounds is the minimum.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Minimum rounds of each kind of work.")] = 3,
     count: Annotated[
         bool,
-        typer.Option(help="Also count operations and memory, and take the reference's generation apart: more runs."),
+        typer.Option(help="Count operations and memory, and time the parts of the reference's generation: more runs."),
     ] = True,
     only: Annotated[
-        str, typer.Option(help="Some of train,sample,nll, and when asked for: cache, streams.")
+        str, typer.Option(help="Comma-separated kinds of work: train, sample, nll, cache, streams.")
     ] = "train,sample,nll",
     compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast).")] = "fp32",
-    guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1 is none.")] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    head_steps: Annotated[
-        Optional[int], typer.Option(min=2, help="Diffusion head: timesteps of sampling and NLL.")
-    ] = None,
-    solver: Annotated[
-        Optional[str], typer.Option(help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun.")
-    ] = None,
-    sampling: Annotated[
-        Optional[list[str]],
-        typer.Option(help="A sampling option of the head or the network, e.g. final_steps=10, refresh=4."),
-    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Precision of matrix products; bf16: autocast.")] = "fp32",
+    guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1: off.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Temperature of sampling.")] = 1.0,
+    head: HeadOptions = None,
     clock: Annotated[
-        str, typer.Option(help="wall, or cpu: this process's processor time, for a busy machine.")
+        Literal["wall", "cpu"], typer.Option(help="cpu: processor time of this process, for a busy machine.")
     ] = "wall",
-    budget: Annotated[
-        Optional[float], typer.Option(min=0.01, help="NLL: GiB of activations; default 1/32 on a CPU, 1 on a GPU.")
-    ] = None,
+    budget: Budget = None,
+    json: Json = False,
 ) -> None:
-    """Images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
+    """Measure images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
 
     Examples:
 
@@ -74,47 +64,35 @@ def bench(
 
         mar bench sound-4000 --batch 1 --only cache
 
-        mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --reference ../mar
+        mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --head solver=unipc --reference ../mar
 
         mar bench mar-base --batch 4 --only train --precision bf16 --compile --reference ../mar --reference-as-published
     """
-    import json
+    options = key_values(head or [], "--head")
+    if "=" in recipe:  # no recipe is named, only changes
+        recipe, overrides = "digits", [recipe, *(overrides or ())]
 
-    from rich.console import Console
+    from json import dumps
 
     from mar.bench import contenders
     from mar.bench.run import run, tables
-    from mar.cli.scoring import options_of
+    from mar.core.files import write_atomic
+    from mar.core.progress import wide_console
 
-    console = Console()
-    head: dict[str, Any] = {} if head_steps is None else {"steps": head_steps, "bound_steps": head_steps}
-    if solver is not None:
-        head["solver"] = solver
-    head |= options_of(sampling or [], "sampling")
-    if "=" in recipe:  # no recipe is named, only changes
-        recipe, overrides = "digits", [recipe, *(overrides or ())]
+    console = wide_console()
     chosen, data = contenders.read(recipe, overrides or ())
     report = run(
-        chosen,
-        data,
-        batch=batch,
-        seconds=seconds,
-        works=[work.strip() for work in only.split(",") if work.strip()],
-        compile=compile,
-        precision=precision,
-        guidance=guidance,
-        temperature=temperature,
-        head=head,
-        reference=reference,
-        own_settings=reference_as_published,
-        clock=clock,
-        budget=int(budget * 2**30) if budget else None,
-        rounds=rounds,
-        count=count,
-        say=lambda line: console.print(f"[dim]{line}"),
-    )
-    console.print(tables(report))
+        chosen, data, batch=batch, seconds=seconds, works=[work.strip() for work in only.split(",") if work.strip()],
+        compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
+        reference=reference, own_settings=reference_as_published, clock=clock, budget=gibibytes(budget), rounds=rounds,
+        count=count, say=lambda line: None if json else console.print(f"[dim]{line}"),
+    )  # fmt: skip
+    numbers = dumps(report.as_dict(), indent=2) + "\n"
+    if json:
+        print(numbers, end="")
+    else:
+        console.print(tables(report))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"written to {out}")
+        write_atomic(out, numbers)
+        if not json:
+            console.print(f"written to {out}")

@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
+from mar.cli.options import TrainedRun, grouped
 
+
+@grouped
 def demo(
-    run: Annotated[Path, typer.Argument(help="A run folder of images.")],
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    run: TrainedRun,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in the browser.")] = False,
-    last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
 ) -> None:
-    """A local page: choose or paint an order, give some pixels, and watch the run generate, with the NLL so far.
+    """Serve a local page: choose or paint an order, give some pixels, and watch the run generate, with the NLL so far.
 
-    Needs gradio (pip install 'mar-orderings[demo]'), and no network. Ctrl-C ends it.
+    Needs a run of images and gradio (pip install 'mar-orderings[demo]'), and no network. Ctrl-C ends it.
 
     Examples:
 
@@ -29,10 +31,9 @@ def demo(
 
     from mar.core.errors import UserError
     from mar.demo.session import Session
-    from mar.run import load
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:
-        session = Session(load(run, ema=not last_weights), Path(folder))
+        session = Session(run.load(), Path(folder))
         try:
             from mar.demo.page import serve
         except ModuleNotFoundError as error:

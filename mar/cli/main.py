@@ -1,83 +1,131 @@
-"""The command line: ``mar COMMAND``. Thin; torch is imported only when a command needs it."""
+"""The command line: ``mar COMMAND``. Commands import torch only when they need it."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated, Any
 
 import typer
 
-from mar.cli.ablate import ablate, status
+from mar.cli.ablate import ablate, reproduce, status
 from mar.cli.bench import bench
-from mar.cli.cache import cache
 from mar.cli.demo import demo
-from mar.cli.export import export
 from mar.cli.fid import fid
 from mar.cli.fid_stats import fid_stats
-from mar.cli.generate import generate
-from mar.cli.import_ import import_
-from mar.cli.orderings import app as orderings_app
-from mar.cli.reproduce import reproduce
-from mar.cli.sample import sample
+from mar.cli.orders import app as orderings_app
+from mar.cli.orders import search_order
+from mar.cli.sample import generate, sample
 from mar.cli.score import score
-from mar.cli.search_order import search_order
 from mar.cli.tokenizer import app as tokenizer_app
+from mar.cli.tokenizer import cache
 from mar.cli.train import recipes, train
 from mar.cli.verify import verify
+from mar.cli.weights import export, import_
 
 app = typer.Typer(
     name="mar",
-    help="Autoregressive generation in any order and any grouping of tokens: train, sample, score, ablate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache, demo):
+for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache, demo, export):
     app.command(no_args_is_help=True)(command)
 for command in (verify, bench, recipes, reproduce):
     app.command()(command)
 app.command("import", no_args_is_help=True)(import_)
-app.command(no_args_is_help=True)(export)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
 
+# (command, option of an earlier version) -> the option now
+_RENAMED = {
+    ("sample", "--top-k"): "--head top_k=K",
+    ("sample", "--top-p"): "--head top_p=P",
+    ("sample", "--greedy"): "--head greedy=true",
+    ("sample", "--solver"): "--head solver=NAME",
+    ("sample", "--head-steps"): "--head steps=N",
+    ("bench", "--solver"): "--head solver=NAME",
+    ("bench", "--head-steps"): "--head steps=N --head bound_steps=N",
+    ("bench", "--sampling"): "--head KEY=VALUE",
+}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"mar {version('mar-orderings')}")
+        raise typer.Exit
+
+
+@app.callback()
+def mar(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Autoregressive generation in any order and any grouping of tokens: train, sample, score, ablate.
+
+    Every COMMAND --help has examples. Shell completion: `mar --install-completion`, then open a new shell.
+    """
+
 
 def main() -> None:
-    """Run a command. The user's errors are one line and exit code 2; a signal is 128 and its number."""
+    """Run a command. A user's error is one line and exit code 2; a signal is 128 and its number."""
     try:
-        app()
+        refuse_renamed(sys.argv[1:])
+        code = app(prog_name="mar", standalone_mode=False)
     except Exception as error:
-        line, code = _said(error)
+        line, code = describe_error(error)
         if code is None or os.environ.get("MAR_TRACEBACK"):
             raise
-        if line and not _said_by_another():
+        if line and not _printed_by_peer():
             print(line, file=sys.stderr)
-        _leave(code)
+        exit_now(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _said(error: Exception) -> tuple[str, int | None]:
-    """What to print and the exit code; None for what is not the user's to mend: a bug keeps its traceback."""
+def refuse_renamed(arguments: list[str]) -> None:
+    """Raise UserError if an option has another name now; the message names it."""
+    from mar.core.errors import UserError
+
+    for word in arguments[1:]:
+        option = word.partition("=")[0]
+        if new := _RENAMED.get((arguments[0], option)):
+            raise UserError(f"mar {arguments[0]} {option} is now written: mar {arguments[0]} {new}")
+
+
+def describe_error(error: Any) -> tuple[str, int | None]:
+    """Return the line to print and the exit code; code None marks a bug, which keeps its traceback."""
     from mar.core.errors import MarError, PeerFailed, Stopped
 
     if isinstance(error, PeerFailed):
         return "", error.code
     if isinstance(error, Stopped):
-        return "mar: stopped and saved; the same command goes on", 128 + error.signal
+        return "mar: stopped, checkpoint saved. Run the same command again to resume.", 128 + error.signal
+    if hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its versions
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return "", error.exit_code
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "mar"
+        return f"mar: {text} (see {command} --help)", error.exit_code
+    if isinstance(error, typer.Abort):
+        return "mar: aborted", 1
     return f"mar: {error}", 2 if isinstance(error, MarError) else None
 
 
-def _said_by_another() -> bool:
-    """Processes that have not met yet all come to the same error: the first one of each machine says it."""
-    met = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
-    return not met and os.environ.get("LOCAL_RANK", "0") != "0"
+def _printed_by_peer() -> bool:
+    """True before the processes of a launch are connected, in all but one of each machine: they meet the same error."""
+    connected = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
+    return not connected and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _leave(code: int) -> None:
+def exit_now(code: int) -> None:
+    """Exit without waiting for peers of the process group."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # peers of a process group would otherwise be waited for at exit
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mar.cli.fid_sources import Looks
     from mar.cli.generating import Setting
+    from mar.core.table import Table
     from mar.run import Run
 
 Split = Literal["train", "validation", "test"]
@@ -32,6 +35,7 @@ Precision = Literal["fp32", "bf16"]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that change the recipe.")]
 Seed = Annotated[int, typer.Option(min=0, help="All random draws depend on it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the table as JSON.")]
+Plan = Annotated[str, typer.Option(help="Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
 SplitOption = Annotated[Split, typer.Option(help="Split of the data set.")]
 Kind = Annotated[str | None, typer.Option(help="Likelihood: exact, bound or ode; default the head's.")]
 Budget = Annotated[
@@ -242,6 +246,16 @@ class Execution:
         read_cluster(self.slurm)
         if self.workers > 1:
             raise UserError("--workers starts processes of this machine: with --slurm, jobs=N sets their number")
+
+
+def print_table(table: Table[Any], json: bool, console: Console | None = None) -> None:
+    """Print a table to the terminal, or its rows as JSON."""
+    if json:
+        print(table.json())
+        return
+    from mar.core.progress import wide_console
+
+    (console or wide_console()).print(table)
 
 
 def key_values(texts: list[str], option: str) -> dict[str, Any]:

@@ -1,74 +1,39 @@
-"""``mar sample``."""
+"""``mar sample`` and ``mar generate``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-# ruff: noqa: UP045 - typer reads Optional
+from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped
+
+if TYPE_CHECKING:
+    from mar.run import Run
 
 _PRINTED = 4  # texts in the terminal
 
 
+@grouped
 def sample(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: DecodedRun,
+    sampling: Sampling,
     n: Annotated[
-        Optional[int], typer.Option("-n", "--n", min=1, help="How many; default 64, of text and sound 4.")
+        int | None, typer.Option("-n", "--n", min=1, help="Examples; default 64, of text and sound 4.")
     ] = None,
-    plan: Annotated[
-        str, typer.Option(help="ordering/partition, e.g. spiral/cosine:16; default the training plan.")
-    ] = "",
-    label: Annotated[
-        Optional[list[int]], typer.Option("--class", help="A class, repeatable; default all in turn.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(min=0.0, help="Guidance scale; 1 is none.")] = 1.0,
-    guidance_schedule: Annotated[str, typer.Option(help="constant or linear (in known tokens).")] = "linear",
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    adaptive: Annotated[
-        str, typer.Option(help="Choose each next set from the model: e.g. lowest-entropy, confidence.")
-    ] = "",
-    remask: Annotated[
-        str,
-        typer.Option(
-            help="Masked networks: redraw tokens afterwards, random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE."
-        ),
-    ] = "",
-    top_k: Annotated[Optional[int], typer.Option(min=1, help="Categorical head: keep the k likeliest.")] = None,
-    top_p: Annotated[Optional[float], typer.Option(help="Categorical head: keep this much probability.")] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Categorical head: always the likeliest.")] = False,
-    solver: Annotated[
-        Optional[str],
-        typer.Option(
-            help="Diffusion head: ancestral, ddim, dpm-solver++, unipc, heun; flow head: euler, midpoint, heun, rk4, rk45."
-        ),
-    ] = None,
-    head_steps: Annotated[
-        Optional[int], typer.Option(min=1, help="Diffusion head: timesteps; flow head: steps.")
-    ] = None,
-    head: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Another sampling option of the head, e.g. start=999 of the diffusion head."),
-    ] = None,
-    vae: Annotated[
-        str, typer.Option(help="Of an imported model without one: the KL autoencoder, a diffusers folder or hub name.")
-    ] = "",
+    plan: Plan = "",
     image: Annotated[
-        Optional[Path], typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
+        Path | None, typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
     ] = None,
-    mask: Annotated[
-        Optional[Path], typer.Option(help="Inpainting: a picture, bright where tokens are generated.")
-    ] = None,
-    prompt: Annotated[str, typer.Option(help="Text: what it begins with.")] = "",
-    length: Annotated[int, typer.Option(min=0, help="Text: its characters; 0 is one window.")] = 0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
-    last_weights: Annotated[bool, typer.Option("--last-weights", help="Not the averaged (EMA) ones.")] = False,
-    gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Also an animation of the first images.")] = True,
-    out: Annotated[Optional[Path], typer.Option(help="Folder; default RUN/samples/PLAN-WAYS-SEED.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting: a picture, bright where tokens are generated.")] = None,
+    prompt: Annotated[str, typer.Option(help="Text: the beginning of every example.")] = "",
+    length: Annotated[int, typer.Option(min=0, help="Text: characters of an example; 0: one window.")] = 0,
+    batch_size: BatchSize = 256,
+    gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Write an animation of the first images.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,
 ) -> None:
-    """Generate examples along any plan, not only the one it was trained on. Example k depends on the seed and k alone.
+    """Generate examples along any plan, not only the training plan. Example k depends on the seed and k alone.
 
     Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
     Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder: latents.npy.
@@ -79,6 +44,8 @@ def sample(
 
         mar sample runs/digits --plan spiral/cosine:16 --class 3 --class 8 --guidance 2 -n 100
 
+        mar sample runs/digits --head top_k=5 --temperature 0.9
+
         mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
 
         mar sample runs/digits --plan random/equal:4 --remask random:16:0.1
@@ -87,52 +54,38 @@ def sample(
 
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
+    head = sampling.head_options()
+    loaded = run.load()
+    spec = loaded.spec
+    n = n or (4 if spec.modality in ("text", "audio") else 64)
+    _check_modality(loaded, bool(prompt or length), bool(image or mask))
+
     import json
 
-    from mar.cli.generating import opened
-    from mar.cli.scoring import options_of, samples_name
-    from mar.core.errors import UserError
+    import torch
+
+    from mar.cli.scoring import samples_name
     from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
 
-    loaded = opened(run, vae, not last_weights)
-    spec = loaded.spec
-    n = n or (4 if spec.modality in ("text", "audio") else 64)
-    if spec.modality != "text" and (prompt or length):
-        raise UserError(f"--prompt and --length are of text: {run} makes examples of kind {spec.modality}")
-    if spec.modality != "image" and (image or mask):
-        raise UserError(f"--image and --mask are of images: {run} makes examples of kind {spec.modality}")
-    plan = plan or loaded.training_plan
-    head_options = options_of(head or [], "sampling") | {
-        key: value
-        for key, value in {
-            "top_k": top_k, "top_p": top_p, "greedy": greedy or None, "solver": solver, "steps": head_steps,
-        }.items()
-        if value is not None
-    }  # fmt: skip
-    import torch
-
+    plan, label = plan or loaded.training_plan, sampling.label
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        "guidance": Guidance(guidance, guidance_schedule),  # type: ignore[arg-type]
-        "temperature": temperature,
-        "seed": seed,
+        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule),
+        "temperature": sampling.temperature,
+        "seed": sampling.seed,
         "given": load_given(image, loaded.spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None,
-        "adaptive": adaptive or None,
-        "remask": remask or None,
-        **head_options,
+        "adaptive": sampling.adaptive or None,
+        "remask": sampling.remask or None,
+        **head,
     }
-    ways = {
-        "adaptive": adaptive, "remask": remask, "class": "+".join(map(str, label or [])), "length": length,
-        "guidance": f"{guidance:g}" if guidance != 1 else "", "schedule": guidance_schedule.replace("linear", ""),
-        "temperature": f"{temperature:g}" if temperature != 1 else "", "weights": "last" if last_weights else "",
-        "image": image and image.stem, "mask": mask and mask.stem, "prompt": prompt, **head_options,
-    }  # fmt: skip
-    folder = out or loaded.folder.path / "samples" / samples_name(plan, ways, seed)
+    folder = out or loaded.folder.path / "samples" / samples_name(
+        plan, _changed(run, sampling, head, image, mask, prompt, length), sampling.seed
+    )
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
         text = spec.modality == "text"
@@ -140,19 +93,107 @@ def sample(
     frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
     files = save_samples(x, spec, folder, frames)
     record = {
-        "plan": plan,
-        "n": n,
-        "guidance": guidance,
-        "temperature": temperature,
-        "adaptive": adaptive,
-        "remask": remask,
-        "seed": seed,
-        "prompt": prompt,
-        "length": length,
-    }
-    record |= {"classes": label, "head": head_options, "weights": "last" if last_weights else "ema"}
-    write_atomic(folder / "samples.json", json.dumps({**record, "environment": environment()}, indent=1))
-    if spec.modality == "text":
+        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
+        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
+    }  # fmt: skip
+    write_atomic(folder / "samples.json", json.dumps(record, indent=1))
+    if text:
         for level_T in x.flatten(1)[:_PRINTED]:
             print(text_of(level_T, spec), end="\n\n")
     print(f"wrote {n} examples to {folder}: {files}")
+
+
+def _check_modality(run: Run, text: bool, images: bool) -> None:
+    """Refuse options of another kind of examples. Raises UserError."""
+    from mar.core.errors import UserError
+
+    modality = run.spec.modality
+    if text and modality != "text":
+        raise UserError(f"--prompt and --length are of text: {run.folder.path} makes examples of kind {modality}")
+    if images and modality != "image":
+        raise UserError(f"--image and --mask are of images: {run.folder.path} makes examples of kind {modality}")
+
+
+def _changed(
+    run: DecodedRun, sampling: Sampling, head: dict[str, Any], image: Path | None, mask: Path | None, prompt: str,
+    length: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the settings that differ from their defaults: they name the default folder."""
+    return {
+        "adaptive": sampling.adaptive,
+        "remask": sampling.remask,
+        "class": "+".join(map(str, sampling.label or [])),
+        "length": length,
+        "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
+        "schedule": sampling.guidance_schedule.replace("linear", ""),
+        "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
+        "weights": "last" if run.last_weights else "",
+        "image": image and image.stem,
+        "mask": mask and mask.stem,
+        "prompt": prompt,
+        **head,
+    }
+
+
+@grouped
+def generate(
+    run: DecodedRun,
+    sampling: Sampling,
+    out: Annotated[Path, typer.Option(help="Folder of the store: a new one, or one that this command began.")],
+    n: Annotated[
+        int, typer.Option("-n", "--n", min=1, help="Examples; a larger number later continues the store.")
+    ] = 50_000,
+    plan: Plan = "",
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of matrix products; bf16 is faster on a GPU.")
+    ] = "fp32",
+    batch_size: BatchSize = 256,
+    shard: Shard = 0,
+    npz: Annotated[
+        Path | None, typer.Option(help="Also write one file for ADM's evaluator: arr_0 (N, H, W, 3) uint8.")
+    ] = None,
+) -> None:
+    """Generate many examples into one store, by one process or many. Run the same command again after a kill.
+
+    Example k depends on the seed and k alone: any number of processes gives the same store. A store holds examples of
+    one setting; another setting is refused. Score the store with mar fid.
+
+    Examples:
+
+        mar generate runs/digits --out samples/digits -n 10000
+
+        torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
+    """
+    from mar.cli.generating import fill
+    from mar.core.processes import Processes
+    from mar.sampling.output import image_grid
+
+    processes = Processes()
+    loaded = processes.on_all(lambda: run.load(str(processes.device)))
+    setting = sampling.setting(plan or loaded.training_plan, precision)
+    store = fill(out, loaded, setting, n, processes, batch_size, shard)
+    if processes.is_main:
+        images = store.images(n)
+        if store.spec.modality == "image":
+            first, _ = store.read(0)
+            image_grid(first[:100], store.spec.levels).save(out / "grid.png")
+        if npz is not None:
+            _write_npz(images, npz)
+        print(f"{n} examples of {setting.plan} in {out}; score them: mar fid {out} --against DATA")
+    processes.end()
+
+
+def _write_npz(images, path: Path) -> None:
+    """Write the layout of ADM's evaluator. The whole array passes through memory."""
+    import numpy as np
+    import torch
+
+    from mar.metrics.images import ImageSet, check_images
+
+    check_images(images.store.spec, str(images.store.path))
+    shown = ImageSet(images, images.store.spec, rgb=True)
+    parts = [torch.stack(shown.__getitems__(index.tolist())) for index in torch.arange(len(shown)).split(1000)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, arr_0=torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy())

@@ -1,51 +1,57 @@
-"""``mar tokenizer``: autoencoders of images, trained and scored."""
+"""``mar tokenizer`` and ``mar cache``: autoencoders of images, and data sets of their latents."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from mar.cli.options import Overrides, Seed, whole_numbers
 
 if TYPE_CHECKING:
     from mar.data.base import Data
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
-# ruff: noqa: UP045 - typer reads Optional
-
 app = typer.Typer(no_args_is_help=True)
 
 _RECORD = Path("scores/reconstruction.json")
-_DATA = "kind:path, e.g. fashion-mnist:~/data/fashion-mnist; or a recipe, of which its data are taken."
+_DATA = "Data set, kind:path (fashion-mnist:~/data/fashion-mnist), or a recipe with its data."
 
 
 @app.command(no_args_is_help=True)
 def train(
     data: Annotated[str, typer.Argument(help=_DATA)],
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value pairs, e.g. data.size=64.")] = None,
-    kind: Annotated[str, typer.Option(help="kl (continuous latents) or vq (a codebook).")] = "kl",
-    channels: Annotated[str, typer.Option(help="Of each level; each after the first halves the image.")] = "32,64,64",
-    blocks: Annotated[int, typer.Option(min=1, help="Of each level.")] = 1,
+    overrides: Overrides = None,
+    kind: Annotated[Literal["kl", "vq"], typer.Option(help="kl: continuous latents; vq: a codebook.")] = "kl",
+    channels: Annotated[
+        str, typer.Option(help="Channels of each level; each level after the first halves the image.")
+    ] = "32,64,64",
+    blocks: Annotated[int, typer.Option(min=1, help="Residual blocks of each level.")] = 1,
     latent: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 4,
     codebook: Annotated[int, typer.Option(min=2, help="Entries of a VQ codebook.")] = 512,
-    loss: Annotated[str, typer.Option(help="Of the reconstruction: l1 or l2.")] = "l1",
+    loss: Annotated[Literal["l1", "l2"], typer.Option(help="Loss of the reconstruction.")] = "l1",
     weight: Annotated[
-        Optional[float], typer.Option(min=0.0, help="Of the KL (default 1e-6) or of the commitment (default 0.25).")
+        float | None, typer.Option(min=0.0, help="Weight of the KL (default 1e-6) or of the commitment (default 0.25).")
     ] = None,
-    iterations: Annotated[int, typer.Option(min=1)] = 2000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images an iteration, over all processes.")] = 128,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="The peak; it falls along a cosine.")] = 1e-3,
+    iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per iteration, over all processes.")] = 128,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="Peak of the learning rate, which falls along a cosine.")
+    ] = 1e-3,
     ema: Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of the averaged weights.")] = 0.999,
-    precision: Annotated[str, typer.Option(help="auto (bf16 on GPUs), fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Precision of matrix products; auto: bf16 on GPUs.")
+    ] = "auto",
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
-    rfid: Annotated[bool, typer.Option("--rfid", help="At the end also FID of reconstructions.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Optional[Path], typer.Option(help="The run folder; default runs/DATA-KIND.")] = None,
+    rfid: Annotated[bool, typer.Option("--rfid", help="Compute the FID of reconstructions at the end.")] = False,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/DATA-KIND.")] = None,
 ) -> None:
-    """Train a small autoencoder on a data set's images. The same command goes on after a kill.
+    """Train a small autoencoder on a data set's images. Run the same command again after a kill.
 
-    Leaves RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl.
+    Writes RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl.
 
     Examples:
 
@@ -55,18 +61,11 @@ def train(
 
         torchrun --nproc_per_node 2 -m mar tokenizer train folder:~/flowers data.size=64 --channels 64,128,128,256
     """
-    from mar.cli.cache import data_of
-    from mar.cli.scoring import whole_numbers
-    from mar.core.errors import unknown
     from mar.core.files import TOKENIZER, locked
     from mar.core.processes import Processes
     from mar.core.progress import bar
     from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
-    if loss not in ("l1", "l2"):
-        raise unknown("loss", loss, ("l1", "l2"))
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise unknown("precision", precision, ("auto", "fp32", "bf16", "fp16"))
     section, source = data_of(data, overrides or [])
     architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)  # type: ignore[arg-type]
     architecture.check(source.spec)
@@ -88,14 +87,16 @@ def train(
 
 @app.command(no_args_is_help=True)
 def score(
-    tokenizer: Annotated[str, typer.Argument(help="An autoencoder: its folder, a tokenizer run's, or a hub name.")],
+    tokenizer: Annotated[
+        str, typer.Argument(help="Autoencoder: its folder, a folder of mar tokenizer train, or a hub name.")
+    ],
     data: Annotated[str, typer.Argument(help=_DATA)],
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value pairs, e.g. data.size=256.")] = None,
-    n: Annotated[Optional[int], typer.Option("-n", "--n", min=2, help="Test images; default all.")] = None,
-    rfid: Annotated[bool, typer.Option("--rfid/--no-rfid", help="FID of the reconstructions.")] = True,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    overrides: Overrides = None,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Test images; default all.")] = None,
+    rfid: Annotated[bool, typer.Option("--rfid/--no-rfid", help="Compute the FID of the reconstructions.")] = True,
+    seed: Seed = 0,
     out: Annotated[
-        Optional[Path], typer.Option(help="Where scores and pictures go; default the tokenizer's run, or scores/NAME.")
+        Path | None, typer.Option(help="Folder of scores and pictures; default the tokenizer's run, or scores/NAME.")
     ] = None,
 ) -> None:
     """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
@@ -106,7 +107,6 @@ def score(
 
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
-    from mar.cli.cache import data_of
     from mar.core.errors import UserError
     from mar.core.files import TOKENIZER, check_kind
     from mar.tokenizers.autoencoder import AutoencoderFolder
@@ -121,14 +121,95 @@ def score(
     _score(found.path, section, source, folder, n, rfid, seed)
 
 
+def cache(
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    overrides: Overrides = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="Autoencoder: its folder, a folder of mar tokenizer train, or a hub name.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="The folder to write; default caches/DATA-KIND.")] = None,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Encode every training image twice: as it is and mirrored.")
+    ] = False,
+    precision: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Numbers of KL latents; float16 takes half the space.")
+    ] = "float32",
+    shard: Annotated[int, typer.Option(min=1, help="Examples in a file.")] = 4096,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 64,
+) -> None:
+    """Encode a data set once with a KL autoencoder or a VQ model, for training on its latents.
+
+    Run the same command again after a kill; it also replaces damaged files. Any number of processes write the same files.
+
+    Examples:
+
+        mar cache fashion-mnist:~/data/fashion-mnist --tokenizer runs/fashion-kl --out caches/fashion-kl
+
+        torchrun --nproc_per_node 8 -m mar cache folder:~/imagenet data.size=256 --tokenizer kl16 --flips --out caches/imagenet
+
+        mar train fashion-kl data.path=caches/fashion-kl
+    """
+    from mar.core.errors import UserError
+    from mar.core.files import CACHE, locked
+    from mar.core.processes import Processes
+    from mar.core.progress import bar
+    from mar.data.shards import Settings
+    from mar.tokenizers import TOKENIZERS
+    from mar.tokenizers.autoencoder import AutoencoderFolder
+    from mar.training.caching import encode_all
+
+    section, source = data_of(data, overrides or [])
+    if source.spec.latents is not None:
+        raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
+    found = AutoencoderFolder.find(tokenizer)
+    cls: Any = TOKENIZERS.find(found.kind)
+    encoder = cls(source.spec, cls.Options(path=str(found.path)))
+    settings = Settings(
+        source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
+    )  # fmt: skip
+    folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
+    with ExitStack() as stack, bar("shards", processes.is_main) as progress:
+        processes.on_main(lambda: stack.enter_context(locked(folder, CACHE)))
+        manifest = encode_all(source, encoder, settings, folder, processes, batch_size, progress)
+    if processes.is_main:
+        gigabytes = sum(s.bytes for shards in manifest.shards.values() for s in shards) / 1e9
+        counts = ", ".join(f"{manifest.count(name):,} {name}" for name in manifest.shards)
+        print(f"{folder}: {counts} as {found.kind} latents {encoder.latent_shape}, {gigabytes:.3g} GB")
+        if manifest.std:
+            print("standard deviation of each channel: " + " ".join(f"{std:.4g}" for std in manifest.std))
+        print(f"next: mar train RECIPE data.kind=cache data.path={folder} tokenizer.kind={found.kind}")
+    processes.end()
+
+
+def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
+    """Return the resolved ``data`` section of ``kind:path`` or of a recipe, its path absolute, and the data set.
+
+    Raises:
+        UserError: no such kind or recipe, or its files are not there.
+    """
+    from mar import build, config
+    from mar.data import DATA
+
+    kind, _, path = text.partition(":")
+    if path or kind in DATA:
+        options = {"path": str(Path(path).expanduser().resolve())} if path else {}
+        recipe = config.parse({"data": {"kind": kind, **options}}, overrides)
+    else:
+        recipe = config.read(text, overrides)
+    section = build.resolve(recipe).data.model_dump(mode="json")
+    if section.get("path"):
+        section["path"] = str(Path(section["path"]).expanduser().resolve())
+    return section, build.data(recipe)
+
+
 def _question(autoencoder: AutoencoderFolder, data: Data, n: int | None, seed: int) -> dict[str, Any]:
-    """What decides a score."""
+    """Return the settings that identify a score."""
     n_images = min(n or len(data.test), len(data.test))
     return {"sha256": autoencoder.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
 
 
 def _scored(folder: Path) -> dict[str, Any]:
-    """The record that is there, {} without."""
+    """Return the record in the folder; {} without one."""
     import json
 
     file = folder / _RECORD
@@ -136,7 +217,7 @@ def _scored(folder: Path) -> dict[str, Any]:
 
 
 def _differing(there: dict[str, Any], question: dict[str, Any]) -> str:
-    """The first difference, "" without. What an older record does not say is taken to agree."""
+    """Name the first differing setting; "" without one. Settings that an older record lacks count as equal."""
     pairs = (f"{k} is {there[k]} there, {v} here" for k, v in question.items() if there.get(k, v) != v)
     return next(pairs, "")
 

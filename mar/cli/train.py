@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
+
+from mar.cli.options import Json, Overrides, print_table
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (see `mar recipes`) or a YAML file.")],
-    overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value pairs that change the recipe.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="The run folder; default runs/NAME.")] = None,  # noqa: UP045
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME.")] = None,
 ) -> None:
-    """Train a model. The same command resumes a run that was stopped or killed.
+    """Train a model. Run the same command again to resume a run that was stopped or killed.
 
     Examples:
 
@@ -27,7 +29,8 @@ def train(
     """
     from mar import config
 
-    chosen = config.read(recipe, overrides or [])  # a mistyped key is refused before torch is imported
+    chosen = config.read(recipe, overrides or [])  # refuse a mistyped key before torch is imported
+
     from mar.core.processes import Processes
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
@@ -40,15 +43,25 @@ def train(
     processes.end()
 
 
-def recipes() -> None:
-    """List the shipped recipes, with what each costs and reaches.
+def recipes(json: Json = False) -> None:
+    """List the shipped recipes with their commands, costs and scores.
 
-    Example:
+    Examples:
 
         mar recipes
+
+        mar recipes --json
     """
     from mar.config import recipe_names, recipe_path
+    from mar.core.table import Column, Table
 
-    for name in recipe_names():
-        header = [line[1:].strip() for line in recipe_path(name).read_text().splitlines() if line.startswith("#")]
+    headers = {
+        name: [line[1:].strip() for line in recipe_path(name).read_text().splitlines() if line.startswith("#")]
+        for name in recipe_names()
+    }
+    if json:
+        columns = [Column[str]("recipe", str), Column[str]("description", lambda name: " ".join(headers[name]))]
+        print_table(Table(columns, list(headers)), json)
+        return
+    for name, header in headers.items():
         print(f"{name}\n    " + "\n    ".join(header))

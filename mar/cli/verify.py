@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mar.cli.options import Json, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mar.verification.verdict import Verdict
 
-# ruff: noqa: UP045 - typer reads Optional
-
 
 def verify(
     targets: Annotated[
-        Optional[list[str]], typer.Argument(metavar="FILE.py:Class", help="Or module:Class; none: our registry.")
+        list[str] | None,
+        typer.Argument(metavar="FILE.py:Class", help="Or module:Class; without a target, every registered class."),
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--all", help="Every model of the registry, not only enough to cover every pair of parts.")
+        bool, typer.Option("--all", help="Every combination of parts, instead of enough to cover every pair of parts.")
     ] = False,
+    json: Json = False,
 ) -> None:
-    """Test the contracts of orderings, partitions, networks and heads, your own or all of ours.
+    """Test the contracts of orderings, partitions, networks and heads, your own or all registered ones.
 
     No leak, probabilities that sum to 1, samples that follow the likelihood, cached generation that equals the full
     forward pass, permutations, covers, determinism. A network or head of your own is made with the options in its
@@ -47,26 +49,40 @@ def verify(
     from mar.verification import registry
 
     torch.set_num_threads(1)  # the tensors are tiny: threads only wait for each other
-    console = Console()
+    console = Console(stderr=json)
     if targets:
         classes = [registry.load(target) for target in targets]
         verdicts = [verdict for cls in classes for verdict in registry.verify(cls)]
-        _print_each(console, verdicts)
     else:
         verdicts = []
         with console.status("verifying the registry") as status:
             for found in registry.verify_registry(whole):
                 verdicts += found
                 status.update(f"{len(verdicts)} verdicts, last of {found[-1].subject}")
-        _print_by_claim(console, verdicts)
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    console.print(f"{len(verdicts)} verdicts, {len(failed)} failed" if failed else f"all {len(verdicts)} claims hold")
+    if json:
+        _print_json(verdicts)
+    else:
+        (_print_each if targets else _print_by_claim)(console, verdicts)
+        count = f"{len(verdicts)} verdicts, {len(failed)} failed" if failed else f"all {len(verdicts)} claims hold"
+        console.print(count)
     if failed:
         raise typer.Exit(1)
 
 
+def _print_json(verdicts: list[Verdict]) -> None:
+    from mar.core.table import Column, Table
+
+    columns = [Column[Any](name, lambda verdict, name=name: getattr(verdict, name)) for name in ("subject", "claim")]
+    columns += [
+        Column[Any]("passed", lambda verdict: verdict.passed),
+        Column[Any]("detail", lambda verdict: verdict.detail),
+    ]
+    print_table(Table(columns, verdicts), json=True)
+
+
 def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
-    """Subject by subject: each claim, and what was looked at or what broke."""
+    """Print each subject's claims with their evidence or failure."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -81,7 +97,7 @@ def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
 
 
 def _print_by_claim(console: Console, verdicts: Iterable[Verdict]) -> None:
-    """One line a claim, then every failure."""
+    """Print one line a claim, then every failure."""
     from rich.table import Table
     from rich.text import Text
 

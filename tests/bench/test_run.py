@@ -180,7 +180,21 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     from mar.cli.main import app
 
     out = tmp_path / "speed.json"
-    arguments = ["bench", "mar-base", *SMALL, "--batch", "1", "--seconds", "0", "--head-steps", "2", "--out", str(out)]
+    arguments = [
+        "bench",
+        "mar-base",
+        *SMALL,
+        "--batch",
+        "1",
+        "--seconds",
+        "0",
+        "--head",
+        "steps=2",
+        "--head",
+        "bound_steps=2",
+        "--out",
+        str(out),
+    ]
     result = CliRunner().invoke(app, [*arguments, "--only", "train,sample"], catch_exceptions=False)
     assert result.exit_code == 0 and "images/s" in result.output
     written = json.loads(out.read_text())

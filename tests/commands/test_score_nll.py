@@ -22,7 +22,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.likelihood import estimate
 from mar.likelihood.estimate import Estimator, Repeats
 from mar.run import Run, load, train
-from tests.test_cli import TINY
+from tests.cli.test_main import TINY
 
 PIXELS = ["tokenizer=patches", "tokenizer.patch=4", "head=gaussian-mixture"]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mar import build, config
-from mar.cli.cache import cache as command
-from mar.cli.cache import data_of
+from mar.cli.tokenizer import cache as command
+from mar.cli.tokenizer import data_of
 from mar.core.errors import UserError
 from mar.data.cache import Cache, CacheOptions
 from mar.data.shards import Settings

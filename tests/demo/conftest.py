@@ -7,7 +7,7 @@ import pytest
 from mar import config
 from mar.demo.session import Session
 from mar.run import load, train
-from tests.test_cli import TINY
+from tests.cli.test_main import TINY
 
 QUIET = [*TINY, "train.sample_every=0", "train.validate_every=0"]
 

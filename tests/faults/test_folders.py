@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mar.cli.ablate import ablate
-from mar.cli.cache import cache
+from mar.cli.tokenizer import cache
 from mar.cli.tokenizer import train as train_tokenizer
 from mar.cli.train import train
 from mar.core.errors import UserError

@@ -15,7 +15,7 @@ from PIL import Image
 COMMANDS = [
     "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
     "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
-    "demo",
+    "demo", "reproduce", "orderings gallery",
 ]  # fmt: skip
 TINY = [
     "network.encoder_width=16", "network.encoder_depth=1", "network.encoder_heads=2", "network.decoder_width=16",
@@ -70,6 +70,10 @@ def test_every_command_has_help_with_examples(command):
         ("tokenizer train digits --channels 8,8,8,8,8", "8x8 images do not divide by 16"),
         ("train digits ordering=confidence", "it has no tractable likelihood"),
         ("train digits train.betas=[2,3]", "train.betas"),
+        ("train digits --owt x", "--out"),
+        ("trian digits", "train"),
+        ("generate runs/x --precision fp64", "'fp32', 'bf16'"),
+        ("sample runs/x --top-k 5", "is now written: mar sample --head top_k=K"),
     ],
 )
 def test_mistakes_get_one_line_and_code_two(arguments, said, tmp_path):
@@ -95,7 +99,7 @@ def test_train_sample_and_score(tmp_path):
     assert done.returncode == 0, done.stderr  # more images than the animation shows
 
     done = mar("sample", str(run), "-n", "5", "--plan", "spiral/cosine:6", "--class", "3", "--guidance", "2",
-               "--top-k", "5", "--out", str(tmp_path / "out"))  # fmt: skip
+               "--head", "top_k=5", "--out", str(tmp_path / "out"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     images = np.load(tmp_path / "out" / "images.npz")["images"]
     assert images.shape == (5, 1, 8, 8) and images.max() <= 16

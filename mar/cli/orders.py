@@ -1,17 +1,22 @@
-"""``mar orderings``: what there is, and pictures of plans."""
+"""``mar orderings`` and ``mar search-order``: list, draw and search orders."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, gibibytes, grouped
 
 if TYPE_CHECKING:
     from orderings import Grid, Plan
 
-app = typer.Typer(no_args_is_help=True, help="List orderings and partitions, and draw plans.")
+app = typer.Typer(no_args_is_help=True)
 
-# the gallery: every kind of path once, then partitions of different characters
+_GRID = "16x16 (image), 64 (text), 8x8x3 (with channels)."
+
+# Every kind of path once, then partitions of different characters.
 GALLERY = (
     *("raster", "reverse", "column", "serpentine", "diagonal", "diagonal:zigzag"),
     *("spiral", "spiral:outward", "spiral:outward:around=corner", "hilbert", "morton", "segments:16"),
@@ -22,8 +27,8 @@ GALLERY = (
 
 
 @app.command("list")
-def list_(json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """Every ordering, partition and adaptive order: options, defaults, what it does, on which grids.
+def list_(json: Json = False) -> None:
+    """List every ordering, partition and adaptive order with its options, defaults and grids.
 
     Examples:  mar orderings list   ·   mar orderings list --json
     """
@@ -61,10 +66,10 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Machine-readable.")
 @app.command()
 def show(
     plan: Annotated[str, typer.Argument(help="An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
-    grid: Annotated[str, typer.Option(help="16x16 (image), 64 (text), 8x8x3 (with channels).")] = "16x16",
-    partition: Annotated[str, typer.Option(help="Instead of /partition: cosine:12, equal:4, …")] = "",
+    grid: Annotated[str, typer.Option(help=_GRID)] = "16x16",
+    partition: Annotated[str, typer.Option(help="A partition, in place of /PARTITION: cosine:12, equal:4, …")] = "",
     out: Annotated[str, typer.Option(help="A .png (rank, step, path) or a .gif (the generation).")] = "",
-    seed: Annotated[int, typer.Option(help="Of orderings that draw.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Draw a plan, in the terminal and to a file.
 
@@ -94,17 +99,15 @@ def show(
 
 @app.command()
 def gallery(
-    plans: Annotated[list[str] | None, typer.Argument(help="Plans; default: a selection of them.")] = None,
-    grid: Annotated[str, typer.Option(help="16x16 (image), 64 (text), 8x8x3 (with channels).")] = "16x16",
+    plans: Annotated[list[str] | None, typer.Argument(help="Plans; default a selection.")] = None,
+    grid: Annotated[str, typer.Option(help=_GRID)] = "16x16",
     out: Annotated[str, typer.Option(help="A .png file.")] = "orderings.png",
-    seed: Annotated[int, typer.Option(help="Of orderings that draw.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Draw many plans side by side.
 
     Examples:  mar orderings gallery --out orderings.png   ·   mar orderings gallery spiral hilbert random/cosine:8
     """
-    from pathlib import Path
-
     import orderings
     from mar.core.errors import UserError
     from orderings import draw
@@ -147,7 +150,7 @@ def _tables(rows: dict[str, list[dict]]) -> None:
 
 
 def _print_ranks(plan: Plan, grid: Grid) -> None:
-    """The ranks in the grid's layout, on the colours of their AR steps."""
+    """Print the ranks in the grid's layout, coloured by AR step."""
     from matplotlib import colormaps
     from rich.console import Console
     from rich.text import Text
@@ -163,3 +166,53 @@ def _print_ranks(plan: Plan, grid: Grid) -> None:
         if token % width == width - 1:
             text.append("\n")
     Console(soft_wrap=True).print(text, end="")
+
+
+@grouped
+def search_order(
+    run: TrainedRun,
+    partition: Annotated[str, typer.Option(help="Partition to find an order for: singles, cosine:16.")] = "singles",
+    minutes: Annotated[
+        float, typer.Option(min=0.0, help="Total search time; 0 reports the order found so far.")
+    ] = 10.0,
+    evaluations: Annotated[int | None, typer.Option(min=0, help="Total number of changes to try.")] = None,
+    n: Annotated[
+        int,
+        typer.Option("-n", "--n", min=8, help="Images to search on; a quarter of them only choose the final order."),
+    ] = 256,
+    split: Annotated[Literal["validation", "train"], typer.Option(help="Split of the search images.")] = "validation",
+    start: Annotated[
+        str, typer.Option(help="Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
+    ] = "lowest-entropy,highest-entropy,raster,fixed-random:0",
+    test_n: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Test images of the report; default all, or 256 (GPU: 1000) for step-by-step networks."
+        ),
+    ] = None,
+    kind: Kind = None,
+    budget: Budget = None,
+    seed: Seed = 0,
+    name: Annotated[str, typer.Option(help="Name of the files in RUN/orders; default searched-PARTITION.")] = "",
+) -> None:
+    """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
+
+    Writes RUN/orders/NAME.json, an order that every command takes as file:PATH, and NAME.png, NAME.search.json,
+    NAME.result.json. Ctrl-C keeps the best order so far; the same command continues, and more minutes search longer.
+
+    Examples:
+
+        mar search-order runs/digits --minutes 20
+
+        mar search-order runs/digits --partition cosine:16 --evaluations 2000
+
+        mar search-order runs/digits --minutes 0
+    """
+    from mar.cli.searching import Request, search_and_report
+    from mar.order_search.search import Budget as SearchBudget
+    from orderings import text as values
+
+    starts = tuple(text.strip() for text in values.split(start, ",") if text.strip())
+    spent = SearchBudget(minutes, evaluations)
+    request = Request(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
+    search_and_report(run.load(), request)

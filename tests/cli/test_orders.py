@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mar.cli.orderings import GALLERY, app
+from mar.cli.orders import GALLERY, app
 from mar.core.errors import InvalidRequest, Unsupported, UserError
 from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, PlanSpec
 

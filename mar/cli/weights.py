@@ -1,0 +1,140 @@
+"""``mar export`` and ``mar import``: weights in the layouts of other projects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+_OTHER_FILES = (".pt", ".ckpt", ".bin", ".safetensors")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .pth file in the released layout, or a folder in the hub's layout.")
+    ] = None,
+    push: Annotated[str, typer.Option(help="Upload to the Hugging Face hub as OWNER/NAME (extra: hub).")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository of --push private.")] = False,
+) -> None:
+    """Write a run for others: in the layout of the released MAR checkpoints (`model` and `model_ema`, for the published
+    code), or as a folder or hub repository with its recipe, safetensors weights and a model card.
+
+    The released layout refuses, with the reason, runs that the published code cannot represent.
+
+    Examples:
+
+        mar export runs/mar-base --out mar_base.pth
+
+        mar export runs/digits --out digits-model
+
+        mar export runs/digits --push me/digits
+    """
+    from mar.core.errors import UserError
+
+    if not (out or push):
+        raise UserError("say where to: --out FILE.pth, --out FOLDER, or --push OWNER/NAME")
+    if out is not None and out.suffix.lower() in _OTHER_FILES:
+        raise UserError(f"{out} is neither: --out is a .pth file, the released layout, or a folder")
+    if out is not None and out.suffix.lower() == ".pth":
+        _export_released(run, out)
+    elif out is not None:
+        _pretrained(run).save_pretrained(out)
+        print(f"wrote {out}: recipe, weights, README.md; read it with mar.load")
+    if push:
+        print(f"uploaded {_pretrained(run).push_to_hub(push, private=private or None)}")
+
+
+def _pretrained(run: Path):
+    from mar.compat.hub import PretrainedRun
+
+    return PretrainedRun(run, device="cpu")
+
+
+def _export_released(run: Path, out: Path) -> None:
+    import torch
+
+    from mar.compat.released import export_run
+    from mar.core.errors import UserError
+    from mar.core.files import write_atomic
+    from mar.run import load
+
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no file: --out names the .pth to write")
+    states, scale = export_run(load(run, ema=False, device="cpu"))
+    write_atomic(out, lambda aside: torch.save(states, aside))
+    print(f"wrote {out}: {len(states['model'])} weights, last and averaged; its latents are multiplied by {scale:g}")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safetensors file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: a run, or a diffusers autoencoder.")],
+    heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="MAR: attention heads; default as published for its width, else of 64 channels."),
+    ] = None,
+    decoder_heads: Annotated[
+        int | None, typer.Option(min=1, help="MAR: attention heads of the decoder, where they differ.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="MAR: side of a token in latents; default from the channels.")
+    ] = None,
+    vae: Annotated[
+        str,
+        typer.Option(help="MAR: the KL autoencoder of its latents, a diffusers folder or hub name; default --data's."),
+    ] = "",
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Factor of the latents; default the autoencoder's own, or KL-16's .2325."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="MAR: a folder of cached latents, to score and train on.")] = "",
+) -> None:
+    """Read released weights, without executing anything in the file: a MAR (`model`, `model_ema`) becomes a run folder,
+    a KL autoencoder in latent-diffusion's layout a folder that diffusers and `tokenizer.kind=kl` read.
+
+    Sizes come from the shapes of the weights; the numbers of attention heads do not show there and are options.
+
+    Examples:
+
+        mar import kl16.ckpt --out kl16
+
+        mar import mar_base.pth --out runs/mar-base --vae kl16
+
+        mar sample runs/mar-base --class 207 --guidance 2.9 --head start=999
+
+        mar import tiny.pth --out runs/tiny --heads 4 --patch 2
+    """
+    from mar.compat import latent_diffusion, weights_file
+
+    content = weights_file.read(file)
+    state = latent_diffusion.state_dict(content)
+    if state is not None:
+        _import_autoencoder(state, out, scale)
+        return
+    from mar.compat.released import import_run
+    from mar.networks import NETWORKS
+
+    recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
+    size = NETWORKS.options(recipe.network.kind, recipe.network.options).sizes
+    parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
+    used = f"{size.encoder_heads} and {size.decoder_heads} heads"
+    print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
+    print(f"next: mar sample {out}" + ("" if vae or data else " --vae AUTOENCODER   (without: latents)"))
+
+
+def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
+    from mar.compat.latent_diffusion import convert
+    from mar.core.errors import UserError
+    from mar.core.files import write_atomic
+
+    if out.exists():
+        raise UserError(f"{out} exists: choose another --out, or delete it")
+    model = convert(state, scale)
+    write_atomic(out, model.save_pretrained)
+    widths = "-".join(map(str, model.config.block_out_channels))
+    print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
+    print(f"next: mar import MAR.pth --out runs/mar --vae {out}")
