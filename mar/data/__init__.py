@@ -9,6 +9,7 @@ from mar.data.digits import Digits
 from mar.data.documents import Documents
 from mar.data.folder import Folder
 from mar.data.idx import FashionMnist, Mnist
+from mar.data.memory import Memory
 from mar.data.npz import Npz
 from mar.data.synthetic import NoisyTree, Synthetic
 from mar.data.text import Text
@@ -27,6 +28,7 @@ DATA = Registry(
         "npz": Npz,
         "audio": Audio,
         "cache": Cache,
+        "memory": Memory,
     },
     what="data",
     base=DataSource,

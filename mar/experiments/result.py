@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mar.core.errors import UserError
 from mar.core.files import write_atomic
 from mar.experiments.curve import Verdict, verdict
 from mar.experiments.speed import Speed
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood, data_frame
 from mar.metrics.probe import Probe
 from mar.metrics.result import FidResult
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -208,3 +213,28 @@ class AblationResult:
         return TypeAdapter(cls).validate_python(
             json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
         )
+
+
+def results(folder: str | Path) -> DataFrame:
+    """The rows of an ablation's ``result.json`` (or a results folder's) as a pandas frame, units in column names.
+
+    Raises:
+        UserError: the folder has no result, or pandas is not installed.
+    """
+    path = next((p for p in (Path(folder) / "result.json", Path(folder) / "result.json.gz") if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has no result.json: mar ablate writes it when the grid is done")
+    found = AblationResult.load(path)
+    return data_frame([_flat(asdict(row)) for row in (*found.rows, *found.baselines)])
+
+
+def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Numbers and texts of nested mappings, named by their path; settings and answers by their own names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{place}_{key}" if place else key
+        if isinstance(value, Mapping):
+            flat |= _flat(value, "" if name in ("settings", "answers") else name)
+        elif value is None or isinstance(value, (str, int, float)):
+            flat[name] = value
+    return flat

@@ -1,6 +1,6 @@
-"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+"""From tokens to the vectors that networks read.
 
-B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
+L tokens · D width · V vocabulary
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import nn
 
 from mar.core.tokens import Categories, TokenKind
 
-_SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond the limit code runs eager without a word
-
 
 class TokenEmbedding(nn.Module):
-    """Categories by a table, which starts small and random or, with ``codes``, as ``cosine_codes``; vectors by a
-    linear map."""
+    """Embeds categories by a table and vectors by a linear map.
+
+    The table starts small and random or, with ``codes``, as ``cosine_codes``.
+    """
 
     def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
         super().__init__()

@@ -1,14 +1,6 @@
-"""What an order costs, step by step, and which steps a change of the order touches.
+"""Orders and changes of orders: their nats step by step, a greedy order, and local search by paired races over images.
 
-N images · L tokens · K AR steps
-
-A fixed order set by set: the tokens that are the surest on average, or the least sure, given those chosen before.
-
-L tokens · K AR steps
-
-Local search over orders: swaps, rotations and segment moves, each decided by a paired race over images.
-
-L tokens · K AR steps · M images
+N images · L tokens · K AR steps · M some of the images
 """
 
 from __future__ import annotations
@@ -171,15 +163,9 @@ def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> 
 
 
 _ATTEMPTS = 100  # before an order counts as one without neighbours
-
-
 _FIRST = 16  # images of a race's first stretch; each next one doubles them
-
-
 _CLEAR = 2.0  # standard errors below zero at which a change is an improvement
-
-
-_ROUNDING = 1e-5  # nats per image: what differs by less is the same
+_ROUNDING = 1e-5  # nats per image: smaller differences count as none
 
 
 @dataclass(frozen=True)
