@@ -10,13 +10,14 @@ import pytest
 from mar.experiments.result import AblationResult
 from mar.reports.lines import Line
 from mar.reports.steps_curve import budgets, write_steps_curve
+from tests.experiments.made import changed
 from tests.reports.conftest import likelihood
 
 
 def with_rows(result: AblationResult, rows: list[tuple[str, str, int, float]]) -> AblationResult:
     """Rows of seed, partition, steps and nats."""
     made = [
-        replace(
+        changed(
             result.rows[0],
             partition=partition,
             errors=(),
