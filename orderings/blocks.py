@@ -67,12 +67,12 @@ class Blocks(FixedOrdering):
         return replace(self, outer=self.outer.at(progress), inner=self.inner.at(progress))
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        return self._draw(grid, 1, Seeded(1))[0]
+        return self._sample(grid, 1, Seeded(1))[0]
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        return self._draw(grid, batch, generator) if self.random else super().ranks(grid, batch, generator)
+        return self._sample(grid, batch, generator) if self.random else super().ranks(grid, batch, generator)
 
-    def _draw(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+    def _sample(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         block_L, blocks = block_of(self.size, grid)
         outer_BN = self.outer.ranks(blocks, batch, generator.at("outer"))
         size_N = torch.bincount(block_L, minlength=len(blocks)).to(outer_BN.device)
