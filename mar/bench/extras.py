@@ -35,7 +35,7 @@ from mar.bench.contenders import Inputs
 from mar.bench.measure import CLOCKS, footprint, interleave, synchronise, tensor_peak
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
-from mar.data.base import spread
+from mar.data.base import evenly_spaced
 from mar.likelihood.chain import default_budget, n_pairs, pairs, token_log_prob
 from mar.model.model import Model
 from mar.networks.causal_transformer import CausalTransformer, Slots
@@ -246,7 +246,7 @@ class _Passes:
     @torch.no_grad()
     def run(self, batch: int, wanted: int | None = None) -> None:
         """Run every row, or ``wanted`` rows spread over all steps, ``batch`` at a time."""
-        chosen_R = spread(len(self), wanted).to(self.token.device)
+        chosen_R = evenly_spaced(len(self), wanted).to(self.token.device)
         for _ in pairs(self.model, self.token, self.plan, self.label_B, chosen_R=chosen_R, rows=batch):
             pass
 
