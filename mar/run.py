@@ -27,7 +27,7 @@ from mar.core.processes import Processes
 from mar.core.progress import Progress
 from mar.core.records import Partial
 from mar.core.spec import DataSpec
-from mar.data.base import About, Data, spread
+from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
 from mar.likelihood.score import Conditionals, TokenScores, conditionals
@@ -82,7 +82,7 @@ def _parts(recipe: Recipe, processes: Processes, examples: Data | None) -> Parts
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
     """Examples of the training split, for what a tokenizer measures; each batch is spread over the whole split, whose
     first examples may be of one class."""
-    index = spread(len(data.train), limit)
+    index = evenly_spaced(len(data.train), limit)
     batches = -(-len(index) // 500)
     for first in range(batches):
         yield data.train.batch(index[first::batches])[0]
@@ -237,7 +237,7 @@ class Run:
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
-        return source.batch(spread(len(source), limit))
+        return source.batch(evenly_spaced(len(source), limit))
 
     def scorer(
         self,

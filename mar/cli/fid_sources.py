@@ -22,6 +22,7 @@ from mar.metrics.fid import Images, Judge, images_of
 from mar.metrics.statistics import Statistics, read_statistics
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
+from orderings.user import is_file_target
 
 Features = Literal["auto", "inception", "classifier"]
 
@@ -95,8 +96,8 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
         return from_data(build.images(build.data(RunFolder(path).recipe())), split)
     if path.is_dir():
         return Source(path.name, _folder(path, like))
-    kind, _, inside = text.partition(":")
-    if kind not in DATA:
+    kind, inside = DATA.split(text)
+    if kind not in DATA and not is_file_target(kind):
         raise UserError(
             f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
             f"kind of {', '.join(sorted(DATA))})"
@@ -155,13 +156,8 @@ def statistics_of(source: Images, data: Data | None, looks: Looks) -> Statistics
 
 
 def _extractor(data: Data | None, spec: DataSpec, looks: Looks, cache_dir: Path):
-    labelled = load_data(*_kind_and_path(looks.labelled)) if looks.labelled else None
+    labelled = load_data(*DATA.split(looks.labelled)) if looks.labelled else None
     if data is None:  # nothing is known but what the images look like
         nothing = Split()
         data = Data("these images", spec, nothing, nothing, nothing, "")
     return choose(looks.features, data, cache_dir, looks.inception_weights, labelled)
-
-
-def _kind_and_path(text: str) -> tuple[str, str]:
-    kind, _, path = text.partition(":")
-    return kind, path

@@ -21,10 +21,11 @@ from mar.experiments.result import Difference
 from mar.experiments.sets import measured
 from mar.likelihood.score import Likelihood
 from mar.likelihood.set_sizes import Predicted, plans_of, predictions
+from mar.model.plans import costs_file
 from mar.reports.sets import Tested, draw_sets
 from mar.run import Run
 from orderings import Ordering, PlanSpec, to_text
-from orderings.optimal import SetCosts, costs_file
+from orderings.optimal import SetCosts
 from orderings.partitions import Singles
 
 IMAGES = 256  # of each split, unless asked for more: a pass for every token of every image

@@ -23,6 +23,7 @@ from mar.core.progress import bar, wide_console
 from mar.experiments.compare import paired_differences
 from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
+from mar.model.plans import resolve_optimal
 from mar.order_search.moves import Evaluator
 from mar.order_search.search import Budget, Say, Search, search
 from mar.run import Run
@@ -36,7 +37,6 @@ from orderings import (
     parse_partition,
     to_text,
 )
-from orderings.optimal import resolve_optimal
 from orderings.user import File
 
 _GREEDY = ("lowest-entropy", "highest-entropy")

@@ -11,7 +11,6 @@ from mar.data.folder import Folder
 from mar.data.idx import FashionMnist, Mnist
 from mar.data.memory import Memory
 from mar.data.npz import Npz
-from mar.data.synthetic import NoisyTree, Synthetic
 from mar.data.text import Text
 
 DATA = Registry(
@@ -21,8 +20,6 @@ DATA = Registry(
         "fashion-mnist": FashionMnist,
         "binarized-mnist": BinarizedMnist,
         "folder": Folder,
-        "synthetic": Synthetic,
-        "tree": NoisyTree,
         "text": Text,
         "documents": Documents,
         "npz": Npz,

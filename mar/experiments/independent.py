@@ -14,7 +14,7 @@ import math
 import torch
 
 from mar.core.tokens import Categories
-from mar.data.base import Data, Split, spread
+from mar.data.base import Data, Split, evenly_spaced
 from mar.experiments.result import Row
 from mar.likelihood.score import Likelihood
 from mar.metrics.probe import Labelled, fit
@@ -69,7 +69,7 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_c
 
 
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    x, label_N = split.batch(spread(len(split), limit))
+    x, label_N = split.batch(evenly_spaced(len(split), limit))
     return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
 
 

@@ -15,9 +15,10 @@ from mar.core.errors import UserError
 from mar.core.files import environment
 from mar.experiments.result import PlanMap
 from mar.likelihood.set_sizes import measure_set_costs
+from mar.model.plans import costs_file, resolve_optimal
 from mar.run import Run
 from orderings import Grid, Ordering, Partition, PlanSpec, to_text
-from orderings.optimal import Optimal, SetCosts, costs_file, read_set_costs, resolve_optimal
+from orderings.optimal import Optimal, SetCosts, read_set_costs
 from orderings.partitions import Linear
 
 Progress = Callable[[int, int], None]

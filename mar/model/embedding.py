@@ -16,7 +16,7 @@ from mar.core.tokens import Categories, TokenKind
 class TokenEmbedding(nn.Module):
     """Embeds categories by a table and vectors by a linear map.
 
-    The table starts small and random or, with ``codes``, as ``cosine_codes``.
+    The table starts small and random or, with ``codes``, as ``cosine_token_init``.
     """
 
     def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
@@ -25,7 +25,7 @@ class TokenEmbedding(nn.Module):
             self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
             nn.init.normal_(self.embed.weight, std=0.02)
             if codes:
-                self.embed.weight.data.copy_(cosine_codes(token.vocabulary, width))
+                self.embed.weight.data.copy_(cosine_token_init(token.vocabulary, width))
         else:
             self.embed = nn.Linear(token.width, width)
             nn.init.xavier_uniform_(self.embed.weight)
@@ -35,7 +35,7 @@ class TokenEmbedding(nn.Module):
         return self.embed(token)
 
 
-def cosine_codes(vocabulary: int, width: int) -> torch.Tensor:
+def cosine_token_init(vocabulary: int, width: int) -> torch.Tensor:
     """(V, D): -√2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
 
     Two categories are -1 and 1 with D = 1. Up to V − 1 columns are orthogonal, of mean 0 and variance 1, the first of

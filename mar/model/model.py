@@ -33,7 +33,7 @@ class Model(nn.Module):
     def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
         super().__init__()
         self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
-        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.token_codes)
+        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.cosine_token_init)
         self.policy: OrderPolicy | None = None
         self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
         if n_classes:

@@ -22,7 +22,7 @@ from orderings import (
     name_of,
     to_text,
 )
-from orderings.optimal import resolve_optimal
+from orderings.optimal import Optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
 
@@ -128,3 +128,27 @@ def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
     sizes_K = partition.sizes(n_tokens)
     step_L = torch.arange(len(sizes_K)).repeat_interleave(sizes_K)
     return Plan(torch.arange(n_tokens).repeat(batch, 1), step_L.repeat(batch, 1))
+
+
+def costs_file(folder: Path, ordering: str) -> Path:
+    """Return the file for the set costs of an ordering (its short text) in the run ``folder``."""
+    return folder / "scores" / f"set-costs-{ordering.replace('/', '-').replace(':', '')}.json"
+
+
+def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partition:
+    """Return ``optimal`` with the costs that the run in ``folder`` measured under ``ordering`` (its short text).
+
+    Other partitions, and ``optimal`` with its own costs, are returned unchanged.
+
+    Raises:
+        Unsupported: the run has no such costs yet; the message gives the command.
+    """
+    if not isinstance(partition, Optimal) or partition.costs:
+        return partition
+    path = costs_file(folder, ordering)
+    if not path.is_file():
+        raise Unsupported(
+            f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
+            f"mar score sets {folder} --plans {ordering}"
+        )
+    return partition.with_costs(path)

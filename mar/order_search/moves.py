@@ -78,13 +78,13 @@ class Evaluator:
 
         A step's nats follow from its tokens and those known before it. A token that moves from step a to step b changes
         no others than the steps between the two: before both it is unknown under either order, after both it is known.
-        A network that is not orderless may also see in which order the known tokens came: everything from the first
-        change on.
+        A network that is not ``order_invariant`` may also depend on the order of the known tokens: every step from the
+        first change on.
         """
         before_L, after_L = self.steps(before_L), self.steps(after_L)
         low_L, high_L = torch.minimum(before_L, after_L), torch.maximum(before_L, after_L)
         moved_L, step_K = before_L != after_L, torch.arange(self.n_steps)
-        if not self.model.network.orderless:
+        if not self.model.network.order_invariant:
             high_L = torch.full_like(high_L, self.n_steps)
         return (moved_L & (low_L <= step_K[:, None]) & (step_K[:, None] <= high_L)).any(1)
 

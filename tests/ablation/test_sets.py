@@ -13,7 +13,8 @@ from mar.experiments.engine import Ask, Engine
 from mar.experiments.evaluations import SetsEvaluation
 from mar.experiments.grid_file import read
 from mar.experiments.provenance import provenance
-from orderings.optimal import best_sets, costs_file, read_set_costs
+from mar.model.plans import costs_file
+from orderings.optimal import best_sets, read_set_costs
 
 GRID = """
 recipe: digits
