@@ -214,7 +214,7 @@ class Session:
         notes = list(self.run.warnings(text))
         if "exact" not in model.head.likelihoods:
             kinds = " or ".join(sorted(model.head.likelihoods))
-            return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score --nll", *notes]
+            return None, None, [f"this head has no exact likelihood, only one of kind {kinds}: mar score nll", *notes]
         label_B = labels_of(model, self._label(request), 1).to(self.run.device)
         noise = image_noise(request.seed, 1, self.run.device)
         nats_BL = -token_log_prob(model, token, plan, label_B, noise, "exact").nats_BL.double()
