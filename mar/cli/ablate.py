@@ -84,6 +84,8 @@ def reproduce(
 
         mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
 
+        mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
+
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
     from mar.experiments.grid import find, read
