@@ -76,7 +76,7 @@ PLAN, PARTITION, VARIANT, ORDERS = "plan", "partition", "variant", "orders"  # o
 
 
 class Adjustment(Section):
-    """Recipe keys that some cells set otherwise, after their axes."""
+    """Recipe keys that some cells change after their axes."""
 
     where: RowSelector
     set: dict[str, Any]
@@ -84,7 +84,7 @@ class Adjustment(Section):
 
 @dataclass(frozen=True)
 class Combination:
-    """One cell: the name of its value on every axis, and what these change in the recipe."""
+    """One cell: the name of its value on every axis, and the overrides of the recipe."""
 
     settings: dict[str, str]
     overrides: tuple[str, ...]
@@ -93,7 +93,7 @@ class Combination:
 def combinations(
     axes: Mapping[str, Sequence[Value]], adjust: Sequence[Adjustment], exclude: Sequence[RowSelector], only: RowSelector
 ) -> list[Combination]:
-    """The cells, the last axis changing fastest. Without axes there is one, which changes nothing.
+    """Return the cells, the last axis changing fastest. A grid without axes has one cell, without overrides.
 
     Raises:
         UserError: a value without a name, two of one name, or a condition on an axis or a value that does not exist.
@@ -115,7 +115,7 @@ def combinations(
 
 
 def as_overrides(keys: Mapping[str, Any]) -> list[str]:
-    """``{network: {kind: made, widths: [8]}}`` as ``network.kind=made`` and ``network.widths=[8]``."""
+    """Return ``{network: {kind: made, widths: [8]}}`` as ``network.kind=made`` and ``network.widths=[8]``."""
     return [f"{key}={json.dumps(value)}" for key, value in _flat(keys, "")]
 
 
@@ -128,7 +128,7 @@ def _flat(keys: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
-    """name -> overrides of each value of an axis."""
+    """Return the overrides of each value of an axis by the value's name."""
     found: dict[str, list[str]] = {}
     for value in values:
         keys = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {axis: value}
@@ -161,12 +161,12 @@ def check(where: RowSelector, names: Mapping[str, Collection[str]]) -> None:
 
 
 def matches(settings: Mapping[str, str], where: RowSelector) -> bool:
-    """Whether the settings (axis -> name) have one of the names on every axis of ``where``."""
+    """True if the settings (axis -> name) have one of the names on every axis of ``where``."""
     return all(settings.get(axis) in several(names) for axis, names in where.items())
 
 
 def several(names: Scalar | Sequence[Scalar]) -> list[str]:
-    """One name or several, as a list."""
+    """Return one name or several as a list."""
     return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
 
 
@@ -182,7 +182,7 @@ OURS: dict[Of, tuple[str, Better]] = {
 
 
 class PublishedRow(Section):
-    """A figure, and which rows it stands in: those whose settings contain ``where``."""
+    """A figure of the rows whose settings contain ``where``."""
 
     where: RowSelector = Field(min_length=1)
     value: float = Field(allow_inf_nan=False)
@@ -190,7 +190,7 @@ class PublishedRow(Section):
     @field_validator("where")
     @classmethod
     def _canonical(cls, where: RowSelector) -> RowSelector:
-        """The same, plans in canonical short text."""
+        """Return the condition with plans in canonical short text."""
         if PLAN not in where:
             return where
         return {**where, PLAN: tuple(str(PlanSpec.parse(plan)) for plan in several(where[PLAN]))}
@@ -208,16 +208,16 @@ class Published(Section):
 
     @property
     def direction(self) -> Better:
-        """Which way is better."""
+        """The direction of better figures."""
         return self.better or OURS[self.of][1]
 
     def figure(self, settings: Mapping[str, str]) -> float | None:
-        """The figure of a row of the table; None where the paper has none."""
+        """Return the figure of a row of the table; None where the paper has none."""
         return next((row.value for row in self.rows if matches(settings, row.where)), None)
 
 
 def published_of(grid: Mapping[str, Any]) -> tuple[Published, ...]:
-    """The columns of a resolved grid, as a result holds it."""
+    """Return the published columns of a resolved grid."""
     return tuple(Published.model_validate(each) for each in grid.get("published", ()))
 
 
@@ -243,7 +243,7 @@ def check_published(published: Collection[Published], names: Mapping[str, Collec
 
 
 def _overlap(one: RowSelector, other: RowSelector) -> bool:
-    """Whether one row can match both."""
+    """True if one row can match both."""
     return all(set(several(one[axis])) & set(several(other[axis])) for axis in one.keys() & other.keys())
 
 
@@ -284,7 +284,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
     def plans(self) -> list[str]:
-        """Every ordering under the first partition, then under the second, …, in canonical short text. None: each
+        """Return every ordering under the first partition, then under the second, …, in canonical text. Empty: each
         model's own.
 
         Raises:
@@ -303,7 +303,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
         return getattr(self.nll, "orders", 0)
 
     def variant(self, name: str) -> Variant | None:
-        """The variant of a name; None: the one way that has none."""
+        """Return the variant of a name; None for a grid without variants."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def combinations(self) -> list[Combination]:
@@ -311,13 +311,13 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
     def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
-        """Every cell with its recipe."""
+        """Yield every cell with its recipe."""
         base = config.read(self.recipe, self.overrides).as_dict()
         for combination in self.combinations():
             yield combination, self._selecting(config.parse(base, [*combination.overrides, *self.command]))
 
     def _selecting(self, recipe: Recipe) -> Recipe:
-        """The recipe, its checkpoints such that the grid can choose among them."""
+        """Return the recipe with the checkpoints among which the grid chooses."""
         if self.select == "last":
             return recipe
         if not recipe.train.validate_every:
@@ -328,7 +328,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
 
 
 def referring(grid: GridFile) -> GridFile:
-    """The grid with its reference as settings, checked against its plans and axes.
+    """Return the grid with its reference as settings, checked against its plans and axes.
 
     Raises:
         UserError: a name that does not exist, or two variants of one. ValueError: a plan that does not exist.
@@ -455,7 +455,7 @@ def _renamed(value: Any, name: str, new: str) -> Any:
 
 
 def extended(path: Path) -> DictConfig:
-    """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
+    """Return the keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
     own = OmegaConf.load(path)
     if not isinstance(own, DictConfig):
         raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
@@ -464,7 +464,7 @@ def extended(path: Path) -> DictConfig:
 
 
 def checked(path: Path, plain: Any) -> GridFile:
-    """The grid of plain values.
+    """Return the grid of plain values.
 
     Raises:
         UserError: a key, a value or a plan is wrong; the message begins with ``path``.
@@ -523,12 +523,12 @@ class Table:
 
     @property
     def asks(self) -> str:
-        """What it asks: the first sentence."""
+        """The question of the table: the first sentence of its file."""
         return _SENTENCE.split(self._header()[0], maxsplit=1)[0]
 
     @property
     def time(self) -> str:
-        """How long it takes, as its file says; empty: it does not say."""
+        """The time that its file states; empty: none."""
         return self._header()[1]
 
     @property
@@ -539,7 +539,7 @@ class Table:
 
     @property
     def takes_data(self) -> bool:
-        """Whether it reads data that do not come with the project."""
+        """True if it reads data that do not come with the project."""
         return "data" in (extended(self.path).get("given") or {}).keys()  # noqa: SIM118 - a missing value is not "in"
 
     def _header(self) -> tuple[str, str]:
@@ -550,17 +550,17 @@ class Table:
 
 
 def tables() -> dict[str, list[Table]]:
-    """name -> its scales, the smallest first."""
+    """Return the scales of each table by its name, the smallest first."""
     files = {(path.parent.name, path.stem) for path in TABLES.glob("*/*.yaml")}
     names = sorted({name for name, _ in files})
     return {name: [Table(name, scale) for scale in SCALES if (name, scale) in files] for name in names}
 
 
 def find(name: str, scale: str | None = None) -> Table:
-    """The table at a scale; None: at its smallest.
+    """Return the table at a scale; None: at its smallest.
 
     Raises:
-        UserError: there is none of the name, or not at this scale; the message says which there are.
+        UserError: there is none of the name, or not at this scale; the message names those that exist.
     """
     known = tables()
     if name not in known:
