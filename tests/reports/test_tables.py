@@ -265,4 +265,4 @@ def test_over_seeds_the_best_is_of_rows_with_the_same_seeds(ablation: AblationRe
 
 def test_a_pivot_of_the_grid_has_a_column_for_each_value(several: AblationResult) -> None:
     text = grid_table(several).pivot("network", "ordering", "NLL").latex()
-    assert "network & raster & random" in text and text.count(r"\textbf") == 0
+    assert r"network & raster $\downarrow$ & random $\downarrow$" in text and text.count(r"\textbf") == 0
