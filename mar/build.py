@@ -72,7 +72,7 @@ def resolve(recipe: Recipe) -> Recipe:
         filled[family] = _filled(family, getattr(recipe, family))
     for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
         filled[family] = {"kind": name_of(component), **as_options(component)}
-    filled["train"]["objective"] = _filled("objective", recipe.train.objective)
+    filled["train"]["mask_ratio"] = _filled("objective", recipe.train.objective)
     return Recipe.model_validate(filled)
 
 

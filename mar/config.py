@@ -3,8 +3,8 @@
 A component (data, tokenizer, ordering, partition, network, head, objective) is a ``kind`` with that kind's own options.
 This file knows no classes and imports no torch: ``mar.build`` checks each component's options against its class.
 
-Recipes written before ``train.objective`` have ``train.mask_ratio`` with other names of the same three objectives. Both
-are read; ``fingerprint`` uses the old names, so that existing runs keep their fingerprints.
+``train.objective`` was called ``train.mask_ratio``, with other names of the same three objectives. Both are read. Run
+folders and fingerprints keep the old form, so that existing runs, grids and results stay what they are.
 """
 
 from __future__ import annotations
@@ -107,14 +107,17 @@ class Train(Section):
             return content
         content = {("objective" if key == "mask_ratio" else key): value for key, value in content.items()}
         chosen = content.get("objective")
-        if isinstance(chosen, dict) and chosen.get("kind") in _OLD_OBJECTIVES:
+        if isinstance(chosen, dict) and str(chosen.get("kind")) in _OLD_OBJECTIVES:
             content["objective"] = {**chosen, "kind": _OLD_OBJECTIVES[chosen["kind"]]}
         return content
 
     @model_serializer(mode="wrap")
-    def _omit_disabled(self, dump: Any) -> dict[str, Any]:
-        """Omit disabled sections so that existing recipes keep their fingerprint."""
-        content = dump(self)
+    def _in_old_form(self, dump: Any) -> dict[str, Any]:
+        """Omit disabled sections and write ``objective`` as ``mask_ratio``: existing recipes keep their fingerprint."""
+        old_names = {new: old for old, new in _OLD_OBJECTIVES.items()}
+        content = {("mask_ratio" if key == "objective" else key): value for key, value in dump(self).items()}
+        chosen = content["mask_ratio"]
+        content["mask_ratio"] = {**chosen, "kind": old_names.get(chosen["kind"], chosen["kind"])}
         if not self.scheduled_sampling.probability:
             del content["scheduled_sampling"]
         if not self.keep_best:
@@ -149,9 +152,6 @@ class Recipe(Section):
         float32, whatever a machine makes of it."""
         content = {k: v for k, v in self.as_dict().items() if k != "name"}
         train = {k: v for k, v in content["train"].items() if k not in ("parallel", "checkpoint_activations")}
-        old_names = {new: old for old, new in _OLD_OBJECTIVES.items()}
-        objective = train.pop("objective")
-        train["mask_ratio"] = {**objective, "kind": old_names.get(objective["kind"], objective["kind"])}
         plain = {"precision": "fp32", "compile": False}
         content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}
         return settings_digest(content, 12)

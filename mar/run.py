@@ -9,6 +9,8 @@ N images · L tokens · K AR steps · M gathered tokens · P characters of a pro
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -17,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from mar import build
+from mar import build, config
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import derived_seed, stream
@@ -25,12 +27,15 @@ from mar.core.processes import Processes
 from mar.core.progress import Progress
 from mar.core.records import Partial
 from mar.core.spec import DataSpec
-from mar.data.base import About, Data, spread
+from mar.data.base import About, Data, evenly_spaced
+from mar.data.memory import Memory, in_memory
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
 from mar.likelihood.score import Conditionals, TokenScores, conditionals
 from mar.likelihood.summary import Likelihood
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
+from mar.networks import NETWORKS
+from mar.networks.base import Network, NetworkOptions
 from mar.order_search.learned import learned_conditionals
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
@@ -42,15 +47,18 @@ from mar.training.run_folder import RunFolder
 from orderings import Grid, PlanSpec
 
 
-def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) -> None:
+def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, examples: Data | None = None) -> None:
     """Train ``recipe`` in the folder ``path``, or go on where it stands.
+
+    Args:
+        examples: the data set, in place of the recipe's.
 
     Raises:
         UserError: the recipe is impossible, or the folder belongs to another run or another process.
     """
     folder = RunFolder(path)
     processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
-    parts = processes.on_all(lambda: _parts(recipe, processes))
+    parts = processes.on_all(lambda: _parts(recipe, processes, examples))
     compiles = folder.original_setting(recipe, "compile")
     if compiles == "auto":
         compiles = blocks.compiles(parts.model, processes.device)
@@ -65,8 +73,8 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None) 
         Trainer(ModelJob(parts, folder, processes, compiles), folder, processes).run()
 
 
-def _parts(recipe: Recipe, processes: Processes) -> Parts:
-    parts = build.assemble(recipe)
+def _parts(recipe: Recipe, processes: Processes, examples: Data | None) -> Parts:
+    parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
     check(parts, processes)
     return parts
 
@@ -74,7 +82,7 @@ def _parts(recipe: Recipe, processes: Processes) -> Parts:
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
     """Examples of the training split, for what a tokenizer measures; each batch is spread over the whole split, whose
     first examples may be of one class."""
-    index = spread(len(data.train), limit)
+    index = evenly_spaced(len(data.train), limit)
     batches = -(-len(index) // 500)
     for first in range(batches):
         yield data.train.batch(index[first::batches])[0]
@@ -229,7 +237,7 @@ class Run:
     def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
-        return source.batch(spread(len(source), limit))
+        return source.batch(evenly_spaced(len(source), limit))
 
     def scorer(
         self,
@@ -417,6 +425,55 @@ class Run:
             said.append(f"the data of {self.folder.path} have changed since training: {self.about.fingerprint[:12]} "
                         f"then, {self.data.fingerprint[:12]} now")  # fmt: skip
         return (*said, *self.about.notes.values())
+
+
+def fit(
+    model: str | Recipe | type[Network] | Network,
+    dataset: Any,
+    *overrides: str,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Run:
+    """Train on a data set in memory.
+
+        run = mar.fit("digits", (images, labels), "train.iterations=500")
+        run = mar.fit(MyNetwork, torchvision.datasets.MNIST("data", transform=ToTensor()), "ordering=raster")
+
+    Args:
+        model: a recipe or its name; or a network in the default recipe: a class, ``FILE.py:Class``, or an instance,
+            which is copied. A class or instance loads again where it has been put into ``mar.networks.NETWORKS``.
+        dataset: a tensor of images, a pair of images and labels, a ``torch.utils.data.Dataset`` or a Hugging Face data
+            set. A ``Data`` is taken as it is.
+        overrides: of the recipe, ``"key=value"``.
+        out: the run folder, where a stopped training goes on; None: a new temporary one (``run.folder.path``).
+        options: of ``mar.data.memory.in_memory``: validation, test, levels, image, label, name.
+
+    Raises:
+        UserError: the data set is none of these, or the recipe cannot be trained on it.
+    """
+    data = dataset if isinstance(dataset, Data) else in_memory(dataset, **options)
+    if isinstance(model, str) and ":" not in model:
+        model = config.read(model)
+    content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
+    content["data"] = {"kind": Memory.name}
+    path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
+    train(config.parse(content, overrides), path, examples=data)
+    run = load(path)
+    run.data = data
+    return run
+
+
+def _kind(network: str | type[Network] | Network) -> str:
+    """The network's name in the registry, where it is put."""
+    if isinstance(network, str):
+        return network
+    cls = network if isinstance(network, type) else type(network)
+    name = cls.__name__
+    if not isinstance(network, type):  # "constructing" it copies the instance
+        copied = {"Options": NetworkOptions, "__new__": lambda *_: copy.deepcopy(network)}
+        cls = type(name, (cls,), copied)
+    NETWORKS[name] = cls
+    return name
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None) -> Run:

@@ -1,14 +1,9 @@
-"""From sort keys and visiting sequences to ranks.
-
-B batch · L tokens
-
-What an ordering and a partition are.
+"""The contracts of orderings and partitions, and the conversion of sort keys and visiting sequences to ranks.
 
 B batch · L tokens · K AR steps
 
-An ordering ranks the tokens (who comes before whom); a partition cuts the sequence of ranks into sets.
-Both are frozen dataclasses: their fields are their options, with defaults, so ``ORDERINGS[name]()`` works.
-The first field is the one that ``name:value`` sets on the command line.
+An ordering ranks the tokens; a partition cuts the sequence of ranks into sets. Both are frozen dataclasses whose fields
+are options with defaults, so ``ORDERINGS[name]()`` works. ``name:value`` on the command line sets the first field.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from orderings.lazy import torch
 
 
 def rank_by(*keys_L: torch.Tensor) -> torch.Tensor:
-    """rank_L of the tokens sorted by the first key, ties by the next ones, then by token number."""
+    """Return rank_L of the tokens sorted by the first key, ties by the next keys, then by token number."""
     order_L = torch.arange(len(keys_L[0]))
     for key_L in reversed(keys_L):  # stable sorts, least significant key first
         order_L = order_L[torch.argsort(key_L[order_L], stable=True)]
@@ -30,10 +25,10 @@ def rank_by(*keys_L: torch.Tensor) -> torch.Tensor:
 
 
 def argsort_whole(key_BL: torch.Tensor) -> torch.Tensor:
-    """The stable argsort of whole numbers 0..2³¹-1 along the last axis: the same on every device.
+    """Return the stable argsort of whole numbers 0..2³¹-1 along the last axis, the same on every device.
 
-    Key and place are packed into one integer and sorted as values, which NumPy does some twenty times faster than torch
-    finds sorting indices: this is what makes random plans cost milliseconds.
+    Key and place are packed into one integer and sorted as values: NumPy sorts these values about 20 times faster than
+    torch.argsort, so random plans cost milliseconds.
     """
     packed_BL = key_BL << 32 | torch.arange(key_BL.shape[-1], device=key_BL.device)
     if packed_BL.is_cuda:
@@ -44,12 +39,12 @@ def argsort_whole(key_BL: torch.Tensor) -> torch.Tensor:
 
 
 def shuffle(uniform_BL: torch.Tensor) -> torch.Tensor:
-    """A uniformly random permutation (int64) for each row of float32 uniforms in [0, 1), which carry 24 bits each."""
+    """Return a uniformly random permutation (int64) for each row of float32 uniforms in [0, 1) of 24 bits each."""
     return argsort_whole((uniform_BL * 2.0**24).long())
 
 
 def inverse(permutation_L: torch.Tensor) -> torch.Tensor:
-    """The inverse permutation along the last axis: positions in visiting order to ranks, and back."""
+    """Return the inverse permutation along the last axis: positions in visiting order to ranks, and back."""
     index_L = torch.arange(permutation_L.shape[-1], device=permutation_L.device).expand_as(permutation_L)
     return torch.empty_like(permutation_L).scatter_(-1, permutation_L, index_L)
 
@@ -61,20 +56,20 @@ ABSENT = 2**30  # padding: never a key, a query or a target
 
 
 class Source(Protocol):
-    """Where random numbers come from. ``mar.core.noise.Noise`` is one; ``Seeded`` is the plain one."""
+    """A source of random numbers: ``mar.core.noise.Noise``, or ``Seeded`` for use without mar."""
 
     def uniform(self, n: int) -> torch.Tensor:
-        """(B, n) float32 uniforms in [0, 1), row b a function of row b's own key."""
+        """Return (B, n) float32 uniforms in [0, 1); row b is a function of its own key."""
         ...
 
     def at(self, purpose: str) -> Source:
-        """Independent streams of the same rows, for an ordering that draws more than once."""
+        """Return independent streams of the same rows, for an ordering that samples more than once."""
         ...
 
 
 @dataclass
 class Seeded:
-    """A ``Source`` over a ``torch.Generator``, for use of this package on its own."""
+    """A ``Source`` over a ``torch.Generator``, for use without mar."""
 
     batch: int
     generator: torch.Generator | None = None
@@ -83,29 +78,29 @@ class Seeded:
         return torch.rand(self.batch, n, generator=self.generator)
 
     def at(self, purpose: str) -> Seeded:
-        return self  # every call of ``uniform`` is fresh already
+        return self  # every call of ``uniform`` is independent
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """Who comes before whom."""
+    """The order in which tokens are generated."""
 
-    random: ClassVar[bool] = False  # True when ``ranks`` draws from the generator (composites set it per instance)
+    random: ClassVar[bool] = False  # True if ``ranks`` uses the generator (composites set it per instance)
     learned: ClassVar[bool] = False  # True when a policy trained with the model chooses the order
-    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it makes sense on
-    tiny: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
+    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it is defined on
+    test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
     summary: ClassVar[str] = ""  # one line for ``mar orderings list``
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        """rank_BL (int64): each row a permutation of 0..L-1; rank 0 is generated first.
+        """Return rank_BL (int64): each row a permutation of 0..L-1; rank 0 is generated first.
 
         Raises:
-            Unsupported: this ordering makes no sense on ``grid``; the message says where it does.
+            Unsupported: this ordering is not defined on ``grid``; the message says where it is.
         """
         raise NotImplementedError
 
     def check(self, grid: Grid) -> None:
-        """Refuse a grid that this ordering makes no sense on.
+        """Refuse a grid that this ordering is not defined on.
 
         Raises:
             Unsupported: ``grid`` has the wrong number of dimensions.
@@ -115,26 +110,26 @@ class Ordering:
             raise Unsupported(f"{type(self).__name__} orders a {fits} grid, not the {grid.ndim}-D {grid}")
 
     def at(self, progress: float) -> Ordering:
-        """The ordering at a fraction 0..1 of training; only annealed orderings change."""
+        """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
         return self
 
 
 @dataclass(frozen=True)
 class FixedOrdering(Ordering):
-    """An ordering that is the same for every row: implement ``rank`` alone."""
+    """An ordering with the same ranks in every row: implement ``rank``."""
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        """rank_L (int64): a permutation of 0..L-1."""
+        """Return rank_L (int64), a permutation of 0..L-1."""
         raise NotImplementedError
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
-        return _rank(self, grid).repeat(batch, 1)  # a copy: nobody can write into the cache
+        return _rank(self, grid).repeat(batch, 1)  # a copy: writing into it leaves the cache intact
 
 
 @lru_cache(maxsize=256)
 def _rank(ordering: FixedOrdering, grid: Grid) -> torch.Tensor:
-    """Each fixed order is computed once for a grid, so that drawing it again is free."""
+    """Compute each fixed order once for each grid."""
     return ordering.rank(grid)
 
 
@@ -148,7 +143,7 @@ class PixelOrdering(FixedOrdering):
     grids: ClassVar[tuple[int, ...]] = (2, 3)
 
     def pixels(self, plane: Grid) -> torch.Tensor:
-        """rank (int64, one per pixel of the 1-D or 2-D ``plane``): a permutation."""
+        """Return rank (int64, one per pixel of the 1-D or 2-D ``plane``), a permutation."""
         raise NotImplementedError
 
     def rank(self, grid: Grid) -> torch.Tensor:
@@ -161,13 +156,13 @@ class PixelOrdering(FixedOrdering):
 
 @dataclass(frozen=True)
 class Partition:
-    """Where the sequence of ranks is cut into sets: implement ``sizes``, or ``steps`` if it depends on the tokens."""
+    """A cut of the sequence of ranks into sets: implement ``sizes``, or ``steps`` if it depends on the tokens."""
 
-    tiny: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
+    test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
     summary: ClassVar[str] = ""
 
     def sizes(self, n: int) -> torch.Tensor:
-        """(K,) int64, each at least 1 and summing to ``n``: the set sizes for ``n`` tokens to generate.
+        """Return the set sizes for ``n`` tokens to generate: (K,) int64, each at least 1, summing to ``n``.
 
         Raises:
             Unsupported: ``n`` tokens cannot be cut this way.
@@ -175,14 +170,14 @@ class Partition:
         raise NotImplementedError
 
     def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """step_BL (int64): non-decreasing in rank, no empty step before a row's last.
+        """Return step_BL (int64): non-decreasing in rank, no empty step before a row's last.
 
         ``rank_BL`` may hold GIVEN and ABSENT entries, which pass through; the others are 0..n-1 in each row.
         """
         scored_BL = (rank_BL > GIVEN) & (rank_BL < ABSENT)
         n_B = scored_BL.sum(1)
         step_BL = rank_BL
-        for n in n_B.unique().tolist():  # a handful of values: one per number of tokens to generate
+        for n in n_B.unique().tolist():  # few values: one per number of tokens to generate
             if n == 0:
                 continue
             sizes_K = self.sizes(n).to(rank_BL.device)

@@ -56,7 +56,7 @@ class Blocks(FixedOrdering):
     size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
     outer: Ordering = field(default=Raster())
     inner: Ordering = field(default=Raster())
-    tiny: ClassVar[dict[str, Any]] = {"size": (2,)}
+    test_options: ClassVar[dict[str, Any]] = {"size": (2,)}
     summary: ClassVar[str] = "block by block, with any order of blocks and any order inside"
 
     def __post_init__(self) -> None:

@@ -1,8 +1,4 @@
-"""Space-filling curves: Hilbert on any rectangle, Morton.
-
-L tokens
-
-Halton's low-discrepancy sequence as an order.
+"""Space-filling orders: Hilbert on any rectangle, Morton, and Halton's low-discrepancy sequence.
 
 B batch · L tokens
 """

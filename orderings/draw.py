@@ -1,13 +1,9 @@
-"""Where tokens lie in a picture, and the animation of a plan, cell by cell.
-
-L tokens · K AR steps
-
-Pictures of plans: rank heat map, step map, the path over the grid, a gallery, an animation.
+"""Pictures of plans: rank heat map, step map, the path over the grid, a gallery, an animation.
 
 L tokens · K AR steps
 
 A 2-D grid is drawn as it lies; a 1-D one as lines of text; a 3-D one with its channels side by side. matplotlib and
-Pillow are imported when a picture is asked for.
+Pillow are imported when a picture is made.
 """
 
 from __future__ import annotations

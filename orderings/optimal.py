@@ -1,18 +1,14 @@
-"""What generating a set in parallel costs, as measured, and the set sizes that cost least.
+"""The partition into the K sets that cost least, from measured costs of generating sets in parallel.
 
-L tokens · K AR steps · S numbers of known tokens · E ends of a set (0..L)
+B batch · L tokens · K AR steps · S numbers of known tokens · E ends of a set (0..L)
 
 A set that holds ranks s..e-1 of an order, generated after the first s tokens, costs (ARCHITECTURE: mathematics, 10)
 
     C[s, e] = sum_{r=s}^{e-1} E[-log p(x_{sigma_r} | x_{sigma_<s})]
 
 and under uniformly random orders, where all unknown tokens are alike, (e - s) l(s), l(s) the mean over the unknown ones
-after s known. The cost of a plan is the sum over its sets, so the best K sets follow by dynamic programming over where
-the first one ends (Watson et al. 2021, arXiv 2106.03802; Hoogeboom et al. 2022, arXiv 2110.02037, for random orders).
-
-The partition into the K sets that cost least, as measured.
-
-B batch · L tokens · K AR steps
+after s known. The cost of a plan is the sum over its sets, so the best K sets follow by dynamic programming over the
+end of the first one (Watson et al. 2021, arXiv 2106.03802; Hoogeboom et al. 2022, arXiv 2110.02037, for random orders).
 """
 
 from __future__ import annotations
@@ -41,7 +37,7 @@ class SetCosts:
         uniform: every order is equally likely: one figure for each number of known tokens.
         nats: uniform: (L,) l(s). Otherwise L rows, row s with the L - s figures E[-log p(x_{sigma_r} | x_{sigma_<s})].
         standard_error_nats: (L,) of the mean over the tokens unknown after s, over images.
-        n_images: how many were measured.
+        n_images: the number of measured images.
         provenance: split, data, fingerprint, kind of likelihood, seed, weights, …
     """
 
@@ -58,7 +54,7 @@ class SetCosts:
         return len(self.nats)
 
     def matrix(self) -> np.ndarray:
-        """(L, L + 1) float64: C[s, e] in nats, infinite where e <= s."""
+        """Return C[s, e] in nats, infinite where e <= s: (L, L + 1) float64."""
         n = self.n_tokens
         cost_SE = np.full((n, n + 1), np.inf)
         for s, known in enumerate(self.nats):
@@ -67,7 +63,7 @@ class SetCosts:
         return cost_SE
 
     def write(self, path: Path) -> None:
-        """As JSON, aside first and then renamed."""
+        """Write as JSON, atomically: to a temporary file that is then renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.partial")
         aside.write_text(json.dumps(asdict(self)))
@@ -75,7 +71,7 @@ class SetCosts:
 
 
 def read_set_costs(path: str | Path) -> SetCosts:
-    """Raises InvalidRequest: there is no such file, or it holds no set costs."""
+    """Read set costs. Raises InvalidRequest: no such file, or it holds no set costs."""
     path = Path(path)
     if not path.is_file():
         raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score sets RUN writes one")
@@ -92,7 +88,7 @@ def read_set_costs(path: str | Path) -> SetCosts:
 
 @dataclass(frozen=True)
 class BestSets:
-    """The least cost of every number of sets from every start, and the sizes that have it.
+    """The least cost of every number of sets from every start, and the sizes that attain it.
 
     Attributes:
         nats_KS: (K + 1, L + 1): of generating ranks s..L-1 in exactly k sets; infinite where that is impossible.
@@ -103,7 +99,7 @@ class BestSets:
     first_KS: np.ndarray
 
     def sizes(self, k: int, start: int = 0) -> list[int]:
-        """The sizes of the k best sets of ranks start..L-1."""
+        """Return the sizes of the k best sets of ranks start..L-1."""
         sizes = []
         while k:
             sizes.append(int(self.first_KS[k, start]))
@@ -112,7 +108,7 @@ class BestSets:
 
 
 def best_sets(cost_SE: np.ndarray, k: int) -> BestSets:
-    """The best 1..k sets for costs (L, L + 1), in O(k L^2) operations and O(L^2 + k L) memory.
+    """Return the best 1..k sets for costs (L, L + 1), in O(k L^2) operations and O(L^2 + k L) memory.
 
     D[0, L] = 0,     D[k, s] = min_{s < e <= L} C[s, e] + D[k - 1, e]
     """
@@ -129,25 +125,25 @@ def best_sets(cost_SE: np.ndarray, k: int) -> BestSets:
 
 
 def cost_of(cost_SE: np.ndarray, sizes: Iterable[int]) -> float:
-    """The cost in nats of sets of these sizes, one after the other from the first token."""
+    """Return the cost in nats of sets of these sizes, in order from the first token."""
     end_K = np.cumsum(list(sizes))
     return float(cost_SE[np.concatenate([[0], end_K[:-1]]), end_K].sum())
 
 
 @lru_cache(maxsize=8)
 def best_sets_of(path: Path, modified_ns: int, k: int) -> BestSets:
-    """Read and solved once for each version of the file, so that drawing a plan again is free."""
+    """Read and solve each version of the file once."""
     costs = read_set_costs(path)
     return best_sets(costs.matrix(), min(k, costs.n_tokens))
 
 
 @dataclass(frozen=True)
 class Optimal(Partition):
-    """The best ``k`` sets for the costs in a file that ``mar score sets RUN`` wrote.
+    """The best ``k`` sets for the costs in a file that ``mar score sets`` wrote.
 
-    Without ``costs`` it waits for them: a run scores and samples with its own (``resolve_optimal``). A row with only n
-    of the L tokens to generate is cut as the last n of an order are, L - n being known: right for uniformly random
-    orders and given tokens, near it for others. A row with fewer than k tokens takes them one at a time.
+    Without ``costs`` a run uses its own measurement (``mar.model.plans``). A row with only n of the L tokens to
+    generate is cut as the last n of an order, after L - n known ones: exact for uniformly random orders and given
+    tokens, close for others. A row with fewer than k tokens takes them one at a time.
     """
 
     k: int = 16
@@ -159,7 +155,7 @@ class Optimal(Partition):
             raise InvalidRequest(f"optimal: at least 1 step, not {self.k}")
 
     def with_costs(self, path: str | Path) -> Optimal:
-        """The same number of sets, by the costs in this file."""
+        """Return the same number of sets for the costs in this file."""
         return replace(self, costs=str(path))
 
     def sizes(self, n: int) -> torch.Tensor:
@@ -184,27 +180,5 @@ class Optimal(Partition):
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
         path = Path(self.costs)
-        # a file that is not there is refused where it is read
+        # reading refuses a missing file
         return best_sets_of(path, path.stat().st_mtime_ns if path.is_file() else 0, self.k)
-
-
-def costs_file(folder: Path, ordering: str) -> Path:
-    """Where the run in ``folder`` keeps the set costs of an ordering (its short text)."""
-    return folder / "scores" / f"set-costs-{ordering.replace('/', '-').replace(':', '')}.json"
-
-
-def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partition:
-    """``optimal`` without costs takes those that the run in ``folder`` measured under ``ordering`` (its short text).
-
-    Raises:
-        Unsupported: they were not measured yet; the message says how.
-    """
-    if not isinstance(partition, Optimal) or partition.costs:
-        return partition
-    path = costs_file(folder, ordering)
-    if not path.is_file():
-        raise Unsupported(
-            f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
-            f"mar score sets {folder} --plans {ordering}"
-        )
-    return partition.with_costs(path)

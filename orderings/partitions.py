@@ -42,7 +42,7 @@ class Equal(Partition):
 
 
 @dataclass(frozen=True)
-class Schedule(Partition):
+class SizeSchedule(Partition):
     """``k`` sets whose sizes follow ``remaining``, the share of the tokens still unknown after a share of the steps.
 
     MAR's integer rule (arXiv 2406.11838, from MaskGIT, arXiv 2202.04200): after step s = 0..K-1 the number still
@@ -51,7 +51,7 @@ class Schedule(Partition):
     """
 
     k: int = 16
-    tiny: ClassVar[dict[str, Any]] = {"k": 3}
+    test_options: ClassVar[dict[str, Any]] = {"k": 3}
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -77,7 +77,7 @@ class Schedule(Partition):
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(SizeSchedule):
     """cos(π/2 · step/K): few tokens first, many at the end. The integer schedule of MAR's sampler."""
 
     summary: ClassVar[str] = "K sets, small ones first (MAR, MaskGIT)"
@@ -87,7 +87,7 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
+class Linear(SizeSchedule):
     """1 − step/K: sets as equal as whole numbers allow."""
 
     summary: ClassVar[str] = "K sets of nearly equal size"
@@ -97,7 +97,7 @@ class Linear(Schedule):
 
 
 @dataclass(frozen=True)
-class Power(Schedule):
+class Power(SizeSchedule):
     """1 − (step/K)^exponent: small sets first above 1, large sets first below (MaskGIT's "pow")."""
 
     exponent: float = 2.0
@@ -113,7 +113,7 @@ class Power(Schedule):
 
 
 @dataclass(frozen=True)
-class Arccos(Schedule):
+class Arccos(SizeSchedule):
     """2/π · arccos(step/K): nearly equal sets, then a large last one (the Halton scheduler's default)."""
 
     summary: ClassVar[str] = "K sets, the last ones large (Halton-MaskGIT)"
@@ -130,7 +130,7 @@ class Sizes(Partition):
     """
 
     sets: tuple[int, ...] = ()
-    tiny: ClassVar[dict[str, Any]] = {"sets": (2, 1, 3)}
+    test_options: ClassVar[dict[str, Any]] = {"sets": (2, 1, 3)}
     summary: ClassVar[str] = "explicit set sizes"
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class BlockSets(Partition):
     """
 
     size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
-    tiny: ClassVar[dict[str, Any]] = {"size": (2,)}
+    test_options: ClassVar[dict[str, Any]] = {"size": (2,)}
     summary: ClassVar[str] = "a new set whenever the block changes"
 
     def __post_init__(self) -> None:

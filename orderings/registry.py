@@ -14,7 +14,7 @@ from orderings import adaptive, blocks, curves, optimal, partitions, scans, stoc
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
-from orderings.user import file_target, is_file_target, load_class
+from orderings.user import FILE_TARGET, file_target, is_file_target, load_class
 
 T = TypeVar("T")
 
@@ -57,6 +57,12 @@ class Registry(dict[str, type[T]], Generic[T]):
             return entry.load()
         except Exception as error:  # importing a package runs its code, which may raise anything
             raise self.error(f"{self.what} {self._broken(entry, error)}") from None
+
+    @staticmethod
+    def split(text: str) -> tuple[str, str]:
+        """Split ``NAME[:REST]``, where NAME may be ``FILE.py:Class``."""
+        name = target[0] if (target := FILE_TARGET.match(text)) else text.partition(":")[0]
+        return name, text[len(name) + 1 :]
 
     def unknown(self, name: str) -> Exception:
         """Return the error for a name that does not exist."""

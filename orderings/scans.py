@@ -1,14 +1,6 @@
-"""Line by line: raster, reverse, column-major, serpentine, diagonal; and outwards from the centre.
+"""Scans: rows, columns, diagonals, spirals, distance from the centre, and sub-lattices.
 
-L tokens · D grid dimensions
-
-Spirals: rings around the centre, or quarter rings around a corner.
-
-L tokens · i row · j column
-
-Sub-lattices: coarse to fine, and the two colours of a checkerboard.
-
-L tokens
+L tokens · D grid dimensions · i row · j column
 """
 
 from __future__ import annotations

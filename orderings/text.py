@@ -13,7 +13,6 @@ another ordering. ``str(spec)`` is the shortest such text; parsing it gives an e
 from __future__ import annotations
 
 import math
-import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
@@ -24,7 +23,7 @@ from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
 from orderings.partitions import Singles
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
-from orderings.user import is_file_target
+from orderings.user import FILE_TARGET, is_file_target
 
 T = TypeVar("T", Ordering, Partition, Adaptive)
 Order = TypeVar("Order", bound=Ordering | Adaptive)
@@ -253,18 +252,17 @@ def option_grammar(cls: type) -> dict[str, tuple[str, str]]:
     return {f.name: (grammar(kinds[f.name], f), write(getattr(default, f.name), f)) for f in fields(cls)}
 
 
-_FILE = re.compile(r"[^:()=+,]*\.py:\w+")  # FILE.py:Class at the start of a text
-
-
 def _cut(text: str) -> tuple[str, str]:
     """Return the ordering and the partition of a text; the slashes of a path belong to the ordering."""
     first, *rest = split(text, "/")
     kind = _kind(first.partition(":")[0])
     if ORDERINGS.aliases.get(kind, kind) == "file":
         *head, tail = [first, *rest]
-        cuts = bool(head) and (_kind(tail.partition(":")[0]) in PARTITIONS.names() or _FILE.match(tail) is not None)
+        cuts = bool(head) and (
+            _kind(tail.partition(":")[0]) in PARTITIONS.names() or FILE_TARGET.match(tail) is not None
+        )
         return ("/".join(head), tail) if cuts else (text, "")
-    if (target := _FILE.match(text)) and kind not in ORDERINGS:
+    if (target := FILE_TARGET.match(text)) and kind not in ORDERINGS:
         options, *rest = split(text[target.end() :], "/")
         return target[0] + options, "/".join(rest)
     return first, "/".join(rest)
@@ -272,7 +270,7 @@ def _cut(text: str) -> tuple[str, str]:
 
 def _parse(family: Registry[T], text: str) -> T:
     text = unwrap(text)
-    if target := _FILE.match(text):
+    if target := FILE_TARGET.match(text):
         kind, given = target[0], split(text[target.end() :], ":")[1:]
     else:
         name, *given = split(text, ":")

@@ -105,6 +105,7 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
     return numbers, holds
 
 
+FILE_TARGET = re.compile(r"[^:()=+,]*\.py:\w+")
 _TARGETS: dict[type, str] = {}  # the FILE.py:Class that each class was loaded from
 
 
@@ -115,7 +116,7 @@ def file_target(cls: type) -> str | None:
 
 def is_file_target(text: str) -> bool:
     """Return True for ``FILE.py:Class``."""
-    return re.fullmatch(r"[^:]*\.py:\w+", text) is not None
+    return FILE_TARGET.fullmatch(text) is not None
 
 
 @cache  # one class object a process: plans are compared and hashed

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The likelihood table of static binarised MNIST: trains an any-order model, searches an order, scores every plan and the
-# ensemble of random orders on the same test images. Run again, it goes on from where it was.
+# Make the likelihood table of static binarised MNIST: train an any-order model, search an order, score every plan and the
+# ensemble of random orders on the same test images. Run the same command again to resume.
 #   scripts/binarized_mnist.sh PATH/TO/binarized-mnist                                            # two CPU cores
 #   RECIPE=mnist-binary-gpu N=1000 ORDERS=128 scripts/binarized_mnist.sh PATH/TO/binarized-mnist   # one GPU
-# RECIPE, RUN (the run folder), N (test images), ORDERS (of the ensemble), MINUTES (of the order search), SEARCH_N (images it
-# searches on), PRECISION (of scoring). Arguments after the path are recipe overrides.
+# RECIPE; RUN: run folder; N: test images; ORDERS: orders in the ensemble; MINUTES: minutes of order search; SEARCH_N: images
+# of the search; PRECISION: precision of scoring. Arguments after the path are recipe overrides.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 data="$(from_caller "${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}")"
 shift

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train-order × eval-order on the digits: four models (raster, spiral, blocks of 4x4, random order), each scored along all
-# four orders. A causal Transformer returns every conditional of a plan in one pass, so that each of the four learns from
-# every token of every image. Two trainings at a time, one core each; run again, it goes on from where it was.
-# Arguments are recipe overrides for all four, e.g. train.iterations=20. RUNS: the folder, default runs/digits-matrix.
+# Train-order × eval-order on the digits: train four models (raster, spiral, blocks of 4x4, random order) and score each along
+# all four orders. A causal Transformer returns every conditional of a plan in one pass, so each model learns from every
+# token of every image. Two trainings run at a time, one core each. Run the same command again to resume.
+# Arguments are recipe overrides for all four, e.g. train.iterations=20. RUNS: folder, default runs/digits-matrix.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 export folder="${RUNS:-runs/digits-matrix}"
 mkdir -p "$folder"

@@ -1,6 +1,6 @@
-# Sourced by the other scripts: an active virtual environment, made in .venv if none is, with the project installed.
-# They work in the checkout, where their defaults lie; paths that the user gives are meant from where he is: RUN, RUNS, OUT and
-# COSTS are made absolute here, an argument by `from_caller`.
+# The other scripts source this file: activate a virtual environment (create .venv if no environment is active) and install the
+# project. Scripts run in the checkout. Paths given by the user are relative to the user's folder: this file makes RUN, RUNS,
+# OUT and COSTS absolute, and `from_caller` an argument.
 # usage: source scripts/environment.sh [EXTRAS]
 set -euo pipefail
 caller="$PWD"
@@ -30,7 +30,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   source .venv/bin/activate
 fi
 
-# installed already, from this folder, with these extras and these requirements? then this is quick
+# Skip the installation if this folder, these extras and these requirements are installed.
 stamp="$VIRTUAL_ENV/.mar-orderings-${extras//,/-}"
 wanted="$(pwd) $(cat pyproject.toml constraints.txt | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What wants a GPU to be shown, each once: mar bench beside a checkout of the published code (results/speed.md, "One H100"), the
-# tests on a GPU, SIGTERM of a training there and kills while it saves. Time: not run on a GPU yet.
-#   scripts/gpu_goals.sh PATH/TO/published-mar [overrides of the bench's recipes]       OUT: the folder, default runs/gpu-goals
-# The tables go to OUT/*.txt as well, the numbers to OUT/*.json; what has ended well is not run again.
+# Run every check that needs a GPU once: mar bench beside a checkout of the published code (results/speed.md, "One H100"), the
+# tests on a GPU, a training stopped by SIGTERM, kills during a save. Time: not run on a GPU yet.
+#   scripts/gpu_goals.sh PATH/TO/published-mar [overrides of the bench's recipes]       OUT: folder, default runs/gpu-goals
+# Tables go to OUT/*.txt, numbers to OUT/*.json. A finished check does not run again.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
 reference="$(from_caller "${1:?a checkout of the published MAR}")" out="${OUT:-runs/gpu-goals}" failed=0
 shift
 overrides=("$@")
 mkdir -p "$out"
 
-once() { # name, command: its output to OUT/name.txt, unless it has ended well before
+once() { # name, command: write its output to OUT/name.txt, unless an earlier call succeeded
   local name="$1"
   shift
   [ -e "$out/$name.done" ] && return
@@ -21,7 +21,7 @@ bench() { # name, recipe, options of mar bench
   once "$1" mar bench "$2" "${overrides[@]}" "${@:3}" --precision bf16 --compile --reference "$reference" --out "$out/$1.json"
 }
 
-stopped() { # SIGTERM ends a training with 143, saved; the same command goes on
+stopped() { # SIGTERM saves a training and ends it with 143; the same command resumes it
   local run="$out/stopped" pid code=0 saved
   rm -rf "$run"
   mar train digits train.iterations=100000 train.save_every=100000 --out "$run" &
@@ -43,5 +43,5 @@ bench sampling-equal mar-base "${sampling[@]}"
 bench sampling-fast mar-base "${sampling[@]}" --head solver=dpm-solver++ --head steps=10 --reference-as-published
 once tests python -m pytest -q tests/test_gpu.py
 once stop stopped
-once kill python -m pytest -q tests/faults/test_kill.py -k while_a_checkpoint # one process: one GPU serves no two
+once kill python -m pytest -q tests/faults/test_kill.py -k while_a_checkpoint # one process, because two need two GPUs
 exit "$failed"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The classics on static binarised MNIST: MADE, EoNADE, PixelCNN in raster order and in eight orders. Trains what is asked
-# for, scores it on the test split and writes results/binarized-mnist/classics.md of all that are there. Run again, it goes on.
+# The classics on static binarised MNIST: MADE, EoNADE, PixelCNN in raster order and in eight orders. Train and score the named
+# models, and write results/binarized-mnist/classics.md from all finished models. Run the same command again to resume.
 #   scripts/made_mnist.sh PATH/TO/binarized-mnist made-500 made-8000      # half an hour of one CPU core
 #   scripts/made_mnist.sh PATH/TO/binarized-mnist made-8000-32 eonade pixelcnn pixelcnn-orders             # one GPU
 #   scripts/made_mnist.sh PATH/TO/binarized-mnist                         # the table alone
-# RUNS: the folder of the runs, default runs/classics. N: test images of EoNADE, default 2,000. OVERRIDES: of the recipes.
+# RUNS: folder of the runs, default runs/classics. N: test images of EoNADE, default 2,000. OVERRIDES: recipe overrides.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 data="$(from_caller "${1:?the folder with binarized_mnist_train.amat.gz and its two sisters}")" runs="${RUNS:-runs/classics}"
 shift
 
-fit() { # name, recipe, overrides; score follows
+fit() { # name, recipe, overrides: train
   local name="$1" recipe="$2"
   shift 2
   mar train "$recipe" "data.path=$data" "$@" ${OVERRIDES:-} --out "$runs/$name"

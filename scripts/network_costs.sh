@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What every network costs at the digits' geometry (64 tokens of 17 levels): mar bench of each, one JSON file a network, and
-# their table in Markdown on standard output. Networks with a file already are not measured again.
-#   scripts/network_costs.sh [mar bench options, e.g. --clock cpu --seconds 2]        COSTS: the folder, default runs/costs
+# Measure the cost of every network at the digits' geometry (64 tokens of 17 levels) with mar bench, one JSON file a network.
+# Print their Markdown table to standard output. Networks with a file are not measured again.
+#   scripts/network_costs.sh [mar bench options, e.g. --clock cpu --seconds 2]        COSTS: folder, default runs/costs
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 costs="${COSTS:-runs/costs}"
 mkdir -p "$costs"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# UCI DNA, Mushrooms and NIPS-0-12 in their published splits: MADE with one mask in natural order, MADE with sampled masks
-# and orders (the mixture of 64 or 128), EoNADE (the mixture of 16 orders); the weights of best validation. Run again, it goes on.
+# UCI DNA, Mushrooms and NIPS-0-12 in their published splits: MADE with one mask in natural order, MADE with sampled masks and
+# orders (the mixture of 64 or 128), EoNADE (the mixture of 16 orders); weights of best validation. Run the same command again to
+# resume.
 #   scripts/uci.sh PATH/TO/uci          the folder with dna.npz, mushrooms.npz, nips.npz
-# RUNS: the folder of the runs, default runs/uci. JOBS: trainings at a time, one core each, default 2. OVERRIDES: of all recipes.
-# Writes results/uci.
+# RUNS: folder of the runs, default runs/uci. JOBS: trainings at a time, one core each, default 2. OVERRIDES: overrides of all
+# recipes. Writes results/uci.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 data="$(from_caller "${1:?the folder with dna.npz, mushrooms.npz and nips.npz}")" runs="${RUNS:-runs/uci}"
 export data runs

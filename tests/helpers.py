@@ -63,7 +63,7 @@ class StepByStep(OnePass):
     """The same conditionals, asked for one known set at a time."""
 
     one_pass = False
-    orderless = True
+    order_invariant = True
 
     def forward(
         self,

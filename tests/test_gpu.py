@@ -34,7 +34,7 @@ def recipe_of(network: str, head: str) -> config.Recipe:
     for family, kind in (("network", network), ("head", head)):
         changes += [
             f"{family}.{key}={list(value) if isinstance(value, tuple) else value}"
-            for key, value in build.FAMILIES[family].find(kind).tiny.items()
+            for key, value in build.FAMILIES[family].find(kind).test_options.items()
         ]
     return config.read("digits", changes)
 
@@ -45,8 +45,8 @@ def models(network: str, head: str) -> tuple[config.Recipe, Model, Model]:
     torch.manual_seed(0)
     for parameter in model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    sampling = type(model.head.sampling)(**model.head.tiny_sampling)
-    model.head.sampling, model.head.scoring = sampling, type(model.head.scoring)(**model.head.tiny_scoring)
+    sampling = type(model.head.sampling)(**model.head.test_sampling)
+    model.head.sampling, model.head.scoring = sampling, type(model.head.scoring)(**model.head.test_scoring)
     return recipe, model, copy.deepcopy(model).cuda()
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
+import mar
+import tests.helpers
 from mar import config
 from mar.core.errors import UserError
 from mar.likelihood.estimate import Repeats
 from mar.run import Run, load, train
 from orderings import GIVEN, Plan
+from tests.helpers import StepByStep
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +56,99 @@ def test_a_plan_as_tensor_says_itself_what_is_given(run: Run) -> None:
     assert torch.equal(made.flatten(1)[:, :32], image.flatten()[:32].expand(2, -1))
     with pytest.raises(UserError, match="2 rows and 64 tokens, for 3 examples"):
         run.sample(3, Plan(rank_BL, rank_BL))
+
+
+@pytest.mark.parametrize("plan", ["raster/linear:4", "random", "lowest-entropy/linear:4"])
+def test_log_prob_of_tokens_adds_up_to_the_likelihood(run: Run, plan: str) -> None:
+    images, labels = run.some("test", 5)
+    found, whole = run.log_prob(images, plan, labels), run.nll(images, plan, labels)
+    assert found.nats_NL.shape == found.step_NL.shape == (5, 64) and found.kind == whole.kind
+    assert (-found.nats_NL.sum(1)).tolist() == pytest.approx(list(whole.nats_of_image))
+    assert found.position_LD[9].tolist() == [1, 1] and int(found.step_NL.max()) + 1 == whole.steps
+    assert repr(found).startswith(f"TokenScores({plan}, exact: 5 examples of 64 tokens")
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance": 2.0}, {"adaptive": "lowest-entropy"}, {"adaptive": "confidence"}])
+def test_a_walk_draws_what_sample_draws(run: Run, options: dict[str, Any]) -> None:
+    steps = list(run.walk("random/linear:4", n=3, **options))
+    assert [step.number for step in steps] == [0, 1, 2, 3]
+    assert all(step.x_M.shape == (int(step.target_BL.sum()),) for step in steps)
+    assert steps[0].logits_MV.shape == (len(steps[0].x_M), 17)
+    assert torch.equal(run.decode(steps[-1].token), run.sample(3, "random/linear:4", **options))
+
+
+def test_tokens_of_a_walk_may_be_replaced(run: Run) -> None:
+    for step in run.walk("raster/linear:4", n=2):
+        step.x_M = torch.full_like(step.x_M, step.number)
+    assert torch.equal(step.token.flatten().unique(), torch.arange(4))
+
+
+def test_reprs_are_short(run: Run) -> None:
+    result = run.nll(plan="raster/linear:4", limit=4)
+    assert repr(result).startswith("Likelihood(raster/linear:4, exact, 4 images: ") and len(repr(result)) < 120
+    assert "made, categorical head, digits, plan random, " in repr(run) and len(repr(run)) < 260
+
+
+def test_frames_have_units_in_their_columns(run: Run) -> None:
+    pytest.importorskip("pandas")
+    result = run.nll(plan="raster/linear:4", limit=4)
+    figure = result.to_frame()
+    assert figure["nats_per_image"].tolist() == [result.nats_per_image] and "bits_per_dim" in figure
+    assert result.to_frame("image")["nats_per_image"].tolist() == list(result.nats_of_image)
+    assert result.to_frame("step")["nats_per_image"].sum() == pytest.approx(result.nats_per_image)
+    assert len(result.to_frame("position")) == 64
+
+
+def test_without_pandas_a_frame_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="mar-orderings"):
+        run.nll(plan="raster/linear:4", limit=2).to_frame()
+
+
+class Shifted(StepByStep):
+    """One's own network."""
+
+
+def images_of_levels() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randint(0, 4, (40, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(40) % 2
+
+
+SHORT = ("train.iterations=2", "train.batch_size=4", "train.sample_every=0", "train.validate_every=0")
+
+
+@pytest.mark.parametrize("made", ["class", "instance", "file", "recipe"])
+def test_fit_trains_ones_own_network_on_data_in_memory(made: str, tmp_path: Path) -> None:
+    if made == "recipe":
+        network: Any = config.read("digits", ["network=made", "network.widths=[8]", "ordering=raster"])
+    else:
+        file = f"{Path(tests.helpers.__file__)}:StepByStep"
+        network = {"class": Shifted, "instance": Shifted((3, 3), Shifted.Options()), "file": file}[made]
+    data = TensorDataset(*images_of_levels())
+    ordering = () if made == "recipe" else ("ordering=raster",)
+    run = mar.fit(network, data, *SHORT, *ordering, out=tmp_path / "run")
+    assert run.data.spec.levels == 4 and run.data.spec.n_classes == 2 and run.grid.shape == (3, 3)
+    assert run.sample(3).shape == (3, 1, 3, 3) and run.nll(plan="raster").n_images == 4
+    again = load(tmp_path / "run")
+    assert torch.equal(again.sample(3), run.sample(3))
+    with pytest.raises(UserError, match="data set in memory"):
+        again.nll(plan="raster")
+    with pytest.raises(UserError, match="have changed since it began"):
+        mar.fit(
+            network, (images_of_levels()[0].flip(3), images_of_levels()[1]), *SHORT, *ordering, out=tmp_path / "run"
+        )
+
+
+def test_fit_makes_a_folder_of_its_own() -> None:
+    x, _ = images_of_levels()
+    run = mar.fit(Shifted, x, *SHORT)
+    try:
+        assert run.folder.path.is_dir() and run.model.n_classes == 0 and run.nll(limit=2).n_images == 2
+    finally:
+        shutil.rmtree(run.folder.path)
+
+
+def test_the_package_says_its_version_and_has_no_other_names() -> None:
+    assert isinstance(mar.__version__, str) and mar.Run is Run
+    with pytest.raises(AttributeError):
+        mar.train_everything  # noqa: B018

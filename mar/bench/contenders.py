@@ -1,8 +1,7 @@
-"""What to measure: a recipe, or one of a few shapes that need no data files.
+"""Shapes to measure, inputs shared by all contenders, and our model (eager or compiled) as a contender.
 
-Speed depends on shapes alone, so a shape is a recipe whose data set is a description without examples.
-
-Who is measured: our model, eager or compiled. The published code, from a checkout, is in ``reference``.
+Speed depends on shapes alone, so a shape is a recipe whose data set is a description without examples. The published
+code as a contender is in ``reference``.
 
 B batch · L tokens · E token channels
 """
@@ -95,7 +94,7 @@ _SPECS = {  # the others are of latents
 
 
 def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:
-    """The recipe and the data that one of ``SHAPES``, a shipped recipe or a recipe file describes.
+    """Read the recipe and the data of one of ``SHAPES``, of a shipped recipe or of a recipe file.
 
     Raises:
         UserError: no such name, a wrong key or value, or a recipe whose data files are missing.
@@ -115,7 +114,7 @@ POOL = 4  # different training batches; each has its own number of known tokens
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders share."""
+    """Settings shared by all contenders."""
 
     device: torch.device
     precision: str
@@ -131,7 +130,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Example:
-    """One training batch: random tokens, classes, and what is known of each row."""
+    """One training batch: random tokens, classes, and the task of each row."""
 
     token: torch.Tensor
     label_B: torch.Tensor
@@ -199,7 +198,7 @@ class Ours:
         return {"network": [(network, "observe"), (network, "query")], "head": [(self.model.head, "sample")]}
 
     def train(self, inputs: Inputs) -> Callable[[int], None]:
-        """An optimiser step: forward, backward, AdamW."""
+        """Return an optimiser step: forward, backward, AdamW."""
         self.optimizer = self.optimizer or make_optimizer(self.model, self.train_section)
         optimizer = self.optimizer
 
@@ -215,7 +214,7 @@ class Ours:
         return work
 
     def sample(self, inputs: Inputs) -> Callable[[int], None]:
-        """Generation of a batch along a plan."""
+        """Return a generation of a batch along a plan."""
 
         def work(index: int) -> None:
             self.model.eval()
@@ -228,7 +227,7 @@ class Ours:
         return work
 
     def nll(self, inputs: Inputs) -> Callable[[int], None]:
-        """Every conditional of a plan, by the head's default likelihood."""
+        """Return a scoring of every conditional of a plan with the head's default likelihood."""
 
         def work(index: int) -> None:
             self.model.eval()

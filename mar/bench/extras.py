@@ -1,31 +1,25 @@
-"""What a cache of generation saves: a whole generation with it, against a full pass over what is known for each step.
+"""Three further measurements: the gain of a cache in generation, the cost of a second stream, the cost of a likelihood.
 
-B batch · L tokens · K AR steps · D context width · M gathered tokens
+B batch · L tokens · K AR steps · P slots · D width · M gathered tokens · R (image, step) rows
 
-Both draw the same tokens from the same noise, and it is counted whether they do. A full pass for each of thousands of
-steps would take too long to measure: of more than ``_MEASURED`` steps so many are run, each in the middle of an equal
-share of the generation, and their seconds count for all (exact where a pass costs in proportion to what is known).
+Cache: a whole generation with the cache, against a full pass over the known tokens at each step. Both sample the same
+tokens from the same noise; the share of equal tokens is reported. Full passes for thousands of steps take too long: of
+more than ``_MEASURED`` steps that many are run, each in the middle of an equal share of the generation, and their
+seconds are scaled up (exact if a pass costs in proportion to the known tokens).
 
-What the causal Transformer's second stream costs, against single streams of the same blocks.
-
-B batch · L tokens · P slots · D width · M gathered tokens
-
-Training passes (forward and backward) of three Transformers with the same weights, in alternating rounds:
+Second stream: training passes (forward and backward) of three Transformers with the same weights, in alternating
+rounds:
 
 - ``two streams``: ours, contents and queries over shared keys and values, in any order;
-- ``gpt``: contents alone, L slots; slot t predicts the next token of one order, known when the network is built;
-- ``position tokens``: RandAR (Pang et al. 2024, arXiv 2412.01827), one stream in which a token that holds the next
-  position stands before each token, 2 L slots that all are keys and queries.
+- ``gpt``: contents only, L slots; slot t predicts the next token of one fixed order;
+- ``position tokens``: RandAR (Pang et al. 2024, arXiv 2412.01827), one stream with a position token before each token,
+  2 L slots that all are keys and queries.
 
-The single streams are for the cost alone: their blocks see the plan's contents in raster order.
+The single streams serve as cost references: their blocks see the plan's contents in raster order.
 
-What an exact likelihood costs, against the forward passes that it cannot do without.
-
-B batch · L tokens · K AR steps · R (image, step) rows
-
-A network that needs a pass for each step cannot score an image with less than K of them; one that returns every
-conditional at once needs one. The same rows go through the network alone, in the best of a few batch sizes, and
-through ``token_log_prob``, which batches them to its memory budget, runs the head and adds up.
+Likelihood: a network that needs one pass per step scores an image with K passes, a one-pass network with one. The same
+rows go through the network alone, at the best of a few batch sizes, and through ``token_log_prob``, which batches them
+to its memory budget and runs the head.
 """
 
 from __future__ import annotations
@@ -41,7 +35,7 @@ from mar.bench.contenders import Inputs
 from mar.bench.measure import CLOCKS, footprint, interleave, synchronise, tensor_peak
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
-from mar.data.base import spread
+from mar.data.base import evenly_spaced
 from mar.likelihood.chain import default_budget, n_pairs, pairs, token_log_prob
 from mar.model.model import Model
 from mar.networks.causal_transformer import CausalTransformer, Slots
@@ -53,17 +47,17 @@ _MEASURED = 64  # full passes of a round
 
 @dataclass(frozen=True)
 class CacheGain:
-    """A batch generated with the network's cache, and by full passes.
+    """A batch generated with the network's cache and by full passes.
 
     Attributes:
         batch: B.
         steps: K, of one generation.
-        measured_steps: how many of them were run without a cache in each round.
+        measured_steps: steps run without a cache in each round.
         cached_seconds: of a whole generation, round by round.
         full_seconds: of a whole generation by full passes, round by round.
         ratios: full over cached, round by round.
         ratio: their median.
-        same_tokens: share of the tokens drawn by full passes that are those of the cached generation.
+        same_tokens: share of tokens that full passes and the cached generation sample alike.
     """
 
     batch: int
@@ -110,7 +104,7 @@ def cache_gain(model: Model, inputs: Inputs, seconds: float) -> CacheGain:
 
 
 def middles(steps: int, count: int) -> list[int]:
-    """The middle steps of ``count`` equal shares of 0..steps-1."""
+    """Return the middle steps of ``count`` equal shares of 0..steps-1."""
     return [(2 * i + 1) * steps // (2 * count) for i in range(count)]
 
 
@@ -180,24 +174,22 @@ def stream_costs(model: Model, inputs: Inputs, seconds: float) -> tuple[Stream, 
 
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
-
-_TRIED = 256  # rows that every batch size is tried on
+_TRIED = 256  # rows for the trial of each batch size
 
 
 @dataclass(frozen=True)
 class ScoringCost:
-    """Exact NLL of a batch of images against its forward passes alone.
+    """Exact NLL of a batch of images, compared with its forward passes alone.
 
     Attributes:
         images: B.
         tokens: L.
         passes_per_image: K, or 1 for a one-pass network.
-        best_batch: rows at a time with which the forward passes alone are fastest.
+        best_batch: batch size, in rows, of the fastest forward passes.
         nll_seconds, forward_seconds: of each round.
         ratio: the median over rounds of NLL seconds over forward seconds.
         budget_bytes: of activations, given to the likelihood.
-        peak_bytes: most memory of the tensors that the likelihood made, at any one time.
+        peak_bytes: peak memory of the likelihood's tensors.
     """
 
     images: int
@@ -243,7 +235,7 @@ def scoring_cost(model: Model, inputs: Inputs, seconds: float, budget: int | Non
 
 
 class _Passes:
-    """The rows that the network must see, ordered by step so that those of a batch know about equally many tokens."""
+    """The rows of the network, ordered by step so that the rows of a batch have about as many known tokens."""
 
     def __init__(self, model: Model, token: torch.Tensor, plan: Plan, label_B: torch.Tensor) -> None:
         self.model, self.token, self.plan, self.label_B = model, token, plan, label_B
@@ -253,14 +245,14 @@ class _Passes:
 
     @torch.no_grad()
     def run(self, batch: int, wanted: int | None = None) -> None:
-        """Every row, or so many of all steps, ``batch`` at a time."""
-        chosen_R = spread(len(self), wanted).to(self.token.device)
+        """Run every row, or ``wanted`` rows spread over all steps, ``batch`` at a time."""
+        chosen_R = evenly_spaced(len(self), wanted).to(self.token.device)
         for _ in pairs(self.model, self.token, self.plan, self.label_B, chosen_R=chosen_R, rows=batch):
             pass
 
 
 def _row_seconds(passes: _Passes, batch: int, inputs: Inputs) -> float:
-    """Seconds per row at this batch size, the better of two tries."""
+    """Return the seconds per row at this batch size, the better of two tries."""
     clock: Callable[[], float] = CLOCKS[inputs.setting.clock]
     best = float("inf")
     for _ in range(2):

@@ -1,7 +1,4 @@
-"""The most memory that a block of code uses above what was in use before: of the process, or of its tensors alone.
-
-Instruments: paired times, floating-point operations, the matrix peak, a stopwatch on methods.
-"""
+"""Instruments: peak memory, paired times, floating-point operations, the matrix peak, a stopwatch on methods."""
 
 from __future__ import annotations
 
@@ -21,18 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _STATM = Path("/proc/self/statm")  # resident memory, in pages
-
-
 _PAGE = 4096
 
 
 def memory_peak(device: torch.device) -> CudaPeak | ResidentPeak:
-    """A context with ``bytes`` after it: of a GPU's allocator; on a CPU of the whole process, None where unknown."""
+    """Return a context that sets ``bytes``: of a GPU's allocator, or of the whole process on a CPU (None: unknown)."""
     return CudaPeak(device) if device.type == "cuda" else ResidentPeak()
 
 
 def tensor_peak(device: torch.device) -> CudaPeak | LiveTensors:
-    """The same of the tensors made inside, without what a CPU's allocator keeps around them."""
+    """Return a context that sets ``bytes`` of the tensors made inside, without a CPU allocator's overhead."""
     return CudaPeak(device) if device.type == "cuda" else LiveTensors()
 
 
@@ -74,7 +69,7 @@ class ResidentPeak:
 
 
 def _give_back_freed() -> None:
-    """Freed memory that the C library keeps would hide the next peak."""
+    """Return freed memory to the system: memory kept by the C library would hide the next peak."""
     with suppress(AttributeError, OSError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -84,7 +79,7 @@ def _resident_bytes() -> int:
 
 
 class LiveTensors(TorchDispatchMode):
-    """The storages made by PyTorch's operators that are still alive, at their most."""
+    """Peak bytes of the live storages made by PyTorch's operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,10 +126,10 @@ def interleave(
     least: int = LEAST_ROUNDS,
     repeats: int = 1,
 ) -> dict[str, tuple[float, ...]]:
-    """Times of each work, in rounds: every round runs all of them at the same numbers, in alternating order.
+    """Time each work in rounds: every round runs all of them with the same numbers, in alternating order.
 
-    A round runs a work ``repeats`` times, without waiting for the device in between, and keeps the mean. A machine that
-    slows down for a while slows all sides of a round; compare round by round and take the median.
+    A round runs a work ``repeats`` times without waiting for the device in between, and keeps the mean. A machine that
+    slows down for a while slows all works of a round, so compare round by round and take the median.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     now = CLOCKS[clock]
@@ -161,7 +156,7 @@ class Footprint:
 
 @contextmanager
 def footprint(device: torch.device) -> Iterator[Footprint]:
-    """Counts the operations and the peak memory of its body. On a CPU memory is the process's, read every 5 ms."""
+    """Count the operations and the peak memory of the body. On a CPU, memory is the process's, read every 5 ms."""
     found = Footprint()
     counter = _Operations()
     peak = memory_peak(device)
@@ -218,7 +213,7 @@ _FORMULAS = {
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", repeats: int = 5) -> float:
-    """Operations per second of the best of ``repeats`` large square matrix products."""
+    """Return the operations per second of the best of ``repeats`` large square matrix products."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # constants run faster than data do
     best = float("inf")
@@ -235,7 +230,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", r
 def stopwatch(
     parts: Mapping[str, Sequence[tuple[Any, str]]], device: torch.device, clock: str = "wall"
 ) -> Iterator[dict[str, float]]:
-    """Seconds spent in some methods of some objects while the body runs: ``parts`` is name -> (object, method)."""
+    """Time methods of objects while the body runs, in seconds; ``parts``: name -> (object, method)."""
     seconds, now = dict.fromkeys(parts, 0.0), CLOCKS[clock]
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The published MAR (Li et al. 2024), imported from a checkout and measured at equal work. None of its files change.
+"""The published MAR (Li et al. 2024), imported from a checkout, unchanged, and measured at equal work.
 
 B batch · L tokens · E token channels
 
@@ -71,7 +71,7 @@ class Reference:
     """The published model at the sizes of ``ours``.
 
     Args:
-        own_settings: not our precision, solver and head steps but its own ("as published" above).
+        own_settings: use its published precision, solver and head steps ("as published" above).
     """
 
     name = "reference"
@@ -101,7 +101,7 @@ class Reference:
         }
 
     def train(self, inputs: Inputs) -> Callable[[int], None]:
-        """Forward, backward, AdamW on the same tokens with the same masks as ours."""
+        """Return a step (forward, backward, AdamW) on the same tokens with the same masks as ours."""
         _same_number_unknown(inputs)
         self.optimizer = self.optimizer or make_optimizer(self.model, self.recipe.train)
         optimizer = self.optimizer

@@ -1,9 +1,4 @@
-"""What a benchmark says, with units in the names; ``as_dict`` is what is written as JSON.
-
-A report as tables for the terminal.
-
-The benchmark: every contender at every kind of work, interleaved.
-"""
+"""The benchmark: every contender at every kind of work, interleaved; its report, and the report as tables."""
 
 from __future__ import annotations
 
@@ -15,9 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Group
-from rich.table import Table
 
 from mar import build
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
@@ -36,6 +29,7 @@ from mar.bench.reference import Reference, published
 from mar.config import Recipe
 from mar.core.errors import UserError
 from mar.core.files import environment
+from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.model.model import sampling_options
 
@@ -48,11 +42,10 @@ class Speed:
         contender: "mar", "mar compiled" or "reference".
         seconds: of each round.
         images_per_second: of the median round.
-        flops_per_image: matrix products and attention, counted as they are executed, backward pass included; None
-            where they were not counted.
-        matrix_peak_share: executed operations per second over those of a large matrix product in the same run.
-        peak_bytes: most memory in use above what the weights took before; None where it cannot be told.
-        ratios: the reference's seconds over this contender's, round by round; none without a reference.
+        flops_per_image: executed matrix products and attention, including the backward pass; None: not counted.
+        matrix_peak_share: executed operations per second, relative to a large matrix product in the same run.
+        peak_bytes: peak memory above the weights; None: unknown.
+        ratios: the reference's seconds over this contender's, round by round; () without a reference.
         ratio: their median.
     """
 
@@ -77,7 +70,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Shares:
-    """Where a generation spends its time: the network, the head, and everything else."""
+    """Time of a generation in the network, in the head and elsewhere."""
 
     contender: str
     batch: int
@@ -91,13 +84,13 @@ class Report:
     """Everything ``mar bench`` measures.
 
     Attributes:
-        parameters: the number of each contender's.
-        clock: what seconds are: "wall", or "cpu" for the processor time of the process.
+        parameters: number of each contender's parameters.
+        clock: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
-        reference: the precision and the head steps of the published code; None without it.
-        scoring: what a likelihood costs against its forward passes alone; None where it was not measured.
-        cache: what a cache of generation saves; None where it was not measured.
-        streams: what the second stream of a causal Transformer costs; none where it was not measured.
+        reference: precision and head steps of the published code; None without it.
+        scoring: cost of a likelihood relative to its forward passes alone; None: not measured.
+        cache: gain of the cache in generation; None: not measured.
+        streams: cost of the second stream of a causal Transformer; (): not measured.
         matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
     """
 
@@ -132,7 +125,7 @@ def speed(
     peak_bytes: int | None,
     reference_seconds: tuple[float, ...] = (),
 ) -> Speed:
-    """A contender's ``Speed`` from ``flops`` per round of ``images`` images and the rounds' times."""
+    """Return a contender's ``Speed`` from ``flops`` per round of ``images`` images and the rounds' times."""
     middle = median(seconds)
     ratios = (
         tuple(theirs / ours for theirs, ours in zip(reference_seconds, seconds, strict=True))
@@ -152,6 +145,7 @@ def speed(
 
 
 def tables(report: Report) -> Group:
+    """Return the report for the terminal."""
     machine, peak = report.environment, report.matrix_peak_flops_per_second / 1e9
     theirs = "" if report.reference is None else "; reference: {}, {} head steps".format(*report.reference)
     counts = ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())
@@ -161,74 +155,55 @@ def tables(report: Report) -> Group:
         f"torch {machine['packages']['torch']}, {report.clock} clock, matrix peak {peak:.0f} GFLOP/s\n"
         "GFLOP: per image; MiB: peak memory above the weights; × reference: median and range over rounds"
     )
-    return Group(
-        head,
-        _speeds(report),
-        *([_shares_table(report)] if report.shares else []),
-        *_scoring(report),
-        *_caching(report),
-        *_streams(report),
-    )
+    speeds = [(measurement, speed) for measurement in report.measurements for speed in measurement.speeds]
+    shares = [Table(_SHARES, report.shares)] if report.shares else []
+    return Group(head, Table(_SPEEDS, speeds).without_empty(), *shares, *_notes(report))
 
 
-def _speeds(report: Report) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("work", "batch", "contender"):
-        table.add_column(column, no_wrap=True)
-    for column in ("images/s", "GFLOP", "of peak", "MiB", "× reference"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for measurement in report.measurements:
-        for speed in measurement.speeds:
-            memory = "" if speed.peak_bytes is None else f"{speed.peak_bytes / 2**20:.0f}"
-            table.add_row(
-                measurement.work,
-                str(measurement.batch),
-                speed.contender,
-                f"{speed.images_per_second:.4g}",
-                "" if speed.flops_per_image is None else f"{speed.flops_per_image / 1e9:.4g}",
-                "" if speed.matrix_peak_share is None else f"{speed.matrix_peak_share:.0%}",
-                memory,
-                "" if speed.ratio is None else f"{speed.ratio:.2f} ({min(speed.ratios):.2f}–{max(speed.ratios):.2f})",
-            )
-    return table
+_SPEEDS: list[Column[tuple[Measurement, Speed]]] = [
+    Column("work", lambda row: row[0].work, words=True),
+    Column("batch", lambda row: row[0].batch),
+    Column("contender", lambda row: row[1].contender, words=True),
+    Column("images/s", lambda row: row[1].images_per_second, text=lambda row: f"{row[1].images_per_second:.4g}"),
+    Column("GFLOP", lambda row: _gflop(row[1]), text=lambda row: f"{_gflop(row[1]):.4g}"),
+    Column("of peak", lambda row: row[1].matrix_peak_share, text=lambda row: f"{row[1].matrix_peak_share:.0%}"),
+    Column("MiB", lambda row: None if row[1].peak_bytes is None else row[1].peak_bytes / 2**20, digits=0),
+    Column(
+        "× reference", lambda row: row[1].ratio,
+        text=lambda row: f"{row[1].ratio:.2f} ({min(row[1].ratios):.2f}–{max(row[1].ratios):.2f})",
+    ),
+]  # fmt: skip
+_SHARES: list[Column[Shares]] = [
+    Column("sample, s/image", lambda row: row.contender, words=True),
+    Column("batch", lambda row: row.batch),
+    Column("network", lambda row: row.network_seconds_per_image, digits=4),
+    Column("head", lambda row: row.head_seconds_per_image, digits=4),
+    Column("other", lambda row: row.other_seconds_per_image, digits=4),
+]
 
 
-def _shares_table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("sample, s/image", no_wrap=True)
-    for column in ("batch", "network", "head", "other"):
-        table.add_column(column, justify="right")
-    for share in report.shares:
-        seconds = (share.network_seconds_per_image, share.head_seconds_per_image, share.other_seconds_per_image)
-        table.add_row(share.contender, str(share.batch), *(f"{s:.4g}" for s in seconds))
-    return table
+def _gflop(speed: Speed) -> float | None:
+    return None if speed.flops_per_image is None else speed.flops_per_image / 1e9
 
 
-def _scoring(report: Report) -> list[str]:
-    cost = report.scoring
-    if cost is None:
-        return []
-    peak, budget = cost.peak_bytes / 2**20, cost.budget_bytes / 2**20
-    return [
-        f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at their "
-        f"best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of {budget:.0f} MiB"
-    ]
-
-
-def _caching(report: Report) -> list[str]:
-    gain = report.cache
-    if gain is None:
-        return []
-    seen = "" if gain.measured_steps == gain.steps else f" ({gain.measured_steps} of them measured)"
-    return [
-        f"cache: a generation of {gain.steps} steps, batch {gain.batch}, is {gain.ratio:.1f} times "
-        f"({min(gain.ratios):.1f}–{max(gain.ratios):.1f}) as fast as a full pass for each step{seen}; "
-        f"{gain.same_tokens:.3%} of the tokens are the same"
-    ]
-
-
-def _streams(report: Report) -> list[str]:
-    return [
+def _notes(report: Report) -> list[str]:
+    """One line for each of the extras that was measured."""
+    lines = []
+    if (cost := report.scoring) is not None:
+        peak, budget = cost.peak_bytes / 2**20, cost.budget_bytes / 2**20
+        lines.append(
+            f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at "
+            f"their best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of "
+            f"{budget:.0f} MiB"
+        )
+    if (gain := report.cache) is not None:
+        seen = "" if gain.measured_steps == gain.steps else f" ({gain.measured_steps} of them measured)"
+        lines.append(
+            f"cache: a generation of {gain.steps} steps, batch {gain.batch}, is {gain.ratio:.1f} times "
+            f"({min(gain.ratios):.1f}–{max(gain.ratios):.1f}) as fast as a full pass for each step{seen}; "
+            f"{gain.same_tokens:.3%} of the tokens are the same"
+        )
+    return lines + [
         f"{stream.name}: {stream.flops_per_image / 1e9:.4g} GFLOP an example and pass with gradients, "
         f"{stream.cost:.2f} times the seconds of a gpt of equal size"
         for stream in report.streams
@@ -236,14 +211,8 @@ def _streams(report: Report) -> list[str]:
 
 
 WORKS = ("train", "sample", "nll")
-
-
-ASIDE = ("cache", "streams")  # measured when asked for
-
-
+ASIDE = ("cache", "streams")  # measured only on request
 Contender = Ours | Reference
-
-
 Say = Callable[[str], None]
 
 
@@ -270,13 +239,13 @@ def run(
 
     Args:
         compile: measure compiled code beside eager code.
-        head: sampling options of the head, in place of its own.
+        head: sampling options that replace the head's own.
         reference: a checkout of the published code, measured in the same rounds.
-        own_settings: of that code, as it was published: its precision and head steps, beside ours.
-        clock: "wall", or "cpu" for the processor time of this process: on a machine that is busy with other things.
-        budget: bytes of activations of a likelihood; None: what suits the device.
-        count: count operations and memory in a run of their own, and take the reference's generation apart as well.
-        say: told what is being measured.
+        own_settings: measure that code with its published precision and head steps.
+        clock: "wall", or "cpu" for the processor time of this process, on a busy machine.
+        budget: bytes of activations of a likelihood; None: the device's default.
+        count: count operations and memory in a separate run, and time the parts of the reference's generation.
+        say: receives the name of each measurement.
 
     Raises:
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
@@ -343,7 +312,7 @@ def _measure(
     rounds: int,
     count: bool,
 ) -> Measurement:
-    """One kind of work, by all who can do it. Compiled code executes what the eager one is counted to."""
+    """Measure one kind of work with every contender that can do it. Compiled code has the counts of eager code."""
     calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
     footprints: dict[str, Footprint] = {}
     for name, call in calls.items():
@@ -371,7 +340,7 @@ def _measure(
 
 
 def _shares(contender: Contender, inputs: Inputs) -> Shares:
-    """One more generation, its parts timed: on a GPU this costs its overlap, so the speeds are measured without."""
+    """Time the parts of one more generation. On a GPU this prevents overlap, so speeds are measured without it."""
     device, clock, call = inputs.setting.device, inputs.setting.clock, contender.sample(inputs)
     with stopwatch(contender.parts, device, clock) as parts:
         start = CLOCKS[clock]()

@@ -14,10 +14,11 @@ from mar.cli.options import Execution, Json, grouped, print_table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mar.experiments.engine import Clock, Engine, State
+    from mar.experiments.engine import Engine
     from mar.experiments.grid import GridFile
     from mar.experiments.launch import WorkerSpec
     from mar.experiments.result import AblationResult
+    from mar.experiments.state import Clock, State
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that change the grid or its recipes.")]
 
@@ -144,26 +145,24 @@ def status(
         mar status runs/digits
     """
     from mar.core.errors import UserError
-
-    if (out / "recipe.yaml").is_file():
-        from mar.training.run_folder import RunFolder
-
-        run = RunFolder(out)
-        history, iterations = run.history(), run.recipe().train.iterations
-        done = history[-1]["iteration"] if history else 0
-        print(
-            f'{{"iteration": {done}, "iterations": {iterations}}}'
-            if json
-            else f"{out}: {done} of {iterations} iterations"
-        )
-        return
-    if not (out / "grid.yaml").is_file():
-        raise UserError(f"{out} is neither an ablation (it has no grid.yaml) nor a run (no recipe.yaml)")
+    from mar.core.files import GRID, RUN
     from mar.core.table import Column, Table
-    from mar.experiments.engine import Engine, State, share, states
-    from mar.experiments.launch import read_grid
+    from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
 
-    found = states(Engine(read_grid(out), out))
+    if (out / RUN).is_file():
+        done, iterations = trained_iterations(out), wanted_iterations(out)
+        line = f"{out}: {done} of {iterations} iterations"
+        print(f'{{"iteration": {done}, "iterations": {iterations}}}' if json else line)
+        return
+    if not (out / GRID).is_file():
+        raise UserError(f"{out} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
+    outlines = read_outlines(out)
+    if outlines is None:  # a folder from before outlines
+        from mar.experiments.engine import Engine
+        from mar.experiments.launch import read_grid
+
+        outlines = Engine(read_grid(out), out).outlines
+    found = states_of(out, outlines)
     columns = [
         Column[State]("cell", lambda s: s.name, words=True),
         Column[State]("state", lambda s: s.kind, words=True),
@@ -251,16 +250,18 @@ def _list_costs(engine: Engine, workers: int, console: Console) -> None:
     from rich.table import Table
 
     from mar.core.signals import cores
-    from mar.experiments.engine import states
-    from mar.metrics.speed import seconds_per_iteration
+    from mar.metrics.speed import cost_key, seconds_per_iteration
 
     torch.set_num_threads(max(1, cores() // workers))
     table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
-    total = 0.0
-    for cell, state in zip(engine.cells, states(engine), strict=True):
+    total, probes = 0.0, {}
+    for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, seconds = cell.recipe.train, None
         if cell.served:
-            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
+            key = cost_key(cell.recipe)
+            if key not in probes:
+                probes[key] = seconds_per_iteration(cell.recipe, cell.data)
+            seconds = train.iterations * probes[key]
             total += seconds * (1.0 - (state.share or 0.0))
         plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         cost = "–" if seconds is None else f"{seconds:.0f}"
@@ -276,12 +277,12 @@ def _run(engine: Engine, execution: Execution, console: Console) -> None:
     Raises:
         UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
     """
-    from mar.experiments.engine import forget_failures
     from mar.experiments.launch import WorkerSpec, run_workers
+    from mar.experiments.state import forget_failures
 
     work = WorkerSpec(engine.out.resolve(), execution.processes)
     if execution.retry_failed:
-        forget_failures(engine)
+        forget_failures(engine.out, engine.outlines)
     if execution.slurm:
         _run_jobs(engine, execution.slurm, work, console)
         return
@@ -301,8 +302,8 @@ def _run(engine: Engine, execution: Execution, console: Console) -> None:
 def _run_jobs(engine: Engine, slurm: list[str], work: WorkerSpec, console: Console) -> None:
     """Run in Slurm jobs; this process computes nothing. Ctrl-C leaves the jobs running."""
     from mar.core.errors import UserError
-    from mar.experiments.engine import share, states
     from mar.experiments.slurm import Jobs, read_cluster
+    from mar.experiments.state import share
 
     cluster = read_cluster(slurm)
     engine.prepare()
@@ -316,7 +317,7 @@ def _run_jobs(engine: Engine, slurm: list[str], work: WorkerSpec, console: Conso
             raise typer.Exit(130) from None
     for trouble in troubles:
         console.print(trouble, style="red")
-    if share(states(engine)) < 1.0:
+    if share(engine.states()) < 1.0:
         raise UserError("the jobs have ended and some cells are unfinished: the same command submits what is left")
 
 
@@ -339,13 +340,13 @@ def _report(engine: Engine, console: Console) -> int:
 
 def _announcing(engine: Engine, console: Console) -> Callable[[], bool]:
     """Return the function that the engine calls before each cell: it prints the progress and returns True."""
-    from mar.experiments.engine import Clock, states
+    from mar.experiments.state import Clock
 
-    clock = Clock(engine)
+    clock = Clock(engine.states())
 
     def go_on() -> bool:
         if len(engine.cells) > 1:
-            console.print(_progress(states(engine), clock), style="bold")
+            console.print(_progress(engine.states(), clock), style="bold")
         return True
 
     return go_on
@@ -356,14 +357,14 @@ def _watching(engine: Engine, console: Console) -> Iterator[Callable[[], None]]:
     """Show a bar of the whole grid; yield the function that updates it."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from mar.experiments.engine import Clock, share, states
+    from mar.experiments.state import Clock, share
 
-    clock = Clock(engine)
+    clock = Clock(engine.states())
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as display:
         task = display.add_task("", total=1.0)
 
         def watch() -> None:
-            now = states(engine)
+            now = engine.states()
             display.update(task, completed=share(now), description=_progress(now, clock))
 
         yield watch

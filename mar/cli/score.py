@@ -344,9 +344,9 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
     from mar.likelihood.set_sizes import plans_of
     from mar.metrics.base import Units
     from mar.metrics.sets import save_sets, score_sets, sets_tables
+    from mar.model.plans import costs_file
     from mar.reports import plots
     from orderings import to_text
-    from orderings.optimal import costs_file
 
     text, units = to_text(ordering), Units.of_run(run)
     with bar(f"set costs {text}") as progress:

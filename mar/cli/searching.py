@@ -22,6 +22,7 @@ from mar.likelihood.score import Likelihood
 from mar.metrics.base import Units
 from mar.metrics.nll import nll_tables
 from mar.metrics.statistics import Difference, paired_differences
+from mar.model.plans import resolve_optimal
 from mar.order_search.moves import Evaluator
 from mar.order_search.search import Budget, Say, Search, search
 from mar.run import Run
@@ -35,7 +36,6 @@ from orderings import (
     parse_partition,
     to_text,
 )
-from orderings.optimal import resolve_optimal
 from orderings.user import File
 
 _GREEDY = ("lowest-entropy", "highest-entropy")

@@ -190,8 +190,8 @@ def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
     from mar import build, config
     from mar.data import DATA
 
-    kind, _, path = text.partition(":")
-    if path or kind in DATA:
+    kind, path = DATA.split(text)
+    if path or ":" in kind or kind in DATA:
         options = {"path": str(Path(path).expanduser().resolve())} if path else {}
         recipe = config.parse({"data": {"kind": kind, **options}}, overrides)
     else:

@@ -29,7 +29,7 @@ def verify(
 
     No leak, probabilities that sum to 1, samples that follow the likelihood, cached generation that equals the full
     forward pass, permutations, covers, determinism. A network or head of your own is made with the options in its
-    `tiny`, an ordering or partition with its defaults. Exits with 1 if a claim does not hold, with 2 on a bad path.
+    `test_options`, an ordering or partition with its defaults. Exits with 1 if a claim does not hold, with 2 on a bad path.
 
     Examples:
 

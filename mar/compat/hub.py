@@ -1,7 +1,7 @@
 """Runs on the Hugging Face hub: save_pretrained, from_pretrained, push_to_hub, with a generated model card.
 
-A repository is a run folder without its training: recipe, weights and averaged weights as safetensors, what the data
-look like, and the autoencoder of its latents. ``mar.load`` reads a clone of it.
+A repository is a run folder without its training: recipe, weights and averaged weights as safetensors, metadata of the
+data, and the autoencoder of the latents. ``mar.load`` reads a clone of it.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class PretrainedRun(
     model_card_template=_CARD,
     tags=["autoregressive", "any-order"],
 ):
-    """A run that is saved to a folder (``save_pretrained``), read from one or from the hub (``from_pretrained``), and
-    uploaded (``push_to_hub``). ``PretrainedRun("runs/x")`` is ``mar.load("runs/x")`` with these methods."""
+    """A run with the hub's methods: save to a folder (``save_pretrained``), read from a folder or the hub
+    (``from_pretrained``), upload (``push_to_hub``). ``PretrainedRun("runs/x")`` loads the run ``runs/x``."""
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write it into a new or empty folder. ``options``: those of huggingface_hub's mixin.
+        """Write the run into a new or empty folder. ``options``: those of huggingface_hub's mixin.
 
         Raises:
-            UserError: something is there.
+            UserError: the folder is not empty.
         """
         folder = Path(save_directory)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -109,7 +109,7 @@ class PretrainedRun(
 
     @property
     def portable(self) -> Recipe:
-        """The recipe without the paths of this machine; an autoencoder's is that of its copy beside the recipe."""
+        """The recipe without paths of this machine; an autoencoder's path is that of its copy beside the recipe."""
         content = build.resolve(self.recipe).as_dict()
         content["data"] |= dict.fromkeys(content["data"].keys() & {"path", "images"}, "")
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
@@ -118,11 +118,11 @@ class PretrainedRun(
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> PretrainedRun:
-        """The run of a folder, or of a repository of the hub. ``options``: those of huggingface_hub's mixin (revision,
+        """Load the run of a folder, or of a repository of the hub. ``options``: those of the hub's mixin (revision,
         token, cache_dir, local_files_only, …) and of ``Run`` (ema, device).
 
         Raises:
-            UserError: the hub did not give it, or it holds no run.
+            UserError: the hub does not give the repository, or it holds no run.
         """
         with _answered(f"{name} is no folder, and the hub did not give it", "or give its folder"):
             return super().from_pretrained(name, **options)
@@ -141,10 +141,10 @@ class PretrainedRun(
         return cls(folder, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload it as ``OWNER/NAME``; the address of the commit. ``options``: those of huggingface_hub's mixin.
+        """Upload the run as ``OWNER/NAME`` and return the address of the commit. ``options``: those of the hub's mixin.
 
         Raises:
-            UserError: no such name, or the hub did not take it.
+            UserError: the name is invalid, or the hub refuses the upload.
         """
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
             raise UserError(f"{repo_id!r} is no name on the hub: it is OWNER/NAME, e.g. me/digits")
@@ -153,7 +153,7 @@ class PretrainedRun(
             return super().push_to_hub(repo_id, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """From the recipe, the data's description and the scores in the run folder: nothing is made up."""
+        """Write the card from the recipe, the metadata of the data and the scores in the run folder."""
         spec = self.spec
         kinds = {"image": "image", "latent": "image latent", "text": "text", "audio": "sound", "vector": "vector"}
         known = self.about.fingerprint  # an imported run does not say
@@ -174,7 +174,7 @@ class PretrainedRun(
         return ModelCard.from_template(card_data=data, template_str=_CARD, **{**described, **kwargs})
 
     def _scores(self) -> str:
-        """A table of the likelihoods and FIDs in RUN/scores, or a line that says there are none."""
+        """Return a table of the likelihoods and FIDs in RUN/scores, or a line if there are none."""
         rows = []
         for path in sorted((self.folder.path / "scores").glob("*.json")):
             record = json.loads(path.read_text())
@@ -192,7 +192,7 @@ class PretrainedRun(
 
 @contextmanager
 def _answered(what: str, hint: str) -> Iterator[None]:
-    """Whatever the hub's client raises, which is one of a dozen, as an error of one line."""
+    """Turn any exception of the hub's client into an error of one line."""
     try:
         yield
     except MarError:

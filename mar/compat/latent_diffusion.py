@@ -1,4 +1,4 @@
-"""KL autoencoders in the layout of latent-diffusion (Rombach et al. 2022), MAR's KL-16 among them, in diffusers.
+"""Convert KL autoencoders from latent-diffusion's layout (Rombach et al. 2022; also MAR's KL-16) to diffusers.
 
 i level of resolution, from the highest · j block of a level
 """
@@ -16,7 +16,7 @@ from mar.compat.weights_file import numbers, unwrapped
 from mar.core.errors import UserError
 
 KL16 = {"block_out_channels": (128, 128, 256, 256, 512), "layers_per_block": 2, "latent_channels": 16}
-KL16_SCALE = 0.2325  # what MAR multiplies the latents of the released KL-16 with
+KL16_SCALE = 0.2325  # MAR's factor of the latents of the released KL-16
 _GROUPS = 32  # of every group norm
 _LOWEST = 16  # rows of the lowest resolution by convention: no shape tells the size of the images
 _RENAMED = (
@@ -35,8 +35,8 @@ _RENAMED = (
 
 
 def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
-    """The autoencoder's weights in what a file holds (bare, or under ``model`` or ``state_dict``), float32 and without
-    the discriminator's; None: it holds no autoencoder. Raises UserError: a weight is not finite."""
+    """Find the autoencoder's weights in a file's content (bare, or under ``model`` or ``state_dict``), float32, without
+    the discriminator; None: there is no autoencoder. Raise UserError if a weight is not finite."""
     state = next((content[key] for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), content)
     state = unwrapped(state)
     if "encoder.conv_in.weight" not in state:
@@ -45,7 +45,7 @@ def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
 
 
 def chosen_scale(scale: float | None, default: float) -> float:
-    """What latents are multiplied with. Raises UserError: not positive and finite."""
+    """Return the factor of the latents. Raise UserError if it is not positive and finite."""
     if scale is not None and not 0 < scale < math.inf:
         raise UserError(
             f"--scale is a positive number that latents are multiplied with, not {scale}: default {default:g}"
@@ -54,14 +54,14 @@ def chosen_scale(scale: float | None, default: float) -> float:
 
 
 def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> Any:
-    """diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict, all sizes read off its shapes.
+    """Return diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict; sizes come from shapes.
 
     Args:
-        scale: what latents are multiplied with for unit variance, kept in the configuration; None: the published one
-            of KL-16, 1 of any other.
+        scale: factor that gives latents unit variance, stored in the configuration; None: the published factor of
+            KL-16, 1 for other autoencoders.
 
     Raises:
-        UserError: weights of such an autoencoder are missing, or others are there; no such scale.
+        UserError: weights are missing or unknown, or the scale is invalid.
     """
     from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL
@@ -87,7 +87,7 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
 
 
 def sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The configuration of diffusers' ``AutoencoderKL``. Raises KeyError: a weight is missing."""
+    """Return the configuration of diffusers' ``AutoencoderKL``. Raise KeyError if a weight is missing."""
     levels = 1 + max(_numbers(state, r"encoder\.down\.(\d+)\."))
     blocks = 1 + max(_numbers(state, r"encoder\.down\.0\.block\.(\d+)\."))
     width = tuple(state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))

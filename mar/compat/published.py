@@ -1,4 +1,4 @@
-"""Released MAR weights: their names and what their shapes say (https://github.com/LTH14/mar, ``models/mar.py``).
+"""Names and shapes of released MAR weights (https://github.com/LTH14/mar, ``models/mar.py``).
 
 L tokens · S buffer tokens · C condition width · E token channels
 """
@@ -43,16 +43,16 @@ _BATCHED = {  # published with leading dimensions of size 1
 
 
 def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A published state dict in the names and shapes of our ``Model`` (its tokenizer's buffers are not in it).
+    """Return a published state dict with the names and shapes of our ``Model`` (without its tokenizer's buffers).
 
     Raises:
-        UserError: an entry that is not the published MAR's.
+        UserError: an entry is not of the published MAR.
     """
     return {_ours(name): _flat(value, _BATCHED.get(name, 0)) for name, value in state.items()}
 
 
 def restore(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of ``rename``. Raises KeyError for a weight that the published MAR does not have."""
+    """Invert ``rename``. Raise KeyError for a weight that the published MAR does not have."""
     return {name: value[(None,) * _BATCHED.get(name, 0)] for name, value in ((_theirs(k), v) for k, v in state.items())}
 
 
@@ -78,7 +78,7 @@ def _ours(name: str) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """What a published state dict was built with."""
+    """Sizes of a published model."""
 
     n_tokens: int
     token_width: int  # channels of a latent × patch size squared
@@ -91,13 +91,13 @@ class Published:
 def infer(
     state: Mapping[str, torch.Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
 ) -> Published:
-    """Sizes read off the shapes of a published state dict.
+    """Infer sizes from the shapes of a published state dict.
 
-    Numbers of attention heads leave no trace in any shape: by default those of the published size of that width,
-    otherwise heads of 64 channels.
+    Shapes do not tell the number of attention heads. Defaults: the heads of the published size of this width, otherwise
+    heads of 64 channels.
 
     Raises:
-        UserError: weights of the published MAR are missing, or have other dimensions.
+        UserError: weights of the published MAR are missing or have other dimensions.
     """
     try:
         n_tokens = state["diffusion_pos_embed_learned"].shape[1]

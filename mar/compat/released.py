@@ -1,4 +1,4 @@
-"""Released MAR checkpoints as run folders, and run folders as released checkpoints."""
+"""Import released MAR checkpoints as run folders; export run folders as released checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mar.training import checkpoint
 from mar.training.optimizer import make_optimizer
 from mar.training.run_folder import RunFolder
 
-BASE = "imagenet256-mar-base"  # the published training, which no shape tells
+BASE = "imagenet256-mar-base"  # the published training: shapes do not tell it
 _IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
 
 
@@ -43,20 +43,19 @@ def import_run(
     scale: float | None = None,
     data: str = "",
 ) -> Recipe:
-    """Write the run folder ``out`` from what a released file holds: ``model`` and ``model_ema``, or one state dict for
-    both. The folder loads, samples and scores as one that was trained here; its training is the published one, at its
-    end.
+    """Write the run folder ``out`` from a released file: ``model`` and ``model_ema``, or one state dict for both. The
+    folder loads, samples and scores like a trained run; its recipe is the published training, finished.
 
     Args:
-        heads: of attention in the encoder and the decoder; None: see ``infer``.
-        patch: side of a token in latents; None: as the channels of the autoencoder, or KL-16's, make it.
-        vae: folder or hub name of the autoencoder whose latents the model makes; default that of ``data``; without
-            either, it makes latents.
-        scale: what latents are multiplied with; None: the autoencoder's ``scaling_factor``, or KL-16's.
+        heads: attention heads of the encoder and the decoder; None: see ``infer``.
+        patch: side of a token in latents; None: inferred from the channels of the autoencoder, or of KL-16.
+        vae: folder or hub name of the autoencoder of the latents; default: that of ``data``; without either, samples
+            are latents.
+        scale: factor of the latents; None: the autoencoder's ``scaling_factor``, or KL-16's.
         data: folder of cached latents, to score and train on.
 
     Raises:
-        UserError: not the published MAR, sizes that do not fit, or ``out`` holds another run, or other weights.
+        UserError: the file is not the published MAR, sizes do not fit, or ``out`` holds another run or other weights.
     """
     plain, average = state_dicts(content)
     found = infer(plain, *heads)
@@ -78,10 +77,10 @@ def import_run(
 
 
 def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The last and the averaged weights of a released file, float32; one stands for the other where it is missing.
+    """Return the last and the averaged weights of a released file, float32; a missing one is replaced by the other.
 
     Raises:
-        UserError: no state dicts, or a weight that is not finite.
+        UserError: there is no state dict, or a weight is not finite.
     """
     found = [numbers(unwrapped(content[key], key), key) for key in ("model", "model_ema") if key in content]
     found = found or [numbers(unwrapped(content))]
@@ -91,7 +90,7 @@ def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], di
 def described(
     found: Published, name: str, patch: int | None, vae: str, scale: float | None, data: str
 ) -> tuple[Recipe, About]:
-    """The recipe of a published model, and what its examples look like. Raises UserError: see ``import_run``."""
+    """Return the recipe of a published model and the metadata of its data. Raises UserError: see ``import_run``."""
     if data:
         Manifest.read(Path(data).expanduser())
         vae = vae or str(Path(data).expanduser() / "tokenizer")
@@ -120,15 +119,15 @@ def described(
 
 
 def _absolute(path: str) -> str:
-    """A folder wherever the run is loaded from; a hub name stays one."""
+    """Return the absolute path of a folder; return a hub name unchanged."""
     return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().is_dir() else path
 
 
 def attach(run: Run, vae: str) -> None:
-    """Let a run of latents make images, by the autoencoder in a folder or of a hub name.
+    """Make a run of latents decode to images with the autoencoder of a folder or hub name.
 
     Raises:
-        UserError: it makes no latents, or the autoencoder others.
+        UserError: the run has no bare latents, or the autoencoder has other latents.
     """
     bare = run.model.tokenizer
     if not isinstance(bare, Latents):
@@ -141,24 +140,24 @@ def attach(run: Run, vae: str) -> None:
 
 
 def _images(latent: DataSpec, autoencoder: dict[str, Any]) -> DataSpec:
-    """What such latents decode to."""
+    """Return the images that the latents decode to."""
     factor = 2 ** (len(autoencoder["block_out_channels"]) - 1)
     size = (side * factor for side in latent.shape[1:])
     return DataSpec((autoencoder["in_channels"], *size), 256, latent.n_classes, latent.class_names)
 
 
 def _network(options: MaskedTransformerOptions) -> dict[str, Any]:
-    """A published size by its name, any other by its numbers."""
+    """Return a published size by name, any other by its numbers."""
     numbers = asdict(options.sizes)
     name = next((name for name, size in SIZES.items() if asdict(size) == numbers), None)
     return {"mlp_ratio": options.mlp_ratio, **(numbers if name is None else {"size": name})}
 
 
 def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """``state``, after a check that it is all of the model's weights and no others.
+    """Return ``state`` after checking that it has exactly the model's weights.
 
     Raises:
-        UserError: with the first weight that is missing, or of another shape.
+        UserError: a weight is missing or has another shape; the message names the first.
     """
     ours = {name: weight.shape for name, weight in model.named_parameters()}
     wrong = sorted(k for k in ours.keys() | state.keys() if k not in state or ours.get(k) != state[k].shape)
@@ -172,11 +171,11 @@ def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
-    """The released layout (``model``, ``model_ema``) of a run's weights, and what the published code has to multiply
-    latents with.
+    """Return a run's weights in the released layout (``model``, ``model_ema``), and the published code's factor of the
+    latents.
 
     Raises:
-        Unsupported: the run is not of the published form; with the reason.
+        Unsupported: the published code has no such model; the message gives the reason.
     """
     scale = _published_scale(run)
     average = run.checkpoint.load_ema()
@@ -185,7 +184,7 @@ def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
 
 
 def _published_scale(run: Run) -> float:
-    """The scale of its latents. Raises Unsupported: the published code has no such model."""
+    """Return the factor of the latents. Raise Unsupported if the published code has no such model."""
     if (obstacle := next(_obstacles(run), None)) is not None:
         raise Unsupported(
             f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
@@ -196,7 +195,7 @@ def _published_scale(run: Run) -> float:
 
 
 def _obstacles(run: Run) -> Iterator[str]:
-    """What the published code has no place for."""
+    """Yield the settings that the published code does not support."""
     model, tokenizer, shape = run.model, run.model.tokenizer, run.model.tokenizer.shape
     if not isinstance(model.network, MaskedTransformer):
         yield f"network {run.recipe.network.kind}"

@@ -18,11 +18,11 @@ _WRAPPER = "module."
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """What a ``.pth``, ``.ckpt`` or ``.safetensors`` file holds; of pickles tensors, plain containers and numbers, and
-    the command line of its training (an ``argparse.Namespace``), which is only data.
+    """Read a ``.pth``, ``.ckpt`` or ``.safetensors`` file. Pickles may hold tensors, plain containers, numbers and the
+    command line of the training (an ``argparse.Namespace``).
 
     Raises:
-        UserError: no such file, no such format, or a file that holds anything that would have to be executed.
+        UserError: the file is missing, of another format, or holds code.
     """
     if not path.is_file():
         raise UserError(f"no file {path}")
@@ -35,7 +35,7 @@ def read(path: Path) -> Mapping[str, Any]:
         raise UserError(
             f"{path} is damaged or no checkpoint: {' '.join(str(error).split())[:160] or 'it ends'}"
         ) from None
-    except Exception as error:  # of the unpickler: one of a dozen, where the bytes are those of something else
+    except Exception as error:  # the unpickler raises any of several exception types on other bytes
         refused = re.search(r"GLOBAL (\S+)", str(error))
         why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"
         raise UserError(f"{path} was not read: {why}") from None
@@ -45,10 +45,10 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
-    """The tensors of a state dict, without the ``module.`` that DistributedDataParallel puts before every name.
+    """Return the tensors of a state dict, without DistributedDataParallel's prefix ``module.``.
 
     Raises:
-        UserError: ``name`` is no state dict.
+        UserError: ``name`` is not a state dict.
     """
     if not isinstance(state, Mapping):
         raise UserError(f"{name} holds a {type(state).__name__}, not a state dict")
@@ -58,7 +58,7 @@ def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
 
 
 def numbers(state: Mapping[str, torch.Tensor], name: str = "the file") -> dict[str, torch.Tensor]:
-    """In float32. Raises UserError: a weight of ``name`` is not finite."""
+    """Return the weights in float32. Raise UserError if a weight of ``name`` is not finite."""
     found = {key: value.float() for key, value in state.items()}
     if bad := [key for key, value in found.items() if not value.isfinite().all()]:
         raise UserError(f"{len(bad)} weights of {name} are NaN or infinite, first {bad[0]!r}: give a whole checkpoint")

@@ -9,8 +9,8 @@ from mar.data.digits import Digits
 from mar.data.documents import Documents
 from mar.data.folder import Folder
 from mar.data.idx import FashionMnist, Mnist
+from mar.data.memory import Memory
 from mar.data.npz import Npz
-from mar.data.synthetic import NoisyTree, Synthetic
 from mar.data.text import Text
 
 DATA = Registry(
@@ -20,13 +20,12 @@ DATA = Registry(
         "fashion-mnist": FashionMnist,
         "binarized-mnist": BinarizedMnist,
         "folder": Folder,
-        "synthetic": Synthetic,
-        "tree": NoisyTree,
         "text": Text,
         "documents": Documents,
         "npz": Npz,
         "audio": Audio,
         "cache": Cache,
+        "memory": Memory,
     },
     what="data",
     base=DataSource,

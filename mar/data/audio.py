@@ -1,10 +1,9 @@
-"""Companding of sound to 256 levels (ITU-T G.711; van den Oord et al. 2016, WaveNet, Sec. 2.2).
-
-f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu) of an amplitude x in [-1, 1], mu = 255, then 256 equal steps.
-
-Windows of recordings, as 256 mu-law levels, from a folder of ``.wav`` files.
+"""Windows of recordings as 256 mu-law levels, from a folder of ``.wav`` files.
 
 T samples of all recordings, one after the other · N windows · L samples of a window
+
+Companding (ITU-T G.711; van den Oord et al. 2016, WaveNet, Sec. 2.2): f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu) of an
+amplitude x in [-1, 1], mu = 255, then 256 equal steps.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _MU = LEVELS - 1
 
 
 def encode(sample: torch.Tensor) -> torch.Tensor:
-    """16-bit samples (any integer type) -> levels, uint8. Silence is 128."""
+    """Convert 16-bit samples (any integer type) to levels, uint8. Silence is 128."""
     x = sample.double() / 2**15
     f = x.sign() * torch.log1p(_MU * x.abs()) / math.log1p(_MU)
     return ((f + 1) / 2 * _MU + 0.5).floor().clamp(0, _MU).to(torch.uint8)
 
 
 def decode(level: torch.Tensor) -> torch.Tensor:
-    """Levels -> 16-bit samples, int16; ``encode`` gives the level back."""
+    """Convert levels to 16-bit samples, int16, the inverse of ``encode``."""
     f = 2 * level.double() / _MU - 1
     x = f.sign() * torch.expm1(f.abs() * math.log1p(_MU)) / _MU
     return (x * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
@@ -56,7 +55,7 @@ class AudioOptions(DataOptions):
     context: int = 256  # samples of a window
     stride: int = 64  # samples between the starts of training windows of a recording
     test: int = 5  # recordings of index 0..test-1 are held out
-    validation: int = 1  # and so many after them, for validation
+    validation: int = 1  # the next recordings are for validation
 
     def __post_init__(self) -> None:
         for name in ("context", "stride", "test", "validation"):
@@ -76,14 +75,14 @@ class Recording:
 
 
 class Audio(DataSource):
-    """Training windows overlap; held-out ones follow each other within a recording, its last samples in none."""
+    """Training windows overlap; held-out windows of a recording do not, and its last samples are dropped."""
 
     Options = AudioOptions
     name = "audio"
 
     @classmethod
     def load(cls, options: AudioOptions) -> Data:
-        """Splits by the index in the file's name, classes by what precedes it."""
+        """Return splits by the index in the file name, classes by the text before it."""
         recordings = [_read(file, options.context) for file in _files(options.path)]
         rate = recordings[0].rate
         for r in recordings:
@@ -110,16 +109,11 @@ class Audio(DataSource):
 def _windows(
     split: str, recordings: list[Recording], level_T: torch.Tensor, classes: tuple[str, ...], options: AudioOptions
 ) -> Windows:
-    """All windows of a split's recordings."""
+    """Return the windows of a split."""
     start, label, span, first = [], [], [], 0
     for r in recordings:
-        own = (
-            "test"
-            if r.index < options.test
-            else "validation"
-            if r.index < options.test + options.validation
-            else "train"
-        )
+        held_out = "test" if r.index < options.test else "validation"
+        own = held_out if r.index < options.test + options.validation else "train"
         end = first + len(r.level_T)
         if own == split:
             start.append(starts(first, end, options.context, options.stride if split == "train" else options.context))
@@ -146,7 +140,7 @@ def _files(path: str) -> list[Path]:
 
 
 def _read(file: Path, context: int) -> Recording:
-    """Raises UserError naming a file that cannot serve."""
+    """Read a recording. Raises UserError naming a file that is wrong."""
     from scipy.io import wavfile
 
     if not (named := _NAME.fullmatch(file.stem)):

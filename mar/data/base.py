@@ -1,12 +1,8 @@
-"""What a data set is: examples of integer levels with an optional class, in three splits.
+"""The contract of data sets: examples of integer levels with an optional class, in three splits; windows of a series.
 
-N examples · B batch
+N examples or windows · B batch · T length of a series · R stretches that windows are cut from · L length of a window
 
 A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options`` and a classmethod ``load``.
-
-Windows of one length, cut out of a long series when asked for.
-
-T length of the series · N windows · R stretches that windows are cut from · L length of a window · B batch
 """
 
 from __future__ import annotations
@@ -23,13 +19,13 @@ from mar.core.spec import DataSpec
 
 
 class Split:
-    """Random access to examples by number: all that training, scoring and sampling ever ask for."""
+    """Random access to examples by number, the interface for training, scoring and sampling."""
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x (B, *shape) uint8 (int16 above 256 levels, float32 for real values) and label_B (int64), or None."""
+        """Return x (B, *shape) uint8 (int16 above 256 levels, float32 for real values) and label_B (int64) or None."""
         raise NotImplementedError
 
 
@@ -49,7 +45,7 @@ class TensorSplit(Split):
 
 @dataclass(frozen=True)
 class About:
-    """What a run remembers of its data, so that it loads and samples where they are absent."""
+    """The metadata that a run stores, so that it loads and samples without the data."""
 
     name: str
     spec: DataSpec
@@ -63,8 +59,8 @@ class Data:
 
     Attributes:
         fingerprint: identifies the exact examples (a hash of the content).
-        notes: what a reader of its figures should know.
-        source: of a cache: the recipe's ``data`` that it was made from, and that data set's fingerprint.
+        notes: facts to state beside figures on these data.
+        source: of a cache: the ``data`` section and the fingerprint of the encoded images.
     """
 
     name: str
@@ -78,7 +74,7 @@ class Data:
 
     @property
     def about(self) -> About:
-        """All but the examples."""
+        """The metadata without the examples."""
         return About(self.name, self.spec, self.fingerprint, self.notes)
 
     def split(self, name: str) -> Split:
@@ -87,32 +83,32 @@ class Data:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Base of every data kind's options."""
+    """The base of the options of data kinds."""
 
 
 class DataSource:
-    """A kind of data set. ``load`` raises UserError in one line: which file, what was expected, where to get it."""
+    """A kind of data set. ``load`` raises UserError in one line: the file, the expected content, the source."""
 
     Options: ClassVar[type] = DataOptions
     name: ClassVar[str]
 
     @classmethod
     def load(cls, options: DataOptions) -> Data:
-        """The three splits. Examples and splits are a function of the options and the files alone."""
+        """Return the three splits, a function of the options and the files only."""
         raise NotImplementedError
 
 
-def spread(total: int, wanted: int | None) -> torch.Tensor:
-    """The numbers of ``wanted`` (None, or too many: all) of ``total`` examples, evenly spread, always the same.
+def evenly_spaced(total: int, wanted: int | None) -> torch.Tensor:
+    """Return the numbers of ``wanted`` evenly spaced examples of ``total``; all if None or too many.
 
-    Published files may be sorted: the first examples of a split are then another population than the split.
+    Published files may be sorted, so the first examples may not represent the split.
     """
     count = total if wanted is None else min(wanted, total)
     return torch.arange(count) * total // max(1, count)
 
 
 def fingerprint(*tensors: torch.Tensor | None) -> str:
-    """A sha256 over types, shapes and contents, in this order."""
+    """Return a sha256 over types, shapes and contents, in this order."""
     parts = (
         ("none;",) if x is None else (f"{x.dtype} {tuple(x.shape)};", x.contiguous().numpy().data) for x in tensors
     )
@@ -123,7 +119,7 @@ def fingerprint(*tensors: torch.Tensor | None) -> str:
 class Windows(Split):
     """Window n is series_T[start_N[n] : start_N[n] + length], of class label_N[n].
 
-    The stretches that they are cut from, each at least ``length`` long, are given as (first, end) in span_R2.
+    span_R2 holds (first, end) of the stretches that the windows are cut from, each at least ``length`` long.
     """
 
     series_T: torch.Tensor
@@ -136,18 +132,18 @@ class Windows(Split):
         return len(self.start_N)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x (B, 1, 1, L) in the type of the series, and label_B."""
+        """Return x (B, 1, 1, L) in the type of the series, and label_B."""
         at_BL = self.start_N[index_B][:, None] + torch.arange(self.length)
         return self.series_T[at_BL][:, None, None], None if self.label_N is None else self.label_N[index_B]
 
 
 def sliding(split: Split, past: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Overlapping windows x (N, 1, 1, L) of all stretches, label_N, and given_NL: tokens that are not new.
+    """Return overlapping windows x (N, 1, 1, L) of all stretches, label_N, and given_NL, the tokens that are not new.
 
-    Every token is new once, with at least ``past`` tokens before it in its window, or all there are of its stretch.
+    Every token is new in one window, with at least ``past`` tokens of its stretch before it, or all of them.
 
     Raises:
-        UserError: the examples are no windows of longer series; or ``past`` leaves a window nothing new.
+        UserError: the examples are not windows of longer series; or ``past`` leaves a window without new tokens.
     """
     if not isinstance(split, Windows) or split.span_R2 is None:
         raise UserError("a past is for windows of text and sound: the examples of this data set stand alone")
@@ -173,5 +169,5 @@ def sliding(split: Split, past: int) -> tuple[torch.Tensor, torch.Tensor | None,
 
 
 def starts(first: int, end: int, length: int, stride: int) -> torch.Tensor:
-    """start_N of the windows that lie in first..end-1, one every ``stride``; what is left at the end is in none."""
+    """Return start_N of the windows in first..end-1, one every ``stride``; the remainder at the end is dropped."""
     return torch.arange(first, max(first, end - length + 1), stride)

@@ -1,12 +1,6 @@
-"""Published files: found in a user's folder, unpacked, and compared with what was published.
+"""Readers of files: published files found and compared with their checksum, images, and text.
 
-One image file as a square tensor.
-
-C channels
-
-Reading text: files, bytes or characters, and the alphabet.
-
-T characters of the text · V alphabet
+C channels · T characters of the text · V alphabet
 """
 
 from __future__ import annotations
@@ -32,9 +26,9 @@ class PublishedFile:
 
     Attributes:
         names: accepted file names, the published one first; each also with ``.gz``.
-        expected: what it holds, in words.
-        home: where to get it.
-        md5: of the unpacked file; "" where none was published.
+        expected: its content, in words.
+        home: its source.
+        md5: of the unpacked file; "" if none was published.
     """
 
     names: tuple[str, ...]
@@ -43,7 +37,7 @@ class PublishedFile:
     md5: str = ""
 
     def find(self, path: str, nested: tuple[str, ...]) -> Path:
-        """The file in the folder ``path`` or in one of its ``nested`` folders. Raises UserError where there is none."""
+        """Return the file in the folder ``path`` or one of its ``nested`` folders. UserError: it is missing."""
         want = f"{self.names[0]}(.gz)"
         if not path:
             raise UserError(f"data.path is not set: it names the folder that holds {want}; get it from {self.home}")
@@ -59,7 +53,7 @@ class PublishedFile:
         raise UserError(f"{want} is not in {root} (looked in {places}): {self.expected}; get it from {self.home}")
 
     def read(self, file: Path) -> bytes:
-        """The unpacked content; whether it is packed is read from the content, not from the name."""
+        """Return the unpacked content; the content, not the name, tells if it is packed."""
         try:
             raw = file.read_bytes()
             return gzip.decompress(raw) if raw.startswith(_GZIP) else raw
@@ -69,11 +63,11 @@ class PublishedFile:
             raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
 
     def damaged(self, file: Path, why: str) -> UserError:
-        """The error for a file whose content is wrong."""
+        """Return the error for a file with wrong content."""
         return UserError(f"{file}: {why}; expected {self.expected}; get it again from {self.home}")
 
     def note(self, raw: bytes) -> dict[str, str]:
-        """A note for ``Data.notes`` where the content is readable but not the published one."""
+        """Return a note for ``Data.notes`` if the content is readable but not the published one."""
         md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest() if self.md5 else ""
         if md5 == self.md5:
             return {}
@@ -81,16 +75,16 @@ class PublishedFile:
 
 
 class DamagedImage(UserError):
-    """A file that no image can be read from."""
+    """The file is not a readable image."""
 
 
 def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
-    """(C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or of more than 8 bits."""
+    """Return (C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or over 8 bits."""
     try:
         with Image.open(file) as image:
             image.load()
             mode, loaded = image.mode, image.convert("RGB" if colour == "rgb" else "L")
-    except Exception as error:  # on a damaged file Pillow raises almost anything
+    except Exception as error:  # Pillow raises many types on damaged files
         raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
     if mode.startswith(("I", "F")):
         raise UserError(f"{file} has more than 8 bits a channel: convert it to 8")
@@ -102,8 +96,10 @@ def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021): halved by box filter while
-    at least twice too large, then bicubic, then cropped."""
+    """Return the centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021).
+
+    The image is halved with a box filter while at least twice too large, resized bicubically, then cropped.
+    """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -115,14 +111,14 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 _HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
 
-_LARGEST = 2**15 - 2  # levels that int16 holds, beside one that ends a document
+_LARGEST = 2**15 - 2  # levels of int16, less one that ends a document
 
 
 def text_files(path: str) -> list[Path]:
-    """The file, or the .txt files of the folder in the order of their names.
+    """Return the file, or the .txt files of the folder sorted by name.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such file.
     """
     if not path:
         raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
@@ -137,7 +133,7 @@ def text_files(path: str) -> list[Path]:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Raises UserError where it cannot be read."""
+    """Return the content. Raises UserError if the file cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -145,7 +141,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_characters(file: Path) -> str:
-    """With one newline for every kind of line end. Raises UserError where it is no UTF-8."""
+    """Return the text with line ends as newlines. Raises UserError if it is not UTF-8."""
     try:
         return read_bytes(file).decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -153,12 +149,12 @@ def read_characters(file: Path) -> str:
 
 
 def byte_levels(raw: bytes) -> torch.Tensor:
-    """text_T (uint8) of bytes, which are their own levels."""
+    """Return text_T (uint8) of bytes: a byte is its own level."""
     return torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
 
 
 def character_levels(text: str, path: str) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """text_T (uint8, or int16 above 256 characters) and the alphabet, in the order of the code points.
+    """Return text_T (uint8, or int16 above 256 characters) and the alphabet, sorted by code point.
 
     Raises:
         UserError: fewer than two different characters, or too many.

@@ -16,13 +16,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -31,10 +30,11 @@ from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
 from mar.core.files import GRID, check_kind, checksum, environment, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, folder_name, read, record
+from mar.core.records import Record, folder_name, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
+from mar.experiments.state import Outline, OutlinedQuestion, State, states_of, write_outlines
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics import METRICS
 from mar.metrics.base import (
@@ -161,8 +161,32 @@ class Engine:
             self._check_data(cell)
 
     def prepare(self) -> None:
-        """Write the resolved grid."""
+        """Write the resolved grid and its outline."""
         write_atomic(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
+        write_outlines(self.out, self.outlines)
+
+    @cached_property
+    def outlines(self) -> list[Outline]:
+        """Every cell with its questions, whatever its weights."""
+        return [self._outline(cell) for cell in self.cells]
+
+    def _outline(self, cell: Cell) -> Outline:
+        run = str(self.folder(cell).path.relative_to(self.out))
+        if not cell.served:
+            reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
+            return Outline(cell.name, run, cell.recipe.train.iterations, reason)
+        questions = tuple(
+            OutlinedQuestion(
+                question.metric, str(self.file(cell, question).relative_to(self.out)), plain(question.content),
+                question.metric != TRAINING and self.metrics[question.metric].alone,
+            )
+            for question in self.questions(cell)
+        )  # fmt: skip
+        return Outline(cell.name, run, cell.recipe.train.iterations, questions=questions)
+
+    def states(self) -> list[State]:
+        """Return the state of every cell, in the grid's order."""
+        return states_of(self.out, self.outlines)
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
@@ -295,86 +319,6 @@ class Engine:
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"
             )
-
-
-_TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
-
-
-@dataclass(frozen=True)
-class State:
-    """How far one cell is.
-
-    Attributes:
-        name: of the cell.
-        kind: "speed": only metrics that are measured alone are left; "failed": a part failed, and the rest is done.
-        text: a line for a reader.
-        share: of its work that is done, 0..1; None: it has none.
-    """
-
-    name: str
-    kind: Literal["refused", "failed", "done", "speed", "evaluation", "training", "waiting"]
-    text: str
-    share: float | None
-
-
-def states(engine: Engine) -> list[State]:
-    """Return the state of every cell, in the grid's order."""
-    return [_state(engine, cell) for cell in engine.cells]
-
-
-def forget_failures(engine: Engine) -> None:
-    """Delete the records of failures, so that the next call of ``work`` tries them again."""
-    served = [cell for cell in engine.cells if cell.served]
-    answers = {engine.file(cell, q): engine.record(cell, q) for cell in served for q in engine.questions(cell)}
-    for file, answered in answers.items():
-        if answered is not None and answered.error is not None:
-            file.unlink(missing_ok=True)
-
-
-def _state(engine: Engine, cell: Cell) -> State:
-    if not cell.served:
-        reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
-        return State(cell.name, "refused", reason, None)
-    asked = engine.questions(cell)
-    records = {question: engine.record(cell, question) for question in asked}
-    errors = [f"{q.metric}: {r.error}" for q, r in records.items() if r is not None and r.error is not None]
-    training = records[asked[0]]
-    if errors and (training is None or training.error or all(records.values())):
-        return State(cell.name, "failed", "; ".join(errors), 1.0)
-    left = [question for question, record in records.items() if record is None]
-    if not left:
-        return State(cell.name, "done", f"{len(asked) - 1} evaluations", 1.0)
-    if training is not None and all(engine.metrics[question.metric].alone for question in left):
-        return State(cell.name, "speed", "its speed is measured when all are trained", 0.99)
-    if training is not None:
-        done = len(asked) - len(left) - 1
-        share = _TRAINING_SHARE + (1.0 - _TRAINING_SHARE) * done / (len(asked) - 1)
-        return State(cell.name, "evaluation", f"{done} of {len(asked) - 1} evaluations", share)
-    history, iterations = engine.folder(cell).history(), cell.recipe.train.iterations
-    if not history:
-        return State(cell.name, "waiting", f"{iterations} iterations", 0.0)
-    last = history[-1]["iteration"]
-    return State(cell.name, "training", f"{last} of {iterations} iterations", _TRAINING_SHARE * last / iterations)
-
-
-def share(found: list[State]) -> float:
-    """Return the share of the grid's work that is done, 0..1; cells count alike."""
-    shares = [state.share for state in found if state.share is not None]
-    return sum(shares) / len(shares) if shares else 1.0
-
-
-class Clock:
-    """The remaining time, from the progress since the clock was started."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.started, self.first = engine, time.monotonic(), share(states(engine))
-
-    def left(self, now: list[State]) -> float | None:
-        """Return seconds; None: too little is done to tell."""
-        done = share(now)
-        if done - self.first < 0.005:
-            return None
-        return (time.monotonic() - self.started) * (1.0 - done) / (done - self.first)
 
 
 def assemble(engine: Engine) -> AblationResult:

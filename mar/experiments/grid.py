@@ -371,36 +371,46 @@ def grid_names() -> list[str]:
 
 
 def default_out(name: str) -> Path:
-    """RowSelector a grid of this name is run."""
+    """Return the default folder of a grid."""
     return Path("runs") / f"ablate-{name}"
 
 
 def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
-    """The grid of a file or a shipped name.
+    """Return the grid of a file or a shipped name.
 
     Args:
-        overrides: ``key=value``, of the grid (``fid.images=1000``) or else of its recipes (``train.iterations=9``).
-        out: the folder in which it is run, ``given.out``; None: the default.
+        overrides: ``key=value``, of the grid (``fid.images=1000``), of one of its axes (``seed=[0,1,2,3]``), or else of
+            its recipes (``train.iterations=9``). ``key+=[value]`` adds to a list of the grid or to an axis: beside
+            values of several keys, a text takes the place of the first value's name in a copy of that value.
+        out: the folder of the grid, ``given.out``; None: the default.
 
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
     path = _path(name)
-    of_grid = [text for text in overrides if _key(text) in GridFile.model_fields]
-    of_recipe = [text for text in overrides if text not in of_grid]
-    for key in map(_key, of_recipe):
-        if key not in Recipe.model_fields:
-            raise unknown("key of the grid or its recipes", key, {*GridFile.model_fields, *Recipe.model_fields})
     own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
     base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
     try:
-        content = OmegaConf.merge(base, extended(path), OmegaConf.from_dotlist(of_grid))
+        file = extended(path)
+        content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
+        of_lists = {text: parts for text in overrides if (parts := _list_override(text, axes)) is not None}
+        others = [text for text in overrides if text not in of_lists]
+        of_grid = [text for text in others if _key(text) in GridFile.model_fields]
+        of_recipe = [text for text in others if text not in of_grid]
+        for key in map(_key, of_recipe):
+            if key not in Recipe.model_fields:
+                raise unknown("key of the grid or its recipes", key, {*GridFile.model_fields, *Recipe.model_fields})
+        content = OmegaConf.merge(content, OmegaConf.from_dotlist(of_grid))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
+        for key, values, adds in of_lists.values():
+            _set_list(plain, key, values, adds)
+    except UserError:
+        raise
     except MissingMandatoryValue as error:
         key = str(error.full_key)
-        raise UserError(f"{path} needs {key}=…: say it after the name of the grid") from None
+        raise UserError(f"{path} needs {key}=…: give it after the name of the grid") from None
     except (OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     except Exception as error:  # YAML's own errors share no base with omegaconf's
@@ -410,8 +420,38 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
 
 
 def _key(override: str) -> str:
-    """The outermost key of ``key.of.a.section=value``."""
+    """Return the outermost key of ``key.of.a.section=value``."""
     return override.partition("=")[0].split(".")[0]
+
+
+def _list_override(override: str, axes: Collection[str]) -> tuple[str, list[Any], bool] | None:
+    """Return key, values and whether they are added: of ``key+=values``, or of ``axis=[values]``; None: neither."""
+    key, _, text = override.partition("=")
+    adds, key = key.endswith("+"), key.removesuffix("+").removeprefix("axes.")
+    if not adds and not (key in axes and text.startswith("[")):
+        return None
+    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    return key, value if isinstance(value, list) else [value], adds
+
+
+def _set_list(plain: dict[str, Any], key: str, values: list[Any], adds: bool) -> None:
+    axes = plain.get("axes") or {}
+    place = axes if key in axes else plain
+    if key not in axes and not (adds and isinstance(plain.get(key, []), list) and key in GridFile.model_fields):
+        raise unknown("list of the grid", key, {*axes, "orderings", "partitions", "variants", "overrides", "notes"})
+    if key in axes and isinstance(first := axes[key][0], dict):
+        name = _name(key, first)
+        values = [value if isinstance(value, dict) else _renamed(first, name, str(value)) for value in values]
+    place[key] = [*(place.get(key) or []), *values] if adds else values
+
+
+def _renamed(value: Any, name: str, new: str) -> Any:
+    """Return a copy of a nested value with ``new`` in the place of the text ``name``."""
+    if isinstance(value, dict):
+        return {key: _renamed(inner, name, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, name, new) for inner in value]
+    return new if value == name else value
 
 
 def extended(path: Path) -> DictConfig:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
+from mar.core.errors import UserError
 from mar.core.files import write_atomic
-from mar.likelihood.summary import Likelihood
+from mar.likelihood.summary import Likelihood, data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
 from mar.metrics.exposure import Exposure
@@ -24,6 +25,9 @@ from mar.metrics.fid import FidResult, GeneratedImages
 from mar.metrics.probe import Probe
 from mar.metrics.speed import Speed
 from mar.metrics.statistics import Difference
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Verdict = Literal["falling", "flat", "overfits", "unknown"]
 
@@ -294,3 +298,28 @@ def generation_rates(result: AblationResult) -> list[float | None]:
     speed_of = {model.name: model.speed for model in result.models}
     speeds = [speed_of.get(row.model) for row in result.rows]
     return [None if speed is None else speed.sample_images_per_second for speed in speeds]
+
+
+def results(folder: str | Path) -> DataFrame:
+    """The rows of an ablation's ``result.json`` (or a results folder's) as a pandas frame, units in column names.
+
+    Raises:
+        UserError: the folder has no result, or pandas is not installed.
+    """
+    path = next((p for p in (Path(folder) / "result.json", Path(folder) / "result.json.gz") if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has no result.json: mar ablate writes it when the grid is done")
+    found = AblationResult.load(path)
+    return data_frame([_flat(asdict(row)) for row in (*found.rows, *found.baselines)])
+
+
+def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Numbers and texts of nested mappings, named by their path; settings and answers by their own names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{place}_{key}" if place else key
+        if isinstance(value, Mapping):
+            flat |= _flat(value, "" if name in ("settings", "answers") else name)
+        elif value is None or isinstance(value, (str, int, float)):
+            flat[name] = value
+    return flat

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from mar.core.errors import Stopped, UserError, unknown
 from mar.core.files import held, write_atomic
 from mar.core.signals import forward_signals
-from mar.experiments.engine import Engine, states
+from mar.experiments.engine import Engine
 from mar.experiments.launch import WorkerSpec, shared_cores, start
+from mar.experiments.state import answered
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -237,13 +238,12 @@ class Jobs:
         return troubles
 
     def _left(self) -> int:
-        return sum(state.kind in ("training", "evaluation", "waiting") for state in states(self.engine))
+        return sum(state.kind in ("training", "evaluation", "waiting") for state in self.engine.states())
 
     def _alone_left(self) -> bool:
         """True if a metric that is measured alone has an unanswered question."""
-        metrics, cells = self.engine.metrics, [cell for cell in self.engine.cells if cell.served]
-        alone = [(cell, q) for cell in cells for q in self.engine.questions(cell)[1:] if metrics[q.metric].alone]
-        return any(self.engine.record(cell, question) is None for cell, question in alone)
+        pairs = ((cell, answered(self.engine.out, cell)) for cell in self.engine.outlines if not cell.refused)
+        return any(q.alone and r is None for cell, found in pairs for q, r in zip(cell.questions, found, strict=True))
 
     def _finish(self, spec: WorkerSpec, wanted: int) -> list[str]:
         """Submit jobs up to ``wanted`` live ones, and wait for all."""

@@ -1,8 +1,8 @@
-"""What a head is: one context vector -> one distribution over one token.
+"""The contract of heads: one context vector -> one distribution over one token.
 
 M gathered tokens · D context width · E token channels · V vocabulary
 
-Only wanted tokens reach a head. Categories have shape (M,), vectors (M, E).
+A head receives only wanted tokens. Categories have shape (M,), vectors (M, E).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from mar.core.tokens import TokenKind
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """Base of every head's options."""
+    """The base of the options of heads."""
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Base of every head's options at sampling time (``head.sampling``), beside guidance and temperature."""
+    """The base of the sampling options of heads (``head.sampling``), beside guidance and temperature."""
 
     def at(self, progress: float) -> SamplingOptions:
-        """The options at a share 0..1 of a generation's AR steps; the same all along by default."""
+        """Return the options at a share 0..1 of the AR steps of a generation; constant by default."""
         return self
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Base of every head's options of its likelihoods (``head.scoring``)."""
+    """The base of the likelihood options of heads (``head.scoring``)."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class LogProb:
     Attributes:
         nats_M: log p(x_m | z_m) in nats; never averaged over channels.
         kind: "exact", "bound" (E[nats] <= log p) or "ode".
-        evaluations: evaluations of the head's network for each token; the most for any, where they differ.
-        estimate: nats_M depend on drawn noise and only their expectation is what ``kind`` says. Their exponential is
+        evaluations: evaluations of the head's network for each token; the maximum where tokens differ.
+        estimate: nats_M depend on sampled noise; ``kind`` describes their expectation. Their exponential is
             biased towards too-good values (Jensen), so log-mean-exp refuses them.
-        settings: what the figure depends on beside the model (t_min, solver, tolerance, …), to be quoted with it.
+        settings: further dependencies of the figure (t_min, solver, tolerance, …), to be stated with it.
     """
 
     nats_M: torch.Tensor
@@ -66,21 +66,21 @@ class Head(nn.Module):
     Options: ClassVar[type] = HeadOptions
     Sampling: ClassVar[type] = SamplingOptions
     Scoring: ClassVar[type] = ScoringOptions
-    tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
-    tiny_sampling: ClassVar[dict[str, Any]] = {}  # sampling options that go with them
-    tiny_scoring: ClassVar[dict[str, Any]] = {}  # scoring options that go with them
-    tokens: ClassVar[type]  # Categories or Vectors: what this head models
+    test_options: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
+    test_sampling: ClassVar[dict[str, Any]] = {}  # sampling options that go with them
+    test_scoring: ClassVar[dict[str, Any]] = {}  # scoring options that go with them
+    tokens: ClassVar[type]  # Categories or Vectors: the tokens that this head models
     likelihoods: ClassVar[frozenset[str]] = frozenset()  # of "exact", "ode", "bound"
     default_likelihood: ClassVar[str]
     decayed: ClassVar[bool] = True  # weight decay acts on its matrices
     loss_is_nll: ClassVar[bool] = False  # the training loss estimates -log p in nats (or bounds it)
 
     token: TokenKind
-    sampling: SamplingOptions  # replaced, never mutated, by who samples
-    scoring: ScoringOptions = ScoringOptions()  # by who scores; a head with a ``Scoring`` of its own sets it
+    sampling: SamplingOptions  # the sampler replaces this object; do not mutate it
+    scoring: ScoringOptions = ScoringOptions()  # likewise; a head with its own ``Scoring`` sets it
 
     def check_kind(self, kind: str | None) -> str:
-        """The kind of likelihood to compute; None means the default.
+        """Return the kind of likelihood to compute; None means the default.
 
         Raises:
             Unsupported: this head has no such likelihood.
@@ -92,14 +92,14 @@ class Head(nn.Module):
         return kind
 
     def compile_parts(self) -> None:
-        """Compile in place what takes time; nothing by default."""
+        """Compile the slow parts in place; none by default."""
 
     def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
-        """loss_M: the training loss of each token (nats where the loss is a likelihood)."""
+        """Return loss_M, the training loss of each token (nats if the loss is a likelihood)."""
         raise NotImplementedError
 
     def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
-        """Log-probabilities of one of the kinds in ``likelihoods``: guidance 1, temperature 1, no truncation."""
+        """Return log-probabilities of a kind in ``likelihoods``: guidance 1, temperature 1, no truncation."""
         raise NotImplementedError
 
     def sample(
@@ -110,7 +110,7 @@ class Head(nn.Module):
         guidance_M: torch.Tensor | float = 1.0,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """x_M (int64) or x_ME (float32). ``noise`` has one stream for each of the M tokens.
+        """Return x_M (int64) or x_ME (float32). ``noise`` has one stream for each of the M tokens.
 
         With ``z_null_MD`` the prediction is null + guidance (conditional - null): Ho & Salimans 2022, in the form
         where 1 means no guidance.
@@ -118,22 +118,22 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
-        """nats_M: the entropy of each token's distribution."""
+        """Return nats_M, the entropy of each token's distribution."""
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
 
 
 def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """The head samples with ``options`` in place of its own inside the block.
+    """Sample with ``options`` in place of the head's own inside the block.
 
     Raises:
-        UserError: the head has no such option; the message names those that it has.
+        UserError: the head has no such option; the message lists its options.
     """
     return _replaced(head, "sampling", options)
 
 
 @contextmanager
 def sampling_at(head: Head, progress: float) -> Iterator[None]:
-    """The head samples with its options at a share 0..1 of a generation inside the block."""
+    """Sample with the head's options at a share 0..1 of a generation inside the block."""
     before, head.sampling = head.sampling, head.sampling.at(progress)
     try:
         yield
@@ -142,10 +142,10 @@ def sampling_at(head: Head, progress: float) -> Iterator[None]:
 
 
 def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """The head's likelihoods are computed with ``options`` in place of its own inside the block.
+    """Compute likelihoods with ``options`` in place of the head's own inside the block.
 
     Raises:
-        UserError: the head has no such option; the message names those that it has.
+        UserError: the head has no such option; the message lists its options.
     """
     return _replaced(head, "scoring", options)
 

@@ -1,8 +1,8 @@
-"""A denoiser's evaluations replayed as CUDA graphs: a chain asks for hundreds of them, each of many small kernels.
+"""Evaluations of a denoiser as CUDA graphs: a chain makes hundreds of them, each of many small kernels.
 
 N rows (a token at a timestep) · E token channels · W width
 
-A replay launches all kernels of an evaluation at once, so that the processor is no longer what a chain waits for.
+Replaying a graph launches all kernels of an evaluation at once, so the processor no longer limits a chain.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 Evaluate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x_NE, t of shape (1,)) -> (N, outputs)
 
 _KEPT = 32  # graphs, of different numbers of rows; their memory is shared
-_WARM_UP = 3  # evaluations before a capture, as the libraries want it
+_WARM_UP = 3  # evaluations before a capture, as CUDA libraries require
 
 
-class Replays:
-    """The graphs of one network. Weights are copied, in autocast's type, whenever they changed."""
+class CudaGraphCache:
+    """The CUDA graphs of one network. Changed weights are copied again, in the type of autocast."""
 
     def __init__(self) -> None:
         self.twin: nn.Module | None = None
@@ -31,12 +31,12 @@ class Replays:
         self.graphs: OrderedDict[tuple[Any, ...], _Graph] = OrderedDict()
         self.dtype: torch.dtype | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Replays:
-        return Replays()
+    def __deepcopy__(self, memo: dict[int, Any]) -> CudaGraphCache:
+        return CudaGraphCache()
 
     def bind(self, net: nn.Module, condition_NW: torch.Tensor) -> Evaluate:
-        """``net(x_NE, t, condition_NW)``, without gradients, as a function of x and t; until the next ``bind``."""
-        watched = _get_current_dispatch_mode() is not None  # counts operations, which a replay hides
+        """Return ``net(x_NE, t, condition_NW)`` without gradients as a function of x and t, until the next ``bind``."""
+        watched = _get_current_dispatch_mode() is not None  # a dispatch mode counts operations, which a replay hides
         if not condition_NW.is_cuda or watched or torch.cuda.is_current_stream_capturing():
             return lambda x_NE, t_1: net(x_NE, t_1, condition_NW)
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
@@ -69,7 +69,7 @@ class Replays:
 
 
 class _Graph:
-    """One capture: fixed places in memory that inputs are copied to and the output is read from."""
+    """One capture: inputs are copied to fixed places in memory, and the output is read from one."""
 
     pools: dict[torch.device, Any] = {}  # noqa: RUF012 - one for all: graphs never run at the same time
 

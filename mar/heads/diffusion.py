@@ -19,10 +19,10 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
-from mar.heads.cuda_graph import Replays
+from mar.heads.cuda_graph import CudaGraphCache
 from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_likelihood import DiffusionScoring, diffusion_log_density, log_density_bound
-from mar.heads.diffusion_process import LastTerm, Process, Schedule, spaced_timesteps, trailing_timesteps
+from mar.heads.diffusion_process import LastTerm, NoiseSchedule, Process, spaced_timesteps, trailing_timesteps
 from mar.heads.ode import solve
 
 Spacing = Callable[[int, int], list[int]]
@@ -32,7 +32,7 @@ Spacing = Callable[[int, int], list[int]]
 class DiffusionOptions(HeadOptions):
     width: int = 256  # 1024 (base), 1280 (large), 1536 (huge) as published
     depth: int = 3  # residual blocks: 6, 8, 12 as published
-    schedule: Schedule = "cosine"
+    schedule: NoiseSchedule = "cosine"
     timesteps: int = 1000
     repeats: int = 4  # timesteps drawn for each token and iteration
     last_term: LastTerm = "gaussian"  # of the training bound; "discretised" as published, for 8-bit pixels in [-1, 1]
@@ -80,9 +80,9 @@ class DiffusionHead(Head):
     Scoring = DiffusionScoring
     # narrow, and from a timestep with much signal: else weights at random multiply a token's scale by a hundred, the
     # next token's context with it, and samples overflow
-    tiny: ClassVar[dict[str, Any]] = {"width": 4, "depth": 1, "timesteps": 4}
-    tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 3, "start": 2}
-    tiny_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
+    test_options: ClassVar[dict[str, Any]] = {"width": 4, "depth": 1, "timesteps": 4}
+    test_sampling: ClassVar[dict[str, Any]] = {"steps": 3, "start": 2}
+    test_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
     decayed: ClassVar[bool] = False  # as published (Li et al. 2024, the code)
     tokens = Vectors
     likelihoods = frozenset({"bound", "ode"})
@@ -98,7 +98,7 @@ class DiffusionHead(Head):
         self.net = Denoiser(
             token.width, 2 * token.width, context_width, options.width, options.depth, options.timesteps
         )
-        self.process, self.replays = Process(options.schedule, options.timesteps), Replays()
+        self.process, self.cuda_graphs = Process(options.schedule, options.timesteps), CudaGraphCache()
         self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
         self.scoring = DiffusionScoring()
 
@@ -222,9 +222,9 @@ class DiffusionHead(Head):
         The context is projected here, once for all timesteps.
         """
         if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
-            alone, E = self.replays.bind(self.net, self.net.cond_embed(z_MD)), self.token.width
+            alone, E = self.cuda_graphs.bind(self.net, self.net.cond_embed(z_MD)), self.token.width
             return lambda x_ME, t: ((out := alone(x_ME, t))[:, :E], out[:, E:])
-        evaluate = self.replays.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
+        evaluate = self.cuda_graphs.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
         scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
 
         def guided(x_ME: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,18 +1,15 @@
-"""The variational bound of a diffusion chain on tokens' log-densities: every term, or an unbiased estimate from a few.
+"""Likelihoods of the diffusion head: the variational bound of its chain, and the density of its probability-flow ODE.
 
 M tokens · N rows (a token at a timestep) · D context width · W network width · E token channels · T timesteps of the
 chain · J drawn timesteps
 
-The probability-flow ODE of a diffusion chain in continuous time: its velocity, and a token's log-density under it.
-
-M tokens · N rows (one token each) · E token channels · T timesteps of the chain
-
-Song et al. 2021b, "Score-based generative modeling through stochastic differential equations", eq. 13. Time is
+The bound is evaluated at every timestep, or estimated without bias from a few. The ODE is that of Song et al. 2021b,
+"Score-based generative modeling through stochastic differential equations", eq. 13, in the time
 
     s = log(noise / signal), minus half the log signal-to-noise ratio,
 
-so that signal² = 1 / (1 + exp(2 s)) = 1 - noise² is smooth, and only the timestep that the network is told is
-interpolated: linearly in s between the timesteps of the chain, as the solvers of Lu et al. 2022 do. In these terms
+so that signal² = 1 / (1 + exp(2 s)) = 1 - noise² is smooth. Only the timestep passed to the network is interpolated:
+linearly in s between the timesteps of the chain, as the solvers of Lu et al. 2022 do. In these terms
 
     dx / ds = noise eps(x, t(s)) - noise² x.
 """

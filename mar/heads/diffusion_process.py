@@ -20,14 +20,14 @@ import torch
 
 from mar.core.errors import UserError
 
-Schedule = Literal["cosine", "linear"]
+NoiseSchedule = Literal["cosine", "linear"]
 LastTerm = Literal["gaussian", "discretised"]
 
 _LARGEST_BETA = 0.999  # keeps the last timesteps of the cosine schedule away from a division by zero
 _LEAST_SIGNAL = 1e-4  # abar below which a timestep says nothing about x_0 any more
 
 
-def betas(schedule: Schedule, total: int) -> torch.Tensor:
+def betas(schedule: NoiseSchedule, total: int) -> torch.Tensor:
     """beta_T (float64) of the training chain: linear (Ho et al. 2020) or cosine (Nichol & Dhariwal 2021, eq. 17)."""
     if schedule == "linear":
         scale = 1000 / total
@@ -77,7 +77,7 @@ class Process:
         last_alpha_bar: abar at the noisiest timestep.
     """
 
-    def __init__(self, schedule: Schedule, total: int, timesteps: Sequence[int] | None = None) -> None:
+    def __init__(self, schedule: NoiseSchedule, total: int, timesteps: Sequence[int] | None = None) -> None:
         self.timesteps = list(range(total)) if timesteps is None else list(timesteps)
         ascending = all(a < b for a, b in pairwise(self.timesteps))
         if len(self.timesteps) < 2 or not ascending or self.timesteps[0] < 0 or self.timesteps[-1] >= total:

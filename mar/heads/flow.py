@@ -53,9 +53,9 @@ class FlowHead(Head):
     Options = FlowOptions
     Sampling = FlowSampling
     Scoring = OdeScoring
-    tiny: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1}
-    tiny_sampling: ClassVar[dict[str, Any]] = {"steps": 4}
-    tiny_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
+    test_options: ClassVar[dict[str, Any]] = {"width": 16, "depth": 1}
+    test_sampling: ClassVar[dict[str, Any]] = {"steps": 4}
+    test_scoring: ClassVar[dict[str, Any]] = {"solver": "rk4", "steps": 20}
     decayed: ClassVar[bool] = False  # the network of the diffusion head, trained alike
     tokens = Vectors
     likelihoods = frozenset({"ode"})

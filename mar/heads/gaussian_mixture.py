@@ -51,7 +51,7 @@ class GaussianMixtureHead(Head):
     """Entropy is refused: that of a mixture has no closed form."""
 
     Options = GaussianMixtureOptions
-    tiny: ClassVar[dict[str, Any]] = {"components": 2}
+    test_options: ClassVar[dict[str, Any]] = {"components": 2}
     tokens = Vectors
     likelihoods = frozenset({"exact"})
     default_likelihood = "exact"

@@ -43,7 +43,7 @@ class LogisticMixtureHead(Head):
 
     Options = LogisticMixtureOptions
     Sampling = CategoricalSampling
-    tiny: ClassVar[dict[str, Any]] = {"components": 2}
+    test_options: ClassVar[dict[str, Any]] = {"components": 2}
     tokens = Categories
     likelihoods = frozenset({"exact"})
     default_likelihood = "exact"

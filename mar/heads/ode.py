@@ -1,17 +1,13 @@
-"""Deterministic solvers of the diffusion's ordinary differential equation, from diffusers, by name.
-
-N rows (one token each) · E token channels
-
-DDIM (Song et al. 2021a), DPM-Solver++ (Lu et al. 2022), UniPC (Zhao et al. 2023), Heun (Karras et al. 2022, alg. 1).
-They are handed eps alone: diffusers' handling of a learned variance assumes images of three channels.
-
-Ordinary differential equations of many rows at a time, and the log-density of a flow along one.
+"""Ordinary differential equations of the continuous heads: deterministic samplers, and the log-density of a flow.
 
 M tokens · N rows (one token each) · E token channels · S width of a state
 
-Explicit Runge-Kutta methods (Hairer, Nørsett & Wanner 1993, chapter II). The adaptive pair is scipy's Dormand-Prince
-5(4), with a step size for each row: ``scipy.integrate.solve_ivp`` over a flattened batch would give all rows one step
-size, chosen by the mean of their errors, and a token's density would depend on the tokens scored beside it.
+Samplers: DDIM (Song et al. 2021a), DPM-Solver++ (Lu et al. 2022), UniPC (Zhao et al. 2023), Heun (Karras et al. 2022,
+alg. 1). They receive eps only: diffusers' handling of a learned variance assumes images of three channels.
+
+Densities: explicit Runge-Kutta methods (Hairer, Nørsett & Wanner 1993, chapter II). The adaptive pair is scipy's
+Dormand-Prince 5(4), with a step size for each row: ``scipy.integrate.solve_ivp`` over a flattened batch would give all
+rows one step size, chosen by the mean of their errors, and a token's density would depend on the other tokens.
 """
 
 from __future__ import annotations
@@ -42,7 +38,7 @@ def solve(
     Args:
         predict: (x_t_NE, timestep of shape (1,)) -> eps_NE.
     """
-    scheduler = _scheduler(solver, process)  # a fresh one: they keep history between calls
+    scheduler = _scheduler(solver, process)  # a fresh scheduler: it keeps history between calls
     scheduler.set_timesteps(len(process))
     timestep_T = torch.tensor(process.timesteps, device=noise_NE.device)
     x_NE = noise_NE * scheduler.init_noise_sigma
@@ -95,7 +91,7 @@ _SMALLEST_STEP = 1e-7  # of the interval
 class OdeScoring(ScoringOptions):
     """How the differential equation of a log-density is solved."""
 
-    solver: Literal["heun", "rk4", "rk45"] = "rk45"  # rk45 chooses its steps for each token
+    solver: Literal["heun", "rk4", "rk45"] = "rk45"  # rk45 adapts its steps for each token
     steps: int = 100  # of heun and rk4, of equal length
     tolerance: float = 1e-5  # of rk45: error of one step, absolute and relative, of channels and nats
 
@@ -104,7 +100,7 @@ class OdeScoring(ScoringOptions):
             raise UserError(f"steps must be at least 1 and 0 < tolerance < 1: {self}")
 
     def settings(self) -> dict[str, Any]:
-        """What to quote beside a density."""
+        """Return the settings to state beside a density."""
         accuracy = {"tolerance": self.tolerance} if self.solver == "rk45" else {"steps": self.steps}
         return {"solver": self.solver, **accuracy}
 
@@ -144,7 +140,7 @@ def _dormand_prince() -> Tableau:
 def integrate(
     derivative: Derivative, state_NS: torch.Tensor, start: float, end: float, solver: Solver, steps: int, tol: float
 ) -> Solution:
-    """The state at time ``end``, after or before ``start``, of every row that is at ``state_NS`` at ``start``.
+    """Return the state at time ``end``, after or before ``start``, of every row with ``state_NS`` at ``start``.
 
     States and times are float64, whatever precision the derivative is evaluated in.
 
@@ -173,7 +169,7 @@ def integrate(
 def log_density(
     velocity: Derivative, x_ME: torch.Tensor, start: float, end: float, scoring: OdeScoring
 ) -> tuple[torch.Tensor, int]:
-    """nats_M (float64) and evaluations: log p(x) at time ``start`` of the flow that is N(0, 1) at time ``end``.
+    """Return nats_M (float64) and evaluations: log p(x) at time ``start`` of the flow that is N(0, 1) at time ``end``.
 
     log p_start(x(start)) = log N(x(end); 0, 1) + integral from start to end of div v(x(t), t) dt, the instantaneous
     change of variables (Chen et al. 2018, theorem 1; Song et al. 2021b, eq. 39), with the exact divergence.
@@ -204,7 +200,7 @@ def log_density(
 def with_divergence(
     velocity: Derivative, x_NE: torch.Tensor, time: torch.Tensor, row_N: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """v_NE and its exact divergence_N: the trace of each row's Jacobian, from E backward passes over one graph.
+    """Return v_NE and its exact divergence_N: the trace of each row's Jacobian, from E backward passes over one graph.
 
     Measured for the network of the heads with 1, 4 and 16 channels on a CPU: 1.6, 3 and 6 times the cost of v alone;
     ``vmap(jacrev)`` took 1.7, 4 and 7 times, ``vmap(jacfwd)`` 2.7, 6 and 14 times, both with E times the memory.
@@ -228,7 +224,7 @@ def _step(
     row_N: torch.Tensor,
     slope_NS: torch.Tensor,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The state after one step, and the slope of each stage; ``slope_NS`` is the first's."""
+    """Return the state after one step, and the slope of each stage; ``slope_NS`` is the slope of the first."""
     slopes = [slope_NS]
     for node, row in zip(tableau.nodes[1:], tableau.stages[1:], strict=True):
         between_NS = state_NS + length[:, None] * _weighted(row, slopes)
@@ -245,7 +241,7 @@ def _adaptive(derivative: Derivative, state_NS: torch.Tensor, start: float, end:
     tableau, state_NS = _dormand_prince(), state_NS.clone()
     time_N = torch.full_like(state_NS[:, 0], start)
     length_N = torch.full_like(time_N, (end - start) * _FIRST_STEP)
-    row_R = torch.arange(len(state_NS), device=state_NS.device)  # the rows still under way
+    row_R = torch.arange(len(state_NS), device=state_NS.device)  # the unfinished rows
     slope_NS, evaluations = derivative(state_NS, time_N, row_R), 1
     while len(row_R):
         before_RS, time_R, length_R = state_NS[row_R], time_N[row_R], length_N[row_R]

@@ -13,8 +13,8 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +26,7 @@ from mar.core.files import environment, short, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
+from mar.core.table import Column
 from mar.core.tokens import Categories
 from mar.data.base import Data
 from mar.likelihood.summary import fingerprint
@@ -182,6 +183,18 @@ class Metric(ABC):
     @abstractmethod
     def compute(self, question: Question, at: Workspace) -> Any:
         """Compute the answer. Errors are recorded; the remaining questions go on."""
+
+    @classmethod
+    def columns(cls) -> Sequence[Column[Any]]:
+        """Return the printed columns of an answer."""
+        return ()
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Any]]:
+        """Return the CSV columns of an answer; default: its numbers and words."""
+        plain = {field.name: str(field.type) for field in fields(cls.Answer)}
+        named = [name for name, kind in plain.items() if kind.partition(" ")[0] in ("int", "float", "str", "bool")]
+        return [Column(f"{cls.name}_{name}", lambda answer, name=name: getattr(answer, name)) for name in named]
 
     @classmethod
     def typed(cls, answer: Any) -> Any:

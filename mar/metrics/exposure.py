@@ -43,6 +43,27 @@ class ExposureBias(Metric):
         o = self.options
         return measure_exposure(at.load(), plan, o.split, o.images, o.kind, o.seed, progress=at.progress)
 
+    @classmethod
+    def columns(cls) -> Sequence[Column[Exposure]]:
+        def total(title: str, curve: str) -> Column[Exposure]:
+            def text(answer: Exposure) -> str:
+                found: Curve = getattr(answer, curve)
+                return plus_minus(found.nats[-1], found.standard_error[-1], 2, "+")
+
+            return Column(title, lambda answer: getattr(answer, curve).nats[-1], "lower", 2, text, "nats")
+
+        return [total("misfit", "misfit_summed"), total("exposure", "exposure_summed")]
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Exposure]]:
+        return [
+            Column("exposure_images", lambda answer: answer.n_images),
+            Column("misfit_nats_per_image", lambda answer: answer.misfit_summed.nats[-1]),
+            Column("misfit_nats_per_image_standard_error", lambda answer: answer.misfit_summed.standard_error[-1]),
+            Column("exposure_nats_per_image", lambda answer: answer.exposure_summed.nats[-1]),
+            Column("exposure_nats_per_image_standard_error", lambda answer: answer.exposure_summed.standard_error[-1]),
+        ]
+
 
 def exposed_plans(run: Run, plans: Sequence[str]) -> list[Plans]:
     """Return what samples each plan.

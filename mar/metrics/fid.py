@@ -21,6 +21,7 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
+from mar.data import DATA
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
 from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, cache_folder, images_of, load_data
@@ -388,8 +389,7 @@ def statistics_of(source: Images, data: Data | None, settings: FeatureSettings) 
 def _extractor(data: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path) -> Extractor:
     from mar.metrics.features import choose
 
-    kind, _, path = settings.labelled.partition(":")
-    labelled = load_data(kind, path) if settings.labelled else None
+    labelled = load_data(*DATA.split(settings.labelled)) if settings.labelled else None
     if data is None:  # unlabelled images of unknown origin
         nothing = Split()
         data = Data("these images", spec, nothing, nothing, nothing, "")

@@ -26,6 +26,7 @@ from mar.data.base import Data, Split
 from mar.data.folder import every_image
 from mar.metrics.store import Store, StoredImages
 from mar.training.run_folder import RunFolder
+from orderings.user import is_file_target
 
 
 def check_images(spec: DataSpec, what: str) -> None:
@@ -221,8 +222,8 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
         return split_source(build.images(build.data(RunFolder(path).recipe())), split)
     if path.is_dir():
         return Source(path.name, _folder(path, like))
-    kind, _, inside = text.partition(":")
-    if kind not in DATA:
+    kind, inside = DATA.split(text)
+    if kind not in DATA and not is_file_target(kind):
         raise UserError(
             f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
             f"kind of {', '.join(sorted(DATA))})"

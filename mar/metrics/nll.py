@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from pydantic import Field, TypeAdapter
 
-import mar
-import orderings
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
@@ -25,7 +23,7 @@ from mar.core.progress import Progress, bar
 from mar.core.records import Partial
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.core.tokens import Categories
-from mar.data.base import Data, Split, sliding, spread
+from mar.data.base import Data, Split, evenly_spaced, sliding
 from mar.data.base import fingerprint as content_hash
 from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Estimator, Repeats, parse_target, until_error
@@ -50,7 +48,7 @@ from mar.tokenizers.base import Tokenizer
 Say = Callable[[str], None]
 _Named = tuple[str, Likelihood]  # a row of a table
 _NAME = 120  # characters of a picture's name
-_SOURCES = (Path(mar.__file__).parent, Path(orderings.__file__).parent)
+_SOURCES = tuple(Path(__file__).parents[2] / name for name in ("mar", "orderings"))
 
 
 class NLL(Metric):
@@ -157,7 +155,7 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_c
 
 
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    x, label_N = split.batch(spread(len(split), limit))
+    x, label_N = split.batch(evenly_spaced(len(split), limit))
     return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
 
 

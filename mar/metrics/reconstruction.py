@@ -12,7 +12,7 @@ import torch
 
 from mar.core.noise import stream
 from mar.core.tokens import Categories
-from mar.data.base import Split, spread
+from mar.data.base import Split, evenly_spaced
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.vq import perplexity
 
@@ -43,7 +43,7 @@ def reconstruct(
 
     A KL autoencoder decodes a draw from the posterior, which is what a generator is trained on.
     """
-    index, device = spread(len(split), limit), next(tokenizer.buffers()).device
+    index, device = evenly_spaced(len(split), limit), next(tokenizer.buffers()).device
     images, decoded, tokens = [], [], []
     for part in index.split(batch_size):
         x, _ = split.batch(part)

@@ -23,9 +23,10 @@ from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, measured_along, save
 from mar.metrics.nll import NllRequest, Say, score_plans
 from mar.metrics.statistics import Difference, paired_differences
+from mar.model.plans import costs_file, resolve_optimal
 from mar.run import Run
 from orderings import Grid, Ordering, PlanSpec, parse_ordering, to_text
-from orderings.optimal import SetCosts, costs_file, read_set_costs, resolve_optimal
+from orderings.optimal import SetCosts, read_set_costs
 from orderings.partitions import Singles
 
 IMAGES = 256  # of each split, unless asked for more: a pass for every token of every image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -84,17 +85,28 @@ def measure(recipe: Recipe, data: Data, wanted: TrainingSpeed.Options) -> Speed:
 
 
 def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> float:
-    """Return the wall-clock time of a training iteration, measured over the last ones of a short probe."""
+    """Return the time of a training iteration, from the last ones of a short probe.
+
+    On a CPU it is processor time divided by the threads, which does not depend on other programs; on a GPU, wall-clock.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     contender, inputs = _contender(recipe, data, recipe.train.batch_size, device, "wall")
     work = contender.train(inputs)
     work(0)
-    started = time.perf_counter()
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    started = clock()
     for index in range(iterations):
         work(1 + index)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / iterations
+    return (clock() - started) / iterations / (1 if device.type == "cuda" else torch.get_num_threads())
+
+
+def cost_key(recipe: Recipe) -> str:
+    """Return a text that is equal for recipes whose iterations cost the same: they differ in seed, length or rates."""
+    plain = recipe.as_dict()
+    train = {key: plain["train"].get(key) for key in ("batch_size", "objective", "precision", "compile")}
+    return json.dumps({**plain, "name": "", "seed": 0, "train": train}, sort_keys=True, default=str)
 
 
 def _contender(recipe: Recipe, data: Data, batch: int, device: torch.device, clock: str) -> tuple[Ours, Inputs]:

@@ -1,6 +1,6 @@
-"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+"""From tokens to the vectors that networks read.
 
-B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
+L tokens · D width · V vocabulary
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import nn
 
 from mar.core.tokens import Categories, TokenKind
 
-_SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond the limit code runs eager without a word
-
 
 class TokenEmbedding(nn.Module):
-    """Categories by a table, which starts small and random or, with ``codes``, as ``cosine_codes``; vectors by a
-    linear map."""
+    """Embeds categories by a table and vectors by a linear map.
+
+    The table starts small and random or, with ``codes``, as ``cosine_token_init``.
+    """
 
     def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class TokenEmbedding(nn.Module):
             self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
             nn.init.normal_(self.embed.weight, std=0.02)
             if codes:
-                self.embed.weight.data.copy_(cosine_codes(token.vocabulary, width))
+                self.embed.weight.data.copy_(cosine_token_init(token.vocabulary, width))
         else:
             self.embed = nn.Linear(token.width, width)
             nn.init.xavier_uniform_(self.embed.weight)
@@ -35,7 +35,7 @@ class TokenEmbedding(nn.Module):
         return self.embed(token)
 
 
-def cosine_codes(vocabulary: int, width: int) -> torch.Tensor:
+def cosine_token_init(vocabulary: int, width: int) -> torch.Tensor:
     """(V, D): -√2 cos(π j (v + ½) / V), j = 1..D, the cosine transform's basis over the levels.
 
     Two categories are -1 and 1 with D = 1. Up to V − 1 columns are orthogonal, of mean 0 and variance 1, the first of

@@ -1,6 +1,6 @@
-"""What is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+"""The model that is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
 
-B batch · L tokens · E token channels · C condition width · D width · M gathered tokens · V vocabulary
+B batch · L tokens · C condition width · D width · M gathered tokens
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from mar.core.noise import compile_rounds
 from mar.core.options import replaced
 from mar.heads import base as heads
 from mar.heads.base import Head
-from mar.model.embedding import _SHAPES, TokenEmbedding
+from mar.model.embedding import TokenEmbedding
 from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
 
 if TYPE_CHECKING:
     from mar.model.policy import OrderPolicy
 
+_SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond this limit torch silently runs eager code
+
 
 class Model(nn.Module):
-    """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: of a learned order."""
+    """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: that of a learned order."""
 
     def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
         super().__init__()
         self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
-        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.token_codes)
+        self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.cosine_token_init)
         self.policy: OrderPolicy | None = None
         self.null = nn.Parameter(0.02 * torch.randn(network.condition_width))
         if n_classes:

@@ -1,17 +1,6 @@
 """Plans as users write them, drawn on the grid of a run.
 
-B batch · L tokens
-
-log p(x) along an order that the model itself chooses: lowest or highest entropy first, in single tokens or sets.
-
-B batch · L tokens · M gathered tokens · K AR steps · D width
-
-    S_k = rule(H(p(. | x_{S_<k}))),    -log p(x) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})
-
-The next set is a deterministic function of the tokens already known (ties by token number), so every image lies on one
-path of a tree of decisions, and the product of conditionals along it is a normalised density (ARCHITECTURE:
-mathematics, point 9): the sum over the last set's values is one, then that over the set before it, and so on. A rule
-that looks at the values just drawn has no such tree.
+B batch · L tokens · K AR steps
 """
 
 from __future__ import annotations
@@ -33,7 +22,7 @@ from orderings import (
     name_of,
     to_text,
 )
-from orderings.optimal import resolve_optimal
+from orderings.optimal import Optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
 
@@ -50,8 +39,8 @@ class Plans:
     Attributes:
         text: the canonical short text.
         random: the order is drawn.
-        learned: the model's policy chooses it.
-        rule: finds the order from the model; None: nothing does.
+        learned: the model's policy chooses the order.
+        rule: the adaptive rule that finds the order while generating; None: the order is drawn beforehand.
 
     Raises:
         InvalidRequest, Unsupported: there is no such plan; the message says what is near or missing.
@@ -77,7 +66,7 @@ class Plans:
         """One plan for each stream, a function of its key alone.
 
         Raises:
-            Unsupported: the order is found while the model generates.
+            Unsupported: the order is found while generating.
             UserError: a plan given as a tensor lacks rows or tokens, or has other tokens given than ``given_BL``.
         """
         if self._plan is not None:
@@ -90,7 +79,7 @@ class Plans:
         return drawn.to(self.device)
 
     def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:
-        """Those rows of a plan given as a tensor."""
+        """Rows ``example_N`` of a plan given as a tensor."""
         shape, wanted = tuple(plan.step_BL.shape), (int(example_N.max()) + 1, len(self.grid))
         if shape[0] < wanted[0] or shape[1] != wanted[1]:
             raise UserError(f"a plan of {shape[0]} rows and {shape[1]} tokens, for {wanted[0]} examples of {wanted[1]}")
@@ -100,8 +89,10 @@ class Plans:
         return plan
 
     def scored(self, noise: Noise, order: int | None = None, given_NL: torch.Tensor | None = None) -> Plan:
-        """What a likelihood is computed along: for a rule its set sizes; else a plan for each stream, or the
-        ``order``-th of the random orders that all images of a seed share.
+        """The plans that a likelihood is computed along.
+
+        For a rule, plans of its set sizes; otherwise a plan for each stream, or the ``order``-th of the random orders
+        that all images of a seed share.
 
         Args:
             given_NL: tokens of each example that are conditioned on and not scored.
@@ -124,7 +115,7 @@ class Plans:
 
 
 def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
-    """A plan that stands for its set sizes alone, its tokens in raster order until an order is found.
+    """A plan for its set sizes alone; its tokens stand in raster order.
 
     Raises:
         Unsupported: the partition cuts by the tokens' places, or ``n_tokens`` cannot be cut this way.
@@ -137,3 +128,27 @@ def sizes_plan(partition: Partition, n_tokens: int, batch: int) -> Plan:
     sizes_K = partition.sizes(n_tokens)
     step_L = torch.arange(len(sizes_K)).repeat_interleave(sizes_K)
     return Plan(torch.arange(n_tokens).repeat(batch, 1), step_L.repeat(batch, 1))
+
+
+def costs_file(folder: Path, ordering: str) -> Path:
+    """Return the file for the set costs of an ordering (its short text) in the run ``folder``."""
+    return folder / "scores" / f"set-costs-{ordering.replace('/', '-').replace(':', '')}.json"
+
+
+def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partition:
+    """Return ``optimal`` with the costs that the run in ``folder`` measured under ``ordering`` (its short text).
+
+    Other partitions, and ``optimal`` with its own costs, are returned unchanged.
+
+    Raises:
+        Unsupported: the run has no such costs yet; the message gives the command.
+    """
+    if not isinstance(partition, Optimal) or partition.costs:
+        return partition
+    path = costs_file(folder, ordering)
+    if not path.is_file():
+        raise Unsupported(
+            f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
+            f"mar score sets {folder} --plans {ordering}"
+        )
+    return partition.with_costs(path)

@@ -1,4 +1,4 @@
-"""Who chooses the order: a policy over the next position, and the order's posterior given the whole example.
+"""Learned orders: a policy over the next position, and the order's posterior given the whole example.
 
 B batch · L tokens · C condition width · D width · M gathered tokens
 

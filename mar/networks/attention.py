@@ -1,13 +1,10 @@
-"""Positions on a grid of any number of axes: learned, and rotary.
+"""Positions on a grid of any number of axes (learned, and rotary), and Transformer blocks over rows of unequal length.
 
-B batch · L tokens · D width · P slots · H heads · A axes · F pairs of channels of a head
-
-Transformer blocks over a batch of rows of unequal length, without wasting work on padding.
-
-R rows · P places of a row · N packed slots · D width · H heads · F pairs of channels of a head
+B batch · L tokens · R rows · P places of a row · N packed slots · D width · H heads · A axes · F pairs of channels of a
+head
 
 Everything in a block except attention works on each slot alone, so all rows lie one after another in one x_ND. Only
-attention needs to know where rows begin: rows of similar length are padded to a common one and attend as a group.
+attention needs the rows: rows of similar length are padded to a common one and attend as a group.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ _BASE = 10_000.0  # Su et al. 2021; its A-th root on A axes (100 on images, as H
 
 
 class Positions(nn.Module):
-    """Learned positions of the L tokens; with ``axes`` a sum of one vector for each coordinate."""
+    """Learned positions of the L tokens; with ``axes`` the sum of one vector for each coordinate."""
 
     def __init__(self, shape: tuple[int, ...], width: int, axes: bool) -> None:
         super().__init__()
@@ -37,7 +34,7 @@ class Positions(nn.Module):
         self.tables = nn.ParameterList(nn.Parameter(0.02 * torch.randn(n, width)) for n in self.shape)
 
     def forward(self) -> torch.Tensor:
-        """(L, D)."""
+        """Return (L, D)."""
         first, *others = self.tables
         position = first
         for table in others:  # (..., D) of the axes so far -> (..., n, D)
@@ -45,27 +42,27 @@ class Positions(nn.Module):
         return position.flatten(0, -2)
 
 
-Rotary = Literal["none", "sequence", "axes"]  # what turns keys and queries: nothing, the raster index, the coordinates
+Rotary = Literal["none", "sequence", "axes"]  # keys and queries rotate with: nothing, the raster index, coordinates
 
 
-class Turns(nn.Module):
-    """Rotary angles of ``front`` places that are not turned, one for the start by default, and of the L tokens."""
+class RotaryEmbedding(nn.Module):
+    """Rotary angles of the L tokens, after ``front`` places with angle 0 (the start, by default)."""
 
     def __init__(self, rotary: Rotary, shape: tuple[int, ...], channels: int, front: int = 1) -> None:
         super().__init__()
         angle_PF = None
         if rotary != "none":
-            angle_PF = angles(shape if rotary == "axes" else (math.prod(shape),), channels)
+            angle_PF = rotary_angles(shape if rotary == "axes" else (math.prod(shape),), channels)
             angle_PF = torch.cat([angle_PF.new_zeros(front - 1, channels // 2), angle_PF])
         self.register_buffer("angle_PF", angle_PF, persistent=False)
 
     def forward(self, place: torch.Tensor) -> torch.Tensor | None:
-        """(..., F) at places (...); None: nothing is turned."""
+        """Return the angles (..., F) at places (...); None: no rotation."""
         return F.embedding(place, self.angle_PF) if isinstance(self.angle_PF, torch.Tensor) else None
 
 
-def angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
-    """(1 + L, F): how far each pair of a head's ``channels`` is turned at each place; the start, place 0, is not.
+def rotary_angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
+    """Return (1 + L, F): the angle of each pair of a head's ``channels`` at each place, 0 at the start (place 0).
 
     Su et al. 2021, "RoFormer", eq. 15. Pairs take turns in following the axes; each axis has its own frequencies, from
     one radian a token downwards.
@@ -84,10 +81,22 @@ def angles(shape: tuple[int, ...], channels: int) -> torch.Tensor:
 
 
 def rotate(x_Hd: torch.Tensor, angle_F: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (..., H, d) turned by their angles (..., F): products depend on differences of coordinates."""
+    """Rotate queries or keys (..., H, d) by their angles (..., F): products depend on differences of coordinates."""
     cos, sin = angle_F.cos().unsqueeze(-2), angle_F.sin().unsqueeze(-2)
     a, b = x_Hd.float().chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x_Hd.dtype)
+
+
+def gather_padded(keep_BP: torch.Tensor, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return place_BK and real_BK: the kept places of each row in their order, padded with place 0 to the longest row.
+
+    K is a multiple of ``multiple``, at most P.
+    """
+    count_B1 = keep_BP.sum(1, keepdim=True)
+    K = min(-(-int(count_B1.max()) // multiple) * multiple, keep_BP.shape[1])
+    real_BK = torch.arange(K, device=keep_BP.device) < count_B1
+    place_BK = (~keep_BP).to(torch.uint8).argsort(dim=1, stable=True)[:, :K]
+    return torch.where(real_BK, place_BK, 0), real_BK
 
 
 GROUPS = 8
@@ -104,10 +113,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each place of each row lies among the N slots.
+    """The layout of the places of all rows among the N slots.
 
     Attributes:
-        row_N, place_N: which place each slot holds; padding slots hold place 0 of their row.
+        row_N, place_N: the place that each slot holds; padding slots hold place 0 of their row.
         slot_RP: the slot of each place, N (one past the last) for places that are not kept.
     """
 
@@ -194,12 +203,12 @@ class PackedBlock(nn.Module):
         angle_NF: torch.Tensor | None = None,
         wanted_M: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x_ND, or x_MD: only the slots ``wanted_M``, everything after attention being computed for them alone."""
+        """Return x_ND, or x_MD of the slots ``wanted_M`` alone: after attention only they are computed."""
         attention = self.attn
         dropout = attention.attn_drop.p if self.training else 0.0
         qkv_ND = attention.qkv(self.norm1(x_ND))
         if angle_NF is not None:
-            qkv_ND = turned(qkv_ND, attention.num_heads, angle_NF)
+            qkv_ND = apply_rotary(qkv_ND, attention.num_heads, angle_NF)
         mixed_ND = attend(qkv_ND, attention.num_heads, spans, dropout)
         if wanted_M is not None:
             x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
@@ -207,15 +216,15 @@ class PackedBlock(nn.Module):
         return x_ND + self.mlp(self.norm2(x_ND))
 
 
-def turned(qkv_ND: torch.Tensor, heads: int, angle_NF: torch.Tensor) -> torch.Tensor:
-    """``qkv_ND`` (..., 3 D) with queries and keys rotated, values as they are."""
+def apply_rotary(qkv_ND: torch.Tensor, heads: int, angle_NF: torch.Tensor) -> torch.Tensor:
+    """Rotate the queries and keys of ``qkv_ND`` (..., 3 D); values stay."""
     qkv = qkv_ND.unflatten(-1, (3, heads, -1))
     qk = rotate(qkv[..., :2, :, :], angle_NF.unsqueeze(-2))
     return torch.cat([qk, qkv[..., 2:, :, :]], dim=-3).flatten(-3)
 
 
 def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: float) -> torch.Tensor:
-    """Self-attention within each row; ``qkv_ND`` is (N, 3 D)."""
+    """Return self-attention within each row; ``qkv_ND`` is (N, 3 D)."""
     mixed = []
     for span, qkv in zip(spans, qkv_ND.split([span.rows * span.length for span in spans]), strict=True):
         q, k, v = qkv.view(span.rows, span.length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (rows, H, length, D / H)
@@ -227,7 +236,10 @@ def attend(qkv_ND: torch.Tensor, heads: int, spans: tuple[Span, ...], dropout: f
 def attention_of(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, dropout: float = 0.0
 ) -> torch.Tensor:
-    """Scaled dot-product attention; on a CPU the fused kernel's backward is far slower in bfloat16 than in float32."""
+    """Return scaled dot-product attention.
+
+    On a CPU the backward pass of the fused kernel is far slower in bfloat16 than in float32.
+    """
     dtype = q.dtype
     if q.device.type == "cpu" and dtype == torch.bfloat16 and q.requires_grad:
         q, k, v = q.float(), k.float(), v.float()

@@ -1,9 +1,9 @@
-"""What a network is: from what is known, one context vector for each wanted token.
+"""The contract of networks: from the known tokens, one context vector for each wanted token.
 
 B batch · L tokens · D width · C condition width · M gathered tokens
 
-A network knows tensors and the shape of its grid. It never knows an ordering: who may see whom is read from
-``step_BL`` alone.
+A network reads tensors and the shape of its grid, never an ordering: ``step_BL`` alone says which tokens a target may
+depend on.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ ABSENT = 2**30
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Base of every network's options."""
+    """The base of the options of networks."""
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """Base of every network's options in generation (``network.sampling``)."""
+    """The base of the options of networks in generation (``network.sampling``)."""
 
     @property
     def exact(self) -> bool:
-        """Contexts in generation are those of the full forward pass."""
+        """True if contexts in generation equal those of the full forward pass."""
         return True
 
 
 def at_least_one(options: Any, *names: str) -> None:
-    """Raises UserError if one of these numbers is below 1."""
+    """Raise UserError if one of these numbers is below 1."""
     for name in names:
         if (value := getattr(options, name)) < 1:
             raise UserError(f"network.{name} must be at least 1, not {value}")
 
 
 def in_unit_interval(options: Any, *names: str) -> None:
-    """Raises UserError if one of these shares is not in [0, 1)."""
+    """Raise UserError if one of these shares is not in [0, 1)."""
     for name in names:
         if not 0.0 <= (value := getattr(options, name)) < 1.0:
             raise UserError(f"network.{name} must be in [0, 1), not {value}")
@@ -52,7 +52,7 @@ def in_unit_interval(options: Any, *names: str) -> None:
 
 @dataclass
 class State:
-    """Incremental generation without a cache: everything observed so far. Caching networks have their own."""
+    """The state of a generation without a cache: the tokens observed so far. Caching networks define their own."""
 
     condition_BC: torch.Tensor
     token_BLD: torch.Tensor
@@ -64,23 +64,23 @@ class Network(nn.Module):
     """Constructed as ``Network(shape, options)``, where ``shape`` is the grid's, e.g. ``(16, 16)``.
 
     Attributes:
-        token_width: width of the embedded tokens that it reads.
+        token_width: width of the embedded tokens.
         condition_width: C.
-        context_width: D of the context vectors that it returns.
+        context_width: D of the context vectors.
     """
 
     Options: ClassVar[type] = NetworkOptions
-    tiny: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
+    test_options: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
-    orderless: ClassVar[bool] = False  # a context depends on which tokens are known, not on the order they came in
+    order_invariant: ClassVar[bool] = False  # a context depends on the set of known tokens, not on their order
     shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch: training draws one for each iteration
-    reads_tokens: ClassVar[bool] = True  # False of a baseline whose contexts depend on no token
-    token_codes: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
+    reads_tokens: ClassVar[bool] = True  # False for a baseline whose contexts depend on no token
+    cosine_token_init: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
 
     token_width: int
     condition_width: int
     context_width: int
-    sampling: GenerationOptions = GenerationOptions()  # replaced, never mutated, by who samples
+    sampling: GenerationOptions = GenerationOptions()  # the sampler replaces this object; do not mutate it
 
     def forward(
         self,
@@ -96,15 +96,15 @@ class Network(nn.Module):
         step below the smallest step among the row's targets.
 
         Args:
-            token_BLD: embedded tokens; those that are not known hold anything.
+            token_BLD: embedded tokens; entries of unknown tokens are arbitrary.
             step_BL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
             condition_BC: the embedded class, or the null condition.
-            target_BL: bool, the tokens whose context is wanted.
+            target_BL: bool, the wanted tokens.
         """
         raise NotImplementedError
 
     def row_floats(self, n_tokens: int) -> int:
-        """About how many numbers a row's forward pass holds at its most, without gradients.
+        """Return about how many numbers the forward pass of a row holds at its peak, without gradients.
 
         For each token 16 vectors of the context width: a residual stream, queries, keys, values and a hidden layer of
         four widths, with what PyTorch holds beside them.
@@ -112,29 +112,33 @@ class Network(nn.Module):
         return 16 * self.context_width * n_tokens
 
     def check(self, step_BL: torch.Tensor) -> None:
-        """Raises Unsupported, by name and with what would work, if this network cannot serve such plans."""
+        """Refuse plans that this network cannot serve.
+
+        Raises:
+            Unsupported: the message names the network and a setting that works.
+        """
         if self.shares_plan and len(step_BL) > 1 and not bool((step_BL == step_BL[:1]).all()):
             raise Unsupported(f"{type(self).__name__} wants one plan for the whole batch: use a fixed ordering")
 
     def resample(self, generator: Noise) -> None:
-        """Draw the network's random structure anew (MADE's connectivity)."""
+        """Sample the random structure of the network again (the connectivity of MADE)."""
 
     def compile_parts(self) -> None:
-        """Compile in place, for few shapes: here the whole forward pass."""
+        """Compile in place, for few shapes; by default the whole forward pass."""
         self.compile(dynamic=False)
 
     # Incremental generation. Defaults repeat the full forward pass; networks with a cache override all three.
 
     def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
-        """The state before anything is known. ``absent_BL`` (bool) marks padding."""
+        """Return the state before any token is known. ``absent_BL`` (bool) marks padding."""
         token_BLD = torch.zeros(*absent_BL.shape, self.token_width, device=absent_BL.device)
         step_BL = torch.where(absent_BL, ABSENT, GIVEN)
         return State(condition_BC, token_BLD, step_BL, count=GIVEN)
 
     def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
-        """Take in the tokens of one step (``index_BL``, bool). The first call gives the GIVEN tokens, maybe none.
+        """Return the state after the tokens of one step (``index_BL``, bool). The first call passes the GIVEN tokens.
 
-        ``token_BLD`` is the caller's, who goes on writing there: copy what is kept of it.
+        The caller reuses the memory of ``token_BLD``: copy the tokens that the state keeps.
         """
         count = state.count + 1
         waiting_BL = (state.step_BL == state.count) & ~index_BL
@@ -146,5 +150,5 @@ class Network(nn.Module):
         )
 
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
-        """z_MD for the unknown tokens ``index_BL`` (bool) given everything observed."""
+        """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens."""
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)

@@ -1,22 +1,15 @@
-"""A Transformer block with two streams over shared keys and values.
+"""The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
 
-B batch · P slots · K keys · T targets · H heads · D width · F pairs of channels of a head
-
-The first slots hold contents (tokens that are known at some step), the others queries (positions that ask). Keys and
-values are made from contents only; what each slot sees of them is its row of one mask.
-
-The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
-
-B batch · L tokens · K content slots or keys · T queries · P = K + T slots · D width · C condition width ·
-M gathered tokens
+B batch · L tokens · K content slots or keys · T queries · P = K + T slots · H heads · D width · C condition width ·
+M gathered tokens · F pairs of channels of a head
 
 Two streams over shared keys and values (Yang et al. 2019, XLNet, Sec. 2.3). A content slot holds a known token and
 attends to contents of strictly earlier steps and to itself; a query slot holds a target's position and the condition,
-and attends to contents of strictly earlier steps. The start, a content slot that holds the condition, is earlier than
-everything, so that nobody attends to nothing. GIVEN tokens are one step.
+and attends to contents of strictly earlier steps. Keys and values come from contents only. The start, a content slot
+that holds the condition, is earlier than everything, so no attention row is empty. GIVEN tokens are one step.
 
-The second stream makes up to twice as many slots as a GPT has; in return any number of tokens is predicted after the
-same known ones, and no content depends on who asks.
+The query stream makes up to twice as many slots as a GPT has. In return one pass predicts any number of tokens after
+the same known ones, and contents do not depend on the queries.
 """
 
 from __future__ import annotations
@@ -31,47 +24,38 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mar.networks.attention import PackedBlock, Positions, Rotary, Turns, attention_of, rotate
+from mar.networks.attention import PackedBlock, Positions, Rotary, RotaryEmbedding, attention_of, gather_padded, rotate
 from mar.networks.base import ABSENT, GIVEN, Network
 from mar.networks.fixed_order import SizedOptions
 
 
-def places(keep_BP: torch.Tensor, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """(place_BK, real_BK): the kept places of each row in their order, padded with place 0 to the longest row."""
-    count_B1 = keep_BP.sum(1, keepdim=True)
-    K = min(-(-int(count_B1.max()) // multiple) * multiple, keep_BP.shape[1])
-    real_BK = torch.arange(K, device=keep_BP.device) < count_B1
-    place_BK = (~keep_BP).to(torch.uint8).argsort(dim=1, stable=True)[:, :K]
-    return torch.where(real_BK, place_BK, 0), real_BK
-
-
 @dataclass(frozen=True)
 class Slots:
-    """What every block knows of its slots.
+    """The layout of the slots, shared by all blocks.
 
     Attributes:
         contents: how many of the P slots hold contents; queries follow.
-        sees_BPK: bool, the keys that each slot attends to, at least one.
+        attention_mask_BPK: bool, the keys that each slot attends to, at least one.
         angle_BPF: rotary angles; None: none.
-        write_BP: where in the memory the contents' keys and values go; None: there is no memory.
+        write_BP: the places in the cache for the keys and values of the contents; None: no cache.
     """
 
     contents: int
-    sees_BPK: torch.Tensor
+    attention_mask_BPK: torch.Tensor
     angle_BPF: torch.Tensor | None
     write_BP: torch.Tensor | None = None
 
 
-class Memory:
-    """One block's keys and values of everything observed, written in place."""
+class KVCache:
+    """The keys and values of one block for everything observed, written in place."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.kv: torch.Tensor | None = None  # (2, B, capacity, H, D / H), made when the type is known
 
-    def take(self, kv_new: torch.Tensor, write_BP: torch.Tensor, keys: int) -> torch.Tensor:
-        """Write (2, B, P, H, D / H) new keys and values; the first ``keys`` of all of them."""
-        if self.kv is None:  # zeros: what nobody sees must be finite all the same
+    def append(self, kv_new: torch.Tensor, write_BP: torch.Tensor, keys: int) -> torch.Tensor:
+        """Write (2, B, P, H, D / H) new keys and values; return the first ``keys`` of all of them."""
+        if self.kv is None:  # zeros, not empty(): masked positions must still be finite
             self.kv = kv_new.new_zeros(2, kv_new.shape[1], self.capacity, *kv_new.shape[3:])
         if kv_new.shape[2]:
             row_B1 = torch.arange(len(write_BP), device=write_BP.device)[:, None]
@@ -80,13 +64,14 @@ class Memory:
 
 
 class TwoStreamBlock(PackedBlock):
-    """The pre-norm block of ``packing``, attending across two streams."""
+    """timm's pre-norm block, attending across two streams."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x_BPD: torch.Tensor, slots: Slots, memory: Memory | None = None, last: bool = False
+        self, x_BPD: torch.Tensor, slots: Slots, cache: KVCache | None = None, last: bool = False
     ) -> torch.Tensor:
-        """x_BPD; of the ``last`` block the queries x_BTD alone: nobody reads its contents."""
-        attention, n, sees_BPK, angle_BPF = self.attn, slots.contents, slots.sees_BPK, slots.angle_BPF
+        """Return x_BPD; of the ``last`` block x_BTD of the queries alone."""
+        attention, n, angle_BPF = self.attn, slots.contents, slots.angle_BPF
+        attention_mask_BPK = slots.attention_mask_BPK
         D = x_BPD.shape[-1]
         heads = (attention.num_heads, D // attention.num_heads)
         h_BPD = self.norm1(x_BPD)
@@ -94,26 +79,26 @@ class TwoStreamBlock(PackedBlock):
         k, v = F.linear(h_BPD[:, :n], wkv, bkv).unflatten(-1, (2, *heads)).unbind(2)
         if angle_BPF is not None:
             k = rotate(k, angle_BPF[:, :n])
-        if memory is not None and slots.write_BP is not None:
-            k, v = memory.take(torch.stack([k, v]), slots.write_BP, sees_BPK.shape[-1])
+        if cache is not None and slots.write_BP is not None:
+            k, v = cache.append(torch.stack([k, v]), slots.write_BP, attention_mask_BPK.shape[-1])
         if last:
-            x_BPD, h_BPD, sees_BPK = x_BPD[:, n:], h_BPD[:, n:], sees_BPK[:, n:]
+            x_BPD, h_BPD, attention_mask_BPK = x_BPD[:, n:], h_BPD[:, n:], attention_mask_BPK[:, n:]
             angle_BPF = None if angle_BPF is None else angle_BPF[:, n:]
         q = F.linear(h_BPD, wq, bq).unflatten(-1, heads)
         if angle_BPF is not None:
             q = rotate(q, angle_BPF)
-        x_BPD = x_BPD + attention.proj_drop(attention.proj(self._attend(q, k, v, sees_BPK)))
+        x_BPD = x_BPD + attention.proj_drop(attention.proj(self._attend(q, k, v, attention_mask_BPK)))
         return x_BPD + self.mlp(self.norm2(x_BPD))
 
     def _attend(
-        self, q_BPHd: torch.Tensor, k_BKHd: torch.Tensor, v_BKHd: torch.Tensor, sees_BPK: torch.Tensor
+        self, q_BPHd: torch.Tensor, k_BKHd: torch.Tensor, v_BKHd: torch.Tensor, attention_mask_BPK: torch.Tensor
     ) -> torch.Tensor:
-        """mixed_BPD."""
+        """Return mixed_BPD."""
         if not q_BPHd.shape[1]:
             return q_BPHd.flatten(2)
         q, k, v = (x.transpose(1, 2) for x in (q_BPHd, k_BKHd, v_BKHd))
         dropout = self.attn.attn_drop.p if self.training else 0.0
-        out = attention_of(q, k, v, sees_BPK[:, None], dropout)
+        out = attention_of(q, k, v, attention_mask_BPK[:, None], dropout)
         return out.transpose(1, 2).flatten(2)
 
 
@@ -143,29 +128,29 @@ SIZES = {
 
 @dataclass(frozen=True)
 class CausalTransformerOptions(SizedOptions):
-    """A named size, of which any number may be replaced."""
+    """A named size; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
 
-    width: int | None = None  # None, here and below: the size's
+    width: int | None = None  # None, here and below: as in the named size
     depth: int | None = None
     heads: int | None = None
     position: Literal["token", "axes"] = "token"  # one learned vector a token, or the sum of one for each coordinate
-    rotary: Rotary = "none"  # also turn keys and queries, by raster index or coordinates
+    rotary: Rotary = "none"  # rotate keys and queries, by raster index or coordinates
 
 
 @dataclass
-class Generated:
-    """Incremental generation: keys and values so far, and contents that the next pass takes in.
+class CacheState:
+    """The state of a generation: keys and values so far, and contents that the next pass processes.
 
-    ``query`` and ``observe`` write into it: a state is used along one generation, not branched.
+    ``query`` and ``observe`` write into it, so one state serves one generation.
     """
 
     condition_BC: torch.Tensor
-    memories: list[Memory]
-    count_B: torch.Tensor  # contents in memory
-    fresh_BKD: torch.Tensor  # contents that are not
-    place_BK: torch.Tensor  # their places: 0 the start, 1 + l token l
+    caches: list[KVCache]
+    count_B: torch.Tensor  # contents in the caches
+    fresh_BKD: torch.Tensor  # contents not yet in the caches
+    place_BK: torch.Tensor  # places of the fresh contents: 0 the start, 1 + l token l
     real_BK: torch.Tensor  # bool: not padding
 
 
@@ -173,11 +158,12 @@ class CausalTransformer(Network):
     """One pass: contents are gathered once, and all targets of all steps are queries over them.
 
     Attributes:
-        multiple: of what the numbers of contents and queries are made: 1, or more for fewer shapes in compiled blocks.
+        multiple: numbers of contents and queries are rounded up to a multiple of this, so that compiled blocks see few
+            shapes.
     """
 
     Options = CausalTransformerOptions
-    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "heads": 2}
+    test_options: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "heads": 2}
     one_pass: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: CausalTransformerOptions) -> None:
@@ -203,11 +189,11 @@ class CausalTransformer(Network):
             for _ in range(self.sizes.depth)
         )
         self.norm = norm(width)
-        self.turns = Turns(options.rotary, shape, width // heads)
+        self.rotary = RotaryEmbedding(options.rotary, shape, width // heads)
         self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's: what is added to the residual stream shrinks with the number of additions."""
+        """Initialise as GPT-2: the layers that add to the residual stream start smaller the more of them there are."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 added = name.endswith(("attn.proj", "mlp.fc2"))
@@ -215,11 +201,11 @@ class CausalTransformer(Network):
                 nn.init.zeros_(module.bias)
 
     def row_floats(self, n_tokens: int) -> int:
-        """Two streams, and who of both sees whom: as booleans and as the numbers that attention adds."""
+        """Two streams, and the attention mask as booleans and as the biases that attention adds."""
         return 2 * super().row_floats(n_tokens) + 3 * n_tokens**2
 
     def compile_parts(self) -> None:
-        """The blocks one by one, which share their code: one compilation for each shape, whatever the depth."""
+        """Compile the blocks one by one: they share code, so each shape compiles once whatever the depth."""
         self.multiple = -(-(1 + self.n_tokens) // BUCKETS)
         for block in self.blocks:
             block.compile(dynamic=False)
@@ -232,20 +218,20 @@ class CausalTransformer(Network):
         target_BL: torch.Tensor,
     ) -> torch.Tensor:
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
-        content_BL = step_BL < last_B1  # nobody asks what comes after the last targets
-        place_BK, known_BK = places(F.pad(content_BL, (1, 0), value=True), self.multiple)
-        place_BT, asked_BT = places(F.pad(target_BL, (1, 0), value=False), self.multiple)
+        content_BL = step_BL < last_B1  # positions after the last target are never queried
+        place_BK, known_BK = gather_padded(F.pad(content_BL, (1, 0), value=True), self.multiple)
+        place_BT, asked_BT = gather_padded(F.pad(target_BL, (1, 0), value=False), self.multiple)
         step_BP = F.pad(step_BL, (1, 0), value=_START)
         step_BK = torch.where(known_BK, step_BP.gather(1, place_BK), ABSENT)
-        step_BT = step_BP.gather(1, place_BT).clamp(min=GIVEN)  # what pads queries sees the start
-        sees_BPK = torch.cat([step_BK, step_BT], dim=1)[:, :, None] > step_BK[:, None]
-        sees_BPK.diagonal(dim1=1, dim2=2).fill_(True)  # contents see themselves
+        step_BT = step_BP.gather(1, place_BT).clamp(min=GIVEN)  # padding queries attend to the start
+        attention_mask_BPK = torch.cat([step_BK, step_BT], dim=1)[:, :, None] > step_BK[:, None]
+        attention_mask_BPK.diagonal(dim1=1, dim2=2).fill_(True)  # contents attend to themselves
         contents_BKD = self._contents(token_BLD, condition_BC, place_BK)
-        z_BTD = self._run(contents_BKD, place_BK, condition_BC, place_BT, sees_BPK)
+        z_BTD = self._run(contents_BKD, place_BK, condition_BC, place_BT, attention_mask_BPK)
         return z_BTD[asked_BT]
 
     def _contents(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, place_BK: torch.Tensor) -> torch.Tensor:
-        """contents_BKD: the start at place 0, token l at place 1 + l; what is not known is never touched."""
+        """Return contents_BKD: the start at place 0, token l at place 1 + l; unknown tokens are never read."""
         token_BK = (place_BK - 1).clamp(min=0)
         row_B1 = torch.arange(len(place_BK), device=place_BK.device)[:, None]
         known_BKD = token_BLD[row_B1, token_BK] + F.embedding(token_BK, self.content_position())
@@ -257,43 +243,43 @@ class CausalTransformer(Network):
         place_BK: torch.Tensor,
         condition_BC: torch.Tensor,
         place_BT: torch.Tensor,
-        sees_BPK: torch.Tensor,
+        attention_mask_BPK: torch.Tensor,
         write_BK: torch.Tensor | None = None,
-        memories: list[Memory] | None = None,
+        caches: list[KVCache] | None = None,
     ) -> torch.Tensor:
-        """z_BTD of the queries at ``place_BT``, through all blocks."""
+        """Return z_BTD of the queries at ``place_BT``, through all blocks."""
         queries_BTD = F.embedding((place_BT - 1).clamp(min=0), self.query_position()) + condition_BC[:, None]
         x_BPD = torch.cat([contents_BKD, queries_BTD], dim=1)
-        angle_BPF = self.turns(torch.cat([place_BK, place_BT], dim=1))
-        slots = Slots(place_BK.shape[1], sees_BPK, angle_BPF, write_BK)
+        angle_BPF = self.rotary(torch.cat([place_BK, place_BT], dim=1))
+        slots = Slots(place_BK.shape[1], attention_mask_BPK, angle_BPF, write_BK)
         for i, block in enumerate(self.blocks):
-            x_BPD = block(x_BPD, slots, memories[i] if memories else None, last=i == len(self.blocks) - 1)
+            x_BPD = block(x_BPD, slots, caches[i] if caches else None, last=i == len(self.blocks) - 1)
         return self.norm(x_BPD)
 
-    # Incremental generation: what a step made known goes through the blocks once, together with the next queries.
+    # Incremental generation: the tokens of a step go through the blocks once, together with the next queries.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Generated:
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> CacheState:
         first_B1 = torch.zeros(len(absent_BL), 1, dtype=torch.int64, device=absent_BL.device)
-        return Generated(
+        return CacheState(
             condition_BC,
-            [Memory(self.n_tokens + 2) for _ in self.blocks],  # the start, the tokens, and a slot to write padding to
+            [KVCache(self.n_tokens + 2) for _ in self.blocks],  # the start, the tokens, and a slot to write padding to
             first_B1[:, 0],
             (condition_BC + self.start)[:, None],
             first_B1,
             first_B1 == 0,
         )
 
-    def observe(self, state: Generated, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Generated:
-        place_BK, real_BK = places(F.pad(index_BL, (1, 0), value=False))
+    def observe(self, state: CacheState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> CacheState:
+        place_BK, real_BK = gather_padded(F.pad(index_BL, (1, 0), value=False))
         if not place_BK.shape[1]:
             return state
-        if state.fresh_BKD.shape[1]:  # nobody has asked since: tokens of one step must not see each other
+        if state.fresh_BKD.shape[1]:  # no query since: tokens of one step must not see each other
             self.query(state, torch.zeros_like(index_BL))
         fresh_BKD = self._contents(token_BLD, state.condition_BC, place_BK)
-        return Generated(state.condition_BC, state.memories, state.count_B, fresh_BKD, place_BK, real_BK)
+        return CacheState(state.condition_BC, state.caches, state.count_B, fresh_BKD, place_BK, real_BK)
 
-    def query(self, state: Generated, index_BL: torch.Tensor) -> torch.Tensor:
-        place_BT, asked_BT = places(F.pad(index_BL, (1, 0), value=False))
+    def query(self, state: CacheState, index_BL: torch.Tensor) -> torch.Tensor:
+        place_BT, asked_BT = gather_padded(F.pad(index_BL, (1, 0), value=False))
         before_B11 = state.count_B[:, None, None]
         slot_BK = state.count_B[:, None] + state.real_BK.cumsum(1) - 1
         after_B = state.count_B + state.real_BK.sum(1)
@@ -307,7 +293,7 @@ class CausalTransformer(Network):
             place_BT,
             torch.cat([own_BKK, all_BTK], dim=1),
             torch.where(state.real_BK, slot_BK, self.n_tokens + 1),
-            state.memories,
+            state.caches,
         )
         state.count_B = after_B
         state.fresh_BKD, state.place_BK, state.real_BK = (

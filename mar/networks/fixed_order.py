@@ -1,6 +1,4 @@
-"""Options of the Transformers: a named size, of which any number may be replaced.
-
-Plans that go one token at a time in raster order: all that some networks serve.
+"""Named sizes of the Transformers, and the refusal of plans other than raster order, one token at a time.
 
 B batch · L tokens
 """
@@ -19,10 +17,10 @@ from mar.networks.base import ABSENT, GIVEN, NetworkOptions, at_least_one, in_un
 
 @dataclass(frozen=True)
 class SizedOptions(NetworkOptions):
-    """A subclass has an option for each number of its sizes, None for the named size's.
+    """A named size. A subclass has an option for each number of its sizes; None keeps the number of the named size.
 
     Attributes:
-        presets: name -> sizes, a dataclass of whole numbers.
+        presets: name -> sizes, a dataclass of integers.
     """
 
     presets: ClassVar[Mapping[str, Any]]
@@ -48,7 +46,7 @@ class SizedOptions(NetworkOptions):
 
     @property
     def sizes(self) -> Any:
-        """The sizes of ``size``, with those that are given here in their place."""
+        """The sizes of ``size``, replaced where an option is not None."""
         preset = self.presets[self.size]
         given = {field.name: getattr(self, field.name) for field in fields(preset)}
         return type(preset)(**{k: getattr(preset, k) if value is None else value for k, value in given.items()})
@@ -60,7 +58,7 @@ def require_raster_order(who: str, step_BL: torch.Tensor) -> None:
     On one axis raster order is left to right. Rows may differ in how many tokens are given or absent.
 
     Raises:
-        Unsupported: ``who`` does not serve such plans.
+        Unsupported: ``who`` does not serve this plan.
     """
     given_B1 = (step_BL == GIVEN).sum(1, keepdim=True)
     present_B1 = (step_BL < ABSENT).sum(1, keepdim=True)
@@ -68,6 +66,6 @@ def require_raster_order(who: str, step_BL: torch.Tensor) -> None:
     raster_BL = torch.where(token_L < present_B1, (token_L - given_B1).clamp(min=GIVEN), ABSENT)
     if not torch.equal(step_BL, raster_BL):
         raise Unsupported(
-            f"{who} serves raster order, one token at a time, what is given before what is generated: "
+            f"{who} serves raster order, one token at a time, given tokens before generated ones: "
             "use ordering=raster and partition=singles"
         )

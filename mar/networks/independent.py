@@ -1,9 +1,9 @@
-"""The baseline that sees nothing: every token independent of all others given the class.
+"""The baseline without context: every token independent of all others given the class.
 
 B batch · L tokens · D width of a context · C condition width · M gathered tokens
 
-Under a categorical head this is naive Bayes, p(x | class) = prod_l p(x_l | class). What any other network gains over it
-is what the tokens tell of each other.
+Under a categorical head this is naive Bayes, p(x | class) = prod_l p(x_l | class). The gain of any
+other network over it is the information that tokens carry about each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Independent(Network):
     """One learned context for each position, and for each position its own linear map of the condition."""
 
     Options = IndependentOptions
-    tiny: ClassVar[dict[str, Any]] = {"context_width": 8, "condition_width": 8}
+    test_options: ClassVar[dict[str, Any]] = {"context_width": 8, "condition_width": 8}
     one_pass: ClassVar[bool] = True
     reads_tokens: ClassVar[bool] = False
 
@@ -50,6 +50,6 @@ class Independent(Network):
         target_BL: torch.Tensor,
     ) -> torch.Tensor:
         z_BLD = self.contexts(condition_BC).unflatten(1, (-1, self.context_width))
-        # the embedding of tokens takes part with gradient zero: data-parallel training waits for every parameter
+        # the token embedding takes part with gradient zero: data-parallel training waits for every parameter
         nothing = torch.where(torch.ones_like(token_BLD, dtype=torch.bool), 0, token_BLD).sum()
         return z_BLD[target_BL] + nothing

@@ -2,8 +2,8 @@
 
 B batch · L tokens · E token channels · D width of a context · C condition width · k lags · M gathered tokens
 
-"The last k" are told by the plan. Known tokens stand in line by step, tokens of one step by their number in the grid;
-the k last in line before the target's own step are its regressors, lag 1 the very last. In raster order, one token at a
+The plan defines "the last k": known tokens are sorted by step, tokens of one step by grid index; the last k before the
+target's step are its regressors, lag 1 the last of them. In raster order, one token at a
 time, this is AR(k) of a series (Box & Jenkins 1970); tokens of one set share their regressors. Coefficients are shared
 by all positions. A lag from before the first known token has a coefficient vector of its own in place of a value.
 """
@@ -22,7 +22,7 @@ from mar.networks.base import Network, NetworkOptions, at_least_one
 
 @dataclass(frozen=True)
 class LinearAROptions(NetworkOptions):
-    """Contexts are linear in the embedded tokens, and these in real values; the head may make more of them."""
+    """Contexts are linear in the embedded tokens, and these in real values; the head may be nonlinear."""
 
     lags: int = 8  # k
     token_width: int = 4  # channels of an embedded token; at least those of a real-valued one
@@ -37,9 +37,9 @@ class LinearAR(Network):
     """One pass: the regressors of all targets are gathered at once."""
 
     Options = LinearAROptions
-    tiny: ClassVar[dict[str, Any]] = {"lags": 3}
+    test_options: ClassVar[dict[str, Any]] = {"lags": 3}
     one_pass: ClassVar[bool] = True
-    token_codes: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: LinearAROptions) -> None:
         super().__init__()

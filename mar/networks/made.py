@@ -37,7 +37,9 @@ class MadeOptions(NetworkOptions):
     widths: tuple[int, ...] = (500,)  # hidden units of each layer
     masks: int = 1  # connectivities that training draws from, one an iteration; 0: a new one every time
     direct: bool = True  # connect tokens with the outputs of later ones, too
-    connectivity_weights: bool = False  # a constant input beside each token, masked with it, says what a unit sees
+    connectivity_weights: bool = (
+        False  # a constant input beside each token, masked with it: encodes the connectivity of a unit
+    )
     token_width: int = 4  # channels of an embedded token; 1 for binary pixels
     context_width: int = 8  # outputs of a token; 1 for binary pixels
     condition_width: int = 16
@@ -53,16 +55,16 @@ class MadeOptions(NetworkOptions):
 class MaskedLinear(nn.Linear):
     """A linear map whose weights are masked, once for each of G plans."""
 
-    def forward(self, x_GRI: torch.Tensor, sees_GOI: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        y_GRO = x_GRI @ torch.where(sees_GOI, self.weight, 0).mT
+    def forward(self, x_GRI: torch.Tensor, mask_GOI: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        y_GRO = x_GRI @ torch.where(mask_GOI, self.weight, 0).mT
         return y_GRO if self.bias is None else y_GRO + self.bias
 
 
 class Made(Network):
     """One pass, fastest when all rows share a plan: the weights are then masked once for the whole batch.
 
-    A plan per row is served all the same, each row with its own masked weights, as slow as rows one by one. Training
-    draws one order an iteration, as published; scoring under random orders is fast where images share them.
+    A plan for each row works too, with masked weights for each row, as slow as rows one by one. Training samples one
+    order for each iteration, as published; scoring under random orders is fast when images share the orders.
 
     Attributes:
         drawn_H: the ranks of the units of all layers, from ``resample``; None: the first connectivity, to which
@@ -70,10 +72,10 @@ class Made(Network):
     """
 
     Options = MadeOptions
-    tiny: ClassVar[dict[str, Any]] = {"widths": (32, 32), "masks": 0, "connectivity_weights": True}
+    test_options: ClassVar[dict[str, Any]] = {"widths": (32, 32), "masks": 0, "connectivity_weights": True}
     one_pass: ClassVar[bool] = True
     shares_plan: ClassVar[bool] = True
-    token_codes: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: MadeOptions) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class Made(Network):
         return super().train(mode)
 
     def check(self, step_BL: torch.Tensor) -> None:
-        """Every plan is served."""
+        """Accept every plan."""
 
     def forward(
         self,

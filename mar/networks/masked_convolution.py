@@ -1,21 +1,16 @@
-"""A convolution whose kernel is masked at each location, and the gated residual block made of it.
+"""Locally masked convolutions: PixelCNN in any order (van den Oord et al. 2016; Jain et al. 2020, LMConv).
 
-B batch · L tokens · A axes of the grid · K offsets of a kernel · I inputs and O outputs of a layer · D width ·
-C condition width · M locations of all rows
+B batch · L tokens · A axes of the grid · K offsets of a kernel · E token channels · I inputs and O outputs of a layer ·
+D width · C condition width · M gathered locations
 
-Locally masked convolutions: PixelCNN in any order (van den Oord et al. 2016; Jain et al. 2020, LMConv).
+The plan masks the kernel at each location. The first layer reads the tokens of neighbours with strictly earlier steps;
+later layers read the features of these neighbours and of the location itself. (Features of other tokens of the same
+step would be no leak, but a token's distribution would then depend on its set, which a sampler that queries all unknown
+tokens does not know.) With one token at a time these are PixelCNN's masks A and B; raster order is PixelCNN. GIVEN
+tokens are all known before the first step, and read each other and themselves.
 
-B batch · L tokens · K offsets of a kernel · E token channels · C condition width · I inputs and O outputs of a layer ·
-D width · M gathered tokens
-
-The kernel is masked at each location by the plan. The first layer sees the tokens of neighbours with strictly earlier
-steps; later layers see the features of these neighbours and of the location itself. (Features of other tokens of the
-same step would be no leak, but a token's distribution would depend on what else is generated with it, which a sampler
-that asks for all unknown tokens does not know.) With one token at a time these are PixelCNN's masks A and B; raster
-order is PixelCNN. GIVEN tokens are all known before the first step, and see each other and themselves.
-
-The receptive field is local: D blocks of kernel k reach D (k-1)/2 tokens, times their dilation, beyond the first
-layer's, along paths of known tokens alone; raster order keeps PixelCNN's blind spot.
+The receptive field is local: D blocks of kernel k reach D (k-1)/2 tokens, times their dilation, beyond the first layer,
+along paths of known tokens only; raster order keeps PixelCNN's blind spot.
 """
 
 from __future__ import annotations
@@ -37,12 +32,12 @@ from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one, in_u
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The locations (row, token) whose outputs are wanted, and what they see: tokens with a step before ``before``.
+class Queries:
+    """The queried locations (row, token); each reads the tokens with a step before its own ``before``.
 
     Attributes:
         step_BL: int64, the step of every location.
-        row_M, token_M: which locations.
+        row_M, token_M: the locations.
         before_M: int64.
     """
 
@@ -53,14 +48,14 @@ class Asked:
 
 
 class LocalConvolution(nn.Module):
-    """y[l] = sum over offsets k that l sees of (W_k x[l + k] + b_k): a bias for each offset says what is seen.
+    """y[l] = sum over the unmasked offsets k of (W_k x[l + k] + b_k): the bias of each offset carries the mask.
 
-    On a grid of any number of axes; offsets that lead out of the grid from everywhere are left out. Unseen inputs are
-    never touched. What training keeps is K times the input.
+    On a grid of any number of axes; offsets that leave the grid from every location are dropped. Masked inputs are
+    never read. Training keeps K times the input in memory.
 
     Args:
-        own: a location sees its own input whatever the plan (PixelCNN's mask B).
-        renormalise: multiply by K over the number of offsets that are seen (Liu et al. 2018, eq. 1).
+        own: a location reads its own input under every plan (PixelCNN's mask B).
+        renormalise: multiply by K over the number of unmasked offsets (Liu et al. 2018, eq. 1).
     """
 
     def __init__(
@@ -87,17 +82,17 @@ class LocalConvolution(nn.Module):
         self.kernels = nn.Linear(len(offset_KA) * n_inputs, n_outputs)
         self.seen = nn.Linear(len(offset_KA), n_outputs, bias=False)
 
-    def forward(self, x_BLI: torch.Tensor, asked: Asked) -> torch.Tensor:
-        """y_MO of the locations asked for."""
-        neighbour_MK, row_M1 = self.neighbour_LK[asked.token_M], asked.row_M[:, None]
-        earlier_MK = asked.step_BL[row_M1, neighbour_MK] < asked.before_M[:, None]
-        sees_MK = earlier_MK & self.inside_LK[asked.token_M] | self.own_K
-        table = F.pad(x_BLI.flatten(0, 1), (0, 0, 0, 1))  # unseen places point at the last line, zeros
-        place_MK = torch.where(sees_MK, row_M1 * x_BLI.shape[1] + neighbour_MK, len(table) - 1)
-        y_MO = self.kernels(F.embedding(place_MK, table).flatten(1)) + self.seen(sees_MK.to(x_BLI.dtype))
+    def forward(self, x_BLI: torch.Tensor, queries: Queries) -> torch.Tensor:
+        """Return y_MO of the queried locations."""
+        neighbour_MK, row_M1 = self.neighbour_LK[queries.token_M], queries.row_M[:, None]
+        earlier_MK = queries.step_BL[row_M1, neighbour_MK] < queries.before_M[:, None]
+        mask_MK = earlier_MK & self.inside_LK[queries.token_M] | self.own_K
+        table = F.pad(x_BLI.flatten(0, 1), (0, 0, 0, 1))  # masked places point at the last row, zeros
+        place_MK = torch.where(mask_MK, row_M1 * x_BLI.shape[1] + neighbour_MK, len(table) - 1)
+        y_MO = self.kernels(F.embedding(place_MK, table).flatten(1)) + self.seen(mask_MK.to(x_BLI.dtype))
         if not self.renormalise:
             return y_MO
-        return y_MO * (sees_MK.shape[1] / sees_MK.sum(1, keepdim=True).clamp(min=1))
+        return y_MO * (mask_MK.shape[1] / mask_MK.sum(1, keepdim=True).clamp(min=1))
 
 
 Read = Callable[[LocalConvolution, torch.Tensor], torch.Tensor]  # a layer and its input -> its output
@@ -118,7 +113,7 @@ class GatedBlock(nn.Module):
         self.mix = nn.Linear(width, width)
 
     def forward(self, h_MD: torch.Tensor, condition_MC: torch.Tensor, read: Read) -> torch.Tensor:
-        """h_MD; ``read`` applies the convolution at these locations."""
+        """Return h_MD; ``read`` applies the convolution at these locations."""
         f_MD, g_MD = (read(self.convolution, self.norm(h_MD)) + self.condition(condition_MC)).chunk(2, dim=1)
         return h_MD + self.mix(self.dropout(f_MD.tanh() * g_MD.sigmoid()))
 
@@ -132,7 +127,7 @@ class MaskedConvolutionOptions(NetworkOptions):
     first_kernel: int = 5  # tokens a side, odd; on every axis of the grid
     kernel: int = 3  # of the blocks
     dilations: tuple[int, ...] = (1,)  # of the blocks, in turns
-    renormalise: bool = False  # divide by the share of the kernel that is seen (partial convolutions)
+    renormalise: bool = False  # divide by the unmasked share of the kernel (partial convolutions)
     dropout: float = 0.0
     token_width: int = 4  # channels of an embedded token
     condition_width: int = 16
@@ -148,14 +143,14 @@ class MaskedConvolutionOptions(NetworkOptions):
 
 
 @dataclass
-class Generated:
-    """Incremental generation: the inputs of every layer at the known locations, which later tokens never change.
+class CacheState:
+    """The state of a generation: the inputs of every layer at the known locations, which later tokens never change.
 
-    ``observe`` and ``query`` write into it: a state is used along one generation, not branched.
+    ``query`` and ``observe`` write into it, so one state serves one generation.
     """
 
     condition_BC: torch.Tensor
-    step_BL: torch.Tensor  # GIVEN where a token is known, 0 where it is not
+    step_BL: torch.Tensor  # GIVEN where a token is known, 0 elsewhere
     inputs: dict[nn.Module, torch.Tensor]  # (B, L, I) of each layer, the first's are tokens
     given: bool = False  # the given tokens were observed
 
@@ -164,9 +159,9 @@ class MaskedConvolution(Network):
     """One pass; generation with cached features costs one pass in all, not one for each step."""
 
     Options = MaskedConvolutionOptions
-    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "first_kernel": 3, "renormalise": True}
+    test_options: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "first_kernel": 3, "renormalise": True}
     one_pass: ClassVar[bool] = True
-    token_codes: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: MaskedConvolutionOptions) -> None:
         super().__init__()
@@ -193,49 +188,51 @@ class MaskedConvolution(Network):
         condition_BC: torch.Tensor,
         target_BL: torch.Tensor,
     ) -> torch.Tensor:
-        asks_BL = step_BL.clamp(min=0)  # what a given token sees is what all see from the start
+        asks_BL = step_BL.clamp(min=0)  # a given token reads the other given tokens
         row_M, token_M = torch.ones_like(target_BL).nonzero(as_tuple=True)
-        asked = Asked(step_BL, row_M, token_M, asks_BL.flatten())
+        queries = Queries(step_BL, row_M, token_M, asks_BL.flatten())
 
         def read(layer: LocalConvolution, x_MI: torch.Tensor) -> torch.Tensor:
-            return layer(x_MI.unflatten(0, step_BL.shape), asked)
+            return layer(x_MI.unflatten(0, step_BL.shape), queries)
 
-        h_MD = self._features(self.first(token_BLD, asked), condition_BC, asked, read)
+        h_MD = self._features(self.first(token_BLD, queries), condition_BC, queries, read)
         return self.norm(h_MD[target_BL.flatten()])
 
-    def _features(self, h_MD: torch.Tensor, condition_BC: torch.Tensor, asked: Asked, read: Read) -> torch.Tensor:
-        """h_MD after all blocks, from the first layer's output."""
-        h_MD = h_MD + F.embedding(asked.token_M, self.position())
-        condition_MC = F.embedding(asked.row_M, condition_BC)
+    def _features(self, h_MD: torch.Tensor, condition_BC: torch.Tensor, queries: Queries, read: Read) -> torch.Tensor:
+        """Return h_MD after all blocks, from the output of the first layer."""
+        h_MD = h_MD + F.embedding(queries.token_M, self.position())
+        condition_MC = F.embedding(queries.row_M, condition_BC)
         for block in self.blocks:
             h_MD = block(h_MD, condition_MC, read)
         return h_MD
 
-    # Incremental generation: a location's features are final once its step has come, so each is computed once.
+    # Incremental generation: the features of a location are final once its step is reached, so each is computed once.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Generated:
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> CacheState:
         layers = [self.first, *(block.convolution for block in self.blocks)]
         inputs = {layer: condition_BC.new_zeros(*absent_BL.shape, layer.n_inputs) for layer in layers}
-        return Generated(condition_BC, torch.zeros_like(absent_BL, dtype=torch.int64), inputs)
+        return CacheState(condition_BC, torch.zeros_like(absent_BL, dtype=torch.int64), inputs)
 
-    def observe(self, state: Generated, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Generated:
+    def observe(self, state: CacheState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> CacheState:
         if state.given:
-            self.query(state, index_BL)  # their features, before they see themselves
+            self.query(state, index_BL)  # their features, computed before they read themselves
         state.inputs[self.first][index_BL] = token_BLD[index_BL].to(state.condition_BC.dtype)
         state.step_BL = state.step_BL.masked_fill(index_BL, GIVEN)
         if not state.given:
-            self.query(state, index_BL)  # given tokens see each other and themselves
+            self.query(state, index_BL)  # given tokens read each other and themselves
         state.given = True
         return state
 
-    def query(self, state: Generated, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: CacheState, index_BL: torch.Tensor) -> torch.Tensor:
         row_M, token_M = index_BL.nonzero(as_tuple=True)
-        asked = Asked(state.step_BL, row_M, token_M, torch.zeros_like(row_M))
+        queries = Queries(state.step_BL, row_M, token_M, torch.zeros_like(row_M))
 
         def read(layer: LocalConvolution, x_MI: torch.Tensor) -> torch.Tensor:
             input_BLI = state.inputs[layer]
-            input_BLI[row_M, token_M] = x_MI.to(input_BLI.dtype)  # nobody else reads it while the token is unknown
-            return layer(input_BLI, asked)
+            input_BLI[row_M, token_M] = x_MI.to(
+                input_BLI.dtype
+            )  # no other location reads it while the token is unknown
+            return layer(input_BLI, queries)
 
-        h_MD = self._features(self.first(state.inputs[self.first], asked), state.condition_BC, asked, read)
+        h_MD = self._features(self.first(state.inputs[self.first], queries), state.condition_BC, queries, read)
         return self.norm(h_MD)

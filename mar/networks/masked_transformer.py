@@ -1,21 +1,8 @@
-"""Generation by a masked Transformer that reuses features between AR steps (the idea of LazyMAR, 2025; here as a cache
-of keys and values).
+"""MAR's masked Transformer: an encoder over the known tokens, a decoder over all (Li et al. 2024, Sec. 3.3, after MAE,
+He et al. 2022); and its generation with reused features (the idea of LazyMAR, 2025).
 
-B batch · P = S + L places of a row: S buffer tokens, then the tokens · A active places, padded with place P · D width ·
-H heads · M gathered tokens
-
-Every attention is bidirectional, so that each token that becomes known changes the features of all others, a little.
-A full pass computes all places and keeps the keys and values of every block. The passes between two full ones compute
-only what just became known and what is asked for; all the rest is attended to as the last pass left it.
-
-The contexts are functions of the known tokens and of the steps they became known in, so that what is sampled this way
-is still a normalised distribution with an exact likelihood: a slightly different model along each plan.
-
-MAR's masked Transformer: an encoder over what is known, a decoder over everything (Li et al. 2024, Sec. 3.3, after
-MAE, He et al. 2022).
-
-B batch · L tokens · S buffer tokens · P = S + L places of a row · R rows with targets · N packed slots · D width ·
-C condition width · M gathered tokens
+B batch · L tokens · S buffer tokens · P = S + L places of a row · R rows with targets · N packed slots · A active
+places, padded with place P · D width · C condition width · H heads · M gathered tokens
 """
 
 from __future__ import annotations
@@ -31,112 +18,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
-from mar.networks.attention import PackedBlock, Packing, Rotary, Turns, attention_of, pack, turned
+from mar.networks.attention import (
+    PackedBlock,
+    Packing,
+    Rotary,
+    RotaryEmbedding,
+    apply_rotary,
+    attention_of,
+    gather_padded,
+    pack,
+)
 from mar.networks.base import ABSENT, GenerationOptions, Network
-from mar.networks.causal_transformer import places
 from mar.networks.fixed_order import SizedOptions
-
-
-@dataclass
-class Lazy:
-    """One generation; ``query`` and ``observe`` write into it.
-
-    Attributes:
-        token_BPD: what the encoder reads: the condition at the buffer's places, then the tokens.
-        known_BP, present_BP, fresh_BP: bool: what is known, what is not padding, what became known since the last pass.
-        encoder, decoder: of each block (2, B, P + 1, H, D / H), keys and values; the last place takes the padding.
-        passes: so far.
-    """
-
-    token_BPD: torch.Tensor
-    known_BP: torch.Tensor
-    present_BP: torch.Tensor
-    fresh_BP: torch.Tensor
-    encoder: list[torch.Tensor]
-    decoder: list[torch.Tensor]
-    passes: int = 0
-
-
-def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Lazy:
-    (B, L), S = absent_BL.shape, net.sizes.buffer
-    token_BPD = torch.cat([condition_BC[:, None].expand(-1, S, -1), condition_BC.new_zeros(B, L, net.token_width)], 1)
-    known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
-    present_BP = F.pad(~absent_BL, (S, 0), value=True)
-    return Lazy(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])
-
-
-def observe_reuse(net: MaskedTransformer, state: Lazy, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Lazy:
-    S = net.sizes.buffer
-    new_BP = F.pad(index_BL, (S, 0), value=False)
-    state.token_BPD[new_BP] = token_BLD[index_BL].to(state.token_BPD.dtype)
-    state.known_BP, state.fresh_BP = state.known_BP | new_BP, state.fresh_BP | new_BP
-    return state
-
-
-def query_reuse(net: MaskedTransformer, state: Lazy, index_BL: torch.Tensor) -> torch.Tensor:
-    """z_MD of the unknown tokens ``index_BL``."""
-    asked_BP = F.pad(index_BL, (net.sizes.buffer, 0), value=False)
-    full = state.passes % net.sampling.refresh == 0
-    state.passes += 1
-    encode_BP = state.known_BP if full else state.fresh_BP
-    decode_BP = state.present_BP if full else state.fresh_BP | asked_BP
-    state.fresh_BP = torch.zeros_like(state.fresh_BP)
-    P = encode_BP.shape[1]
-
-    place_BA = _active(encode_BP)
-    x_BAD = _take(state.token_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.encoder_position)
-    x_BAD, angle_BAF = net.embed_norm(x_BAD), net.encoder_turns(place_BA.clamp(max=P - 1))
-    for i, block in enumerate(net.encoder_blocks):
-        x_BAD = _block(block, x_BAD, angle_BAF, state.encoder, i, place_BA, state.known_BP)
-    encoded_BAD = net.decoder_embed(net.encoder_norm(x_BAD))
-
-    row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
-    input_BPD = net.mask_token.to(encoded_BAD.dtype).expand(len(place_BA), P + 1, -1).clone()
-    input_BPD[row_B1, place_BA] = encoded_BAD
-    place_BA = _active(decode_BP)
-    x_BAD = _take(input_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.decoder_position)
-    angle_BAF = net.decoder_turns(place_BA.clamp(max=P - 1))
-    for i, block in enumerate(net.decoder_blocks):
-        x_BAD = _block(block, x_BAD, angle_BAF, state.decoder, i, place_BA, state.present_BP)
-    wanted_BA = F.pad(asked_BP, (0, 1))[row_B1, place_BA]
-    z_MD = net.decoder_norm(x_BAD[wanted_BA])
-    return z_MD + F.embedding(index_BL.nonzero(as_tuple=True)[1], net.target_position)
-
-
-def _active(keep_BP: torch.Tensor) -> torch.Tensor:
-    """place_BA: the kept places of each row in their order, padded with P."""
-    place_BA, real_BA = places(keep_BP)
-    return torch.where(real_BA, place_BA, keep_BP.shape[1])
-
-
-def _take(x_BPD: torch.Tensor, place_BA: torch.Tensor) -> torch.Tensor:
-    row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
-    return x_BPD[row_B1, place_BA.clamp(max=x_BPD.shape[1] - 1)]
-
-
-def _block(
-    block: Any,
-    x_BAD: torch.Tensor,
-    angle_BAF: torch.Tensor | None,
-    memories: list[torch.Tensor],
-    number: int,
-    place_BA: torch.Tensor,
-    sees_BP: torch.Tensor,
-) -> torch.Tensor:
-    """A ``PackedBlock`` on the active places, attending to what it last knew of all that ``sees_BP`` lets it."""
-    attention, (B, A, D) = block.attn, x_BAD.shape
-    qkv_BAD = attention.qkv(block.norm1(x_BAD))
-    if angle_BAF is not None:
-        qkv_BAD = turned(qkv_BAD, attention.num_heads, angle_BAF)
-    q, k, v = qkv_BAD.view(B, A, 3, attention.num_heads, -1).unbind(2)
-    if number == len(memories):  # zeros: what nobody sees must be finite all the same
-        memories.append(k.new_zeros(2, B, sees_BP.shape[1] + 1, *k.shape[2:]))
-    memory, row_B1 = memories[number], torch.arange(B, device=x_BAD.device)[:, None]
-    memory[:, row_B1, place_BA] = torch.stack([k, v])
-    key, value = (x[:, :-1].transpose(1, 2) for x in memory)
-    mixed = attention_of(q.transpose(1, 2), key, value, sees_BP[:, None, None])
-    x_BAD = x_BAD + attention.proj(mixed.transpose(1, 2).reshape(B, A, D))
-    return x_BAD + block.mlp(block.norm2(x_BAD))
 
 
 @dataclass(frozen=True)
@@ -166,23 +59,23 @@ SIZES = {
 
 @dataclass(frozen=True)
 class MaskedTransformerOptions(SizedOptions):
-    """A named size, of which any number may be replaced."""
+    """A named size; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
 
-    encoder_width: int | None = None  # None, here and below: the size's
+    encoder_width: int | None = None  # None, here and below: as in the named size
     encoder_depth: int | None = None
     encoder_heads: int | None = None
     decoder_width: int | None = None
     decoder_depth: int | None = None
     decoder_heads: int | None = None
     buffer: int | None = None  # tokens in front that carry the condition
-    rotary: Rotary = "none"  # also turn keys and queries, by raster index or coordinates
+    rotary: Rotary = "none"  # rotate keys and queries, by raster index or coordinates
 
 
 @dataclass(frozen=True)
 class MaskedGeneration(GenerationOptions):
-    refresh: int = 1  # every so many AR steps all features are computed anew; in between, what did not change is reused
+    refresh: int = 1  # AR steps from one full pass to the next; the passes between reuse features
 
     def __post_init__(self) -> None:
         if self.refresh < 1:
@@ -194,16 +87,16 @@ class MaskedGeneration(GenerationOptions):
 
 
 class MaskedTransformer(Network):
-    """Not one-pass: in each row, what is known is what comes before the row's earliest target.
+    """Not one-pass: the known tokens of a row are those before its earliest target.
 
     Attributes:
-        buckets: 0; or how many different lengths known tokens and targets are padded to, so that compiled blocks see
-            few shapes, about three times as many in all. The price is that all rows are padded to the batch's longest.
+        buckets: 0, or the number of lengths that known tokens and targets are padded to: compiled blocks then see few
+            shapes, about three times as many in all. All rows are then padded to the longest of the batch.
     """
 
     Options = MaskedTransformerOptions
-    orderless: ClassVar[bool] = True
-    tiny: ClassVar[dict[str, Any]] = {
+    order_invariant: ClassVar[bool] = True
+    test_options: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("encoder_width", "decoder_width"), 8),
         **dict.fromkeys(("encoder_depth", "decoder_depth", "buffer"), 1),
         **dict.fromkeys(("encoder_heads", "decoder_heads"), 2),
@@ -240,9 +133,9 @@ class MaskedTransformer(Network):
             block(sizes.decoder_width, sizes.decoder_heads) for _ in range(sizes.decoder_depth)
         )
         self.decoder_norm = norm(sizes.decoder_width)
-        turns = partial(Turns, options.rotary, shape, front=sizes.buffer)
-        self.encoder_turns = turns(channels=sizes.encoder_width // sizes.encoder_heads)
-        self.decoder_turns = turns(channels=sizes.decoder_width // sizes.decoder_heads)
+        turns = partial(RotaryEmbedding, options.rotary, shape, front=sizes.buffer)
+        self.encoder_rotary = turns(channels=sizes.encoder_width // sizes.encoder_heads)
+        self.decoder_rotary = turns(channels=sizes.decoder_width // sizes.decoder_heads)
         self.target_position = nn.Parameter(torch.empty(self.n_tokens, sizes.decoder_width))
         self._initialise()
 
@@ -255,7 +148,7 @@ class MaskedTransformer(Network):
                 nn.init.zeros_(module.bias)
 
     def compile_parts(self) -> None:
-        """The blocks one by one, which share their code: one compilation for each shape, whatever the depth."""
+        """Compile the blocks one by one: they share code, so each shape compiles once whatever the depth."""
         self.buckets = BUCKETS
         for block in (*self.encoder_blocks, *self.decoder_blocks):
             block.compile(dynamic=False)
@@ -282,13 +175,13 @@ class MaskedTransformer(Network):
     def encode(
         self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, row_R: torch.Tensor, known: Packing
     ) -> torch.Tensor:
-        """encoded_ND of the buffer and known tokens of rows ``row_R``, as packed by ``known``."""
-        # One table of all that a slot may hold; unknown tokens are in it but no slot points at them.
+        """Return encoded_ND of the buffer and known tokens of rows ``row_R``, as packed by ``known``."""
+        # One table of all inputs of slots; no slot points at an unknown token.
         table = torch.cat([condition_BC[:, None], token_BLD], dim=1).flatten(0, 1)
         place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
         x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
-        angle_NF = self.encoder_turns(known.place_N)
+        angle_NF = self.encoder_rotary(known.place_N)
         for block in self.encoder_blocks:
             x_ND = block(x_ND, known.spans, angle_NF)
         return self.encoder_norm(x_ND)
@@ -296,7 +189,7 @@ class MaskedTransformer(Network):
     def decode(
         self, encoded_ND: torch.Tensor, known: Packing, present: Packing, wanted_M: torch.Tensor
     ) -> torch.Tensor:
-        """Decoder output at the slots ``wanted_M`` of ``present``; mask tokens stand for what is unknown."""
+        """Return the decoder output at the slots ``wanted_M`` of ``present``; mask tokens stand for unknown tokens."""
         x_ND = self.decoder_embed(encoded_ND)
         table = torch.cat([x_ND, self.mask_token.to(x_ND.dtype)[None]])  # unknown places point one past the last slot
         x_ND = F.embedding(known.slot_RP[present.row_N, present.place_N], table)
@@ -304,29 +197,140 @@ class MaskedTransformer(Network):
         M = len(wanted_M)
         if self.buckets:
             wanted_M = F.pad(wanted_M, (0, -M % -(-len(present) // self.buckets)))
-        angle_NF = self.decoder_turns(present.place_N)
+        angle_NF = self.decoder_rotary(present.place_N)
         *blocks, last = self.decoder_blocks
         for block in blocks:
             x_ND = block(x_ND, present.spans, angle_NF)
         return self.decoder_norm(last(x_ND, present.spans, angle_NF, wanted_M))[:M]
 
     def _pack(self, keep_RL: torch.Tensor) -> Packing:
-        """The buffer and the kept tokens of each row."""
+        """Pack the buffer and the kept tokens of each row."""
         keep_RP = F.pad(keep_RL, (self.sizes.buffer, 0), value=True)
         if not self.buckets:
             return pack(keep_RP)
         return pack(keep_RP, groups=1, multiple=-(-keep_RP.shape[1] // self.buckets))
 
-    # Incremental generation: the full forward pass, or features that are reused.
+    # Incremental generation: the full forward pass, or reused features.
 
     def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
         begin = begin_reuse if self.sampling.refresh > 1 else Network.begin
         return begin(self, condition_BC, absent_BL)
 
     def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
-        observe = observe_reuse if isinstance(state, Lazy) else Network.observe
+        observe = observe_reuse if isinstance(state, FeatureReuseState) else Network.observe
         return observe(self, state, token_BLD, index_BL)
 
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
-        query = query_reuse if isinstance(state, Lazy) else Network.query
+        query = query_reuse if isinstance(state, FeatureReuseState) else Network.query
         return query(self, state, index_BL)
+
+
+# Feature reuse. Attention is bidirectional, so each token that becomes known changes the features of all others a
+# little. A full pass computes all places and keeps the keys and values of every block. Between two full passes only
+# the tokens that just became known and the queried ones are computed; the others stay as the last pass left them.
+# Contexts are functions of the known tokens and of the steps in which they became known, so the samples still follow a
+# normalised distribution with an exact likelihood: a slightly different model along each plan.
+
+
+@dataclass
+class FeatureReuseState:
+    """The state of one generation; ``query`` and ``observe`` write into it.
+
+    Attributes:
+        token_BPD: the input of the encoder: the condition at the buffer's places, then the tokens.
+        known_BP, present_BP, fresh_BP: bool: known; not padding; became known since the last pass.
+        encoder, decoder: keys and values of each block, (2, B, P + 1, H, D / H); padding is written to the last place.
+        passes: the number of passes so far.
+    """
+
+    token_BPD: torch.Tensor
+    known_BP: torch.Tensor
+    present_BP: torch.Tensor
+    fresh_BP: torch.Tensor
+    encoder: list[torch.Tensor]
+    decoder: list[torch.Tensor]
+    passes: int = 0
+
+
+def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> FeatureReuseState:
+    (B, L), S = absent_BL.shape, net.sizes.buffer
+    token_BPD = torch.cat([condition_BC[:, None].expand(-1, S, -1), condition_BC.new_zeros(B, L, net.token_width)], 1)
+    known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
+    present_BP = F.pad(~absent_BL, (S, 0), value=True)
+    return FeatureReuseState(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])
+
+
+def observe_reuse(
+    net: MaskedTransformer, state: FeatureReuseState, token_BLD: torch.Tensor, index_BL: torch.Tensor
+) -> FeatureReuseState:
+    S = net.sizes.buffer
+    new_BP = F.pad(index_BL, (S, 0), value=False)
+    state.token_BPD[new_BP] = token_BLD[index_BL].to(state.token_BPD.dtype)
+    state.known_BP, state.fresh_BP = state.known_BP | new_BP, state.fresh_BP | new_BP
+    return state
+
+
+def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: torch.Tensor) -> torch.Tensor:
+    """Return z_MD of the unknown tokens ``index_BL``."""
+    asked_BP = F.pad(index_BL, (net.sizes.buffer, 0), value=False)
+    full = state.passes % net.sampling.refresh == 0
+    state.passes += 1
+    encode_BP = state.known_BP if full else state.fresh_BP
+    decode_BP = state.present_BP if full else state.fresh_BP | asked_BP
+    state.fresh_BP = torch.zeros_like(state.fresh_BP)
+    P = encode_BP.shape[1]
+
+    place_BA = _active(encode_BP)
+    x_BAD = _take(state.token_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.encoder_position)
+    x_BAD, angle_BAF = net.embed_norm(x_BAD), net.encoder_rotary(place_BA.clamp(max=P - 1))
+    for i, block in enumerate(net.encoder_blocks):
+        x_BAD = _block(block, x_BAD, angle_BAF, state.encoder, i, place_BA, state.known_BP)
+    encoded_BAD = net.decoder_embed(net.encoder_norm(x_BAD))
+
+    row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
+    input_BPD = net.mask_token.to(encoded_BAD.dtype).expand(len(place_BA), P + 1, -1).clone()
+    input_BPD[row_B1, place_BA] = encoded_BAD
+    place_BA = _active(decode_BP)
+    x_BAD = _take(input_BPD, place_BA) + F.embedding(place_BA.clamp(max=P - 1), net.decoder_position)
+    angle_BAF = net.decoder_rotary(place_BA.clamp(max=P - 1))
+    for i, block in enumerate(net.decoder_blocks):
+        x_BAD = _block(block, x_BAD, angle_BAF, state.decoder, i, place_BA, state.present_BP)
+    wanted_BA = F.pad(asked_BP, (0, 1))[row_B1, place_BA]
+    z_MD = net.decoder_norm(x_BAD[wanted_BA])
+    return z_MD + F.embedding(index_BL.nonzero(as_tuple=True)[1], net.target_position)
+
+
+def _active(keep_BP: torch.Tensor) -> torch.Tensor:
+    """Return place_BA: the kept places of each row in their order, padded with P."""
+    place_BA, real_BA = gather_padded(keep_BP)
+    return torch.where(real_BA, place_BA, keep_BP.shape[1])
+
+
+def _take(x_BPD: torch.Tensor, place_BA: torch.Tensor) -> torch.Tensor:
+    row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
+    return x_BPD[row_B1, place_BA.clamp(max=x_BPD.shape[1] - 1)]
+
+
+def _block(
+    block: Any,
+    x_BAD: torch.Tensor,
+    angle_BAF: torch.Tensor | None,
+    caches: list[torch.Tensor],
+    number: int,
+    place_BA: torch.Tensor,
+    attention_mask_BP: torch.Tensor,
+) -> torch.Tensor:
+    """Apply a ``PackedBlock`` to the active places; keys and values of the other places come from the cache."""
+    attention, (B, A, D) = block.attn, x_BAD.shape
+    qkv_BAD = attention.qkv(block.norm1(x_BAD))
+    if angle_BAF is not None:
+        qkv_BAD = apply_rotary(qkv_BAD, attention.num_heads, angle_BAF)
+    q, k, v = qkv_BAD.view(B, A, 3, attention.num_heads, -1).unbind(2)
+    if number == len(caches):  # zeros, not empty(): masked positions must still be finite
+        caches.append(k.new_zeros(2, B, attention_mask_BP.shape[1] + 1, *k.shape[2:]))
+    cache, row_B1 = caches[number], torch.arange(B, device=x_BAD.device)[:, None]
+    cache[:, row_B1, place_BA] = torch.stack([k, v])
+    key, value = (x[:, :-1].transpose(1, 2) for x in cache)
+    mixed = attention_of(q.transpose(1, 2), key, value, attention_mask_BP[:, None, None])
+    x_BAD = x_BAD + attention.proj(mixed.transpose(1, 2).reshape(B, A, D))
+    return x_BAD + block.mlp(block.norm2(x_BAD))

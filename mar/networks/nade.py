@@ -1,4 +1,5 @@
-"""Orderless NADE: a multilayer perceptron that is told what is known (Uria, Murray & Larochelle 2014, arXiv 1310.1757).
+"""Orderless NADE: a multilayer perceptron whose input marks the known tokens (Uria, Murray & Larochelle 2014,
+arXiv 1310.1757).
 
 B batch · L tokens · E token channels · D width of a context · C condition width · H hidden units of a layer · R known
 sets · M gathered tokens
@@ -6,9 +7,9 @@ sets · M gathered tokens
 The input is x ⊙ m beside m, the mask of what is known (Sec. 4.1); the outputs of unknown tokens are read. Every set of
 known tokens is one conditional, whatever the order in which they came, and no weight is masked. Trained with
 ``train.objective=any_order``, the weight D/(D-d+1) of the paper's eq. 9, this is EoNADE; the mean of probabilities over
-orders is ``mar score --orders``.
+orders is ``mar score nll --orders``.
 
-What is known grows along an order, and so do the sums in the first layer: all conditionals cost one product with its
+The known set grows along an order, and so do the sums of the first layer: all conditionals cost one product with its
 weights and a running sum, NADE's own trick (Larochelle & Murray 2011, Sec. 3). Later layers are computed for each
 known set. With one hidden layer and ``train.objective=next_set`` along a fixed order this is NADE.
 
@@ -47,7 +48,7 @@ class NadeOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class Known:
-    """Incremental generation: the first layer's sums over what is known, sum_BH, and what is added to them last."""
+    """The state of a generation: the first layer's sums over the known tokens, sum_BH, and its bias and condition."""
 
     sum_BH: torch.Tensor
     start_BH: torch.Tensor
@@ -57,10 +58,10 @@ class Nade(Network):
     """One pass: the first layer at every step of a row, the later ones at the steps that have targets."""
 
     Options = NadeOptions
-    tiny: ClassVar[dict[str, Any]] = {"widths": (16, 16)}
+    test_options: ClassVar[dict[str, Any]] = {"widths": (16, 16)}
     one_pass: ClassVar[bool] = True
-    orderless: ClassVar[bool] = True
-    token_codes: ClassVar[bool] = True
+    order_invariant: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: NadeOptions) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class Nade(Network):
         self, token_BLD: torch.Tensor, step_BL: torch.Tensor, last_B1: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The first layer's sums over the first 0, 1, … L tokens of each row's order (B, 1 + L, H), and number_BL: over
-        how many each token is predicted from. What nobody is predicted from counts as nothing."""
+        how many each token is predicted from. Tokens that are not conditioned on contribute zero."""
         known_BLE = torch.where((step_BL < last_B1)[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
         part_BLH = torch.einsum("ble,hle->blh", known_BLE, self._weight_HLE()).float()
         sorted_BL, order_BL = step_BL.sort(1)
@@ -117,28 +118,28 @@ class Nade(Network):
         return F.pad(sum_BLH, (0, 0, 1, 0)), torch.searchsorted(sorted_BL, step_BL.contiguous())
 
     def _sum(self, token_BLD: torch.Tensor, known_BL: torch.Tensor) -> torch.Tensor:
-        """sum_BH, of one known set a row."""
+        """Return sum_BH of one known set for each row."""
         known_BLE = torch.where(known_BL[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
         return F.linear(known_BLE.flatten(1), self._weight_HLE().flatten(1))
 
     def _weight_HLE(self) -> torch.Tensor:
-        """The first layer's weights of each token's channels and of its being known."""
+        """The first layer's weights for the channels of each token and for its mask."""
         first: Any = self.hidden[0]
         return first.weight.unflatten(1, (self.n_tokens, -1))
 
     def _start(self, condition_BC: torch.Tensor) -> torch.Tensor:
-        """start_BH: the first layer where nothing is known."""
+        """Return start_BH: the first layer when no token is known."""
         first: Any = self.hidden[0]
         return first.bias + self.condition(condition_BC)
 
     def _hidden(self, sum_RH: torch.Tensor) -> torch.Tensor:
-        """h_RH of the last hidden layer."""
+        """Return h_RH of the last hidden layer."""
         h_RH = F.relu(sum_RH)
         for layer in list(self.hidden)[1:]:
             h_RH = F.relu(layer(h_RH))
         return h_RH
 
-    # Incremental generation: the first layer's sums grow by what becomes known.
+    # Incremental generation: the first layer's sums grow with each known token.
 
     def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Known:
         start_BH = self._start(condition_BC)

@@ -1,10 +1,10 @@
-"""One unshared network for each position: the naive parameterisation of a factorisation, which sharing replaces.
+"""One network for each position, without shared weights: the naive parameterisation of a factorisation.
 
 B batch · L tokens · E token channels · D width of a context · C condition width · H hidden units · M gathered tokens
 
-Position l has its own perceptron over all tokens that are known before its step, each beside a flag that says so, as in
-a fully visible belief network with hidden units (Bengio & Bengio 2000). Its size grows with the square of the number
-of tokens, and nothing that one position learns serves another: no weight knows that images repeat themselves.
+Position l has its own perceptron over the tokens known before its step, each with a flag that marks it as known, as in
+a fully visible belief network with hidden units (Bengio & Bengio 2000). The size grows with the square of the number of
+tokens, and positions share nothing that they learn.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class PerPosition(Network):
     """
 
     Options = PerPositionOptions
-    tiny: ClassVar[dict[str, Any]] = {"hidden": 8}
+    test_options: ClassVar[dict[str, Any]] = {"hidden": 8}
     one_pass: ClassVar[bool] = True
-    token_codes: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: PerPositionOptions) -> None:
         super().__init__()

@@ -1,21 +1,13 @@
-"""PixelRNN (van den Oord et al. 2016, 1601.06759): what Row LSTM and Diagonal BiLSTM share.
+"""PixelRNN (van den Oord et al. 2016, 1601.06759): Row LSTM (Sec. 3.1) and Diagonal BiLSTM (Sec. 3.2).
 
 B batch · L = rows · columns tokens · C condition width · D width · F = D / 2 features of an LSTM · I rows · J columns ·
-M gathered tokens
+P = I + J - 1 diagonals · G = 4 F gates · M gathered tokens
 
     7 × 7 convolution, mask A; residual layers of an LSTM of width F and a 1 × 1 convolution to D; two of ReLU and 1 × 1
     (Table 1; the head's linear map is the last), normalised before, for heads of any kind
 
-Mask A sees the tokens before a place in raster order, mask B the place itself too. So a feature in any layer knows the
-tokens before its place, and all contexts follow in one pass, of raster order alone.
-
-Diagonal BiLSTM (van den Oord et al. 2016, 1601.06759, Sec. 3.2).
-
-B batch · D width · F = D / 2 features · I rows · J columns · P = I + J - 1 diagonals · G = 4 F gates
-
-Row LSTM (van den Oord et al. 2016, 1601.06759, Sec. 3.1).
-
-B batch · D width · F = D / 2 features · I rows · J columns
+Mask A reads the tokens before a place in raster order, mask B the place itself too. So a feature in any layer depends
+on the tokens before its place, and one pass gives all contexts, in raster order only.
 """
 
 from __future__ import annotations
@@ -44,7 +36,7 @@ class PixelRNNOptions(NetworkOptions):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """An odd kernel over the places before each in raster order, and ``itself`` (mask B) or not (mask A)."""
+    """An odd kernel over the places before each in raster order, with ``itself`` (mask B) or without (mask A)."""
 
     def __init__(self, width_in: int, width_out: int, kernel: tuple[int, int], itself: bool) -> None:
         rows, columns = kernel
@@ -57,7 +49,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 def lstm(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(h, c) of a convolutional LSTM (eq. 3): ``gates`` (B, 4 F, …), the memory ``c`` before it (B, F, …)."""
+    """Return (h, c) of a convolutional LSTM (eq. 3) from ``gates`` (B, 4 F, …) and the previous ``c`` (B, F, …)."""
     o, f, i, g = gates.chunk(4, dim=1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
@@ -70,7 +62,7 @@ class PixelRNN(Network):
     """
 
     Options = PixelRNNOptions
-    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
+    test_options: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
     one_pass: ClassVar[bool] = True
     name: ClassVar[str]
     layer: ClassVar[type[nn.Module]]
@@ -91,7 +83,7 @@ class PixelRNN(Network):
         require_raster_order(self.name, step_BL)
 
     def compile_parts(self) -> None:
-        """Layer by layer, which share their code."""
+        """Compile the layers one by one: they share code."""
         for layer in self.layers:
             layer.compile(dynamic=False)
 
@@ -102,15 +94,15 @@ class PixelRNN(Network):
         condition_BC: torch.Tensor,
         target_BL: torch.Tensor,
     ) -> torch.Tensor:
-        self.check(step_BL)  # in any other order it would see the future
+        self.check(step_BL)  # any other order would leak later tokens
         return self._contexts(token_BLD, condition_BC, target_BL)
 
     def _contexts(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
-        """z_MD, each from the tokens before it in raster order."""
+        """Return z_MD, each from the tokens before it in raster order."""
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         if not len(row_M):
             return token_BLD.new_zeros(0, self.context_width)
-        rows = int(token_M.max()) // self.columns + 1  # nobody reads what lies below
+        rows = int(token_M.max()) // self.columns + 1  # rows below are never read
         token_BDIJ = token_BLD[:, : rows * self.columns].mT.unflatten(2, (rows, self.columns))
         x_BDIJ = self.first(token_BDIJ) + condition_BC[:, :, None, None]
         for layer, residual in zip(self.layers, self.residuals, strict=True):
@@ -118,7 +110,7 @@ class PixelRNN(Network):
         x_MD = x_BDIJ.flatten(2).mT[row_M, token_M]
         return self.out(self.norm(x_MD).relu()).relu()
 
-    # Incremental generation: the default's memory of tokens; nothing else is kept.
+    # Incremental generation: the default state holds the tokens; each query repeats the pass.
 
     def observe(self, state: State, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> State:
         after = super().observe(state, token_BLD, index_BL)
@@ -126,7 +118,7 @@ class PixelRNN(Network):
         gap = (known_BL[:, 1:] & ~known_BL[:, :-1]).any()
         many = index_BL.sum(1).amax() > 1 if after.count > 0 else gap
         if bool(gap | many):
-            raise Unsupported(f"{self.name} serves raster order, one token at a time, and no order found on the way")
+            raise Unsupported(f"{self.name} serves raster order, one token at a time, and no adaptive order")
         return after
 
     def query(self, state: State, index_BL: torch.Tensor) -> torch.Tensor:
@@ -134,13 +126,13 @@ class PixelRNN(Network):
 
 
 def skewed(x_BDIJ: torch.Tensor) -> torch.Tensor:
-    """x_BDIP: row i moved i places to the right (Fig. 3), so that columns are the diagonals; zeros elsewhere."""
+    """Return x_BDIP: row i shifted i places to the right (Fig. 3), so columns are the diagonals; zeros elsewhere."""
     I, J = x_BDIJ.shape[2:]
     return F.pad(x_BDIJ, (0, I)).flatten(2)[..., : I * (I + J - 1)].unflatten(2, (I, I + J - 1))
 
 
 def unskewed(x_BDIP: torch.Tensor) -> torch.Tensor:
-    """The x_BDIJ that was ``skewed``."""
+    """Invert ``skewed``."""
     I, P = x_BDIP.shape[2:]
     return F.pad(x_BDIP.flatten(2), (0, I)).unflatten(2, (I, P + 1))[..., : P + 1 - I]
 
@@ -155,7 +147,7 @@ class DiagonalScan(nn.Module):
         self.from_state = nn.Conv1d(self.features, 4 * self.features, 2, bias=False)
 
     def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
-        """h_BFIJ."""
+        """Return h_BFIJ."""
         h_BFI = c_BFI = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[2])
         diagonals = []
         gates_PBGI = skewed(self.from_input(x_BDIJ)).permute(3, 0, 1, 2).contiguous()  # each diagonal in one piece
@@ -166,15 +158,17 @@ class DiagonalScan(nn.Module):
 
 
 class DiagonalLayer(nn.Module):
-    """Two scans, from either upper corner. The one from the right sees the rest of its row, the future: its states
-    are read one row further down."""
+    """Two scans, one from each upper corner.
+
+    The scan from the right depends on the rest of its row, so its states are read one row further down.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.from_left, self.from_right = DiagonalScan(width), DiagonalScan(width)
 
     def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
-        """h_BFIJ."""
+        """Return h_BFIJ."""
         right_BFIJ = self.from_right(x_BDIJ.flip(3)).flip(3)
         return self.from_left(x_BDIJ) + F.pad(right_BFIJ[:, :, :-1], (0, 0, 1, 0))
 
@@ -187,7 +181,7 @@ class DiagonalBiLSTM(PixelRNN):
 class RowLayer(nn.Module):
     """From the top row to the bottom one, a whole row at a time: each place reads three states of the row above.
 
-    So it knows a triangle above it, and what is left of it through its input alone.
+    So a place depends on a triangle above it, and on its left through its input only.
     """
 
     def __init__(self, width: int) -> None:
@@ -197,7 +191,7 @@ class RowLayer(nn.Module):
         self.from_state = nn.Conv1d(self.features, 4 * self.features, 3, padding=1, bias=False)
 
     def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
-        """h_BFIJ."""
+        """Return h_BFIJ."""
         h_BFJ = c_BFJ = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[3])
         rows = []
         for gates_BGJ in self.from_input(x_BDIJ).unbind(2):

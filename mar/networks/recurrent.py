@@ -32,7 +32,7 @@ class RecurrentOptions(SequenceOptions):
 
 class Recurrent(Sequence):
     Options = RecurrentOptions
-    tiny: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
+    test_options: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2}
     cell: ClassVar[type[nn.LSTM] | type[nn.GRU]]
 
     def __init__(self, shape: tuple[int, ...], options: RecurrentOptions) -> None:
@@ -41,7 +41,7 @@ class Recurrent(Sequence):
         self.rnn = self.cell(options.width, options.width, options.depth, batch_first=True, dropout=dropout)
 
     def compile_parts(self) -> None:
-        """Nothing: the layers are one library call."""
+        """Compile nothing: the layers are one library call."""
 
     def run(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return self.rnn(x_BTD)[0]

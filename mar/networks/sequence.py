@@ -1,11 +1,11 @@
-"""Networks that run over the tokens in generation order: what recurrent and dilated-convolution networks share.
+"""The base of networks that run over the tokens in generation order: recurrent and dilated-convolution networks.
 
 B batch · L tokens · T slots of a sequence · K new tokens · D width · C condition width · M gathered tokens
 
-The sequence is a start and then the tokens by step, GIVEN ones first, ties by grid index; each token brings its own
-position and the condition. Its state after n tokens knows these n and nothing else, so a target with n tokens of
-smaller steps reads just that state, whatever its set and whoever else asks. The state cannot know which position is
-asked for next: the readout joins it with the target's.
+The sequence is a start and then the tokens by step, GIVEN ones first, ties by grid index; each token carries its own
+position and the condition. The state after n tokens depends on these n only, so a target with n tokens of smaller steps
+reads that state, whatever its set and the other targets. The state does not depend on the next position: the readout
+joins it with the position of the target.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Position = Literal["token", "axes", "none"]
 
 @dataclass(frozen=True)
 class SequenceOptions(NetworkOptions):
-    """Positions: one learned vector a token, the sum of one for each coordinate, or none (raster order alone)."""
+    """Positions: one learned vector for each token, the sum of one for each coordinate, or none (raster order only)."""
 
     width: int = 128
     position: Position = "token"
@@ -37,28 +37,27 @@ class SequenceOptions(NetworkOptions):
 
 
 @dataclass
-class Running:
-    """Incremental generation. The network may write into ``memory``: a state is used along one generation."""
+class RecurrentState:
+    """The state of a generation. The network may write into ``memory``, so one state serves one generation."""
 
     condition_BC: torch.Tensor
     memory: Any
 
 
 class Readout(nn.Module):
-    """z of a target from the state h that it reads and its position, p and q: h + W (tanh(V h + p) ⊙ σ(U h + q)),
-    normalised.
+    """z of a target from its state h and its position (p, q): h + W (tanh(V h + p) ⊙ σ(U h + q)), normalised.
 
-    The gate lets each position choose what it takes from the state, which a sum of the two could not.
+    The gate lets each position select from the state; a sum of the two could not.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int, position: Position) -> None:
         super().__init__()
-        self.position = _positions(shape, 2 * width, position, std=0.5)  # to be heard beside V h from the start
+        self.position = _positions(shape, 2 * width, position, std=0.5)  # comparable to V h from the start
         self.hidden, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h_MD: torch.Tensor, token_M: torch.Tensor | None = None) -> torch.Tensor:
-        """z_MD of targets ``token_M``; None: h_BLD of all tokens in their places, and z_BLD."""
+        """Return z_MD of targets ``token_M``; with None, z_BLD from h_BLD of all tokens in their places."""
         hidden = self.hidden(h_MD)
         if self.position is not None:
             table = self.position()
@@ -77,7 +76,7 @@ def _positions(shape: tuple[int, ...], width: int, position: Position, std: floa
 
 
 class Sequence(Network):
-    """One pass. Each kind says how states follow from inputs: ``run``, ``advance`` and ``state_of``."""
+    """One pass. A subclass maps inputs to states: ``run``, ``advance`` and ``state_of``."""
 
     one_pass: ClassVar[bool] = True
 
@@ -91,15 +90,15 @@ class Sequence(Network):
         self.readout = Readout(shape, width, options.position)
 
     def run(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """h_BTD: the state after each input, a function of it and of earlier ones."""
+        """Return h_BTD: the state after each input, a function of this input and earlier ones."""
         raise NotImplementedError
 
     def advance(self, memory: Any, x_BKD: torch.Tensor, length_B: torch.Tensor) -> Any:
-        """The memory after the first ``length_B`` (maybe 0) of K inputs; ``memory`` None: before any."""
+        """Return the memory after the first ``length_B`` (possibly 0) of K inputs; ``memory`` is None at the start."""
         raise NotImplementedError
 
     def state_of(self, memory: Any) -> torch.Tensor:
-        """h_BD: the state after the last input."""
+        """Return h_BD: the state after the last input."""
         raise NotImplementedError
 
     def check(self, step_BL: torch.Tensor) -> None:
@@ -122,7 +121,7 @@ class Sequence(Network):
         order_BL, step_of_rank_BL = _generation_order(step_BL)
         before_BL = torch.searchsorted(step_of_rank_BL, step_BL.contiguous())  # tokens of smaller steps
         before_M = before_BL[row_M, token_M]
-        n = int(before_M.max())  # nobody reads what comes later
+        n = int(before_M.max())  # later inputs are never read
         x_BTD = torch.cat([self._start(condition_BC), self._known(token_BLD, condition_BC, order_BL, n)], dim=1)
         h_BTD = self.run(x_BTD)
         if n + 1 == self.n_tokens and len(row_M) == before_BL.numel() and _one_by_one(before_BL):
@@ -131,13 +130,13 @@ class Sequence(Network):
         return self.readout(h_MD, token_M)
 
     def _start(self, condition_BC: torch.Tensor) -> torch.Tensor:
-        """x_B1D."""
+        """Return x_B1D."""
         return self.norm(self.start + condition_BC)[:, None]
 
     def _known(
         self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, place_BK: torch.Tensor | None, n: int
     ) -> torch.Tensor:
-        """Inputs (B, n, D): the tokens at the first n of ``place_BK``; None: the first n tokens."""
+        """Return the inputs (B, n, D): the tokens at the first n of ``place_BK``; None: the first n tokens."""
         table = None if self.source is None else self.source()
         if place_BK is None:
             x, position = token_BLD[:, :n], None if table is None else table[:n]
@@ -148,27 +147,27 @@ class Sequence(Network):
         x = x + condition_BC[:, None]
         return self.norm(x if position is None else x + position)
 
-    # Incremental generation: each token is taken in once.
+    # Incremental generation: each token is processed once.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Running:
+    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> RecurrentState:
         one_B = torch.ones(len(absent_BL), dtype=torch.int64, device=absent_BL.device)
-        return Running(condition_BC, self.advance(None, self._start(condition_BC), one_B))
+        return RecurrentState(condition_BC, self.advance(None, self._start(condition_BC), one_B))
 
-    def observe(self, state: Running, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Running:
+    def observe(self, state: RecurrentState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> RecurrentState:
         place_BK, length_B = _places(index_BL)
         K = place_BK.shape[1]
         if not K:
             return state
         x_BKD = self._known(token_BLD, state.condition_BC, place_BK, K)
-        return Running(state.condition_BC, self.advance(state.memory, x_BKD, length_B))
+        return RecurrentState(state.condition_BC, self.advance(state.memory, x_BKD, length_B))
 
-    def query(self, state: Running, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: RecurrentState, index_BL: torch.Tensor) -> torch.Tensor:
         row_M, token_M = index_BL.nonzero(as_tuple=True)
         return self.readout(self.state_of(state.memory)[row_M], token_M)
 
 
 def _generation_order(step_BL: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """(order_BL, step_of_rank_BL): the tokens by step, ties by index, and their steps. None: they are in order."""
+    """Return the tokens by step, ties by index (None: they are in order), and their steps, step_of_rank_BL."""
     if bool((step_BL[:, 1:] >= step_BL[:, :-1]).all()):
         return None, step_BL.contiguous()
     step_of_rank_BL, order_BL = step_BL.sort(dim=1, stable=True)
@@ -176,12 +175,15 @@ def _generation_order(step_BL: torch.Tensor) -> tuple[torch.Tensor | None, torch
 
 
 def _one_by_one(before_BL: torch.Tensor) -> bool:
-    """Whether token l comes after l others, in every row."""
+    """True if token l comes after l others in every row."""
     return bool((before_BL == torch.arange(before_BL.shape[1], device=before_BL.device)).all())
 
 
 def _places(index_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(place_BK, length_B): the tokens marked in each row by grid index, padded with token 0 to the longest row."""
+    """Return place_BK, the marked tokens of each row by grid index, padded with token 0, and their number length_B.
+
+    ``nonzero`` is much faster here than the sort of ``gather_padded``: a step marks few tokens.
+    """
     row_M, token_M = index_BL.nonzero(as_tuple=True)
     length_B = index_BL.sum(1)
     first_B = length_B.cumsum(0) - length_B

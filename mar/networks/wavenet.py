@@ -7,7 +7,7 @@ Layer i sees its input and the one d_i slots before it:
     g_i = tanh(V_i [x_{t - d_i}, x_t]) ⊙ σ(U_i [x_{t - d_i}, x_t])            (eq. 2)
     x_{i+1} = x_i + W_i g_i,        h = ReLU(Σ_i S_i g_i)                      (Fig. 4)
 
-with d_i = 1, 2, 4, … in each block. So a state knows 1 + blocks (2^layers - 1) inputs, the start among them.
+with d_i = 1, 2, 4, … in each block. So a state depends on 1 + blocks (2^layers - 1) inputs, the start included.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Stack(nn.Module):
         self.residuals = nn.ModuleList(
             nn.Linear(width, width, bias=False) for _ in dilations[1:]
         )  # none after the last
-        self.skip = nn.Linear(len(dilations) * width, width)  # every layer's skip connection, and their sum
+        self.skip = nn.Linear(len(dilations) * width, width)  # the skip connections of all layers, summed
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         skip_BTD = self.skip.bias
@@ -68,7 +68,7 @@ class Rings:
     """Fast WaveNet (Le Paine et al. 2016, 1611.09482): layer i's last d_i inputs in a ring, written in place.
 
     All layers' delayed inputs are read, multiplied and written together, so that a slot costs five small operations a
-    layer and a dozen more, however long the sequence. Rows move on by themselves, as their sets differ in size.
+    layer and a dozen more, however long the sequence. Rows advance independently, since their sets differ in size.
     """
 
     def __init__(self, stack: Stack, x_BD: torch.Tensor) -> None:
@@ -107,9 +107,9 @@ class Rings:
 
 
 class WaveNet(Sequence):
-    token_codes: ClassVar[bool] = True
+    cosine_token_init: ClassVar[bool] = True
     Options = WaveNetOptions
-    tiny: ClassVar[dict[str, Any]] = {"width": 8, "layers": 2, "blocks": 2}
+    test_options: ClassVar[dict[str, Any]] = {"width": 8, "layers": 2, "blocks": 2}
 
     def __init__(self, shape: tuple[int, ...], options: WaveNetOptions) -> None:
         super().__init__(shape, options)

@@ -4,7 +4,7 @@ B batch · L tokens · S orders drawn for an example · R = S·B rows · M gathe
 
     log p(x) ≥ E_{σ~q(σ|x)} Σ_i [log p(x_{σ_i} | x_{σ_<i}) + log p_θ(σ_i | x_{σ_<i}) − log q_φ(σ_i | σ_<i, x)]
 
-The networks behind p_θ and q_φ are in ``policy.py``.
+The networks of p_θ and q_φ are in ``mar/model/policy.py``.
 """
 
 from __future__ import annotations

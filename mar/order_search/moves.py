@@ -1,14 +1,6 @@
-"""What an order costs, step by step, and which steps a change of the order touches.
+"""Orders and changes of orders: their nats step by step, a greedy order, and local search by paired races over images.
 
-N images · L tokens · K AR steps
-
-A fixed order set by set: the tokens that are the surest on average, or the least sure, given those chosen before.
-
-L tokens · K AR steps
-
-Local search over orders: swaps, rotations and segment moves, each decided by a paired race over images.
-
-L tokens · K AR steps · M images
+N images · L tokens · K AR steps · M some of the images
 """
 
 from __future__ import annotations
@@ -86,13 +78,13 @@ class Evaluator:
 
         A step's nats follow from its tokens and those known before it. A token that moves from step a to step b changes
         no others than the steps between the two: before both it is unknown under either order, after both it is known.
-        A network that is not orderless may also see in which order the known tokens came: everything from the first
-        change on.
+        A network that is not ``order_invariant`` may also depend on the order of the known tokens: every step from the
+        first change on.
         """
         before_L, after_L = self.steps(before_L), self.steps(after_L)
         low_L, high_L = torch.minimum(before_L, after_L), torch.maximum(before_L, after_L)
         moved_L, step_K = before_L != after_L, torch.arange(self.n_steps)
-        if not self.model.network.orderless:
+        if not self.model.network.order_invariant:
             high_L = torch.full_like(high_L, self.n_steps)
         return (moved_L & (low_L <= step_K[:, None]) & (step_K[:, None] <= high_L)).any(1)
 
@@ -171,15 +163,9 @@ def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> 
 
 
 _ATTEMPTS = 100  # before an order counts as one without neighbours
-
-
 _FIRST = 16  # images of a race's first stretch; each next one doubles them
-
-
 _CLEAR = 2.0  # standard errors below zero at which a change is an improvement
-
-
-_ROUNDING = 1e-5  # nats per image: what differs by less is the same
+_ROUNDING = 1e-5  # nats per image: smaller differences count as none
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from mar.core.table import Column, p_text, plus_minus, with_interval
 from mar.experiments.grid import OURS, PLAN, Published, published_of
 from mar.experiments.result import AblationResult, Row, TrainedModel, sparkline
 from mar.experiments.statistics import published_figure
+from mar.metrics import METRICS
+from mar.metrics.base import Metric
 from mar.metrics.speed import Speed
 from mar.metrics.statistics import kind_of
 
@@ -80,6 +82,7 @@ def columns(result: AblationResult) -> list[Column[Row]]:
         Column("FID", field("images.fid"), "lower", 2, alike=fid_alike),
         *([*_asked_for(result), *_model_columns(result)] if result.axes else _image_columns()),
         Column("linear probe", field("probe.accuracy"), "higher", 3, _probe, drop=1),
+        *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.columns()),
         *published_columns(result),
         Column("problem", _problem, words=True, drop=2),
     ]
@@ -108,6 +111,7 @@ def data_columns(result: AblationResult) -> list[Column[Row]]:
         Column("ar_steps", _steps),
         *(Column[Row](name, field(path)) for name, path in (_NLL | _IMAGES | _PROBE).items()),
         *(Column[Row](name, _of_model(result, path)) for name, path in _MODEL.items()),
+        *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.data_columns()),
         *published_columns(result, data=True),
         Column("refused", lambda row: row.refused or None),
         Column("errors", lambda row: "; ".join(row.errors) or None),
@@ -271,6 +275,24 @@ def _of_model(result: AblationResult, path: str) -> Callable[[Row], Any]:
         return None if value in lacking else value
 
     return of_row
+
+
+def _asked(result: AblationResult) -> list[tuple[str, type[Metric]]]:
+    """The metrics without a group of columns above, of which a row has an answer."""
+    others = [
+        (name, metric) for name, metric in METRICS.items() if name not in ("nll", "fid", "sets", "probe", "speed")
+    ]
+    return [(name, metric) for name, metric in others if any(name in row.answers for row in result.rows)]
+
+
+def _of_answer(name: str, column: Column[Any]) -> Column[Row]:
+    """A column of a metric's answers as a column of rows."""
+    text = column.text
+
+    def of(read: Callable[[Any], Any]) -> Callable[[Row], Any]:
+        return lambda row: read(row.answers[name]) if row.answers.get(name) is not None else None
+
+    return replace(column, value=of(column.value), text=None if text is None else of(text))
 
 
 def _steps(row: Row) -> int | None:

@@ -13,6 +13,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
+from mar.core.progress import Progress
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
@@ -61,7 +62,7 @@ def sample_many(
     settings: Settings,
     batch_size: int = 256,
     on_step: OnStep | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     first: int = 0,
 ) -> torch.Tensor:
     """(N, C, H, W) examples in the data set's levels, one for each label; those before number ``first`` left out."""

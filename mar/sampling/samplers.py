@@ -286,7 +286,7 @@ def generate_remasked(
         Unsupported: a network that sees the tokens in the order of their steps, not all others of a token; or
             confidence of a head without exact probabilities.
     """
-    if not model.network.orderless:
+    if not model.network.order_invariant:
         raise Unsupported(
             "remasking draws a token given all others, which masked networks are trained for: use "
             "network=masked-transformer or nade"

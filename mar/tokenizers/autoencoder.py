@@ -190,10 +190,10 @@ def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
             f"this autoencoder takes images of {config['in_channels']} channels, not examples of shape {spec.shape} "
             f"with {spec.levels} levels: choose other data (data.colour), or train one on these (mar tokenizer train)"
         )
-    return divided(spec.shape[1:], 2 ** (len(config["block_out_channels"]) - 1))
+    return latent_size(spec.shape[1:], 2 ** (len(config["block_out_channels"]) - 1))
 
 
-def divided(size: tuple[int, ...], factor: int) -> tuple[int, int]:
+def latent_size(size: tuple[int, ...], factor: int) -> tuple[int, int]:
     """(H / factor, W / factor). Raises UserError with the factors that divide."""
     height, width = size
     if height % factor or width % factor:

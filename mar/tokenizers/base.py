@@ -1,10 +1,6 @@
-"""First and second moments of a training split, for tokens of about unit variance.
+"""The contract of tokenizers: data <-> tokens on a grid, and the change of a likelihood between the two.
 
-N rows · E channels
-
-What a tokenizer is: data <-> tokens on a grid, and what that does to a likelihood.
-
-B batch · L tokens · E token channels
+B batch · L tokens · E token channels · N rows of training data
 """
 
 from __future__ import annotations
@@ -23,10 +19,10 @@ from mar.core.tokens import TokenKind
 
 
 def moments(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(mean_E, mean square_E) in float64 over the rows of all batches (N, E).
+    """Return mean_E and the mean square_E in float64 over the rows of all batches (N, E), for tokens of unit variance.
 
     Raises:
-        UserError: there are no rows.
+        UserError: the batches have no rows.
     """
     count, total_E, square_E = 0, torch.zeros(()), torch.zeros(())
     for y_NE in batches:

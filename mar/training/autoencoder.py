@@ -28,7 +28,7 @@ from mar.core.processes import Precision, Processes
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Data
-from mar.tokenizers.autoencoder import divided
+from mar.tokenizers.autoencoder import latent_size
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
 from mar.training.batches import Batch
@@ -96,7 +96,7 @@ class Architecture:
         """Raise UserError if the data are not images, or cannot be halved so often."""
         if spec.latents is not None or spec.modality != "image" or not 2 <= spec.levels <= 256:
             raise UserError(f"an autoencoder is trained on images, not on examples of shape {spec.shape}")
-        divided(spec.shape[1:], 2 ** (len(self.channels) - 1))
+        latent_size(spec.shape[1:], 2 ** (len(self.channels) - 1))
 
     def build(self, spec: DataSpec) -> Any:
         """Return an untrained model. Raises UserError as ``check``."""

@@ -17,7 +17,7 @@ from torch import nn
 from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
 from mar.core.processes import Processes
-from mar.data.base import Data, spread
+from mar.data.base import Data, evenly_spaced
 from mar.training import checkpoint
 from mar.training.batches import Batch
 from mar.training.parts import Parts
@@ -164,7 +164,7 @@ class Monitor:
         self.best = min(self.best, mean)
 
     def _validation_batch(self, count: int, repeat: int) -> Batch:
-        x, label_B = self.data.validation.batch(spread(len(self.data.validation), count))
+        x, label_B = self.data.validation.batch(evenly_spaced(len(self.data.validation), count))
         device, number_B = self.processes.device, torch.arange(count) + repeat * count
         label_B = torch.full((count,), -1) if label_B is None else label_B.long()
         noise = stream(self.parts.recipe.seed, "validation", number_B, device)

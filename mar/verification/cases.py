@@ -1,4 +1,4 @@
-"""What the contract tests are run on: small grids, plans with sets, given and absent tokens, live weights.
+"""Inputs of the contract tests: small grids, plans with sets, given and absent tokens, randomized weights.
 
 B batch · L tokens · D width · C condition width · M gathered tokens
 """
@@ -22,8 +22,8 @@ from orderings import ABSENT, GIVEN, Grid, Plan
 SHAPES = ((3, 3), (7,), (2, 2, 2))  # for networks alone
 SMALL = ((2, 2), (4,), (1, 2, 2))  # where every image can be enumerated
 TOKENS: tuple[TokenKind, ...] = (Categories(2), Categories(5), Vectors(1), Vectors(3))
-WIDTH = 8  # of the contexts that a head alone is given
-CONTEXTS = 12  # how many
+WIDTH = 8  # of the contexts in tests of a head
+CONTEXTS = 12  # contexts in tests of a head
 DRAWS = 4000  # samples of each context in a chi-square test
 
 
@@ -38,7 +38,7 @@ class Case:
 
 
 def normal(seed: int, purpose: str, *shape: int) -> torch.Tensor:
-    """Standard normals of a shape, a function of seed and purpose."""
+    """Return standard normals of a shape, a function of seed and purpose."""
     count = 1
     for n in shape[1:]:
         count *= n
@@ -46,7 +46,7 @@ def normal(seed: int, purpose: str, *shape: int) -> torch.Tensor:
 
 
 def random_plan(n_tokens: int, batch: int, seed: int, given: bool = False, absent: bool = False) -> Plan:
-    """A random ordered partition in every row; with about a quarter of the tokens given, or absent."""
+    """Return a random ordered partition for every row; with about a quarter of the tokens given, or absent."""
     uniform = stream(seed, "verify/plan", batch).uniform(2 * n_tokens + 2)
     order_BL = uniform[:, :n_tokens].argsort(1).argsort(1)
     n_given_B = (uniform[:, -1] * n_tokens / 2).long() * given
@@ -62,13 +62,13 @@ def random_plan(n_tokens: int, batch: int, seed: int, given: bool = False, absen
 
 
 def raster_plan(n_tokens: int, batch: int, n_given: int = 0, one_set: bool = False) -> Plan:
-    """Raster order, one token at a time after ``n_given`` given ones, or all tokens as one set."""
+    """Return raster order, one token at a time after ``n_given`` given ones, or all tokens as one set."""
     rank_BL = (torch.arange(n_tokens) - n_given).clamp(min=GIVEN).expand(batch, -1)
     return Plan(rank_BL, torch.zeros_like(rank_BL) if one_set else rank_BL)
 
 
 def plans(network: Network, n_tokens: int, batch: int = 4, seed: int = 0) -> dict[str, Plan]:
-    """Every kind of plan that the network accepts, by name; maybe none."""
+    """Return every kind of plan that the network accepts, by name."""
 
     def shared(plan: Plan) -> Plan:
         return plan.rows(torch.zeros(batch, dtype=torch.int64))
@@ -104,30 +104,34 @@ def case(name: str, network: Network, plan: Plan) -> Case:
 
 
 def small_network(cls: type[Network], shape: tuple[int, ...]) -> Network:
-    """An instance for verification, with its ``tiny`` options.
+    """Return an instance with its ``test_options`` and randomized weights.
 
     Raises:
         Unsupported, UserError: the network does not serve this shape.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: Network = cls(shape, cls.Options(**cls.tiny))  # pyright: ignore[reportCallIssue]
-    return enlivened(network)
+        network: Network = cls(shape, cls.Options(**cls.test_options))  # pyright: ignore[reportCallIssue]
+    return randomize_weights(network)
 
 
 def small_head(cls: type[Head], token: TokenKind, context_width: int = WIDTH, live: bool = True) -> Head:
-    """As ``small_network``; ``Unsupported`` for tokens that this head does not model. Not ``live``: as initialised."""
+    """As ``small_network``; without ``live`` the weights stay as initialised.
+
+    Raises:
+        Unsupported: the head does not model such tokens.
+    """
     if not isinstance(token, cls.tokens):
         raise Unsupported(f"{cls.__name__} does not model {token}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = cls(context_width, token, cls.Options(**cls.tiny))  # pyright: ignore[reportCallIssue]
-    head.sampling, head.scoring = cls.Sampling(**cls.tiny_sampling), cls.Scoring(**cls.tiny_scoring)
-    return enlivened(head) if live else head.eval()
+        head = cls(context_width, token, cls.Options(**cls.test_options))  # pyright: ignore[reportCallIssue]
+    head.sampling, head.scoring = cls.Sampling(**cls.test_sampling), cls.Scoring(**cls.test_scoring)
+    return randomize_weights(head) if live else head.eval()
 
 
 def served(make: Any, cls: type, candidates: tuple[Any, ...]) -> dict[str, Any]:
-    """``make(cls, candidate)`` for each candidate that is not refused, by the candidate's name."""
+    """Return ``make(cls, candidate)`` by name for each candidate that the class accepts."""
     made = {}
     for candidate in candidates:
         try:
@@ -144,9 +148,8 @@ def name_of(candidate: Any) -> str:
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def enlivened(module: Module, scale: float = 0.3) -> Module:
-    """The module in evaluation mode, its weights moved at random so that no layer is silent (as zero-initialised
-    ones are)."""
+def randomize_weights(module: Module, scale: float = 0.3) -> Module:
+    """Shift all weights at random, so that zero-initialised layers take part; switch to evaluation mode."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.is_floating_point():
@@ -174,10 +177,10 @@ class HeadCase:
 
 
 def streams(count: int) -> Noise:
-    """One stream a token, as generation hands them to a head."""
+    """Return one stream for each token, as generation passes them to a head."""
     return stream(7, "verify/head", 1).tokens(torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
 def all_images(vocabulary: int, n_tokens: int) -> torch.Tensor:
-    """(vocabulary ** n_tokens, n_tokens) int64: every image."""
+    """Return every image: (vocabulary ** n_tokens, n_tokens) int64."""
     return torch.tensor(list(itertools.product(range(vocabulary), repeat=n_tokens)), dtype=torch.int64)

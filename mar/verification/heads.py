@@ -1,10 +1,6 @@
-"""Contract tests of a head for continuous tokens of one channel: its density on the whole line.
+"""Contract tests of heads: sampling, guidance, likelihoods, and the density of continuous tokens of one channel.
 
-M gathered tokens · D context width · N points or draws
-
-Contract tests of a head.
-
-M gathered tokens · D context width · V vocabulary · N draws
+M gathered tokens · D context width · V vocabulary · N points or draws
 """
 
 from __future__ import annotations
@@ -26,8 +22,7 @@ _MASS_TOLERANCE = {"exact": 1e-3, "ode": 5e-3}
 
 
 def fit(head: Head, iterations: int = 300, batch: int = 64) -> Head:
-    """The head trained for a few seconds on a standard normal, whatever the context: a bound of random weights is so
-    loose that it shows nothing."""
+    """Train the head on a standard normal for a few seconds: the bound of random weights is too loose for a test."""
     optimiser = torch.optim.Adam(head.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, iterations)
     for iteration in range(iterations):
@@ -42,7 +37,7 @@ def fit(head: Head, iterations: int = 300, batch: int = 64) -> Head:
 
 @torch.no_grad()
 def _density(of: HeadCase, m: int, kind: str, x_N: torch.Tensor, draws: int = 1) -> torch.Tensor:
-    """The density of context m at points x_N; for a bound, the exponential of its mean over draws of noise."""
+    """Return the density of context m at points x_N; for a bound, the exponential of its mean over draws of noise."""
     nats_N = torch.zeros(len(x_N), dtype=torch.float64)
     for draw in range(draws):
         z_ND = of.z_MD[m : m + 1].expand(len(x_N), -1)
@@ -52,7 +47,7 @@ def _density(of: HeadCase, m: int, kind: str, x_N: torch.Tensor, draws: int = 1)
 
 
 def _support(of: HeadCase, m: int, kind: str, points: int) -> torch.Tensor:
-    """Evenly spaced points over all places where the density is not negligible."""
+    """Return evenly spaced points that cover all places where the density is not negligible."""
     wide_N = torch.linspace(-8.0, 8.0, 533, dtype=torch.float64).sinh()  # -1500 to 1500, finest at zero
     density_N = _density(of, m, kind, wide_N, draws=4)
     sound = bool(density_N.isfinite().all()) and float(density_N.max()) > 0
@@ -116,7 +111,7 @@ def verify_head(cls: type[Head], subject: str) -> list[Verdict]:
     return verdicts or [serves_tokens(subject, cls)]
 
 
-@claim("it serves some kind of token with its tiny options")
+@claim("it serves some kind of token with its test options")
 def serves_tokens(cls: type[Head]) -> str:
     refusals = []
     for token in TOKENS:

@@ -24,9 +24,9 @@ from mar.tokenizers.base import Tokenizer
 from mar.verification.cases import (
     SMALL,
     all_images,
-    enlivened,
     normal,
     plans,
+    randomize_weights,
     served,
     small_head,
     small_network,
@@ -39,7 +39,7 @@ _DRAWS = 2000  # images of each plan in a chi-square test
 
 
 class BareTokens(Tokenizer):
-    """The tokenizer of data that are tokens already."""
+    """The identity tokenizer: the data are tokens."""
 
     def __init__(self, shape: tuple[int, ...], token: TokenKind) -> None:
         super().__init__()
@@ -53,25 +53,25 @@ class BareTokens(Tokenizer):
 
 
 def small_model(network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind) -> Model:
-    """An instance for verification, class-conditional, its weights moved at random.
+    """Return a class-conditional instance with randomized weights.
 
     Raises:
-        Unsupported, UserError: the parts do not serve this grid or token.
+        Unsupported, UserError: the parts do not support this grid or token.
     """
     built = small_network(network, shape)
     tokenizer = BareTokens(shape, token)
     under = small_head(head, token, built.context_width)
-    if "steps" in vars(under.scoring):  # how exactly a density is integrated is the head's own claim
+    if "steps" in vars(under.scoring):  # the accuracy of the integration is a claim about the head alone
         under.scoring = replace(under.scoring, steps=4)  # pyright: ignore[reportCallIssue]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Model(tokenizer, built, under, _N_CLASSES)
-    calm = isinstance(token, Vectors)  # without norms a network lets what was generated grow along a plan
-    return enlivened(model, 0.1 if calm else 0.3)
+    calm = isinstance(token, Vectors)  # without norms generated values grow along a plan
+    return randomize_weights(model, 0.1 if calm else 0.3)
 
 
 def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) -> list[Verdict]:
-    """Is it a distribution, and does the sampler draw from it? The network under a categorical head."""
+    """Test the network under a categorical head: probabilities sum to one, and the sampler follows them."""
 
     def make(network: type[Network], shape: tuple[int, ...]) -> Model:
         return small_model(network, head, shape, Categories(2))

@@ -16,12 +16,12 @@ from mar.verification.cases import SHAPES, Case, cases, name_of, normal, small_n
 from mar.verification.verdict import Broken, Verdict, claim, require
 from orderings import ABSENT, GIVEN, Grid
 
-TOLERANCE = 1e-4  # where shapes differ, and so the order of sums
-_ENOUGH = 0.25  # of the steps must feel the step before: a local network misses some on a random order
+TOLERANCE = 1e-4  # where shapes differ, so sums are taken in another order
+_ENOUGH = 0.25  # share of steps that must depend on the previous one: a local network misses some in random order
 
 
 def verify_network(cls: type[Network], subject: str) -> list[Verdict]:
-    """Every claim of the ``Network`` contract, on each small grid that the network serves."""
+    """Test every claim of the ``Network`` contract, on each small grid that the network supports."""
     verdicts = []
     for shape in SHAPES:
         try:
@@ -36,7 +36,7 @@ def verify_network(cls: type[Network], subject: str) -> list[Verdict]:
     return verdicts or [serves_a_grid(subject, cls)]
 
 
-@claim("it serves a small grid with its tiny options")
+@claim("it serves a small grid with its test options")
 def serves_a_grid(cls: type[Network]) -> str:
     refusals = []
     for shape in SHAPES:

@@ -21,7 +21,7 @@ _BATCH = 6
 
 
 def verify_ordering(ordering: Ordering, subject: str) -> list[Verdict]:
-    """Every claim of the ``Ordering`` contract."""
+    """Test every claim of the ``Ordering`` contract."""
     return [
         check(subject, ordering)
         for check in (is_permutation, is_seeded, rows_are_independent, stays_an_ordering, is_a_value)
@@ -29,9 +29,10 @@ def verify_ordering(ordering: Ordering, subject: str) -> list[Verdict]:
 
 
 def verify_partition(partition: Partition, subject: str) -> list[Verdict]:
-    """Every claim of the ``Partition`` contract."""
+    """Test every claim of the ``Partition`` contract."""
     return [
-        check(subject, partition) for check in (covers, sizes_add_up, passes_marks_through, sees_one_row, is_a_value)
+        check(subject, partition)
+        for check in (covers, sizes_add_up, passes_marks_through, depends_on_one_row, is_a_value)
     ]
 
 
@@ -154,7 +155,7 @@ def passes_marks_through(partition: Partition) -> str:
 
 
 @claim("the sets of a row do not depend on its neighbours")
-def sees_one_row(partition: Partition) -> str:
+def depends_on_one_row(partition: Partition) -> str:
     plans = _steps(partition)
     for grid, rank_BL, step_BL in plans:
         for row in range(len(rank_BL)):

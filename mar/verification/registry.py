@@ -54,7 +54,7 @@ _ROWS = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the product of all components, by name."""
+    """A model of the product of all components, by name."""
 
     ordering: str
     partition: str
@@ -67,29 +67,29 @@ class Cell:
 
 
 def factors() -> tuple[list[str], ...]:
-    """The names of each factor of the product, in the order of ``Cell``'s fields."""
+    """Return the names of each factor of the product, in the order of the fields of ``Cell``."""
     return sorted(ORDERINGS), sorted(PARTITIONS), sorted(NETWORKS), sorted(HEADS), list(GRIDS)
 
 
 def values(cell: Cell) -> tuple[str, ...]:
-    """The names that a cell is made of, in the order of ``factors``."""
+    """Return the names of a cell in the order of ``factors``."""
     return cell.ordering, cell.partition, cell.network, cell.head, cell.grid
 
 
 def product() -> Iterator[Cell]:
-    """Every supported cell."""
+    """Yield every supported cell."""
     return (cell for cell in itertools.starmap(Cell, itertools.product(*factors())) if supported(cell))
 
 
 def pairwise_cells() -> list[Cell]:
-    """Supported cells in which every pair of components that can meet does meet."""
+    """Return supported cells that cover every pair of components with a supported cell."""
     return [Cell(*row) for row in pairwise(factors(), lambda row: supported(Cell(*row)))]
 
 
 def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, ...]], bool]) -> list[tuple[str, ...]]:
-    """A greedy covering array: rows in which every pair of values of two factors occurs, where any row may hold it.
+    """Return a greedy covering array: rows with every pair of values of two factors that a supported row holds.
 
-    For each pair still missing, the supported row is taken that covers most of what is missing.
+    For each missing pair, the supported row that covers most of the missing pairs is added.
     """
     places = list(itertools.combinations(range(len(factors)), 2))
     missing = {(i, a, j, b): None for i, j in places for a in factors[i] for b in factors[j]}  # a dict keeps its order
@@ -103,7 +103,7 @@ def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, .
         fixed = [[a] if k == i else [b] if k == j else values for k, values in enumerate(factors)]
         candidates = sorted(itertools.product(*fixed), key=lambda row: -sum(pair in missing for pair in pairs(row)))
         row = next((row for row in candidates if supported(row)), None)
-        if row is None:  # these two never meet
+        if row is None:  # no supported row holds this pair
             del missing[i, a, j, b]
             continue
         rows.append(row)
@@ -113,13 +113,13 @@ def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, .
 
 
 def supported(cell: Cell) -> bool:
-    """Whether the cell's parts serve its grid, its tokens and each other."""
+    """True if the parts of the cell support its grid, its tokens and each other."""
     return _plan_of(cell) is not None
 
 
 @cache
 def _plan_of(cell: Cell) -> Plan | None:
-    """A plan with a given token in the middle, or at first if the network serves no other; None: it serves neither."""
+    """Return a plan with a given token in the middle, or first if the network supports no other; None: neither."""
     model = _model(cell.network, cell.head, cell.grid)
     if model is None:
         return None
@@ -132,13 +132,13 @@ def _plan_of(cell: Cell) -> Plan | None:
 
 @cache
 def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
-    """Three rows under tiny options, with a given token; None where refused."""
+    """Return three rows under test options, with a given token; None if the parts refuse."""
     try:
         lattice = Grid.parse(grid)
         given_BL = torch.arange(len(lattice)) == given
         source = stream(0, "verify/cell", _ROWS)
         order_class, cut_class = ORDERINGS[ordering], PARTITIONS[partition]
-        order, cut = order_class(**order_class.tiny), cut_class(**cut_class.tiny)
+        order, cut = order_class(**order_class.test_options), cut_class(**cut_class.test_options)
         return Plan.sample(order, cut, lattice, _ROWS, source, given_BL=given_BL.expand(_ROWS, -1))
     except (Unsupported, UserError):
         return None
@@ -156,7 +156,7 @@ def _model(network: str, head: str, grid: str) -> Model | None:
 
 
 def verify_cell(cell: Cell) -> list[Verdict]:
-    """The claims about a model that depend on its plan."""
+    """Test the claims about a model that depend on its plan."""
     plan, model = _plan_of(cell), _model(cell.network, cell.head, cell.grid)
     assert plan is not None and model is not None, f"{cell} is not supported"
     alone = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)]
@@ -172,11 +172,11 @@ _NEED_A_FILE = {"file", "optimal"}
 
 
 def verify(cls: type, subject: str | None = None) -> list[Verdict]:
-    """The contract tests of an ordering, a partition (with their default options), a network or a head (with the
-    options in its ``tiny``).
+    """Test the contract of an ordering or a partition (with default options), or of a network or a head (with its
+    ``test_options``).
 
     Raises:
-        UserError: ``cls`` is none of these.
+        UserError: ``cls`` is of another family.
     """
     subject = subject or cls.__name__
     if issubclass(cls, Ordering):
@@ -191,16 +191,16 @@ def verify(cls: type, subject: str | None = None) -> list[Verdict]:
 
 
 def _instances(cls: Any, subject: str) -> list[tuple[str, Any]]:
-    """With default options, and with ``tiny`` ones where it has some."""
+    """Return instances with default options, and with ``test_options`` if the class has some."""
     try:
-        tiny = [(f"{subject}, {cls.tiny}", cls(**cls.tiny))] if cls.tiny else []
+        tiny = [(f"{subject}, {cls.test_options}", cls(**cls.test_options))] if cls.test_options else []
         return [(subject, cls()), *tiny]
     except TypeError as error:
         raise UserError(f"{cls.__name__}: give every option a default, to be verified ({error})") from None
 
 
 def verify_registry(whole_product: bool = False) -> Iterator[list[Verdict]]:
-    """Everything of our own: each component alone, then models that cover every pair of components, or all of them."""
+    """Test our registries: each component alone, then models that cover every pair of components, or all models."""
     for family in (NETWORKS, HEADS, ORDERINGS, PARTITIONS):
         for name, cls in family.items():
             if name not in _NEED_A_FILE:

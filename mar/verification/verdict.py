@@ -1,8 +1,6 @@
-"""Chi-square agreement of counts with probabilities.
+"""Verdicts of contract tests, and the chi-square test that they share.
 
 V categories
-
-What a contract test returns.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ ALPHA = 1e-6  # level of every test of a verification, whose seeds are fixed
 
 
 def p_value(count_V: np.ndarray, probability_V: np.ndarray, fewest: float = 5.0) -> float:
-    """Of Pearson's chi-square test; cells that expect fewer than ``fewest`` are pooled.
+    """Return the p-value of Pearson's chi-square test; cells with fewer than ``fewest`` expected counts are pooled.
 
-    A count where the probability is zero gives 0, and so do probabilities that are no distribution.
+    A count in a cell of probability zero gives 0, and so do probabilities that do not sum to one.
     """
     count_V, expected_V = count_V.astype(np.float64), probability_V.astype(np.float64) * count_V.sum()
     if not np.isclose(probability_V.sum(), 1.0, atol=1e-3) or (count_V[expected_V == 0] > 0).any():
@@ -39,7 +37,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds for a subject, with what was looked at, or what broke it."""
+    """The result of a claim about a subject; ``detail`` names the inputs, or the failure."""
 
     claim: str
     subject: str
@@ -48,18 +46,18 @@ class Verdict:
 
 
 class Broken(Exception):
-    """A claim that does not hold; the message says where."""
+    """Raised by a check when its claim does not hold; the message says where."""
 
 
 def require(holds: bool, otherwise: str) -> None:
-    """Raises Broken(otherwise) unless ``holds``."""
+    """Raise Broken(otherwise) unless ``holds``."""
     if not holds:
         raise Broken(otherwise)
 
 
 @dataclass(frozen=True)
 class Claim(Generic[P]):
-    """A check with its claim in words. Called as ``claim(subject, *what the check takes)``."""
+    """A check with its claim in words, called as ``claim(subject, *arguments of the check)``."""
 
     text: str
     check: Callable[P, str]
@@ -69,11 +67,11 @@ class Claim(Generic[P]):
             return Verdict(self.text, subject, True, self.check(*args, **kwargs))
         except Broken as broken:
             return Verdict(self.text, subject, False, str(broken))
-        except Exception as error:  # a component that raises has broken its contract: that too is a verdict
+        except Exception as error:  # a component that raises breaks its contract
             lines = str(error).splitlines() or [""]
             return Verdict(self.text, subject, False, f"raised {type(error).__name__}: {lines[0]}")
 
 
 def claim(text: str) -> Callable[[Callable[P, str]], Claim[P]]:
-    """Makes a claim of a check, which returns what it looked at and raises Broken where the claim does not hold."""
+    """Turn a check into a claim. The check returns a description of its inputs, or raises Broken."""
     return lambda check: Claim(text, check)

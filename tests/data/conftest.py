@@ -100,8 +100,6 @@ def source(request, tmp_path):
     folder = str(tmp_path)
     changes = {
         "digits": dict,
-        "synthetic": dict,
-        "tree": dict,
         "mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
         "fashion-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
         "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},

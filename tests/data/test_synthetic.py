@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from mar.core.errors import UserError
 from mar.core.noise import stream
-from mar.data.synthetic import Ising, Synthetic, SyntheticOptions
+from tests.synthetic import Ising, Synthetic, SyntheticOptions
 
 
 def test_probabilities_sum_to_one_over_all_grids():

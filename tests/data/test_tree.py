@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from mar.core.errors import UserError
 from mar.core.noise import stream
-from mar.data.synthetic import NoisyTree, Tree, TreeOptions
+from tests.synthetic import NoisyTree, Tree, TreeOptions
 
 SMALL = Tree(3, 3, 2, 0.2, seed=1)
 UNIQUE = Tree(3, 4, 3, 0.1)

@@ -85,3 +85,19 @@ def test_the_digits_grid_holds_every_network_along_three_orders() -> None:
     grid: GridFile = read("digits-networks")
     names = {cell.settings["network"] for cell in grid.combinations()}
     assert names == set(NETWORKS) and len(grid.combinations()) == 3 * len(NETWORKS)
+
+
+def test_an_override_adds_an_ordering_to_a_table() -> None:
+    grid = read("rar-orders/digits", ["ordering+=[hilbert,mine.py:Mine]", "orderings+=raster"])
+    *_, hilbert, mine = grid.axes["ordering"]
+    annealed = {"kind": "annealed", "start": 0.5, "end": 0.75}
+    assert hilbert == {"name": "hilbert", "ordering": {**annealed, "target": "hilbert"}}
+    assert mine == {"name": "mine.py:Mine", "ordering": {**annealed, "target": "mine.py:Mine"}}
+    assert grid.orderings == ("raster",)
+    with pytest.raises(UserError, match="did you mean 'orderings'"):
+        read("digits", ["orderigns+=[hilbert]"])
+
+
+def test_an_axis_is_replaced_by_a_list() -> None:
+    grid = read("rar-orders/digits", ["seed=[0,1,2,3]", "only.ordering=raster"])
+    assert grid.axes["seed"] == (0, 1, 2, 3) and [cell.settings["seed"] for cell in grid.combinations()] == list("0123")

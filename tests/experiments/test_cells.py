@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import mar.experiments.engine as engine_module
-from mar.experiments.engine import Engine, assemble, share, states
+from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult
+from mar.experiments.state import read_outlines, share, states_of
 
 GRID = """
 recipe: digits
@@ -71,23 +72,25 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
 ) -> None:
     result, engine = finished
     assert "raster order" in result.rows[3].refused and result.rows[3].likelihood is None
-    assert [state.kind for state in states(engine)] == ["done"] * 3 + ["refused"]
-    assert share(states(engine)) == 1.0
+    assert [state.kind for state in engine.states()] == ["done"] * 3 + ["refused"]
+    assert share(engine.states()) == 1.0
+    outlines = read_outlines(engine.out)
+    assert outlines == engine.outlines and states_of(engine.out, outlines) == engine.states()
 
 
 def test_the_state_says_what_is_left(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
     _, engine = finished
     fresh = Engine(engine.grid, tmp_path)
-    assert [state.kind for state in states(fresh)] == ["waiting"] * 3 + ["refused"] and share(states(fresh)) == 0.0
+    assert [state.kind for state in fresh.states()] == ["waiting"] * 3 + ["refused"] and share(fresh.states()) == 0.0
     cell = engine.cells[0]
     shutil.copytree(engine.home(cell), fresh.home(cell))
     (fresh.home(cell) / "speed.json").unlink()
-    assert states(fresh)[0].kind == "speed"
+    assert fresh.states()[0].kind == "speed"
     (fresh.home(cell) / "probe.json").unlink()
-    assert states(fresh)[0].text == "1 of 3 evaluations"
+    assert fresh.states()[0].text == "1 of 3 evaluations"
     (fresh.home(cell) / "training.json").unlink()
     shutil.copytree(engine.folder(cell).path, fresh.folder(cell).path)
-    assert states(fresh)[0].text == "6 of 6 iterations"
+    assert fresh.states()[0].text == "6 of 6 iterations"
 
 
 def test_the_scored_weights_are_those_of_the_lowest_validation_loss(finished: tuple[AblationResult, Engine]) -> None:
@@ -117,7 +120,7 @@ def test_a_cell_that_fails_in_training_is_recorded_and_the_rest_goes_on(tmp_path
     engine = Engine(grid_in(tmp_path).model_copy(update={"probe": None, "speed": None}), tmp_path)
     rows = run(engine).rows
     assert [row.errors for row in rows] == [("training: RuntimeError: out of memory",)] * 2 + [(), ()]
-    assert [state.kind for state in states(engine)] == ["failed", "failed", "done", "refused"]
+    assert [state.kind for state in engine.states()] == ["failed", "failed", "done", "refused"]
 
 
 def test_cells_may_learn_different_data_and_are_compared_within_each(tmp_path: Path) -> None:

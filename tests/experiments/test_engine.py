@@ -16,11 +16,13 @@ import mar.metrics.fid as fid_module
 import mar.metrics.nll as nll_module
 from mar.core.errors import Unsupported, UserError
 from mar.core.files import held
-from mar.experiments.engine import Engine, assemble, forget_failures
+from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult
+from mar.experiments.state import forget_failures
 from tests.experiments.made import changed
 
+RESULTS = Path(__file__).parents[2] / "results"
 GRID = """
 recipe: digits
 overrides:
@@ -55,7 +57,7 @@ def finished(grid: GridFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def run(engine: Engine, retry_failed: bool = False) -> AblationResult:
     if retry_failed:
-        forget_failures(engine)
+        forget_failures(engine.out, engine.outlines)
     engine.work()
     engine.measure_alone()
     return assemble(engine)
@@ -272,3 +274,10 @@ def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_
     printed = capsys.readouterr().out
     assert "4 plans" in printed and "waiting" in printed and "220,241" not in printed
     assert not calls and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("**/result.json*")), ids=lambda file: str(file.parent.name))
+def test_a_result_of_an_earlier_layout_loads(file: Path) -> None:
+    result = AblationResult.load(file)
+    assert any(row.likelihood or row.images for row in result.rows)
+    assert all(row.answers or row.refused or row.errors for row in result.rows)

@@ -19,7 +19,7 @@ from mar import config
 from mar.config import Recipe
 from mar.core.errors import Stopped
 from mar.experiments import launch
-from mar.experiments.engine import Engine, states
+from mar.experiments.engine import Engine
 from mar.experiments.grid import GridFile, read
 from mar.experiments.launch import RECIPE, TrainingFailed, train_launched, trainer
 from tests.training.conftest import TINY
@@ -146,7 +146,7 @@ def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher,
     launcher("print('mar: no'); raise SystemExit(1)")
     engine = Engine(grid, tmp_path / "out", trainer=trainer(2))
     engine.work()
-    assert [state.kind for state in states(engine)] == ["failed", "failed"]
+    assert [state.kind for state in engine.states()] == ["failed", "failed"]
     record = engine.record(engine.cells[1], engine.training(engine.cells[1]))
     assert record is not None and record.error is not None and record.error.startswith("TrainingFailed: mar: no")
 

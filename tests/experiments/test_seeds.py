@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from mar.config import Recipe
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import read
 from mar.experiments.result import AblationResult
 from mar.experiments.statistics import over_seeds
 from mar.reports.page import page
 from mar.reports.tables import markdown, seeds_table
+from mar.run import train
 
 GRID = """
 recipe: digits
@@ -64,6 +66,21 @@ def test_a_tiny_p_value_is_shown_as_less_than_a_thousandth(result: AblationResul
     _, fast = over_seeds(result)
     assert column.show(replace(fast, p_holm=2e-5)) == "< 0.001"
     assert column.show(replace(fast, p_holm=0.0414)) == "0.041"
+
+
+def test_a_seed_is_added_without_training_again(tmp_path: Path) -> None:
+    text = GRID.replace("[0.001, 0.1], seed: [0, 1, 2]", "[0.001], seed: [0, 1]").replace("{images: 12}", "{images: 4}")
+    (tmp_path / "seeds.yaml").write_text(text)
+    trained: list[int] = []
+
+    def counted(recipe: Recipe, folder: Path) -> None:
+        trained.append(recipe.seed)
+        train(recipe, folder)
+
+    for overrides in ([], ["seed=[0,1,2]"]):
+        engine = Engine(read(str(tmp_path / "seeds.yaml"), overrides), tmp_path, trainer=counted)
+        engine.work()
+    assert trained == [0, 1, 2] and over_seeds(assemble(engine))[0].nll is not None
 
 
 def test_without_seeds_there_is_none(result: AblationResult) -> None:

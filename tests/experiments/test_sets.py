@@ -11,7 +11,8 @@ from mar.core.errors import UserError
 from mar.experiments.engine import Engine, assemble, provenance
 from mar.experiments.grid import read
 from mar.metrics.base import Question
-from orderings.optimal import best_sets, costs_file, read_set_costs
+from mar.model.plans import costs_file
+from orderings.optimal import best_sets, read_set_costs
 
 GRID = """
 recipe: digits

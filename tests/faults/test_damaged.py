@@ -9,7 +9,7 @@ import pytest
 from mar.core.errors import UserError
 from mar.run import train
 from tests.faults.conftest import EVERY, Trained
-from tests.training.test_resume import assert_equal
+from tests.training.test_loop import assert_equal
 
 
 def flip(file: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from mar.training.run_folder import RunFolder
 from tests.faults.conftest import EVERY, Trained
 from tests.faults.processes import Running, kill_itself
-from tests.training.test_resume import assert_equal
+from tests.training.test_loop import assert_equal
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from mar.core.files import write_atomic
 from mar.training.run_folder import RunFolder
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running
-from tests.training.test_resume import weights
+from tests.training.test_loop import weights
 
 WITHOUT_DROPOUT = ["network.projection_dropout=0", "network.attention_dropout=0"]  # its draws depend on the process
 

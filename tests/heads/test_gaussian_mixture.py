@@ -169,7 +169,7 @@ def test_a_scale_never_falls_below_the_smallest():
 
 def test_full_covariances_keep_the_contract_of_a_head():
     class Full(GaussianMixtureHead):
-        tiny: ClassVar[dict[str, Any]] = {"components": 2, "covariance": "full"}
+        test_options: ClassVar[dict[str, Any]] = {"components": 2, "covariance": "full"}
 
     assert [verdict for verdict in verify_head(Full, "full") if not verdict.passed] == []
 

@@ -30,6 +30,7 @@ from mar.metrics.images import FeatureSettings
 from mar.metrics.samples import Setting, fill
 from mar.metrics.store import Store
 from mar.run import Run, train
+from tests import synthetic
 
 PLAN = "random/cosine:4"
 TINY = [
@@ -195,7 +196,7 @@ def test_stores_are_scored_against_data_and_statistics(run, tmp_path, brief_trai
     with pytest.raises(UserError, match="neither statistics"):
         score_source(str(tmp_path / "s"), 60, "nowhere", "test", FeatureSettings(), None)
     with pytest.raises(UserError, match="have shape"):
-        score_source(str(tmp_path / "s"), 60, "synthetic", "test", FeatureSettings(), None)
+        score_source(str(tmp_path / "s"), 60, f"{synthetic.__file__}:Synthetic", "test", FeatureSettings(), None)
 
 
 def test_a_run_is_scored_where_its_own_data_are_not(folder, tmp_path, brief_training, capsys):

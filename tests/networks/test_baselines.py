@@ -12,7 +12,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.tokens import Categories
-from mar.model.embedding import TokenEmbedding, cosine_codes
+from mar.model.embedding import TokenEmbedding, cosine_token_init
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.independent import Independent, IndependentOptions
 from mar.networks.linear_ar import LinearAR, LinearAROptions
@@ -167,7 +167,7 @@ def test_impossible_numbers_are_refused_in_one_line(options, wrong):
 
 @pytest.mark.parametrize("vocabulary", [2, 5, 17])
 def test_codes_of_categories_are_orthogonal_of_unit_variance_and_in_order(vocabulary):
-    codes_VD = cosine_codes(vocabulary, vocabulary - 1)
+    codes_VD = cosine_token_init(vocabulary, vocabulary - 1)
     torch.testing.assert_close(codes_VD.mean(0), torch.zeros(vocabulary - 1), atol=1e-6, rtol=0)
     torch.testing.assert_close(codes_VD.T @ codes_VD / vocabulary, torch.eye(vocabulary - 1), atol=1e-5, rtol=0)
     assert (codes_VD[:-1, 0] < codes_VD[1:, 0]).all()

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
-from mar.networks.attention import angles, rotate
+from mar.networks.attention import rotary_angles, rotate
 from mar.networks.base import ABSENT, GIVEN
 from mar.networks.causal_transformer import CausalTransformer, CausalTransformerOptions
 
@@ -191,7 +191,7 @@ def test_a_batch_without_targets_gives_no_contexts():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rotary_products_depend_on_differences_of_coordinates_alone(shape):
-    angle_PF = angles(shape, 12).double()
+    angle_PF = rotary_angles(shape, 12).double()
     coordinate_LA = torch.tensor(list(torch.cartesian_prod(*map(torch.arange, shape)).view(-1, len(shape)).tolist()))
     q, k = torch.randn(2, 1, 1, 1, 12)
     products = {}

@@ -25,6 +25,7 @@ from mar.training import checkpoint
 from mar.training.loop import ModelJob
 from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan, PlanSpec
+from tests import synthetic
 
 DEEP = MadeOptions(widths=(40, 30), token_width=2, context_width=3, condition_width=4)
 OPTIONS = {
@@ -226,7 +227,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_uniform_mask_ratio_estimates_the_mean_nll_over_orders():
-    recipe = config.read("digits", [*SMALL, "data.kind=synthetic", "class_conditional=false"])
+    recipe = config.read("digits", [*SMALL, f"data.kind={synthetic.__file__}:Synthetic", "class_conditional=false"])
     model = build.assemble(recipe).model.eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

@@ -11,12 +11,12 @@ import torch
 
 from mar.core.noise import stream
 from mar.core.tokens import Categories
-from mar.data.synthetic import Tree
 from mar.model.model import Model
 from mar.order_search.moves import Evaluator
 from orderings import parse_partition
 from tests.likelihood.closed_forms.joint import Enumerated
 from tests.likelihood.closed_forms.plugged import OnePass, PassPerStep, plugged
+from tests.synthetic import Tree
 
 TREE = Tree(3, 4, 3, 0.05, seed=1)
 

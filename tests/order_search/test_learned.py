@@ -50,7 +50,7 @@ def with_policy(network: Network, n_tokens: int, vocabulary: int, scale: float) 
 @pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: network.__name__)
 def model(request) -> Model:
     torch.manual_seed(1)
-    return with_policy(request.param((L,), request.param.Options(**request.param.tiny)), L, V, scale=0.4)
+    return with_policy(request.param((L,), request.param.Options(**request.param.test_options)), L, V, scale=0.4)
 
 
 def every(n_tokens: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:

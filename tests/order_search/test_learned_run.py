@@ -15,7 +15,7 @@ from mar.metrics.nll import NllRequest, nll_question
 from mar.run import train
 from mar.training.loop import Trainer
 from tests.training.conftest import TINY
-from tests.training.test_resume import assert_equal
+from tests.training.test_loop import assert_equal
 
 LEARNED = [*TINY, "ordering=learned"]
 

@@ -15,15 +15,20 @@ from mar.core.errors import Stopped, UserError
 from mar.order_search import search as searching
 from mar.run import train
 from orderings import PlanSpec, inverse
+from tests import synthetic
 from tests.training.conftest import TINY
 
+TREE = f"data.kind={synthetic.__file__}:NoisyTree"
 SHORT = ["--partition", "equal:4", "-n", "24", "--test-n", "12", "--minutes", "5"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "any"
-    train(config.read("digits", [*TINY, "data.kind=tree", "data.n=100", "class_conditional=false"]), path)
+    train(
+        config.read("digits", [*TINY, TREE, "data.n=100", "class_conditional=false"]),
+        path,
+    )
     return path
 
 
@@ -78,6 +83,9 @@ def test_what_cannot_be_searched_is_refused(folder, tmp_path):
         search(folder, "--start", "random", "--name", "none")
     with pytest.raises(UserError, match="did you mean 'validation'"):
         search(folder, "--split", "validatoin")
-    train(config.read("digits", [*TINY, "data.kind=tree", "data.n=100", "ordering=raster"]), tmp_path / "fixed")
+    train(
+        config.read("digits", [*TINY, TREE, "data.n=100", "ordering=raster"]),
+        tmp_path / "fixed",
+    )
     with pytest.raises(UserError, match="trained along raster alone"):
         search(tmp_path / "fixed")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mar.experiments.result import AblationResult
+from mar.likelihood.exposure import Curve, Exposure
 from mar.reports.columns import data_columns, in_asked_unit
 from mar.reports.page import page
 from mar.reports.tables import (
@@ -68,6 +69,17 @@ def test_the_best_values_are_bold_and_only_they(result: AblationResult) -> None:
     raster, random = (next(line for line in lines if line.startswith(f"| {name}")) for name in ("raster", "random"))
     assert "**12.50**" in raster and "**13.75**" not in random
     assert f"**{result.rows[1].likelihood.bits_per_dim:.4f}" in random  # type: ignore[union-attr]
+
+
+def test_a_metric_names_the_columns_of_its_answers(result: AblationResult) -> None:
+    curve = Curve((0.5, 1.25), (0.1, 0.25))
+    answer = Exposure("raster", "exact", 4, (3.0, 3.0), *[curve] * 9)
+    first, *others = result.rows
+    asked = replace(result, rows=(replace(first, answers={**first.answers, "exposure": answer}), *others))
+    assert grid_table(asked).column("exposure").show(asked.rows[0]) == "+1.25 ± 0.25"
+    line, other, *_ = csv.DictReader(io.StringIO(data_table(asked).csv()))
+    assert (line["exposure_nats_per_image"], other["exposure_nats_per_image"]) == ("1.25", "")
+    assert "exposure_images" not in data_table(result).csv()
 
 
 def test_heads_carry_units_and_direction(result: AblationResult) -> None:

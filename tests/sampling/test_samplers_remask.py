@@ -33,7 +33,7 @@ class Exact(Network):
     """The conditionals of ``JOINT``: z is the log-probability of 0 and of 1, given what is known."""
 
     token_width, condition_width, context_width = 1, 1, 2
-    orderless = True
+    order_invariant = True
 
     def forward(self, token_BLD, step_BL, condition_BC, target_BL):
         now_B1 = torch.where(target_BL, step_BL, 2**30).amin(1, keepdim=True)
@@ -114,7 +114,7 @@ def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
 
 
 def test_networks_that_see_an_order_are_refused(model):
-    model.network.orderless = False  # type: ignore[misc]
+    model.network.order_invariant = False  # type: ignore[misc]
     with pytest.raises(Unsupported, match="use network=masked-transformer or nade"):
         draw(model, at_once(1), Remask())
 

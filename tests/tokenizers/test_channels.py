@@ -30,7 +30,7 @@ def test_the_channels_of_a_pixel_are_neighbours_red_first():
 def test_every_ordering_takes_the_third_axis(name):
     cls = ORDERINGS[name]
     grid = Grid(Channels(RGB, TokenizerOptions()).shape)
-    plan = Plan.sample(cls(**cls.tiny), parse_partition("singles"), grid, 2, Seeded(2))
+    plan = Plan.sample(cls(**cls.test_options), parse_partition("singles"), grid, 2, Seeded(2))
     assert torch.equal(plan.rank_BL.sort(1).values, torch.arange(len(grid)).expand(2, -1))
 
 

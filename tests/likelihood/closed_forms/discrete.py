@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from mar.core.tokens import Categories
-from mar.data.synthetic import Ising
 from tests.likelihood.closed_forms.joint import Enumerated
+from tests.synthetic import Ising
 
 
 class MarkovChain(Enumerated):

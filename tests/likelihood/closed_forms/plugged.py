@@ -50,7 +50,7 @@ class PassPerStep(OnePass):
     """The same for one known set a row: the tokens of steps below the smallest among the row's targets."""
 
     one_pass = False
-    orderless = True
+    order_invariant = True
 
     def now(self, step_BL: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
         first_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)

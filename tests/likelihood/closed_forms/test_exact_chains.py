@@ -19,7 +19,7 @@ from tests.orderings.cases import orderings, partitions, plan_or_none
 
 N = 4
 ORDERS = {name: ordering for name, ordering in orderings().items() if name != "file"}
-SETS = partitions() | {f"small {name}": cls(**cls.tiny) for name, cls in PARTITIONS.items() if cls.tiny}
+SETS = partitions() | {f"small {name}": cls(**cls.test_options) for name, cls in PARTITIONS.items() if cls.test_options}
 CUT_ORDERS = ("raster", "random")
 
 

@@ -1,21 +1,19 @@
-"""Data sets of independent samples from a distribution that is known.
-
-A small Ising model on a binary grid: every probability known by enumeration, for tests and examples.
-
-N examples · B batch · H, W rows and columns of the grid
-
-A tree of noisy copies scrambled over a binary grid: the best order of generating it in sets is known.
+"""Independent samples of known distributions, for tests: a small Ising model, and a scrambled tree of noisy copies.
 
 N examples · B batch · L tokens · H, W rows and columns of the grid
+
+The Ising model's probabilities follow by enumeration. The best order in sets of the tree is known:
 
     root -> children -> leaves (shared out evenly among the children); p(x) = ½ Π_{l ≠ root} p(x_l | x_parent(l)),
     where a token copies its parent and flips with probability ``flip``
 
-One at a time every order has the same NLL, the entropy log 2 + (L - 1) h(flip), so orders differ by their sets. Under
-the sizes 1, ``children``, the rest, the order root, children, leaves loses nothing: each of its sets is independent
-given the sets before it, so its expected NLL is that entropy, which no plan goes below. From three children of two or
-more leaves each it is the only such order (but for the order within a set): the tokens of the first two sets must cover
-every edge, which takes all the children, and those are independent of each other only given the root.
+One token at a time every order has the same NLL, the entropy log 2 + (L - 1) h(flip), so orders differ by their sets.
+Under the sizes 1, ``children``, the rest, the order root, children, leaves loses nothing: the tokens of each set are
+independent given the sets before, so the expected NLL is that entropy, the least of all plans. From three children of
+two or more leaves each it is the only such order (except for the order within a set): the tokens of the first two sets
+must cover every edge, which takes all the children, and those are independent of each other only given the root.
+
+In a recipe: ``data.kind=tests/synthetic.py:NoisyTree``.
 """
 
 from __future__ import annotations
@@ -116,7 +114,7 @@ class SyntheticOptions(SampledOptions):
 
 
 class Synthetic(SampledData):
-    """Independent samples of ``distribution(options)``."""
+    """Samples of the Ising model."""
 
     Options = SyntheticOptions
     name = "synthetic"
@@ -204,7 +202,7 @@ class TreeOptions(SampledOptions):
 
 
 class NoisyTree(SampledData):
-    """Independent samples of ``distribution(options)``."""
+    """Samples of the tree."""
 
     Options = TreeOptions
     name = "tree"

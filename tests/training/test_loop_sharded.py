@@ -16,7 +16,7 @@ from mar.core.errors import Unsupported
 from mar.training.blocks import recompute_blocks, transformer_blocks
 from tests.faults.conftest import Trained
 from tests.faults.processes import Running, kill_itself
-from tests.training.test_resume import assert_equal, weights
+from tests.training.test_loop import assert_equal, weights
 
 WITHOUT_DROPOUT = ["network.projection_dropout=0", "network.attention_dropout=0"]
 REPORTS = ["train.validate_every=5", "train.sample_every=11", "train.validation_examples=16"]

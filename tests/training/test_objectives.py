@@ -17,14 +17,16 @@ from mar.networks.masked_transformer import MaskedTransformer
 from mar.tokenizers import TOKENIZERS
 from mar.training.objectives import AnyOrder, Losses, MarMasking, NextSet, Objective
 from orderings import Grid, Plan, PlanSpec
+from tests import synthetic
 
 L = 4
+ISING = f"{synthetic.__file__}:Synthetic"
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    recipe = config.parse({"data": {"kind": "synthetic", "rows": 2, "cols": 2}, "tokenizer": {"kind": "pixels"}})
+    recipe = config.parse({"data": {"kind": ISING, "rows": 2, "cols": 2}, "tokenizer": {"kind": "pixels"}})
     data = build.data(recipe)
     tokenizer = TOKENIZERS.find("pixels")(
         data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)

@@ -22,7 +22,7 @@ from mar.training.objectives import AnyOrder, NextSet, Task, replace_with_model_
 from mar.training.run_folder import RunFolder
 from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass
-from tests.training.test_resume import assert_equal, train_killed_and_resumed, weights
+from tests.training.test_loop import assert_equal, train_killed_and_resumed, weights
 
 B = 12
 ON = "train.scheduled_sampling={probability: 0.7, start: 0.1, ramp: 0.5}"
