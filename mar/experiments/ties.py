@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mar.experiments.axes import SEED
-from mar.experiments.compare import holm, kind_of, p_value
+from mar.experiments.grid import SEED
 from mar.experiments.result import AblationResult, Row
-from mar.experiments.seeds import SeedRow, by_seed, nll_of, over_seeds, unseeded, values_of
+from mar.experiments.statistics import SeedRow, by_seed, nll_of, over_seeds, settings_without_seed, values_of
+from mar.metrics.statistics import holm, kind_of, p_value
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -106,7 +106,9 @@ def _ties_over_seeds(
         samples_N, kinds = values_of(rows, figure), {alike(result, row) for row in rows}
         if samples_N and len(kinds) == 1:
             seeds, mean = tuple(row.settings.get(SEED) for row in rows), math.fsum(samples_N) / len(samples_N)
-            found.append(_Candidate(_key(rows[0].plan, unseeded(rows[0])), (*kinds, *seeds), mean, samples_N))
+            found.append(
+                _Candidate(_key(rows[0].plan, settings_without_seed(rows[0])), (*kinds, *seeds), mean, samples_N)
+            )
     return _ties(found, _level(result))
 
 

@@ -11,8 +11,9 @@ from html import escape
 from itertools import accumulate
 from pathlib import Path
 
-from mar.experiments.result import AblationResult, PlanMap, Row
+from mar.experiments.result import AblationResult, Row
 from mar.likelihood.score import Likelihood
+from mar.metrics.base import PlanMap
 from mar.reports.svg import Chart, Line, heat_map, rows_of
 
 _MIME = {".png": "image/png", ".gif": "image/gif"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from mar.experiments.result import Row
-from mar.experiments.seeds import SeedRow
+from mar.experiments.statistics import SeedRow
 from mar.experiments.ties import Ties
 
 MISSING = "–"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mar.experiments.axes import PLAN
-from mar.experiments.published import published_of
+from mar.experiments.grid import PLAN, published_of
 from mar.experiments.result import AblationResult, Row
 from mar.experiments.ties import fid_ties, nll_ties
 from mar.reports.column import Column, p_text

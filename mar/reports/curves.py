@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mar.experiments.axes import SEED
+from mar.experiments.grid import SEED
 from mar.experiments.result import AblationResult, TrainedModel
 
 _COLUMNS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mar.experiments.result import AblationResult
-from mar.experiments.seeds import over_seeds
+from mar.experiments.statistics import over_seeds
 from mar.experiments.ties import nll_ties
 from mar.reports.column import ColumnOf, R, best_rows
 from mar.reports.columns import columns

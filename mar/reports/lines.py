@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mar.experiments.result import AblationResult, Row
-from mar.experiments.seeds import nll_of, unseeded
+from mar.experiments.statistics import nll_of, settings_without_seed
 
 DATA = "data"  # the axis whose values have a panel of their own
 
@@ -35,7 +35,7 @@ def lines_of(points: Iterable[tuple[Row, str, int]]) -> dict[str, list[Line]]:
 
 def named_without(row: Row, *axes: str) -> str:
     """The settings of a row but for its seed, its data set and ``axes``."""
-    return ", ".join(value for axis, value in unseeded(row).items() if axis not in (DATA, *axes))
+    return ", ".join(value for axis, value in settings_without_seed(row).items() if axis not in (DATA, *axes))
 
 
 def draw(result: AblationResult, found: dict[str, list[Line]], label: str, path: Path) -> Path | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mar.experiments.matched import FAIR, QUANTITIES, Spread, spreads, unfair
 from mar.experiments.result import AblationResult
+from mar.experiments.statistics import FAIR, QUANTITIES, Range, spreads, unfair
 
 
 def matched_notes(result: AblationResult) -> list[str]:
@@ -24,7 +24,7 @@ def matched_notes(result: AblationResult) -> list[str]:
     return notes
 
 
-def _range(spread: Spread) -> str:
+def _range(spread: Range) -> str:
     low, high = _number(spread.low), _number(spread.high)
     return low if spread.excess == 0 else f"{low} to {high} (×{1 + spread.excess:.3g})"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mar.experiments.curve import sparkline
-from mar.experiments.result import AblationResult, Row, TrainedModel
-from mar.experiments.speed import Speed
+from mar.experiments.result import AblationResult, Row, TrainedModel, sparkline
+from mar.metrics.speed import Speed
 from mar.reports.column import Column
 
 

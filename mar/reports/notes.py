@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mar.experiments.axes import ORDERS
-from mar.experiments.curve import MEANINGS
-from mar.experiments.result import AblationResult
+from mar.experiments.grid import ORDERS
+from mar.experiments.result import MEANINGS, AblationResult
 from mar.experiments.ties import nll_ties
 from mar.reports.matched import matched_notes
 from mar.reports.published import published_notes

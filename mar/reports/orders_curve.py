@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mar.experiments.axes import ORDERS
+from mar.experiments.grid import ORDERS
 from mar.experiments.result import AblationResult
 from mar.reports.lines import Line, draw, lines_of, named_without
 

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mar.core.files import write_atomic
-from mar.experiments.compare import kind_of
 from mar.experiments.result import AblationResult
+from mar.metrics.statistics import kind_of
 from mar.reports import cards
 from mar.reports.differences import differences
 from mar.reports.html_table import filters, html_table

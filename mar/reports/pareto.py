@@ -8,10 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mar.experiments.compare import kind_of
-from mar.experiments.rates import generation_rates, measured_alone
-from mar.experiments.result import AblationResult, Row
+from mar.experiments.result import AblationResult, Row, generation_rates, measured_alone
 from mar.likelihood.score import Likelihood
+from mar.metrics.statistics import kind_of
 from mar.reports.labels import FONT, Label, labels
 from mar.reports.svg import Chart, Line, log_ticks
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from mar.experiments.agreement import FEWEST, Agreement, agreement, published_figure
-from mar.experiments.published import OURS, Published, published_of
+from mar.experiments.grid import OURS, Published, published_of
 from mar.experiments.result import AblationResult
-from mar.experiments.seeds import over_seeds
+from mar.experiments.statistics import FEWEST, Agreement, agreement, over_seeds, published_figure
 from mar.reports.column import ColumnOf
 
 RECALLED = "†"

@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mar.core.files import write_atomic
-from mar.experiments.engine import Engine
-from mar.experiments.provenance import Provenance, Trained, provenance
+from mar.experiments.engine import Engine, Provenance, TrainedAt, provenance
 from mar.experiments.result import AblationResult
 from mar.reports.table import write_tables
 from mar.reports.unit import in_asked_unit
@@ -77,9 +76,9 @@ def how_it_was_made(made: Provenance) -> str:
     return "\n".join(["## How it was made", "", f"    {about['command']}", "", *lines, ""])
 
 
-def _elsewhere(each: Trained) -> str:
+def _elsewhere(each: TrainedAt) -> str:
     cells = "; ".join(each.cells)
-    return f"- Trained at revision `{each.revision}` on {_hardware(each.device, each.cpu)}: {cells}."
+    return f"- TrainedAt at revision `{each.revision}` on {_hardware(each.device, each.cpu)}: {cells}."
 
 
 def _hardware(device: str, cpu: str) -> str:

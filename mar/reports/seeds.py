@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from mar.experiments.axes import PLAN, SEED
-from mar.experiments.published import Better
+from mar.experiments.grid import PLAN, SEED, Better
 from mar.experiments.result import AblationResult
-from mar.experiments.seeds import SeedRow, Spread, over_seeds
+from mar.experiments.statistics import SeedRow, Spread, over_seeds
 from mar.experiments.ties import Ties, fid_ties_over_seeds, nll_ties_over_seeds
 from mar.reports.column import ColumnOf, best_rows, p_text
 from mar.reports.published import published_columns, published_data_columns

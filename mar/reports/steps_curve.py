@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mar.experiments.axes import ORDERS, PARTITION, PLAN, VARIANT
+from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT
 from mar.experiments.result import AblationResult, Row
 from mar.reports.lines import Line, draw, lines_of, named_without
 

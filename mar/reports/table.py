@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mar.core.files import write_atomic
 from mar.experiments.result import AblationResult
-from mar.experiments.seeds import over_seeds
+from mar.experiments.statistics import over_seeds
 from mar.reports.column import ColumnOf, R, best_rows
 from mar.reports.columns import columns, compact, data_columns
 from mar.reports.latex import latex, seeds_latex

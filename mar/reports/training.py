@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from mar.experiments.curve import MEANINGS
-from mar.experiments.result import AblationResult, TrainedModel, Training
+from mar.experiments.result import MEANINGS, AblationResult, TrainedModel, Training
 from mar.reports.curves import groups, value_range
 from mar.reports.svg import Chart, Line
 

@@ -21,8 +21,9 @@ def in_asked_unit(result: AblationResult) -> AblationResult:
 
 def _without_bits(row: Row) -> Row:
     likelihood, difference = row.likelihood, row.difference
+    answers = dict(row.answers)
     if likelihood is not None:
-        likelihood = replace(likelihood, bits_per_dim=None, standard_error_bits_per_dim=None)
+        answers["nll"] = replace(likelihood, bits_per_dim=None, standard_error_bits_per_dim=None)
     if difference is not None:
         difference = replace(difference, bits_per_dim=None, interval_bits_per_dim=None)
-    return replace(row, likelihood=likelihood, difference=difference)
+    return replace(row, answers=answers, difference=difference)

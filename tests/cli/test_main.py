@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 COMMANDS = [
-    "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
+    "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
+    "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
     "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
     "demo", "reproduce", "orderings gallery",
 ]  # fmt: skip
@@ -61,7 +62,7 @@ def test_every_command_has_help_with_examples(command):
         ("train digits tokenizer=patches tokenizer.patch=3 head=diffusion", "tokenizer.patch=1 or 2 or 4"),
         ("train digits data=mnist data.path=/nowhere", "/nowhere"),
         ("sample nowhere", "nowhere is not a run folder"),
-        ("score nowhere --nll", "nowhere is not a run folder"),
+        ("score nll nowhere", "nowhere is not a run folder"),
         ("orderings show spiral --grid 8y8", "a grid is written like 16x16"),
         ("orderings show spiraal --grid 8x8", "did you mean 'spiral'?"),
         ("ablate digit", "did you mean 'digits'?"),
@@ -108,7 +109,7 @@ def test_train_sample_and_score(tmp_path):
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["head"] == {"top_k": 5}
 
     plans = "raster/equal:16,random/cosine:4"
-    done = mar("score", str(run), "--nll", "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
+    done = mar("score", "nll", str(run), "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
     assert done.returncode == 0, done.stderr
     scores = sorted((run / "scores").glob("nll-*.json"))
     assert len(scores) == 2

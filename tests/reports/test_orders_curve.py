@@ -10,6 +10,7 @@ import pytest
 from mar.experiments.result import AblationResult
 from mar.reports.lines import Line
 from mar.reports.orders_curve import mixtures, write_orders_curve
+from tests.experiments.made import changed
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def averaged(several: AblationResult) -> AblationResult:
         ("nade", "1", "2", 2.7), ("raster", "0", "1", 2.9),
     ]  # fmt: skip
     rows = [
-        replace(
+        changed(
             row,
             settings={"network": network, "seed": seed, "orders": orders},
             likelihood=replace(row.likelihood, bits_per_dim=bits),

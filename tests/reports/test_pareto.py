@@ -8,6 +8,7 @@ from pathlib import Path
 from mar.experiments.result import AblationResult
 from mar.reports.labels import labels
 from mar.reports.pareto import Point, front, panels, pareto, write_pareto
+from tests.experiments.made import changed
 from tests.reports.conftest import fid
 
 
@@ -38,7 +39,7 @@ def test_a_speed_is_the_models_own_where_each_has_one_row_and_otherwise_that_of_
 def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(several: AblationResult) -> None:
     first, second, *rest = several.rows
     assert second.likelihood is not None
-    mixed = replace(several, rows=(first, replace(second, likelihood=replace(second.likelihood, kind="bound")), *rest))
+    mixed = replace(several, rows=(first, changed(second, likelihood=replace(second.likelihood, kind="bound")), *rest))
     assert list(panels(mixed)) == ["NLL (exact), bits/dim", "NLL (bound), bits/dim"]
     recipes = [{"data": {"kind": "digits", "validation": 72}}, {"data": {"kind": "mnist", "validation": 72}}]
     models = [replace(m, recipe=r) for m, r in zip(several.models, recipes, strict=False)]
@@ -48,7 +49,7 @@ def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(s
     recipes = [{"tokenizer": {"kind": "kl"}}, {"tokenizer": {"kind": "vq"}}]
     models = [replace(m, recipe=r) for m, r in zip(several.models, recipes, strict=False)]
     latents = [
-        replace(row, likelihood=replace(row.likelihood, bits_per_dim=None), images=fid(2.0))
+        changed(row, likelihood=replace(row.likelihood, bits_per_dim=None), images=fid(2.0))
         for row in several.rows[:2] if row.likelihood is not None
     ]  # fmt: skip
     assert list(panels(replace(several, models=tuple(models), rows=tuple(latents)))) == [
@@ -58,8 +59,8 @@ def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(s
 
 def test_a_wide_range_of_speeds_is_logarithmic(result: AblationResult) -> None:
     slow, fast, *rest = result.rows  # of 15 images/s: ticks at tens, or at one, two and five times powers of ten
-    assert ">20<" in pareto(replace(result, rows=(slow, replace(fast, sampling_seconds=1.0), *rest)))
-    assert ">200<" in pareto(replace(result, rows=(slow, replace(fast, sampling_seconds=0.1), *rest)))
+    assert ">20<" in pareto(replace(result, rows=(slow, changed(fast, sampling_seconds=1.0), *rest)))
+    assert ">200<" in pareto(replace(result, rows=(slow, changed(fast, sampling_seconds=0.1), *rest)))
 
 
 def test_every_point_is_named_and_the_picture_is_written(result: AblationResult, folder: Path) -> None:
@@ -70,7 +71,7 @@ def test_every_point_is_named_and_the_picture_is_written(result: AblationResult,
 
 
 def test_without_speeds_there_is_no_front(result: AblationResult, folder: Path) -> None:
-    bare = replace(result, rows=tuple(replace(row, sampling_seconds=None) for row in result.rows))
+    bare = replace(result, rows=tuple(changed(row, sampling_seconds=None) for row in result.rows))
     assert pareto(bare) == "" and write_pareto(bare, folder) is None and not (folder / "pareto.png").exists()
 
 

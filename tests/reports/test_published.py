@@ -16,7 +16,7 @@ from mar.reports.page import page
 from mar.reports.published import published_notes
 from mar.reports.seeds import seed_columns
 from mar.reports.table import as_csv, markdown, seeds_csv, terminal, write_tables
-from tests.ablation.made import generated, made, row, scored
+from tests.experiments.made import generated, made, row, scored
 
 NAMES = ("raster", "spiral", "random")
 NATS = {"raster": (80.0, 81.0, 82.0), "spiral": (80.5, 80.5, 82.1), "random": (90.0, 91.1, 92.0)}  # of three trainings
