@@ -13,5 +13,5 @@ recipe="${RECIPE:-mnist-binary}" run="${RUN:-runs/${RECIPE:-mnist-binary}}" n="$
 mar train "$recipe" "data.path=$data" "$@" --out "$run"
 mar search-order "$run" --minutes "${MINUTES:-10}" -n "${SEARCH_N:-64}" --test-n 2 --start lowest-entropy,raster --name searched
 plans="raster,spiral,hilbert,blocks,file:$run/orders/searched.json,lowest-entropy,highest-entropy,random/cosine:16"
-mar score "$run" --nll --plans "$plans" --paired-with random -n "$n" --precision "$precision"
-mar score "$run" --nll --plans random --orders "${ORDERS:-16}" -n "$n" --precision "$precision"
+mar score nll "$run" --plans "$plans" --paired-with random -n "$n" --precision "$precision"
+mar score nll "$run" --plans random --orders "${ORDERS:-16}" -n "$n" --precision "$precision"

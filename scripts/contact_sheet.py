@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import mar
-from mar.cli.scoring import head_options
+from mar.cli.options import key_values
 from mar.sampling.output import image_grid
 from orderings import ORDERINGS, Unsupported
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("head", nargs="*", help="sampling options of the head, e.g. steps=50")
     options = parser.parse_intermixed_args()
     run = mar.load(options.run)
-    head = head_options(options.head)
+    head = key_values(options.head, "--head")
     rows = []
     for name in ORDERINGS:
         plan = f"{name}/{options.partition}"

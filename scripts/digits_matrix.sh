@@ -19,4 +19,4 @@ export -f train
 printf '%s\n' random raster spiral blocks | xargs -P 2 -I{} bash -c 'train "$@"' _ {} "$@" ||
   { tail -n 3 "$folder"/*.log && exit 1; }
 
-mar score "$folder"/{raster,spiral,blocks,random} --matrix --plans raster,spiral,blocks,random --out "$folder/matrix"
+mar score matrix "$folder"/{raster,spiral,blocks,random} --plans raster,spiral,blocks,random --out "$folder/matrix"

@@ -76,5 +76,5 @@ for kind in ${KINDS:-kl vq}; do
   train "fashion-$kind" "${overrides[@]}" --out "$out/$kind"
   several generate "$out/$kind" --out "$out/samples-$kind" -n "$n" --plan "random/cosine:${STEPS:-16}" "${head[@]}"
   mar fid "$out/samples-$kind" --against "$images" --out "$out/samples-$kind.json"
-  mar score "$out/$kind" --nll -n 64
+  mar score nll "$out/$kind" -n 64
 done

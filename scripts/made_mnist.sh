@@ -18,15 +18,15 @@ fit() { # name, recipe, overrides: train
 eight="$(sed -n 's/^ordering: {kind: "\(.*\)"}/\1/p' mar/recipes/mnist-pixelcnn-orders.yaml)"
 for name in "$@"; do
   case "$name" in
-    made-500) fit "$name" mnist-made && mar score "$runs/$name" --nll ;;
-    made-8000) fit "$name" mnist-made-gpu && mar score "$runs/$name" --nll ;;
+    made-500) fit "$name" mnist-made && mar score nll "$runs/$name" ;;
+    made-8000) fit "$name" mnist-made-gpu && mar score nll "$runs/$name" ;;
     made-8000-32) fit "$name" mnist-made-gpu network.masks=32 ordering=random train.iterations=20000 train.validation_examples=100 &&
-      mar score "$runs/$name" --nll --plans random --orders 32 ;;
+      mar score nll "$runs/$name" --plans random --orders 32 ;;
     eonade) fit "$name" mnist-eonade &&
-      mar score "$runs/$name" --nll --plans random --orders 16 -n "${N:-2000}" ;;
-    pixelcnn) fit "$name" mnist-pixelcnn && mar score "$runs/$name" --nll ;;
+      mar score nll "$runs/$name" --plans random --orders 16 -n "${N:-2000}" ;;
+    pixelcnn) fit "$name" mnist-pixelcnn && mar score nll "$runs/$name" ;;
     pixelcnn-orders) fit "$name" mnist-pixelcnn-orders &&
-      mar score "$runs/$name" --nll --plans "$eight" --orders 32 && mar score "$runs/$name" --nll --plans raster ;;
+      mar score nll "$runs/$name" --plans "$eight" --orders 32 && mar score nll"$runs/$name" --plans raster ;;
     *) echo "no model $name: made-500, made-8000, made-8000-32, eonade, pixelcnn or pixelcnn-orders" >&2 && exit 2 ;;
   esac
 done

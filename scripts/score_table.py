@@ -1,4 +1,4 @@
-"""A Markdown table of the likelihoods of several runs, from the JSON of ``mar score RUN --nll``.
+"""A Markdown table of the likelihoods of several runs, from the JSON of ``mar score nll RUN``.
 
     python scripts/score_table.py TABLE.md LABEL=RUN [LABEL=RUN ...]
 

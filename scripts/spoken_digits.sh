@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Spoken digits at 8 kHz, recordings 0 to 4 of each digit held out: train and score WaveNet, and on windows of 256 samples WaveNet
-# and the any-order masked Transformer; write sounds of WaveNet and their spectrograms. Run the same command again to resume.
-#   scripts/spoken_digits.sh PATH/TO/recordings [wavenet] [windows] [any-order]     default: all three in turn
-# RUNS: folder of the runs, default runs/spoken-digits. OVERRIDES: recipe overrides. Writes results/spoken-digits.
+# Spoken digits at 8 kHz, recordings 0 to 4 of each digit held out: WaveNet, and on windows of 256 samples WaveNet beside
+# the any-order masked Transformer; sounds of WaveNet with their spectrograms. Run again, it goes on.
+#   scripts/spoken_digits.sh PATH/TO/recordings [wavenet] [windows] [any-order]     none named: all, one after the other
+# RUNS: the folder of the runs, default runs/spoken-digits. OVERRIDES: of the recipes. Writes results/spoken-digits.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 data="$(from_caller "${1:?the folder with 0_jackson_0.wav and the others}")" runs="${RUNS:-runs/spoken-digits}" out=results/spoken-digits
 shift
@@ -16,9 +16,9 @@ for name in "$@"; do
     *) echo "no model $name: wavenet, windows or any-order" >&2 && exit 2 ;;
   esac
   mar train "$recipe" "data.path=$data" ${OVERRIDES:-} --out "$runs/$name"
-  mar score "$runs/$name" --nll ${SCORING:-}
+  mar score nll "$runs/$name" ${SCORING:-}
   if [ "$name" = wavenet ]; then
-    mar score "$runs/$name" --nll --past 512  # score every held-out sample once, with more past than the network sees
+    mar score nll "$runs/$name" --past 512  # every held-out sample once, after more than the network sees
     mkdir -p "$out"
     digits=()
     for digit in 0 1 2 3 4 5 6 7 8 9; do digits+=(--class "$digit"); done

@@ -15,7 +15,7 @@ one() { # name, recipe, data set, scoring options, recipe overrides
   shift 4
   export OMP_NUM_THREADS=1
   { mar train "$recipe" "data.path=$data/$set.npz" "$@" ${OVERRIDES:-} --out "$runs/$name" &&
-    mar score "$runs/$name" --nll $scoring; } > "$runs/$name.log" 2>&1 || { tail -n 3 "$runs/$name.log"; exit 1; }
+    mar score nll "$runs/$name" $scoring; } > "$runs/$name.log" 2>&1 || { tail -n 3 "$runs/$name.log"; exit 1; }
 }
 export -f one
 

@@ -16,7 +16,7 @@ import typer
 from mar import config
 from mar.bench.contenders import SHAPES
 from mar.cli import main as cli
-from mar.experiments import grid_file
+from mar.experiments.grid import read as read_grid
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -95,7 +95,7 @@ def refusal(arguments: list[str]) -> str | None:
         recipe, overrides = values.get("name") or values.get("recipe") or "", values.get("overrides") or []
         is_file = recipe.upper() == recipe or recipe.endswith(".yaml") or "/" in recipe
         if name == "ablate" and not is_file:
-            grid_file.read(recipe, overrides)
+            read_grid(recipe, overrides)
         elif name in ("train", "bench") and not is_file and recipe not in SHAPES:
             config.read(recipe, overrides)
     except Exception as error:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from mar.experiments.engine import Engine
     from mar.experiments.grid import GridFile
+    from mar.experiments.launch import WorkerSpec
     from mar.experiments.result import AblationResult
     from mar.experiments.state import Clock, State
-    from mar.experiments.workers import Work
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that change the grid or its recipes.")]
 
@@ -54,7 +54,7 @@ def ablate(
 
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.experiments.grid_file import default_out, read
+    from mar.experiments.grid import default_out, read
 
     grid = read(name, overrides or [], out)
     run_grid(grid, out or default_out(grid.name), execution)
@@ -86,8 +86,7 @@ def reproduce(
 
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
-    from mar.experiments.grid_file import read
-    from mar.experiments.tables import find
+    from mar.experiments.grid import find, read
 
     if name is None:
         _list_tables()
@@ -124,7 +123,7 @@ def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
 
 
 def _list_tables() -> None:
-    from mar.experiments.tables import tables
+    from mar.experiments.grid import tables
 
     for name, scales in tables().items():
         print(f"{name}\n    {scales[0].asks}")
@@ -146,27 +145,24 @@ def status(
         mar status runs/digits
     """
     from mar.core.errors import UserError
-
-    if (out / "recipe.yaml").is_file():
-        from mar.training.run_folder import RunFolder
-
-        run = RunFolder(out)
-        history, iterations = run.history(), run.recipe().train.iterations
-        done = history[-1]["iteration"] if history else 0
-        print(
-            f'{{"iteration": {done}, "iterations": {iterations}}}'
-            if json
-            else f"{out}: {done} of {iterations} iterations"
-        )
-        return
-    if not (out / "grid.yaml").is_file():
-        raise UserError(f"{out} is neither an ablation (it has no grid.yaml) nor a run (no recipe.yaml)")
+    from mar.core.files import GRID, RUN
     from mar.core.table import Column, Table
-    from mar.experiments.engine import Engine
-    from mar.experiments.state import State, share, states
-    from mar.experiments.workers import read_grid
+    from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
 
-    found = states(Engine(read_grid(out), out))
+    if (out / RUN).is_file():
+        done, iterations = trained_iterations(out), wanted_iterations(out)
+        line = f"{out}: {done} of {iterations} iterations"
+        print(f'{{"iteration": {done}, "iterations": {iterations}}}' if json else line)
+        return
+    if not (out / GRID).is_file():
+        raise UserError(f"{out} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
+    outlines = read_outlines(out)
+    if outlines is None:  # a folder from before outlines
+        from mar.experiments.engine import Engine
+        from mar.experiments.launch import read_grid
+
+        outlines = Engine(read_grid(out), out).outlines
+    found = states_of(out, outlines)
     columns = [
         Column[State]("cell", lambda s: s.name, words=True),
         Column[State]("state", lambda s: s.kind, words=True),
@@ -188,8 +184,8 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
         UserError, Unsupported: the grid is impossible, or its preparation or its jobs failed. Stopped: by a signal.
     """
     from mar.core.progress import wide_console
-    from mar.experiments.prepare import prepare
-    from mar.reports.results_folder import keep_results
+    from mar.experiments.launch import prepare
+    from mar.reports.publish import publish
 
     console = wide_console()
     _check_options(grid)
@@ -201,7 +197,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     _run(engine, execution, console)
     failed = _report(engine, console)
     if execution.results is not None:
-        print(*keep_results(engine, execution.results), sep="\n")
+        print(f"kept in {execution.results}: {', '.join(path.name for path in publish(engine, execution.results))}")
     if failed:
         print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
         raise typer.Exit(1)
@@ -231,7 +227,7 @@ def _list_cells(grid: GridFile, out: Path, execution: Execution, console: Consol
         UserError, Unsupported: the grid is impossible, and nothing is to be prepared.
     """
     from mar.core.errors import MarError
-    from mar.experiments.prepare import pending
+    from mar.experiments.launch import pending
 
     todo = pending(grid, out)
     for command in grid.prepare:
@@ -254,16 +250,18 @@ def _list_costs(engine: Engine, workers: int, console: Console) -> None:
     from rich.table import Table
 
     from mar.core.signals import cores
-    from mar.experiments.speed import seconds_per_iteration
-    from mar.experiments.state import states
+    from mar.metrics.speed import cost_key, seconds_per_iteration
 
     torch.set_num_threads(max(1, cores() // workers))
     table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
-    total = 0.0
-    for cell, state in zip(engine.cells, states(engine), strict=True):
+    total, probes = 0.0, {}
+    for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, seconds = cell.recipe.train, None
         if cell.served:
-            seconds = train.iterations * seconds_per_iteration(cell.recipe, cell.data)
+            key = cost_key(cell.recipe)
+            if key not in probes:
+                probes[key] = seconds_per_iteration(cell.recipe, cell.data)
+            seconds = train.iterations * probes[key]
             total += seconds * (1.0 - (state.share or 0.0))
         plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         cost = "–" if seconds is None else f"{seconds:.0f}"
@@ -279,12 +277,12 @@ def _run(engine: Engine, execution: Execution, console: Console) -> None:
     Raises:
         UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
     """
+    from mar.experiments.launch import WorkerSpec, run_workers
     from mar.experiments.state import forget_failures
-    from mar.experiments.workers import Work, run_workers
 
-    work = Work(engine.out.resolve(), execution.processes)
+    work = WorkerSpec(engine.out.resolve(), execution.processes)
     if execution.retry_failed:
-        forget_failures(engine)
+        forget_failures(engine.out, engine.outlines)
     if execution.slurm:
         _run_jobs(engine, execution.slurm, work, console)
         return
@@ -298,15 +296,14 @@ def _run(engine: Engine, execution: Execution, console: Console) -> None:
         if any(codes):
             console.print(f"some workers ended with {codes}: their logs are in {engine.out / 'logs'}", style="red")
     engine.work(wait=True)
-    engine.measure_speeds()
+    engine.measure_alone()
 
 
-def _run_jobs(engine: Engine, slurm: list[str], work: Work, console: Console) -> None:
+def _run_jobs(engine: Engine, slurm: list[str], work: WorkerSpec, console: Console) -> None:
     """Run in Slurm jobs; this process computes nothing. Ctrl-C leaves the jobs running."""
     from mar.core.errors import UserError
-    from mar.experiments.cluster import read_cluster
-    from mar.experiments.slurm import Jobs
-    from mar.experiments.state import share, states
+    from mar.experiments.slurm import Jobs, read_cluster
+    from mar.experiments.state import share
 
     cluster = read_cluster(slurm)
     engine.prepare()
@@ -320,27 +317,22 @@ def _run_jobs(engine: Engine, slurm: list[str], work: Work, console: Console) ->
             raise typer.Exit(130) from None
     for trouble in troubles:
         console.print(trouble, style="red")
-    if share(states(engine)) < 1.0:
+    if share(engine.states()) < 1.0:
         raise UserError("the jobs have ended and some cells are unfinished: the same command submits what is left")
 
 
 def _report(engine: Engine, console: Console) -> int:
     """Write and print every table and picture; return the number of failed cells."""
-    from mar.experiments.assemble import assemble
-    from mar.reports.curves import write_curves
-    from mar.reports.orders_curve import write_orders_curve
+    from mar.experiments.engine import assemble
+    from mar.reports.columns import in_asked_unit
     from mar.reports.page import write_page
-    from mar.reports.pareto import write_pareto
-    from mar.reports.steps_curve import write_steps_curve
-    from mar.reports.table import terminal, write_tables
-    from mar.reports.unit import in_asked_unit
+    from mar.reports.plots import write_pictures
+    from mar.reports.tables import terminal, write_tables
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
-    result = in_asked_unit(result)
-    writers = (write_curves, write_orders_curve, write_steps_curve, write_pareto)
-    pictures = [write(result, engine.out) for write in writers]
-    written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]
+    result, out = in_asked_unit(result), engine.out
+    written = [*write_tables(result, out), *write_pictures(result, out), write_page(result, out, out / "index.html")]
     console.print(*terminal(result), sep="\n")
     print("wrote: " + "\n       ".join(map(str, written)))
     return len({row.model for row in result.rows if row.errors})
@@ -348,13 +340,13 @@ def _report(engine: Engine, console: Console) -> int:
 
 def _announcing(engine: Engine, console: Console) -> Callable[[], bool]:
     """Return the function that the engine calls before each cell: it prints the progress and returns True."""
-    from mar.experiments.state import Clock, states
+    from mar.experiments.state import Clock
 
-    clock = Clock(engine)
+    clock = Clock(engine.states())
 
     def go_on() -> bool:
         if len(engine.cells) > 1:
-            console.print(_progress(states(engine), clock), style="bold")
+            console.print(_progress(engine.states(), clock), style="bold")
         return True
 
     return go_on
@@ -365,14 +357,14 @@ def _watching(engine: Engine, console: Console) -> Iterator[Callable[[], None]]:
     """Show a bar of the whole grid; yield the function that updates it."""
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from mar.experiments.state import Clock, share, states
+    from mar.experiments.state import Clock, share
 
-    clock = Clock(engine)
+    clock = Clock(engine.states())
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as display:
         task = display.add_task("", total=1.0)
 
         def watch() -> None:
-            now = states(engine)
+            now = engine.states()
             display.update(task, completed=share(now), description=_progress(now, clock))
 
         yield watch

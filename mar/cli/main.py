@@ -12,12 +12,12 @@ import typer
 from mar.cli.ablate import ablate, reproduce, status
 from mar.cli.bench import bench
 from mar.cli.demo import demo
-from mar.cli.fid import fid
-from mar.cli.fid_stats import fid_stats
+from mar.cli.fid import fid, fid_stats
 from mar.cli.orders import app as orderings_app
 from mar.cli.orders import search_order
+from mar.cli.report import report
 from mar.cli.sample import generate, sample
-from mar.cli.score import score
+from mar.cli.score import app as score_app
 from mar.cli.tokenizer import app as tokenizer_app
 from mar.cli.tokenizer import cache
 from mar.cli.train import recipes, train
@@ -31,11 +31,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, score, fid, fid_stats, search_order, ablate, status, cache, demo, export):
+for command in (train, sample, generate, fid, fid_stats, search_order, ablate, status, report, cache, demo, export):
     app.command(no_args_is_help=True)(command)
 for command in (verify, bench, recipes, reproduce):
     app.command()(command)
 app.command("import", no_args_is_help=True)(import_)
+app.add_typer(
+    score_app,
+    name="score",
+    help="Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
+)
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
 

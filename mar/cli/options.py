@@ -23,9 +23,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mar.cli.fid_sources import Looks
-    from mar.cli.generating import Setting
     from mar.core.table import Table
+    from mar.metrics.images import FeatureSettings
+    from mar.metrics.samples import Setting
     from mar.run import Run
 
 Split = Literal["train", "validation", "test"]
@@ -178,7 +178,7 @@ class Sampling:
 
     def setting(self, plan: str, precision: Precision = "fp32") -> Setting:
         """Return the setting of a store of examples along ``plan``."""
-        from mar.cli.generating import Setting
+        from mar.metrics.samples import Setting
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
@@ -205,11 +205,11 @@ class Features:
         ),
     ] = ""
 
-    def settings(self, seed: int = 0, device: str = "cpu") -> Looks:
+    def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
-        from mar.cli.fid_sources import Looks
+        from mar.metrics.images import FeatureSettings
 
-        return Looks(self.features, self.inception_weights, self.labelled, seed, device)
+        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Execution:
         if not self.slurm:
             return
         from mar.core.errors import UserError
-        from mar.experiments.cluster import read_cluster
+        from mar.experiments.slurm import read_cluster
 
         read_cluster(self.slurm)
         if self.workers > 1:

@@ -64,9 +64,9 @@ def sample(
 
     import torch
 
-    from mar.cli.scoring import samples_name
     from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
+    from mar.metrics.base import samples_name
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
@@ -165,8 +165,9 @@ def generate(
 
         torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
     """
-    from mar.cli.generating import fill
     from mar.core.processes import Processes
+    from mar.metrics.images import write_npz
+    from mar.metrics.samples import fill
     from mar.sampling.output import image_grid
 
     processes = Processes()
@@ -179,21 +180,6 @@ def generate(
             first, _ = store.read(0)
             image_grid(first[:100], store.spec.levels).save(out / "grid.png")
         if npz is not None:
-            _write_npz(images, npz)
+            write_npz(images, npz)
         print(f"{n} examples of {setting.plan} in {out}; score them: mar fid {out} --against DATA")
     processes.end()
-
-
-def _write_npz(images, path: Path) -> None:
-    """Write the layout of ADM's evaluator. The whole array passes through memory."""
-    import numpy as np
-    import torch
-
-    from mar.metrics.images import ImageSet, check_images
-
-    check_images(images.store.spec, str(images.store.path))
-    shown = ImageSet(images, images.store.spec, rgb=True)
-    parts = [torch.stack(shown.__getitems__(index.tolist())) for index in torch.arange(len(shown)).split(1000)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez(file, arr_0=torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy())

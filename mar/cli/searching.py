@@ -14,15 +14,14 @@ from typing import Any
 
 import torch
 
-from mar.cli.nll_tables import notes, tables
-from mar.cli.units import Units
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
-from mar.experiments.compare import paired_differences
-from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
+from mar.metrics.base import Units
+from mar.metrics.nll import nll_tables
+from mar.metrics.statistics import Difference, paired_differences
 from mar.model.plans import resolve_optimal
 from mar.order_search.moves import Evaluator
 from mar.order_search.search import Budget, Say, Search, search
@@ -93,8 +92,7 @@ def search_and_report(run: Run, request: Request) -> None:
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
     weights = "ema" if run.ema else "last"
     title = f"{run.data.name} test, {text}, {weights} weights"
-    console.print(*tables(shown, differences, "searched", title, units), sep="\n")
-    console.print(*notes(shown, {"random"}, units), sep="\n")
+    console.print(*nll_tables(shown, differences, "searched", title, units, {"random"}), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
     console.print(f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}")
 

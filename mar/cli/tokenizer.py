@@ -250,8 +250,8 @@ def _score(
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
     if rfid:
-        from mar.cli.fid_sources import cache_folder
         from mar.metrics.fid import score_images
+        from mar.metrics.images import cache_folder
 
         fid = score_images(y, data, cache_folder(), seed=seed, device=device)
         record["rfid"] = fid.to_dict()

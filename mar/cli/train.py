@@ -39,7 +39,7 @@ def train(
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes)
     if processes.is_main:
-        print(f"done: {folder}\nnext: mar sample {folder}   mar score {folder} --nll")
+        print(f"done: {folder}\nnext: mar sample {folder}   mar score nll {folder} ")
     processes.end()
 
 

@@ -1,63 +1,262 @@
-"""The grid file: what is trained, under which plans it is scored, and with what.
+"""Grid files: the models to train, the plans to score them under, and the metrics to ask.
 
 extends: networks/digits              # optional: another grid, whose keys these replace
-given: {data: "???"}                  # what ${given.data} stands for; ???: on the command line; given.out: the folder
-prepare: [cache ${given.data} …]      # mar commands that make what the recipes read (mar.experiments.prepare)
+given: {data: "???"}                  # the value of ${given.data}; ???: on the command line; given.out: the folder
+prepare: [cache ${given.data} …]      # mar commands that make the inputs of the recipes (mar.experiments.launch)
 recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
-axes: {ordering: [raster, random]}    # a model for each combination (mar.experiments.axes); without axes there is one
+axes: {ordering: [raster, random]}    # a model for each combination ; without axes there is one
 orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
 partitions: [singles, "cosine:16"]    # default singles; without orderings: the sets of each model's own ordering
-variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan: ways to generate
+variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan
 reference: raster                     # what the others are compared with; default the first, of one seed
-matched: parameters                   # or compute, images: what makes the cells comparable (mar.experiments.matched)
+matched: parameters                   # or compute, images: what makes the cells comparable
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 unit: nats                            # an example, in tables and pictures; default bits/dim
 nll: {split: test}
 fid: {images: 360}                    # null: not asked
 speed: {batch: 64}
 probe: {}
+published:                            # columns of papers, beside the grid's own
+  - title: FID, ImageNet 256²
+    of: fid                               # our column whose order of rows is compared with theirs
+    source: MAR (Li et al. 2024), Table 1
+    recalled: true                        # from memory; a dagger and a note say so
+    rows:
+      - {where: {ordering: raster, attention: causal}, value: 19.23}
+
+A value of an axis is a scalar, for the recipe key that the axis is named after, or a mapping of several recipe keys, so
+that each network brings its learning rate along. It may have a ``name``; otherwise the name is its value of the axis's
+key. Every combination of values is a cell, a recipe of its own.
+
+axes:
+  network:
+    - {network: {kind: lstm, width: 96}, train.learning_rate: 3.0e-3}
+    - made
+  ordering: [raster, random]
+adjust:
+  - where: {network: made, ordering: random}
+    set: {train.iterations: 4000}
+exclude:
+  - {network: lstm, ordering: [random]}
+
+A shipped grid file begins with its command, its question, and ``Time:``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations as pairs_of
 from itertools import product
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import Field, ValidationError, create_model, field_validator
 
 from mar import config
-from mar.config import Recipe, Scalar, Section
+from mar.config import RECIPES, Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
-from mar.experiments.axes import (
-    ORDERS,
-    PARTITION,
-    PLAN,
-    SEED,
-    VARIANT,
-    Adjustment,
-    Combination,
-    Value,
-    Where,
-    combinations,
-    named,
-)
-from mar.experiments.evaluations import (
-    FidEvaluation,
-    NllEvaluation,
-    ProbeEvaluation,
-    SetsEvaluation,
-    SpeedEvaluation,
-    Variant,
-    ways,
-)
-from mar.experiments.published import Published, check_published
+from mar.metrics import METRICS
+from mar.metrics.base import Variant
 from orderings import PlanSpec, parse_ordering, parse_partition, to_text
 
+GRIDS = RECIPES / "ablations"
+TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
 
-class GridFile(Section):
-    """Recipes, and what is asked of each."""
+
+Value = Scalar | dict[str, Any]
+RowSelector = dict[str, Scalar | tuple[Scalar, ...]]  # axis -> one of its names, or several
+SEED = "seed"  # the axis whose values are trainings of one recipe
+PLAN, PARTITION, VARIANT, ORDERS = "plan", "partition", "variant", "orders"  # of rows, beside the axes
+
+
+class Adjustment(Section):
+    """Recipe keys that some cells set otherwise, after their axes."""
+
+    where: RowSelector
+    set: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One cell: the name of its value on every axis, and what these change in the recipe."""
+
+    settings: dict[str, str]
+    overrides: tuple[str, ...]
+
+
+def combinations(
+    axes: Mapping[str, Sequence[Value]], adjust: Sequence[Adjustment], exclude: Sequence[RowSelector], only: RowSelector
+) -> list[Combination]:
+    """The cells, the last axis changing fastest. Without axes there is one, which changes nothing.
+
+    Raises:
+        UserError: a value without a name, two of one name, or a condition on an axis or a value that does not exist.
+    """
+    names = {axis: named(axis, values) for axis, values in axes.items()}
+    for where in (*exclude, only, *(adjustment.where for adjustment in adjust)):
+        check(where, names)
+    found = []
+    for chosen in product(*(values.items() for values in names.values())):
+        settings = {axis: name for axis, (name, _) in zip(names, chosen, strict=True)}
+        if not matches(settings, only) or any(matches(settings, where) for where in exclude):
+            continue
+        changes = [change for _, (_, value) in zip(names, chosen, strict=True) for change in value]
+        changes += [c for each in adjust if matches(settings, each.where) for c in as_overrides(each.set)]
+        found.append(Combination(settings, tuple(changes)))
+    if not found:
+        raise UserError("the grid has no cell: only and exclude leave none")
+    return found
+
+
+def as_overrides(keys: Mapping[str, Any]) -> list[str]:
+    """``{network: {kind: made, widths: [8]}}`` as ``network.kind=made`` and ``network.widths=[8]``."""
+    return [f"{key}={json.dumps(value)}" for key, value in _flat(keys, "")]
+
+
+def _flat(keys: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key in sorted(keys, key=lambda key: key != "kind"):  # a kind drops the options that stand before it
+        if isinstance(keys[key], Mapping):
+            yield from _flat(keys[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", keys[key]
+
+
+def named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
+    """name -> overrides of each value of an axis."""
+    found: dict[str, list[str]] = {}
+    for value in values:
+        keys = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {axis: value}
+        name = _name(axis, value)
+        if name in found:
+            raise UserError(f"two values of the axis {axis} are called {name!r}: give one another name")
+        found[name] = as_overrides(keys)
+    if not found:
+        raise UserError(f"the axis {axis} has no values")
+    return found
+
+
+def _name(axis: str, value: Value) -> str:
+    said = value.get("name", value.get(axis)) if isinstance(value, Mapping) else value
+    if isinstance(said, Mapping):
+        said = said.get("kind")
+    if said is None:
+        raise UserError(f"a value of the axis {axis} has no name: add name: … to {value}")
+    return str(said)
+
+
+def check(where: RowSelector, names: Mapping[str, Collection[str]]) -> None:
+    """Refuse a condition on an axis or a name that is not among ``names``: axis -> names of its values."""
+    for axis, wanted in where.items():
+        if axis not in names:
+            raise unknown("axis", axis, names)
+        for name in several(wanted):
+            if name not in names[axis]:
+                raise unknown(f"value of the axis {axis}", name, names[axis])
+
+
+def matches(settings: Mapping[str, str], where: RowSelector) -> bool:
+    """Whether the settings (axis -> name) have one of the names on every axis of ``where``."""
+    return all(settings.get(axis) in several(names) for axis, names in where.items())
+
+
+def several(names: Scalar | Sequence[Scalar]) -> list[str]:
+    """One name or several, as a list."""
+    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
+
+
+Better = Literal["lower", "higher"]
+Of = Literal["nll", "fid", "inception_score", "probe", "images_per_second"]
+OURS: dict[Of, tuple[str, Better]] = {
+    "nll": ("NLL", "lower"),
+    "fid": ("FID", "lower"),
+    "inception_score": ("IS", "higher"),
+    "probe": ("linear probe", "higher"),
+    "images_per_second": ("images/s", "higher"),
+}
+
+
+class PublishedRow(Section):
+    """A figure, and which rows it stands in: those whose settings contain ``where``."""
+
+    where: RowSelector = Field(min_length=1)
+    value: float = Field(allow_inf_nan=False)
+
+    @field_validator("where")
+    @classmethod
+    def _canonical(cls, where: RowSelector) -> RowSelector:
+        """The same, plans in canonical short text."""
+        if PLAN not in where:
+            return where
+        return {**where, PLAN: tuple(str(PlanSpec.parse(plan)) for plan in several(where[PLAN]))}
+
+
+class Published(Section):
+    """One column of a paper."""
+
+    title: str = Field(min_length=1, description="what it is, of which data")
+    of: Of = Field(description="our column whose order of rows is compared with it")
+    source: str = Field(min_length=1, description="the paper and its table")
+    recalled: bool = Field(default=False, description="written down from memory, not re-read")
+    better: Better | None = Field(default=None, description="which way is better; None: as in our column")
+    rows: tuple[PublishedRow, ...] = Field(min_length=1)
+
+    @property
+    def direction(self) -> Better:
+        """Which way is better."""
+        return self.better or OURS[self.of][1]
+
+    def figure(self, settings: Mapping[str, str]) -> float | None:
+        """The figure of a row of the table; None where the paper has none."""
+        return next((row.value for row in self.rows if matches(settings, row.where)), None)
+
+
+def published_of(grid: Mapping[str, Any]) -> tuple[Published, ...]:
+    """The columns of a resolved grid, as a result holds it."""
+    return tuple(Published.model_validate(each) for each in grid.get("published", ()))
+
+
+def check_published(published: Collection[Published], names: Mapping[str, Collection[str]]) -> None:
+    """Refuse figures that no row could have, and two for one row.
+
+    Args:
+        names: what tells rows apart (an axis, the plan, …) -> what each can be called; a figure is of every seed.
+
+    Raises:
+        UserError: it names the column, and the nearest name that exists.
+    """
+    names = {name: known for name, known in names.items() if name != SEED}
+    for column in published:
+        try:
+            for row in column.rows:
+                check(row.where, names)
+        except UserError as error:
+            raise UserError(f"published {column.title!r}: {error}") from None
+        for one, other in pairs_of((row.where for row in column.rows), 2):
+            if _overlap(one, other):
+                raise UserError(f"published {column.title!r}: {one} and {other} may be one row: name more axes in both")
+
+
+def _overlap(one: RowSelector, other: RowSelector) -> bool:
+    """Whether one row can match both."""
+    return all(set(several(one[axis])) & set(several(other[axis])) for axis in one.keys() & other.keys())
+
+
+# A field for each metric: its options; None: the metric is not asked.
+_Metrics = create_model(
+    "_Metrics",
+    __base__=Section,
+    **{name: (metric.Options | None, metric.default) for name, metric in METRICS.items()},  # type: ignore[arg-type]
+)
+
+
+class GridFile(_Metrics):  # type: ignore[valid-type,misc]
+    """Recipes, and the metrics asked of each."""
 
     name: str
     given: dict[str, str] = Field(default={}, description="values that ${given.NAME} stands for in this file")
@@ -66,8 +265,8 @@ class GridFile(Section):
     overrides: tuple[str, ...] = ()
     axes: dict[str, tuple[Value, ...]] = Field(default={}, description="recipe keys and their values")
     adjust: tuple[Adjustment, ...] = ()
-    exclude: tuple[Where, ...] = Field(default=(), description="combinations that are left out")
-    only: Where = Field(default={}, description="all that are left in; none: all")
+    exclude: tuple[RowSelector, ...] = Field(default=(), description="combinations that are left out")
+    only: RowSelector = Field(default={}, description="all that are left in; none: all")
     command: tuple[str, ...] = Field(default=(), description="overrides of the command line; they come last")
     unit: Literal["bits/dim", "nats"] = Field(default="bits/dim", description="of likelihoods in tables and pictures")
     select: Literal["last", "best"] = Field(default="last", description="the checkpoint: last, or best on validation")
@@ -80,11 +279,6 @@ class GridFile(Section):
     reference: str | dict[str, Scalar] = Field(
         default="", description="a plan, or values of some axes, others as in the row; the first, of the row's own seed"
     )
-    nll: NllEvaluation | None = NllEvaluation()
-    fid: FidEvaluation | None = FidEvaluation()
-    speed: SpeedEvaluation | None = None
-    probe: ProbeEvaluation | None = None
-    sets: SetsEvaluation = Field(default=SetsEvaluation(), description="of plans whose partition is optimal")
     published: tuple[Published, ...] = Field(default=(), description="columns of papers, beside the grid's own")
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
@@ -99,16 +293,21 @@ class GridFile(Section):
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(str(PlanSpec(ordering, partition)) for partition, ordering in pairs))
 
-    def ways(self, plans: Iterable[str]) -> list[tuple[str, Variant | None]]:
-        """Plans in variants, as ``mar.experiments.evaluations.ways``."""
-        return ways(plans, self.variants)
+    def asked(self) -> dict[str, Section]:
+        """Return the options of each metric that is asked, in the order of ``METRICS``."""
+        return {name: options for name in METRICS if (options := getattr(self, name)) is not None}
+
+    @property
+    def orders(self) -> int:
+        """Random orders that all images share in scoring; 0: each image has its own."""
+        return getattr(self.nll, "orders", 0)
 
     def variant(self, name: str) -> Variant | None:
         """The variant of a name; None: the one way that has none."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def combinations(self) -> list[Combination]:
-        """The cells. Raises UserError as ``mar.experiments.axes.combinations``."""
+        """Return the cells. Raises UserError as ``combinations``."""
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
     def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
@@ -155,7 +354,7 @@ def referring(grid: GridFile) -> GridFile:
     if PLAN in reference:
         reference = {**reference, PLAN: str(PlanSpec.parse(reference[PLAN]))}
     every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
-    most = grid.nll.orders if grid.nll is not None else 0
+    most = grid.orders
     orders = {ORDERS: [f"mean of {most}", *(str(1 + k) for k in range(most))]} if most else {}
     check_published(grid.published, {**names, **every, **orders})
     for axis, name in reference.items():
@@ -164,3 +363,209 @@ def referring(grid: GridFile) -> GridFile:
         if name not in names[axis]:
             raise unknown(f"reference on the axis {axis}", name, names[axis])
     return grid.model_copy(update={"reference": reference})
+
+
+def grid_names() -> list[str]:
+    tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
+    return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
+
+
+def default_out(name: str) -> Path:
+    """Return the default folder of a grid."""
+    return Path("runs") / f"ablate-{name}"
+
+
+def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
+    """Return the grid of a file or a shipped name.
+
+    Args:
+        overrides: ``key=value``, of the grid (``fid.images=1000``), of one of its axes (``seed=[0,1,2,3]``), or else of
+            its recipes (``train.iterations=9``). ``key+=[value]`` adds to a list of the grid or to an axis: beside
+            values of several keys, a text takes the place of the first value's name in a copy of that value.
+        out: the folder of the grid, ``given.out``; None: the default.
+
+    Raises:
+        UserError: no such grid; a key, a value, a plan or the YAML is wrong.
+    """
+    path = _path(name)
+    own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
+    base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
+    try:
+        file = extended(path)
+        content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
+        of_lists = {text: parts for text in overrides if (parts := _list_override(text, axes)) is not None}
+        others = [text for text in overrides if text not in of_lists]
+        of_grid = [text for text in others if _key(text) in GridFile.model_fields]
+        of_recipe = [text for text in others if text not in of_grid]
+        for key in map(_key, of_recipe):
+            if key not in Recipe.model_fields:
+                raise unknown("key of the grid or its recipes", key, {*GridFile.model_fields, *Recipe.model_fields})
+        content = OmegaConf.merge(content, OmegaConf.from_dotlist(of_grid))
+        plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
+        if "given.out" not in OmegaConf.to_yaml(content):
+            del plain["given"]["out"]
+        for key, values, adds in of_lists.values():
+            _set_list(plain, key, values, adds)
+    except UserError:
+        raise
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{path} needs {key}=…: give it after the name of the grid") from None
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # YAML's own errors share no base with omegaconf's
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    plain["command"] = [*(plain.get("command") or []), *of_recipe]
+    return checked(path, plain)
+
+
+def _key(override: str) -> str:
+    """Return the outermost key of ``key.of.a.section=value``."""
+    return override.partition("=")[0].split(".")[0]
+
+
+def _list_override(override: str, axes: Collection[str]) -> tuple[str, list[Any], bool] | None:
+    """Return key, values and whether they are added: of ``key+=values``, or of ``axis=[values]``; None: neither."""
+    key, _, text = override.partition("=")
+    adds, key = key.endswith("+"), key.removesuffix("+").removeprefix("axes.")
+    if not adds and not (key in axes and text.startswith("[")):
+        return None
+    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    return key, value if isinstance(value, list) else [value], adds
+
+
+def _set_list(plain: dict[str, Any], key: str, values: list[Any], adds: bool) -> None:
+    axes = plain.get("axes") or {}
+    place = axes if key in axes else plain
+    if key not in axes and not (adds and isinstance(plain.get(key, []), list) and key in GridFile.model_fields):
+        raise unknown("list of the grid", key, {*axes, "orderings", "partitions", "variants", "overrides", "notes"})
+    if key in axes and isinstance(first := axes[key][0], dict):
+        name = _name(key, first)
+        values = [value if isinstance(value, dict) else _renamed(first, name, str(value)) for value in values]
+    place[key] = [*(place.get(key) or []), *values] if adds else values
+
+
+def _renamed(value: Any, name: str, new: str) -> Any:
+    """Return a copy of a nested value with ``new`` in the place of the text ``name``."""
+    if isinstance(value, dict):
+        return {key: _renamed(inner, name, new) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, name, new) for inner in value]
+    return new if value == name else value
+
+
+def extended(path: Path) -> DictConfig:
+    """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
+    own = OmegaConf.load(path)
+    if not isinstance(own, DictConfig):
+        raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
+    parent = own.pop("extends", None)
+    return own if parent is None else OmegaConf.merge(extended(_path(parent)), own)  # type: ignore[return-value]
+
+
+def checked(path: Path, plain: Any) -> GridFile:
+    """The grid of plain values.
+
+    Raises:
+        UserError: a key, a value or a plan is wrong; the message begins with ``path``.
+    """
+    try:
+        return referring(GridFile.model_validate(plain))
+    except ValidationError as error:
+        raise UserError(_readable(path, error)) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _path(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UserError(f"no grid file {name!r}")
+    for folder in (GRIDS, TABLES):
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise unknown("ablation", name, grid_names())
+
+
+def _readable(path: Path, error: ValidationError) -> str:
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key is missing, too
+    *section, key = (str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{path}: {'.'.join([*section, key])}: {first['msg']} (got {first['input']!r})"
+    if section and section[0] == "published":
+        known = PublishedRow if "rows" in section else Published
+    else:
+        known = METRICS[section[0]].Options if section and section[0] in METRICS else GridFile
+    return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"
+
+
+SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
+_SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table at one scale; its grid is called ``NAME/SCALE``."""
+
+    name: str
+    scale: str
+
+    @property
+    def grid(self) -> str:
+        """The name that ``read`` takes."""
+        return f"{self.name}/{self.scale}"
+
+    @property
+    def path(self) -> Path:
+        return TABLES / self.name / f"{self.scale}.yaml"
+
+    @property
+    def asks(self) -> str:
+        """What it asks: the first sentence."""
+        return _SENTENCE.split(self._header()[0], maxsplit=1)[0]
+
+    @property
+    def time(self) -> str:
+        """How long it takes, as its file says; empty: it does not say."""
+        return self._header()[1]
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the given values that have no default."""
+        given = extended(self.path).get("given") or {}
+        return [str(key) for key in given if OmegaConf.is_missing(given, key)]
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether it reads data that do not come with the project."""
+        return "data" in (extended(self.path).get("given") or {}).keys()  # noqa: SIM118 - a missing value is not "in"
+
+    def _header(self) -> tuple[str, str]:
+        lines = [line for line in self.path.read_text().splitlines() if line.startswith("#")]
+        text = " ".join(line.lstrip("# ") for line in lines[1:])
+        asks, _, time = text.partition("Time: ")
+        return asks.strip(), time.strip()
+
+
+def tables() -> dict[str, list[Table]]:
+    """name -> its scales, the smallest first."""
+    files = {(path.parent.name, path.stem) for path in TABLES.glob("*/*.yaml")}
+    names = sorted({name for name, _ in files})
+    return {name: [Table(name, scale) for scale in SCALES if (name, scale) in files] for name in names}
+
+
+def find(name: str, scale: str | None = None) -> Table:
+    """The table at a scale; None: at its smallest.
+
+    Raises:
+        UserError: there is none of the name, or not at this scale; the message says which there are.
+    """
+    known = tables()
+    if name not in known:
+        raise unknown("table", name, known)
+    scales = {table.scale: table for table in known[name]}
+    if scale is not None and scale not in scales:
+        raise unknown(f"scale of {name}", scale, scales)
+    return scales[scale] if scale is not None else known[name][0]

@@ -1,69 +1,189 @@
-"""A cell's training in several processes: what ``torchrun --nproc-per-node N -m mar train`` does, for the engine.
+"""Where a grid runs: worker processes, multi-process training of a cell, and the commands that prepare its inputs.
 
-RUN/launch.yaml    the resolved recipe, which the processes read
-RUN/launch.txt     what they and the launcher printed
+    python -m mar.experiments.launch OUT    one worker: it takes the next cell that no other process holds
+
+    OUT/logs/worker-N.txt        output of the workers
+    OUT/prepared/NUMBER.json     one of the grid's ``prepare`` commands that has ended well
+    RUN/launch.yaml, launch.txt  the resolved recipe of a multi-process training, and its output
+
+A ``prepare`` command makes inputs of the recipes: autoencoders, caches of latents. It is a ``mar`` command and resumes
+where it was stopped. A finished command is not run again while its ``--out`` exists and every earlier command is
+finished.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import dropwhile
+from json import dumps
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-import torch
 from omegaconf import OmegaConf
 
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
-from mar.core.files import write_atomic
+from mar.core.files import environment, held, write_atomic
+from mar.core.records import Record, read
 from mar.core.signals import cores, forward_signals
 
+if TYPE_CHECKING:
+    from mar.experiments.grid import GridFile
+
+PROGRAM = (sys.executable, "-m", "mar")
 RECIPE, LOG = "launch.yaml", "launch.txt"
-_LINES = 6  # of the log, that are told of a failure
-_LAUNCHERS = re.compile(r"^[EW]\d{4} .*torch/distributed/", re.MULTILINE)  # where torchrun begins to speak
+_POLL = 2.0  # seconds
+_LINES = 6  # last lines of the log in an error
+_LAUNCHERS = re.compile(r"^[EW]\d{4} .*torch/distributed/", re.MULTILINE)  # where torchrun's own output begins
 _FIRST_CODE = re.compile(r"^Root Cause.*?exitcode\s*: (-?\d+)", re.MULTILINE | re.DOTALL)
 
 
+def read_grid(out: Path) -> GridFile:
+    """Return the grid of a folder."""
+    from mar.experiments.grid import GridFile
+
+    return GridFile.model_validate(OmegaConf.to_container(OmegaConf.load(out / "grid.yaml")))
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """
+    Attributes:
+        out: the folder of the grid, with its ``grid.yaml``.
+        processes: that a cell is trained in.
+        speeds: answer only what is measured alone.
+    """
+
+    out: Path
+    processes: int = 1
+    speeds: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        """The command of a worker."""
+        options = ["--processes", str(self.processes), *(["--speeds"] if self.speeds else [])]
+        return [sys.executable, "-m", "mar.experiments.launch", str(self.out), *options]
+
+
+def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list[int]:
+    """Run ``count`` workers until no cell is left, and return their exit codes. ``watch`` is called every two seconds.
+
+    Each has its share of the cores, GPUs of its own where there are several, and a log in OUT/logs. A signal stops
+    all workers; their training is saved.
+
+    Raises:
+        Stopped: by a signal.
+    """
+    logs = spec.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    workers: list[subprocess.Popen[bytes]] = []
+    with forward_signals(workers) as stopped:
+        for number in range(count):
+            if not stopped:
+                with (logs / f"worker-{number}.txt").open("ab") as log:
+                    workers.append(start(spec, _worker_environment(number, count, spec.processes), log))
+        while any(worker.poll() is None for worker in workers):
+            watch()
+            time.sleep(_POLL if not stopped else 0.1)
+    if stopped:
+        raise Stopped(stopped[0])
+    return [worker.returncode for worker in workers]
+
+
+def start(spec: WorkerSpec, environment: dict[str, str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Start a worker that prints into ``log``, or to this process's output. Ctrl-C does not reach it directly."""
+    return subprocess.Popen(
+        spec.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def shared_cores(count: int) -> dict[str, str]:
+    """Return the environment of one of ``count`` processes that share the cores."""
+    return {"OMP_NUM_THREADS": str(max(1, cores() // count)), "TERM": "dumb"}
+
+
+def _worker_environment(number: int, count: int, gpus_each: int) -> dict[str, str]:
+    import torch
+
+    own = shared_cores(count)
+    if (gpus := torch.cuda.device_count()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        mine = (visible[(number * gpus_each + gpu) % len(visible)] for gpu in range(gpus_each))
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    return own
+
+
+def work(spec: WorkerSpec) -> int:
+    """Be one worker; return its exit code. A worker leaves between two cells when its parent is gone."""
+    import torch
+
+    from mar.experiments.engine import Engine
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
+    parent = os.getppid()
+    try:
+        engine = Engine(read_grid(spec.out), spec.out, trainer=trainer(spec.processes))
+        if spec.speeds:
+            engine.measure_alone()
+        else:
+            engine.work(go_on=lambda: os.getppid() == parent)
+    except Stopped as stopped:
+        return 128 + stopped.signal
+    except UserError as error:
+        print(f"mar: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 class TrainingFailed(Exception):
-    """The processes of a training ended with an error; the message has the last lines that they printed."""
+    """The processes of a training ended with an error; the message has their last lines."""
 
 
 def trainer(processes: int) -> Callable[[Recipe, Path], None] | None:
-    """What trains a cell in several processes of this machine, each with a GPU of its own where there are any. None:
-    one process wants no launcher.
+    """Return the function that trains a cell in several processes of this machine, each with a GPU of its own where
+    there are any. One process takes no launcher: None.
 
     Raises:
         UserError: fewer GPUs than processes.
     """
+    import torch
+
     if processes == 1:
         return None
     if torch.cuda.is_available() and (gpus := torch.cuda.device_count()) < processes:
-        raise UserError(f"--processes {processes} wants as many GPUs, and {gpus} can be seen here")
+        raise UserError(f"--processes {processes} takes as many GPUs, and this machine has {gpus}")
     return partial(train_launched, processes)
 
 
 def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
-    """Train ``recipe`` in the folder ``path``, or go on where it stands, in ``processes`` processes.
+    """Train ``recipe`` in the folder ``path``, or resume it, in ``processes`` processes (torchrun).
 
     Raises:
-        Stopped: by a signal; what was trained is saved.
-        TrainingFailed: with what was printed last.
+        Stopped: by a signal; the training is saved.
+        TrainingFailed: with the last lines of the output.
     """
     write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
     children: list[subprocess.Popen[bytes]] = []
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # a launcher that outlived its command holds it, too
+        fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
         begin = log.tell()
         with forward_signals(children) as stopped:
             launcher = subprocess.Popen(
                 _command(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
+                env=_training_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
             )  # fmt: skip
             children.append(launcher)
             if stopped:
@@ -72,7 +192,7 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
     if stopped:
         raise Stopped(stopped[0])
     if code:
-        _raise(path / LOG, begin)
+        _raise_failure(path / LOG, begin)
 
 
 def _command(processes: int, path: Path) -> list[str]:
@@ -80,22 +200,123 @@ def _command(processes: int, path: Path) -> list[str]:
     return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _training_environment(processes: int) -> dict[str, str]:
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", cores())) // processes)
     shutdown = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to save in
     own = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": shutdown, "TERM": "dumb"}
     return {**os.environ, **own}
 
 
-def _raise(file: Path, begin: int) -> None:
-    """torchrun ends with 1 whatever happened: what its processes ended with is in its report."""
+def _raise_failure(file: Path, begin: int) -> None:
+    """Raise the error of a training. torchrun always ends with 1: the exit code of its processes is in its report."""
     with file.open("rb") as log:
         log.seek(begin)
         text = log.read().decode(errors="replace")
     first = _FIRST_CODE.search(text)
     code = int(first[1]) if first else 0
-    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # somebody else stopped a process, and with it all
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # another program stopped a process, and with it all
         raise Stopped(code - 128)
     lines = [line.strip() for line in _LAUNCHERS.split(text)[0].splitlines() if line.strip()]
-    last = list(dict.fromkeys(lines))[-_LINES:]  # processes repeat each other
-    raise TrainingFailed(f"{' | '.join(last) or 'without a word'} (all of it: {file})")
+    last = list(dict.fromkeys(lines))[-_LINES:]  # processes print the same lines
+    raise TrainingFailed(f"{' | '.join(last) or 'no output'} (whole output: {file})")
+
+
+def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> None:
+    """Run the pending ``prepare`` commands in order; wait for another process that does so.
+
+    Args:
+        out: the grid's folder.
+        say: is told each command before it runs.
+
+    Raises:
+        UserError: a command failed; the grid's command, given again, resumes it.
+        Stopped: by a signal, which was passed on.
+    """
+    if not grid.prepare:
+        return
+    for command in grid.prepare:  # check all before any is run
+        _words(grid, command)
+    with held(out / "prepared", wait=True):
+        todo = pending(grid, out)
+        for command in todo:  # after a kill, a command that has to run again must not count as finished
+            _prepared(grid, out, command).unlink(missing_ok=True)
+        for command in todo:
+            say(f"mar {command}")
+            started = time.monotonic()
+            _run(_words(grid, command))
+            made_by = {"revision": environment()["revision"]}
+            record = Record({"command": command}, time.monotonic() - started, made_by, None)
+            write_atomic(_prepared(grid, out, command), dumps(asdict(record)))
+
+
+def pending(grid: GridFile, out: Path) -> list[str]:
+    """Return the first unfinished command and all after it, which may read its output."""
+
+    def is_done(command: str) -> bool:
+        return _record(grid, out, command) is not None and all(path.exists() for path in _made(_words(grid, command)))
+
+    return list(dropwhile(is_done, grid.prepare))
+
+
+def preparation_seconds(grid: GridFile, out: Path) -> float:
+    """Return the wall-clock time of the finished ``prepare`` commands, each in its last run."""
+    records = (_record(grid, out, command) for command in grid.prepare)
+    return sum(record.seconds for record in records if record is not None)
+
+
+def _words(grid: GridFile, command: str) -> list[str]:
+    """Split a command into arguments, in a shell's quoting.
+
+    Raises:
+        UserError: a quote is not closed, or a given value would be split.
+    """
+    for key, value in grid.given.items():
+        if value in command and len(value.split()) > 1:
+            raise UserError(
+                f"given.{key}={value!r} has a blank, at which prepare's commands are split: use a link to it"
+            )
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"prepare: {command!r}: {error}") from None
+
+
+def _made(words: list[str]) -> Iterator[Path]:
+    """Yield the output of a command."""
+    with suppress(ValueError, IndexError):
+        yield Path(words[words.index("--out") + 1])
+
+
+def _prepared(grid: GridFile, out: Path, command: str) -> Path:
+    return out / "prepared" / f"{grid.prepare.index(command)}.json"
+
+
+def _record(grid: GridFile, out: Path, command: str) -> Record | None:
+    return read(_prepared(grid, out, command), {"command": command})
+
+
+def _run(words: list[str]) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    with forward_signals(children) as stopped:
+        child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
+        children.append(child)
+        if stopped:
+            child.terminate()
+        code = child.wait()
+    if stopped:
+        raise Stopped(stopped[0])
+    if code:
+        command = f"mar {shlex.join(words)}"
+        raise UserError(f"prepare: `{command}` ended with code {code} (see its output above); repeat it to resume")
+
+
+def spec_from_argv() -> WorkerSpec:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--speeds", action="store_true")
+    return WorkerSpec(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(work(spec_from_argv()))

@@ -17,9 +17,8 @@ from pydantic import TypeAdapter
 from mar import build
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
-from mar.experiments.compare import holm, paired_differences
-from mar.experiments.result import Difference
 from mar.likelihood.score import Likelihood
+from mar.metrics.statistics import Difference, holm, paired_differences
 from mar.run import Run
 from orderings import PlanSpec
 

@@ -1,4 +1,4 @@
-"""What an ablation gives: one typed result, from which every table, figure and page is made.
+"""The result of a grid: one typed object behind every table, figure and page.
 
 N images · L tokens · K AR steps
 """
@@ -7,77 +7,87 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
-from mar.experiments.curve import Verdict, verdict
-from mar.experiments.speed import Speed
 from mar.likelihood.summary import Likelihood, data_frame
+from mar.metrics import METRICS
+from mar.metrics.base import PlanMap
+from mar.metrics.exposure import Exposure
+from mar.metrics.fid import FidResult, GeneratedImages
 from mar.metrics.probe import Probe
-from mar.metrics.result import FidResult
+from mar.metrics.speed import Speed
+from mar.metrics.statistics import Difference
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+Verdict = Literal["falling", "flat", "overfits", "unknown"]
 
-@dataclass(frozen=True)
-class Difference:
-    """A plan's mean NLL minus the reference plan's, on the same images and noise.
+LATE = 0.25  # the last part of a training, in which a curve that has settled no longer falls
+PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
-    Attributes:
-        reference: the plan subtracted.
-        n_images: pairs.
-        nats_per_image: mean difference; negative: better than the reference.
-        interval_nats: bootstrap interval of that mean over images.
-        bits_per_dim: the same per dimension of the data; None for latents.
-        interval_bits_per_dim: of it.
-        confidence: of the intervals.
-        p_value: two-sided paired t-test of "no difference".
-        p_holm: the same, corrected for all comparisons of the table (Holm 1979).
+MEANINGS: dict[Verdict, str] = {
+    "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} nats "
+    "per token below that of the time before: undertrained, a longer training would do better",
+    "flat": "neither: the curve has settled",
+    "overfits": f"the last validation loss is more than {PLATEAU} nats per token above the lowest",
+    "unknown": "fewer than two validations",
+}
+
+
+def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
+    """Of a validation curve in nats per token.
+
+    A curve that fell late and rose again overfits: more training would not help it.
     """
-
-    reference: str
-    n_images: int
-    nats_per_image: float
-    interval_nats: tuple[float, float]
-    bits_per_dim: float | None
-    interval_bits_per_dim: tuple[float, float] | None
-    confidence: float
-    p_value: float
-    p_holm: float
+    if len(nats) < 2:
+        return "unknown"
+    lowest = min(nats)
+    if nats[-1] - lowest > PLATEAU:
+        return "overfits"
+    early = [value for at, value in zip(iterations, nats, strict=True) if at <= (1.0 - LATE) * iterations[-1]]
+    return "falling" if not early or min(early) - lowest > PLATEAU else "flat"
 
 
-@dataclass(frozen=True)
-class PlanMap:
-    """A plan on its grid: one draw of it when every image gets its own (``random``)."""
+_BARS = "▁▂▃▄▅▆▇█"
 
-    grid: tuple[int, ...]
-    random: bool
-    rank_L: tuple[int, ...]
-    step_L: tuple[int, ...]
+
+def sparkline(nats: Sequence[float], most: int = 12) -> str:
+    """The curve in one line of text, from its lowest value to twice the range of its later half; at most so many bars,
+    each the mean of its part."""
+    if not nats:
+        return ""
+    count = min(most, len(nats))
+    edges = [round(k * len(nats) / count) for k in range(count + 1)]
+    means = [sum(nats[a:b]) / (b - a) for a, b in pairwise(edges)]
+    late = means[len(means) // 2 :]
+    low = min(means)
+    span = max(2.0 * (max(late) - low), PLATEAU)
+    return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in means)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a model along a plan, or a baseline that they are measured against.
+    """One line of the table: a model along a plan, or a baseline without a model.
 
     Attributes:
         plan: canonical short text.
         ordering, partition: its two parts.
-        map: None for a row without a plan, or one that the model refuses.
+        map: None for a row without a plan, or with one that the model refuses.
         model: the name of the model, one of the result's; empty: a baseline.
         settings: the model's values on the axes; beside them the plan, the variant, the number of orders where rows
             differ in these.
-        likelihood, difference, images, probe: None when not asked for or failed.
-        nll_seconds: wall-clock time of scoring all images.
-        sampling_seconds: of generating ``images.generated``, by the clock of the grid's ``speed``.
-        samples, animation: pictures, relative to the ablation's folder.
+        answers: name of a metric -> its answer; a metric that is not asked or failed has none.
+        seconds: name of a metric -> wall-clock time of its answer.
+        difference: to the reference row; None: not compared.
         refused: why there can be no such cell; empty: there is one.
         errors: what failed and why, one line each.
     """
@@ -88,20 +98,56 @@ class Row:
     map: PlanMap | None = None
     model: str = ""
     settings: dict[str, str] = field(default_factory=dict)
-    likelihood: Likelihood | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     difference: Difference | None = None
-    images: FidResult | None = None
-    probe: Probe | None = None
-    nll_seconds: float | None = None
-    sampling_seconds: float | None = None
-    samples: str | None = None
-    animation: str | None = None
     refused: str = ""
     errors: tuple[str, ...] = ()
 
     @property
+    def likelihood(self) -> Likelihood | None:
+        return self.answers.get("nll")
+
+    @property
+    def generated(self) -> GeneratedImages | None:
+        return self.answers.get("fid")
+
+    @property
+    def images(self) -> FidResult | None:
+        """The scores of the generated images."""
+        return self.generated and self.generated.scores
+
+    @property
+    def probe(self) -> Probe | None:
+        return self.answers.get("probe")
+
+    @property
+    def exposure(self) -> Exposure | None:
+        return self.answers.get("exposure")
+
+    @property
+    def nll_seconds(self) -> float | None:
+        """Wall-clock time of scoring all images."""
+        return self.seconds.get("nll")
+
+    @property
+    def sampling_seconds(self) -> float | None:
+        """Time of generating ``images``, by the clock of the grid's ``speed``."""
+        return self.generated and self.generated.seconds
+
+    @property
+    def samples(self) -> str | None:
+        """A picture, relative to the grid's folder."""
+        return self.generated and self.generated.samples
+
+    @property
+    def animation(self) -> str | None:
+        """A moving picture, relative to the grid's folder."""
+        return self.generated and self.generated.animation
+
+    @property
     def name(self) -> str:
-        """What the row is called where it stands alone: its values on the axes, or its plan."""
+        """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan
 
     @property
@@ -114,7 +160,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """How a model was trained: its length, and its curve.
+    """The length of a training, and its curve.
 
     Attributes:
         scored: the iteration after which the weights that are scored were taken.
@@ -134,13 +180,18 @@ class Training:
 
     @property
     def verdict(self) -> Verdict:
-        """What the validation curve says about the length of the training."""
+        """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
+
+    @property
+    def lowest_nats(self) -> float | None:
+        """The lowest validation loss, nats per token; None without validation."""
+        return min(self.validation_nats, default=None)
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One cell: a recipe, and the model that it made.
+    """One cell: a recipe and its model.
 
     Attributes:
         name: its values on the axes; the recipe's name where there are none.
@@ -150,7 +201,7 @@ class TrainedModel:
         parameters: trainable; 0 where the recipe is refused.
         weights: a hash of the weights that were scored; empty: there are none.
         training: None when it failed or the recipe is refused.
-        speed: None when not asked for or failed.
+        answers: name of a metric that describes the model -> its answer.
     """
 
     name: str
@@ -160,12 +211,16 @@ class TrainedModel:
     parameters: int
     weights: str
     training: Training | None
-    speed: Speed | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def speed(self) -> Speed | None:
+        return self.answers.get("speed")
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Everything that the table and the page show.
+    """All figures of the table and the page.
 
     Attributes:
         grid: the resolved grid file.
@@ -174,10 +229,10 @@ class AblationResult:
         models: the cells, in the grid's order.
         data: name of the data set, with its fingerprint.
         environment: versions, device, revision, command.
-        reference: what a row is compared with: a plan, or values of some axes.
+        reference: of the differences: a plan, or values of some axes.
         rows: every model along its plans, in the grid's order.
-        baselines: what needs no model.
-        seconds: of training and evaluation, summed over models; what was done before an interruption counts.
+        baselines: rows without a model.
+        seconds: of training and evaluation, summed over models, interruptions included.
     """
 
     name: str
@@ -195,7 +250,7 @@ class AblationResult:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Names of everything that tells a row from another."""
+        """Names of the settings that distinguish rows."""
         return (*self.axes, *self.ways)
 
     def model_of(self, row: Row) -> TrainedModel | None:
@@ -210,9 +265,39 @@ class AblationResult:
     def load(cls, path: Path) -> AblationResult:
         """The result that ``save`` wrote; also compressed (``.gz``)."""
         content = path.read_bytes()
-        return TypeAdapter(cls).validate_python(
-            json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-        )
+        plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
+            _move_to_answers(one)
+            one["answers"] = {name: METRICS[name].typed(answer) for name, answer in one["answers"].items()}
+        return TypeAdapter(cls).validate_python(plain)
+
+
+def _move_to_answers(one: dict[str, Any]) -> None:
+    """Convert a row or a model of a file from before answers were kept by metric: its fields become answers."""
+    if "answers" in one:
+        return
+    pictures = {key: one.pop(key, None) for key in ("sampling_seconds", "samples", "animation")}
+    scores, likelihood_seconds = one.pop("images", None), one.pop("nll_seconds", None)
+    found = {"nll": one.pop("likelihood", None), "probe": one.pop("probe", None), "speed": one.pop("speed", None)}
+    found["fid"] = None if scores is None else {"scores": scores, **pictures}
+    one["answers"] = {name: answer for name, answer in found.items() if answer is not None}
+    if likelihood_seconds is not None:
+        one["seconds"] = {"nll": likelihood_seconds}
+
+
+def measured_alone(result: AblationResult) -> bool:
+    """True if each row has a model of its own whose speed was measured."""
+    models = [row.model for row in result.rows]
+    return len(set(models)) == len(models) and any(model.speed is not None for model in result.models)
+
+
+def generation_rates(result: AblationResult) -> list[float | None]:
+    """Return generated images per second of each row: of its model, or of the images for its FID."""
+    if not measured_alone(result):
+        return [row.images_per_second for row in result.rows]
+    speed_of = {model.name: model.speed for model in result.models}
+    speeds = [speed_of.get(row.model) for row in result.rows]
+    return [None if speed is None else speed.sample_images_per_second for speed in speeds]
 
 
 def results(folder: str | Path) -> DataFrame:

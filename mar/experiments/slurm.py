@@ -1,43 +1,190 @@
-"""A grid as jobs of a cluster, by submitit: each is a worker that takes the next free cell of the shared folder.
+"""A grid as jobs of a cluster, by submitit: an array of workers, each of which takes the next free cell of the folder.
 
-OUT/jobs/submitted.json       cluster and id of every job that was submitted and may still wait or run
-OUT/jobs/ID_0_log.out         what a job printed
+    OUT/jobs/submitted.json       cluster and id of every submitted job that may still wait or run
+    OUT/jobs/ID_0_log.out         output of a job
+
+A job runs a worker in a child process and handles the scheduler's signals:
+
+    SIGUSR2 (submitit asks for it before the time is up)    the worker saves, and the job returns to the queue
+    SIGTERM, then SIGKILL (scancel; preemption)             the worker saves; Slurm then ends or requeues the job
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from mar.core.errors import Stopped, UserError
+from mar.core.errors import Stopped, UserError, unknown
 from mar.core.files import held, write_atomic
-from mar.experiments.cluster import Cluster, Kind
-from mar.experiments.engine import Ask, Engine
-from mar.experiments.job import Job
-from mar.experiments.state import states
-from mar.experiments.workers import Work
+from mar.core.signals import forward_signals
+from mar.experiments.engine import Engine
+from mar.experiments.launch import WorkerSpec, shared_cores, start
+from mar.experiments.state import answered
 
-_MOST = 32  # jobs, where nobody says how many
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+Kind = Literal["slurm", "local", "debug"]
+_COMMON = {"timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"}  # known to every executor of submitit
+_SAME = {"time": "timeout_min", "job_name": "name"}
+_ONE_NODE = ("nodes", "tasks_per_node", "ntasks_per_node")
+_NOT_TEXT = {"additional_parameters", "num_gpus", "use_srun", "stderr_to_stdout", "wckey"}  # useless on a command line
+_LISTS = ("setup", "teardown", "srun_args")
+_DAY = 24 * 60  # minutes
+_OFTEN = 1000  # times that a job returns to the queue
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster that takes the jobs.
+
+    Attributes:
+        kind: ``slurm``; ``local``: processes of this machine; ``debug``: one job in this process.
+        jobs: at most; None: one for each unfinished cell, within bounds.
+        parameters: of submitit's AutoExecutor.
+    """
+
+    kind: Kind
+    jobs: int | None
+    parameters: dict[str, Any]
+
+    def executor(self, folder: Path, name: str) -> Any:
+        """Return submitit's executor, which keeps its files in ``folder``.
+
+        Raises:
+            UserError: there is no Slurm here, or a value is wrong.
+        """
+        import submitit
+
+        defaults = {"name": name, "timeout_min": _DAY, "slurm_signal_delay_s": 300, "stderr_to_stdout": True}
+        often = {"slurm_max_num_timeout": _OFTEN, "local_max_num_timeout": _OFTEN}
+        try:
+            executor = submitit.AutoExecutor(folder, cluster=self.kind, **often)
+            executor.update_parameters(**{**defaults, **self.parameters})
+        except RuntimeError:
+            raise UserError(
+                "no Slurm here (srun is not on the PATH): submit from a login node, or try it out on this machine with "
+                "--slurm cluster=local"
+            ) from None
+        except (AssertionError, ValueError, TypeError) as error:
+            raise UserError(f"--slurm: {' '.join(str(error).split())}") from None
+        return executor
+
+
+def read_cluster(pairs: Sequence[str]) -> Cluster:
+    """Read ``KEY=VALUE`` pairs: ``cluster``, ``jobs``, and submitit's names of sbatch's options.
+
+    Raises:
+        UserError: a key that does not exist, or a value that cannot be.
+    """
+    try:
+        from submitit import SlurmExecutor
+    except ImportError:
+        raise UserError("--slurm wants submitit: pip install 'mar-orderings[slurm]'") from None
+    known = (SlurmExecutor._valid_parameters() | _COMMON | {"name", "jobs", "cluster"}) - _NOT_TEXT - {*_ONE_NODE}
+    kind, jobs, parameters = "slurm", None, {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        value = _value(text)
+        if key in _ONE_NODE:
+            raise UserError(f"--slurm {key}: a job is one worker on one node; jobs=N runs N of them, and --processes N "
+                            "trains a cell on N GPUs of a node (gpus_per_node=N)")  # fmt: skip
+        if key not in known:
+            raise unknown("--slurm key", key, known)
+        if not equals:
+            raise UserError(f"--slurm is written KEY=VALUE, not {pair!r}")
+        if key == "cluster":
+            if value not in get_args(Kind):
+                raise unknown("cluster", text, get_args(Kind))
+            kind = cast(Kind, value)
+        elif key == "jobs":
+            jobs = _at_least_one(key, value)
+        elif key in _LISTS:
+            parameters.setdefault(f"slurm_{key}", []).append(text)
+        else:
+            name = _SAME.get(key, key)
+            value = _at_least_one(f"{key} (minutes)", value) if name == "timeout_min" else value
+            parameters[name if name in _COMMON or name == "name" else f"slurm_{name}"] = value
+    return Cluster(kind, jobs, parameters)
+
+
+def _at_least_one(key: str, value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"--slurm {key} is a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": None}.get(text.lower(), text)
+
+
+_JOB_POLL = 0.5  # seconds
+_GRACE = 600.0  # seconds in which Slurm follows a SIGTERM up
+
+
+@dataclass
+class Job:
+    """The callable that submitit pickles and calls on the job's machine.
+
+    Attributes:
+        spec: of the worker.
+        sharing: how many jobs share the cores that this one sees.
+    """
+
+    spec: WorkerSpec
+    sharing: int = 1
+    _worker: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+
+    def __call__(self) -> int:
+        """Run the worker until it finds no free cell; return its exit code."""
+        children: list[subprocess.Popen[bytes]] = []
+        with forward_signals(children) as stopped:
+            self._worker = start(self.spec, shared_cores(self.sharing))
+            children.append(self._worker)
+            while self._worker.poll() is None:
+                time.sleep(_JOB_POLL)
+            if stopped and "SLURM_JOB_ID" in os.environ:
+                time.sleep(_GRACE)  # an earlier end would tell Slurm that the job is done
+        return self._worker.returncode
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by submitit in its handler of SIGUSR2: stop the worker, which saves; return the job to the queue."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._worker is not None:
+            with suppress(ProcessLookupError, ChildProcessError):  # it has ended
+                os.kill(self._worker.pid, signal.SIGTERM)
+                os.waitpid(self._worker.pid, 0)  # not Popen.wait: the handler may have interrupted it
+        return DelayedSubmission(replace(self))
+
+
+_MOST = 32  # jobs, without jobs=N
 _POLL = {"slurm": 10.0, "local": 1.0, "debug": 0.0}  # seconds
-_WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit codes of a worker that was only stopped
+_WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit codes of a finished or stopped worker
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that waits, runs or has ended. ``folder`` is submitit's."""
+    """A submitted job. ``folder`` is submitit's."""
 
     cluster: Kind
     id: str
 
     def lives(self, folder: Path) -> bool:
-        """Waits or runs."""
+        """True while the job waits or runs."""
         if self.cluster == "slurm":
             from submitit import SlurmJob
 
@@ -46,22 +193,22 @@ class Submitted:
         return "submitit" in asked.stdout
 
     def trouble(self, folder: Path) -> str | None:
-        """What went wrong with a job that has ended; None: nothing."""
+        """Return the failure of an ended job; None: it ended well."""
         from submitit import LocalJob, SlurmJob
 
         job = (SlurmJob if self.cluster == "slurm" else LocalJob)(folder, self.id)
         said = f"job {self.id} ({job.paths.stdout})"
         if not job.paths.result_pickle.exists():
-            return f"{said} ended without a word: cancelled, or its machine went away"
+            return f"{said} ended without a result: cancelled, or its machine failed"
         try:
             code = job.result()
-        except Exception as error:  # what the job raised
+        except Exception as error:  # any error of the job
             return f"{said}: {str(error).strip().splitlines()[-2:]}"
         return None if code in _WELL else f"{said}: its worker ended with {code}"
 
     @property
     def cancelling(self) -> str:
-        """The command that cancels it; what it trains is saved."""
+        """The command that cancels the job; its training is saved."""
         return f"scancel {self.id.partition('_')[0]}" if self.cluster == "slurm" else f"kill {self.id}"
 
 
@@ -69,7 +216,7 @@ class Jobs:
     """The jobs of a grid.
 
     Args:
-        watch: called now and then while they are waited for.
+        watch: called repeatedly while they are waited for.
     """
 
     def __init__(self, engine: Engine, cluster: Cluster, watch: Callable[[], None]) -> None:
@@ -77,31 +224,33 @@ class Jobs:
         self.folder = engine.out.resolve() / "jobs"
         self.now: list[Submitted] = []  # waited for
 
-    def run(self, work: Work) -> list[str]:
-        """Have all that is left done by jobs: the cells, then the speeds, and return what went wrong with some.
+    def run(self, spec: WorkerSpec) -> list[str]:
+        """Run the remaining work in jobs: the cells, then what is measured alone; return the failures of jobs.
 
-        Jobs of an earlier command that still wait or run are counted in, and waited for.
+        Jobs of an earlier command that still wait or run count, and are waited for.
 
         Raises:
             UserError: the cluster takes no job. Stopped: a job of the cluster ``debug``, by a signal.
         """
-        troubles = self._finish(work, min(self._left(), self.cluster.jobs or _MOST))
-        if self.engine.grid.speed is not None and self._without_speed():
-            troubles += self._finish(replace(work, speeds=True), 1)
+        troubles = self._finish(spec, min(self._left(), self.cluster.jobs or _MOST))
+        if self._alone_left():
+            troubles += self._finish(replace(spec, speeds=True), 1)
         return troubles
 
     def _left(self) -> int:
-        return sum(state.kind in ("training", "evaluation", "waiting") for state in states(self.engine))
+        return sum(state.kind in ("training", "evaluation", "waiting") for state in self.engine.states())
 
-    def _without_speed(self) -> bool:
-        return any(self.engine.record(cell, Ask("speed")) is None for cell in self.engine.cells if cell.served)
+    def _alone_left(self) -> bool:
+        """True if a metric that is measured alone has an unanswered question."""
+        pairs = ((cell, answered(self.engine.out, cell)) for cell in self.engine.outlines if not cell.refused)
+        return any(q.alone and r is None for cell, found in pairs for q, r in zip(cell.questions, found, strict=True))
 
-    def _finish(self, work: Work, wanted: int) -> list[str]:
-        """Let there be ``wanted`` jobs, and wait for all."""
-        with held(self.folder, wait=True):  # nobody else submits meanwhile
+    def _finish(self, spec: WorkerSpec, wanted: int) -> list[str]:
+        """Submit jobs up to ``wanted`` live ones, and wait for all."""
+        with held(self.folder, wait=True):  # one process submits at a time
             self.now = [job for job in self._recorded() if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
-                self.now += self._submit(work, more)
+                self.now += self._submit(spec, more)
                 write_atomic(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
         while any(job.lives(self.folder) for job in self.now):
             self.watch()
@@ -113,14 +262,14 @@ class Jobs:
         file = self.folder / "submitted.json"
         return [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
 
-    def _submit(self, work: Work, count: int) -> list[Submitted]:
+    def _submit(self, spec: WorkerSpec, count: int) -> list[Submitted]:
         kind = self.cluster.kind
-        count = 1 if kind == "debug" else count  # the first does all
+        count = 1 if kind == "debug" else count  # the first job does all the work
         executor = self.cluster.executor(self.folder, f"mar-{self.engine.grid.name}")
         jobs: list[Any] = []
         try:
-            with _deaf_to_ctrl_c(), executor.batch():  # Slurm: one array
-                jobs += [executor.submit(Job(work, count if kind == "local" else 1)) for _ in range(count)]
+            with _ignore_sigint(), executor.batch():  # Slurm: one array
+                jobs += [executor.submit(Job(spec, count if kind == "local" else 1)) for _ in range(count)]
         except RuntimeError as error:
             raise UserError(f"{kind} takes no job: {' '.join(str(error).split())}") from None
         if kind == "debug":
@@ -131,8 +280,8 @@ class Jobs:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are started here outlive a Ctrl-C in this terminal: they inherit that it is ignored."""
+def _ignore_sigint() -> Iterator[None]:
+    """Let processes started here inherit an ignored SIGINT, so that they outlive a Ctrl-C in this terminal."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -1,27 +1,69 @@
-"""How far a grid is, read from its folder."""
+"""How far a grid or a run is, from the files in its folder alone: no model is built and no data are read.
+
+OUT/outline.json    every cell with its questions, written when a grid starts
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from mar.experiments.cells import Cell
-from mar.experiments.engine import Ask, Engine
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 
-_TRAINING = 0.85  # of a cell's time; the rest is evaluation
+from mar.core.files import RUN, write_atomic
+from mar.core.records import Record, read
+
+OUTLINE = "outline.json"
+_TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
+
+
+@dataclass(frozen=True)
+class OutlinedQuestion:
+    """
+    Attributes:
+        metric: its name, or "training".
+        file: of its record, relative to the grid's folder.
+        content: what identifies the answer; the hash of the weights is that of the cell's training.
+        alone: measured when nothing else runs.
+    """
+
+    metric: str
+    file: str
+    content: dict[str, Any]
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One cell with its questions, training first.
+
+    Attributes:
+        run: its run folder, relative to the grid's folder.
+        refused: why the cell is not trained; empty: it is.
+    """
+
+    name: str
+    run: str
+    iterations: int
+    refused: str = ""
+    questions: tuple[OutlinedQuestion, ...] = field(default=())
 
 
 @dataclass(frozen=True)
 class State:
-    """One cell.
+    """How far one cell is.
 
     Attributes:
         name: of the cell.
-        kind: what it is in; "speed": all but its speed, which is measured last; "failed": some of it, and the rest is
-            done.
+        kind: "speed": only metrics that are measured alone are left; "failed": a part failed, and the rest is done.
         text: a line for a reader.
-        share: of its work that is done, 0..1; None where there is none to do.
+        share: of its work that is done, 0..1; None: it has none.
     """
 
     name: str
@@ -30,60 +72,94 @@ class State:
     share: float | None
 
 
-def states(engine: Engine) -> list[State]:
-    """The state of every cell, in the grid's order."""
-    return [_state(engine, cell) for cell in engine.cells]
+def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
+    """Write OUT/outline.json."""
+    write_atomic(out / OUTLINE, json.dumps([asdict(outline) for outline in outlines]))
 
 
-def forget_failures(engine: Engine) -> None:
-    """What failed counts as not done, and will be tried again: once, however many then work on the grid."""
-    served = [cell for cell in engine.cells if cell.served]
-    answers = {engine.file(cell, ask): engine.record(cell, ask) for cell in served for ask in engine.questions(cell)}
-    for file, record in answers.items():
-        if record is not None and record.error is not None:
-            file.unlink(missing_ok=True)
+def read_outlines(out: Path) -> list[Outline] | None:
+    """Return the cells of a folder; None: it was written before folders had an outline."""
+    file = out / OUTLINE
+    return TypeAdapter(list[Outline]).validate_json(file.read_bytes()) if file.is_file() else None
 
 
-def _state(engine: Engine, cell: Cell) -> State:
-    if not cell.served:
-        reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
-        return State(cell.name, "refused", reason, None)
-    asked = engine.questions(cell)
-    records = {ask: engine.record(cell, ask) for ask in asked}
-    errors = [f"{ask.evaluation}: {r.error}" for ask, r in records.items() if r is not None and r.error is not None]
-    training = records[Ask("training")]
-    if errors and (training is None or training.error or all(records.values())):
+def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
+    """Return the state of every cell."""
+    return [_state(out, outline) for outline in outlines]
+
+
+def _state(out: Path, cell: Outline) -> State:
+    if cell.refused:
+        return State(cell.name, "refused", cell.refused, None)
+    records = answered(out, cell)
+    errors = [
+        f"{q.metric}: {r.error}" for q, r in zip(cell.questions, records, strict=True) if r and r.error is not None
+    ]
+    training, asked = records[0], len(records) - 1
+    if errors and (training is None or training.error or all(records)):
         return State(cell.name, "failed", "; ".join(errors), 1.0)
-    if all(record is not None for record in records.values()):
-        return State(cell.name, "done", f"{len(asked) - 1} evaluations", 1.0)
-    if [ask for ask, record in records.items() if record is None] == [Ask("speed")]:
+    left = [question for question, record in zip(cell.questions, records, strict=True) if record is None]
+    if not left:
+        return State(cell.name, "done", f"{asked} evaluations", 1.0)
+    if training is not None and all(question.alone for question in left):
         return State(cell.name, "speed", "its speed is measured when all are trained", 0.99)
     if training is not None:
-        done = sum(record is not None for record in records.values()) - 1
-        share = _TRAINING + (1.0 - _TRAINING) * done / (len(asked) - 1)
-        return State(cell.name, "evaluation", f"{done} of {len(asked) - 1} evaluations", share)
-    history, iterations = engine.folder(cell).history(), cell.recipe.train.iterations
-    if not history:
-        return State(cell.name, "waiting", f"{iterations} iterations", 0.0)
-    last = history[-1]["iteration"]
-    return State(cell.name, "training", f"{last} of {iterations} iterations", _TRAINING * last / iterations)
+        done = asked - len(left)
+        share = _TRAINING_SHARE + (1.0 - _TRAINING_SHARE) * done / asked
+        return State(cell.name, "evaluation", f"{done} of {asked} evaluations", share)
+    last = trained_iterations(out / cell.run)
+    if not last:
+        return State(cell.name, "waiting", f"{cell.iterations} iterations", 0.0)
+    share = _TRAINING_SHARE * last / cell.iterations
+    return State(cell.name, "training", f"{last} of {cell.iterations} iterations", share)
+
+
+def answered(out: Path, cell: Outline) -> list[Record | None]:
+    """Return the record of each question; None: it is not answered."""
+    training, *others = cell.questions
+    first = read(out / training.file, training.content)
+    weights = first.answer["weights"] if first is not None and first.answer is not None else ""
+    contents = ({**q.content, "weights": weights} if "weights" in q.content else q.content for q in others)
+    return [first, *(read(out / q.file, content) for q, content in zip(others, contents, strict=True))]
+
+
+def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:
+    """Delete the records of failures, so that the next call of ``Engine.work`` tries them again."""
+    for cell in outlines:
+        for question, record in zip(cell.questions, answered(out, cell) if cell.questions else (), strict=True):
+            if record is not None and record.error is not None:
+                (out / question.file).unlink(missing_ok=True)
+
+
+def share(found: Sequence[State]) -> float:
+    """Return the share of the grid's work that is done, 0..1; cells count alike."""
+    shares = [state.share for state in found if state.share is not None]
+    return sum(shares) / len(shares) if shares else 1.0
 
 
 class Clock:
-    """The time that is left, from how far the grid was when the clock was started and how far it is."""
+    """The remaining time, from the progress since the clock was started."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.started, self.first = engine, time.monotonic(), share(states(engine))
+    def __init__(self, states: Sequence[State]) -> None:
+        self.started, self.first = time.monotonic(), share(states)
 
-    def left(self, now: list[State]) -> float | None:
-        """Seconds; None while too little is done to tell."""
+    def left(self, now: Sequence[State]) -> float | None:
+        """Return seconds; None: too little is done to tell."""
         done = share(now)
         if done - self.first < 0.005:
             return None
         return (time.monotonic() - self.started) * (1.0 - done) / (done - self.first)
 
 
-def share(found: list[State]) -> float:
-    """Of the whole grid's work that is done, 0..1; cells count alike."""
-    shares = [state.share for state in found if state.share is not None]
-    return sum(shares) / len(shares) if shares else 1.0
+def trained_iterations(run: Path) -> int:
+    """Return the last logged iteration of a run folder; a line cut off by a kill does not count."""
+    file = run / "metrics.jsonl"
+    for line in reversed(file.read_text().splitlines() if file.is_file() else []):
+        with suppress(ValueError):
+            return json.loads(line)["iteration"]
+    return 0
+
+
+def wanted_iterations(run: Path) -> int:
+    """Return the length of a run's training."""
+    return int(OmegaConf.load(run / RUN).train.iterations)

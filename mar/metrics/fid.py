@@ -7,50 +7,208 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import Field
 
-from mar.core.errors import UserError, unknown
+from mar.config import Section
+from mar.core.errors import UserError
 from mar.core.noise import stream
+from mar.core.progress import Progress
 from mar.core.spec import DataSpec
+from mar.data import DATA
 from mar.data.base import Data, Split, TensorSplit
-from mar.metrics.images import ImageSet, check_images
-from mar.metrics.result import NOT_SCORED, Balance, FidResult, ImageScores
-from mar.metrics.statistics import Statistics
+from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
+from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, cache_folder, images_of, load_data
+from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
+from mar.run import Run
+from mar.sampling.output import image_grid, save_animation
 
 if TYPE_CHECKING:
-    from mar.metrics.extractors import Extractor
-    from mar.metrics.features import Features
+    from mar.metrics.features import Extractor, Features
 
-LEAST_IMAGES = 8  # below, neither four neighbours nor two splits nor a covariance mean anything
+LEAST_IMAGES = 8  # fewer give no meaningful precision/recall (k=4), KID splits or covariance
 KID_SUBSET_SIZE = 1000
 INCEPTION_SCORE_SPLITS = 10
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images and who they are: ``identity`` names exactly these (their features are cached under it; "" never)."""
+class Balance:
+    """The classes that a classifier sees in a set of images.
 
-    name: str
-    split: Split
-    spec: DataSpec
-    identity: str = ""
-
-
-def images_of(data: Data, split: str) -> Images:
-    """A split of a data set.
-
-    Raises:
-        UserError: no such split, or its examples are no images.
+    Attributes:
+        counts: images of each class.
+        chi2: Pearson's statistic against equal counts; the classifier's own errors are part of it, so read it beside
+            that of real images.
+        p_value: of it, by χ² with one degree of freedom less than there are classes.
+        agreement: share of images whose class is the one asked for; None where none was, or it is numbered otherwise.
     """
-    check_images(data.spec, f"data set {data.name!r}")
-    if split not in ("train", "validation", "test"):
-        raise unknown("split", split, ("train", "validation", "test"))
-    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}")
+
+    counts: tuple[int, ...]
+    chi2: float
+    p_value: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One set of images against the real ones. Against statistics alone, what needs images is not a number.
+
+    Attributes:
+        n_images: how many were compared; FID depends on it.
+        fid: squared Fréchet distance of Gaussians fitted to the features (Heusel et al. 2017, eq. 6); lower is better.
+        kid_mean: unbiased squared MMD with the cubic kernel (Binkowski et al. 2018), mean over random subsets.
+        kid_std: its spread over these subsets; not a standard error.
+        inception_score_mean: exp of the mean KL(p(y|x) || p(y)) of the extractor's classes (Salimans et al. 2016).
+        inception_score_std: its spread over the splits.
+        precision: share of these images inside the 3-nearest-neighbour manifold of the real ones.
+        recall: share of the real images inside the manifold of these (Kynkäänniemi et al. 2019).
+        balance: of classes; None where the extractor knows none.
+    """
+
+    n_images: int
+    fid: float
+    kid_mean: float
+    kid_std: float
+    inception_score_mean: float
+    inception_score_std: float
+    precision: float
+    recall: float
+    balance: Balance | None = None
+
+
+NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class FidResult:
+    """Scores of generated images, beside those that real images of another split get: the noise floor.
+
+    Attributes:
+        generated: the generated images against the real ones.
+        noise_floor: as many images of ``noise_floor_split`` against the same real ones, scored alike; without images
+            to take, ``NOT_SCORED``.
+        n_real: real images compared with; 0: statistics that do not say.
+        split: the split that they come from, or the file or folder.
+        extractor: the feature extractor with a hash of its weights; scores under two names cannot be compared.
+        feature_width: dimensions of its features.
+        kid_subset_size: images in each of ``kid_subsets`` subsets.
+        inception_score_splits: parts that the images were cut into for the Inception score.
+        notes: what to know before quoting the figures; empty when there is nothing.
+    """
+
+    generated: ImageScores
+    noise_floor: ImageScores
+    noise_floor_split: str
+    n_real: int
+    split: str
+    extractor: str
+    feature_width: int
+    kid_subset_size: int
+    kid_subsets: int
+    inception_score_splits: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fid(self) -> float:
+        return self.generated.fid
+
+    @property
+    def noise_floor_fid(self) -> float:
+        return self.noise_floor.fid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, for JSON; what is not a number is None."""
+        return _without_nan(asdict(self))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """Images generated along a plan, and their scores.
+
+    Attributes:
+        sampling_seconds, sampling_cpu_seconds: time of generating ``scores.generated``.
+        clock: the one that a table shows.
+        samples, animation: pictures, relative to the grid's folder.
+    """
+
+    scores: FidResult
+    sampling_seconds: float | None = None
+    sampling_cpu_seconds: float | None = None
+    clock: Literal["wall", "cpu"] = "wall"
+    samples: str | None = None
+    animation: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of generating, by ``clock``."""
+        return self.sampling_seconds if self.clock == "wall" else self.sampling_cpu_seconds
+
+
+class FID(Metric):
+    """Images generated along each plan, from the same noise and classes, against a split of real ones."""
+
+    class Options(Section):
+        images: int = Field(default=1000, ge=8)
+        split: SplitName = "test"
+        guidance: float = Field(default=1.0, ge=0)
+        temperature: float = Field(default=1.0, ge=0)
+        seed: int = Field(default=0, ge=0)
+        shown: int = Field(default=40, ge=1, description="images in the picture of samples")
+        animated: int = Field(default=12, ge=1, description="images in the animation")
+
+    name, title, Answer = "fid", "images", GeneratedImages
+    default = Options()
+    options: Options
+
+    def question(self, subject: Subject) -> Question:
+        return self.along_plan(subject, subject.variant)
+
+    def compute(self, question: Question, at: Workspace) -> GeneratedImages:
+        assert question.plan is not None
+        run, started = at.load(), (time.monotonic(), time.process_time())
+        images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
+        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
+        scores = score_images(
+            images, run.images, at.cache, on=self.options.split, seed=self.options.seed, device=run.device
+        )
+        return GeneratedImages(scores, wall, cpu)
+
+    def read(self, answer: Any, folder: str) -> GeneratedImages:
+        found: GeneratedImages = super().read(answer, folder)
+        clock = getattr(self.asked.get("speed"), "clock", "wall")
+        return replace(found, clock=clock, samples=f"{folder}/{SAMPLES}", animation=f"{folder}/{ANIMATION}")
+
+
+def sample_images(
+    run: Run, plan: str, options: FID.Options, variant: Variant | None, folder: Path, progress: Progress | None = None
+) -> torch.Tensor:
+    """Return images (N, C, H, W) along ``plan``; the first ones become a picture and an animation in ``folder``."""
+    recorder = GenerationRecorder(run, min(options.animated, options.images))
+    chosen: dict[str, Any] = dict(variant.options) if variant is not None else {}
+    for key in ("guidance", "temperature"):
+        own = None if variant is None else getattr(variant, key)
+        chosen[key] = getattr(options, key) if own is None else own
+    images = run.sample(
+        options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress,
+        adaptive=(variant.adaptive or None) if variant is not None else None, **chosen,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = images[: options.shown]
+    image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
+    save_animation(recorder.frames, 256, folder / ANIMATION)
+    return images
 
 
 def score_images(
@@ -77,12 +235,12 @@ def score_images(
         weights: Inception's weights file; None: torch's own cache of downloads, filled if need be.
         labelled: images of the same shape to train the classifier on when ``data`` has no labels.
         on: the split to compare with.
-        seed, device, batch_size: see ``Judge``.
+        seed, device, batch_size: see ``FidScorer``.
 
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
-    from mar.metrics.extractors import choose
+    from mar.metrics.features import choose
 
     real = images_of(data, on)
     floor = images_of(data, "test" if on == "train" else "train")
@@ -90,8 +248,8 @@ def score_images(
     check_enough(**{"generated": len(fake), f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
     if isinstance(extractor, str):
         extractor = choose(extractor, data, cache_dir, weights, labelled)
-    judge = Judge(real, extractor, cache_dir, floor, seed, device, batch_size)
-    return judge.score(Images("generated", fake, data.spec))
+    scorer = FidScorer(real, extractor, cache_dir, floor, seed, device, batch_size)
+    return scorer.score(Images("generated", fake, data.spec))
 
 
 def check_enough(**sizes: int) -> None:
@@ -101,8 +259,8 @@ def check_enough(**sizes: int) -> None:
         raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
 
 
-class Judge:
-    """Scores any number of sets of images against one reference, looked at once.
+class FidScorer:
+    """Scores any number of sets of images against one reference, whose features are extracted once.
 
     FID, precision and recall do not depend on the order of the images; KID and the Inception score draw subsets by
     ``seed``, so they move within their spread when the order changes.
@@ -133,14 +291,37 @@ class Judge:
         self.real: Features | None = None
         if isinstance(reference, Images):
             self.name = reference.name
-            self.real = self.look(reference)
+            self.real = self.features(reference)
             self.statistics = self.real.statistics
         else:
             self.name, self.statistics = reference
             _check_extractor(self.name, self.statistics, extractor)
         self.noise_floor = cache(self._noise_floor)  # of so many images
 
-    def look(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
+    @classmethod
+    def of_source(
+        cls, reference: Source, own: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path
+    ) -> FidScorer:
+        """Return the scorer of images like ``spec`` against ``reference``. The noise floor is another split of ``own``,
+        or of the reference's data set.
+
+        Raises:
+            UserError: the features cannot be had, or are not those of the statistics; images of another shape.
+        """
+        data = own or reference.data
+        if reference.images is not None and reference.images.spec.shape != spec.shape:
+            shape = reference.images.spec.shape
+            raise UserError(f"the images of {reference.name} have shape {shape}, those to score {spec.shape}")
+        extractor, floor = _extractor(data, spec, settings, cache_dir), None
+        if data is not None:  # never the reference's split: ``data`` may be the same data set, loaded again
+            floor = images_of(data, "train" if reference.data is not None and reference.name != "train" else "test")
+        what = reference.images
+        if what is None:
+            assert reference.statistics is not None
+            what = (reference.name, reference.statistics)
+        return cls(what, extractor, cache_dir, floor, settings.seed, settings.device)
+
+    def features(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
         """Features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
         from mar.metrics.features import extract
 
@@ -155,7 +336,7 @@ class Judge:
 
         check_enough(generated=len(generated.split), real=self.statistics.n_images or LEAST_IMAGES)
         n_floor = min(len(generated.split), len(self.floor.split)) if self.floor else len(generated.split)
-        found = self.look(generated)
+        found = self.features(generated)
         label_N = generated.split.batch(torch.arange(len(generated.split)))[1] if self.extractor.knows_labels else None
         scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
         return FidResult(
@@ -180,7 +361,7 @@ class Judge:
             return NOT_SCORED
         total = len(self.floor.split)
         pick_N = stream(self.seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
-        return self._scores(self.look(self.floor, pick_N, f"-{self.seed}"), n, None)
+        return self._scores(self.features(self.floor, pick_N, f"-{self.seed}"), n, None)
 
     def _kid_subset(self, n: int) -> int:
         return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
@@ -197,6 +378,22 @@ class Judge:
         if self.extractor.n_classes:
             balance = _balance(torch.from_numpy(features.classes_of(found, self.extractor)), self.extractor, label_N)
         return ImageScores(len(found), fid, *kid, *score, *precision_recall, balance)
+
+
+def statistics_of(source: Images, data: Data | None, settings: FeatureSettings) -> Statistics:
+    """Return the statistics of the features of all images of a source."""
+    extractor = _extractor(data, source.spec, settings, cache_folder())
+    return FidScorer(source, extractor, cache_folder(), None, settings.seed, settings.device).statistics
+
+
+def _extractor(data: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path) -> Extractor:
+    from mar.metrics.features import choose
+
+    labelled = load_data(*DATA.split(settings.labelled)) if settings.labelled else None
+    if data is None:  # unlabelled images of unknown origin
+        nothing = Split()
+        data = Data("these images", spec, nothing, nothing, nothing, "")
+    return choose(settings.kind, data, cache_dir, settings.inception_weights, labelled)
 
 
 def _inception_splits(n: int) -> int:

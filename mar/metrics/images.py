@@ -1,18 +1,32 @@
-"""Images for feature extractors: integer levels become 8-bit values 0..255.
+"""Images to score and to compare with: as 8-bit values 0..255, as statistics of features in ADM's layout, by name.
 
-N images · C channels · H height · W width
+N images · C channels · H height · W width · D feature width
 """
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mar.core.errors import UserError
+from mar import build
+from mar.config import parse
+from mar.core.errors import UserError, unknown
+from mar.core.files import RUN, STORE, digest, settings_digest, write_atomic
 from mar.core.spec import DataSpec
-from mar.data.base import Split
+from mar.data import DATA
+from mar.data.base import Data, Split
+from mar.data.folder import every_image
+from mar.metrics.store import Store, StoredImages
+from mar.training.run_folder import RunFolder
+from orderings.user import is_file_target
 
 
 def check_images(spec: DataSpec, what: str) -> None:
@@ -68,3 +82,183 @@ class ImageSet(Dataset[torch.Tensor]):
             raise UserError(f"images have values {span}: expected levels 0..{self.spec.levels - 1}")
         x_NCHW = requantise(x_NCHW, self.spec.levels, 256)
         return list(x_NCHW.expand(-1, self.channels, -1, -1).unbind())
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A Gaussian fitted to features, in float64.
+
+    Attributes:
+        extractor: name of the extractor, with a hash of its weights; "" where the file does not say, like ADM's.
+        n_images: images that it was fitted to; 0 where the file does not say.
+    """
+
+    mu_D: np.ndarray
+    sigma_DD: np.ndarray
+    extractor: str = ""
+    n_images: int = 0
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches.
+
+    Raises:
+        UserError: not such a file.
+    """
+    wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not {"mu", "sigma"} <= set(stored.files):
+                raise UserError(f"{path} has {', '.join(stored.files)}: {wanted}")
+            mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
+            extractor = str(stored["extractor"]) if "extractor" in stored.files else ""
+            n_images = int(stored["n_images"]) if "n_images" in stored.files else 0
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): {wanted}") from None
+    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
+        raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
+    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
+        raise UserError(f"{path} has values that are not finite: {wanted}")
+    return Statistics(mu_D, sigma_DD, extractor, n_images)
+
+
+def write_statistics(statistics: Statistics, path: Path) -> None:
+    """Write ADM's layout with the extra arrays ``extractor`` and ``n_images``, which its readers ignore."""
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez(
+                file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
+                n_images=statistics.n_images,
+            )  # fmt: skip
+
+    write_atomic(path, save)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with a cache key: features are kept under ``identity``, and never under ""."""
+
+    name: str
+    split: Split
+    spec: DataSpec
+    identity: str = ""
+
+
+def images_of(data: Data, split: str) -> Images:
+    """Return a split of a data set.
+
+    Raises:
+        UserError: no such split, or its examples are no images.
+    """
+    check_images(data.spec, f"data set {data.name!r}")
+    if split not in ("train", "validation", "test"):
+        raise unknown("split", split, ("train", "validation", "test"))
+    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images, with the data set that they are a split of, if any; or statistics alone."""
+
+    name: str
+    images: Images | None = None
+    data: Data | None = None
+    statistics: Statistics | None = None
+
+    @property
+    def identity(self) -> str:
+        """A text that names exactly this reference."""
+        if self.images is not None:
+            return self.images.identity
+        assert self.statistics is not None
+        mu, sigma = self.statistics.mu_D, self.statistics.sigma_DD
+        return f"statistics-{digest(mu.tobytes(), sigma.tobytes(), digits=16)}"
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Feature-extractor settings.
+
+    Attributes:
+        kind: auto, inception or classifier.
+        labelled: kind:path of labelled data for the classifier of unlabelled images.
+    """
+
+    kind: Literal["auto", "inception", "classifier"] = "auto"
+    inception_weights: Path | None = None
+    labelled: str = ""
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+
+def cache_folder() -> Path:
+    """Return the folder of classifiers and features of real images that belong to no run."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mar"
+
+
+def open_source(text: str, split: str = "test", like: DataSpec | None = None, n: int | None = None) -> Source:
+    """Open an .npz of statistics, a store, a run (its data), a folder of images, or ``kind:path`` of a data set.
+
+    Args:
+        split: of a data set.
+        like: size and channels for the images of a folder; None: those of its first.
+        n: images of a store; None: all.
+
+    Raises:
+        UserError: ``text`` names nothing of the kind.
+    """
+    path = Path(text).expanduser()
+    if path.suffix == ".npz":
+        return Source(path.stem, statistics=read_statistics(path))
+    if (path / STORE).is_file():
+        store = Store.open(path)
+        images = store.images(n)
+        return Source(
+            path.name,
+            Images(path.name, images, store.spec, f"store-{settings_digest(store.question, 12)}-{len(images)}"),
+        )
+    if (path / RUN).is_file():
+        return split_source(build.images(build.data(RunFolder(path).recipe())), split)
+    if path.is_dir():
+        return Source(path.name, _folder(path, like))
+    kind, inside = DATA.split(text)
+    if kind not in DATA and not is_file_target(kind):
+        raise UserError(
+            f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
+            f"kind of {', '.join(sorted(DATA))})"
+        )
+    return split_source(load_data(kind, inside), split)
+
+
+def split_source(data: Data, split: str) -> Source:
+    """Return a split of a data set as a source."""
+    return Source(split, images_of(data, split), data)
+
+
+def load_data(kind: str, path: str) -> Data:
+    """Load a data set by its kind and path."""
+    options = {"path": str(Path(path).expanduser())} if path else {}
+    return build.data(parse({"data": {"kind": kind, **options}}))
+
+
+def _folder(path: Path, like: DataSpec | None) -> Images:
+    if like is not None and like.shape[1] != like.shape[2]:
+        raise UserError(f"a folder of images is read square, not {like.shape[2]}x{like.shape[1]}: use statistics")
+    split = every_image(path, like.shape[1] if like else 0, "grey" if like and like.shape[0] == 1 else "rgb")
+    found = ((file, (path / file).stat()) for file in split.files)
+    listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
+    channels = 1 if split.options.colour == "grey" else 3
+    spec = DataSpec((channels, split.options.size, split.options.size), 256)
+    identity = digest(f"{path.resolve()} {spec.shape} {listing}")
+    return Images(path.name, split, spec, f"folder-{identity}")
+
+
+def write_npz(images: StoredImages, path: Path) -> None:
+    """Write stored images in ADM's layout, arr_0 (N, H, W, 3) uint8. All of them pass through memory."""
+    check_images(images.store.spec, str(images.store.path))
+    shown = ImageSet(images, images.store.spec, rgb=True)
+    parts = [torch.stack(shown.__getitems__(index.tolist())) for index in torch.arange(len(shown)).split(1000)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, arr_0=torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy())

@@ -12,15 +12,19 @@ fitted on the training split and scored on the test split.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import Field
 
+from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.data.base import Data, Split
 from mar.likelihood.chain import pairs
+from mar.metrics.base import Baseline, Metric, Question, Subject, Workspace
 from mar.model.model import Model
 from orderings import Grid, Ordering, Plan, parse_partition
 
@@ -33,11 +37,11 @@ _BATCH = 128
 class Probe:
     """
     Attributes:
-        accuracy: share of the test split that is classified rightly.
-        standard_error: of it, over images.
+        accuracy: share of the test split that is classified correctly.
+        standard_error: of the accuracy, over images.
         width: of the features.
         n_train, n_test: images.
-        sets: into which the order was cut; 0: there was none.
+        sets: that the order was cut into; 0: no order.
     """
 
     accuracy: float
@@ -46,6 +50,38 @@ class Probe:
     n_train: int
     n_test: int
     sets: int
+
+
+class LinearProbe(Metric):
+    """A linear classifier of each model's features along its own ordering."""
+
+    class Options(Section):
+        sets: int = Field(default=8, ge=1, description="passes of a network that needs one for each step")
+        strength: float = Field(default=1.0, gt=0, description="inverse of the L2 penalty")
+        seed: int = Field(default=0, ge=0, description="of random orders")
+
+    name, title, Answer = "probe", "probe", Probe
+    options: Options
+
+    def question(self, subject: Subject) -> Question:
+        content = {"plan": None, "weights": subject.weights, **self.options.model_dump(mode="json")}
+        return Question(self.name, content=content)
+
+    def compute(self, question: Question, at: Workspace) -> Probe:
+        run, o = at.load(), self.options
+        return linear_probe(run.model, run.data, run.parts.ordering, o.sets, o.strength, o.seed)
+
+    def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
+        """Yield the probe of the examples themselves: better features say more than the values they are made from."""
+        if data.spec.n_classes:
+            probe = fit(_labelled(data.train), _labelled(data.test), self.options.strength, sets=0)
+            yield Baseline("pixels", "the pixels themselves", "", probe)
+
+
+def _labelled(split: Split) -> Labelled:
+    x, label_N = split.batch(torch.arange(len(split)))
+    assert label_N is not None  # the data has classes
+    return x.flatten(1).float().numpy(), label_N.numpy()
 
 
 def linear_probe(

@@ -1,66 +1,182 @@
-"""Statistics files in ADM's layout: mean and covariance of features, the arrays ``mu`` and ``sigma`` of an npz.
+"""Statistics of tables: paired differences with an interval, Holm's correction, the spread over seeds.
 
-D feature width
+N images · R seeds
 """
 
 from __future__ import annotations
 
-import zipfile
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mar.core.errors import UserError
-from mar.core.files import write_atomic
+from mar.core.noise import derived_seed
+from mar.likelihood.score import Likelihood
+
+_RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """A Gaussian fitted to features, in float64.
+class Difference:
+    """A plan's mean NLL minus the reference plan's, on the same images and noise.
 
     Attributes:
-        extractor: name of the extractor, with a hash of its weights; "" where the file does not say, as ADM's do not.
-        n_images: how many images it was fitted to; 0 where the file does not say.
+        reference: the plan subtracted.
+        n_images: pairs.
+        nats_per_image: mean difference; negative: better than the reference.
+        interval_nats: bootstrap interval of that mean over images.
+        bits_per_dim: the same per dimension of the data; None for latents.
+        interval_bits_per_dim: of it.
+        confidence: of the intervals.
+        p_value: two-sided paired t-test of "no difference".
+        p_holm: the same, corrected for all comparisons of the table (Holm 1979).
     """
 
-    mu_D: np.ndarray
-    sigma_DD: np.ndarray
-    extractor: str = ""
-    n_images: int = 0
+    reference: str
+    n_images: int
+    nats_per_image: float
+    interval_nats: tuple[float, float]
+    bits_per_dim: float | None
+    interval_bits_per_dim: tuple[float, float] | None
+    confidence: float
+    p_value: float
+    p_holm: float
 
 
-def read_statistics(path: Path) -> Statistics:
-    """``mu`` and ``sigma`` of a file; whatever else ADM's reference batches hold is not looked at.
+def paired_differences(
+    likelihoods: Mapping[str, Likelihood], reference: str, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Difference]:
+    """Every plan against ``reference``, which is left out of the result.
+
+    The interval covers resampling of test images for this trained model; it does not include training variance.
 
     Raises:
-        UserError: not such a file.
+        UserError: the plans were not scored on the same images with the same kind of likelihood.
     """
-    wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not {"mu", "sigma"} <= set(stored.files):
-                raise UserError(f"{path} has {', '.join(stored.files)}: {wanted}")
-            mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
-            extractor = str(stored["extractor"]) if "extractor" in stored.files else ""
-            n_images = int(stored["n_images"]) if "n_images" in stored.files else 0
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): {wanted}") from None
-    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
-        raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
-    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
-        raise UserError(f"{path} has values that are not finite: {wanted}")
-    return Statistics(mu_D, sigma_DD, extractor, n_images)
+    base = likelihoods[reference]
+    others = {plan: likelihood for plan, likelihood in likelihoods.items() if plan != reference}
+    p_values = []
+    for plan, other in others.items():
+        if not comparable(other, base):
+            ours, theirs = (f"({kind_of(r)}, {r.n_images} images)" for r in (other, base))
+            raise UserError(
+                f"{plan} {ours} and {reference} {theirs} cannot be paired: "
+                "score both on the same images with one kind of likelihood"
+            )
+        p_values.append(p_value(_differences(other, base)))
+    adjusted = holm(p_values)
+    return {
+        plan: _difference(other, base, reference, confidence, seed, p, p_holm)
+        for (plan, other), p, p_holm in zip(others.items(), p_values, adjusted, strict=True)
+    }
 
 
-def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write ADM's layout with the extra arrays ``extractor`` and ``n_images``, which its readers ignore."""
+def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
+    """Whether two likelihoods can be paired: the same images, each with its own figure, one kind."""
+    if one is None or other is None or not one.nats_of_image:
+        return False
+    return (len(one.nats_of_image), kind_of(one)) == (len(other.nats_of_image), kind_of(other))
 
-    def save(aside: Path) -> None:
-        with aside.open("wb") as file:
-            np.savez(
-                file, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
-                n_images=statistics.n_images,
-            )  # fmt: skip
 
-    write_atomic(path, save)
+def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987)."""
+    if np.ptp(difference_N) == 0.0:
+        return float(difference_N[0]), float(difference_N[0])
+    from scipy import stats
+
+    bootstrap: Any = stats.bootstrap  # its last option is called rng from scipy 1.15 on; both take this name
+    result = bootstrap(
+        (difference_N,), np.mean, n_resamples=_RESAMPLES, confidence_level=confidence, method="BCa", batch=1000,
+        random_state=np.random.default_rng(derived_seed(seed, "bootstrap")),
+    )  # fmt: skip
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def p_value(difference_N: np.ndarray) -> float:
+    """Two-sided paired t-test that the mean difference is zero."""
+    if np.ptp(difference_N) == 0.0:
+        return float(difference_N[0] == 0.0)
+    from scipy import stats
+
+    result: Any = stats.ttest_1samp(difference_N, 0.0)
+    return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): reject where the result is at most α, with family-wise error at most α.
+
+    The k-th smallest of m is multiplied by m - k + 1; results never fall below those of smaller p-values.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+def kind_of(likelihood: Likelihood) -> str:
+    """What the figure is, or is an unbiased estimate of: drawing some of the steps widens the interval, no more."""
+    return likelihood.head_kind or likelihood.kind
+
+
+def _differences(other: Likelihood, base: Likelihood) -> np.ndarray:
+    return np.subtract(other.nats_of_image, base.nats_of_image)
+
+
+def _difference(
+    other: Likelihood, base: Likelihood, reference: str, confidence: float, seed: int, p: float, p_holm: float
+) -> Difference:
+    difference_N = _differences(other, base)
+    low, high = interval(difference_N, confidence, seed)
+    # bits/dim and nats per image of one likelihood differ by a factor only
+    bits = None if base.bits_per_dim is None else base.bits_per_dim / base.nats_per_image
+    mean = float(difference_N.mean())
+    return Difference(
+        reference=reference,
+        n_images=len(difference_N),
+        nats_per_image=mean,
+        interval_nats=(low, high),
+        bits_per_dim=None if bits is None else mean * bits,
+        interval_bits_per_dim=None if bits is None else (low * bits, high * bits),
+        confidence=confidence,
+        p_value=p,
+        p_holm=p_holm,
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Figures of R independent repetitions.
+
+    Attributes:
+        values: one for each.
+        mean: of them.
+        sd: their standard deviation (denominator R - 1); None for one.
+        interval: Student's 95 % confidence interval of the mean; None for one.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    sd: float | None
+    interval: tuple[float, float] | None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, spread and interval of repetitions that differ in their seed alone."""
+    from scipy.stats import t
+
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n < 2:
+        return Spread(tuple(values), mean, None, None)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    return Spread(tuple(values), mean, sd, (mean - half, mean + half))
+
+
+def relative_change(values: Sequence[float], reference: Sequence[float]) -> Spread:
+    """value / reference - 1, paired over seeds: what two settings share of a seed's luck cancels."""
+    return spread([value / base - 1.0 for value, base in zip(values, reference, strict=True)])

@@ -10,7 +10,7 @@ from tests.cli.test_main import TINY, in_process
 
 HEAVY = {"torch", "scipy", "sklearn", "matplotlib", "diffusers", "timm", "torchvision", "torch_fidelity", "accelerate"}
 LIGHT = [
-    "--help", "--version", "train --help", "sample --help", "fid --help", "ablate --help", "score --help", "recipes",
+    "--help", "--version", "train --help", "sample --help", "fid --help", "ablate --help", "score nll --help", "recipes",
     "recipes --json", "orderings list", "orderings list --json", "reproduce", "train digitz",
     "train digits trian.iterations=3", "train digits train.iteration=3", "train digits train.iterations=many",
     "train digits --owt x", "orderings show spiraal", "sample runs/x --plam raster", "ablate digit",
@@ -43,8 +43,11 @@ def test_help_lists_and_refusals_of_names_import_nothing_heavy():
     assert not {command: modules for command, modules in heavy.items() if modules}
 
 
-def test_sampling_imports_torch_alone(tmp_path):
+def test_sampling_imports_torch_alone_and_scoring_neither_timm_nor_torch_fidelity(tmp_path):
     run = tmp_path / "run"
     in_process("train", "digits", *TINY, "train.sample_every=0", "--out", str(run))
     sample = ["sample", str(run), "-n", "1", "--plan", "random/equal:16", "--no-gif", "--out", str(tmp_path / "out")]
-    assert HEAVY & imported([sample])[0] == {"torch"}
+    score = ["score", "nll", str(run), "--plans", "raster/equal:16", "-n", "2", "--json"]
+    sampled, scored = imported([sample, score])
+    assert HEAVY & sampled == {"torch"}
+    assert HEAVY & scored <= {"torch", "matplotlib", "scipy", "sklearn"}  # a picture, paired intervals, the digits

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from mar.cli.main import app, describe_error, refuse_renamed
 
 COMMANDS = [
-    "train", "sample", "generate", "score", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
+    "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
+    "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
     "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
     "demo", "reproduce", "orderings gallery",
 ]  # fmt: skip
@@ -76,7 +77,7 @@ def test_the_first_page_of_help_tells_version_and_completion():
         ("train digits tokenizer=patches tokenizer.patch=3 head=diffusion", "tokenizer.patch=1 or 2 or 4"),
         ("train digits data=mnist data.path=/nowhere", "/nowhere"),
         ("sample nowhere", "nowhere is not a run folder"),
-        ("score nowhere --nll", "nowhere is not a run folder"),
+        ("score nll nowhere", "nowhere is not a run folder"),
         ("orderings show spiral --grid 8y8", "a grid is written like 16x16"),
         ("orderings show spiraal --grid 8x8", "did you mean 'spiral'?"),
         ("ablate digit", "did you mean 'digits'?"),
@@ -132,7 +133,7 @@ def test_train_sample_and_score(run, tmp_path):
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["head"] == {"top_k": 5}
 
     plans = "raster/equal:16,random/cosine:4"
-    in_process("score", str(run), "--nll", "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
+    in_process("score", "nll", str(run), "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
     scores = sorted((run / "scores").glob("nll-*.json"))
     assert len(scores) == 2
     record = json.loads((run / "scores" / "nll-random-cosine4-test-n8-exact.json").read_text())

@@ -22,7 +22,7 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["tests.faults.processes", "mar.core.torchvision", "mar.cli.main", "mar.run", "mar.run", "accelerate",
      "sklearn.datasets", "timm.models.vision_transformer", "torch.utils.tensorboard", "torch.distributed.fsdp",
-     "torch.distributed.checkpoint", "mar.experiments.assemble", "mar.metrics.features", "mar.metrics.probe",
+     "torch.distributed.checkpoint", "mar.experiments.engine", "mar.metrics.features", "mar.metrics.probe",
      "mar.reports.page", "matplotlib.figure"]
 )  # fmt: skip
 Hurt = tuple[Callable[..., None], tuple[Any, ...]]  # done in every process before it starts

@@ -15,7 +15,7 @@ def recipe_names() -> list[str]:
 
 def grid_names() -> list[str]:
     """The shipped grids: ablations, and tables as TABLE/SCALE."""
-    from mar.experiments.grid_file import grid_names
+    from mar.experiments.grid import grid_names
 
     return grid_names()
 
@@ -37,8 +37,8 @@ def recipe_fingerprint(name: str, overrides: Sequence[str] = ()) -> str:
 def grid_recipes(name: str, overrides: Sequence[str] = ()) -> list[tuple[dict[str, str], dict[str, Any], str]]:
     """Each cell of a grid: its settings on the axes, its resolved recipe, and the recipe's fingerprint."""
     from mar import build
-    from mar.experiments import grid_file
+    from mar.experiments import grid
 
-    cells = grid_file.read(name, overrides).recipes()
+    cells = grid.read(name, overrides).recipes()
     resolved = [(combination.settings, build.resolve(recipe)) for combination, recipe in cells]
     return [(settings, recipe.as_dict(), recipe.fingerprint()) for settings, recipe in resolved]

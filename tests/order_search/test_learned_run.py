@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from mar import build, config, load
 from mar.cli.main import app
-from mar.cli.score_nll import Request, _question
 from mar.core.errors import Unsupported, UserError
+from mar.metrics.nll import NllRequest, nll_question
 from mar.run import train
 from mar.training.loop import Trainer
 from tests.training.conftest import TINY
@@ -55,17 +55,17 @@ def test_the_command_line_samples_by_the_policy_and_scores_its_bound_beside_othe
     runner = CliRunner()
     assert runner.invoke(app, ["sample", str(folder), "-n", "3", "--no-gif"]).exit_code == 0
     assert (folder / "samples" / "learned-seed0" / "grid.png").is_file()
-    scored = runner.invoke(app, ["score", str(folder), "--nll", "--plans", "learned,random,raster", "-n", "6"])
+    scored = runner.invoke(app, ["score", "nll", str(folder), "--plans", "learned,random,raster", "-n", "6"])
     assert scored.exit_code == 0, scored.output
     kinds = {}
     for path in (folder / "scores").glob("nll-*.json"):
         record = json.loads(path.read_text())
         kinds[record["plan"]] = record["kind"]
     assert kinds == {"learned": "bound", "random": "exact", "raster": "exact"}
-    by_default, by_name = (Request(("learned",), n=6, kind=kind) for kind in (None, "bound"))
+    by_default, by_name = (NllRequest(("learned",), n=6, kind=kind) for kind in (None, "bound"))
     run = load(folder)
-    assert _question(run, "learned", by_name, 6) == _question(run, "learned", by_default, 6)
-    again = runner.invoke(app, ["score", str(folder), "--nll", "--plans", "learned", "-n", "6", "--kind", "bound"])
+    assert nll_question(run, "learned", by_name, 6) == nll_question(run, "learned", by_default, 6)
+    again = runner.invoke(app, ["score", "nll", str(folder), "--plans", "learned", "-n", "6", "--kind", "bound"])
     assert again.exit_code == 0, again.output
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mar.experiments.result import AblationResult, Difference, PlanMap, Row, TrainedModel, Training
-from mar.experiments.speed import Speed
+from mar.experiments.result import AblationResult, Row, TrainedModel, Training
 from mar.likelihood.score import Likelihood
+from mar.metrics.base import PlanMap
+from mar.metrics.fid import FidResult, ImageScores
 from mar.metrics.probe import Probe
-from mar.metrics.result import FidResult, ImageScores
+from mar.metrics.speed import Speed
+from mar.metrics.statistics import Difference
+from tests.experiments.made import changed
 
 GRID = (2, 3)
 
@@ -43,7 +46,7 @@ def difference(nats: float) -> Difference:
 def model(name: str, settings: dict[str, str], iterations: tuple[int, ...], nats: tuple[float, ...]) -> TrainedModel:
     training = Training(100, 32, 100, 61.0, (50, 100), (1.5, 1.25), iterations, nats)
     speed = Speed(64, "cpu", 2, "wall", 1000.5, 50.25, 3e6, 8e6)
-    return TrainedModel(name, settings, {"name": name, "seed": 0}, "f" * 12, 1234, "w" * 16, training, speed)
+    return TrainedModel(name, settings, {"name": name, "seed": 0}, "f" * 12, 1234, "w" * 16, training, {"speed": speed})
 
 
 @pytest.fixture
@@ -61,17 +64,17 @@ def result() -> AblationResult:
     random = PlanMap(GRID, True, (3, 1, 0, 2, 5, 4), (1, 0, 0, 0, 1, 1))
     pictures = {"sampling_seconds": 2.0, "samples": "samples.png", "animation": "animation.gif"}
     rows = (
-        Row(
-            "raster", "raster", "singles", raster, "r", likelihood=likelihood("raster", 7.25, 6), images=fid(12.5),
+        changed(
+            Row("raster", "raster", "singles", raster, "r"), likelihood=likelihood("raster", 7.25, 6), images=fid(12.5),
             nll_seconds=1.0, **pictures,
         ),
-        Row(
-            "random/linear:2", "random", "linear:2", random, "r", difference=difference(-0.125), images=fid(13.75),
+        changed(
+            Row("random/linear:2", "random", "linear:2", random, "r"), difference=difference(-0.125), images=fid(13.75),
             likelihood=likelihood("random/linear:2", 7.125, 2, ("beware",)), nll_seconds=1.0, **pictures,
         ),
         Row("spiral", "spiral", "singles", raster, "r", errors=("NLL: RuntimeError: <script>a|b & c</script>",)),
     )  # fmt: skip
-    baseline = Row("independent tokens", "independent tokens", "all at once", likelihood=likelihood("", 9.0, 1))
+    baseline = Row("independent tokens", "independent tokens", "all at once", answers={"nll": likelihood("", 9.0, 1)})
     return AblationResult(
         name="made <up>",
         grid={"nll": {"split": "test"}, "fid": {"guidance": 1.5, "temperature": 1.0}, "seeds": [0]},
@@ -95,12 +98,12 @@ def several(result: AblationResult) -> AblationResult:
     names = [", ".join(each.values()) for each in settings]
     models = [model(names[0], settings[0], *rising), model(names[1], settings[1], *falling)]
     refused = replace(
-        models[0], name=names[2], settings=settings[2], parameters=0, weights="", training=None, speed=None
+        models[0], name=names[2], settings=settings[2], parameters=0, weights="", training=None, answers={}
     )
-    raster, random, _ = (replace(row, images=None, samples=None, animation=None) for row in result.rows)
+    raster, random, _ = (changed(row, images=None) for row in result.rows)
     probe = Probe(0.875, 0.0174, 64, 100, 360, 8)
     rows = (
-        replace(raster, model=names[0], settings=settings[0], probe=probe),
+        changed(raster, model=names[0], settings=settings[0], probe=probe),
         replace(random, model=names[1], settings=settings[1], partition="singles"),
         Row("random", "random", "singles", model=names[2], settings=settings[2], refused="rows serve raster order"),
     )

@@ -12,11 +12,11 @@ import torch
 
 from mar.core.noise import Noise, stream
 from mar.core.tokens import Vectors
-from mar.experiments.compare import paired_differences
 from mar.heads.base import LogProb
 from mar.heads.diffusion import DiffusionSampling
 from mar.heads.gaussian_mixture import GaussianMixtureHead
 from mar.likelihood.score import Likelihood, score
+from mar.metrics.statistics import paired_differences
 from mar.model.model import Model
 from mar.networks.base import Network
 from mar.verification.models import BareTokens

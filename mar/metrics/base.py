@@ -1,0 +1,379 @@
+"""The family of metrics: what a metric asks about a trained model, and what its answers share.
+
+A metric says what identifies its answer (``question``), computes it (``compute``) and reads it back (``read``). The
+engine of ``mar.experiments`` and ``mar score`` know metrics by these three alone. To add one, write a file with a
+subclass and name it in ``METRICS`` of ``mar/metrics/__init__.py``.
+
+L tokens
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter, field_validator
+
+from mar.config import Recipe, Scalar, Section
+from mar.core.errors import UserError
+from mar.core.files import environment, short, write_atomic
+from mar.core.noise import stream
+from mar.core.progress import Progress
+from mar.core.spec import DataSpec
+from mar.core.table import Column
+from mar.core.tokens import Categories
+from mar.data.base import Data
+from mar.likelihood.summary import fingerprint
+from mar.model.model import Model
+from mar.run import Run
+from mar.tokenizers.base import Tokenizer
+from orderings import Grid, Partition, Plan, PlanSpec, parse_adaptive, to_text
+from orderings.optimal import Optimal
+from orderings.partitions import Linear
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class Variant(Section):
+    """A named set of sampling options. Each variant is one table row; only options that change the conditionals affect
+    its NLL."""
+
+    name: str = Field(min_length=1)
+    guidance: float | None = Field(default=None, ge=0, description="None: as the section fid says")
+    temperature: float | None = Field(default=None, ge=0, description="None: as the section fid says")
+    adaptive: str = Field(default="", description="the rule that finds the order; of the plans, the set sizes count")
+    options: dict[str, Scalar] = Field(default={}, description="of the sampler or the network: steps, refresh, …")
+    likelihood: dict[str, Scalar] = Field(default={}, description="options of scoring: refresh, timesteps, …")
+
+    @field_validator("adaptive")
+    @classmethod
+    def _known(cls, rule: str) -> str:
+        if rule:
+            parse_adaptive(rule)
+        return rule
+
+    @property
+    def is_scored_alone(self) -> bool:
+        """True if its likelihood differs from the plan's."""
+        return bool(self.adaptive or self.likelihood)
+
+    @property
+    def has_likelihood(self) -> bool:
+        """False if the order depends on the sampled values."""
+        return not (self.adaptive and parse_adaptive(self.adaptive).uses_sampled_values)
+
+
+def plan_variants(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[tuple[str, Variant | None]]:
+    """Return each plan in each variant; without variants, each plan with None.
+
+    An adaptive variant takes only the set sizes from a plan: it is paired with the first plan of each partition.
+    """
+    found: dict[tuple[str, str], tuple[str, Variant | None]] = {}
+    for plan in plans:
+        for variant in variants or (None,):
+            along, name = plan, variant.name if variant is not None else ""
+            if variant is not None and variant.adaptive:
+                along = to_text(PlanSpec.parse(plan)[1])
+            found.setdefault((along, name), (plan, variant))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model along a plan, in a variant.
+
+    Attributes:
+        recipe: the recipe's fingerprint.
+        weights: a hash of the scored weights; empty: the model is not trained.
+        plan: canonical short text.
+    """
+
+    recipe: str
+    weights: str
+    plan: str
+    variant: Variant | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What identifies an answer.
+
+    Attributes:
+        metric: a name of ``METRICS``, or "training".
+        plan: None for a question about the model itself.
+        variant: the name of a variant; empty where no variant changes the answer.
+        content: every setting that the answer depends on, in plain values; an answer to other content is computed anew.
+    """
+
+    metric: str
+    plan: str | None = None
+    variant: str = ""
+    content: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a metric computes with.
+
+    Attributes:
+        load: returns the trained model, loaded once.
+        recipe, data: of the model.
+        variant: of the question.
+        folder: of the record; pictures lie beside it.
+        cache: features of real images, shared by all models.
+    """
+
+    load: Callable[[], Run]
+    recipe: Recipe
+    data: Data
+    variant: Variant | None
+    folder: Path
+    cache: Path
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An answer that needs no trained model, with the texts of its row."""
+
+    plan: str
+    ordering: str
+    partition: str
+    answer: Any
+
+
+class Metric(ABC):
+    """A metric with its options.
+
+    Args:
+        options: of this metric.
+        asked: the options of every metric of the grid, by name.
+
+    Attributes:
+        name: key in ``METRICS`` and in a grid file.
+        title: what errors and times call it.
+        Options: read from a grid file, shown by the command line.
+        Answer: a frozen dataclass, units in its field names.
+        default: the options of a grid file that does not name the metric; None: it is not asked.
+        alone: measured one model at a time, when nothing else runs; the answer describes the model, not a row.
+        note: printed below a table of its answers.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    Options: ClassVar[type[Section]]
+    Answer: ClassVar[type]
+    default: ClassVar[Section | None] = None
+    alone: ClassVar[bool] = False
+    note: ClassVar[str] = ""
+
+    def __init__(self, options: Any, asked: Mapping[str, Section]) -> None:
+        self.options, self.asked = options, asked
+
+    @abstractmethod
+    def question(self, subject: Subject) -> Question | None:
+        """Return what identifies the answer; None: the metric does not apply to the subject."""
+
+    @abstractmethod
+    def compute(self, question: Question, at: Workspace) -> Any:
+        """Compute the answer. Errors are recorded; the remaining questions go on."""
+
+    @classmethod
+    def columns(cls) -> Sequence[Column[Any]]:
+        """Return the printed columns of an answer."""
+        return ()
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Any]]:
+        """Return the CSV columns of an answer; default: its numbers and words."""
+        plain = {field.name: str(field.type) for field in fields(cls.Answer)}
+        named = [name for name, kind in plain.items() if kind.partition(" ")[0] in ("int", "float", "str", "bool")]
+        return [Column(f"{cls.name}_{name}", lambda answer, name=name: getattr(answer, name)) for name in named]
+
+    @classmethod
+    def typed(cls, answer: Any) -> Any:
+        """Return the answer of plain values."""
+        return TypeAdapter(cls.Answer).validate_python(answer)
+
+    def read(self, answer: Any, folder: str) -> Any:
+        """Return the answer of a record; ``folder`` is the record's, relative to the grid's folder."""
+        return self.typed(answer)
+
+    def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
+        """Yield answers without a model, to compare the trained ones with."""
+        yield from ()
+
+    def along_plan(self, subject: Subject, variant: Variant | None) -> Question:
+        """Return a question along a plan; ``variant``: None where it does not change the answer."""
+        content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
+        if variant is not None:
+            content["variant"] = variant.model_dump(mode="json")
+        if measured_along(subject.plan):
+            content["sets"] = self.asked["sets"].model_dump(mode="json")
+        content |= self.options.model_dump(mode="json")
+        return Question(self.name, subject.plan, "" if variant is None else variant.name, content)
+
+
+@dataclass(frozen=True)
+class PlanMap:
+    """A plan on its grid; one sample of it where each image has its own (``random``)."""
+
+    grid: tuple[int, ...]
+    random: bool
+    rank_L: tuple[int, ...]
+    step_L: tuple[int, ...]
+
+
+def plan_map(model: Model, plan: str) -> PlanMap:
+    """Return the plan on the model's grid: equal sets stand in for sets that are not measured yet.
+
+    Raises:
+        Unsupported: the plan does not fit this grid or this network; the message says which would.
+    """
+    ordering, partition = PlanSpec.parse(plan)
+    if isinstance(partition, Optimal) and awaits_costs(partition):
+        partition = Linear(partition.k)
+    grid = Grid(model.tokenizer.shape)
+    drawn = Plan.sample(ordering, partition, grid, 2, stream(0, "map", 2))
+    model.network.check(drawn.step_BL)
+    return PlanMap(grid.shape, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
+
+
+def adaptive_plan(rule: str, plan: str) -> str:
+    """Return the order found by ``rule`` in sets of the sizes of ``plan``."""
+    return f"{rule}/{to_text(PlanSpec.parse(plan)[1])}"
+
+
+def awaits_costs(partition: Partition) -> bool:
+    """True for ``optimal`` by costs that its run has to measure."""
+    return isinstance(partition, Optimal) and not partition.costs
+
+
+def measured_along(plan: str) -> str | None:
+    """Return the ordering, short text, along which a plan's set costs are measured; None: it needs none."""
+    ordering, partition = PlanSpec.parse(plan)
+    return to_text(ordering) if awaits_costs(partition) else None
+
+
+@dataclass(frozen=True)
+class Units:
+    """What tables call an example and a dimension of it.
+
+    Attributes:
+        example: "image", "document", "window" of text or sound, or "example".
+        per_dimension: "bits/dim", "bits/character", …, or the unit of nats where there are no bits.
+        symbol: "character" or "byte", of text alone.
+    """
+
+    example: str = "image"
+    per_dimension: str = "bits/dim"
+    symbol: str = ""
+
+    @classmethod
+    def of(cls, spec: DataSpec, tokenizer: Tokenizer) -> Units:
+        if spec.modality == "text":
+            symbol = "character" if spec.alphabet else "byte"
+            return cls("window" if spec.end is None else "document", f"bits/{symbol}", symbol)
+        if spec.modality == "audio":
+            return cls("window", "bits/sample")
+        example = "example" if spec.modality == "vector" else "image"
+        if not tokenizer.dimensions:
+            return cls(example, "nats/token" if isinstance(tokenizer.token, Categories) else "nats/latent dimension")
+        return cls(example)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Units:
+        return cls.of(run.spec, run.model.tokenizer)
+
+    @property
+    def nats(self) -> str:
+        return f"nats/{self.example}"
+
+
+_LONGEST = 120  # bytes of a plan in a file's name
+
+# setting -> its default and the word before its value in a file's name; a default is not part of the name
+_DEFAULTS: dict[str, tuple[Any, str]] = {
+    "guidance": (1.0, "guidance"),
+    "guidance_schedule": ("linear", ""),
+    "adaptive": ("", ""),
+    "remask": ("", "remask"),
+    "temperature": (1.0, "temperature"),
+    "seed": (0, "seed"),
+    "weights": ("ema", "weights"),
+    "head": ({}, "head"),
+    "estimator": ("exact", ""),
+    "orders": (0, "orders"),
+    "orders_per_image": (1, "orders-per-image"),
+    "draws": (1, "draws"),
+    "precision": ("fp32", ""),
+    "past": (None, "past"),
+    "likelihood": ({}, ""),
+}
+
+
+def scores_folder(run: Run) -> Path:
+    """Return RUN/scores, made if need be, before time is spent on a score.
+
+    Raises:
+        UserError: nothing can be written to it.
+    """
+    folder = run.folder.path / "scores"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("no permission")
+    except OSError as error:
+        raise UserError(f"cannot write scores to {folder} ({error}): score a copy of the run") from None
+    return folder
+
+
+def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
+    """Write RUN/scores/METRIC-PLAN-SPLIT-N….json with the data set's fingerprint, the iteration and the environment."""
+    try:
+        data = run.data
+    except UserError:  # its files are not here: name the data as in training
+        data = run.about
+    record = {
+        **content,
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        "iteration": run.checkpoint.iteration,
+        "environment": environment(),
+    }
+    path = run.folder.path / "scores" / f"{metric}-{file_name(plan, content)}.json"
+    write_atomic(path, json.dumps(record, indent=1))
+    return path
+
+
+def file_name(plan: str, content: dict[str, Any]) -> str:
+    """Return PLAN-SPLIT-N and every setting that differs from its default."""
+    keys = [plan_name(plan), str(content["split"]), f"n{content['n_images']}"]
+    changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
+    keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
+    return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
+
+
+def samples_name(plan: str, options: dict[str, Any], seed: int) -> str:
+    """Return PLAN-OPTIONS-SEED: every set of sampling options has a folder of its own."""
+    told = [f"{key}{_plain(value)}" for key, value in options.items() if value not in ("", None, 0)]
+    name = "-".join([_plain(plan), *told])
+    plain = re.sub(r"[^\w+.,=()~-]", "-", name)
+    return "-".join([plan_name(plain), *([] if plain == name else [fingerprint({"name": name})[:8]]), f"seed{seed}"])
+
+
+def plan_name(plan: str) -> str:
+    """Return a plan as part of a file's name."""
+    return short(_plain(plan), _LONGEST)
+
+
+def _plain(value: Any) -> str:
+    """Return a setting as part of a file's name."""
+    text = "-".join(f"{k}{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    return text.replace("/", "-").replace(":", "")

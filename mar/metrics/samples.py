@@ -1,0 +1,161 @@
+"""Generate examples: into a store, by any number of processes; and a film of the first ones.
+
+N examples · B batch · L tokens · C channels · H, W pixels
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mar.core.errors import UserError, unknown
+from mar.core.files import digest, environment
+from mar.core.noise import stream
+from mar.core.processes import Processes
+from mar.core.progress import bar
+from mar.metrics.classifier import weight_hash
+from mar.metrics.store import DEFAULT_SHARD, Store
+from mar.model.model import sampling_options
+from mar.run import Precision, Run
+from mar.sampling.guidance import Guidance
+from mar.sampling.many import labels_of
+from mar.sampling.output import to_bytes
+
+SAMPLES, ANIMATION = "samples.png", "animation.gif"
+_UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that are not generated yet
+
+
+def check_decodes(run: Run) -> None:
+    """Raises UserError: what it makes are latents."""
+    if run.spec.modality == "latent":
+        raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How examples are generated, in plain values.
+
+    Attributes:
+        head: sampling options of the head (steps, solver, top_k, …) or the network (refresh).
+        adaptive: a rule that chooses each next set; "": none.
+        remask: how tokens are masked again and redrawn afterwards, e.g. random:16:0.1; "": never.
+        classes: in turn; (): all.
+        precision: of matrix products.
+    """
+
+    plan: str
+    guidance: float = 1.0
+    guidance_schedule: str = "linear"
+    temperature: float = 1.0
+    head: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    adaptive: str = ""
+    remask: str = ""
+    classes: tuple[int, ...] = ()
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise unknown("precision", str(self.precision), ("fp32", "bf16"))
+
+    def labels(self, n: int) -> torch.Tensor | None:
+        """The classes of the first ``n`` examples; None: all in turn."""
+        return torch.tensor(self.classes)[torch.arange(n) % len(self.classes)] if self.classes else None
+
+
+def question(run: Run, setting: Setting) -> dict[str, Any]:
+    """What decides every example of a setting: its values written out, the weights, and the first plans drawn (an order
+    from a file may have changed since).
+
+    Raises:
+        UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
+    """
+    plans = run.plans(setting.plan)
+    with sampling_options(run.model, setting.head):
+        head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
+    drawn = b""
+    if not plans.learned:
+        drawn = plans.sample(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
+    return {
+        **asdict(setting),
+        "plan": plans.text,
+        "plans_sha256": digest(drawn, digits=16),
+        "head": head,
+        "recipe": run.recipe.fingerprint(),
+        "iteration": run.checkpoint.iteration,
+        "weights": _weights(run),
+    }
+
+
+@cache
+def _weights(run: Run) -> str:
+    return weight_hash(run.model)  # seconds of a large model
+
+
+def fill(
+    path: Path, run: Run, setting: Setting, n: int, processes: Processes, batch_size: int, shard: int, what: str = ""
+) -> Store:
+    """Fill the store in ``path`` with at least ``n`` examples of ``setting``: process r of n writes every n-th missing
+    shard, and all wait for the last. ``shard`` 0: a batch, at least 256.
+
+    Raises:
+        UserError: the store answers another question, or the run makes latents.
+    """
+    check_decodes(run)
+    asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
+    label_N = labels_of(run.model, setting.labels(n), n)
+    guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
+    store = processes.on_main(
+        lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
+    )
+    mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]
+    with bar(what or "generating", processes.is_main and bool(mine)) as progress:
+        for images in mine:
+            there = store.count(n)
+            x_NCHW = run.sample(
+                len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
+                temperature=setting.temperature, precision=setting.precision, seed=setting.seed, batch_size=batch_size,
+                adaptive=setting.adaptive or None, remask=setting.remask or None, first=images.start,
+                progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
+            )  # fmt: skip
+            store.write(images, x_NCHW, label_N[images.start : images.stop])
+    processes.wait()
+    return store
+
+
+class GenerationRecorder:
+    """Record the first ``n`` examples after each step, with the unknown part in colour.
+
+    Attributes:
+        frames: (n, 3, H, W) uint8 for each step.
+    """
+
+    def __init__(self, run: Run, n: int) -> None:
+        self.run, self.n = run, n
+        self.frames: list[torch.Tensor] = []
+        self.known_BL: torch.Tensor | None = None
+
+    def record(self, step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
+        """Called after each AR step of each batch; record the first batch only."""
+        if len(self.frames) != step:
+            return
+        known_BL = target_BL[: self.n].cpu()
+        self.known_BL = known_BL if self.known_BL is None else self.known_BL | known_BL
+        images = self.run.model.tokenizer.decode(token[: self.n]).cpu()
+        pixels_NHWC = to_bytes(images, self.run.data.spec.levels)
+        known_NHW = _on_pixels(self.known_BL, self.run.grid.shape, pixels_NHWC.shape[1:3])
+        pixels_NHWC = torch.where(known_NHW[..., None], pixels_NHWC, _UNKNOWN)
+        self.frames.append(pixels_NHWC.permute(0, 3, 1, 2))
+
+
+def _on_pixels(known_BL: torch.Tensor, grid: tuple[int, ...], size: tuple[int, ...]) -> torch.Tensor:
+    """(B, H, W) bool: pixels whose token (all of its channels) is known."""
+    rows, columns = grid[0], grid[1] if len(grid) > 1 else 1
+    known = known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)
+    tall = torch.arange(size[0]) * rows // size[0]
+    wide = torch.arange(size[1]) * columns // size[1]
+    return known[:, tall][:, :, wide]

@@ -1,0 +1,261 @@
+"""The costs of sets of tokens, measured on validation images: the partition ``optimal`` chooses its sets by them.
+
+N images · L tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from mar.config import Section
+from mar.core.errors import UserError
+from mar.core.files import environment
+from mar.core.progress import Progress
+from mar.core.table import Column, Table, plus_minus, with_interval
+from mar.likelihood.set_sizes import SCHEDULES, Predicted, measure_set_costs, plans_of, predictions
+from mar.likelihood.summary import Likelihood
+from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, measured_along, save
+from mar.metrics.nll import NllRequest, Say, score_plans
+from mar.metrics.statistics import Difference, paired_differences
+from mar.model.plans import costs_file, resolve_optimal
+from mar.run import Run
+from orderings import Grid, Ordering, PlanSpec, parse_ordering, to_text
+from orderings.optimal import SetCosts, read_set_costs
+from orderings.partitions import Singles
+
+IMAGES = 256  # of each split, unless asked for more: a pass for every token of every image
+KS = (4, 8, 16)
+
+
+@dataclass(frozen=True)
+class MeasuredSets:
+    """Attributes: validation images, and random orders of each."""
+
+    n_images: int
+    orders: int
+
+
+class Sets(Metric):
+    """Set costs along the ordering of each plan whose partition is ``optimal``."""
+
+    class Options(Section):
+        images: int = Field(default=256, ge=2, description="of validation; fewer: each with several random orders")
+        seed: int = Field(default=0, ge=0, description="of random orders")
+
+    name, title, Answer = "sets", "set costs", MeasuredSets
+    default = Options()
+
+    def question(self, subject: Subject) -> Question | None:
+        ordering = measured_along(subject.plan)
+        if ordering is None:
+            return None
+        content = {"plan": ordering, "weights": subject.weights, **self.options.model_dump(mode="json")}
+        return Question(self.name, ordering, content=content)
+
+    def compute(self, question: Question, at: Workspace) -> MeasuredSets:
+        assert question.plan is not None
+        options = self.options
+        costs = measured(
+            at.load(), parse_ordering(question.plan), options.images, options.seed, progress=at.progress
+        )  # fmt: skip
+        return MeasuredSets(costs.n_images, costs.provenance["orders"])
+
+
+def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
+    """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""
+    ordering, partition = PlanSpec.parse(plan)
+    if not awaits_costs(partition) or not costs_file(folder, to_text(ordering)).is_file():
+        return found
+    sets = resolve_optimal(partition, to_text(ordering), folder)
+    step_BL = sets.steps(torch.tensor([found.rank_L]), Grid(found.grid))
+    return replace(found, step_L=tuple(step_BL[0].tolist()))
+
+
+def measured(
+    run: Run,
+    ordering: Ordering,
+    n: int,
+    seed: int = 0,
+    kind: str | None = None,
+    weights: str = "ema",
+    budget: int | None = None,
+    progress: Progress | None = None,
+) -> SetCosts:
+    """Return the costs of ``n`` validation images from the run's folder; measure and write them where they differ.
+
+    A split of fewer images gives each of them several orders where the ordering is random.
+
+    Args:
+        kind: one of the head's likelihoods; None: its default.
+        weights: those that ``run`` was loaded with.
+        budget: bytes of activations; None: the device's default.
+    """
+    path = costs_file(run.folder.path, to_text(ordering))
+    n_images = min(n, len(run.data.validation))
+    if not n_images:
+        raise UserError(f"sets are chosen by the costs of validation images, and {run.data.name} has none")
+    question = {
+        "seed": seed,
+        "kind": run.model.head.check_kind(kind),
+        "orders": max(1, n // n_images) if ordering.random else 1,
+        "weights": weights,
+        "split": "validation",
+        "data": run.data.name,
+        "data_fingerprint": run.data.fingerprint,
+        "iteration": run.checkpoint.iteration,
+    }
+    if path.is_file():
+        known = read_set_costs(path)
+        if known.n_images == n_images and question.items() <= known.provenance.items():
+            return known
+    images, labels = run.some("validation", n_images)
+    costs = measure_set_costs(run.model, images, labels, ordering, seed, question["orders"], kind, budget, progress)
+    costs = replace(costs, provenance={**costs.provenance, **question, "environment": environment()})
+    costs.write(path)
+    return costs
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Set costs of an ordering, the best sets by them, and the NLL of schedules on test images.
+
+    Attributes:
+        one_by_one: one token at a time.
+        excess: plan -> its NLL minus that of one token at a time.
+        to_best: number of sets -> plan -> its NLL minus that of the best sets.
+    """
+
+    costs: SetCosts
+    predicted: list[Predicted]
+    one_by_one: Likelihood
+    excess: dict[str, Difference]
+    to_best: dict[int, dict[str, Difference]]
+
+
+def orderings_of(plans: Sequence[str], run: Run) -> list[Ordering]:
+    """Return the orderings of plans without a partition; of none, the training ordering.
+
+    Raises:
+        UserError: a plan names a partition.
+    """
+    found = []
+    for plan in plans:
+        ordering, partition = PlanSpec.parse(plan)
+        if partition != Singles():
+            raise UserError(
+                f"mar score sets searches the sets itself: name orderings, {to_text(ordering)} and not {plan}"
+            )
+        found.append(ordering)
+    return found or [PlanSpec.parse(run.training_plan)[0]]
+
+
+def check_ks(ks: Sequence[int], run: Run) -> tuple[int, ...]:
+    """Return the numbers of sets in ascending order, each once.
+
+    Raises:
+        UserError: a number that leaves no choice.
+    """
+    if outside := [k for k in ks if not 1 < k < len(run.grid)]:
+        raise UserError(f"--ks takes numbers of sets between 1 and {len(run.grid)}, not {outside[0]}")
+    return tuple(sorted(set(ks)))
+
+
+def score_sets(
+    run: Run, ordering: Ordering, ks: Sequence[int], request: NllRequest, say: Say, progress: Progress | None = None
+) -> SetScores:
+    """Measure set costs on validation and score the best sets, equal ones and the cosine schedule on test images.
+
+    Args:
+        request: number of images of each split, seed, kind, budget and weights.
+        say: is told about likelihoods that are read from RUN/scores.
+    """
+    text, n = to_text(ordering), request.n or IMAGES
+    costs = measured(run, ordering, n, request.seed, request.kind, request.weights, request.budget, progress)
+    plans = (text, *(plan for k in ks for plan in plans_of(text, k).values()))
+    likelihoods = score_plans(run, replace(request, plans=plans, n=n), say).likelihoods
+    to_best = {
+        k: paired_differences({plan: likelihoods[plan] for plan in plans_of(text, k).values()}, f"{text}/optimal:{k}")
+        for k in ks
+    }
+    return SetScores(
+        costs, list(predictions(costs, ks)), likelihoods[text], paired_differences(likelihoods, text), to_best
+    )
+
+
+def save_sets(run: Run, found: SetScores, request: NllRequest) -> Path:
+    """Write RUN/scores/sets-ORDERING-….json."""
+    content: Mapping[str, Any] = {
+        "split": "test",
+        "seed": request.seed,
+        "weights": request.weights,
+        "n_images": found.one_by_one.n_images,
+        "kind": found.one_by_one.kind,
+        "ordering": found.costs.ordering,
+        "measured_on": {"split": "validation", "n_images": found.costs.n_images},
+        "one_at_a_time_nats_per_image": found.one_by_one.nats_per_image,
+        "predicted": [asdict(row) for row in found.predicted],
+        "above_one_at_a_time": {plan: asdict(difference) for plan, difference in found.excess.items()},
+        "minus_optimal": {plan: asdict(d) for of_k in found.to_best.values() for plan, d in of_k.items()},
+        "warnings": found.one_by_one.warnings,
+    }
+    return save(run, "sets", found.costs.ordering, dict(content))
+
+
+def sets_tables(found: SetScores, data: str, weights: str, units: Units) -> list[Table]:
+    """Return the table of every schedule by the measured costs, and that of the schedules tested on test images."""
+    costs, one, predicted = found.costs, found.one_by_one, {row.k: row for row in found.predicted}
+    by_costs = Table[Predicted](
+        [
+            Column("K", lambda row: row.k),
+            *(Column(name, lambda row, name=name: row.excess_nats[name], digits=2) for name in SCHEDULES),
+            Column("the best sets", lambda row: _brief(row.optimal_sizes), words=True),
+        ],
+        found.predicted,
+        title=f"parallel generation along {costs.ordering}: {units.nats} above one token at a time, by the costs of "
+        f"{costs.n_images} validation {units.example}s (lower is better)",
+    )
+    rows = [(k, schedule, plan) for k in found.to_best for schedule, plan in plans_of(costs.ordering, k).items()]
+
+    def interval(difference: Difference | None) -> str:
+        return "" if difference is None else with_interval(difference.nats_per_image, difference.interval_nats, 2)
+
+    tested = Table[tuple[int, str, str]](
+        [
+            Column("plan", lambda row: row[2], words=True),
+            Column(
+                f"{units.nats} above one at a time [95 %]", lambda row: found.excess[row[2]].nats_per_image,
+                text=lambda row: interval(found.excess[row[2]]),
+            ),
+            Column(
+                "p (Holm)", lambda row: found.excess[row[2]].p_holm,
+                text=lambda row: f"{found.excess[row[2]].p_holm:.2g}",
+            ),
+            Column("predicted", lambda row: predicted[row[0]].excess_nats[row[1]], digits=2, sign=True),
+            Column(
+                "minus optimal [95 %]", lambda row: (d := found.to_best[row[0]].get(row[2])) and d.nats_per_image,
+                text=lambda row: interval(found.to_best[row[0]].get(row[2])),
+            ),
+        ],
+        rows,
+        [
+            f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)",
+            *(f"warning: {warning}" for warning in one.warnings),
+        ],
+        f"{data} test, {one.n_images} {units.example}s, {weights} weights, {one.kind}: "
+        f"{plus_minus(one.nats_per_image, one.standard_error_nats, 2)} {units.nats} one token at a time",
+    )  # fmt: skip
+    return [by_costs, tested]
+
+
+def _brief(sizes: tuple[int, ...], most: int = 16) -> str:
+    """Return the sizes, the middle of a long list left out."""
+    if len(sizes) <= most:
+        return " ".join(map(str, sizes))
+    half = most // 2
+    return f"{' '.join(map(str, sizes[:half]))} … {' '.join(map(str, sizes[-half:]))}"

@@ -1,0 +1,116 @@
+"""The cost of a model: floating-point operations, and images per second in training and in generation."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from mar import build
+from mar.bench.contenders import Inputs, Ours, Setting
+from mar.bench.measure import footprint, interleave
+from mar.config import Recipe, Section
+from mar.core.processes import resolve_precision
+from mar.data.base import Data
+from mar.metrics.base import Metric, Question, Subject, Workspace
+
+
+@dataclass(frozen=True)
+class Speed:
+    """An untrained model of the recipe on random tokens: no cost here depends on the weights.
+
+    Attributes:
+        batch: images at a time.
+        device, threads, clock: what it was measured on and with.
+        train_images_per_second: forward, backward and the optimiser's step along the recipe's own plan and task.
+        sample_images_per_second: whole generations along the plan, without guidance.
+        train_flops_per_image: matrix products, convolutions and attention of one training step, divided by ``batch``.
+        sample_flops_per_image: of one generation, likewise.
+    """
+
+    batch: int
+    device: str
+    threads: int
+    clock: str
+    train_images_per_second: float
+    sample_images_per_second: float
+    train_flops_per_image: float
+    sample_flops_per_image: float
+
+
+class TrainingSpeed(Metric):
+    """Training steps and generations along each model's own plan, one model at a time, nothing else at work."""
+
+    class Options(Section):
+        batch: int = Field(default=64, ge=1, description="images at a time")
+        seconds: float = Field(default=1.0, ge=0, description="of measuring a model, at least; three rounds at least")
+        clock: Literal["wall", "cpu"] = Field(default="wall", description="cpu: for a machine busy with other things")
+
+    name, title, Answer, alone = "speed", "speed", Speed, True
+    options: Options
+
+    def question(self, subject: Subject) -> Question:
+        return Question(self.name, content={"recipe": subject.recipe, **self.options.model_dump(mode="json")})
+
+    def compute(self, question: Question, at: Workspace) -> Speed:
+        return measure(at.recipe, at.data, self.options)
+
+
+def measure(recipe: Recipe, data: Data, wanted: TrainingSpeed.Options) -> Speed:
+    """Return medians over rounds in which training and generation alternate."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    contender, inputs = _contender(recipe, data, wanted.batch, device, wanted.clock)
+    works, flops = {"train": contender.train(inputs), "sample": contender.sample(inputs)}, {}
+    for name, work in works.items():
+        with footprint(device) as found:
+            work(0)
+        flops[name] = found.flops / wanted.batch
+    times = interleave(works, wanted.seconds, device, wanted.clock)
+    rate = {name: wanted.batch / median(values) for name, values in times.items()}
+    return Speed(
+        batch=wanted.batch,
+        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        clock=wanted.clock,
+        train_images_per_second=rate["train"],
+        sample_images_per_second=rate["sample"],
+        train_flops_per_image=flops["train"],
+        sample_flops_per_image=flops["sample"],
+    )
+
+
+def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> float:
+    """Return the time of a training iteration, from the last ones of a short probe.
+
+    On a CPU it is processor time divided by the threads, which does not depend on other programs; on a GPU, wall-clock.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    contender, inputs = _contender(recipe, data, recipe.train.batch_size, device, "wall")
+    work = contender.train(inputs)
+    work(0)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    started = clock()
+    for index in range(iterations):
+        work(1 + index)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (clock() - started) / iterations / (1 if device.type == "cuda" else torch.get_num_threads())
+
+
+def cost_key(recipe: Recipe) -> str:
+    """Return a text that is equal for recipes whose iterations cost the same: they differ in seed, length or rates."""
+    plain = recipe.as_dict()
+    train = {key: plain["train"].get(key) for key in ("batch_size", "objective", "precision", "compile")}
+    return json.dumps({**plain, "name": "", "seed": 0, "train": train}, sort_keys=True, default=str)
+
+
+def _contender(recipe: Recipe, data: Data, batch: int, device: torch.device, clock: str) -> tuple[Ours, Inputs]:
+    setting = Setting(device, resolve_precision(recipe.train.precision), 1.0, 1.0, clock)
+    parts = build.assemble(recipe, data)
+    parts.model.to(device)
+    return Ours(parts, setting), Inputs(parts, batch, setting)

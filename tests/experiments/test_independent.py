@@ -1,0 +1,67 @@
+"""The closed-form baseline of independent tokens."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mar import build, config
+from mar.experiments.engine import Engine, assemble
+from mar.experiments.grid import read
+from mar.metrics.nll import independent_tokens, smoothed
+from mar.tokenizers import TOKENIZERS
+
+
+def test_probabilities_are_smoothed_counts() -> None:
+    token_NL = torch.tensor([[0, 2], [0, 1], [1, 1]])
+    p_CLV = smoothed(token_NL, torch.tensor([0, 0, 1]), 3, 2)
+    expected = torch.tensor([[[3, 1, 1], [1, 2, 2]], [[1, 2, 1], [1, 2, 1]]], dtype=torch.float64)
+    torch.testing.assert_close(p_CLV, expected / expected.sum(-1, keepdim=True))
+
+
+def test_digits_have_the_known_figure() -> None:
+    """2.43 bits/dim, class ignored; and the sum over positions is the whole."""
+    recipe = config.read("digits")
+    data = build.data(recipe)
+    marginal, by_class = independent_tokens(data, build.model(recipe, data).tokenizer, "test", None, conditional=True)
+    assert marginal.answer.n_images == 360
+    assert marginal.answer.bits_per_dim == pytest.approx(2.43, abs=0.01)
+    assert by_class.answer.nats_per_image < marginal.answer.nats_per_image
+    assert math.fsum(marginal.answer.nats_per_position) == pytest.approx(marginal.answer.nats_per_image)
+
+
+def test_vectors_have_no_such_baseline() -> None:
+    recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
+    data = build.data(recipe)
+    tokenizer = TOKENIZERS.find("patches")(
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)
+    )
+    assert independent_tokens(data, tokenizer, "test", 4, True) == ()
+
+
+def test_documents_of_their_own_lengths_have_no_such_baseline(tmp_path: Path) -> None:
+    """A table of counts would be of what fills them up."""
+    (tmp_path / "input.txt").write_text("\n\n".join("abcdefgh"[k % 5 :] for k in range(60)))
+    recipe = config.read("shakespeare-documents", [f"data.path={tmp_path}"])
+    data = build.data(recipe)
+    tokenizer = build.model(recipe, data).tokenizer
+    assert tokenizer.end is not None and independent_tokens(data, tokenizer, "test", None, True) == ()
+
+
+def test_a_class_that_training_lacks_has_probabilities() -> None:
+    p_CLV = smoothed(torch.tensor([[0, 2]]), torch.tensor([0]), 3, 2)
+    torch.testing.assert_close(p_CLV[1], torch.full((2, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_pixels_without_classes_are_not_probed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    splits = {name: rng.integers(0, 2, (6, 5), np.uint8) for name in ("train", "valid", "test")}
+    np.savez(tmp_path / "some.npz", **splits)
+    grid = f"recipe: uci\noverrides: [data.path={tmp_path}/some.npz]\naxes: {{seed: [0]}}\nfid: null\nprobe: {{}}"
+    (tmp_path / "grid.yaml").write_text(grid)
+    result = assemble(Engine(read(str(tmp_path / "grid.yaml")), tmp_path / "out"))
+    assert [row.name for row in result.baselines] == ["independent tokens"]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import urllib.error
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mar.metrics.features as extractors
+from mar.core.errors import UserError
+from mar.core.spec import DataSpec
+from mar.data.base import Data, TensorSplit
+from mar.metrics.fid import score_images
+
+
+def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    splits = [TensorSplit(torch.randint(0, 256, (n, *shape), generator=generator, dtype=torch.uint8)) for _ in range(3)]
+    return Data("photographs", DataSpec(shape, 256), *splits, fingerprint="photographs-0")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((3, 32, 32), "inception"), ((3, 64, 40), "inception"), ((1, 32, 32), "classifier"), ((3, 28, 32), "classifier")],
+)
+def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(shape, expected, monkeypatch, tmp_path):
+    monkeypatch.setattr(extractors, "inception", lambda weights: "inception")
+    monkeypatch.setattr(extractors, "trained_classifier", lambda *_: None)
+    monkeypatch.setattr(extractors, "from_classifier", lambda *_: "classifier")
+    assert extractors.choose("auto", photographs(shape), tmp_path) == expected
+
+
+def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        score_images(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), photographs((3, 32, 32)), tmp_path)
+    for part in (
+        extractors.URL_INCEPTION_V3,
+        "--inception-weights",
+        str(tmp_path / "checkpoints" / extractors.INCEPTION_FILE),
+    ):
+        assert part in str(caught.value)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize("content", [{"fc.weight": Harmful()}, {"weight": torch.zeros(2)}, None])
+def test_a_file_that_is_not_inceptions_tensors_is_refused_unexecuted(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "weights.pth"
+    if content is None:
+        file.write_bytes(b"not a checkpoint")
+    else:
+        torch.save(content, file)
+    with pytest.raises(UserError, match="does not hold"):
+        extractors.inception(file)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_file_and_weights_for_a_classifier_are_refused(tmp_path, digits):
+    with pytest.raises(UserError, match="no file"):
+        extractors.inception(tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="leave out"):
+        extractors.choose("auto", digits, tmp_path, weights=tmp_path / "weights.pth")
+
+
+@pytest.mark.slow
+def test_inception_scores_grey_and_rgb_and_never_mixes_two_weight_files(tmp_path, monkeypatch):
+    from torch_fidelity import FeatureExtractorInceptionV3, feature_extractor_inceptionv3
+
+    files = [tmp_path / "one.pth", tmp_path / "two.pth"]
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        for seed, file in enumerate(files):
+            torch.manual_seed(seed)
+            torch.save(FeatureExtractorInceptionV3("random", ["2048"]).state_dict(), file)
+    data = photographs((3, 32, 32))
+    results = [score_images(data.validation, data, tmp_path, weights=file) for file in files]
+    assert results[0].extractor != results[1].extractor and results[0].fid != results[1].fid
+    assert results[0].extractor.startswith("inception-v3-compat-")
+    notes = " ".join(results[0].notes)
+    assert "not the published" in notes and "2048 features" in notes
+    same = score_images(data.test, data, tmp_path, weights=files[0])
+    assert same.fid == pytest.approx(0.0, abs=1e-2 * results[0].fid)
+
+    grey = replace(photographs((1, 32, 32)), name="grey", fingerprint="grey-0")
+    assert score_images(grey.validation, grey, tmp_path, extractor="inception", weights=files[0]).fid > 0.0
