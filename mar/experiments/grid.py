@@ -46,7 +46,6 @@ A shipped grid file begins with its command, its question, and ``Time:``.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations as pairs_of
@@ -54,20 +53,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError, create_model, field_validator
 
 from mar import config
-from mar.config import RECIPES, Recipe, Scalar, Section
+from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
+from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
 from mar.metrics.base import Variant
 from orderings import PlanSpec, parse_ordering, parse_partition, to_text
-
-GRIDS = RECIPES / "ablations"
-TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
-
 
 Value = Scalar | dict[str, Any]
 RowSelector = dict[str, Scalar | tuple[Scalar, ...]]  # axis -> one of its names, or several
@@ -365,16 +361,6 @@ def referring(grid: GridFile) -> GridFile:
     return grid.model_copy(update={"reference": reference})
 
 
-def grid_names() -> list[str]:
-    tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
-    return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
-
-
-def default_out(name: str) -> Path:
-    """Return the default folder of a grid."""
-    return Path("runs") / f"ablate-{name}"
-
-
 def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
     """Return the grid of a file or a shipped name.
 
@@ -387,9 +373,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
-    path = _path(name)
-    own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
-    base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
+    path = grid_path(name)
+    base = {"name": grid_name(path), "given": {"out": str(out or default_out("${name}"))}}
     try:
         file = extended(path)
         content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
@@ -454,15 +439,6 @@ def _renamed(value: Any, name: str, new: str) -> Any:
     return new if value == name else value
 
 
-def extended(path: Path) -> DictConfig:
-    """Return the keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
-    own = OmegaConf.load(path)
-    if not isinstance(own, DictConfig):
-        raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
-    parent = own.pop("extends", None)
-    return own if parent is None else OmegaConf.merge(extended(_path(parent)), own)  # type: ignore[return-value]
-
-
 def checked(path: Path, plain: Any) -> GridFile:
     """Return the grid of plain values.
 
@@ -477,18 +453,6 @@ def checked(path: Path, plain: Any) -> GridFile:
         raise UserError(f"{path}: {error}") from None
 
 
-def _path(name: str) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise UserError(f"no grid file {name!r}")
-    for folder in (GRIDS, TABLES):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise unknown("ablation", name, grid_names())
-
-
 def _readable(path: Path, error: ValidationError) -> str:
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key is missing, too
     *section, key = (str(part) for part in first["loc"])
@@ -499,73 +463,3 @@ def _readable(path: Path, error: ValidationError) -> str:
     else:
         known = METRICS[section[0]].Options if section and section[0] in METRICS else GridFile
     return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"
-
-
-SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
-_SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table at one scale; its grid is called ``NAME/SCALE``."""
-
-    name: str
-    scale: str
-
-    @property
-    def grid(self) -> str:
-        """The name that ``read`` takes."""
-        return f"{self.name}/{self.scale}"
-
-    @property
-    def path(self) -> Path:
-        return TABLES / self.name / f"{self.scale}.yaml"
-
-    @property
-    def asks(self) -> str:
-        """The question of the table: the first sentence of its file."""
-        return _SENTENCE.split(self._header()[0], maxsplit=1)[0]
-
-    @property
-    def time(self) -> str:
-        """The time that its file states; empty: none."""
-        return self._header()[1]
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the given values that have no default."""
-        given = extended(self.path).get("given") or {}
-        return [str(key) for key in given if OmegaConf.is_missing(given, key)]
-
-    @property
-    def takes_data(self) -> bool:
-        """True if it reads data that do not come with the project."""
-        return "data" in (extended(self.path).get("given") or {}).keys()  # noqa: SIM118 - a missing value is not "in"
-
-    def _header(self) -> tuple[str, str]:
-        lines = [line for line in self.path.read_text().splitlines() if line.startswith("#")]
-        text = " ".join(line.lstrip("# ") for line in lines[1:])
-        asks, _, time = text.partition("Time: ")
-        return asks.strip(), time.strip()
-
-
-def tables() -> dict[str, list[Table]]:
-    """Return the scales of each table by its name, the smallest first."""
-    files = {(path.parent.name, path.stem) for path in TABLES.glob("*/*.yaml")}
-    names = sorted({name for name, _ in files})
-    return {name: [Table(name, scale) for scale in SCALES if (name, scale) in files] for name in names}
-
-
-def find(name: str, scale: str | None = None) -> Table:
-    """Return the table at a scale; None: at its smallest.
-
-    Raises:
-        UserError: there is none of the name, or not at this scale; the message names those that exist.
-    """
-    known = tables()
-    if name not in known:
-        raise unknown("table", name, known)
-    scales = {table.scale: table for table in known[name]}
-    if scale is not None and scale not in scales:
-        raise unknown(f"scale of {name}", scale, scales)
-    return scales[scale] if scale is not None else known[name][0]
