@@ -19,20 +19,20 @@ def run(code: str, *path: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_libraries_that_need_torchvision_import_after_the_repair():
-    done = run("from mar.compat import torchvision_repair\nimport timm.layers, torchvision.transforms")
+    done = run("from mar.core import torchvision\nimport timm.layers, torchvision.transforms")
     assert done.returncode == 0, done.stderr
 
 
 def test_a_torchvision_without_its_operators_is_repaired(tmp_path):
     (tmp_path / "torchvision.py").write_text(WITHOUT_OPERATORS)
     assert "nms does not exist" in run("import torchvision", str(tmp_path)).stderr
-    done = run("from mar.compat import torchvision_repair as r; assert r.repaired", str(tmp_path))
+    done = run("from mar.core import torchvision as r; assert r.repaired", str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
 def test_a_working_torchvision_is_left_alone(tmp_path):
     (tmp_path / "torchvision.py").write_text("")
-    code = "from mar.compat import torchvision_repair as r; import torch; assert not r.repaired\n"
+    code = "from mar.core import torchvision as r; import torch; assert not r.repaired\n"
     code += "assert not hasattr(torch.ops.torchvision, 'nms')"
     done = run(code, str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -41,5 +41,5 @@ def test_a_working_torchvision_is_left_alone(tmp_path):
 @pytest.mark.parametrize("error", ["RuntimeError('another')", "ImportError('missing')"])
 def test_any_other_failure_is_passed_on(tmp_path, error):
     (tmp_path / "torchvision.py").write_text(f"raise {error}")
-    done = run("from mar.compat import torchvision_repair", str(tmp_path))
+    done = run("from mar.core import torchvision", str(tmp_path))
     assert done.returncode != 0 and error.split("'")[1] in done.stderr
