@@ -19,8 +19,8 @@ from mar.cli.main import app
 from mar.core.errors import UserError
 from mar.heads.categorical import CategoricalHead
 from mar.verification.registry import load, verify
-from tests.contracts import planted_heads, planted_networks, planted_plans
 from tests.helpers import Cached, OnePass, StepByStep
+from tests.verification import planted_heads, planted_networks, planted_plans
 
 CAUGHT = [
     (planted_networks.OffByOneMask, {networks.no_leak, models.sums_to_one, models.sampler_agrees}),
