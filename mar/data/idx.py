@@ -136,18 +136,7 @@ class FashionMnist(IdxImages):
 
     name = "fashion-mnist"
     nested = ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "data/fashion", "raw")
-    class_names = (
-        "t-shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    )
+    class_names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     home = "https://github.com/zalandoresearch/fashion-mnist"
     md5: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
