@@ -23,11 +23,7 @@ _MAY_CHANGE = {
     *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
-
-
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
-
-
 _ABOUT = TypeAdapter(About)
 
 
