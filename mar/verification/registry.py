@@ -44,11 +44,7 @@ def load(target: str) -> type:
 
 
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
-
-
 _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
-
-
 _ROWS = 3
 
 
@@ -180,8 +176,6 @@ def verify_cell(cell: Cell) -> list[Verdict]:
 
 
 __all__ = ["Verdict", "verify", "verify_registry"]
-
-
 _NEED_A_FILE = {"file", "optimal"}
 
 
