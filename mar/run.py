@@ -227,14 +227,14 @@ class Run:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
         """
         if images is None:
-            images, labels = self.some(split, limit)
+            images, labels = self.subset(split, limit)
         score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
             return score_several(self.model, score_one, repeats, progress, kept)
 
-    def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
         return source.batch(evenly_spaced(len(source), limit))

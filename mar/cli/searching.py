@@ -18,7 +18,7 @@ from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar, wide_console
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Units
 from mar.metrics.nll import nll_tables
 from mar.metrics.statistics import Difference, paired_differences
@@ -119,7 +119,7 @@ def _search(
     run: Run, request: Request, partition: Partition, text: str, starts: dict[str, torch.Tensor | None], file: Path
 ) -> Search:
     """The search as far as the budget lets it; ``file`` and its neighbours are written as it goes."""
-    images, labels = run.some(request.split, request.n)
+    images, labels = run.subset(request.split, request.n)
     evaluator = Evaluator(run.model, images, labels, partition, request.seed, request.kind, request.budget)
     question = {
         "partition": text, "split": request.split, "n": len(images), "seed": request.seed, "kind": request.kind,
