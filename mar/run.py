@@ -30,8 +30,8 @@ from mar.core.spec import DataSpec
 from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
-from mar.likelihood.score import Conditionals, TokenScores, conditionals
-from mar.likelihood.summary import Likelihood
+from mar.likelihood.score import TokenScores, conditionals
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -256,7 +256,7 @@ class Run:
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
             found = self._conditionals(plans, images, labels, seed, given, order, **{**fixed, **options})
-            return found.likelihood(self.model, plans.text, warnings)
+            return summarise(self.model, plans.text, found, warnings)
 
         return score_one
 
