@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from mar import build
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.statistics import Difference, holm, paired_differences
 from mar.run import Run
 from orderings import PlanSpec

@@ -19,7 +19,7 @@ from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar
 from mar.core.table import Table
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Units
 from mar.metrics.nll import nll_tables
 from mar.metrics.statistics import Difference, paired_differences
@@ -136,7 +136,7 @@ def _search(
     file: Path,
 ) -> Search:
     """Search within the budget; write ``file`` and its neighbours as the search goes."""
-    images, labels = run.some(request.split, request.n)
+    images, labels = run.subset(request.split, request.n)
     evaluator = Evaluator(run.model, images, labels, partition, request.seed, request.kind, request.budget)
     question = {
         "partition": text, "split": request.split, "n": len(images), "seed": request.seed, "kind": request.kind,

@@ -14,7 +14,7 @@ import numpy as np
 
 from mar.core.errors import UserError
 from mar.core.noise import derived_seed
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 
 _RESAMPLES = 9999
 
