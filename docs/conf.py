@@ -87,7 +87,7 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
     elif page == "results/README":
         found = sorted(here.glob("*/**/*.md"))
         source[0] += _toctree([f"/{path.relative_to(app.srcdir).with_suffix('')}" for path in found])
-    elif page.startswith("results/") and (here / "index.html").is_file():
+    elif page.startswith("results/") and any(here.glob("result.json*")):
         source[0] += '\n\n<p><a href="index.html">Open the interactive report of this table.</a></p>\n'
 
 

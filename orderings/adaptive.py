@@ -1,10 +1,10 @@
-"""Orders found while sampling: the next set, from a tensor of scores. Knows no model.
+"""Rules that find the order during sampling: the next set, from a tensor of scores.
 
 B batch · L tokens
 
-The sampler asks at every AR step: it scores all unknown tokens, and the rule picks as many as the partition says. Where
-the scores are functions of the known tokens alone, the product of conditionals along the chosen order is a normalised
-density; where they look at values just sampled, it has no tractable likelihood (``uses_sampled_values``).
+At every AR step the sampler scores all unknown tokens, and the rule selects as many as the partition says. If the
+scores are functions of the known tokens only, the product of conditionals along the chosen order is a normalised
+density; if they use values just sampled, the likelihood is intractable (``uses_sampled_values``).
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class Adaptive:
         progress: float = 0.0,
         generator: Source | None = None,
     ) -> torch.Tensor:
-        """target_BL (bool): the tokens to generate now, ``size_B`` of each row's unknown ones (or all, if fewer).
+        """Return target_BL (bool): the tokens to generate now, ``size_B`` unknown ones of each row (or all, if fewer).
 
         Args:
             score_BL: float, in nats, of every token; those of known tokens are ignored.
             unknown_BL: bool.
-            size_B: int64, how many.
+            size_B: int64, the number of tokens to select.
             progress: the share of AR steps done once this one is, in (0, 1].
-            generator: uniforms, for rules that draw.
+            generator: uniforms, for random rules.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LowestEntropy(Adaptive):
-    """The surest tokens first: lowest entropy of the conditional, ties by token number."""
+    """The most certain tokens first: lowest entropy of the conditional, ties by token number."""
 
     score: ClassVar[Literal["entropy"]] = "entropy"
     summary: ClassVar[str] = "lowest entropy first; exact likelihood"

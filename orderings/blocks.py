@@ -17,7 +17,7 @@ from orderings.scans import Raster
 
 
 def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
-    """The shape of a whole block: one size for all spatial directions, or one for each; channels stay together.
+    """Return the shape of a whole block: one size for all spatial directions, or one for each; channels stay together.
 
     Raises:
         Unsupported: more sizes than the grid has dimensions, or two sizes for three directions.
@@ -33,7 +33,7 @@ def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
 
 
 def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:
-    """block_L, the number of the block of each token, and the grid of blocks. Edge blocks may be smaller."""
+    """Return block_L, the number of the block of each token, and the grid of blocks. Edge blocks may be smaller."""
     shape = torch.tensor(block_shape(size, grid))
     blocks = Grid(tuple(-(-n // s) for n, s in zip(grid.shape, shape.tolist(), strict=True)))
     strides = torch.tensor([math.prod(blocks.shape[d + 1 :]) for d in range(grid.ndim)])
@@ -47,7 +47,7 @@ def check_size(size: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class Blocks(FixedOrdering):
-    """Block by block: ``outer`` orders the blocks, ``inner`` the tokens of each (anew in each block where it draws).
+    """Block by block: ``outer`` orders the blocks, ``inner`` the tokens of each (independently if random).
 
     Sizes that do not divide the grid leave smaller blocks at the far edges. On a 1-D grid blocks are runs of tokens; on
     a 3-D grid they hold all channels of their pixels, unless a third size cuts those too.
@@ -67,12 +67,12 @@ class Blocks(FixedOrdering):
         return replace(self, outer=self.outer.at(progress), inner=self.inner.at(progress))
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        return self._draw(grid, 1, Seeded(1))[0]
+        return self._sample(grid, 1, Seeded(1))[0]
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        return self._draw(grid, batch, generator) if self.random else super().ranks(grid, batch, generator)
+        return self._sample(grid, batch, generator) if self.random else super().ranks(grid, batch, generator)
 
-    def _draw(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+    def _sample(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         block_L, blocks = block_of(self.size, grid)
         outer_BN = self.outer.ranks(blocks, batch, generator.at("outer"))
         size_N = torch.bincount(block_L, minlength=len(blocks)).to(outer_BN.device)
@@ -81,7 +81,7 @@ class Blocks(FixedOrdering):
         return start_BN[:, block_L.to(start_BN.device)] + self._inside(block_L, blocks, grid, batch, generator)
 
     def _inside(self, block_L: torch.Tensor, blocks: Grid, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        """The rank of every token inside its own block. Blocks of one shape, of at most 2^D, are drawn together."""
+        """Return the rank of every token inside its own block. Blocks of one shape are sampled together."""
         shape = block_shape(self.size, grid)
         extent_ND = torch.minimum(
             torch.tensor(shape), torch.tensor(grid.shape) - blocks.coordinates() * torch.tensor(shape)

@@ -1,4 +1,4 @@
-"""Where the sequence of ranks is cut into sets, whatever the ordering.
+"""Partitions: cuts of the sequence of ranks into sets, for any ordering.
 
 B batch · L tokens · K AR steps
 """
@@ -31,7 +31,7 @@ class Equal(Partition):
     """Sets of ``size`` tokens; the last one holds what remains."""
 
     size: int = 4
-    summary: ClassVar[str] = "sets of so many tokens each"
+    summary: ClassVar[str] = "sets of equal size"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -58,7 +58,7 @@ class SizeSchedule(Partition):
             raise InvalidRequest(f"{type(self).__name__.lower()}: at least 1 step, not {self.k}")
 
     def remaining(self, step: int, k: int) -> float | Fraction:
-        """The share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
+        """Return the share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
         raise NotImplementedError
 
     def sizes(self, n: int) -> torch.Tensor:

@@ -4,8 +4,8 @@ B batch · L tokens · K AR steps
 
     p(x) = prod_k p(x_{S_k} | x_{S_1}, ..., x_{S_{k-1}})
 
-``step_BL[b, l]`` is the AR step at which token l of row b is generated. Everything downstream reads it and nothing
-else: tokens known before step s are ``step < s``, those predicted at s are ``step == s``, and a causal attention
+``step_BL[b, l]`` is the AR step at which token l of row b is generated. Everything downstream reads only this
+tensor: tokens known before step s are ``step < s``, those predicted at s are ``step == s``, and a causal attention
 mask is ``step_query > step_key``.
 """
 
@@ -36,10 +36,10 @@ class Plan:
         given_BL: torch.Tensor | None = None,
         absent_BL: torch.Tensor | None = None,
     ) -> Plan:
-        """A plan for ``batch`` rows. The tokens to generate keep their relative order around given and absent ones.
+        """Sample a plan for ``batch`` rows. Tokens to generate keep their relative order around given and absent ones.
 
         Raises:
-            Unsupported: the ordering or partition cannot serve ``grid``.
+            Unsupported: the ordering or partition does not support ``grid``.
         """
         rank_BL = ordering.ranks(grid, batch, generator)
         if given_BL is not None or absent_BL is not None:
@@ -53,29 +53,29 @@ class Plan:
 
     @property
     def scored_BL(self) -> torch.Tensor:
-        """(B, L) bool: the tokens this plan generates, and whose likelihood it scores."""
+        """(B, L) bool: the tokens that this plan generates and scores."""
         return (self.step_BL > GIVEN) & (self.step_BL < ABSENT)
 
     def known(self, s: int | torch.Tensor) -> torch.Tensor:
-        """(B, L) bool: the tokens known before step ``s`` (an int, or one per row)."""
+        """Return (B, L) bool: the tokens known before step ``s`` (an int, or one per row)."""
         return self.step_BL < _per_row(s)
 
     def target(self, s: int | torch.Tensor) -> torch.Tensor:
-        """(B, L) bool: the tokens generated at step ``s`` (an int, or one per row)."""
+        """Return (B, L) bool: the tokens generated at step ``s`` (an int, or one per row)."""
         return self.step_BL == _per_row(s)
 
     def sizes(self) -> torch.Tensor:
-        """(B, K) int64: how many tokens each step of each row generates, 0 after a row's last."""
+        """Return (B, K) int64: the number of tokens of each step of each row, 0 after the last step of a row."""
         n_steps = int(self.n_steps_B.max())
         index_BL = torch.where(self.scored_BL, self.step_BL, n_steps)
         counts = torch.zeros(len(index_BL), n_steps + 1, dtype=torch.int64, device=index_BL.device)
         return counts.scatter_add_(1, index_BL, torch.ones_like(index_BL))[:, :n_steps]
 
     def shortened(self, absent_BL: torch.Tensor) -> Plan:
-        """The plan of rows that end early: the tokens ``absent_BL`` (bool) do not exist.
+        """Return the plan of rows that end early: the tokens ``absent_BL`` (bool) do not exist.
 
         Raises:
-            Unsupported: one of them does not come after all that exist, whose steps would then tell where a row ends.
+            Unsupported: an absent token precedes a present one, so the steps would reveal the end of the row.
         """
         last_B1 = torch.where(absent_BL, GIVEN, self.step_BL).amax(1, keepdim=True)
         if bool((absent_BL & (self.step_BL <= last_B1)).any()):
@@ -83,7 +83,7 @@ class Plan:
         return Plan(self.rank_BL.masked_fill(absent_BL, ABSENT), self.step_BL.masked_fill(absent_BL, ABSENT))
 
     def rows(self, index: torch.Tensor | slice) -> Plan:
-        """The plan of some rows."""
+        """Return the plan of some rows."""
         return Plan(self.rank_BL[index], self.step_BL[index])
 
     def to(self, device: torch.device | str) -> Plan:

@@ -1,4 +1,4 @@
-"""Orders that are drawn: uniform, one fixed draw, mixtures, annealing.
+"""Random orders: uniform, one fixed sample, mixtures, annealing.
 
 B batch · L tokens · S component orderings
 """
@@ -18,7 +18,7 @@ from orderings.scans import Raster
 
 @dataclass(frozen=True)
 class Random(Ordering):
-    """Every order equally likely, anew in each row: the order of any-order autoregression and of MAR. Every grid."""
+    """Every order equally likely, independent in each row: the order of any-order models and of MAR. Every grid."""
 
     random: ClassVar[bool] = True
     summary: ClassVar[str] = "uniformly random, anew for each image"
@@ -31,8 +31,8 @@ class Random(Ordering):
 class Learned(Random):
     """The order that a policy trained with the model chooses while it generates. Every grid.
 
-    Its ranks are those of an untrained policy, uniformly random: a plan knows no model, and who samples or scores with
-    the policy takes the set sizes alone from it.
+    Plans do not depend on a model: the ranks are random (those of an untrained policy), and callers that use the policy
+    take only the set sizes.
     """
 
     learned: ClassVar[bool] = True
@@ -51,13 +51,13 @@ class FixedRandom(FixedOrdering):
             raise InvalidRequest(f"fixed-random: the seed is a whole number in 0..{2**32 - 1}, not {self.seed}")
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        # RandomState, whose streams NumPy promises never to change: a seed names the same order for ever
+        # NumPy guarantees the streams of RandomState: a seed always names the same order
         return torch.from_numpy(np.random.RandomState(self.seed).permutation(len(grid))).long()
 
 
 @dataclass(frozen=True)
 class Mixture(Ordering):
-    """Each row draws one of several orderings. Every grid that all of them order.
+    """Each row samples one of several orderings. Every grid that all of them support.
 
     Its likelihood is that of the mixture only when averaged over the components as probabilities.
     """

@@ -31,8 +31,8 @@ class File(FixedOrdering):
     """An order from a .txt, .json or .npy file, on the grid it was made for.
 
     ``ranks``: one whole number for each token, in the grid's layout, 0 for the first to be generated. ``positions``:
-    the tokens in the order they are generated, as token numbers or as L rows of coordinates. A .json file that holds
-    {"ranks": …} or {"positions": …} says itself which; in a .txt file numbers stand between blanks or commas, and #
+    the tokens in the order they are generated, as token numbers or as L rows of coordinates. A .json file may hold
+    {"ranks": …} or {"positions": …}; in a .txt file numbers stand between blanks or commas, and #
     starts a comment.
     """
 
@@ -60,7 +60,7 @@ class File(FixedOrdering):
 
 @lru_cache(maxsize=64)
 def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
-    """Read once for each version of the file."""
+    """Read each version of the file once."""
     numbers, holds = _numbers(path, holds)
     length = len(grid)
     if holds == "positions" and numbers.shape == (length, grid.ndim) and grid.ndim > 1:
@@ -82,7 +82,7 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
 
 
 def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
-    """The integers of the file, and whether they are ranks or positions."""
+    """Return the integers of the file, and their meaning: ranks or positions."""
     try:
         if path.suffix == ".npy":
             content: Any = np.load(path, allow_pickle=False)

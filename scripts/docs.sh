@@ -7,6 +7,16 @@ trap 'rm -rf "$pages"' EXIT
 git ls-files -z README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs results | xargs -0 cp --parents -t "$pages"
 mv "$pages/README.md" "$pages/index.md"
 PYTHONPATH="$PWD" python -m sphinx -W --keep-going -q -b html -c "$pages/docs" -d "$pages/.doctrees" "$pages" "$out"
-# Interactive reports are complete pages: copy them beside the page of their folder.
-(cd "$pages" && find results -name index.html -exec cp --parents -t "$out" {} +)
+# Interactive reports are complete pages, beside the page of their folder.
+PYTHONPATH="$PWD" python - "$out" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from mar.reports.columns import in_asked_unit
+from mar.reports.page import write_page
+from mar.reports.publish import read_result
+
+for folder in sorted({path.parent for path in Path("results").rglob("result.json*")}):
+    write_page(in_asked_unit(read_result(folder)), folder, Path(sys.argv[1], folder, "index.html"))
+PYTHON
 echo "$out/index.html"

@@ -185,7 +185,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     """
     from mar.core.progress import wide_console
     from mar.experiments.launch import prepare
-    from mar.reports.results_folder import keep_results
+    from mar.reports.publish import publish
 
     console = wide_console()
     _check_options(grid)
@@ -197,7 +197,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     _run(engine, execution, console)
     failed = _report(engine, console)
     if execution.results is not None:
-        print(*keep_results(engine, execution.results), sep="\n")
+        print(f"kept in {execution.results}: {', '.join(path.name for path in publish(engine, execution.results))}")
     if failed:
         print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
         raise typer.Exit(1)
@@ -324,20 +324,15 @@ def _run_jobs(engine: Engine, slurm: list[str], work: WorkerSpec, console: Conso
 def _report(engine: Engine, console: Console) -> int:
     """Write and print every table and picture; return the number of failed cells."""
     from mar.experiments.engine import assemble
-    from mar.reports.curves import write_curves
-    from mar.reports.orders_curve import write_orders_curve
+    from mar.reports.columns import in_asked_unit
     from mar.reports.page import write_page
-    from mar.reports.pareto import write_pareto
-    from mar.reports.steps_curve import write_steps_curve
-    from mar.reports.table import terminal, write_tables
-    from mar.reports.unit import in_asked_unit
+    from mar.reports.plots import write_pictures
+    from mar.reports.tables import terminal, write_tables
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
-    result = in_asked_unit(result)
-    writers = (write_curves, write_orders_curve, write_steps_curve, write_pareto)
-    pictures = [write(result, engine.out) for write in writers]
-    written = [*write_tables(result, engine.out), *filter(None, pictures), write_page(result, engine.out)]
+    result, out = in_asked_unit(result), engine.out
+    written = [*write_tables(result, out), *write_pictures(result, out), write_page(result, out, out / "index.html")]
     console.print(*terminal(result), sep="\n")
     print("wrote: " + "\n       ".join(map(str, written)))
     return len({row.model for row in result.rows if row.errors})

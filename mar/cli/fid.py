@@ -141,11 +141,13 @@ def fid(
 
 def print_fid(found: FidScores, as_json: bool = False) -> None:
     """Print the tables and lines; draw the sweep."""
+    import json
+
     from mar.core.progress import wide_console
-    from mar.reports.sweep import draw_sweep
+    from mar.reports import plots
 
     if found.sweep is not None:
-        draw_sweep(found.sweep)
+        plots.save(plots.sweep(json.loads(found.sweep.read_text())), found.sweep.with_suffix(".png"))
     if as_json:
         print(*(table.json() for table in found.tables), sep="\n")
         return

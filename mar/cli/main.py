@@ -14,6 +14,7 @@ from mar.cli.demo import demo
 from mar.cli.fid import fid, fid_stats
 from mar.cli.orders import app as orderings_app
 from mar.cli.orders import search_order
+from mar.cli.report import report
 from mar.cli.sample import generate, sample
 from mar.cli.score import app as score_app
 from mar.cli.tokenizer import app as tokenizer_app
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-for command in (train, sample, generate, fid, fid_stats, search_order, ablate, status, cache, demo, export):
+for command in (train, sample, generate, fid, fid_stats, search_order, ablate, status, report, cache, demo, export):
     app.command(no_args_is_help=True)(command)
 for command in (verify, bench, recipes, reproduce):
     app.command()(command)

@@ -264,6 +264,8 @@ def key_values(texts: list[str], option: str) -> dict[str, Any]:
     Raises:
         UserError: one is not written key=value.
     """
+    if not texts:
+        return {}  # importing omegaconf takes a fifth of a second
     from omegaconf import OmegaConf
 
     from mar.core.errors import UserError

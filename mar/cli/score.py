@@ -212,7 +212,7 @@ def exposure(
     from mar.core.progress import bar
     from mar.metrics.base import Units, scores_folder
     from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
-    from mar.reports.exposure import draw_exposure
+    from mar.reports import plots
 
     loaded = run.load()
     scores_folder(loaded)
@@ -221,7 +221,7 @@ def exposure(
             found = measure_exposure(loaded, plan, split, n, kind, seed, gibibytes(budget), progress)
         file, units = save_exposure(loaded, found, split, seed, run.weights), Units.of_run(loaded)
         title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
-        draw_exposure(title, found, file.with_suffix(".png"))
+        plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
         _print([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
@@ -313,14 +313,14 @@ def matrix(
 
 def print_nll(run: Any, request: NllRequest, as_json: bool = False) -> None:
     """Score the plans of a request; print the tables and draw the picture."""
-    from mar.likelihood import pictures
     from mar.metrics.base import Units
     from mar.metrics.nll import nll_tables, score_plans
+    from mar.reports import plots
 
     found = score_plans(run, request, _quiet if as_json else _say)
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
-    pictures.draw(found.likelihoods, run.grid.shape, found.picture, heading)
+    plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
     random = {plan for plan in found.likelihoods if run.plans(plan).random}
     reference = request.paired_with or None
     tables = nll_tables(found.likelihoods, found.differences, reference, title, Units.of_run(run), random)
@@ -345,7 +345,7 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
     from mar.metrics.base import Units
     from mar.metrics.sets import save_sets, score_sets, sets_tables
     from mar.model.plans import costs_file
-    from mar.reports.sets import Tested, draw_sets
+    from mar.reports import plots
     from orderings import to_text
 
     text, units = to_text(ordering), Units.of_run(run)
@@ -353,7 +353,7 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
         found = score_sets(run, ordering, ks, request, _quiet if as_json else _say, progress)
     file = save_sets(run, found, request)
     tested = [
-        Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
+        plots.Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
         for k in ks
         for schedule, plan in plans_of(text, k).items()
     ]
@@ -361,7 +361,7 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
         f"{run.data.name}, {text}: costs of {found.costs.n_images} validation {units.example}s, dots "
         f"{found.one_by_one.n_images} test {units.example}s"
     )
-    draw_sets(title, found.predicted, tested, file.with_suffix(".png"))
+    plots.save(plots.set_sizes(found.predicted, tested, title), file.with_suffix(".png"))
     line = f"wrote {costs_file(run.folder.path, text)}, {file.name} and {file.with_suffix('.png').name}"
     _print(sets_tables(found, run.data.name, request.weights, units), as_json, line)
 

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
 import torch
 from torch import distributed, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mar.core.errors import MarError, PeerFailed, UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
@@ -135,7 +138,7 @@ class Processes:
         """Clip the gradient in place and return its norm."""
         total: Any = self.accelerator.clip_grad_norm_(module.parameters(), norm)
         total = torch.as_tensor(0.0 if total is None else total)
-        return total.full_tensor() if isinstance(total, DTensor) else total
+        return total.full_tensor() if is_sharded(total) else total
 
     @contextmanager
     def no_sync(self, module: nn.Module) -> Iterator[None]:
@@ -156,7 +159,7 @@ class Processes:
         return cast(T, _mapped(state, self._gathered))
 
     def _gathered(self, value: Any) -> Any:
-        if not isinstance(value, DTensor):
+        if not is_sharded(value):
             return value
         full = value.full_tensor().detach()
         return full.cpu() if self.is_main else full.new_empty(0)
@@ -230,10 +233,18 @@ class Processes:
                 distributed.destroy_process_group()
 
 
+def is_sharded(value: Any) -> TypeGuard[DTensor]:
+    """Return True for a DTensor, without importing its module: a second of processor time that few runs need."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
+
+
 def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return this process's share of a full tensor, sharded like ``like``."""
-    if not isinstance(like, DTensor) or full.shape != like.shape:
+    if not is_sharded(like) or full.shape != like.shape:
         return full
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 

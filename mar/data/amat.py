@@ -34,7 +34,7 @@ class AmatOptions(DataOptions):
 
 
 def parse_amat(raw: bytes, width: int) -> torch.Tensor:
-    """(N, width) uint8 of 0 and 1. Raises ValueError with the reason where ``raw`` is not such a text.
+    """Return (N, width) uint8 of 0 and 1. Raises ValueError with the reason if ``raw`` is not such a text.
 
     Every value is a single character between white space, so that the text is read as bytes, without a parser.
     """
@@ -76,7 +76,7 @@ class BinarizedMnist(DataSource):
 
     @classmethod
     def _part(cls, path: str, split: str, notes: dict[str, str]) -> torch.Tensor:
-        """x (N, 1, 28, 28) uint8."""
+        """Return x (N, 1, 28, 28) uint8."""
         name, n, md5 = _PARTS[split]
         expected = f"{n:,} lines of {_SIDE**2} values 0 or 1, {2 * n * _SIDE**2:,} bytes unpacked, md5 {md5}"
         published = PublishedFile((f"binarized_mnist_{name}.amat",), expected, _HOME, md5)

@@ -1,4 +1,4 @@
-"""Latents that ``mar cache`` encoded, read example by example from shards that are mapped into memory.
+"""Latents that ``mar cache`` encoded, read from shards that are mapped into memory.
 
 B batch · C latent channels · h, w rows, columns of latents
 """
@@ -21,8 +21,8 @@ from mar.data.shards import SPLITS, Manifest, Shard, shard_file
 @dataclass(frozen=True)
 class CacheOptions(DataOptions):
     path: str = ""  # the folder that mar cache wrote
-    damaged_limit: int = 10  # damaged training examples that are replaced by the next ones; one more is refused
-    images: str = ""  # where the images are now, for FID; "" where they were encoded
+    damaged_limit: int = 10  # damaged training examples that the next ones replace; more are refused
+    images: str = ""  # the folder of the images now, for FID; "": as encoded
 
     def __post_init__(self) -> None:
         if self.damaged_limit < 0:
@@ -30,8 +30,11 @@ class CacheOptions(DataOptions):
 
 
 class CachedSplit(Split):
-    """Random access to the examples of a split's shards. Damaged ones are named, counted, and replaced by the next
-    whole one, so that the order of all others stays, until there are more than ``limit``."""
+    """Random access to the examples of a split.
+
+    The next intact example replaces a damaged one, which is reported; all others keep their numbers. More than
+    ``limit`` damaged examples are refused.
+    """
 
     def __init__(self, folder: Path, split: str, manifest: Manifest, limit: int) -> None:
         self.folder, self.split, self.size = folder, split, manifest.settings.shard
@@ -95,14 +98,14 @@ class CachedSplit(Split):
 
 
 class Cache(DataSource):
-    """A folder of latents; its ``spec`` is that of the images."""
+    """A folder of latents; its ``spec`` describes the images."""
 
     Options = CacheOptions
     name = "cache"
 
     @classmethod
     def load(cls, options: CacheOptions) -> Data:
-        """Reads the manifest; examples are read when asked for."""
+        """Read the manifest; examples are read on access."""
         if not options.path:
             raise UserError("data.path is not set: it names the folder that mar cache wrote")
         folder = Path(options.path).expanduser()
@@ -110,7 +113,7 @@ class Cache(DataSource):
             raise UserError(f"data.path={options.path} is not a folder: mar cache writes one")
         manifest = Manifest.read(folder)
         made = manifest.settings
-        limits = {"train": options.damaged_limit}  # what is scored is scored whole
+        limits = {"train": options.damaged_limit}  # held-out splits must be intact
         train, validation, test = (CachedSplit(folder, name, manifest, limits.get(name, 0)) for name in SPLITS)
         latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
         source = {**made.data, "path": options.images} if options.images else made.data

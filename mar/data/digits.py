@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: 8x8, 17 levels, 1,797 examples. The embedded default.
+"""The handwritten digits of scikit-learn: 8x8, 17 levels, 1,797 examples. The default data set.
 
 Alpaydin and Kaynak 1998 (UCI, test set of "Optical recognition of handwritten digits").
 """
@@ -19,7 +19,7 @@ _TEST = 360  # the last 20 % of the shuffle
 
 @dataclass(frozen=True)
 class DigitsOptions(DataOptions):
-    validation: int = 72  # the last so many before the test examples
+    validation: int = 72  # the examples before the test examples
 
     def __post_init__(self) -> None:
         if not 1 <= self.validation <= 1000:
@@ -27,7 +27,7 @@ class DigitsOptions(DataOptions):
 
 
 class Digits(DataSource):
-    """One fixed shuffle, then train, validation and test in this order: test never depends on an option."""
+    """One fixed shuffle, then train, validation and test in this order: no option changes the test split."""
 
     Options = DigitsOptions
     name = "digits"

@@ -1,4 +1,4 @@
-"""Texts of their own lengths: the files of a folder, or what stands between separators.
+"""Texts of different lengths: the files of a folder, or the parts of a text between separators.
 
 T characters of all documents · N documents · B batch · L characters of the longest that is read whole
 """
@@ -24,7 +24,7 @@ class DocumentsOptions(DataOptions):
     path: str = ""  # a text file, or a folder of .txt files
     separator: str = ""  # between documents, e.g. \n or \n\n; "": each file is one
     unit: Literal["character", "byte"] = "character"
-    context: int = 256  # the cap: of a longer document the first so many characters count
+    context: int = 256  # characters of the longest example: longer documents are cut
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
 
@@ -54,7 +54,7 @@ class DocumentSplit(Split):
         return len(self.start_N)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """x (B, 1, 1, L), without labels."""
+        """Return x (B, 1, 1, L), without labels."""
         place_L = torch.arange(self.context)
         at_BL = (self.start_N[index_B][:, None] + place_L).clamp(max=len(self.text_T) - 1)
         x_BL = torch.where(place_L < self.length_N[index_B][:, None], self.text_T[at_BL], self.end)
@@ -73,7 +73,7 @@ class Documents(DataSource):
 
     @classmethod
     def load(cls, options: DocumentsOptions) -> Data:
-        """The alphabet is that of all documents, in the order of the code points."""
+        """Return the splits; the alphabet is that of all documents, sorted by code point."""
         text_T, alphabet, length_N = _read(options)
         end, context = len(alphabet) or 256, options.context
         text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
@@ -95,7 +95,7 @@ class Documents(DataSource):
 
 
 def _notes(splits: dict[str, DocumentSplit], options: DocumentsOptions) -> dict[str, str]:
-    """How many documents are cut off."""
+    """Return a note with the number of documents that are cut."""
     cut = {split: int((s.length_N >= options.context).sum()) for split, s in splits.items()}
     if not any(cut.values()):
         return {}
@@ -106,7 +106,7 @@ def _notes(splits: dict[str, DocumentSplit], options: DocumentsOptions) -> dict[
 
 
 def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
-    """(text_T, alphabet, length_N): all documents one after the other; empty ones are none."""
+    """Return text_T, alphabet, length_N: all documents one after the other, without empty ones."""
     separator = options.separator
     for written, meant in _WRITTEN.items():
         separator = separator.replace(written, meant)
@@ -127,7 +127,7 @@ def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
 
 
 def _shuffled(n: int, options: DocumentsOptions) -> dict[str, torch.Tensor]:
-    """The numbers of each split's documents: neighbours in a file are alike, and splits should not differ.
+    """Return the numbers of the documents of each split: neighbours in a file are alike, so splits are shuffled.
 
     Raises:
         UserError: there are too few for three splits.

@@ -1,8 +1,8 @@
-"""Any folder of images in class folders, read when asked for.
+"""A folder of images in class folders, decoded on access.
 
 ``path/train/<class>/…`` with ``path/val`` and ``path/test`` beside it, or ``path/<class>/…`` alone: a missing split is
-cut out of the training images by a hash of each image's path inside its split. Images that lie in no class folder make
-a data set without labels.
+cut out of the training images by a hash of each image's path inside its split. Images outside class folders make a
+data set without labels.
 
 N examples · B batch · C, H, W channels, rows, columns of an image
 """
@@ -36,10 +36,10 @@ class FolderOptions(DataOptions):
     size: int = 64  # side of the square images, in pixels
     colour: Literal["rgb", "grey"] = "rgb"
     flip: bool = False  # each training image twice: example N + i is example i mirrored
-    validation: float = 0.05  # share of the images where there is no folder of validation images
-    test: float = 0.05  # the same for test images
+    validation: float = 0.05  # share of the images, without a folder of validation images
+    test: float = 0.05  # share of the images, without a folder of test images
     workers: int = 4  # threads that decode
-    damaged_limit: int = 10  # unreadable training images that are replaced by the next ones; one more is refused
+    damaged_limit: int = 10  # unreadable training images that the next ones replace; more are refused
 
     def __post_init__(self) -> None:
         if min(self.size, self.workers) < 1:
@@ -57,13 +57,13 @@ class FolderOptions(DataOptions):
 
 @dataclass(frozen=True)
 class FolderSplit(Split):
-    """Images decoded when asked for. With ``flip`` the second half of the numbers are the mirrored first half.
+    """Images decoded on access. With ``flip`` the second half of the numbers are the mirrored first half.
 
-    In the place of an unreadable one stands the next in the listing: a function of the files alone, so that any number
-    of processes sees the same examples.
+    The next image of the listing replaces an unreadable one: a function of the files only, so that any number of
+    processes reads the same examples.
 
     Attributes:
-        damaged: names of the unreadable files that were met.
+        damaged: names of the unreadable files so far.
     """
 
     root: Path
@@ -76,16 +76,19 @@ class FolderSplit(Split):
         return len(self.files) * (2 if self.options.flip else 1)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x (B, C, size, size) uint8 and label_B. Raises UserError naming an image that cannot be served, or the
-        damaged one that is one too many."""
-        # threads live for one batch: nothing to fork, pickle or shut down, for about a millisecond
+        """Return x (B, C, size, size) uint8 and label_B.
+
+        Raises:
+            UserError: an image cannot be used, or more images are damaged than ``damaged_limit``.
+        """
+        # threads live for one batch (about a millisecond): they need no fork, pickle or shutdown
         with ThreadPoolExecutor(self.options.workers) as pool:
             images, numbers = zip(*pool.map(self._example, index_B.tolist()), strict=True)
         label_B = None if self.label_N is None else self.label_N[list(numbers)]
         return torch.stack(images), label_B
 
     def _example(self, index: int) -> tuple[torch.Tensor, int]:
-        """The image, and the number of its file."""
+        """Return the image and the number of its file."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         number = index % len(self.files)
@@ -99,7 +102,7 @@ class FolderSplit(Split):
                 return (image if index < len(self.files) else image.flip(-1)), number
 
     def _pass_over(self, name: str, damage: DamagedImage) -> None:
-        """Raises what ``damage`` says where it is one too many."""
+        """Record a damaged image. Raises UserError if it exceeds the limit."""
         limit = min(self.options.damaged_limit, len(self.files) - 1)
         with _COUNTING:
             if name in self.damaged:
@@ -120,7 +123,7 @@ class Folder(DataSource):
 
     @classmethod
     def load(cls, options: FolderOptions) -> Data:
-        """Lists the files and reads one image of each split; everything else is read when asked for."""
+        """List the files and read one image of each split; the others are decoded on access."""
         if not options.path:
             raise UserError("data.path is not set: it names a folder with one folder of images for each class")
         root = Path(options.path).expanduser()
@@ -132,9 +135,9 @@ class Folder(DataSource):
         splits = {}
         for split, pairs in files.items():
             label_N = torch.tensor([number[_class(inside)] for _, inside in pairs]) if classes else None
-            own = options if split == "train" else replace(options, flip=False, damaged_limit=0)  # scores are of all
+            own = options if split == "train" else replace(options, flip=False, damaged_limit=0)
             splits[split] = FolderSplit(root, tuple(file for file, _ in pairs), label_N, own)
-            splits[split].batch(torch.tensor([0]))  # what is wrong with all is said now, not in an hour
+            splits[split].batch(torch.tensor([0]))  # an error in all files appears now
         channels = 3 if options.colour == "rgb" else 1
         return Data(
             name=cls.name,
@@ -148,10 +151,10 @@ class Folder(DataSource):
 
 
 def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb") -> FolderSplit:
-    """All images below a folder as one split without labels. Size 0: the shorter side of the first.
+    """Return all images below a folder as one split without labels. Size 0: the shorter side of the first image.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder has no images.
     """
     files = _images(path)
     if not files:
@@ -166,7 +169,7 @@ Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its pa
 
 
 def _find_splits(root: Path, options: FolderOptions) -> tuple[dict[str, Pairs], dict[str, str]]:
-    """The images of each split, in a fixed order, and a note on splits that were cut out of the training images."""
+    """Return the images of each split in a fixed order, and notes on splits cut out of the training images."""
     if not (root / "train").is_dir():
         files = {"train": [(inside, inside) for inside in _images(root)]}
     else:
@@ -191,7 +194,7 @@ def _find_splits(root: Path, options: FolderOptions) -> tuple[dict[str, Pairs], 
 
 
 def _images(folder: Path) -> list[str]:
-    """Paths of the images below ``folder``, relative to it, with forward slashes, sorted."""
+    """Return the paths of the images below ``folder``, relative to it, with forward slashes, sorted."""
     found = []
     for here, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -202,7 +205,7 @@ def _images(folder: Path) -> list[str]:
 
 
 def _position(inside: str) -> float:
-    """A number in [0, 1) that is a function of the path alone."""
+    """Return a number in [0, 1), a function of the path only."""
     return int.from_bytes(hashlib.sha256(inside.encode()).digest()[:6], "little") * 2.0**-48
 
 
@@ -211,7 +214,7 @@ def _class(inside: str) -> str:
 
 
 def _classes(files: dict[str, Pairs], root: Path) -> tuple[str, ...]:
-    """Class names, sorted; () when no image lies in a class folder."""
+    """Return the sorted class names; () if no image lies in a class folder."""
     names = {split: {_class(inside) for _, inside in pairs} for split, pairs in files.items()}
     everywhere = set().union(*names.values())
     if everywhere == {""}:
@@ -225,7 +228,7 @@ def _classes(files: dict[str, Pairs], root: Path) -> tuple[str, ...]:
 
 
 def _fingerprint(root: Path, files: dict[str, Pairs], options: FolderOptions) -> str:
-    """A sha256 over the listing with the files' sizes, and the options that change examples (contents: too slow)."""
+    """Return a sha256 over the listing with file sizes, and the options that change examples (contents: too slow)."""
     digest = hashlib.sha256(f"{options.size} {options.colour} {options.flip};".encode())
     for split, pairs in sorted(files.items()):
         for file, _ in pairs:

@@ -26,7 +26,7 @@ from mar.data.files import PublishedFile
 @dataclass(frozen=True)
 class IdxOptions(DataOptions):
     path: str = ""  # the folder with the four files
-    validation: int = 5000  # the last so many training examples
+    validation: int = 5000  # the last training examples
 
     def __post_init__(self) -> None:
         if self.validation < 1:
@@ -34,7 +34,7 @@ class IdxOptions(DataOptions):
 
 
 def parse_idx(raw: bytes, ndim: int) -> torch.Tensor:
-    """uint8 tensor of ``ndim`` dimensions. Raises ValueError with the reason where ``raw`` is not such a file."""
+    """Return a uint8 tensor of ``ndim`` dimensions. Raises ValueError with the reason if ``raw`` is not such a file."""
     magic = bytes([0, 0, 8, ndim])
     if raw[:4] != magic:
         raise ValueError(f"it starts with 0x{raw[:4].hex()} instead of the magic number 0x{magic.hex()}")
@@ -51,7 +51,7 @@ def parse_idx(raw: bytes, ndim: int) -> torch.Tensor:
 
 
 class IdxImages(DataSource):
-    """Images with labels in four idx files; the subclasses say which were published."""
+    """Images with labels in four idx files; subclasses name the published ones."""
 
     Options = IdxOptions
     nested: ClassVar[tuple[str, ...]]  # folders inside data.path that downloads commonly have
@@ -61,7 +61,7 @@ class IdxImages(DataSource):
 
     @classmethod
     def load(cls, options: IdxOptions) -> Data:
-        """Training examples without the last ``validation``, these, and the published test examples."""
+        """Return the training examples without the last ``validation``, those, and the published test examples."""
         notes: dict[str, str] = {}
         x_train, y_train = cls._part(options.path, "train", 60_000, notes)
         x_test, y_test = cls._part(options.path, "t10k", 10_000, notes)
@@ -82,7 +82,7 @@ class IdxImages(DataSource):
 
     @classmethod
     def _part(cls, path: str, part: str, n: int, notes: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (N, 1, H, W) uint8 and label_N int64 of "train" or "t10k"."""
+        """Return x (N, 1, H, W) uint8 and label_N int64 of "train" or "t10k"."""
         images = cls._published(part, "images", 3, f"{n:,} images of 28x28, {16 + 784 * n:,} bytes unpacked")
         labels = cls._published(part, "labels", 1, f"{n:,} labels, {8 + n:,} bytes unpacked")
         (image_file, x), (label_file, label_N) = (

@@ -29,7 +29,7 @@ _LARGEST = 2**15  # levels whose largest value int16 holds
 @dataclass(frozen=True)
 class NpzOptions(DataOptions):
     path: str = ""  # the file
-    levels: int = 0  # of whole numbers; 0: one more than the largest, and floating-point numbers are real values
+    levels: int = 0  # of integers; 0: one more than the largest integer, and floating-point numbers are real values
 
     def __post_init__(self) -> None:
         if self.levels and not 2 <= self.levels <= _LARGEST:
@@ -37,7 +37,7 @@ class NpzOptions(DataOptions):
 
 
 class Npz(DataSource):
-    """Whole numbers are levels, floating-point numbers real values unless ``levels`` is given."""
+    """Integers are levels; floating-point numbers are real values unless ``levels`` is given."""
 
     Options = NpzOptions
     name = "npz"
@@ -70,7 +70,7 @@ class Npz(DataSource):
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
-    """The array of each split."""
+    """Return the array of each split."""
     if not path:
         raise UserError(f"data.path is not set: it names {_EXPECTED}; {_HOME}")
     file = Path(path).expanduser()
@@ -88,10 +88,10 @@ def _read(path: str) -> dict[str, np.ndarray]:
 
 
 def _levels(arrays: dict[str, np.ndarray], options: NpzOptions) -> int:
-    """The number of levels. Raises UserError where a value is none of them."""
+    """Return the number of levels. Raises UserError if a value is not a level."""
     largest = options.levels or max(2, 1 + max(int(array.max()) for array in arrays.values()))
     for split, array in arrays.items():
-        # compared the right way round: a value that is not a number fails, too
+        # written so that NaN fails too
         if not bool(((array >= 0) & (array < largest) & (array == np.floor(array))).all()) or largest > _LARGEST:
             raise UserError(
                 f"{options.path}: its {split} split has values other than 0..{min(largest, _LARGEST) - 1}: whole "

@@ -28,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a cache is made from; two with equal settings hold the same latents."""
+    """The settings of a cache; caches with equal settings hold the same latents."""
 
     name: str  # of the data set
     data: dict[str, Any]  # the recipe's section
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One shard as it was written."""
+    """The record of a written shard."""
 
     count: int
     bytes: int
@@ -61,7 +61,7 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Raises UserError: no finished cache."""
+        """Read the manifest. Raises UserError: the folder holds no finished cache."""
         file = folder / "manifest.json"
         if not file.is_file():
             what = "an unfinished cache: the mar cache command that began it goes on"
@@ -77,7 +77,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Of the latents: a sha256 over those of the shards."""
+        """The sha256 of the latents, over those of the shards."""
         every = [[shard.sha256 for shard in self.shards[split]] for split in SPLITS]
         return digest(json.dumps(every))
 
@@ -94,7 +94,7 @@ def write_shard(file: Path, latent: np.ndarray, label: np.ndarray | None) -> Non
 
 
 class Shard:
-    """A shard mapped into memory: any example is read without the others."""
+    """A shard mapped into memory, for random access."""
 
     def __init__(self, file: Path) -> None:
         with file.open("rb") as stream:
@@ -110,7 +110,7 @@ class Shard:
         }
 
     def example(self, row: int) -> tuple[np.ndarray, int] | None:
-        """(latent, label or -1), or None where it does not match its checksum."""
+        """Return latent and label (or -1), or None if the example does not match its checksum."""
         latent = np.array(self.arrays["latent"][row])
         label = self.arrays["label"][row] if "label" in self.arrays else None
         if _crc(latent, label) != int(self.arrays["crc"][row]):

@@ -23,7 +23,7 @@ class TextOptions(DataOptions):
     path: str = ""  # a text file, or a folder: its .txt files in the order of their names, as one text
     unit: Literal["character", "byte"] = "character"
     context: int = 64  # characters of a window
-    stride: int = 1  # between the starts of training windows: 1, every offset; context, each character once an epoch
+    stride: int = 1  # characters between the starts of training windows
     train: float = 0.9  # share of the text, from its start
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
 
@@ -40,14 +40,14 @@ class TextOptions(DataOptions):
 
 
 class Text(DataSource):
-    """Training windows at every ``stride``-th offset; held-out ones follow each other without overlap."""
+    """Training windows start at every ``stride``-th offset; held-out windows do not overlap."""
 
     Options = TextOptions
     name = "text"
 
     @classmethod
     def load(cls, options: TextOptions) -> Data:
-        """The alphabet is that of the whole text, in the order of the code points."""
+        """Return the splits; the alphabet is that of the whole text, sorted by code point."""
         files = text_files(options.path)
         if options.unit == "byte":
             text_T, alphabet = byte_levels(b"".join(map(read_bytes, files))), ()
@@ -76,7 +76,7 @@ class Text(DataSource):
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """(first, end) of each split, and what to know of them."""
+    """Return (first, end) of each split, and notes about them."""
     first = int(length * options.train)
     if options.train + options.validation > 1 - _ROUNDING:
         held_out, note = (first, length), "the test split is the validation split: data.validation=0.05 makes two"

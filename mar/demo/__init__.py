@@ -1,1 +1,1 @@
-"""A local page on which one chooses or paints an order and watches a run generate along it."""
+"""A local page: choose or paint an order and watch a run generate along it."""

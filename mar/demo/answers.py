@@ -1,4 +1,4 @@
-"""What the page's two drawings are sent, as plain values for their scripts, and messages in place of errors.
+"""The values for the scripts of the page's two drawings, and messages in place of errors.
 
 L tokens · C, H, W shape of an image
 """
@@ -20,12 +20,12 @@ from mar.demo.session import PAINTED, Generation, Request, Session
 from mar.sampling.output import to_bytes
 from orderings import ABSENT, Plan
 
-Board = dict[str, Any]  # what the board sends: {"painted": [cell], "given": [cell], "drawn": [[pixel, r, g, b]]}
+Board = dict[str, Any]  # from the board: {"painted": [cell], "given": [cell], "drawn": [[pixel, r, g, b]]}
 EMPTY: Board = {"painted": [], "given": [], "drawn": []}
 
 
 def preview(session: Session, request: Request) -> tuple[dict[str, Any], str]:
-    """(scene, message): the board's grid, picture and the AR step of each cell (null: found along the way)."""
+    """Return scene and message: the board's grid, picture and the AR step of each cell (null: adaptive order)."""
     try:
         plan, message = session.plan(request), ""
     except MarError as error:
@@ -46,8 +46,7 @@ def preview(session: Session, request: Request) -> tuple[dict[str, Any], str]:
 
 
 def generate(session: Session, request: Request) -> tuple[dict[str, Any] | None, str]:
-    """(movie, message): the player's frames, the AR step of each cell and the NLL so far; no movie: the message says
-    why."""
+    """Return movie and message: frames, the AR step of each cell and the NLL so far; None and the reason if refused."""
     try:
         made = session.generate(request)
     except MarError as error:
@@ -56,7 +55,7 @@ def generate(session: Session, request: Request) -> tuple[dict[str, Any] | None,
 
 
 def drawn_on(session: Session, picture: torch.Tensor | None, board: Board) -> torch.Tensor:
-    """(C, H, W) levels: the picture (None: all 0) with the pixels that were drawn on the board."""
+    """Return (C, H, W) levels: the picture (None: all 0) with the pixels drawn on the board."""
     x = torch.zeros(session.picture_shape, dtype=torch.uint8) if picture is None else picture.clone()
     for pixel, *colour in board["drawn"]:
         value = to_levels(np.array(colour, dtype=np.uint8).reshape(1, 1, 3), session)
@@ -65,7 +64,7 @@ def drawn_on(session: Session, picture: torch.Tensor | None, board: Board) -> to
 
 
 def to_levels(pixels: np.ndarray, session: Session) -> torch.Tensor:
-    """(C, H, W) levels of a picture (H, W, 3) of bytes; exact for pictures made by ``to_bytes``."""
+    """Return (C, H, W) levels of a picture (H, W, 3) of bytes; exact for pictures made by ``to_bytes``."""
     if session.picture_shape[0] == 1:
         pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
     scaled = torch.from_numpy(pixels.copy()).float() * ((session.run.spec.levels - 1) / 255.0)
@@ -73,10 +72,10 @@ def to_levels(pixels: np.ndarray, session: Session) -> torch.Tensor:
 
 
 def read_picture(session: Session, path: str | Path) -> torch.Tensor:
-    """(C, H, W) levels of an uploaded picture, scaled to the model's size.
+    """Return (C, H, W) levels of an uploaded picture, scaled to the model's size.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     height, width = session.picture_shape[-2:]
     try:
@@ -88,7 +87,7 @@ def read_picture(session: Session, path: str | Path) -> torch.Tensor:
 
 
 def request_of(session: Session, board: Board | None, picture: torch.Tensor | None, request: Request) -> Request:
-    """``request`` with what stands on the board."""
+    """Return ``request`` with the content of the board."""
     board = board or EMPTY
     return replace(request, painted=board["painted"], given=board["given"], picture=drawn_on(session, picture, board))
 
@@ -110,13 +109,13 @@ def _movie(session: Session, made: Generation, request: Request) -> dict[str, An
 
 
 def _steps_of_cells(plan: Plan, session: Session) -> list[int]:
-    """Of each cell, the AR step after which all its tokens are known; -1: given."""
+    """Return for each cell the AR step after which all its tokens are known; -1: given."""
     step_L = torch.where(plan.step_BL[0] < ABSENT, plan.step_BL[0], 0).cpu()
     return step_L.reshape(-1, session.channels).amax(1).tolist()
 
 
 def _uri(x_1CHW: torch.Tensor, session: Session) -> str:
-    """A PNG of an image's own size, as the address of an image element."""
+    """Return a PNG of the image's own size as a data URI."""
     buffer = io.BytesIO()
     Image.fromarray(to_bytes(x_1CHW, session.run.spec.levels)[0].numpy()).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing leaves this machine
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no data leaves this machine
 
 import gradio as gr  # pyright: ignore[reportMissingImports]  # an extra
 import torch
@@ -28,9 +28,9 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
     """Serve the page until interrupted.
 
     Raises:
-        UserError: the port is taken, or there is no such host.
+        UserError: the port is taken, or the host does not exist.
     """
-    font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none from the network
+    font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # local fonts only
     theme, blocks = gr.themes.Default(primary_hue="orange", font=font, font_mono=mono), page(session)
     try:
         _, address, _ = blocks.launch(
@@ -46,7 +46,7 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
 
 
 def page(session: Session) -> gr.Blocks:
-    """The page of a session."""
+    """Return the page of a session."""
     run = session.run
     with gr.Blocks(title="mar demo", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_title(session), elem_classes="demo-title")
@@ -83,7 +83,7 @@ def page(session: Session) -> gr.Blocks:
         slow: dict[str, Any] = {"show_progress": "minimal", "concurrency_id": "model"}
         for event in (plan.change, seed.change):
             event(answers.preview, controls, shown, **quick)
-        board.input(answers.painted, controls, [plan, *shown], trigger_mode="always_last", **quick)  # no stroke is lost
+        board.input(answers.painted, controls, [plan, *shown], trigger_mode="always_last", **quick)
         pick.click(answers.pick, [number, *controls], [picture, label, *shown], **quick)
         upload.upload(answers.upload, [upload, *controls], [picture, label, *shown], **quick)
         go.click(answers.generate, controls, [player, message], **slow)
@@ -93,7 +93,7 @@ def page(session: Session) -> gr.Blocks:
 
 
 class _Answers:
-    """What happens at each event; ``chosen`` are the values of the controls, in their order."""
+    """The handlers of events; ``chosen`` are the values of the controls, in their order."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.pictures = session, itertools.count(1)
@@ -109,7 +109,7 @@ class _Answers:
         return scene, gr.DownloadButton(value=file, visible=painted), _told(message)
 
     def painted(self, plan: str, *others: Any) -> tuple[Any, ...]:
-        """A stroke of the brush that paints an order makes the plan a painted one, of the same partition."""
+        """Switch the plan to the painted order, with the same partition, at a stroke of the order brush."""
         name, *partition = (plan or "").split("/", 1)
         if others[-2].get("tool") == "order" and name.strip() != PAINTED:
             plan = "/".join([PAINTED, *partition])
@@ -126,7 +126,7 @@ class _Answers:
         return self._pictured(lambda: (read_picture(self.session, path), None), *chosen)
 
     def _pictured(self, read: Callable[[], tuple[torch.Tensor, int | None]], *chosen: Any) -> tuple[Any, ...]:
-        """A picture in place of what was drawn: the board, told by a new number, lets go of that itself."""
+        """Replace the drawing by a picture; a new number tells the board to clear its strokes."""
         try:
             picture, its_label = read()
         except UserError as error:
@@ -146,7 +146,7 @@ class _Answers:
 
 
 def _drawing(name: str, value: Any, **props: Any) -> gr.HTML:
-    """A component of our own: NAME.html, drawn by drawing.js and NAME.js."""
+    """Return a custom component: NAME.html, drawn by drawing.js and NAME.js."""
     steps = [to_hex(colormaps[COLOURS](k / 63)) for k in range(64)]
     colours = {"palette": steps, "now": NOW, "given": GIVEN_GREY, "ink": INK, "paper": PAPER, "unknown": UNKNOWN}
     script = "\n".join((_HERE / file).read_text() for file in ("drawing.js", f"{name}.js"))
@@ -162,7 +162,7 @@ def _scene(session: Session) -> dict[str, Any]:
 
 
 def _ink(session: Session) -> str:
-    """What chooses the colour to draw in: a grey among the levels, or any colour."""
+    """Return the control for the drawing colour: a grey level, or any colour."""
     if session.picture_shape[0] > 1:
         return '<input class="ink" type="color" value="#ffffff">'
     top = session.run.spec.levels - 1

@@ -1,8 +1,8 @@
-"""What the demo's page asks of a run, without the page: plans, painted orders, given pixels, one image and its NLL.
+"""The demo without its page: plans, painted orders, given pixels, one image and its NLL.
 
 L tokens · K AR steps · B batch (one here) · C, H, W shape of an image
 
-A cell is a place of the token grid as it is seen, numbered row-major: one token, or all channels of a pixel.
+A cell is a visible place of the token grid, numbered row-major: one token, or all channels of a pixel.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _SETS = (
 
 @dataclass(frozen=True)
 class Request:
-    """What the user of the page chose.
+    """The choices of the page's user.
 
     Attributes:
         plan: short text, or ``painted[/partition]``.
         painted: cells in the order they were painted; all others follow in raster order.
         given: cells whose pixels are kept.
         picture: (C, H, W) levels, read at the given cells; None: all 0.
-        label: the class, of a model that has classes.
+        label: the class, for a model with classes.
     """
 
     plan: str
@@ -68,17 +68,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """One image, how it came about, and what it costs under the model.
+    """One image, its generation, and its NLL under the model.
 
     Attributes:
         image: (1, C, H, W) in the data set's levels.
         plan: one row, as the tokens were generated.
-        shown: numbers of the AR steps that ``frames`` follow; at most 128, the last among them.
+        shown: the AR steps of ``frames``; at most 128, the last included.
         frames: (1, C, H, W) after each of these steps.
         nats: (K,) -log p of the tokens generated up to and with each step, given the given ones and the class, at
             guidance 1 and temperature 1; None: the head has no exact likelihood.
         bits_per_dim: (K,) the same over the dimensions generated so far; None also of latents and palettes.
-        notes: what to know before quoting the figure.
+        notes: caveats of the figure.
     """
 
     image: torch.Tensor
@@ -91,10 +91,10 @@ class Generation:
 
 
 class Session:
-    """A run of images, and a folder for the orders that are painted.
+    """A run of images, and a folder for painted orders.
 
     Raises:
-        UserError: the run makes text, sound, numbers or latents without an autoencoder.
+        UserError: the run makes text, sound, numbers, or latents without an autoencoder.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -109,12 +109,12 @@ class Session:
 
     @property
     def classes(self) -> list[str]:
-        """Their names, or numbers; none of a model without classes."""
+        """The class names or numbers; empty without classes."""
         names = self.run.spec.class_names
         return [names[k] if names else str(k) for k in range(self.run.model.n_classes)]
 
     def presets(self) -> list[str]:
-        """The training plan, the painted one, every ordering that serves this grid as it is, and some sets."""
+        """Return the training plan, the painted one, every ordering that supports this grid, and some sets."""
         served = []
         for text in (self.run.training_plan, PAINTED, *ORDERINGS.names(), *_SETS):
             try:

@@ -183,6 +183,11 @@ class Training:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
+    @property
+    def lowest_nats(self) -> float | None:
+        """The lowest validation loss, nats per token; None without validation."""
+        return min(self.validation_nats, default=None)
+
 
 @dataclass(frozen=True)
 class TrainedModel:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import Attention
 
 _BASE = 10_000.0  # Su et al. 2021; its A-th root on A axes (100 on images, as Heo et al. 2024)
 
@@ -179,22 +176,50 @@ def _groups(lengths: list[int], groups: int, multiple: int, longest: int) -> lis
     return cuts
 
 
-class PackedBlock(nn.Module):
-    """The parts of timm's pre-norm Transformer block, applied to packed rows.
+class Attention(nn.Module):
+    """The projections of multi-head self-attention; parameters are named as in timm."""
 
-    timm takes two seconds of processor time to import: it is imported when the first block is built.
+    def __init__(self, width: int, heads: int, bias: bool, dropout: float, projection_dropout: float) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.attn_drop = nn.Dropout(dropout)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(projection_dropout)
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU; parameters are named as in timm."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x_ND)))))
+
+
+class PackedBlock(nn.Module):
+    """A pre-norm Transformer block (Dosovitskiy et al. 2021) on packed rows.
+
+    It has the parameters and the values of timm's block. Importing timm would take two seconds of processor time.
     """
 
-    def __init__(self, width: int, heads: int, **options: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+    ) -> None:
         super().__init__()
-        from mar.core import torchvision  # noqa: F401, I001 - before timm
-        from timm.models.vision_transformer import Block
-
-        block = Block(width, heads, **options)
-        self.norm1: nn.Module = block.norm1
-        self.attn: Attention = block.attn  # pyright: ignore[reportAttributeAccessIssue]
-        self.norm2: nn.Module = block.norm2
-        self.mlp: nn.Module = block.mlp
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads, qkv_bias, attn_drop, proj_drop)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, int(width * mlp_ratio), proj_drop)
 
     def forward(
         self,

@@ -184,7 +184,6 @@ class CausalTransformer(Network):
                 qkv_bias=True,
                 proj_drop=options.projection_dropout,
                 attn_drop=options.attention_dropout,
-                norm_layer=norm,
             )
             for _ in range(self.sizes.depth)
         )

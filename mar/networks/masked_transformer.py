@@ -118,7 +118,6 @@ class MaskedTransformer(Network):
             qkv_bias=True,
             proj_drop=options.projection_dropout,
             attn_drop=options.attention_dropout,
-            norm_layer=norm,
         )
         self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
         self.embed_norm = norm(sizes.encoder_width)

@@ -1,185 +1,302 @@
-"""The columns of an ablation's table: one definition for Markdown, CSV, the terminal and the page."""
+"""Columns of a grid's tables: settings, one group a metric, the model, published figures, problems.
+
+Printed columns carry units, errors and intervals. The CSV's data columns hold raw numbers at full precision, with the
+unit in the name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
-from mar.experiments.grid import PLAN, published_of
-from mar.experiments.result import AblationResult, Row
-from mar.experiments.ties import fid_ties, nll_ties
-from mar.reports.column import Column, p_text
-from mar.reports.model_columns import model_columns, model_data_columns
-from mar.reports.published import published_columns, published_data_columns
+from mar.core.table import Column, p_text, plus_minus, with_interval
+from mar.experiments.grid import OURS, PLAN, Published, published_of
+from mar.experiments.result import AblationResult, Row, TrainedModel, sparkline
+from mar.experiments.statistics import published_figure
+from mar.metrics import METRICS
+from mar.metrics.base import Metric
+from mar.metrics.speed import Speed
+from mar.metrics.statistics import kind_of
+
+RECALLED = "†"
+
+# Data columns: name -> the field of a row; a missing part of the path is a missing value.
+_NLL = {
+    "nll_kind": "likelihood.kind",
+    "nll_images": "likelihood.n_images",
+    "nll_nats_per_image": "likelihood.nats_per_image",
+    "nll_nats_per_image_standard_error": "likelihood.standard_error_nats",
+    "nll_bits_per_dim": "likelihood.bits_per_dim",
+    "nll_bits_per_dim_standard_error": "likelihood.standard_error_bits_per_dim",
+    "difference_reference": "difference.reference",
+    "difference_nats_per_image": "difference.nats_per_image",
+    "difference_nats_per_image_low": "difference.interval_nats.0",
+    "difference_nats_per_image_high": "difference.interval_nats.1",
+    "difference_bits_per_dim": "difference.bits_per_dim",
+    "difference_bits_per_dim_low": "difference.interval_bits_per_dim.0",
+    "difference_bits_per_dim_high": "difference.interval_bits_per_dim.1",
+    "difference_confidence": "difference.confidence",
+    "difference_p_value": "difference.p_value",
+    "difference_p_holm": "difference.p_holm",
+}
+_IMAGES = {
+    "images": "images.generated.n_images",
+    "fid": "images.fid",
+    "fid_noise_floor": "images.noise_floor_fid",
+    "kid_mean": "images.generated.kid_mean",
+    "kid_std": "images.generated.kid_std",
+    "inception_score_mean": "images.generated.inception_score_mean",
+    "inception_score_std": "images.generated.inception_score_std",
+    "precision": "images.generated.precision",
+    "recall": "images.generated.recall",
+    "nll_seconds": "nll_seconds",
+    "sampling_seconds": "sampling_seconds",
+    "images_per_second": "images_per_second",
+}
+_PROBE = {
+    "probe_accuracy": "probe.accuracy",
+    "probe_standard_error": "probe.standard_error",
+    "probe_features": "probe.width",
+}
+_MODEL = {
+    "recipe": "fingerprint",
+    "weights": "weights",
+    "parameters": "parameters",
+    "iterations": "training.iterations",
+    "iterations_scored": "training.scored",
+    "training_seconds": "training.seconds",
+    "validation_best_nats_per_token": "training.lowest_nats",
+    "validation_curve": "training.verdict",
+    **{name: f"speed.{name}" for name in Speed.__dataclass_fields__},
+}
 
 
-def compact(result: AblationResult) -> list[Column]:
-    """What fits a terminal of 80 characters: no standard errors or intervals, no costs."""
+def columns(result: AblationResult) -> list[Column[Row]]:
+    """Return the printed columns, empty ones included."""
+    return [
+        *_settings(result),
+        Column("AR steps", _steps, drop=1),
+        *_nll_columns(result),
+        Column("FID", field("images.fid"), "lower", 2, alike=fid_alike),
+        *([*_asked_for(result), *_model_columns(result)] if result.axes else _image_columns()),
+        Column("linear probe", field("probe.accuracy"), "higher", 3, _probe, drop=1),
+        *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.columns()),
+        *published_columns(result),
+        Column("problem", _problem, words=True, drop=2),
+    ]
+
+
+def compact(result: AblationResult) -> list[Column[Row]]:
+    """Return the columns for a terminal: no standard errors, intervals or costs."""
     several = result.axes or result.ways
-    shown = _settings(result) if several else [Column("plan", lambda row: row.plan, words=True)]
+    shown = _settings(result) if several else [Column[Row]("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
-        if column.title.startswith(("NLL", "Δ")):
+        if column.title == "NLL" or column.title.startswith("Δ"):
             title = column.title.replace(f" to {result.reference}", "")
-            shown.append(replace(column, title=title, text=None, sign=title.startswith("Δ")))
+            shown.append(replace(column, title=title, text=None, sign=title == "Δ"))
         elif column.title in ("p (Holm)", "FID", "validation curve"):
             shown.append(column)
     return [*shown, *published_columns(result)]
 
 
-def columns(result: AblationResult) -> list[Column]:
-    """What is read: the columns of which at least one row has a value."""
-    bits = any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
-    ties = nll_ties(result)
-    everything = [
-        *_settings(result),
-        Column("AR steps", _steps),
-        Column("NLL, bits/dim", _bits, "lower", 4, _bits_with_error, ties=ties)
-        if bits
-        else Column("NLL, nats", _nats, "lower", 2, _nats_with_error, ties=ties),
-        Column(f"Δ to {result.reference}, bits/dim", _difference_bits, "lower", 4, _bits_interval)
-        if bits
-        else Column(f"Δ to {result.reference}, nats", _difference_nats, "lower", 2, _nats_interval),
-        Column("p (Holm)", _p_holm, "", 3, lambda row: p_text(_p_holm(row))),
-        Column("FID", lambda row: row.images and row.images.fid, "lower", 2, ties=fid_ties(result)),
-        *([*_asked_for(result), *model_columns(result)] if result.axes else _more_of_images()),
-        Column("linear probe", lambda row: row.probe and row.probe.accuracy, "higher", 3, _probe),
-        *published_columns(result),
-        Column("problem", _problem, words=True),
-    ]
-    return [c for c in everything if any(c.value(row) is not None for row in result.rows)]
-
-
-def _more_of_images() -> list[Column]:
-    """What a table of many columns leaves to its CSV."""
-    return [
-        Column("KID", lambda row: row.images and row.images.generated.kid_mean, "lower", 4),
-        Column("IS", lambda row: row.images and row.images.generated.inception_score_mean, "higher", 2),
-        Column("precision", lambda row: row.images and row.images.generated.precision, "higher", 3),
-        Column("recall", lambda row: row.images and row.images.generated.recall, "higher", 3),
-        Column("images/s", lambda row: row.images_per_second, "higher", 1),
-    ]
-
-
-def _asked_for(result: AblationResult) -> list[Column]:
-    """Of these, the IS that a published column is compared with, and the speed where rows of a model differ in it."""
-    asked = {"IS"} if any(column.of == "inception_score" for column in published_of(result.grid)) else set()
-    asked |= {"images/s"} if result.ways else set()
-    return [column for column in _more_of_images() if column.title in asked]
-
-
-def data_columns(result: AblationResult) -> list[Column]:
-    """What is computed with: every number on its own, at full precision, with the unit in its name."""
-    ties = nll_ties(result)
+def data_columns(result: AblationResult) -> list[Column[Row]]:
+    """Return the columns of the CSV."""
     return [
         Column("plan", lambda row: row.plan),
-        *(Column(f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != PLAN),
+        *(Column[Row](f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != PLAN),
         Column("ordering", lambda row: row.ordering),
         Column("partition", lambda row: row.partition),
         Column("ar_steps", _steps),
-        Column("nll_kind", lambda row: row.likelihood and row.likelihood.kind),
-        Column("nll_images", lambda row: row.likelihood and row.likelihood.n_images),
-        Column("nll_nats_per_image", _nats),
-        Column("nll_nats_per_image_standard_error", lambda row: row.likelihood and row.likelihood.standard_error_nats),
-        Column("nll_bits_per_dim", _bits),
-        Column(
-            "nll_bits_per_dim_standard_error",
-            lambda row: row.likelihood and row.likelihood.standard_error_bits_per_dim,
-        ),
-        Column("nll_standing", ties.standing),
-        Column("nll_p_holm_to_best", ties.p_of),
-        Column("difference_reference", lambda row: row.difference and row.difference.reference),
-        Column("difference_nats_per_image", _difference_nats),
-        Column("difference_nats_per_image_low", lambda row: row.difference and row.difference.interval_nats[0]),
-        Column("difference_nats_per_image_high", lambda row: row.difference and row.difference.interval_nats[1]),
-        Column("difference_bits_per_dim", _difference_bits),
-        Column("difference_bits_per_dim_low", lambda row: _interval_bits(row, 0)),
-        Column("difference_bits_per_dim_high", lambda row: _interval_bits(row, 1)),
-        Column("difference_confidence", lambda row: row.difference and row.difference.confidence),
-        Column("difference_p_value", lambda row: row.difference and row.difference.p_value),
-        Column("difference_p_holm", lambda row: row.difference and row.difference.p_holm),
-        Column("images", lambda row: row.images and row.images.generated.n_images),
-        Column("fid", lambda row: row.images and row.images.fid),
-        Column("fid_noise_floor", lambda row: row.images and row.images.noise_floor_fid),
-        Column("kid_mean", lambda row: row.images and row.images.generated.kid_mean),
-        Column("kid_std", lambda row: row.images and row.images.generated.kid_std),
-        Column("inception_score_mean", lambda row: row.images and row.images.generated.inception_score_mean),
-        Column("inception_score_std", lambda row: row.images and row.images.generated.inception_score_std),
-        Column("precision", lambda row: row.images and row.images.generated.precision),
-        Column("recall", lambda row: row.images and row.images.generated.recall),
-        Column("nll_seconds", lambda row: row.nll_seconds),
-        Column("sampling_seconds", lambda row: row.sampling_seconds),
-        Column("images_per_second", lambda row: row.images_per_second),
-        Column("probe_accuracy", lambda row: row.probe and row.probe.accuracy),
-        Column("probe_standard_error", lambda row: row.probe and row.probe.standard_error),
-        Column("probe_features", lambda row: row.probe and row.probe.width),
-        *model_data_columns(result),
-        *published_data_columns(result),
+        *(Column[Row](name, field(path)) for name, path in (_NLL | _IMAGES | _PROBE).items()),
+        *(Column[Row](name, _of_model(result, path)) for name, path in _MODEL.items()),
+        *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.data_columns()),
+        *published_columns(result, data=True),
         Column("refused", lambda row: row.refused or None),
         Column("errors", lambda row: "; ".join(row.errors) or None),
     ]
 
 
-def _settings(result: AblationResult) -> list[Column]:
-    """What a row is: its settings, and the plan where these do not tell it."""
+def published_columns(result: AblationResult, data: bool = False) -> list[Column[Any]]:
+    """Return a column for each published column of the grid, for rows and for rows over seeds."""
+    return [_published(column, data) for column in published_of(result.grid)]
+
+
+def has_bits(result: AblationResult) -> bool:
+    """True if a row has bits/dim: tables then show bits/dim, and otherwise nats."""
+    return any(row.likelihood is not None and row.likelihood.bits_per_dim is not None for row in result.rows)
+
+
+def in_asked_unit(result: AblationResult) -> AblationResult:
+    """Return the result to show: without bits/dim if the grid asks for nats an example. Stored results keep both."""
+    if result.grid.get("unit") != "nats":
+        return result
+    rows, baselines = (tuple(map(_without_bits, rows)) for rows in (result.rows, result.baselines))
+    return replace(result, rows=rows, baselines=baselines)
+
+
+def nll_alike(result: AblationResult) -> Callable[[Row], Hashable]:
+    """Return the key of rows whose NLL compare: data, images, kind; for latents also the tokenizer."""
+    recipes = {model.name: model.recipe for model in result.models}
+
+    def key(row: Row) -> Hashable:
+        likelihood, recipe = row.likelihood, recipes.get(row.model, {})
+        if likelihood is None:
+            return None
+        latents = str(recipe.get("tokenizer")) if likelihood.bits_per_dim is None else ""
+        return str(recipe.get("data")), likelihood.n_images, kind_of(likelihood), latents
+
+    return key
+
+
+def fid_alike(row: Row) -> Hashable:
+    """Return the key of rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
+    images = row.images
+    if images is None:
+        return None
+    floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
+    return images.generated.n_images, images.n_real, images.split, images.extractor, floor
+
+
+def field(path: str) -> Callable[[Any], Any]:
+    """Return the function that reads "a.b.0" of a row; None where a part is None."""
+    parts = path.split(".")
+
+    def read(row: Any) -> Any:
+        for part in parts:
+            if row is None:
+                return None
+            row = row[int(part)] if part.isdecimal() else getattr(row, part)
+        return row
+
+    return read
+
+
+def _settings(result: AblationResult) -> list[Column[Row]]:
+    """The values on the axes, and the parts of the plan that these do not name."""
     names = [name for name in result.settings if name != PLAN]
-    shown = [Column(name, lambda row, name=name: row.settings.get(name), words=True) for name in names]
-    plans = [Column(part, lambda row, part=part: getattr(row, part), words=True) for part in ("ordering", "partition")]
-    if result.axes:  # a part that never changes is said in the notes
+    shown = [Column[Row](name, lambda row, name=name: row.settings.get(name), words=True) for name in names]
+    plans = [Column[Row](p, lambda row, p=p: getattr(row, p), words=True) for p in ("ordering", "partition")]
+    if result.axes:  # the notes name a part that never changes
         plans = [c for c in plans if c.title not in names and len({c.value(row) for row in result.rows}) > 1]
-    if shown:
+    if shown:  # a baseline has no settings, but a name
         shown[0] = replace(shown[0], value=lambda row: row.settings.get(names[0], row.plan))
-    return shown + plans
+    return [*shown, *plans]
+
+
+def _nll_columns(result: AblationResult) -> list[Column[Row]]:
+    bits = has_bits(result)
+    unit, digits = ("bits/dim", 4) if bits else ("nats", 2)
+    figure, error, difference, interval = (
+        field(f"likelihood.{'bits_per_dim' if bits else 'nats_per_image'}"),
+        field(f"likelihood.standard_error_{'bits_per_dim' if bits else 'nats'}"),
+        field(f"difference.{'bits_per_dim' if bits else 'nats_per_image'}"),
+        field(f"difference.interval_{'bits_per_dim' if bits else 'nats'}"),
+    )
+    p_holm = field("difference.p_holm")
+    return [
+        Column(
+            "NLL", figure, "lower", digits, lambda row: plus_minus(figure(row), error(row), digits), unit,
+            alike=nll_alike(result),
+        ),
+        Column(
+            f"Δ to {result.reference}", difference, "lower", digits,
+            lambda row: with_interval(difference(row), interval(row), digits), unit, alike=nll_alike(result),
+        ),
+        Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
+    ]  # fmt: skip
+
+
+def _image_columns() -> list[Column[Row]]:
+    """Scores beside the FID. Tables of many columns leave them to the CSV."""
+    return [
+        Column("KID", field("images.generated.kid_mean"), "lower", 4, alike=fid_alike),
+        Column("IS", field("images.generated.inception_score_mean"), "higher", 2, alike=fid_alike),
+        Column("precision", field("images.generated.precision"), "higher", 3, alike=fid_alike),
+        Column("recall", field("images.generated.recall"), "higher", 3, alike=fid_alike),
+        Column("images/s", lambda row: row.images_per_second, "higher", 1),
+    ]
+
+
+def _asked_for(result: AblationResult) -> list[Column[Row]]:
+    """The IS if a published column is compared with it; the speed if the rows of a model differ in it."""
+    asked = {OURS["inception_score"][0]} & {OURS[column.of][0] for column in published_of(result.grid)}
+    return [column for column in _image_columns() if column.title in asked | ({"images/s"} if result.ways else set())]
+
+
+def _model_columns(result: AblationResult) -> list[Column[Row]]:
+    parameters, iterations = _of_model(result, "parameters"), _of_model(result, "training.iterations")
+    scored, training = _of_model(result, "training.scored"), _of_model(result, "training")
+
+    def flops(name: str) -> Callable[[Row], float | None]:
+        of = _of_model(result, f"speed.{name}_flops_per_image")
+        return lambda row: None if of(row) is None else of(row) / 1e6
+
+    def rate(name: str) -> Callable[[Row], float | None]:
+        return _of_model(result, f"speed.{name}_images_per_second")
+
+    return [
+        Column("parameters", parameters, text=lambda row: f"{parameters(row):,}"),
+        Column("training, MFLOP/image", flops("train"), "lower", 1),
+        Column("generation, MFLOP/image", flops("sample"), "lower", 1),
+        Column("training, images/s", rate("train"), "higher", 1),
+        Column("generation, images/s", rate("sample"), "higher", 1),
+        Column(
+            "iterations", iterations,
+            text=lambda row: " of ".join(f"{n}" for n in dict.fromkeys((scored(row), iterations(row)))),
+        ),
+        Column(
+            "validation curve", _of_model(result, "training.verdict"), words=True,
+            text=lambda row: f"{sparkline(training(row).validation_nats)} {training(row).verdict}",
+        ),
+    ]  # fmt: skip
+
+
+def _published(column: Published, data: bool) -> Column[Any]:
+    """Printed with the decimals of its most precise figure, and a dagger where it is written down from memory."""
+    figure = lambda row: published_figure(column, row)  # noqa: E731
+    if data:
+        return Column(f"published: {column.title}{' (recalled)' if column.recalled else ''}", figure)
+    exponents = [Decimal(repr(row.value)).normalize().as_tuple().exponent for row in column.rows]
+    digits = max(0, *(-exponent for exponent in exponents if isinstance(exponent, int)))
+    dagger = RECALLED if column.recalled else ""
+    title = f"published: {column.title}"
+    return Column(title, figure, column.direction, digits, lambda row: f"{figure(row):.{digits}f}{dagger}")
+
+
+def _of_model(result: AblationResult, path: str) -> Callable[[Row], Any]:
+    """Return the function that reads a field of a row's model; None for baselines and refused models."""
+    models: Mapping[str, TrainedModel] = {model.name: model for model in result.models}
+    read, lacking = field(path), (0, "") if path in ("parameters", "weights") else ()
+
+    def of_row(row: Row) -> Any:
+        value = read(models.get(row.model))
+        return None if value in lacking else value
+
+    return of_row
+
+
+def _asked(result: AblationResult) -> list[tuple[str, type[Metric]]]:
+    """The metrics without a group of columns above, of which a row has an answer."""
+    others = [
+        (name, metric) for name, metric in METRICS.items() if name not in ("nll", "fid", "sets", "probe", "speed")
+    ]
+    return [(name, metric) for name, metric in others if any(name in row.answers for row in result.rows)]
+
+
+def _of_answer(name: str, column: Column[Any]) -> Column[Row]:
+    """A column of a metric's answers as a column of rows."""
+    text = column.text
+
+    def of(read: Callable[[Any], Any]) -> Callable[[Row], Any]:
+        return lambda row: read(row.answers[name]) if row.answers.get(name) is not None else None
+
+    return replace(column, value=of(column.value), text=None if text is None else of(text))
 
 
 def _steps(row: Row) -> int | None:
-    if row.map is not None:
-        return max(row.map.step_L) + 1
-    return row.likelihood and row.likelihood.steps
-
-
-def _nats(row: Row) -> float | None:
-    return row.likelihood and row.likelihood.nats_per_image
-
-
-def _bits(row: Row) -> float | None:
-    return row.likelihood and row.likelihood.bits_per_dim
-
-
-def _difference_nats(row: Row) -> float | None:
-    return row.difference and row.difference.nats_per_image
-
-
-def _difference_bits(row: Row) -> float | None:
-    return row.difference and row.difference.bits_per_dim
-
-
-def _interval_bits(row: Row, end: int) -> float | None:
-    return row.difference and row.difference.interval_bits_per_dim and row.difference.interval_bits_per_dim[end]
-
-
-def _bits_with_error(row: Row) -> str:
-    assert row.likelihood is not None
-    return f"{row.likelihood.bits_per_dim:.4f} ± {row.likelihood.standard_error_bits_per_dim:.4f}"
-
-
-def _nats_with_error(row: Row) -> str:
-    assert row.likelihood is not None
-    return f"{row.likelihood.nats_per_image:.2f} ± {row.likelihood.standard_error_nats:.2f}"
-
-
-def _bits_interval(row: Row) -> str:
-    assert row.difference is not None and row.difference.interval_bits_per_dim is not None
-    low, high = row.difference.interval_bits_per_dim
-    return f"{row.difference.bits_per_dim:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def _nats_interval(row: Row) -> str:
-    assert row.difference is not None
-    low, high = row.difference.interval_nats
-    return f"{row.difference.nats_per_image:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _p_holm(row: Row) -> float | None:
-    return row.difference and row.difference.p_holm
+    return max(row.map.step_L) + 1 if row.map is not None else field("likelihood.steps")(row)
 
 
 def _probe(row: Row) -> str:
@@ -189,3 +306,12 @@ def _probe(row: Row) -> str:
 
 def _problem(row: Row) -> str | None:
     return f"refused: {row.refused}" if row.refused else "; ".join(row.errors) or None
+
+
+def _without_bits(row: Row) -> Row:
+    answers, difference = dict(row.answers), row.difference
+    if row.likelihood is not None:
+        answers["nll"] = replace(row.likelihood, bits_per_dim=None, standard_error_bits_per_dim=None)
+    if difference is not None:
+        difference = replace(difference, bits_per_dim=None, interval_bits_per_dim=None)
+    return replace(row, answers=answers, difference=difference)

@@ -75,7 +75,13 @@ function recall() {
   filter();
 }
 
-heads.forEach((head) => head.querySelector("button").addEventListener("click", () => press(head)));
+for (const head of heads) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  button.addEventListener("click", () => press(head));
+  head.append(button);
+}
 form.addEventListener("input", () => { filter(); remember(); });
 form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));  // after the fields are empty
 form.addEventListener("submit", (event) => event.preventDefault());

@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers as tokenizers: found, checked, loaded when first needed, and never trained here.
+"""Autoencoders of diffusers as tokenizers: found, checked, loaded at first use, and not trained here.
 
 An autoencoder is a folder with ``config.json`` and ``diffusion_pytorch_model.safetensors``. Checkpoints hold its
 checksum in place of its weights.
@@ -32,13 +32,13 @@ _PIXELS_AT_ONCE = 2**20  # bounds the activations: 16 images of 256 x 256
 
 @dataclass(frozen=True)
 class AutoencoderFolder:
-    """One on disk."""
+    """The folder of an autoencoder."""
 
     path: Path
 
     @staticmethod
     def find(path: str) -> AutoencoderFolder:
-        """By the path of its folder or of one around it, or by hub name.
+        """Find an autoencoder by the path of its folder or of a parent folder, or by hub name.
 
         Raises:
             UserError: nothing is there, or it cannot be downloaded.
@@ -69,7 +69,7 @@ class AutoencoderFolder:
 
     @property
     def kind(self) -> Literal["kl", "vq"]:
-        """Raises UserError: it is of another class."""
+        """The kind of the tokenizer. Raises UserError: the autoencoder is of another class."""
         name = self.config.get("_class_name")
         for kind, class_name in CLASSES.items():
             if name == class_name:
@@ -78,7 +78,7 @@ class AutoencoderFolder:
 
     @property
     def sha256(self) -> str:
-        """Of the configuration's meaning and the weights."""
+        """The sha256 of the parsed configuration and the weights."""
         config = {k: v for k, v in self.config.items() if not k.startswith("_") or k == "_class_name"}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         with (self.path / WEIGHTS).open("rb") as file:
@@ -87,7 +87,7 @@ class AutoencoderFolder:
         return digest.hexdigest()
 
     def load(self) -> Any:
-        """The model, in evaluation mode. Raises UserError: the files do not fit each other."""
+        """Load the model in evaluation mode. Raises UserError: the files do not fit each other."""
         from mar.core import torchvision  # noqa: F401, I001 - before diffusers
         import diffusers
 
@@ -103,13 +103,13 @@ class AutoencoderFolder:
 
 
 def _downloaded(name: str) -> Path:
-    """The folder of a hub repository, from the local cache where it is there."""
+    """Return the folder of a hub repository, from the local cache if possible."""
     from huggingface_hub import snapshot_download
 
     wanted = [f"{nested}/{file}".lstrip("/") for nested in _NESTED for file in ("config.json", WEIGHTS)]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=5))
-    except Exception as error:  # offline it raises one of a dozen
+    except Exception as error:  # offline it raises any of several exception types
         raise UserError(
             f"tokenizer.path={name} is no folder, and the hub could not be asked for it ({type(error).__name__}): "
             "download it elsewhere and give its folder"
@@ -122,7 +122,7 @@ class AutoencoderOptions(TokenizerOptions):
 
 
 class AutoencoderTokenizer(Tokenizer):
-    """What KL and VQ share. ``encode`` takes images, or the latents of a cache."""
+    """The base of KL and VQ. ``encode`` takes images, or the latents of a cache."""
 
     Options = AutoencoderOptions
     kind: ClassVar[Literal["kl", "vq"]]
@@ -145,10 +145,10 @@ class AutoencoderTokenizer(Tokenizer):
         self.config = self.folder.config
         self.latent_shape = latent_grid(spec, self.config)
         self.register_buffer("checksum", torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8))
-        self._loaded: tuple[Any, ...] = ()  # no submodule: neither trained, averaged nor saved
+        self._loaded: tuple[Any, ...] = ()  # not a submodule: not trained, averaged or saved
 
     def load(self) -> Any:
-        """The frozen model, on the tokenizer's device, read the first time. Raises UserError as ``folder.load``."""
+        """The frozen model on the tokenizer's device, loaded at first use. Raises UserError as ``folder.load``."""
         if not self._loaded:
             self._loaded = (self.folder.load(),)
         return self._loaded[0].to(self.checksum.device)
@@ -158,11 +158,11 @@ class AutoencoderTokenizer(Tokenizer):
         return x.float() * (2.0 / (self.spec.levels - 1)) - 1.0
 
     def to_levels(self, y: torch.Tensor) -> torch.Tensor:
-        """The nearest level, uint8."""
+        """[-1, 1] -> the nearest level, uint8."""
         return ((y.float() + 1.0) * ((self.spec.levels - 1) / 2.0)).round().clamp(0, self.spec.levels - 1).byte()
 
     def parts(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """A batch in parts whose activations fit in memory."""
+        """Split a batch into parts whose activations fit in memory."""
         return tensor.split(max(1, _PIXELS_AT_ONCE // (self.spec.shape[1] * self.spec.shape[2])))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -180,7 +180,7 @@ def _hex(checksum: torch.Tensor) -> str:
 
 
 def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
-    """(h, w) of the latents of such images.
+    """Return (h, w) of the latents of such images.
 
     Raises:
         UserError: they are no images of the autoencoder's channels, or do not divide; with what does.
@@ -194,7 +194,7 @@ def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
 
 
 def latent_size(size: tuple[int, ...], factor: int) -> tuple[int, int]:
-    """(H / factor, W / factor). Raises UserError with the factors that divide."""
+    """Return (H / factor, W / factor). Raises UserError with a size that the factor divides."""
     height, width = size
     if height % factor or width % factor:
         fitting = [str(f) for f in (2**k for k in range(1, 6)) if height % f == 0 and width % f == 0]

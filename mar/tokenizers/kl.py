@@ -1,4 +1,4 @@
-"""Latents of a KL autoencoder as continuous vectors, with a scale that is measured or given.
+"""Latents of a KL autoencoder as continuous vectors, with a measured or a given scale.
 
 B batch · L tokens · C latent channels · h, w rows, columns of latents · E token channels (C p p, in the order (c p q))
 """
@@ -22,8 +22,8 @@ from mar.tokenizers.patches import patch_grid, patchify, unpatchify
 if TYPE_CHECKING:
     from mar.core.spec import DataSpec
 
-_BATCHES = 4  # of 500 images: enough for a standard deviation to within a percent
-_MISMATCH = 1.25  # of a given scale and the measured one: beyond it, it is said
+_BATCHES = 4  # of 500 images: a standard deviation to within a percent
+_MISMATCH = 1.25  # ratio of the given to the measured scale; beyond it, a warning
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class KL(AutoencoderTokenizer):
         self.register_buffer("deviation", torch.full((channels,), 1.0 / (options.scale or 1.0)))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Mean and standard deviation of each channel, the posterior's own variance included; a cache's are of its
-        whole training split. A given scale is kept, and compared with them."""
+        """Measure mean and standard deviation of each channel, the posterior's variance included.
+
+        A cache stores those of its whole training split. A given scale is kept, and compared with them.
+        """
         if (cached := self.spec.latents) is not None:
             mean_C, std_C = torch.tensor(cached.mean), torch.tensor(cached.std)
         else:
@@ -92,7 +94,7 @@ class KL(AutoencoderTokenizer):
 
     @torch.no_grad()
     def posterior(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Its mean and standard deviation, (B, C, h, w) float32 each."""
+        """Return the mean and standard deviation of the posterior, (B, C, h, w) float32 each."""
         if x.is_floating_point():
             mean, std = x.float().chunk(2, dim=1)
             return mean, std
@@ -106,6 +108,6 @@ class KL(AutoencoderTokenizer):
         return -self.latent_shape[0] * self.latent_shape[1] * float(self.deviation.double().log().sum())
 
     def _spread(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C) rows with the mean and the mean square of the posterior's draws: mean ± std."""
+        """Return rows (N, C) with the mean and mean square of posterior samples: mean ± std."""
         mean, std = self.posterior(x.to(self.shift.device))
         return torch.cat([mean + std, mean - std]).movedim(1, -1).flatten(0, -2).cpu()

@@ -1,4 +1,4 @@
-"""Latents without their autoencoder: what an imported model reads and makes (``kl`` is the tokenizer that has one).
+"""Latents without their autoencoder, for imported models (``kl`` is the tokenizer with an autoencoder).
 
 B batch · L tokens · C latent channels · h, w rows, columns of latents · E token channels (C p p, in the order (c p q))
 """
@@ -51,7 +51,7 @@ class Latents(Tokenizer):
         self.token = Vectors(spec.shape[0] * options.patch**2)
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """(B, C, h, w) -> (B, L, E) float32; there is nothing to dequantise."""
+        """(B, C, h, w) -> (B, L, E) float32; latents need no dequantisation."""
         return patchify(x.float() * self.options.scale, self.options.patch)
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ _PIXELS = 2**15  # compared with the palette at a time
 
 @dataclass(frozen=True)
 class PaletteOptions(TokenizerOptions):
-    colours: int = 512  # at most; images that have fewer keep them all
+    colours: int = 512  # at most; images with fewer colours keep them all
 
     def __post_init__(self) -> None:
         if not 2 <= self.colours <= _LARGEST:
@@ -62,7 +62,7 @@ class Palette(Tokenizer):
         self.register_buffer("colour_VC", torch.zeros(self.token.vocabulary, channels))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """All colours if they are few enough, else k-means, each colour weighted by its pixels."""
+        """Store all colours if they are few enough, else k-means centres, colours weighted by their pixels."""
         colour_NC, count_N = _distinct(batches)
         if len(colour_NC) > self.token.vocabulary:
             colour_NC = _k_means(colour_NC, count_N, self.token.vocabulary)
@@ -72,7 +72,7 @@ class Palette(Tokenizer):
         self.colour_VC.copy_(torch.from_numpy(palette_VC))
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, of several the first."""
+        """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, the first of equally near ones."""
         pixel_PC = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]).float()
         half_V = self.colour_VC.square().sum(1) / 2  # |x - c|² / 2 = |x|² / 2 - x·c + |c|² / 2, exact in float32
         with torch.autocast(x.device.type, enabled=False):
@@ -85,7 +85,7 @@ class Palette(Tokenizer):
 
 
 def _distinct(batches: Iterable[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """(colour_NC, count_N): the distinct colours of (B, C, H, W) images, and how many pixels have each.
+    """Return colour_NC, the distinct colours of (B, C, H, W) images, and count_N, the number of pixels of each.
 
     Raises:
         UserError: there are no images.
@@ -104,7 +104,7 @@ def _distinct(batches: Iterable[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _k_means(colour_NC: np.ndarray, count_N: np.ndarray, k: int) -> np.ndarray:
-    """At most k distinct colours in whole levels."""
+    """Return at most k distinct colours in whole levels."""
     from sklearn.cluster import MiniBatchKMeans
 
     found = MiniBatchKMeans(k, random_state=0, batch_size=4096).fit(colour_NC, sample_weight=count_N)

@@ -1,4 +1,4 @@
-"""Patches of pixels as continuous vectors with a measured scale; and cutting into patches for everyone who needs it.
+"""Patches of pixels as continuous vectors with a measured scale; also provides patchify/unpatchify.
 
 B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q))
 """
@@ -33,8 +33,11 @@ def unpatchify(token_BLE: torch.Tensor, shape: tuple[int, ...], p: int) -> torch
 
 
 def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, int]:
-    """The token grid (H / p, W / p) of (C, H, W) images. Raises UserError with the nearest sizes that work, of at most
-    ``largest``."""
+    """Return the token grid (H / p, W / p) of (C, H, W) images.
+
+    Raises:
+        UserError: p does not divide the size; the message gives the nearest sizes that work, at most ``largest``.
+    """
     if len(shape) != 3:
         raise UserError(f"patches are cut from images of shape (C, H, W), not {shape}: choose a data set of images")
     height, width = shape[1:]
@@ -82,11 +85,11 @@ class Patches(Tokenizer):
         self.register_buffer("scale", torch.ones(self.token.width))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Mean and standard deviation of the dequantised values, the uniform's own variance included."""
+        """Measure mean and standard deviation of the dequantised values, the variance of the noise included."""
         mean_E, second_E = moments(self._middle(patchify(x.cpu(), self.options.patch)).flatten(0, 1) for x in batches)
         if self.options.scale == "global":
             mean_E, second_E = mean_E.mean().expand_as(mean_E), second_E.mean().expand_as(second_E)
-        bin_variance = (2.0 / self.levels) ** 2 / 12.0  # keeps the scale positive where a pixel never changes
+        bin_variance = (2.0 / self.levels) ** 2 / 12.0  # keeps the scale positive for a constant pixel
         self.shift.copy_(mean_E)
         self.scale.copy_((second_E - mean_E.square()).clamp(min=0.0).add(bin_variance).sqrt())
 
@@ -96,7 +99,7 @@ class Patches(Tokenizer):
         return (patchify(y, self.options.patch) - self.shift) / self.scale
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """(B, L, E) -> (B, C, H, W) uint8: the level whose bin holds the value, clamped to the levels there are."""
+        """(B, L, E) -> (B, C, H, W) uint8: the level whose bin holds the value, clamped to the valid levels."""
         y = unpatchify(token.float() * self.scale + self.shift, self.shape, self.options.patch)
         return ((y + 1.0) * (self.levels / 2.0)).floor().clamp(0, self.levels - 1).to(torch.uint8)
 

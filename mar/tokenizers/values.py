@@ -19,7 +19,7 @@ from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
 if TYPE_CHECKING:
     from mar.core.spec import DataSpec
 
-_ROUNDING = 1e-13  # of a mean square in float64: a variance below it is none
+_ROUNDING = 1e-13  # of a mean square in float64: a smaller variance is rounding
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Values(Tokenizer):
         self.register_buffer("scale", torch.ones(self.dimensions))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Mean and standard deviation; a value that never changes keeps its own scale."""
+        """Measure mean and standard deviation; a constant value keeps its own scale."""
         mean_L, second_L = moments(x.cpu().flatten(1) for x in batches)
         if self.options.scale == "global":
             mean_L, second_L = mean_L.mean().expand_as(mean_L), second_L.mean().expand_as(second_L)
@@ -63,7 +63,7 @@ class Values(Tokenizer):
         self.scale.copy_(torch.where(variance_L > _ROUNDING * second_L, variance_L, 1.0).sqrt())
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """(B, 1, 1, L) float32 -> (B, L, 1) float32; there is nothing to dequantise."""
+        """(B, 1, 1, L) float32 -> (B, L, 1) float32; real values need no dequantisation."""
         return ((x.flatten(1) - self.shift) / self.scale)[..., None]
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:

@@ -49,10 +49,10 @@ class VQ(AutoencoderTokenizer):
         model = self.load()
         code = model.quantize.embedding(token).mT.unflatten(-1, self.shape)  # (B, D, h, w)
         spatial = code if self.config.get("norm_type") == "spatial" else None
-        return model.decoder(model.post_quant_conv(code), spatial)  # decode() would quantise, or look up, once more
+        return model.decoder(model.post_quant_conv(code), spatial)  # decode() would quantise again
 
 
 def perplexity(index_N: torch.Tensor, size: int) -> torch.Tensor:
-    """exp of the entropy of how often each of ``size`` entries is used."""
+    """Return exp of the entropy of the usage of ``size`` codebook entries."""
     share_V = torch.bincount(index_N, minlength=size).double() / len(index_N)
     return torch.special.entr(share_V).sum().exp().float()

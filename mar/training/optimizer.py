@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import shard_like
+from mar.core.processes import is_sharded, shard_like
 from mar.heads.base import Head
 
 
@@ -58,7 +57,7 @@ class EMA:
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def learning_rate(train: Train, iteration: int) -> float:

@@ -93,7 +93,7 @@ def files(tmp_path):
     return Files
 
 
-@pytest.fixture(params=sorted(set(DATA) - {"cache"}))  # of latents: tests/data/test_cache.py
+@pytest.fixture(params=sorted(set(DATA) - {"cache", "memory"}))  # these are tested in files of their own
 def source(request, tmp_path):
     """(class, options) of every registered kind of examples, with small files of its own."""
     cls = DATA.find(request.param)

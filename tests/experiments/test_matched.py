@@ -9,8 +9,7 @@ import pytest
 from mar.experiments.result import AblationResult, Training
 from mar.experiments.statistics import Range, spreads, unfair
 from mar.metrics.speed import Speed
-from mar.reports.matched import matched_notes
-from mar.reports.notes import notes_of
+from mar.reports.tables import matched_notes, notes_of
 from tests.experiments.made import made, row
 
 

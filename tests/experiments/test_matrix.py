@@ -23,7 +23,7 @@ from mar.likelihood.score import Likelihood
 from mar.metrics.nll import check_comparable
 from mar.metrics.statistics import holm, paired_differences
 from mar.model.model import Model
-from mar.reports.matrix import as_csv, markdown, notes_of, terminal, write_matrix
+from mar.reports.matrix import data_table, markdown, notes_of, terminal, write_matrix
 from mar.run import Run, load, train
 from orderings import UnknownName
 from tests.training.conftest import TINY
@@ -134,7 +134,7 @@ def test_the_result_is_read_back_as_it_was_written(matrix, tmp_path):
 
 
 def test_tables_hold_every_cell(matrix):
-    lines = list(csv.DictReader(io.StringIO(as_csv(matrix))))
+    lines = list(csv.DictReader(io.StringIO(data_table(matrix).csv())))
     for line, cell in zip(lines, matrix.cells, strict=True):
         assert (line["run"], line["trained_along"], line["scored_along"]) == (cell.run, cell.run, cell.plan)
         assert float(line["bits_per_dim"]) == cell.likelihood.bits_per_dim
@@ -143,7 +143,7 @@ def test_tables_hold_every_cell(matrix):
     for cell in matrix.cells:
         assert f"{cell.likelihood.bits_per_dim:.3f} ± {cell.likelihood.standard_error_bits_per_dim:.3f}" in shown
     assert sum("its own plan" in line for line in shown.splitlines()) == 3 + 1  # a row each, and the heading
-    assert "90 % bootstrap interval" in shown and len(terminal(matrix)) == 1 + len(notes_of(matrix))
+    assert "90 % bootstrap interval" in shown and len(terminal(matrix)) == 2 + len(notes_of(matrix))
 
 
 def test_the_command_writes_beside_the_runs(folders):

@@ -15,8 +15,7 @@ from mar.experiments.grid import read
 from mar.experiments.result import AblationResult
 from mar.experiments.statistics import over_seeds
 from mar.reports.page import page
-from mar.reports.seeds import seed_columns
-from mar.reports.table import markdown
+from mar.reports.tables import markdown, seeds_table
 from mar.run import train
 
 GRID = """
@@ -57,13 +56,13 @@ def test_the_test_over_seeds_pairs_rows_of_one_seed(result: AblationResult) -> N
 
 
 def test_every_form_of_the_report_has_the_table_over_seeds(result: AblationResult, tmp_path: Path) -> None:
-    heads = [column.head for column in seed_columns(result)]
+    heads = [column.head for column in seeds_table(result).columns]
     assert heads[0] == "train.learning_rate" and "FID ↓" not in heads
     assert "## Over seeds" in markdown(result) and 'id="seeds"' in page(result, tmp_path)
 
 
 def test_a_tiny_p_value_is_shown_as_less_than_a_thousandth(result: AblationResult) -> None:
-    (column,) = (column for column in seed_columns(result) if column.title == "p (Holm)")
+    (column,) = (column for column in seeds_table(result).columns if column.title == "p (Holm)")
     _, fast = over_seeds(result)
     assert column.show(replace(fast, p_holm=2e-5)) == "< 0.001"
     assert column.show(replace(fast, p_holm=0.0414)) == "0.041"

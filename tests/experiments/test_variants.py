@@ -13,7 +13,7 @@ from mar.core.errors import UserError
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult, Row
-from mar.reports.table import as_csv, markdown
+from mar.reports.tables import data_table, markdown
 from mar.run import load
 
 BASE = """
@@ -109,7 +109,7 @@ def test_a_second_run_repeats_nothing(finished: tuple[AblationResult, Engine], m
 def test_the_tables_show_variants_and_orders(finished: tuple[AblationResult, Engine]) -> None:
     result, _ = finished
     assert "| variant | orders | ordering | partition |" in markdown(result)
-    assert "axis_variant,axis_orders" in as_csv(result).splitlines()[0]
+    assert "axis_variant,axis_orders" in data_table(result).csv().splitlines()[0]
 
 
 @pytest.mark.parametrize(

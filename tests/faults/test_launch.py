@@ -66,7 +66,7 @@ def test_one_machine_trains_is_stopped_with_143_and_goes_on(run, script):
     until_logged(run, 3, process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 143 and "stopped and saved" in said, said
+    assert process.returncode == 143 and "stopped, checkpoint saved" in said, said
     saved = run.saved
     process = start(script, run.command(saved + 5)[1:])
     said, _ = process.communicate(timeout=120)

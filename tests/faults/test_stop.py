@@ -15,7 +15,7 @@ def test_two_processes_stop_after_the_same_iteration_whoever_is_asked(run, asked
     running.until(lambda: run.logged >= 3)
     running.send(signal.SIGTERM, *asked)
     assert running.wait() == [128 + signal.SIGTERM] * 2, running.said
-    assert running.said.count("stopped and saved; the same command goes on") == 1
+    assert running.said.count("stopped, checkpoint saved. Run the same command again to resume") == 1
     assert run.saved == run.logged >= 3
     more = run.saved + 2
     assert Running(run.path / "logs", run.command(more, "train.save_every=100000"), world=2).wait() == [0, 0]

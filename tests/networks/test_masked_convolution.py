@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.networks.base import ABSENT, GIVEN
-from mar.networks.masked_convolution import Asked, LocalConvolution, MaskedConvolution, MaskedConvolutionOptions
+from mar.networks.masked_convolution import LocalConvolution, MaskedConvolution, MaskedConvolutionOptions, Queries
 
 PLAIN = MaskedConvolutionOptions(width=6, depth=2, first_kernel=3, token_width=2, condition_width=4)
 OPTIONS = {
@@ -148,7 +148,7 @@ def test_renormalised_sums_are_means_over_what_is_seen():
     assert network.first.renormalise and all(block.convolution.renormalise for block in network.blocks)
     step_BL = torch.stack([torch.randperm(36), torch.arange(36)])
     row_M, token_M = torch.ones(2, 36).nonzero(as_tuple=True)
-    y_MO = layer(torch.ones(2, 36, 3), Asked(step_BL, row_M, token_M, step_BL.flatten()))
+    y_MO = layer(torch.ones(2, 36, 3), Queries(step_BL, row_M, token_M, step_BL.flatten()))
     torch.testing.assert_close(y_MO, torch.full_like(y_MO, 9 * 3 * 0.5))
 
 

@@ -75,6 +75,7 @@ def test_a_packed_block_computes_what_timm_computes_on_each_row_alone(wanted: bo
     chosen_RP = keep_RP & (torch.rand(11, 9) < 0.5) if wanted else keep_RP
     slots_M = packing.slot_RP[chosen_RP]
     got_MD = block(x_ND, packing.spans, wanted_M=slots_M) if wanted else block(x_ND, packing.spans)[slots_M]
+    from mar.core import torchvision  # noqa: F401, I001 - before timm
     from timm.models.vision_transformer import Block
 
     timms = Block(12, 3, qkv_bias=True).eval()

@@ -96,14 +96,14 @@ def test_masks_see_what_is_before_in_raster_order(itself):
 def test_refused_when_the_recipe_is_read(kind):
     content = {"network": {"kind": kind}, "ordering": {"kind": "raster"}, "train": {"mask_ratio": {"kind": "plan"}}}
     data = registry.data(config.parse(content))
-    registry.model(config.parse(content), data)
+    registry.assemble(config.parse(content), data)
     for change, message in (
         ("ordering=spiral", "raster order, one token at a time"),
         ("partition=cosine", "raster order, one token at a time"),
         ("train.mask_ratio=uniform", "use train.objective=next_set"),
     ):
         with pytest.raises(Unsupported, match=message) as refusal:
-            registry.model(config.parse(content, [change]), data)
+            registry.assemble(config.parse(content, [change]), data)
         assert "\n" not in str(refusal.value)
 
 
@@ -125,7 +125,7 @@ def test_an_order_found_on_the_way_is_refused(kind):
         state = network.observe(network.begin(torch.zeros(1, 4), none_BL), token_BLD, none_BL)
         for l in known:
             state = network.observe(state, token_BLD, none_BL.index_fill(1, torch.tensor([l]), True))
-        with pytest.raises(Unsupported, match="no order found on the way"):
+        with pytest.raises(Unsupported, match="no adaptive order"):
             network.observe(state, token_BLD, none_BL.index_fill(1, torch.tensor(new), True))
 
 

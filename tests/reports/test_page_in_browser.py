@@ -80,7 +80,7 @@ def look(folder: Path, script: str) -> tuple[dict[str, Any], str]:
 
 
 def test_it_sorts_without_errors_or_requests_and_fits_a_narrow_screen(result: AblationResult, folder: Path) -> None:
-    write_page(result, folder)
+    write_page(result, folder, folder / "index.html")
     seen, console = look(
         folder,
         """
@@ -102,7 +102,7 @@ def test_it_sorts_without_errors_or_requests_and_fits_a_narrow_screen(result: Ab
 
 
 def test_it_filters_counts_and_remembers(several: AblationResult, folder: Path) -> None:
-    write_page(several, folder)
+    write_page(several, folder, folder / "index.html")
     seen, console = look(
         folder,
         """
@@ -127,7 +127,7 @@ def test_it_filters_counts_and_remembers(several: AblationResult, folder: Path) 
 
 
 def test_the_check_sees_an_error_and_a_request(result: AblationResult, folder: Path) -> None:
-    path = write_page(result, folder)
+    path = write_page(result, folder, folder / "index.html")
     planted = (
         '<img src="https://example.invalid/x.png"><div style="width: 500px">wide</div><script>undefined.x</script>'
     )

@@ -100,7 +100,7 @@ def test_an_interrupted_run_saves_and_the_same_command_goes_on(tmp_path, tiny, n
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
-    assert "the same command goes on" in errors
+    assert "Run the same command again to resume" in errors
     saved, _ = checkpoint.latest(tmp_path / "checkpoints")
     assert saved is not None and saved.iteration >= 3
 

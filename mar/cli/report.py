@@ -1,0 +1,68 @@
+"""``mar report``: the page and the tables of a grid's folder or a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+# ruff: noqa: UP045 - typer reads Optional
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder, or the --out of mar ablate.")],
+    out: Annotated[Optional[Path], typer.Option(help="The page; default FOLDER/index.html.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown; write no page.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print every number at full precision.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a tabular for a paper that loads booktabs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a row.")] = False,
+    seeds: Annotated[bool, typer.Option("--seeds", help="Print the table over seeds.")] = False,
+    columns: Annotated[str, typer.Option(help="Comma-separated titles of the printed columns.")] = "",
+    pivot: Annotated[
+        Optional[tuple[str, str, str]],
+        typer.Option(metavar="ROWS COLUMNS VALUE", help="Print a pivot of three columns."),
+    ] = None,
+) -> None:
+    """Write the page of a grid, or print its table in another form.
+
+    Examples:
+
+        mar report results/digits --out page.html
+
+        mar report results/digits --latex --columns ordering,partition,NLL,FID
+
+        mar report results/digits --latex --pivot ordering partition NLL
+
+        mar report results/mar-steps --csv --seeds
+    """
+    from mar.core.errors import UserError
+    from mar.reports import tables
+    from mar.reports.columns import in_asked_unit
+    from mar.reports.page import write_page
+    from mar.reports.publish import read_result
+
+    result = in_asked_unit(read_result(folder))
+    chosen = [name for name, asked in _forms(markdown, csv, latex, json).items() if asked]
+    if len(chosen) > 1:
+        raise UserError(f"choose one form: --{' or --'.join(chosen)}")
+    if not chosen:
+        if seeds or columns or pivot:
+            raise UserError("--seeds, --columns and --pivot belong to --markdown, --csv, --latex or --json")
+        print(f"wrote {write_page(result, folder, out or folder / 'index.html')}")
+        return
+    data = chosen[0] in ("csv", "json") and pivot is None
+    table: Any = tables.seeds_table(result) if seeds else tables.grid_table(result)
+    if data:
+        table = tables.seeds_data_table(result) if seeds else tables.data_table(result)
+    if seeds and not table.rows:
+        raise UserError(f"{folder} has no table over seeds: its grid has one seed")
+    if columns:
+        table = table.only([name.strip() for name in columns.split(",")])
+    if pivot:
+        table = table.pivot(*pivot)
+    print(getattr(table, chosen[0])(), end="")
+
+
+def _forms(markdown: bool, csv: bool, latex: bool, json: bool) -> dict[str, bool]:
+    return {"markdown": markdown, "csv": csv, "latex": latex, "json": json}
