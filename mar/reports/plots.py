@@ -76,7 +76,7 @@ def svg(figure: Figure, label: str, hover: Mapping[str, tuple[str, int]] | None 
     for gid, (said, row) in (hover or {}).items():
         text = text.replace(f'<g id="{gid}">', f'<g class="point" data-rows="{row}"><title>{escape(said)}</title>')
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures share a page
-    text = text.replace("#000000", "currentColor")
+    text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
