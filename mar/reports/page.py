@@ -200,10 +200,10 @@ def _pareto(result: AblationResult) -> str:
 
 def _hint(result: AblationResult) -> str:
     low, high = _position_range(result)
-    scale = f'<span class="scale"></span> from {low:.1f} to {high:.1f} bits' if high > low else ""
+    scale = f' NLL by position: <span class="scale"></span> from {low:.1f} to {high:.1f} bits.' if high > low else ""
     return (
         "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
-        f"consecutive tokens that touch. NLL by position: {scale}. In the curves a step's NLL is divided by its "
+        f"consecutive tokens that touch.{scale} In the curves a step's NLL is divided by its "
         "tokens. Point at a map for its values."
     )
 
