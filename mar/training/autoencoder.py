@@ -103,8 +103,9 @@ class Architecture:
 
         self.check(spec)
         levels, colours = len(self.channels), spec.shape[0]
-        own: dict[str, Any] = {"num_vq_embeddings": self.codebook} if self.kind == "vq" else {}
-        return (VQModel if self.kind == "vq" else AutoencoderKL)(
+        cls: Any = VQModel if self.kind == "vq" else AutoencoderKL
+        own = {"num_vq_embeddings": self.codebook} if self.kind == "vq" else {}
+        return cls(
             in_channels=colours, out_channels=colours, down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=self.channels,
             layers_per_block=self.blocks, latent_channels=self.latent, norm_num_groups=math.gcd(32, *self.channels),
