@@ -114,10 +114,7 @@ def infer(
             buffer=state["encoder_pos_embed_learned"].shape[1] - n_tokens,
             mlp_ratio=hidden / encoder_width,
         )
-        head_width, head_depth = (
-            state["diffloss.net.input_proj.weight"].shape[0],
-            _depth(state, "diffloss.net.res_blocks."),
-        )
+        head_width, head_depth = len(state["diffloss.net.input_proj.weight"]), _depth(state, "diffloss.net.res_blocks.")
         return Published(n_tokens, token_width, len(state["class_emb.weight"]), head_width, head_depth, network)
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a state dict of the published MAR") from None
@@ -126,9 +123,7 @@ def infer(
 
 
 def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    return 1 + max(
-        (int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)), default=-1
-    )
+    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
 
 
 def _heads(width: int) -> int:

@@ -185,10 +185,9 @@ class AutoencoderRecipe:
 
 def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
     """Return the recipe's precision; ``auto`` is replaced by the precision that training in ``path`` began with."""
-    file = path / TOKENIZER
-    if recipe.precision != "auto" or not file.is_file():
+    if recipe.precision != "auto" or not (path / TOKENIZER).is_file():
         return recipe.precision
-    content = json.loads(file.read_text())
+    content = json.loads((path / TOKENIZER).read_text())
     return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
 
 
@@ -243,10 +242,8 @@ class AutoencoderJob(Job):
         terms = {"kl_nats_per_value": second}
         if self.codebook is not None:
             terms = {"commitment": second, "batch_perplexity": used}
-        self.folder.log(
-            iteration=progress.iteration, loss=loss, psnr_db=10.0 * math.log10(4.0 / square), **terms,
-            learning_rate=progress.learning_rate,
-        )  # fmt: skip
+        terms = {"loss": loss, "psnr_db": 10.0 * math.log10(4.0 / square), **terms}
+        self.folder.log(iteration=progress.iteration, **terms, learning_rate=progress.learning_rate)
 
     def before_save(self) -> None:
         def check() -> None:

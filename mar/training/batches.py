@@ -58,8 +58,7 @@ class Batches:
         self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device,
         n_classes: int = 0,
     ) -> None:  # fmt: skip
-        self.n_classes = n_classes
-        self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, device
+        self.split, self.seed, self.batch_size, self.device, self.n_classes = split, seed, batch_size, device, n_classes
         shares = torch.arange(batch_size).tensor_split(world * accumulation)  # of sizes that differ by one at most
         self.positions = shares[rank * accumulation : (rank + 1) * accumulation]
         self._reader = ThreadPoolExecutor(1)

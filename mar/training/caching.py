@@ -102,9 +102,8 @@ def _encode(
             small = tokenizer.token.vocabulary <= 2**15  # type: ignore[union-attr]
             latent = tokenizer.encode(x).unflatten(1, tokenizer.shape).to(torch.int16 if small else torch.int32)
         if not bool(latent.isfinite().all()):
-            raise UserError(
-                f"latents of examples {int(index[0])} to {int(index[-1])} are not finite in {settings.precision}"
-            )
+            numbers = f"{int(index[0])} to {int(index[-1])}"
+            raise UserError(f"latents of examples {numbers} are not finite in {settings.precision}")
         latents.append(latent.cpu())
         labels.append(label_B)
     label = None if labels[0] is None else torch.cat(cast(list[torch.Tensor], labels)).long().numpy()
@@ -115,11 +114,10 @@ def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torc
     """Yield batches; the next one is read while the current one is encoded."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(split.batch, parts[0])
-        for part in [*parts[1:], None]:
-            batch = following.result()
-            if part is not None:
-                following = reader.submit(split.batch, part)
+        for part in parts[1:]:
+            batch, following = following.result(), reader.submit(split.batch, part)
             yield batch
+        yield following.result()
 
 
 def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:

@@ -143,13 +143,10 @@ class Monitor:
         """Evaluate held-out examples with the averaged weights and, every time, the same noise."""
         count = min(self.train.validation_examples, len(self.data.validation))
         repeats = max(1, self.train.validation_examples // count)
-        sums, denominator = [], 0.0
-        for repeat in range(repeats):
-            batch = self._validation_batch(count, repeat)
-            loss_B, share = self.evaluate(losses, batch, _VALIDATION, progress.iteration / progress.iterations)
-            sums.append(loss_B)
-            denominator += share
-        row_nats = torch.stack(sums).double() * len(sums[0]) * repeats / denominator
+        done = progress.iteration / progress.iterations
+        found = [self.evaluate(losses, self._validation_batch(count, k), _VALIDATION, done) for k in range(repeats)]
+        sums, denominator = torch.stack([loss_B for loss_B, _ in found]), sum(share for _, share in found)
+        row_nats = sums.double() * len(sums[0]) * repeats / denominator
         per_image = row_nats.mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}
