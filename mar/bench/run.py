@@ -80,28 +80,20 @@ class Shares:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything ``mar bench`` measures.
-
-    Attributes:
-        parameters: number of each contender's parameters.
-        clock: "wall", or "cpu" for the processor time of the process.
-        head: the head's sampling options.
-        reference: precision and head steps of the published code; None without it.
-        matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
-    """
+    """Everything ``mar bench`` measures."""
 
     recipe: dict[str, Any]
     environment: dict[str, Any]
     precision: str
-    clock: str
-    matrix_peak_flops_per_second: float
-    parameters: dict[str, int]
+    clock: str  # "wall", or "cpu" for the processor time of the process
+    matrix_peak_flops_per_second: float  # of a large square matrix product in this precision, measured in this run
+    parameters: dict[str, int]  # number of each contender's parameters
     tokens: int
     ar_steps: int
-    head: dict[str, Any]
+    head: dict[str, Any]  # the head's sampling options
     guidance: float
     temperature: float
-    reference: tuple[str, int] | None
+    reference: tuple[str, int] | None  # precision and head steps of the published code; None without it
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
 

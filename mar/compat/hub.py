@@ -159,8 +159,9 @@ class PretrainedRun(
         of = f"A model of {self.about.name}" if known else "A model whose training data are not recorded"
         classes = f"{self.model.n_classes} classes" if self.model.n_classes else "without classes"
         described = {
-            "what": f"{of}: {kind}s of shape {shape}, {classes}.", "name": self.recipe.name, "repo_id": self.recipe.name,
-            "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}", "examples": f"{kind}s, {shape}",
+            "name": self.recipe.name, "repo_id": self.recipe.name, "examples": f"{kind}s, {shape}",
+            "what": f"{of}: {kind}s of shape {shape}, {classes}.",
+            "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
             "tokens": f"{'x'.join(map(str, self.grid.shape))} of {self.model.tokenizer.token}",
             "network": self.recipe.network.kind, "head": self.recipe.head.kind, "plan": self.training_plan,
             "iterations": f"{self.checkpoint.iteration:,}", "scores": self._scores(),

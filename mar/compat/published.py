@@ -33,13 +33,8 @@ _PREFIXES = {
     "decoder_norm.": "network.decoder_norm.",
     "diffloss.net.": "head.net.",
 }
-_BATCHED = {  # published with leading dimensions of size 1
-    "fake_latent": 1,
-    "mask_token": 2,
-    "encoder_pos_embed_learned": 1,
-    "decoder_pos_embed_learned": 1,
-    "diffusion_pos_embed_learned": 1,
-}
+_POSITIONS = ("encoder_pos_embed_learned", "decoder_pos_embed_learned", "diffusion_pos_embed_learned")
+_BATCHED = {"fake_latent": 1, "mask_token": 2} | dict.fromkeys(_POSITIONS, 1)  # leading dimensions of size 1
 
 
 def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

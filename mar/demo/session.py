@@ -36,21 +36,13 @@ _SETS = (
 
 @dataclass(frozen=True)
 class Request:
-    """The choices of the page's user.
+    """The choices of the page's user."""
 
-    Attributes:
-        plan: short text, or ``painted[/partition]``.
-        painted: cells in the order they were painted; all others follow in raster order.
-        given: cells whose pixels are kept.
-        picture: (C, H, W) levels, read at the given cells; None: all 0.
-        label: the class, for a model with classes.
-    """
-
-    plan: str
-    painted: Sequence[int] = ()
-    given: Sequence[int] = ()
-    picture: torch.Tensor | None = None
-    label: int | None = None
+    plan: str  # short text, or ``painted[/partition]``
+    painted: Sequence[int] = ()  # cells in the order they were painted; all others follow in raster order
+    given: Sequence[int] = ()  # cells whose pixels are kept
+    picture: torch.Tensor | None = None  # (C, H, W) levels, read at the given cells; None: all 0
+    label: int | None = None  # the class, for a model with classes
     guidance: float = 1.0
     temperature: float = 1.0
     seed: int = 0

@@ -18,19 +18,12 @@ from mar.data.base import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch of one process.
+    """One micro-batch of one process."""
 
-    Attributes:
-        x: (B, *shape), the data.
-        label_B: classes; -1: no label.
-        position_B: positions in the iteration's global batch.
-        noise: one stream per row, keyed by the number of examples seen before it.
-    """
-
-    x: torch.Tensor
-    label_B: torch.Tensor
-    position_B: torch.Tensor
-    noise: Noise
+    x: torch.Tensor  # (B, *shape), the data
+    label_B: torch.Tensor  # classes; -1: no label
+    position_B: torch.Tensor  # positions in the iteration's global batch
+    noise: Noise  # one stream per row, keyed by the number of examples seen before it
 
 
 def examples(seed: int, first: int, count: int, size: int) -> torch.Tensor:

@@ -123,12 +123,11 @@ def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torc
 def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
     """Write a shard, then its record."""
     write_atomic(file, lambda aside: write_shard(aside, latent, label))
-    mean, square = (), ()
+    moments: list[tuple[float, ...]] = []
     if latent.ndim == 5:
         mean_NChw, std_NChw = latent.astype(np.float64).swapaxes(0, 1)
-        mean = tuple(mean_NChw.mean((0, 2, 3)).tolist())
-        square = tuple((mean_NChw**2 + std_NChw**2).mean((0, 2, 3)).tolist())
-    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), mean, square)
+        moments = [tuple(x.mean((0, 2, 3)).tolist()) for x in (mean_NChw, mean_NChw**2 + std_NChw**2)]
+    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), *moments)
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
 from mar.core.processes import Processes
+from mar.core.progress import bar
 from mar.data.base import Data, evenly_spaced
 from mar.training import checkpoint
 from mar.training.batches import Batch
@@ -71,9 +72,6 @@ class Monitor:
     @contextmanager
     def running(self, iteration: int) -> Iterator[None]:
         """Show a progress bar on the main process: iterations, loss, time left."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Display
-
         validated = (line.get("validation_nats_per_token") for line in self.folder.history())
         self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
         self.started = self.clock = time.monotonic()
@@ -88,19 +86,15 @@ class Monitor:
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in self.data.notes.values():
                 print(f"note: {note}")
-        columns = (
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-        )  # fmt: skip
-        with Display(*columns, disable=not self.processes.is_main) as self.bar:
-            self.bar.add_task("", total=self.train.iterations, completed=iteration, loss="")
+        with bar("training", self.processes.is_main) as self.bar:
+            self.bar(iteration, self.train.iterations)
             yield
 
     def after(self, progress: Progress) -> None:
         """Log, validate and sample if due."""
         if progress.due(10):
-            loss = f"loss {float(progress.loss) * self.processes.world:.4f}"
-            self.bar.update(self.bar.task_ids[0], completed=progress.iteration, loss=loss)
+            loss = float(progress.loss) * self.processes.world
+            self.bar(progress.iteration, progress.iterations, f"loss {loss:.4f}")
         self.pending.append(progress)
         if progress.due(self.train.log_every):
             self.flush()
