@@ -32,21 +32,14 @@ Evaluate = Callable[[nn.Module, Batch, int, float], tuple[torch.Tensor, float]]
 
 @dataclass(frozen=True)
 class Progress:
-    """The training after an iteration.
+    """The training after an iteration."""
 
-    Attributes:
-        iteration, iterations: finished, and in total.
-        loss: this process's share of the iteration's loss.
-        gradient_norm: before clipping.
-        averaged: yields the losses with the averaged weights on the main process, None on the others.
-    """
-
-    iteration: int
-    iterations: int
-    loss: torch.Tensor
-    gradient_norm: torch.Tensor
+    iteration: int  # finished
+    iterations: int  # in total
+    loss: torch.Tensor  # this process's share of the iteration's loss
+    gradient_norm: torch.Tensor  # before clipping
     learning_rate: float
-    averaged: Callable[[], AbstractContextManager[Any]]
+    averaged: Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
     def due(self, every: int) -> bool:
         """True every so many iterations and at the end; never if ``every`` is 0."""
