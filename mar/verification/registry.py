@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,8 +47,7 @@ _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
 _ROWS = 3
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A model of the product of all components, by name."""
 
     ordering: str
@@ -65,11 +63,6 @@ class Cell:
 def factors() -> tuple[list[str], ...]:
     """Return the names of each factor of the product, in the order of the fields of ``Cell``."""
     return sorted(ORDERINGS), sorted(PARTITIONS), sorted(NETWORKS), sorted(HEADS), list(GRIDS)
-
-
-def values(cell: Cell) -> tuple[str, ...]:
-    """Return the names of a cell in the order of ``factors``."""
-    return cell.ordering, cell.partition, cell.network, cell.head, cell.grid
 
 
 def product() -> Iterator[Cell]:
@@ -153,15 +146,13 @@ def _model(network: str, head: str, grid: str) -> Model | None:
 
 def verify_cell(cell: Cell) -> list[Verdict]:
     """Test the claims about a model that depend on its plan."""
-    plan, model = _plan_of(cell), _model(cell.network, cell.head, cell.grid)
+    plan, model, subject = _plan_of(cell), _model(cell.network, cell.head, cell.grid), str(cell)
     assert plan is not None and model is not None, f"{cell} is not supported"
     alone = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)]
-    subject = str(cell)
     verdicts = [check(subject, model.network, alone) for check in (no_leak, cached_equals_uncached)]
     return verdicts + verify_model(model, plan, subject)
 
 
-__all__ = ["Verdict", "verify", "verify_registry"]
 _NEED_A_FILE = {"file", "optimal"}
 
 
