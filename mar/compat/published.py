@@ -118,7 +118,8 @@ def infer(
 
 
 def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
+    numbers = [int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)]
+    return 1 + max(numbers, default=-1)
 
 
 def _heads(width: int) -> int:
