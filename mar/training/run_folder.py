@@ -28,7 +28,7 @@ _ABOUT = TypeAdapter(About)
 
 
 class RunFolder:
-    """Attributes: ``best`` holds the checkpoint of best validation (``train.keep_best``)."""
+    """The folder of a run; ``best`` holds the checkpoint of best validation (``train.keep_best``)."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
