@@ -52,6 +52,8 @@ class FolderOptions(DataOptions):
             )
         if self.damaged_limit < 0:
             raise UserError(f"data.damaged_limit is a number of images, not {self.damaged_limit}")
+        if self.colour not in ("rgb", "grey"):
+            raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
 
 
 @dataclass(frozen=True)

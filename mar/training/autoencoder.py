@@ -87,6 +87,8 @@ class Architecture:
     codebook: int = 512  # entries (vq)
 
     def __post_init__(self) -> None:
+        if self.kind not in ("kl", "vq"):
+            raise UserError(f"--kind is kl or vq, not {self.kind!r}")
         if not self.channels or min(*self.channels, self.blocks, self.latent) < 1 or self.codebook < 2:
             raise UserError("channels, blocks and latent channels are at least 1, codebook entries at least 2")
 
