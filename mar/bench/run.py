@@ -35,27 +35,16 @@ from mar.model.model import sampling_options
 
 @dataclass(frozen=True)
 class Speed:
-    """One contender at one kind of work.
+    """One contender at one kind of work. None: not counted, or without a reference."""
 
-    Attributes:
-        contender: "mar", "mar compiled" or "reference".
-        seconds: of each round.
-        images_per_second: of the median round.
-        flops_per_image: executed matrix products and attention, including the backward pass; None: not counted.
-        matrix_peak_share: executed operations per second, relative to a large matrix product in the same run.
-        peak_bytes: peak memory above the weights; None: unknown.
-        ratios: the reference's seconds over this contender's, round by round; () without a reference.
-        ratio: their median.
-    """
-
-    contender: str
-    seconds: tuple[float, ...]
-    images_per_second: float
-    flops_per_image: float | None
-    matrix_peak_share: float | None
-    peak_bytes: int | None
-    ratios: tuple[float, ...] = ()
-    ratio: float | None = None
+    contender: str  # "mar", "mar compiled" or "reference"
+    seconds: tuple[float, ...]  # of each round
+    images_per_second: float  # of the median round
+    flops_per_image: float | None  # executed matrix products and attention, including the backward pass
+    matrix_peak_share: float | None  # executed operations per second over those of a matrix product in the same run
+    peak_bytes: int | None  # peak memory above the weights
+    ratios: tuple[float, ...] = ()  # the reference's seconds over this contender's, round by round
+    ratio: float | None = None  # their median
 
 
 @dataclass(frozen=True)
@@ -80,28 +69,20 @@ class Shares:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything ``mar bench`` measures.
-
-    Attributes:
-        parameters: number of each contender's parameters.
-        clock: "wall", or "cpu" for the processor time of the process.
-        head: the head's sampling options.
-        reference: precision and head steps of the published code; None without it.
-        matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
-    """
+    """Everything ``mar bench`` measures."""
 
     recipe: dict[str, Any]
     environment: dict[str, Any]
     precision: str
-    clock: str
-    matrix_peak_flops_per_second: float
-    parameters: dict[str, int]
+    clock: str  # "wall", or "cpu" for the processor time of the process
+    matrix_peak_flops_per_second: float  # of a large square matrix product in this precision, measured in this run
+    parameters: dict[str, int]  # number of each contender's parameters
     tokens: int
     ar_steps: int
-    head: dict[str, Any]
+    head: dict[str, Any]  # the head's sampling options
     guidance: float
     temperature: float
-    reference: tuple[str, int] | None
+    reference: tuple[str, int] | None  # precision and head steps of the published code; None without it
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
 

@@ -100,11 +100,9 @@ class PretrainedRun(
         checkpoint.seal(into, self.checkpoint.iteration, self.trained)
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
             shutil.copytree(self.model.tokenizer.folder.path, save_directory / _AUTOENCODER, dirs_exist_ok=True)
-        spec = (
-            self.spec
-            if self.spec.latents is None
-            else replace(self.spec, latents=replace(self.spec.latents, folder=""))
-        )
+        spec = self.spec
+        if spec.latents is not None:
+            spec = replace(spec, latents=replace(spec.latents, folder=""))
         RunFolder(save_directory).write_description(self.portable, replace(self.about, spec=spec))
         (save_directory / "config.json").write_text(json.dumps(self.portable.as_dict(), indent=1))
 
@@ -156,15 +154,15 @@ class PretrainedRun(
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Write the card from the recipe, the metadata of the data and the scores in the run folder."""
         spec = self.spec
-        kinds = {"image": "image", "latent": "image latent", "text": "text", "audio": "sound", "vector": "vector"}
+        kinds = {"latent": "image latent", "audio": "sound"}
+        kind, shape = kinds.get(spec.modality, spec.modality), "x".join(map(str, spec.shape))
         known = self.about.fingerprint  # an imported run does not say
         of = f"A model of {self.about.name}" if known else "A model whose training data are not recorded"
-        what = f"{of}: {kinds[spec.modality]}s of shape {'x'.join(map(str, spec.shape))}"
-        classes = f", {self.model.n_classes} classes." if self.model.n_classes else ", without classes."
+        classes = f"{self.model.n_classes} classes" if self.model.n_classes else "without classes"
         described = {
-            "name": self.recipe.name, "what": what + classes, "repo_id": self.recipe.name,
+            "name": self.recipe.name, "repo_id": self.recipe.name, "examples": f"{kind}s, {shape}",
+            "what": f"{of}: {kind}s of shape {shape}, {classes}.",
             "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
-            "examples": f"{kinds[spec.modality]}s, {'x'.join(map(str, spec.shape))}",
             "tokens": f"{'x'.join(map(str, self.grid.shape))} of {self.model.tokenizer.token}",
             "network": self.recipe.network.kind, "head": self.recipe.head.kind, "plan": self.training_plan,
             "iterations": f"{self.checkpoint.iteration:,}", "scores": self._scores(),

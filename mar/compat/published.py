@@ -33,13 +33,8 @@ _PREFIXES = {
     "decoder_norm.": "network.decoder_norm.",
     "diffloss.net.": "head.net.",
 }
-_BATCHED = {  # published with leading dimensions of size 1
-    "fake_latent": 1,
-    "mask_token": 2,
-    "encoder_pos_embed_learned": 1,
-    "decoder_pos_embed_learned": 1,
-    "diffusion_pos_embed_learned": 1,
-}
+_POSITIONS = ("encoder_pos_embed_learned", "decoder_pos_embed_learned", "diffusion_pos_embed_learned")
+_BATCHED = {"fake_latent": 1, "mask_token": 2} | dict.fromkeys(_POSITIONS, 1)  # leading dimensions of size 1
 
 
 def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -114,10 +109,7 @@ def infer(
             buffer=state["encoder_pos_embed_learned"].shape[1] - n_tokens,
             mlp_ratio=hidden / encoder_width,
         )
-        head_width, head_depth = (
-            state["diffloss.net.input_proj.weight"].shape[0],
-            _depth(state, "diffloss.net.res_blocks."),
-        )
+        head_width, head_depth = len(state["diffloss.net.input_proj.weight"]), _depth(state, "diffloss.net.res_blocks.")
         return Published(n_tokens, token_width, len(state["class_emb.weight"]), head_width, head_depth, network)
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a state dict of the published MAR") from None
@@ -126,9 +118,8 @@ def infer(
 
 
 def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    return 1 + max(
-        (int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)), default=-1
-    )
+    numbers = [int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)]
+    return 1 + max(numbers, default=-1)
 
 
 def _heads(width: int) -> int:

@@ -35,14 +35,9 @@ _IMPORTED = "imported weights: the training in the recipe is the published one, 
 
 
 def import_run(
-    content: Mapping[str, Any],
-    out: Path,
-    heads: tuple[int | None, int | None] = (None, None),
-    patch: int | None = None,
-    vae: str = "",
-    scale: float | None = None,
-    data: str = "",
-) -> Recipe:
+    content: Mapping[str, Any], out: Path, heads: tuple[int | None, int | None] = (None, None),
+    patch: int | None = None, vae: str = "", scale: float | None = None, data: str = "",
+) -> Recipe:  # fmt: skip
     """Write the run folder ``out`` from a released file: ``model`` and ``model_ema``, or one state dict for both. The
     folder loads, samples and scores like a trained run; its recipe is the published training, finished.
 
@@ -162,11 +157,9 @@ def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     ours = {name: weight.shape for name, weight in model.named_parameters()}
     wrong = sorted(k for k in ours.keys() | state.keys() if k not in state or ours.get(k) != state[k].shape)
     if wrong:
-        name = wrong[0]
-        here = tuple(state[name].shape) if name in state else "missing"
-        raise UserError(
-            f"{len(wrong)} weights disagree with the sizes of the others, first {name!r}: {here} in the file"
-        )
+        here = tuple(state[wrong[0]].shape) if wrong[0] in state else "missing"
+        first = f"first {wrong[0]!r}: {here} in the file"
+        raise UserError(f"{len(wrong)} weights disagree with the sizes of the others, {first}")
     return state
 
 
@@ -177,21 +170,16 @@ def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
     Raises:
         Unsupported: the published code has no such model; the message gives the reason.
     """
-    scale = _published_scale(run)
-    average = run.checkpoint.load_ema()
-    plain = {name: weight for name, weight in run.model.state_dict().items() if name in average}
-    return {"model": restore(plain), "model_ema": restore(average)}, scale
-
-
-def _published_scale(run: Run) -> float:
-    """Return the factor of the latents. Raise Unsupported if the published code has no such model."""
     if (obstacle := next(_obstacles(run), None)) is not None:
         raise Unsupported(
             f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
             "diffusion head (cosine, 1000 timesteps) on a square grid of latents that are multiplied by one number"
         )
     tokenizer: Any = run.model.tokenizer
-    return tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
+    scale = tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
+    average = run.checkpoint.load_ema()
+    plain = {name: weight for name, weight in run.model.state_dict().items() if name in average}
+    return {"model": restore(plain), "model_ema": restore(average)}, scale
 
 
 def _obstacles(run: Run) -> Iterator[str]:

@@ -32,9 +32,8 @@ def read(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"{path} is damaged or no checkpoint: {' '.join(str(error).split())[:160] or 'it ends'}"
-        ) from None
+        why = " ".join(str(error).split())[:160] or "it ends"
+        raise UserError(f"{path} is damaged or no checkpoint: {why}") from None
     except Exception as error:  # the unpickler raises any of several exception types on other bytes
         refused = re.search(r"GLOBAL (\S+)", str(error))
         why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"

@@ -26,14 +26,20 @@ class Counter:
 
 
 @contextmanager
-def bar(what: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yields ``progress(done, total)``; the bar is ``shown`` by one process of several."""
+def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, disable=not shown) as display:
         task = display.add_task("", total=None)
-        yield lambda done, total: display.update(task, completed=done, total=total)
+        yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
 
 
 def wide_console() -> Console:

@@ -45,8 +45,10 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], may_differ: C
             a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
             if a == b or name in may_differ:
                 continue
-            both = isinstance(a, dict) and isinstance(b, dict)
-            found += compare(a, b, f"{name}.") if both else [f"{name} is {a!r} there, {b!r} here"]
+            if isinstance(a, dict) and isinstance(b, dict):
+                found += compare(a, b, f"{name}.")
+            else:
+                found.append(f"{name} is {a!r} there, {b!r} here")
         return found
 
     return compare(plain(there), plain(here), "")

@@ -37,35 +37,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Column(Generic[R]):
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        title: the head, without unit.
-        value: the raw number or text of a row; None shows as "–".
-        better: the direction of better values; the head shows an arrow and printed forms mark the best.
-        digits: decimals of a float in printed forms.
-        text: the printed cell, where it is more than the number (an error, an interval).
-        unit: follows the title in the head.
-        sign: print a plus before positive floats.
-        words: the values are text: left-aligned, never wrapped.
-        key: the name in CSV and JSON; default: title and unit.
-        alike: rows of equal value compete for the best; None: all rows compete.
-        mark: rows to mark in place of the best.
-        drop: 0: always shown; where the terminal is too narrow, columns of the highest number are dropped first.
-    """
-
-    title: str
-    value: Callable[[R], float | int | str | None]
-    better: Better = ""
-    digits: int = 3
-    text: Callable[[R], str] | None = None
-    unit: str = ""
-    sign: bool = False
-    words: bool = False
-    key: str = ""
-    alike: Callable[[R], Hashable] | None = None
-    mark: Callable[[R], bool] | None = None
-    drop: int = 0
+    title: str  # the head, without unit
+    value: Callable[[R], float | int | str | None]  # the raw number or text of a row; None shows as "–"
+    better: Better = ""  # the direction of better values; the head shows an arrow and printed forms mark the best
+    digits: int = 3  # decimals of a float in printed forms
+    text: Callable[[R], str] | None = None  # the printed cell, where it is more than the number (an error, an interval)
+    unit: str = ""  # follows the title in the head
+    sign: bool = False  # print a plus before positive floats
+    words: bool = False  # the values are text: left-aligned, never wrapped
+    key: str = ""  # the name in CSV and JSON; default: title and unit
+    alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
+    mark: Callable[[R], bool] | None = None  # rows to mark in place of the best
+    drop: int = 0  # 0: always shown; where the terminal is too narrow, columns of the highest number are dropped first
 
     @property
     def name(self) -> str:
@@ -107,19 +92,13 @@ class Column(Generic[R]):
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """Columns of rows, with notes.
-
-    Attributes:
-        rows: the rows that compete for the best value of a column.
-        notes: one line each: how to read the table.
-        baselines: rows below a line; never marked best.
-    """
+    """Columns of rows, with notes."""
 
     columns: Sequence[Column[R]]
-    rows: Sequence[R]
-    notes: Sequence[str] = ()
+    rows: Sequence[R]  # the rows that compete for the best value of a column
+    notes: Sequence[str] = ()  # one line each: how to read the table
     title: str = ""
-    baselines: Sequence[R] = ()
+    baselines: Sequence[R] = ()  # rows below a line; never marked best
 
     def without_empty(self) -> Table[R]:
         """Drop the columns without any value in ``rows``."""

@@ -80,7 +80,7 @@ class Data:
         return About(self.name, self.spec, self.fingerprint, self.notes)
 
     def split(self, name: str) -> Split:
-        return dict(zip(SPLITS, (self.train, self.validation, self.test), strict=True))[name]
+        return (self.train, self.validation, self.test)[SPLITS.index(name)]
 
 
 @dataclass(frozen=True)

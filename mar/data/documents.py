@@ -29,6 +29,8 @@ class DocumentsOptions(DataOptions):
     test: float = 0.05  # share of the documents
 
     def __post_init__(self) -> None:
+        if self.unit not in ("character", "byte"):
+            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
         if self.context < 2:
             raise UserError(f"data.context must be at least 2, not {self.context}")
         if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:

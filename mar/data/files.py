@@ -33,19 +33,12 @@ def folder_at(path: str, holds: str, home: str = "") -> Path:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of a published data set.
+    """One file of a published data set."""
 
-    Attributes:
-        names: accepted file names, the published one first; each also with ``.gz``.
-        expected: its content, in words.
-        home: its source.
-        md5: of the unpacked file; "" if none was published.
-    """
-
-    names: tuple[str, ...]
-    expected: str
-    home: str
-    md5: str = ""
+    names: tuple[str, ...]  # accepted file names, the published one first; each also with ``.gz``
+    expected: str  # its content, in words
+    home: str  # its source
+    md5: str = ""  # of the unpacked file; "" if none was published
 
     def find(self, path: str, nested: tuple[str, ...]) -> Path:
         """Return the file in the folder ``path`` or one of its ``nested`` folders. UserError: it is missing."""

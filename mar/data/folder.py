@@ -52,6 +52,8 @@ class FolderOptions(DataOptions):
             )
         if self.damaged_limit < 0:
             raise UserError(f"data.damaged_limit is a number of images, not {self.damaged_limit}")
+        if self.colour not in ("rgb", "grey"):
+            raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,13 @@ class FolderSplit(Split):
 
     The next image of the listing replaces an unreadable one: a function of the files only, so that any number of
     processes reads the same examples.
-
-    Attributes:
-        damaged: names of the unreadable files so far.
     """
 
     root: Path
     files: tuple[str, ...]
     label_N: torch.Tensor | None
     options: FolderOptions
-    damaged: list[str] = field(default_factory=list, compare=False)
+    damaged: list[str] = field(default_factory=list, compare=False)  # names of the unreadable files so far
 
     def __len__(self) -> int:
         return len(self.files) * (2 if self.options.flip else 1)

@@ -28,6 +28,8 @@ class TextOptions(DataOptions):
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
 
     def __post_init__(self) -> None:
+        if self.unit not in ("character", "byte"):
+            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
         if min(self.context, self.stride) < 1:
             raise UserError(f"data.context and data.stride must be at least 1, not {self.context} and {self.stride}")
         if min(self.train, self.validation) <= 0 or self.train + self.validation > 1 + _ROUNDING:

@@ -57,7 +57,9 @@ def page(session: Session) -> gr.Blocks:
                     session.presets(), value=run.training_plan, allow_custom_value=True, label="Plan",
                     info="ordering[/partition], chosen or typed, as in mar sample --plan; or painted below",
                 )  # fmt: skip
-                board = _drawing("board", {**EMPTY}, scene=_scene(session), ink=_ink(session))
+                board = _drawing(
+                    "board", {**EMPTY}, scene=preview(session, Request(run.training_plan))[0], ink=_ink(session)
+                )
                 with gr.Row(elem_classes="line"):
                     number = gr.Number(0, precision=0, minimum=0, label="Test image", min_width=90)
                     pick = gr.Button("Use it", min_width=90)
@@ -155,10 +157,6 @@ def _drawing(name: str, value: Any, **props: Any) -> gr.HTML:
         value, html_template=template, js_on_load=script, apply_default_css=False, elem_classes=["drawing", name],
         elem_id=name, colours=colours, **props,
     )  # fmt: skip
-
-
-def _scene(session: Session) -> dict[str, Any]:
-    return preview(session, Request(session.run.training_plan))[0]
 
 
 def _ink(session: Session) -> str:

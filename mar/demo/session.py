@@ -36,21 +36,13 @@ _SETS = (
 
 @dataclass(frozen=True)
 class Request:
-    """The choices of the page's user.
+    """The choices of the page's user."""
 
-    Attributes:
-        plan: short text, or ``painted[/partition]``.
-        painted: cells in the order they were painted; all others follow in raster order.
-        given: cells whose pixels are kept.
-        picture: (C, H, W) levels, read at the given cells; None: all 0.
-        label: the class, for a model with classes.
-    """
-
-    plan: str
-    painted: Sequence[int] = ()
-    given: Sequence[int] = ()
-    picture: torch.Tensor | None = None
-    label: int | None = None
+    plan: str  # short text, or ``painted[/partition]``
+    painted: Sequence[int] = ()  # cells in the order they were painted; all others follow in raster order
+    given: Sequence[int] = ()  # cells whose pixels are kept
+    picture: torch.Tensor | None = None  # (C, H, W) levels, read at the given cells; None: all 0
+    label: int | None = None  # the class, for a model with classes
     guidance: float = 1.0
     temperature: float = 1.0
     seed: int = 0
@@ -58,26 +50,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """One image, its generation, and its NLL under the model.
+    """One image, its generation, and its NLL under the model: -log p of the tokens generated up to and with each step,
+    given the given ones and the class, at guidance 1 and temperature 1; None: the head has no exact likelihood."""
 
-    Attributes:
-        image: (1, C, H, W) in the data set's levels.
-        plan: one row, as the tokens were generated.
-        shown: the AR steps of ``frames``; at most 128, the last included.
-        frames: (1, C, H, W) after each of these steps.
-        nats: (K,) -log p of the tokens generated up to and with each step, given the given ones and the class, at
-            guidance 1 and temperature 1; None: the head has no exact likelihood.
-        bits_per_dim: (K,) the same over the dimensions generated so far; None also of latents and palettes.
-        notes: caveats of the figure.
-    """
-
-    image: torch.Tensor
-    plan: Plan
-    shown: list[int]
-    frames: list[torch.Tensor]
-    nats: list[float] | None
-    bits_per_dim: list[float] | None
-    notes: list[str]
+    image: torch.Tensor  # (1, C, H, W) in the data set's levels
+    plan: Plan  # one row, as the tokens were generated
+    shown: list[int]  # the AR steps of ``frames``; at most 128, the last included
+    frames: list[torch.Tensor]  # (1, C, H, W) after each of these steps
+    nats: list[float] | None  # (K,)
+    bits_per_dim: list[float] | None  # (K,) over the dimensions generated so far; None also of latents and palettes
+    notes: list[str]  # caveats of the figure
 
 
 class Session:
@@ -138,7 +120,8 @@ class Session:
             token_K.append(token.clone())
             step_BL[target_BL] = step
 
-        given = (self._picture(request), ~given_L) if given_L.any() else (None, None)
+        picture = torch.zeros(self.picture_shape, dtype=torch.uint8) if request.picture is None else request.picture
+        given = (picture, ~given_L) if given_L.any() else (None, None)
         ordering, partition = self._parsed(request)
         adaptive = to_text(ordering) if isinstance(ordering, Adaptive) else None
         drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
@@ -183,9 +166,6 @@ class Session:
         cell = torch.zeros(self.rows * self.columns, dtype=torch.bool)
         cell[list(request.given)] = True
         return cell.repeat_interleave(self.channels)
-
-    def _picture(self, request: Request) -> torch.Tensor:
-        return torch.zeros(self.picture_shape, dtype=torch.uint8) if request.picture is None else request.picture
 
     def _label(self, request: Request) -> torch.Tensor | None:
         return torch.tensor([request.label or 0]) if self.run.model.n_classes else None

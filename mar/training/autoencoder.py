@@ -87,6 +87,8 @@ class Architecture:
     codebook: int = 512  # entries (vq)
 
     def __post_init__(self) -> None:
+        if self.kind not in ("kl", "vq"):
+            raise UserError(f"--kind is kl or vq, not {self.kind!r}")
         if not self.channels or min(*self.channels, self.blocks, self.latent) < 1 or self.codebook < 2:
             raise UserError("channels, blocks and latent channels are at least 1, codebook entries at least 2")
 
@@ -103,8 +105,9 @@ class Architecture:
 
         self.check(spec)
         levels, colours = len(self.channels), spec.shape[0]
-        own: dict[str, Any] = {"num_vq_embeddings": self.codebook} if self.kind == "vq" else {}
-        return (VQModel if self.kind == "vq" else AutoencoderKL)(
+        cls: Any = VQModel if self.kind == "vq" else AutoencoderKL
+        own = {"num_vq_embeddings": self.codebook} if self.kind == "vq" else {}
+        return cls(
             in_channels=colours, out_channels=colours, down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=self.channels,
             layers_per_block=self.blocks, latent_channels=self.latent, norm_num_groups=math.gcd(32, *self.channels),
@@ -184,10 +187,9 @@ class AutoencoderRecipe:
 
 def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
     """Return the recipe's precision; ``auto`` is replaced by the precision that training in ``path`` began with."""
-    file = path / TOKENIZER
-    if recipe.precision != "auto" or not file.is_file():
+    if recipe.precision != "auto" or not (path / TOKENIZER).is_file():
         return recipe.precision
-    content = json.loads(file.read_text())
+    content = json.loads((path / TOKENIZER).read_text())
     return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
 
 
@@ -242,10 +244,8 @@ class AutoencoderJob(Job):
         terms = {"kl_nats_per_value": second}
         if self.codebook is not None:
             terms = {"commitment": second, "batch_perplexity": used}
-        self.folder.log(
-            iteration=progress.iteration, loss=loss, psnr_db=10.0 * math.log10(4.0 / square), **terms,
-            learning_rate=progress.learning_rate,
-        )  # fmt: skip
+        terms = {"loss": loss, "psnr_db": 10.0 * math.log10(4.0 / square), **terms}
+        self.folder.log(iteration=progress.iteration, **terms, learning_rate=progress.learning_rate)
 
     def before_save(self) -> None:
         def check() -> None:

@@ -18,19 +18,12 @@ from mar.data.base import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch of one process.
+    """One micro-batch of one process."""
 
-    Attributes:
-        x: (B, *shape), the data.
-        label_B: classes; -1: no label.
-        position_B: positions in the iteration's global batch.
-        noise: one stream per row, keyed by the number of examples seen before it.
-    """
-
-    x: torch.Tensor
-    label_B: torch.Tensor
-    position_B: torch.Tensor
-    noise: Noise
+    x: torch.Tensor  # (B, *shape), the data
+    label_B: torch.Tensor  # classes; -1: no label
+    position_B: torch.Tensor  # positions in the iteration's global batch
+    noise: Noise  # one stream per row, keyed by the number of examples seen before it
 
 
 def examples(seed: int, first: int, count: int, size: int) -> torch.Tensor:
@@ -58,8 +51,7 @@ class Batches:
         self, split: Split, seed: int, batch_size: int, accumulation: int, rank: int, world: int, device: torch.device,
         n_classes: int = 0,
     ) -> None:  # fmt: skip
-        self.n_classes = n_classes
-        self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, device
+        self.split, self.seed, self.batch_size, self.device, self.n_classes = split, seed, batch_size, device, n_classes
         shares = torch.arange(batch_size).tensor_split(world * accumulation)  # of sizes that differ by one at most
         self.positions = shares[rank * accumulation : (rank + 1) * accumulation]
         self._reader = ThreadPoolExecutor(1)

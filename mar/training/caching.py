@@ -102,9 +102,8 @@ def _encode(
             small = tokenizer.token.vocabulary <= 2**15  # type: ignore[union-attr]
             latent = tokenizer.encode(x).unflatten(1, tokenizer.shape).to(torch.int16 if small else torch.int32)
         if not bool(latent.isfinite().all()):
-            raise UserError(
-                f"latents of examples {int(index[0])} to {int(index[-1])} are not finite in {settings.precision}"
-            )
+            numbers = f"{int(index[0])} to {int(index[-1])}"
+            raise UserError(f"latents of examples {numbers} are not finite in {settings.precision}")
         latents.append(latent.cpu())
         labels.append(label_B)
     label = None if labels[0] is None else torch.cat(cast(list[torch.Tensor], labels)).long().numpy()
@@ -115,22 +114,20 @@ def _ahead(split: Split, parts: tuple[torch.Tensor, ...]) -> Iterator[tuple[torc
     """Yield batches; the next one is read while the current one is encoded."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(split.batch, parts[0])
-        for part in [*parts[1:], None]:
-            batch = following.result()
-            if part is not None:
-                following = reader.submit(split.batch, part)
+        for part in parts[1:]:
+            batch, following = following.result(), reader.submit(split.batch, part)
             yield batch
+        yield following.result()
 
 
 def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
     """Write a shard, then its record."""
     write_atomic(file, lambda aside: write_shard(aside, latent, label))
-    mean, square = (), ()
+    moments: list[tuple[float, ...]] = []
     if latent.ndim == 5:
         mean_NChw, std_NChw = latent.astype(np.float64).swapaxes(0, 1)
-        mean = tuple(mean_NChw.mean((0, 2, 3)).tolist())
-        square = tuple((mean_NChw**2 + std_NChw**2).mean((0, 2, 3)).tolist())
-    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), mean, square)
+        moments = [tuple(x.mean((0, 2, 3)).tolist()) for x in (mean_NChw, mean_NChw**2 + std_NChw**2)]
+    record = ShardRecord(len(latent), file.stat().st_size, checksum(file), *moments)
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 

@@ -2,8 +2,7 @@
 
 A checkpoint is a folder ``checkpoints/00001000`` with ``model.safetensors``, ``ema.safetensors``, ``optimizer.pt``
 (loaded without executing code) and ``state.json`` (the position, and a checksum of every other file). Tensors are full,
-never shards, so that any number of processes can resume, sharded or not. There are no random states: every random
-number is a function of (seed, iteration, rank).
+never shards. Random states are not stored: every random number is a function of (seed, iteration, rank).
 """
 
 from __future__ import annotations

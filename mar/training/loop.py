@@ -34,25 +34,15 @@ from orderings import Grid, Plan
 
 
 class Job:
-    """Base class: weights, their loss and the reports of one training.
+    """Base class: weights, their loss and the reports of one training."""
 
-    Attributes:
-        train: optimiser, schedule and intervals.
-        seed: key of all random numbers.
-        split: the training examples.
-        model: its parameters are trained and averaged.
-        losses: one forward pass of the loss; a data-parallel wrapper goes around it.
-        state: the module that checkpoints hold.
-        n_classes: number of classes that labels are checked against; 0: labels are not checked.
-    """
-
-    train: Train
-    seed: int
-    split: Split
-    model: nn.Module
-    losses: nn.Module
-    state: nn.Module
-    n_classes: int = 0
+    train: Train  # optimiser, schedule and intervals
+    seed: int  # key of all random numbers
+    split: Split  # the training examples
+    model: nn.Module  # its parameters are trained and averaged
+    losses: nn.Module  # one forward pass of the loss; a data-parallel wrapper goes around it
+    state: nn.Module  # the module that checkpoints hold
+    n_classes: int = 0  # number of classes that labels are checked against; 0: labels are not checked
 
     def tune(self) -> None:
         """Compile or otherwise change the model after it was loaded and wrapped."""

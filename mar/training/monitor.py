@@ -17,6 +17,7 @@ from torch import nn
 from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
 from mar.core.processes import Processes
+from mar.core.progress import bar
 from mar.data.base import Data, evenly_spaced
 from mar.training import checkpoint
 from mar.training.batches import Batch
@@ -31,21 +32,14 @@ Evaluate = Callable[[nn.Module, Batch, int, float], tuple[torch.Tensor, float]]
 
 @dataclass(frozen=True)
 class Progress:
-    """The training after an iteration.
+    """The training after an iteration."""
 
-    Attributes:
-        iteration, iterations: finished, and in total.
-        loss: this process's share of the iteration's loss.
-        gradient_norm: before clipping.
-        averaged: yields the losses with the averaged weights on the main process, None on the others.
-    """
-
-    iteration: int
-    iterations: int
-    loss: torch.Tensor
-    gradient_norm: torch.Tensor
+    iteration: int  # finished
+    iterations: int  # in total
+    loss: torch.Tensor  # this process's share of the iteration's loss
+    gradient_norm: torch.Tensor  # before clipping
     learning_rate: float
-    averaged: Callable[[], AbstractContextManager[Any]]
+    averaged: Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
     def due(self, every: int) -> bool:
         """True every so many iterations and at the end; never if ``every`` is 0."""
@@ -71,9 +65,6 @@ class Monitor:
     @contextmanager
     def running(self, iteration: int) -> Iterator[None]:
         """Show a progress bar on the main process: iterations, loss, time left."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Display
-
         validated = (line.get("validation_nats_per_token") for line in self.folder.history())
         self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
         self.started = self.clock = time.monotonic()
@@ -88,19 +79,15 @@ class Monitor:
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in self.data.notes.values():
                 print(f"note: {note}")
-        columns = (
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-        )  # fmt: skip
-        with Display(*columns, disable=not self.processes.is_main) as self.bar:
-            self.bar.add_task("", total=self.train.iterations, completed=iteration, loss="")
+        with bar("training", self.processes.is_main) as self.bar:
+            self.bar(iteration, self.train.iterations)
             yield
 
     def after(self, progress: Progress) -> None:
         """Log, validate and sample if due."""
         if progress.due(10):
-            loss = f"loss {float(progress.loss) * self.processes.world:.4f}"
-            self.bar.update(self.bar.task_ids[0], completed=progress.iteration, loss=loss)
+            loss = float(progress.loss) * self.processes.world
+            self.bar(progress.iteration, progress.iterations, f"loss {loss:.4f}")
         self.pending.append(progress)
         if progress.due(self.train.log_every):
             self.flush()
@@ -143,13 +130,10 @@ class Monitor:
         """Evaluate held-out examples with the averaged weights and, every time, the same noise."""
         count = min(self.train.validation_examples, len(self.data.validation))
         repeats = max(1, self.train.validation_examples // count)
-        sums, denominator = [], 0.0
-        for repeat in range(repeats):
-            batch = self._validation_batch(count, repeat)
-            loss_B, share = self.evaluate(losses, batch, _VALIDATION, progress.iteration / progress.iterations)
-            sums.append(loss_B)
-            denominator += share
-        row_nats = torch.stack(sums).double() * len(sums[0]) * repeats / denominator
+        done = progress.iteration / progress.iterations
+        found = [self.evaluate(losses, self._validation_batch(count, k), _VALIDATION, done) for k in range(repeats)]
+        sums, denominator = torch.stack([loss_B for loss_B, _ in found]), sum(share for _, share in found)
+        row_nats = sums.double() * len(sums[0]) * repeats / denominator
         per_image = row_nats.mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}

@@ -44,19 +44,12 @@ _GOLDEN = 0.6180339887498949  # its multiples modulo 1 are evenly spread over an
 
 @dataclass(frozen=True)
 class Task:
-    """``loss = sum over targets of weight * loss_M / denominator``, in nats per token where the head's loss is.
+    """``loss = sum over targets of weight * loss_M / denominator``, in nats per token where the head's loss is."""
 
-    Attributes:
-        step_BL: the network's input: GIVEN (known), 0.. (targets and later), ABSENT.
-        target_BL: bool, the scored tokens.
-        weight_B: weight of every target of a row.
-        denominator: this batch's share of the global denominator.
-    """
-
-    step_BL: torch.Tensor
-    target_BL: torch.Tensor
-    weight_B: torch.Tensor
-    denominator: float
+    step_BL: torch.Tensor  # the network's input: GIVEN (known), 0.. (targets and later), ABSENT
+    target_BL: torch.Tensor  # bool, the scored tokens
+    weight_B: torch.Tensor  # weight of every target of a row
+    denominator: float  # this batch's share of the global denominator
 
     def to(self, device: torch.device | str) -> Task:
         return Task(self.step_BL.to(device), self.target_BL.to(device), self.weight_B.to(device), self.denominator)
@@ -117,13 +110,11 @@ class AnyOrder(Objective):
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         n_B = plan.scored_BL.sum(1)
         known_B = _spread_uniform(position_B, iteration, n_B)
+        now_BL, weight_B = plan.rank_BL >= known_B[:, None], n_B / (n_B - known_B).clamp(min=1).double()
         if self.targets == "next":
-            target_BL = plan.scored_BL & (plan.rank_BL == known_B[:, None])
-            weight_B = n_B.double()
-        else:
-            target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
-            weight_B = n_B / (n_B - known_B).clamp(min=1).double()
-        return Task(_known_or_not(plan, known_B, one_pass), target_BL, weight_B.float(), float(n_B.sum()))
+            now_BL, weight_B = plan.rank_BL == known_B[:, None], n_B
+        step_BL = _known_or_not(plan, known_B, one_pass)
+        return Task(step_BL, plan.scored_BL & now_BL, weight_B.float(), float(n_B.sum()))
 
 
 @dataclass(frozen=True)

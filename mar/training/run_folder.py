@@ -28,21 +28,12 @@ _ABOUT = TypeAdapter(About)
 
 
 class RunFolder:
+    """The folder of a run; ``best`` holds the checkpoint of best validation (``train.keep_best``)."""
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the checkpoint of best validation (``train.keep_best``)."""
-        return self.path / "best"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        self.checkpoints, self.best = self.path / "checkpoints", self.path / "best"
+        self.metrics = self.path / "metrics.jsonl"
 
     def recipe(self) -> Recipe:
         """Read the recipe that the run was started with.

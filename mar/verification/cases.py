@@ -6,6 +6,7 @@ B batch · L tokens · D width · C condition width · M gathered tokens
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,10 +40,7 @@ class Case:
 
 def normal(seed: int, purpose: str, *shape: int) -> torch.Tensor:
     """Return standard normals of a shape, a function of seed and purpose."""
-    count = 1
-    for n in shape[1:]:
-        count *= n
-    return stream(seed, f"verify/{purpose}", shape[0]).normal(count).reshape(shape)
+    return stream(seed, f"verify/{purpose}", shape[0]).normal(math.prod(shape[1:])).reshape(shape)
 
 
 def random_plan(n_tokens: int, batch: int, seed: int, given: bool = False, absent: bool = False) -> Plan:
@@ -130,19 +128,16 @@ def small_head(cls: type[Head], token: TokenKind, context_width: int = WIDTH, li
     return randomize_weights(head) if live else head.eval()
 
 
-def served(make: Any, cls: type, candidates: tuple[Any, ...]) -> dict[str, Any]:
-    """Return ``make(cls, candidate)`` by name for each candidate that the class accepts."""
-    made = {}
+def served(make: Any, cls: type, candidates: tuple[Any, ...]) -> tuple[dict[str, Any], str]:
+    """Return ``make(cls, candidate)`` by name for each candidate that the class accepts, and the other refusals."""
+    made, refusals = {}, []
     for candidate in candidates:
+        name = str(Grid(candidate)) if isinstance(candidate, tuple) else str(candidate)
         try:
-            made[name_of(candidate)] = make(cls, candidate)
-        except (Unsupported, UserError):
-            continue
-    return made
-
-
-def name_of(candidate: Any) -> str:
-    return str(Grid(candidate)) if isinstance(candidate, tuple) else str(candidate)
+            made[name] = make(cls, candidate)
+        except (Unsupported, UserError) as refusal:
+            refusals.append(f"{name}: {refusal}")
+    return made, "; ".join(refusals)
 
 
 Module = TypeVar("Module", bound=nn.Module)

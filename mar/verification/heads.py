@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.core.tokens import Categories, Vectors
 from mar.heads.base import Head
@@ -95,7 +95,8 @@ def sampler_agrees_with_density(of: HeadCase) -> str:
 def verify_head(cls: type[Head], subject: str) -> list[Verdict]:
     """Every claim of the ``Head`` contract, on each kind of token that the head models."""
     verdicts = []
-    for name, head in served(small_head, cls, TOKENS).items():
+    heads, refusals = served(small_head, cls, TOKENS)
+    for name, head in heads.items():
         on, of = f"{subject} on {name}", HeadCase.of(head)
         verdicts += [check(on, of) for check in (losses, likelihood_kinds, rows_alone, draws_are_keyed, no_guidance)]
         if isinstance(head.token, Categories):
@@ -106,18 +107,7 @@ def verify_head(cls: type[Head], subject: str) -> list[Verdict]:
                 verdicts.append(bound_is_below(on, HeadCase.of(fit(small_head(cls, head.token, live=False)))))
             if "exact" in head.likelihoods:
                 verdicts.append(sampler_agrees_with_density(on, of))
-    return verdicts or [serves_tokens(subject, cls)]
-
-
-@claim("it serves some kind of token with its test options")
-def serves_tokens(cls: type[Head]) -> str:
-    refusals = []
-    for token in TOKENS:
-        try:
-            small_head(cls, token)
-        except (Unsupported, UserError) as refusal:
-            refusals.append(str(refusal))
-    raise Broken("; ".join(refusals))
+    return verdicts or [Verdict("it serves some kind of token with its test options", subject, False, refusals)]
 
 
 @claim("the loss is one finite value a token, with finite gradients")

@@ -77,7 +77,7 @@ def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) 
         return small_model(network, head, shape, Categories(2))
 
     verdicts = []
-    for name, model in served(make, cls, SMALL).items():
+    for name, model in served(make, cls, SMALL)[0].items():
         kinds = plans(model.network, len(Grid(model.tokenizer.shape)), batch=3)
         found = [verify_model(model, plan, f"{subject} on {name}, {kind}") for kind, plan in kinds.items()]
         verdicts += [_all_of(of_claim, f"{subject} on {name}") for of_claim in zip(*found, strict=True)]

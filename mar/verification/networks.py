@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import torch
 
-from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.networks.base import Network
-from mar.verification.cases import SHAPES, Case, cases, name_of, normal, small_network
+from mar.verification.cases import SHAPES, Case, cases, normal, served, small_network
 from mar.verification.verdict import Broken, Verdict, claim, require
 from orderings import ABSENT, GIVEN, Grid
 
@@ -22,29 +21,14 @@ _ENOUGH = 0.25  # share of steps that must depend on the previous one: a local n
 
 def verify_network(cls: type[Network], subject: str) -> list[Verdict]:
     """Test every claim of the ``Network`` contract, on each small grid that the network supports."""
-    verdicts = []
-    for shape in SHAPES:
-        try:
-            network = small_network(cls, shape)
-        except (Unsupported, UserError):
-            continue
-        found = cases(network, len(Grid(shape)))
-        verdicts += [check(f"{subject} on {name_of(shape)}", network, found) for check in CLAIMS]
+    verdicts, (networks, refusals) = [], served(small_network, cls, SHAPES)
+    for name, network in networks.items():
+        found = cases(network, len(Grid.parse(name)))
+        verdicts += [check(f"{subject} on {name}", network, found) for check in CLAIMS]
         if cls.resample is not Network.resample:
             network.resample(stream(1, "verify/resample", 1))
-            verdicts += [no_leak(f"{subject} on {name_of(shape)}, resampled", network, found)]
-    return verdicts or [serves_a_grid(subject, cls)]
-
-
-@claim("it serves a small grid with its test options")
-def serves_a_grid(cls: type[Network]) -> str:
-    refusals = []
-    for shape in SHAPES:
-        try:
-            small_network(cls, shape)
-        except (Unsupported, UserError) as refusal:
-            refusals.append(f"{name_of(shape)}: {refusal}")
-    raise Broken("; ".join(refusals))
+            verdicts += [no_leak(f"{subject} on {name}, resampled", network, found)]
+    return verdicts or [Verdict("it serves a small grid with its test options", subject, False, refusals)]
 
 
 @claim("it accepts some plan")
@@ -66,6 +50,13 @@ def _targets(network: Network, case: Case, step_B: torch.Tensor) -> torch.Tensor
     return case.plan.scored_BL if network.one_pass else case.plan.target(step_B)
 
 
+def _asked(network: Network, cases: list[Case]) -> Iterator[tuple[Case, torch.Tensor, torch.Tensor]]:
+    """Yield case, step_B and target_BL for every step of every case."""
+    for case in cases:
+        for step_B in _steps(case):
+            yield case, step_B, _targets(network, case, step_B)
+
+
 @torch.no_grad()
 def _ask(network: Network, case: Case, token_BLD: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
     return network(token_BLD, case.plan.step_BL, case.condition_BC, target_BL)
@@ -73,36 +64,32 @@ def _ask(network: Network, case: Case, token_BLD: torch.Tensor, target_BL: torch
 
 @claim("contexts are finite, one for each target")
 def output_shape(network: Network, cases: list[Case]) -> str:
-    for case in cases:
-        for step_B in _steps(case):
-            target_BL = _targets(network, case, step_B)
-            z_MD = _ask(network, case, case.token_BLD, target_BL)
-            want = (int(target_BL.sum()), network.context_width)
-            require(tuple(z_MD.shape) == want, f"{case.name}: contexts have shape {tuple(z_MD.shape)}, not {want}")
-            require(bool(z_MD.isfinite().all()), f"{case.name}: a context is not finite")
+    for case, _, target_BL in _asked(network, cases):
+        z_MD = _ask(network, case, case.token_BLD, target_BL)
+        want = (int(target_BL.sum()), network.context_width)
+        require(tuple(z_MD.shape) == want, f"{case.name}: contexts have shape {tuple(z_MD.shape)}, not {want}")
+        require(bool(z_MD.isfinite().all()), f"{case.name}: a context is not finite")
     return f"{len(cases)} kinds of plan, every step"
 
 
 @claim("no leak: tokens of the same or a later step never change a context")
 def no_leak(network: Network, cases: list[Case]) -> str:
     compared = 0
-    for case in cases:
+    for case, step_B, target_BL in _asked(network, cases):
         step_BL = case.plan.step_BL
-        for step_B in _steps(case):
-            target_BL = _targets(network, case, step_B)
-            before_MD = _ask(network, case, case.token_BLD, target_BL)
-            early_M = (step_BL <= step_B[:, None])[target_BL]
-            for size in (1.0, 1e4):
-                other_BLD = size * normal(1, "other token", *case.token_BLD.shape)
-                token_BLD = torch.where((step_BL >= step_B[:, None])[..., None], other_BLD, case.token_BLD)
-                changed_M = (_ask(network, case, token_BLD, target_BL) != before_MD).any(1) & early_M
-                if changed_M.any():
-                    row, token = target_BL.nonzero()[changed_M.nonzero()[0, 0]].tolist()
-                    raise Broken(
-                        f"{case.name}: the context of token {token} (row {row}, step {int(step_BL[row, token])}) "
-                        f"changed with tokens of steps {int(step_B[row])} and later"
-                    )
-            compared += int(early_M.sum())
+        before_MD = _ask(network, case, case.token_BLD, target_BL)
+        early_M = (step_BL <= step_B[:, None])[target_BL]
+        for size in (1.0, 1e4):
+            other_BLD = size * normal(1, "other token", *case.token_BLD.shape)
+            token_BLD = torch.where((step_BL >= step_B[:, None])[..., None], other_BLD, case.token_BLD)
+            changed_M = (_ask(network, case, token_BLD, target_BL) != before_MD).any(1) & early_M
+            if changed_M.any():
+                row, token = target_BL.nonzero()[changed_M.nonzero()[0, 0]].tolist()
+                raise Broken(
+                    f"{case.name}: the context of token {token} (row {row}, step {int(step_BL[row, token])}) "
+                    f"changed with tokens of steps {int(step_B[row])} and later"
+                )
+        compared += int(early_M.sum())
     return f"{compared} contexts bit-identical over {len(cases)} kinds of plan"
 
 
@@ -137,28 +124,24 @@ def depends_on_the_past(network: Network, cases: list[Case]) -> str:
 
 @claim("contexts come in row-major order, each as if asked for alone")
 def row_major(network: Network, cases: list[Case]) -> str:
-    for case in cases:
-        for step_B in _steps(case):
-            target_BL = _targets(network, case, step_B)
-            all_MD = _ask(network, case, case.token_BLD, target_BL)
-            keep_BL = target_BL & (stream(3, "verify/subset", len(step_B)).uniform(target_BL.shape[1]) < 0.5)
-            some_MD = _ask(network, case, case.token_BLD, keep_BL)
-            _require_close(some_MD, all_MD[keep_BL[target_BL]], f"{case.name}: a context depends on what else is asked")
+    for case, step_B, target_BL in _asked(network, cases):
+        all_MD = _ask(network, case, case.token_BLD, target_BL)
+        keep_BL = target_BL & (stream(3, "verify/subset", len(step_B)).uniform(target_BL.shape[1]) < 0.5)
+        some_MD = _ask(network, case, case.token_BLD, keep_BL)
+        _require_close(some_MD, all_MD[keep_BL[target_BL]], f"{case.name}: a context depends on what else is asked")
     return f"{len(cases)} kinds of plan, half of the targets against all"
 
 
 @claim("a row's contexts do not depend on its batch")
 def batch_invariant(network: Network, cases: list[Case]) -> str:
-    for case in cases:
-        for step_B in _steps(case):
-            target_BL = _targets(network, case, step_B)
-            all_MD = _ask(network, case, case.token_BLD, target_BL)
-            row_M = target_BL.nonzero()[:, 0]
-            for row in range(len(step_B)):
-                only = slice(row, row + 1)
-                alone = Case(case.name, case.plan.rows(only), case.token_BLD[only], case.condition_BC[only])
-                alone_MD = _ask(network, alone, alone.token_BLD, target_BL[only])
-                _require_close(alone_MD, all_MD[row_M == row], f"{case.name}: row {row} alone has other contexts")
+    for case, step_B, target_BL in _asked(network, cases):
+        all_MD = _ask(network, case, case.token_BLD, target_BL)
+        row_M = target_BL.nonzero()[:, 0]
+        for row in range(len(step_B)):
+            only = slice(row, row + 1)
+            alone = Case(case.name, case.plan.rows(only), case.token_BLD[only], case.condition_BC[only])
+            alone_MD = _ask(network, alone, alone.token_BLD, target_BL[only])
+            _require_close(alone_MD, all_MD[row_M == row], f"{case.name}: row {row} alone has other contexts")
     return f"within {TOLERANCE:g} over {len(cases)} kinds of plan"
 
 
@@ -207,12 +190,6 @@ def _require_close(a: torch.Tensor, b: torch.Tensor, otherwise: str) -> None:
 
 
 CLAIMS = (
-    accepts_a_plan,
-    output_shape,
-    no_leak,
-    depends_on_the_past,
-    row_major,
-    batch_invariant,
-    gradients,
+    accepts_a_plan, output_shape, no_leak, depends_on_the_past, row_major, batch_invariant, gradients,
     cached_equals_uncached,
-)
+)  # fmt: skip

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,8 +47,7 @@ _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
 _ROWS = 3
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A model of the product of all components, by name."""
 
     ordering: str
@@ -65,11 +63,6 @@ class Cell:
 def factors() -> tuple[list[str], ...]:
     """Return the names of each factor of the product, in the order of the fields of ``Cell``."""
     return sorted(ORDERINGS), sorted(PARTITIONS), sorted(NETWORKS), sorted(HEADS), list(GRIDS)
-
-
-def values(cell: Cell) -> tuple[str, ...]:
-    """Return the names of a cell in the order of ``factors``."""
-    return cell.ordering, cell.partition, cell.network, cell.head, cell.grid
 
 
 def product() -> Iterator[Cell]:
@@ -169,13 +162,11 @@ def verify_cell(cell: Cell) -> list[Verdict]:
     plan = _plan_of(cell.ordering, cell.partition, cell.network, cell.grid)
     model = _model(cell.network, cell.head, cell.grid)
     assert plan is not None and model is not None, f"{cell} is not supported"
-    alone = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)]
-    subject = str(cell)
+    alone, subject = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)], str(cell)
     verdicts = [check(subject, model.network, alone) for check in (no_leak, cached_equals_uncached)]
     return verdicts + verify_model(model, plan, subject)
 
 
-__all__ = ["Verdict", "verify", "verify_registry"]
 _NEED_A_FILE = {"file", "optimal"}
 
 
