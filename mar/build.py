@@ -78,12 +78,12 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def ordering(recipe: Recipe) -> Ordering:
     """``ordering.kind`` is a name beside its options, or the short text of the command line (``spiral:outward``)."""
-    return make_ordering(recipe.ordering.kind, recipe.ordering.options)
+    return make_ordering(recipe.ordering.kind, recipe.ordering.model_extra or {})
 
 
 def partition(recipe: Recipe) -> Partition:
     """``partition.kind`` is a name beside its options, or short text (``cosine:16``)."""
-    return make_partition(recipe.partition.kind, recipe.partition.options)
+    return make_partition(recipe.partition.kind, recipe.partition.model_extra or {})
 
 
 def objective(recipe: Recipe) -> Objective:
@@ -92,7 +92,7 @@ def objective(recipe: Recipe) -> Objective:
 
 def data(recipe: Recipe) -> Data:
     """Load the data set."""
-    return DATA.find(recipe.data.kind).load(DATA.options(recipe.data.kind, recipe.data.options))
+    return DATA[recipe.data.kind].load(DATA.options(recipe.data.kind, recipe.data.model_extra or {}))
 
 
 def images(dataset: Data) -> Data:
@@ -105,7 +105,7 @@ def images(dataset: Data) -> Data:
         return dataset
     section, fingerprint = dataset.source
     component = Component.model_validate(section)
-    found = DATA.find(component.kind).load(DATA.options(component.kind, component.options))
+    found = DATA[component.kind].load(DATA.options(component.kind, component.model_extra or {}))
     if found.fingerprint != fingerprint:
         raise UserError(f"the images of {component.kind} are not those that the cache was made from: set data.images")
     return found
@@ -113,20 +113,20 @@ def images(dataset: Data) -> Data:
 
 def _model(recipe: Recipe, dataset: Data | About) -> Model:
     n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
-    tokenizer_class = TOKENIZERS.find(recipe.tokenizer.kind)
+    tokenizer_class = TOKENIZERS[recipe.tokenizer.kind]
     if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
         raise UserError(
             f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
             f"tokenizer.kind={dataset.spec.latents.kind}"
         )
     tokenizer = tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
-    head_class = HEADS.find(recipe.head.kind)
+    head_class = HEADS[recipe.head.kind]
     if not isinstance(tokenizer.token, head_class.tokens):
         kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"
         raise UserError(
             f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
         )
-    network = NETWORKS.find(recipe.network.kind)(tokenizer.shape, _options("network", recipe.network))
+    network = NETWORKS[recipe.network.kind](tokenizer.shape, _options("network", recipe.network))
     head = head_class(network.context_width, tokenizer.token, _options("head", recipe.head))
     return Model(tokenizer, network, head, n_classes)
 
@@ -173,7 +173,7 @@ def _check_tasks(model: Model, plan: Plan, objective: Objective, recipe: Recipe)
 
 
 def _options(family: str, component: Component) -> Any:
-    return FAMILIES[family].options(component.kind, component.options)
+    return FAMILIES[family].options(component.kind, component.model_extra or {})
 
 
 def _filled(family: str, component: Component) -> dict[str, Any]:

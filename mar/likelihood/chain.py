@@ -25,7 +25,7 @@ from mar.core.records import Part
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
 from mar.model.model import Model
-from mar.model.walk import Chooser, Walk, along, full_precision, widened
+from mar.model.walk import Chooser, Walk, along, full_precision
 from orderings import Plan
 
 IMAGES_AT_ONCE = 256  # the memory budget cuts these further
@@ -167,7 +167,8 @@ def pairs(
             step_RL = torch.minimum(step_RL, step[:, None])
         elif not one_pass:
             target_RL = step_RL == step[:, None]
-        yield Pairs(image, step, target_RL, model.context(token[image], step_RL, condition_BC[image], target_RL))
+        token_RLD = model.embedding(token[image])
+        yield Pairs(image, step, target_RL, model.network(token_RLD, step_RL, condition_BC[image], target_RL))
 
 
 def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
@@ -216,8 +217,8 @@ def token_log_prob(
         on_rows(notes["done"])
     left_R = torch.arange(notes["done"], total, device=token.device)
     for some in pairs(model, token, plan, label_B, budget, drawn_BK, chosen_R=left_R):
-        with full_precision(token.device):
-            result = model.head.log_prob(widened(some.z_MD), token[some.at_M], kind, noise.tokens(*some.at_M))
+        with full_precision(some.z_MD) as z_MD:
+            result = model.head.log_prob(z_MD, token[some.at_M], kind, noise.tokens(*some.at_M))
         nats_BL[some.at_M] = result.nats_M.float()
         notes = {
             "done": notes["done"] + len(some.image_R),
@@ -261,9 +262,9 @@ def read_walks(
         found = LogProb(nats_BL.flatten()[:0], kind, 0)
         for step in walk:
             target_BL = step.target_BL
-            with full_precision(token.device):
+            with full_precision(step.z_MD) as z_MD:
                 streams = some.tokens(*target_BL.nonzero(as_tuple=True))
-                found = model.head.log_prob(widened(step.z_MD), walk.token[target_BL], kind, streams)
+                found = model.head.log_prob(z_MD, walk.token[target_BL], kind, streams)
             nats_BL[target_BL] = found.nats_M.float()
             step_BL[index] = step_BL[index].masked_fill(target_BL, step.number)
             forwards += (count := int(target_BL.any(1).sum()))

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,11 +114,11 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def fid(self) -> float:
         return self.generated.fid
 
-    @property
+    @cached_property
     def noise_floor_fid(self) -> float:
         return self.noise_floor.fid
 
@@ -150,7 +150,7 @@ class GeneratedImages:
     samples: str | None = None
     animation: str | None = None
 
-    @property
+    @cached_property
     def seconds(self) -> float | None:
         """Time of generating, by ``clock``."""
         return self.sampling_seconds if self.clock == "wall" else self.sampling_cpu_seconds

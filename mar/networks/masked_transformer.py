@@ -26,7 +26,8 @@ from mar.networks.attention import (
     apply_rotary,
     attention_of,
     gather_padded,
-    pack,
+    pack_each,
+    run_blocks,
 )
 from mar.networks.base import ABSENT, GenerationOptions, Network
 from mar.networks.fixed_order import SizedOptions
@@ -164,7 +165,7 @@ class MaskedTransformer(Network):
             return token_BLD.new_zeros(0, self.context_width)
         step_RL, target_RL = step_BL[row_R], target_BL[row_R]
         now_R1 = torch.where(target_RL, step_RL, ABSENT).amin(1, keepdim=True)
-        known, present = self._pack(step_RL < now_R1), self._pack(step_RL < ABSENT)
+        known, present = pack_each((step_RL < now_R1, step_RL < ABSENT), self.sizes.buffer, self.buckets)
         encoded_ND = self.encode(token_BLD, condition_BC, row_R, known)
         target_M, token_M = target_RL.nonzero(as_tuple=True)
         wanted_M = present.slot_RP[target_M, self.sizes.buffer + token_M]
@@ -180,10 +181,7 @@ class MaskedTransformer(Network):
         place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
         x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
-        angle_NF = self.encoder_rotary(known.place_N)
-        for block in self.encoder_blocks:
-            x_ND = block(x_ND, known.spans, angle_NF)
-        return self.encoder_norm(x_ND)
+        return self.encoder_norm(run_blocks(self.encoder_blocks, x_ND, known, self.encoder_rotary))
 
     def decode(
         self, encoded_ND: torch.Tensor, known: Packing, present: Packing, wanted_M: torch.Tensor
@@ -196,18 +194,8 @@ class MaskedTransformer(Network):
         M = len(wanted_M)
         if self.buckets:
             wanted_M = F.pad(wanted_M, (0, -M % -(-len(present) // self.buckets)))
-        angle_NF = self.decoder_rotary(present.place_N)
-        *blocks, last = self.decoder_blocks
-        for block in blocks:
-            x_ND = block(x_ND, present.spans, angle_NF)
-        return self.decoder_norm(last(x_ND, present.spans, angle_NF, wanted_M))[:M]
-
-    def _pack(self, keep_RL: torch.Tensor) -> Packing:
-        """Pack the buffer and the kept tokens of each row."""
-        keep_RP = F.pad(keep_RL, (self.sizes.buffer, 0), value=True)
-        if not self.buckets:
-            return pack(keep_RP)
-        return pack(keep_RP, groups=1, multiple=-(-keep_RP.shape[1] // self.buckets))
+        x_MD = run_blocks(self.decoder_blocks, x_ND, present, self.decoder_rotary, wanted_M)
+        return self.decoder_norm(x_MD)[:M]
 
     # Incremental generation: the full forward pass, or reused features.
 
@@ -220,8 +208,9 @@ class MaskedTransformer(Network):
         return observe(self, state, token_BLD, index_BL)
 
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
-        query = query_reuse if isinstance(state, FeatureReuseState) else Network.query
-        return query(self, state, index_BL)
+        if isinstance(state, FeatureReuseState):
+            return query_reuse(self, state, index_BL)
+        return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
 
 
 # Feature reuse. Attention is bidirectional, so each token that becomes known changes the features of all others a

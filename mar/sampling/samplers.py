@@ -57,10 +57,13 @@ class Draw:
             purpose: keys another draw of the same tokens.
         """
         row_M, token_M = step.target_BL.nonzero(as_tuple=True)
-        scale_B = self.guidance.at(walk.known_B + size_B, walk.present_B)
-        streams = self.noise.at(purpose).tokens(row_M, token_M)
+        scale_M: torch.Tensor | float = 1.0
+        if step.null_MD is not None:
+            scale_M = self.guidance.at(walk.known_B + size_B, walk.present_B)[row_M]
+        noise = self.noise if purpose is None else self.noise.at(purpose)
         with sampling_at(walk.model.head, step.number / max(1, walk.n_steps - 1)):
-            return walk.model.head.sample(step.z_MD, streams, step.null_MD, scale_B[row_M], self.temperature)
+            streams = noise.tokens(row_M, token_M)
+            return walk.model.head.sample(step.z_MD, streams, step.null_MD, scale_M, self.temperature)
 
 
 @dataclass

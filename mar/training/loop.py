@@ -137,8 +137,9 @@ class Trainer:
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimiser step. Return this process's share of the loss, and the gradient norm."""
         job, processes, done = self.job, self.processes, self.iteration / self.train.iterations
+        rate = learning_rate(self.train, self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.train, self.iteration)
+            group["lr"] = rate
         self.losses.train()
         job.begin_step(self.iteration)
         tasks = [job.ask(self.losses, batch, self.iteration, done) for batch in batches]

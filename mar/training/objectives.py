@@ -120,13 +120,14 @@ class AnyOrder(Objective):
         return ordering.random or self.targets == "next"
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        n_B = plan.scored_BL.sum(1)
+        scored_BL = plan.scored_BL
+        n_B = scored_BL.sum(1)
         known_B = _spread_uniform(position_B, iteration, n_B)
         if self.targets == "next":
-            target_BL = plan.scored_BL & (plan.rank_BL == known_B[:, None])
+            target_BL = scored_BL & (plan.rank_BL == known_B[:, None])
             weight_B = n_B.double()
         else:
-            target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
+            target_BL = scored_BL & (plan.rank_BL >= known_B[:, None])
             weight_B = n_B / (n_B - known_B).clamp(min=1).double()
         return Task(_known_or_not(plan, known_B, one_pass), target_BL, weight_B.float(), float(n_B.sum()))
 

@@ -146,7 +146,7 @@ def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
 
 @cache
 def _model(network: str, head: str, grid: str) -> Model | None:
-    network_class, head_class = NETWORKS.find(network), HEADS.find(head)
+    network_class, head_class = NETWORKS[network], HEADS[head]
     for token in _TOKENS:
         try:
             return small_model(network_class, head_class, Grid.parse(grid).shape, token)
