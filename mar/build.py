@@ -23,6 +23,7 @@ from mar.model.model import Model
 from mar.model.policy import OrderPolicy
 from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
+from mar.tokenizers.base import Tokenizer
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
 from mar.training.parts import Parts
 from orderings import (
@@ -111,24 +112,29 @@ def images(dataset: Data) -> Data:
     return found
 
 
-def _model(recipe: Recipe, dataset: Data | About) -> Model:
-    n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
+def tokenizer(recipe: Recipe, dataset: Data | About) -> Tokenizer:
+    """Return the recipe's tokenizer, not fitted to data. Raise UserError if it does not read such data."""
     tokenizer_class = TOKENIZERS[recipe.tokenizer.kind]
     if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
         raise UserError(
             f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
             f"tokenizer.kind={dataset.spec.latents.kind}"
         )
-    tokenizer = tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
+    return tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
+
+
+def _model(recipe: Recipe, dataset: Data | About) -> Model:
+    n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
+    tokens = tokenizer(recipe, dataset)
     head_class = HEADS[recipe.head.kind]
-    if not isinstance(tokenizer.token, head_class.tokens):
-        kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"
+    if not isinstance(tokens.token, head_class.tokens):
+        kinds = "categories" if isinstance(tokens.token, Categories) else "vectors"
         raise UserError(
             f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
         )
-    network = NETWORKS[recipe.network.kind](tokenizer.shape, _options("network", recipe.network))
-    head = head_class(network.context_width, tokenizer.token, _options("head", recipe.head))
-    return Model(tokenizer, network, head, n_classes)
+    network = NETWORKS[recipe.network.kind](tokens.shape, _options("network", recipe.network))
+    head = head_class(network.context_width, tokens.token, _options("head", recipe.head))
+    return Model(tokens, network, head, n_classes)
 
 
 def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:

@@ -155,7 +155,9 @@ class Run:
         self.trained = newest.trained
         if ema and self.recipe.train.keep_best:
             newest = checkpoint.latest(self.folder.best)[0] or newest
-        self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)
+        if iteration is not None and iteration != newest.iteration:
+            newest = checkpoint.at(self.folder.checkpoints, iteration)
+        self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
         self.parts = build.assemble(self.recipe, self.about)

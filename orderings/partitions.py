@@ -25,6 +25,9 @@ class Singles(Partition):
     def sizes(self, n: int) -> torch.Tensor:
         return torch.ones(n, dtype=torch.int64)
 
+    def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return rank_BL.clone()
+
 
 @dataclass(frozen=True)
 class Equal(Partition):

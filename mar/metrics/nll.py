@@ -77,7 +77,7 @@ class NLL(Metric):
         return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
-        tokenizer = build.assemble(recipe, data).model.tokenizer
+        tokenizer = build.tokenizer(recipe, data)
         yield from independent_tokens(
             data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
         )

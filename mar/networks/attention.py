@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -254,6 +254,11 @@ class PackedBlock(nn.Module):
             x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
         x_ND = x_ND + attention.proj_drop(attention.proj(mixed_ND))
         return x_ND + self.mlp(self.norm2(x_ND))
+
+
+def packed_blocks(depth: int, width: int, heads: int, **options: Any) -> nn.ModuleList:
+    """Return a stack of ``depth`` blocks."""
+    return nn.ModuleList(PackedBlock(width, heads, **options) for _ in range(depth))
 
 
 def run_blocks(

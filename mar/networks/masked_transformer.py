@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.networks.attention import (
-    PackedBlock,
     Packing,
     Rotary,
     RotaryEmbedding,
@@ -27,6 +26,7 @@ from mar.networks.attention import (
     attention_of,
     gather_padded,
     pack_each,
+    packed_blocks,
     run_blocks,
 )
 from mar.networks.base import ABSENT, GenerationOptions, Network
@@ -114,7 +114,7 @@ class MaskedTransformer(Network):
         self.context_width = sizes.decoder_width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         block = partial(
-            PackedBlock,
+            packed_blocks,
             mlp_ratio=options.mlp_ratio,
             qkv_bias=True,
             proj_drop=options.projection_dropout,
@@ -122,16 +122,12 @@ class MaskedTransformer(Network):
         )
         self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
         self.embed_norm = norm(sizes.encoder_width)
-        self.encoder_blocks = nn.ModuleList(
-            block(sizes.encoder_width, sizes.encoder_heads) for _ in range(sizes.encoder_depth)
-        )
+        self.encoder_blocks = block(sizes.encoder_depth, sizes.encoder_width, sizes.encoder_heads)
         self.encoder_norm = norm(sizes.encoder_width)
         self.decoder_embed = nn.Linear(sizes.encoder_width, sizes.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(sizes.decoder_width))
         self.decoder_position = nn.Parameter(torch.empty(places, sizes.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            block(sizes.decoder_width, sizes.decoder_heads) for _ in range(sizes.decoder_depth)
-        )
+        self.decoder_blocks = block(sizes.decoder_depth, sizes.decoder_width, sizes.decoder_heads)
         self.decoder_norm = norm(sizes.decoder_width)
         turns = partial(RotaryEmbedding, options.rotary, shape, front=sizes.buffer)
         self.encoder_rotary = turns(channels=sizes.encoder_width // sizes.encoder_heads)
@@ -203,10 +199,6 @@ class MaskedTransformer(Network):
         begin = begin_reuse if self.sampling.refresh > 1 else Network.begin
         return begin(self, condition_BC, absent_BL)
 
-    def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
-        observe = observe_reuse if isinstance(state, FeatureReuseState) else Network.observe
-        return observe(self, state, token_BLD, index_BL)
-
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
         if isinstance(state, FeatureReuseState):
             return query_reuse(self, state, index_BL)
@@ -239,6 +231,14 @@ class FeatureReuseState:
     decoder: list[torch.Tensor]
     passes: int = 0
 
+    def observed(self, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> FeatureReuseState:
+        """Add the tokens of one step."""
+        buffer = self.known_BP.shape[1] - index_BL.shape[1]
+        new_BP = F.pad(index_BL, (buffer, 0), value=False)
+        self.token_BPD[new_BP] = token_BLD[index_BL].to(self.token_BPD.dtype)
+        self.known_BP, self.fresh_BP = self.known_BP | new_BP, self.fresh_BP | new_BP
+        return self
+
 
 def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> FeatureReuseState:
     (B, L), S = absent_BL.shape, net.sizes.buffer
@@ -246,16 +246,6 @@ def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: t
     known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
     present_BP = F.pad(~absent_BL, (S, 0), value=True)
     return FeatureReuseState(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])
-
-
-def observe_reuse(
-    net: MaskedTransformer, state: FeatureReuseState, token_BLD: torch.Tensor, index_BL: torch.Tensor
-) -> FeatureReuseState:
-    S = net.sizes.buffer
-    new_BP = F.pad(index_BL, (S, 0), value=False)
-    state.token_BPD[new_BP] = token_BLD[index_BL].to(state.token_BPD.dtype)
-    state.known_BP, state.fresh_BP = state.known_BP | new_BP, state.fresh_BP | new_BP
-    return state
 
 
 def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: torch.Tensor) -> torch.Tensor:

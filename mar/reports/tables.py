@@ -179,8 +179,9 @@ def matched_notes(result: AblationResult) -> list[str]:
 
 def published_notes(result: AblationResult) -> list[str]:
     """Return for each published column its source, and how alike it and ours rank the rows."""
-    rows = "rows, means over seeds" if over_seeds(result) else "rows"
-    return [_published_note(column, agreement(result, column), rows) for column in published_of(result.grid)]
+    published = published_of(result.grid)
+    rows = "rows, means over seeds" if published and over_seeds(result) else "rows"
+    return [_published_note(column, agreement(result, column), rows) for column in published]
 
 
 def _published_note(column: Published, found: Agreement, rows: str) -> str:

@@ -31,8 +31,9 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
         decay = min(self.decay, (1 + n) / (10 + n))
-        current = local_shards([p.detach() for p in model.parameters()])
-        torch._foreach_lerp_(local_shards(self.weights.values()), [p.float() for p in current], 1.0 - decay)
+        shards = local_shards([*self.weights.values(), *(p.detach() for p in model.parameters())])
+        averages, current = shards[: len(self.weights)], [p.float() for p in shards[len(self.weights) :]]
+        torch._foreach_lerp_(averages, current, 1.0 - decay)
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
         """Load saved averages (full tensors)."""
