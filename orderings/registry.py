@@ -14,7 +14,7 @@ from orderings import adaptive, blocks, curves, optimal, partitions, scans, stoc
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
-from orderings.user import FILE_TARGET, file_target, is_file_target, load_class
+from orderings.user import FILE_TARGET, TARGETS, is_file_target, load_class
 
 T = TypeVar("T")
 
@@ -88,8 +88,8 @@ class Registry(dict[str, type[T]], Generic[T]):
             InvalidRequest: the class is in no registry.
         """
         cls = type(component)
-        if (target := file_target(cls)) is not None:
-            return target
+        if cls in TARGETS:
+            return TARGETS[cls]
         names: dict[type, str] = {member: name for name, member in self.items()}
         if cls not in names:  # looking for other packages takes milliseconds
             names = {member: name for name, member in self.classes()[0].items()}

@@ -194,7 +194,7 @@ class PlanSpec(NamedTuple, Generic[Order]):
         if self.partition == Singles():
             return to_text(self.ordering)
         cut = to_text(self.partition)
-        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in name_of(self.partition) else cut}"
+        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in cut.partition('(')[0] else cut}"
 
 
 def parse_ordering(text: str) -> Ordering:

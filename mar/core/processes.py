@@ -92,6 +92,7 @@ class Processes:
         mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu)
         self.rank: int = self.accelerator.process_index
+        self.is_main = self.rank == 0
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.shards = parallel == "fsdp" and self.world > 1
@@ -101,10 +102,6 @@ class Processes:
     def scales_loss(self) -> bool:
         """True in fp16, where steps with overflowing gradients are skipped."""
         return self.accelerator.scaler is not None
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
     # Training.
 

@@ -284,7 +284,7 @@ class Engine:
         loaded = cache(lambda: self._load(cell))
         for question in self.questions(cell):
             metric = self.metrics.get(question.metric)
-            if metric is None or metric.alone != alone:
+            if metric is None or metric.alone != alone or self.record(cell, question) is not None:
                 continue
 
             def compute(question: Question = question, metric=metric) -> dict[str, Any]:

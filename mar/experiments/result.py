@@ -163,6 +163,11 @@ class Row:
         return images.generated.n_images, images.n_real, images.split, images.extractor, floor
 
     @cached_property
+    def problem(self) -> str | None:
+        """The refusal or the errors, for print."""
+        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
+
+    @cached_property
     def name(self) -> str:
         """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan

@@ -334,10 +334,11 @@ class FidScorer:
         """Raises UserError where there are too few images, or they are no images of the data."""
         from mar.metrics.features import KID_SUBSETS
 
-        check_enough(generated=len(generated.split), real=self.statistics.n_images or LEAST_IMAGES)
-        n_floor = min(len(generated.split), len(self.floor.split)) if self.floor else len(generated.split)
+        n = len(generated.split)
+        check_enough(generated=n, real=self.statistics.n_images or LEAST_IMAGES)
+        n_floor = min(n, len(self.floor.split)) if self.floor else n
         found = self.features(generated)
-        label_N = generated.split.batch(torch.arange(len(generated.split)))[1] if self.extractor.knows_labels else None
+        label_N = generated.split.batch(torch.arange(n))[1] if self.extractor.knows_labels else None
         scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
         return FidResult(
             generated=scores,

@@ -84,7 +84,7 @@ def columns(result: AblationResult) -> list[Column[Row]]:
         Column("linear probe", field("probe.accuracy"), "higher", 3, _probe, drop=1),
         *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.columns()),
         *published_columns(result),
-        Column("problem", _problem, words=True, drop=2),
+        Column("problem", lambda row: row.problem, words=True, drop=2),
     ]
 
 
@@ -278,10 +278,6 @@ def _of_answer(name: str, column: Column[Any]) -> Column[Row]:
 def _probe(row: Row) -> str:
     assert row.probe is not None
     return f"{row.probe.accuracy:.3f} ({row.probe.width} features)"
-
-
-def _problem(row: Row) -> str | None:
-    return f"refused: {row.refused}" if row.refused else "; ".join(row.errors) or None
 
 
 def _without_bits(row: Row) -> Row:

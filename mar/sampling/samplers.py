@@ -21,6 +21,7 @@ The probability of x is a sum over all paths that end in x, so remasked samples 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,9 +62,9 @@ class Draw:
         if step.null_MD is not None:
             scale_M = self.guidance.at(walk.known_B + size_B, walk.present_B)[row_M]
         noise = self.noise if purpose is None else self.noise.at(purpose)
-        with sampling_at(walk.model.head, step.number / max(1, walk.n_steps - 1)):
-            streams = noise.tokens(row_M, token_M)
-            return walk.model.head.sample(step.z_MD, streams, step.null_MD, scale_M, self.temperature)
+        head, share = walk.model.head, step.number / max(1, walk.n_steps - 1)
+        with sampling_at(head, share) if head.sampling.changes else nullcontext():
+            return head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
 
 
 @dataclass
