@@ -30,8 +30,8 @@ from mar.core.spec import DataSpec
 from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
-from mar.likelihood.score import Conditionals, TokenScores, conditionals
-from mar.likelihood.summary import Likelihood
+from mar.likelihood.score import TokenScores, conditionals
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -229,14 +229,14 @@ class Run:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
         """
         if images is None:
-            images, labels = self.some(split, limit)
+            images, labels = self.subset(split, limit)
         score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
             return score_several(self.model, score_one, repeats, progress, kept)
 
-    def some(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
         return source.batch(evenly_spaced(len(source), limit))
@@ -258,7 +258,7 @@ class Run:
 
         def score_one(order: int | None = None, **options: Any) -> Likelihood:
             found = self._conditionals(plans, images, labels, seed, given, order, **{**fixed, **options})
-            return found.likelihood(self.model, plans.text, warnings)
+            return summarise(self.model, plans.text, found, warnings)
 
         return score_one
 

@@ -60,7 +60,7 @@ def test_a_plan_as_tensor_says_itself_what_is_given(run: Run) -> None:
 
 @pytest.mark.parametrize("plan", ["raster/linear:4", "random", "lowest-entropy/linear:4"])
 def test_log_prob_of_tokens_adds_up_to_the_likelihood(run: Run, plan: str) -> None:
-    images, labels = run.some("test", 5)
+    images, labels = run.subset("test", 5)
     found, whole = run.log_prob(images, plan, labels), run.nll(images, plan, labels)
     assert found.nats_NL.shape == found.step_NL.shape == (5, 64) and found.kind == whole.kind
     assert (-found.nats_NL.sum(1)).tolist() == pytest.approx(list(whole.nats_of_image))

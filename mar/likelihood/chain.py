@@ -8,10 +8,17 @@ A one-pass network gives every conditional in one forward pass. Any other needs 
 over (image, step) pairs, ordered by step, so that the device stays full and the pairs of a batch know about equally
 many tokens (``pairs``). Orders found along the way, and contexts that generation approximates, are read step by step
 (``read_walks``). A memory budget says how many rows go through the network at a time.
+
+An order that the model chooses, lowest or highest entropy first (``adaptive_log_prob``), is a deterministic function of
+the tokens already known (ties by token number). So every image lies on one path of a tree of decisions, and the product
+of conditionals along it is a normalised density (ARCHITECTURE: mathematics, point 9): the sum over the last set's
+values is one, then that over the set before it, and so on. A rule that depends on the values just drawn has no such
+tree.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -19,19 +26,18 @@ from typing import Any
 
 import torch
 
-from mar.core.errors import Unsupported
+from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
 from mar.core.records import Part
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
 from mar.model.model import Model
-from mar.model.walk import Chooser, Walk, along, full_precision
-from orderings import Plan
+from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision
+from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
 
 IMAGES_AT_ONCE = 256  # the memory budget cuts these further
 _CPU_BUDGET = 2**25  # bytes; larger batches only leave a CPU's caches (8 x 8 digits: 1.2 times as slow at 128 MiB)
 _GPU_BUDGET = 2**30
-_NOTHING: dict[str, Any] = {"done": 0, "evaluations": 0, "estimate": False, "settings": {}}
 
 OnRows = Callable[[int], None]  # called with the number of rows just done
 
@@ -70,9 +76,15 @@ class ImageBatch:
         """(B, L) or (B, L, E), dequantised by the draw of this number."""
         return model.tokenizer.encode(self.x.to(self.label_B.device), self.noise.at("dequantise", dequantisation))
 
+    def repeated(self, number: int) -> Noise:
+        """The streams of an independent draw of orders, steps and noise."""
+        return self.noise.at(f"repeat {number}") if number else self.noise
+
 
 def image_batches(model: Model, images: torch.Tensor, labels: torch.Tensor | None, seed: int) -> Iterator[ImageBatch]:
-    """``images`` (N, C, H, W) in batches; ``labels`` None: no class."""
+    """``images`` (N, C, H, W) in batches; ``labels`` None: no class. Raises UserError: there are no images."""
+    if len(images) == 0:
+        raise UserError("no images to score")
     device = next(model.parameters()).device
     label_N = torch.full((len(images),), -1) if labels is None else labels
     for index_B in torch.arange(len(images)).split(IMAGES_AT_ONCE):
@@ -96,10 +108,7 @@ def rows_in_budget(model: Model, budget: int | None = None) -> int:
     Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token. None:
     ``default_budget``.
     """
-    n_tokens = 1
-    for n in model.tokenizer.shape:
-        n_tokens *= n
-    token = model.tokenizer.token
+    n_tokens, token = math.prod(model.tokenizer.shape), model.tokenizer.token
     head = 4 * token.vocabulary if isinstance(token, Categories) else 0
     budget = budget or default_budget(next(model.parameters()).device)
     return max(1, budget // (4 * (model.network.row_floats(n_tokens) + n_tokens * head)))
@@ -154,7 +163,9 @@ def pairs(
     image_R, step_R = _index(plan, one_pass, drawn_BK)
     if chosen_R is not None:
         image_R, step_R = image_R[chosen_R], step_R[chosen_R]
-    wanted_BL = plan.scored_BL if drawn_BK is None else _of_steps(plan, drawn_BK)
+    wanted_BL = plan.scored_BL
+    if drawn_BK is not None:
+        wanted_BL = wanted_BL & drawn_BK.gather(1, plan.step_BL.clamp(0, drawn_BK.shape[1] - 1))
     condition_BC, rows = model.condition(label_B), rows or rows_in_budget(model, budget)
     if model.network.shares_plan and (pooled or not bool((plan.step_BL == plan.step_BL[:1]).all())):
         rows = 1  # every row has its own plan
@@ -169,6 +180,17 @@ def pairs(
             target_RL = step_RL == step[:, None]
         token_RLD = model.embedding(token[image])
         yield Pairs(image, step, target_RL, model.network(token_RLD, step_RL, condition_BC[image], target_RL))
+
+
+def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(image_R, step_R): every (drawn) step of every row, ordered by step; for a one-pass network one pair per row."""
+    n_steps_B = plan.n_steps_B
+    if one_pass:
+        return torch.arange(len(n_steps_B), device=n_steps_B.device), torch.zeros_like(n_steps_B)
+    if drawn_BK is None:
+        drawn_BK = torch.arange(int(n_steps_B.max()), device=n_steps_B.device) < n_steps_B[:, None]
+    step_R, image_R = drawn_BK.T.nonzero(as_tuple=True)
+    return image_R, step_R
 
 
 def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
@@ -187,7 +209,7 @@ def token_log_prob(
     noise: Noise,
     kind: str | None = None,
     budget: int | None = None,
-    on_rows: OnRows | None = None,
+    on_rows: OnRows = lambda rows: None,
     drawn_BK: torch.Tensor | None = None,
     part: Part | None = None,
 ) -> TokenLogProb:
@@ -211,9 +233,10 @@ def token_log_prob(
             raise Unsupported(f"reused features ({model.network.sampling}) want an exact likelihood of every step")
         found, _ = read_walks(model, token, plan, label_B, noise, kind, along, budget, on_rows)
         return replace(found, settings=asdict(model.network.sampling))
-    kept, notes = (part.read() if part else None) or ({"nats_BL": torch.zeros(plan.step_BL.shape)}, dict(_NOTHING))
+    nothing = {"done": 0, "evaluations": 0, "estimate": False, "settings": {}}
+    kept, notes = (part.read() if part else None) or ({"nats_BL": torch.zeros(plan.step_BL.shape)}, nothing)
     nats_BL, total = kept["nats_BL"].to(token.device), n_pairs(plan, model.network.one_pass, drawn_BK)
-    if on_rows is not None and notes["done"]:
+    if notes["done"]:
         on_rows(notes["done"])
     left_R = torch.arange(notes["done"], total, device=token.device)
     for some in pairs(model, token, plan, label_B, budget, drawn_BK, chosen_R=left_R):
@@ -228,8 +251,7 @@ def token_log_prob(
         }
         if part is not None:
             part.save_if_due({"nats_BL": nats_BL}, notes, last=notes["done"] == total)
-        if on_rows is not None:
-            on_rows(len(some.image_R))
+        on_rows(len(some.image_R))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], total, notes["estimate"], notes["settings"])
 
 
@@ -243,7 +265,7 @@ def read_walks(
     kind: str,
     choose: Callable[[Plan], Chooser],
     budget: int | None = None,
-    on_rows: OnRows | None = None,
+    on_rows: OnRows = lambda rows: None,
 ) -> tuple[TokenLogProb, torch.Tensor]:
     """The conditionals along walks, as a generation that drew these tokens met them, and step_BL of the sets walked.
 
@@ -254,43 +276,53 @@ def read_walks(
         budget: bytes of activations; the network's cache comes on top.
     """
     rows = 1 if model.network.shares_plan else rows_in_budget(model, budget)  # every image has its own order
-    parts, step_BL = [], plan.step_BL.clone()
+    nats_BL, step_BL = torch.zeros(plan.step_BL.shape, device=token.device), plan.step_BL.clone()
+    found, evaluations, forwards = LogProb(nats_BL.flatten()[:0], kind, 0), 0, 0
     for index in torch.arange(len(token), device=token.device).split(rows):
         here, some = plan.rows(index), noise.rows(index)
         walk = Walk(model, here, label_B[index], token[index], choose(here))
-        nats_BL, forwards = torch.zeros(here.step_BL.shape, device=token.device), 0
-        found = LogProb(nats_BL.flatten()[:0], kind, 0)
         for step in walk:
-            target_BL = step.target_BL
+            row_M, token_M = step.target_BL.nonzero(as_tuple=True)
+            at_M = index[row_M], token_M
             with full_precision(step.z_MD) as z_MD:
-                streams = some.tokens(*target_BL.nonzero(as_tuple=True))
-                found = model.head.log_prob(z_MD, walk.token[target_BL], kind, streams)
-            nats_BL[target_BL] = found.nats_M.float()
-            step_BL[index] = step_BL[index].masked_fill(target_BL, step.number)
-            forwards += (count := int(target_BL.any(1).sum()))
-            if on_rows is not None:
-                on_rows(count)
-        parts.append(TokenLogProb(nats_BL, kind, found.evaluations, forwards, found.estimate, found.settings))
-    result = replace(
-        parts[0],
-        nats_BL=torch.cat([part.nats_BL for part in parts]),
-        evaluations=max(part.evaluations for part in parts),
-        forward_rows=sum(part.forward_rows for part in parts),
+                found = model.head.log_prob(z_MD, token[at_M], kind, some.tokens(row_M, token_M))
+            nats_BL[at_M], step_BL[at_M] = found.nats_M.float(), step.number
+            forwards += (count := int(step.target_BL.any(1).sum()))
+            on_rows(count)
+        evaluations = max(evaluations, found.evaluations)
+    return TokenLogProb(nats_BL, kind, evaluations, forwards, found.estimate, found.settings), step_BL
+
+
+def adaptive_log_prob(
+    model: Model,
+    token: torch.Tensor,
+    plan: Plan,
+    rule: Adaptive,
+    label_B: torch.Tensor,
+    noise: Noise,
+    kind: str | None = None,
+    budget: int | None = None,
+    on_rows: OnRows = lambda rows: None,
+) -> tuple[TokenLogProb, Plan]:
+    """Every conditional along the orders that ``rule`` finds, and those orders as plans, ranks by token within a set.
+
+    The walk is that of generation, so that an image generated under this rule is scored along its own order.
+    Of ``plan`` the set sizes, GIVEN and ABSENT tokens are read. Other arguments: as in ``token_log_prob``.
+
+    Raises:
+        Unsupported: the rule depends on sampled values, the network does not serve every order, or the head has no
+            tractable entropy or no likelihood ``kind``.
+    """
+    if rule.uses_sampled_values:
+        raise Unsupported(
+            f"{name_of(rule)} looks at the values just sampled, so it has no tractable likelihood: lowest-entropy and "
+            "highest-entropy have one"
+        )
+    model.network.check(torch.arange(token.shape[1], device=token.device).flip(0)[None])  # a fixed order rejects it
+    kind = model.head.check_kind(kind)
+    result, step_BL = read_walks(
+        model, token, plan, label_B, noise, kind, lambda rows: by_entropy(rule, rows.sizes()), budget, on_rows
     )
-    return result, step_BL
-
-
-def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(image_R, step_R): every (drawn) step of every row, ordered by step; for a one-pass network one pair per row."""
-    n_steps_B = plan.n_steps_B
-    if one_pass:
-        return torch.arange(len(n_steps_B), device=n_steps_B.device), torch.zeros_like(n_steps_B)
-    if drawn_BK is None:
-        drawn_BK = torch.arange(int(n_steps_B.max()), device=n_steps_B.device) < n_steps_B[:, None]
-    step_R, image_R = drawn_BK.T.nonzero(as_tuple=True)
-    return image_R, step_R
-
-
-def _of_steps(plan: Plan, drawn_BK: torch.Tensor) -> torch.Tensor:
-    """(B, L) bool: the scored tokens of the drawn steps."""
-    return plan.scored_BL & drawn_BK.gather(1, plan.step_BL.clamp(0, drawn_BK.shape[1] - 1))
+    place_BL = inverse(torch.argsort(step_BL, dim=1, stable=True))  # given tokens first, absent ones last
+    rank_BL = place_BL - (step_BL == GIVEN).sum(1, keepdim=True)
+    return result, Plan(torch.where((step_BL > GIVEN) & (step_BL < ABSENT), rank_BL, step_BL), step_BL)

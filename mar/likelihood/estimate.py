@@ -17,6 +17,7 @@ the more so the noisier the estimate.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,16 +82,6 @@ class Estimator:
 EVERY_STEP = Estimator()
 
 
-def standard_error(y_NS: torch.Tensor) -> float:
-    """Standard error of the mean of N images under the same S orders, over the choice of both.
-
-    y_NS = mean + image_N + order_S + interaction_NS, all random and independent (two-way random model, Searle, Casella
-    & McCulloch 1992, ch. 4), so that Var = images / N + orders / S + interaction / (N S).
-    """
-    (n, s), found = y_NS.shape, components(y_NS)
-    return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
-
-
 @dataclass(frozen=True)
 class Components:
     """Variances between images, between orders and of their interaction, in the square of the table's unit.
@@ -118,6 +109,19 @@ def components(y_NS: torch.Tensor) -> Components:
     of_cells = float(residual_NS.square().sum() / ((n - 1) * (s - 1)))
     of_orders = float(n * (order_S - grand).square().sum() / (s - 1))
     return Components((of_images - of_cells) / s, (of_orders - of_cells) / n, of_cells)
+
+
+def standard_error(y_NS: torch.Tensor) -> float:
+    """Standard error of the mean of N images under the same S orders, over the choice of both; of one image: nan.
+
+    y_NS = mean + image_N + order_S + interaction_NS, all random and independent (two-way random model, Searle, Casella
+    & McCulloch 1992, ch. 4), so that Var = images / N + orders / S + interaction / (N S).
+    """
+    n, s = y_NS.shape
+    if n < 2:
+        return math.nan
+    found = components(y_NS)
+    return max(0.0, found.images / n + found.orders / s + found.interaction / (n * s)) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,7 @@ def score_several(
     if repeats.orders_per_image > 1:
         count = repeats.orders_per_image
         found = _each(lambda s, **to: score_one(repeat=s, dequantisation=s, **to), count, "own", progress, partial)
-        nats_N = torch.tensor([r.nats_of_image for r in found], dtype=torch.float64).mean(0)
-        return replace(average(model, found, _over_images(nats_N)), orders_per_image=count)
+        return replace(average(model, found, _over_images(_nats(found).mean(0))), orders_per_image=count)
     return score_one(progress=progress, name="images")
 
 
@@ -181,21 +184,35 @@ def _each(
         if known is not None:
             found.append(TypeAdapter(Likelihood).validate_python(known))
             continue
-        found.append(score_one(s, name=name, progress=_share(progress, s, count)))
+        share = None if progress is None else functools.partial(_report_share, progress, s, count)
+        found.append(score_one(s, name=name, progress=share))
         if partial:
             partial.finish(name, found[-1].to_dict())
     return found
 
 
-def average(model: Model, results: Sequence[Likelihood], error: float) -> Likelihood:
+def _report_share(progress: Progress, s: int, count: int, done: int, total: int) -> None:
+    """Report the progress of the s-th of ``count`` equal shares."""
+    progress(s * total + done, count * total)
+
+
+def _nats(results: Sequence[Likelihood]) -> torch.Tensor:
+    """nats_SN (float64) of every image."""
+    return torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
+
+
+def average(
+    model: Model, results: Sequence[Likelihood], error: float, nats_N: torch.Tensor | None = None
+) -> Likelihood:
     """The mean of scorings of the same images; ``error`` is the standard error of its nats per image.
+
+    ``nats_N``: nats of each image that are not the mean of theirs.
 
     The errors of the curve and the map add the spread between the scorings to the mean error within one: never too
     small, a little large where images and orders interact.
     """
     first = results[0]
-    nats_SN = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
-    mean = float(nats_SN.mean())
+    mean = float((_nats(results) if nats_N is None else nats_N).mean())
     curve, curve_error = _mean_and_error([(r.nats_per_step, r.standard_error_per_step) for r in results])
     positions, position_error = _mean_and_error([(r.nats_per_position, r.standard_error_per_position) for r in results])
     return replace(
@@ -209,7 +226,7 @@ def average(model: Model, results: Sequence[Likelihood], error: float) -> Likeli
         standard_error_per_step=curve_error,
         nats_per_position=positions,
         standard_error_per_position=position_error,
-        nats_of_image=tuple(nats_SN.mean(0).tolist()),
+        nats_of_image=tuple((_nats(results).mean(0) if nats_N is None else nats_N).tolist()),
     )
 
 
@@ -218,9 +235,8 @@ def mean_over_orders(model: Model, results: Sequence[Likelihood]) -> Likelihood:
 
     The ensemble is left out, with a warning that says why, where the log-probabilities are estimates.
     """
-    nats_SN = torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
-    error = standard_error(nats_SN.T) if nats_SN.shape[1] > 1 else math.nan
-    mean = replace(average(model, results, error), orders=len(results))
+    nats_SN = _nats(results)
+    mean = replace(average(model, results, standard_error(nats_SN.T)), orders=len(results))
     try:
         check_log_mean_exp(results[0])
     except Unsupported as why:
@@ -238,16 +254,8 @@ def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
         Unsupported: the log-probabilities are estimates.
     """
     check_log_mean_exp(results[0])
-    log_p_DN = -torch.tensor([r.nats_of_image for r in results], dtype=torch.float64)
-    nats_N = -log_mean_exp(log_p_DN)
-    mean, error = float(nats_N.mean()), _over_images(nats_N)
-    return replace(
-        average(model, results, error),
-        nats_per_image=mean,
-        **per_dimension(model, mean, error, length_of(model, results[0])),
-        nats_of_image=tuple(nats_N.tolist()),
-        dequantisation_draws=len(results),
-    )
+    nats_N = -_log_mean_exp(-_nats(results))
+    return replace(average(model, results, _over_images(nats_N), nats_N), dequantisation_draws=len(results))
 
 
 def check_log_mean_exp(result: Likelihood) -> None:
@@ -275,7 +283,7 @@ def _refuse(estimator: str, kind: str, head_estimate: bool) -> None:
         raise Unsupported(f"log-mean-exp of a {kind} that draws noise: {reason}; use an exact or ode likelihood")
 
 
-def log_mean_exp(log_p_SN: torch.Tensor) -> torch.Tensor:
+def _log_mean_exp(log_p_SN: torch.Tensor) -> torch.Tensor:
     """log_p_N of the equal mixture of the rows."""
     return log_p_SN.logsumexp(0) - math.log(len(log_p_SN))
 
@@ -285,10 +293,9 @@ def ensemble_curve(model: Model, log_p_SN: torch.Tensor) -> tuple[EnsemblePoint,
     counts = [2**k for k in range(len(log_p_SN).bit_length()) if 2**k < len(log_p_SN)] + [len(log_p_SN)]
     points = []
     for count in counts:
-        nats_N = -log_mean_exp(log_p_SN[:count])
+        nats_N = -_log_mean_exp(log_p_SN[:count])
         mean, error, order_error = float(nats_N.mean()), _over_images(nats_N), _over_orders(log_p_SN, count)
-        dimensions = per_dimension(model, mean, error)
-        bits, bits_error = dimensions["bits_per_dim"], dimensions["standard_error_bits_per_dim"]
+        bits, bits_error, *_ = per_dimension(model, mean, error).values()
         points.append(EnsemblePoint(count, mean, error, order_error, bits, bits_error))
     return tuple(points)
 
@@ -305,7 +312,7 @@ def _over_orders(log_p_SN: torch.Tensor, count: int) -> float:
     if count == 1:
         return float(log_p_SN.mean(1).std()) if len(log_p_SN) > 1 else math.nan
     used_SN = log_p_SN[:count]
-    kept = torch.stack([log_mean_exp(torch.cat([used_SN[:s], used_SN[s + 1 :]])).mean() for s in range(count)])
+    kept = torch.stack([_log_mean_exp(torch.cat([used_SN[:s], used_SN[s + 1 :]])).mean() for s in range(count)])
     return float((kept - kept.mean()).square().sum() * (count - 1) / count) ** 0.5
 
 
@@ -321,13 +328,6 @@ def _mean_and_error(
     between_K = (value_SK - mean_K).square().nansum(0) / (n_K - 1).clamp(min=1) / n_K
     error_K = (error_SK.square().nanmean(0) + between_K).sqrt()
     return tuple(mean_K.tolist()), tuple(error_K.tolist())
-
-
-def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
-    """Progress of the s-th of ``count`` equal shares."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(s * total + done, count * total)
 
 
 def until_error(score: Callable[[int], Likelihood], target_nats: float, most_images: int) -> Likelihood:

@@ -31,11 +31,11 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
 from mar.heads.base import Head
-from mar.likelihood.chain import OnRows, image_batches, n_pairs, pairs
+from mar.likelihood.chain import ImageBatch, OnRows, image_batches, n_pairs, pairs
+from mar.likelihood.score import DrawPlan
 from mar.model.model import Model
 from orderings import Plan
 
-DrawPlan = Callable[[Noise], Plan]
 Generate = Callable[[Plan, torch.Tensor, Noise], torch.Tensor]  # plans, classes, one stream a row -> tokens
 
 
@@ -49,9 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Nats of each step on data and on the model's own samples, and what their difference is made of.
-
-    Nats are of the tokens, without the Jacobian of a scaling, which no difference has.
+    """Nats of each step on data and on the model's own samples, without a scaling's Jacobian, and their difference.
 
     Attributes:
         plan: short text.
@@ -122,29 +120,21 @@ def exposure(
     count = Counter(progress, sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans))
     data, own = [], []
     for batch, rows in zip(batches, plans, strict=True):
-        asked = (rows, batch.label_B, batch.noise.at("head"), kind, budget, count)
-        data.append(_along(model, batch.tokens(model), *asked))
+        data.append(_costs(model, batch.tokens(model), rows, batch, kind, budget, count))
         drawn = generate(rows, batch.label_B, batch.noise.at("own"))
         count(n_pairs(rows, False))
-        own.append(_along(model, drawn, *asked))
+        own.append(_costs(model, drawn, rows, batch, kind, budget, count))
     step_NL = torch.cat([p.step_BL for p in plans])
     return _compare(plan, kind, step_NL, torch.cat(data, dim=1), torch.cat(own, dim=1))
 
 
 @torch.no_grad()
-def _along(
-    model: Model,
-    token: torch.Tensor,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    kind: str,
-    budget: int | None,
-    on_rows: OnRows,
+def _costs(
+    model: Model, token: torch.Tensor, plan: Plan, batch: ImageBatch, kind: str, budget: int | None, on_rows: OnRows
 ) -> torch.Tensor:
-    """(2, B, L): each token's NLL, and what the model expects it to be."""
-    nats_2BL = torch.zeros(2, *plan.step_BL.shape, device=token.device)
-    for some in pairs(model, token, plan, label_B, budget):
+    """(2, B, L): each token's NLL, and the model's expectation of it."""
+    nats_2BL, noise = torch.zeros(2, *plan.step_BL.shape, device=token.device), batch.noise.at("head")
+    for some in pairs(model, token, plan, batch.label_B, budget):
         image_M, token_M = some.at_M
         streams, x_M = noise.tokens(image_M, token_M), token[image_M, token_M]
         nats_2BL[0, image_M, token_M] = -model.head.log_prob(some.z_MD, x_M, kind, streams).nats_M.float()

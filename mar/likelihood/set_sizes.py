@@ -126,13 +126,14 @@ def measure_set_costs(
                 sums.add(int(batch.index_B[0]) + image_M, known_M, rank_BL[some.at_M], nats_M)
                 count(len(some.image_R))
     uniform = isinstance(ordering, Random)
-    mean_NS = sums.telescoped() if uniform else sums.means()
-    total_SL = (sums.total_SL / (orders * len(images))).round(decimals=7).tolist()
+    mean_NS, total_SL = sums.telescoped() if uniform else sums.means(), sums.total_SL / (orders * len(images))
     return SetCosts(
         ordering=to_text(ordering),
         grid=str(grid),
         uniform=uniform,
-        nats=mean_NS.mean(0).tolist() if uniform else [row[s:] for s, row in enumerate(total_SL)],
+        nats=mean_NS.mean(0).tolist()
+        if uniform
+        else [row[s:] for s, row in enumerate(total_SL.round(decimals=7).tolist())],
         standard_error_nats=(mean_NS.std(0) / math.sqrt(len(images))).tolist(),
         n_images=len(images),
         provenance={"kind": kind, "seed": seed, "orders": orders},

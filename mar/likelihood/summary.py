@@ -155,38 +155,44 @@ def data_frame(columns: Any) -> DataFrame:
     return pandas.DataFrame(columns)
 
 
-def summarise(
-    model: Model,
-    plan: str,
-    step_NL: torch.Tensor,
-    nats_NL: torch.Tensor,
-    kind: str,
-    evaluations: int,
-    forward_rows: int,
-    warnings: tuple[str, ...] = (),
-    settings: dict[str, Any] | None = None,
-    weight_NL: torch.Tensor | None = None,
-    estimator: str = "exact",
-    head_estimate: bool = False,
-) -> Likelihood:
+@dataclass(frozen=True)
+class Conditionals:
+    """Every conditional of N images, or those of the steps drawn.
+
+    Attributes:
+        step_NL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
+        nats_NL: -log p(x_l | x_{S_<k}) in nats; 0 where a token is given, absent or not drawn.
+        kind: of the head's log-probabilities.
+        evaluations: evaluations of the head per token, the most for any.
+        forward_rows: rows that went through the network, for all images together.
+        head_estimate: the head's log-probabilities depend on drawn noise.
+        settings: the head's options for them.
+        weight_NL: 1 over the probability that the token's step was drawn, 0 where it was not; None: all were computed.
+            Rows are drawn independently, so the spread of the rows' sums includes the variance over steps.
+        estimator: what drew the steps; "exact" where all were computed.
+    """
+
+    step_NL: torch.Tensor
+    nats_NL: torch.Tensor
+    kind: str
+    evaluations: int
+    forward_rows: int
+    head_estimate: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    weight_NL: torch.Tensor | None = None
+    estimator: str = "exact"
+
+
+def summarise(model: Model, plan: str, found: Conditionals, warnings: tuple[str, ...] = ()) -> Likelihood:
     """The likelihood of N images, whatever chose their plans, as long as each plan's product is a density.
 
     Args:
         model: its tokenizer says what a token's nats are worth in bits/dim.
-        plan: the plan's short text.
-        step_NL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
-        nats_NL: -log p of each token given the earlier steps, in nats; 0 where it was not scored.
-        kind: of the head's log-probabilities.
-        evaluations: evaluations of the head per token.
-        forward_rows: rows that went through the network, for all images together.
-        settings: the head's options for scoring.
-        weight_NL: of sub-sampled steps: 1 over the probability that the token's step was drawn, 0 where it was not.
-            Rows are drawn independently, so the spread of the rows' sums includes the variance over steps.
-        estimator: what drew the steps.
-        head_estimate: the head's log-probabilities depend on drawn noise.
+        plan: the plans' short text.
+        warnings: what to know before quoting the figure.
     """
-    n, nats_NL, step_NL = len(nats_NL), nats_NL.double().cpu(), step_NL.cpu()
-    weight_NL = torch.ones_like(nats_NL) if weight_NL is None else weight_NL.double().cpu()
+    step_NL, nats_NL, n = found.step_NL.cpu(), found.nats_NL.double().cpu(), len(found.nats_NL)
+    weight_NL = torch.ones_like(nats_NL) if found.weight_NL is None else found.weight_NL.double().cpu()
     scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
     share_N = scored_NL.double().mean(1)  # of the tokens, and so of the Jacobian
     nats_N = (weight_NL * nats_NL).sum(1) - model.tokenizer.log_jacobian * share_N
@@ -194,16 +200,17 @@ def summarise(
     n_steps = int(step_NL[scored_NL].max()) + 1
     curve_K, curve_error_K = weighted_mean(*per_step(step_NL, nats_NL, weight_NL, n_steps))
     map_L, map_error_L = weighted_mean(nats_NL, torch.where(scored_NL, weight_NL, 1.0))
+    whole = model.tokenizer.end is None and not bool((step_NL == GIVEN).any())  # every example has all tokens scored
     return Likelihood(
         plan=plan,
-        kind=kind if estimator == "exact" else "estimate",
+        kind=found.kind if found.estimator == "exact" else "estimate",
         n_images=n,
         nats_per_image=mean,
         standard_error_nats=error,
-        **(per_dimension(model, mean, error) if _is_whole(model, step_NL) else per_token(nats_N, scored_NL.sum(1))),
+        **(per_dimension(model, mean, error) if whole else per_token(nats_N, scored_NL.sum(1))),
         steps=n_steps,
-        evaluations=evaluations,
-        forward_rows_per_image=forward_rows / n,
+        evaluations=found.evaluations,
+        forward_rows_per_image=found.forward_rows / n,
         warnings=warnings,
         nats_per_step=tuple(curve_K.tolist()),
         tokens_per_step=tuple((step_NL[scored_NL].bincount(minlength=n_steps) / n).tolist()),
@@ -211,17 +218,12 @@ def summarise(
         nats_of_image=tuple(nats_N.tolist()),
         standard_error_per_step=tuple(curve_error_K.tolist()),
         standard_error_per_position=tuple(map_error_L.tolist()),
-        head_kind=kind,
-        head_estimate=head_estimate,
-        estimator=estimator,
-        settings=settings or {},
+        head_kind=found.kind,
+        head_estimate=found.head_estimate,
+        estimator=found.estimator,
+        settings=found.settings,
         dequantisation_draws=int(is_dequantised(model)),
     )
-
-
-def _is_whole(model: Model, step_NL: torch.Tensor) -> bool:
-    """Whether every example has all its tokens scored."""
-    return model.tokenizer.end is None and not bool((step_NL == GIVEN).any())
 
 
 def is_dequantised(model: Model) -> bool:

@@ -93,7 +93,7 @@ def measure_exposure(
     Args:
         budget: bytes of activations; None: the device's default.
     """
-    images, labels = run.some(split, n or IMAGES)
+    images, labels = run.subset(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     return exposure(
         run.model, images, labels, plan.sample, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),

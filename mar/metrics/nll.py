@@ -314,7 +314,7 @@ def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
     if not run.plans(plan).random:
         request = replace(request, repeats=replace(request.repeats, orders=0))
     if request.past is None:
-        (images, labels), given = run.some(request.split, request.n), None
+        (images, labels), given = run.subset(request.split, request.n), None
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
     question, several = nll_question(run, plan, request, len(images)), asdict(request.repeats)

@@ -114,7 +114,7 @@ def measured(
         known = read_set_costs(path)
         if known.n_images == n_images and question.items() <= known.provenance.items():
             return known
-    images, labels = run.some("validation", n_images)
+    images, labels = run.subset("validation", n_images)
     costs = measure_set_costs(run.model, images, labels, ordering, seed, question["orders"], kind, budget, progress)
     costs = replace(costs, provenance={**costs.provenance, **question, "environment": environment()})
     costs.write(path)

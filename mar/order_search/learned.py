@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import Unsupported
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
 from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
-from mar.likelihood.score import Conditionals
-from mar.likelihood.summary import Likelihood
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.model.walk import Chooser, Step, Walk, full_precision
@@ -107,26 +106,23 @@ def learned_conditionals(
     """
     if PlanSpec.parse(plan)[1] != Singles():
         raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
-    if len(images) == 0:
-        raise UserError("no images to score")
     total = len(images) * len(Grid(model.tokenizer.shape))
     count, found, orders = Counter(progress, total), [], []
     for batch in image_batches(model, images, labels, seed):
-        noise = batch.noise.at(f"repeat {repeat}") if repeat else batch.noise
-        token = batch.tokens(model, dequantisation)
-        result, order = learned_log_prob(model, token, batch.label_B, noise.at("head"), kind, budget, count)
+        token, noise = batch.tokens(model, dequantisation), batch.repeated(repeat).at("head")
+        result, order = learned_log_prob(model, token, batch.label_B, noise, kind, budget, count)
         found.append(result)
         orders.append(order.step_BL)
     nats_NL = -torch.cat([r.nats_BL for r in found]).double().cpu()
     evaluations = max(r.evaluations for r in found)
-    return Conditionals(torch.cat(orders).cpu(), nats_NL, None, "exact", "bound", evaluations, total, True, {})
+    return Conditionals(torch.cat(orders).cpu(), nats_NL, "bound", evaluations, total, head_estimate=True)
 
 
 def score_learned(
     model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
 ) -> Likelihood:
     """The bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return learned_conditionals(model, images, labels, plan, **options).likelihood(model, plan)
+    return summarise(model, plan, learned_conditionals(model, images, labels, plan, **options))
 
 
 @torch.no_grad()
@@ -137,7 +133,7 @@ def learned_log_prob(
     noise: Noise,
     kind: str | None = None,
     budget: int | None = None,
-    on_rows: OnRows | None = None,
+    on_rows: OnRows = lambda rows: None,
 ) -> tuple[TokenLogProb, Plan]:
     """The bound along one order an example, drawn from q, and those orders as plans.
 
@@ -176,7 +172,7 @@ def joint_log_prob(
     label_B: torch.Tensor,
     noise: Noise,
     budget: int | None = None,
-    on_rows: OnRows | None = None,
+    on_rows: OnRows = lambda rows: None,
 ) -> tuple[torch.Tensor, int]:
     """nats_BL: log p(x_{σ_i} | x_{σ_<i}) + log p_θ(σ_i | x_{σ_<i}), each at its token, and the head's evaluations.
 

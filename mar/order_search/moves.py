@@ -44,7 +44,7 @@ class Evaluator:
         self.device = next(model.parameters()).device
         noise = image_noise(seed, len(images), self.device)
         self.model, self.kind, self.budget, self.rows = model, kind, budget, 0
-        self.on_rows: OnRows | None = None
+        self.on_rows: OnRows = lambda rows: None
         self.token = model.tokenizer.encode(images.to(self.device), noise.at("dequantise"))
         self.label_N = torch.full((len(images),), -1) if labels is None else labels
         self.label_N, self.noise = self.label_N.to(self.device), noise.at("head")

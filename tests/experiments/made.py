@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mar.experiments.result import AblationResult, Row, TrainedModel
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.fid import FidResult, GeneratedImages, ImageScores
 
 

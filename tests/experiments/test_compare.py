@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from mar.core.errors import UserError
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.statistics import holm, interval, p_value, paired_differences
 
 

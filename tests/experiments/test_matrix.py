@@ -19,7 +19,7 @@ from mar.cli.main import app
 from mar.cli.score import matrix as score_runs
 from mar.core.errors import UserError
 from mar.experiments.matrix import Matrix, columns, named, score_matrix
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.nll import check_comparable
 from mar.metrics.statistics import holm, paired_differences
 from mar.model.model import Model

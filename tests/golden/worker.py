@@ -124,7 +124,7 @@ def inpainted(run: str) -> list[str]:
     import mar as package
 
     loaded = package.load(run, device="cpu")
-    images, _ = loaded.some("test", 8)
+    images, _ = loaded.subset("test", 8)
     n_tokens = len(loaded.grid)
     return sampled(run, "random/cosine:8", given=images, mask=torch.arange(n_tokens) >= n_tokens // 2)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,8 +12,7 @@ from mar.core.noise import stream
 from mar.core.tokens import Categories, Vectors
 from mar.heads.categorical import CategoricalHead
 from mar.heads.gaussian_mixture import GaussianMixtureHead
-from mar.likelihood.adaptive import adaptive_log_prob
-from mar.likelihood.chain import token_log_prob
+from mar.likelihood.chain import adaptive_log_prob, token_log_prob
 from mar.model.model import Model
 from mar.model.plans import sizes_plan
 from mar.networks import NETWORKS
@@ -55,7 +56,9 @@ def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor 
     if given_BL is not None:
         rank_BL = torch.where(given_BL, GIVEN, (~given_BL).cumsum(1) - 1)
         plan = Plan(rank_BL, partition.steps(rank_BL, Grid(model.tokenizer.shape)))
-    return adaptive_log_prob(model, token, plan, rule, torch.zeros(n).long(), stream(0, "nll", n), **options)
+    noise = stream(0, "nll", n)
+    result, plan = adaptive_log_prob(model, token, plan, rule, torch.zeros(n).long(), noise, **options)
+    return SimpleNamespace(result=result, plan=plan)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -26,7 +26,7 @@ from mar.likelihood.estimate import (
     score_several,
     standard_error,
 )
-from mar.likelihood.summary import Likelihood, summarise
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.plans import Plans
 from orderings import Grid
 from tests.likelihood.test_estimate import tiny
@@ -41,7 +41,8 @@ def likelihoods(model, nats_SN: torch.Tensor, **changes):
     """One for each row, of images of 8 tokens."""
     step_NL = torch.arange(8).repeat(nats_SN.shape[1], 1)
     rows = [nats_N[:, None].expand(-1, 8) / 8 for nats_N in nats_SN]
-    return [replace(summarise(model, "random", step_NL, row, "exact", 1, 8), **changes) for row in rows]
+    found = [summarise(model, "random", Conditionals(step_NL, row, "exact", 1, 8)) for row in rows]
+    return [replace(one, **changes) for one in found]
 
 
 def crossed_table(seed: int, n: int, s: int, images: float, orders: float, interaction: float) -> torch.Tensor:

@@ -12,7 +12,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.spec import DataSpec
 from mar.data.base import Windows, sliding
 from mar.likelihood.estimate import mixture_of_draws
-from mar.likelihood.summary import summarise
+from mar.likelihood.summary import Conditionals, summarise
 from mar.run import Run, load, train
 from mar.tokenizers.patches import Patches, PatchesOptions
 from orderings import GIVEN
@@ -50,7 +50,7 @@ def test_every_token_of_every_stretch_is_new_once_after_its_past(past: int) -> N
 
 def test_a_token_costs_what_it_does_in_the_middle_of_a_window(run: Run) -> None:
     """Four samples are all that this network sees: after as many given ones the past of a window is complete."""
-    images, _ = run.some("test", 4)
+    images, _ = run.subset("test", 4)
     whole = run.scorer(images, None, None)()
     given_NL = torch.zeros(4, 16, dtype=torch.bool)
     given_NL[:, :9] = True
@@ -80,7 +80,8 @@ def test_scored_tokens_alone_bring_their_jacobian_and_their_dimension() -> None:
     """Samples of sound as vectors of one channel, the first half of them given: a scale by two is a bit for each."""
     model, step_NL = tiny(), torch.tensor([[GIVEN] * 4 + [0, 1, 2, 3]] * 3)
     model.tokenizer = Patches(DataSpec((1, 1, 8), 256, modality="audio"), PatchesOptions(patch=1))
-    found = summarise(model, "raster", step_NL, torch.ones(3, 8) * (step_NL >= 0), "exact", 1, 3)
+    nats_NL = torch.ones(3, 8) * (step_NL >= 0)
+    found = summarise(model, "raster", Conditionals(step_NL, nats_NL, "exact", 1, 3))
     bits = 1.0 / 0.6931471805599453 + 7.0  # a level is 2 / 256 of the interval that densities are of
     assert found.bits_per_dim == pytest.approx(bits)
     assert found.nats_per_image == pytest.approx(4 * bits * 0.6931471805599453)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
-from mar.likelihood.score import Likelihood
+from mar.likelihood.summary import Likelihood
 from mar.metrics.base import PlanMap
 from mar.metrics.fid import FidResult, ImageScores
 from mar.metrics.probe import Probe

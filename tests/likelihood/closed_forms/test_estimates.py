@@ -14,7 +14,8 @@ import torch
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise, stream
 from mar.likelihood.estimate import EVERY_STEP, Estimator, Repeats, check_log_mean_exp, score_several
-from mar.likelihood.score import Likelihood, score
+from mar.likelihood.score import score
+from mar.likelihood.summary import Likelihood
 from orderings import Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.joint import factorised_nll
 from tests.likelihood.closed_forms.plugged import JOINTS, NETWORKS, OnePass, plugged
