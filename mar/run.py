@@ -202,7 +202,7 @@ class Run:
     def nll(
         self,
         images: torch.Tensor | None = None,
-        plan: PlanLike | None = None,
+        plan: PlanLike | Plans | None = None,
         labels: torch.Tensor | None = None,
         split: str = "test",
         limit: int | None = None,
@@ -244,7 +244,7 @@ class Run:
     def scorer(
         self,
         images: torch.Tensor,
-        plan: PlanLike | None,
+        plan: PlanLike | Plans | None,
         labels: torch.Tensor | None,
         seed: int = 0,
         given: torch.Tensor | None = None,
@@ -303,12 +303,14 @@ class Run:
             found = self._conditionals(plans, images, labels, seed, options.pop("given", None), None, **options)
         return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
 
-    def plans(self, plan: PlanLike | None) -> Plans:
+    def plans(self, plan: PlanLike | Plans | None) -> Plans:
         """What draws a plan for every image; None: the training plan.
 
         Raises:
             UserError: a learned order without a policy. InvalidRequest, Unsupported: as ``Plans``.
         """
+        if isinstance(plan, Plans):
+            return plan
         plans = Plans(self.training_plan if plan is None else plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")

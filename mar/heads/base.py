@@ -30,11 +30,6 @@ class HeadOptions:
 class SamplingOptions:
     """The base of the sampling options of heads (``head.sampling``), beside guidance and temperature."""
 
-    changes: ClassVar[bool] = False  # True in classes with an ``at`` of their own
-
-    def __init_subclass__(cls) -> None:
-        cls.changes = cls.at is not SamplingOptions.at
-
     def at(self, progress: float) -> SamplingOptions:
         """Return the options at a share 0..1 of the AR steps of a generation; constant by default."""
         return self

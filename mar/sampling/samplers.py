@@ -29,7 +29,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
-from mar.heads.base import sampling_at
+from mar.heads.base import SamplingOptions, sampling_at
 from mar.model.model import Model
 from mar.model.walk import Chooser, Step, Walk, along, by_entropy
 from mar.sampling.guidance import NONE, Guidance
@@ -63,7 +63,8 @@ class Draw:
             scale_M = self.guidance.at(walk.known_B + size_B, walk.present_B)[row_M]
         noise = self.noise if purpose is None else self.noise.at(purpose)
         head, share = walk.model.head, step.number / max(1, walk.n_steps - 1)
-        with sampling_at(head, share) if head.sampling.changes else nullcontext():
+        varies = type(head.sampling).at is not SamplingOptions.at
+        with sampling_at(head, share) if varies else nullcontext():
             return head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
 
 

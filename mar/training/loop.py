@@ -22,6 +22,7 @@ from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
 from mar.data.base import Split
 from mar.model.model import Model
+from mar.networks.base import Network
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
@@ -229,7 +230,9 @@ class ModelJob(Job):
     def begin_step(self, iteration: int) -> None:
         """Sample the network's random structure, if it has one."""
         self.iteration = iteration
-        self.model.network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
+        network = self.model.network
+        if type(network).resample is not Network.resample:
+            network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
 
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
         """Return a task for each row: a plan, and how much of it is known."""
