@@ -23,6 +23,7 @@ from mar.model.model import Model
 from mar.model.policy import OrderPolicy
 from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
+from mar.tokenizers.base import Tokenizer
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
 from mar.training.parts import Parts
 from orderings import Grid, Ordering, Partition, Plan, as_options, make_ordering, make_partition, name_of
@@ -69,12 +70,12 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def ordering(recipe: Recipe) -> Ordering:
     """``ordering.kind`` is a name beside its options, or the short text of the command line (``spiral:outward``)."""
-    return make_ordering(recipe.ordering.kind, recipe.ordering.options)
+    return make_ordering(recipe.ordering.kind, recipe.ordering.model_extra or {})
 
 
 def partition(recipe: Recipe) -> Partition:
     """``partition.kind`` is a name beside its options, or short text (``cosine:16``)."""
-    return make_partition(recipe.partition.kind, recipe.partition.options)
+    return make_partition(recipe.partition.kind, recipe.partition.model_extra or {})
 
 
 def objective(recipe: Recipe) -> Objective:
@@ -83,7 +84,7 @@ def objective(recipe: Recipe) -> Objective:
 
 def data(recipe: Recipe) -> Data:
     """Load the data set."""
-    return DATA.find(recipe.data.kind).load(DATA.options(recipe.data.kind, recipe.data.options))
+    return DATA[recipe.data.kind].load(DATA.options(recipe.data.kind, recipe.data.model_extra or {}))
 
 
 def images(dataset: Data) -> Data:
@@ -96,30 +97,35 @@ def images(dataset: Data) -> Data:
         return dataset
     section, fingerprint = dataset.source
     component = Component.model_validate(section)
-    found = DATA.find(component.kind).load(DATA.options(component.kind, component.options))
+    found = DATA[component.kind].load(DATA.options(component.kind, component.model_extra or {}))
     if found.fingerprint != fingerprint:
         raise UserError(f"the images of {component.kind} are not those that the cache was made from: set data.images")
     return found
 
 
-def _model(recipe: Recipe, dataset: Data | About) -> Model:
-    n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
-    tokenizer_class = TOKENIZERS.find(recipe.tokenizer.kind)
+def tokenizer(recipe: Recipe, dataset: Data | About) -> Tokenizer:
+    """Return the recipe's tokenizer, not fitted to data. Raise UserError if it does not read such data."""
+    tokenizer_class = TOKENIZERS[recipe.tokenizer.kind]
     if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
         raise UserError(
             f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
             f"tokenizer.kind={dataset.spec.latents.kind}"
         )
-    tokenizer = tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
-    head_class = HEADS.find(recipe.head.kind)
-    if not isinstance(tokenizer.token, head_class.tokens):
-        kinds = "categories" if isinstance(tokenizer.token, Categories) else "vectors"
+    return tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
+
+
+def _model(recipe: Recipe, dataset: Data | About) -> Model:
+    n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
+    tokens = tokenizer(recipe, dataset)
+    head_class = HEADS[recipe.head.kind]
+    if not isinstance(tokens.token, head_class.tokens):
+        kinds = "categories" if isinstance(tokens.token, Categories) else "vectors"
         raise UserError(
             f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
         )
-    network = NETWORKS.find(recipe.network.kind)(tokenizer.shape, _options("network", recipe.network))
-    head = head_class(network.context_width, tokenizer.token, _options("head", recipe.head))
-    return Model(tokenizer, network, head, n_classes)
+    network = NETWORKS[recipe.network.kind](tokens.shape, _options("network", recipe.network))
+    head = head_class(network.context_width, tokens.token, _options("head", recipe.head))
+    return Model(tokens, network, head, n_classes)
 
 
 def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
@@ -164,7 +170,7 @@ def _check_tasks(model: Model, plan: Plan, objective: Objective, recipe: Recipe)
 
 
 def _options(family: str, component: Component) -> Any:
-    return FAMILIES[family].options(component.kind, component.options)
+    return FAMILIES[family].options(component.kind, component.model_extra or {})
 
 
 def _filled(family: str, component: Component) -> dict[str, Any]:

@@ -31,14 +31,10 @@ class Section(BaseModel):
 
 
 class Component(BaseModel):
-    """``kind`` and that kind's own options."""
+    """``kind``, and that kind's own options in ``model_extra``."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

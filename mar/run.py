@@ -155,7 +155,9 @@ class Run:
         self.trained = newest.trained
         if ema and self.recipe.train.keep_best:
             newest = checkpoint.latest(self.folder.best)[0] or newest
-        self.checkpoint = newest if iteration is None else checkpoint.at(self.folder.checkpoints, iteration)
+        if iteration is not None and iteration != newest.iteration:
+            newest = checkpoint.at(self.folder.checkpoints, iteration)
+        self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
         self.parts = build.assemble(self.recipe, self.about)
@@ -200,7 +202,7 @@ class Run:
     def nll(
         self,
         images: torch.Tensor | None = None,
-        plan: PlanLike | None = None,
+        plan: PlanLike | Plans | None = None,
         labels: torch.Tensor | None = None,
         split: str = "test",
         limit: int | None = None,
@@ -242,7 +244,7 @@ class Run:
     def scorer(
         self,
         images: torch.Tensor,
-        plan: PlanLike | None,
+        plan: PlanLike | Plans | None,
         labels: torch.Tensor | None,
         seed: int = 0,
         given: torch.Tensor | None = None,
@@ -301,12 +303,14 @@ class Run:
             found = self._conditionals(plans, images, labels, seed, options.pop("given", None), None, **options)
         return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
 
-    def plans(self, plan: PlanLike | None) -> Plans:
+    def plans(self, plan: PlanLike | Plans | None) -> Plans:
         """What draws a plan for every image; None: the training plan.
 
         Raises:
             UserError: a learned order without a policy. InvalidRequest, Unsupported: as ``Plans``.
         """
+        if isinstance(plan, Plans):
+            return plan
         plans = Plans(self.training_plan if plan is None else plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")

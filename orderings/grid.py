@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from orderings.lazy import torch
 
@@ -57,12 +58,17 @@ class Grid:
             raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
 
     def __len__(self) -> int:
+        return self.size
+
+    @cached_property
+    def size(self) -> int:
+        """The number of tokens."""
         return math.prod(self.shape)
 
     def __str__(self) -> str:
         return "x".join(map(str, self.shape))
 
-    @property
+    @cached_property
     def ndim(self) -> int:
         return len(self.shape)
 

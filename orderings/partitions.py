@@ -25,6 +25,9 @@ class Singles(Partition):
     def sizes(self, n: int) -> torch.Tensor:
         return torch.ones(n, dtype=torch.int64)
 
+    def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return rank_BL.clone()
+
 
 @dataclass(frozen=True)
 class Equal(Partition):
@@ -70,7 +73,7 @@ class SizeSchedule(Partition):
         return torch.tensor([*sizes, left], dtype=torch.int64)
 
     def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
-        if self.k > len(grid):
+        if self.k > grid.size:
             name = type(self).__name__.lower()
             raise Unsupported(f"{name}:{self.k} asks for more steps than the {len(grid)} tokens of {grid} allow")
         return super().steps(rank_BL, grid)

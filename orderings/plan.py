@@ -12,6 +12,7 @@ mask is ``step_query > step_key``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
 from orderings.grid import Grid, Unsupported
@@ -46,12 +47,12 @@ class Plan:
             rank_BL = _rerank(rank_BL, given_BL, absent_BL)
         return cls(rank_BL, partition.steps(rank_BL, grid))
 
-    @property
+    @cached_property
     def n_steps_B(self) -> torch.Tensor:
         """(B,) int64: the number of AR steps of each row (0 when nothing is left to generate)."""
         return torch.where(self.scored_BL, self.step_BL, -1).amax(1) + 1
 
-    @property
+    @cached_property
     def scored_BL(self) -> torch.Tensor:
         """(B, L) bool: the tokens that this plan generates and scores."""
         return (self.step_BL > GIVEN) & (self.step_BL < ABSENT)

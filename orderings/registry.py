@@ -14,13 +14,13 @@ from orderings import adaptive, blocks, curves, optimal, partitions, scans, stoc
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
-from orderings.user import FILE_TARGET, file_target, is_file_target, load_class
+from orderings.user import FILE_TARGET, TARGETS, is_file_target, load_class
 
 T = TypeVar("T")
 
 
 class Registry(dict[str, type[T]], Generic[T]):
-    """The classes of one family by name: a dict of our own, and two further places that ``find`` looks in.
+    """The classes of one family by name: a dict of our own; ``registry[name]`` looks in two further places.
 
     Other packages add classes through the entry-point group; ``FILE.py:Class`` names a class of a Python file.
 
@@ -39,15 +39,14 @@ class Registry(dict[str, type[T]], Generic[T]):
         super().__init__(ours)
         self.what, self.base, self.group, self.aliases = what, base, group, dict(aliases)
 
-    def find(self, name: str) -> type[T]:
-        """Return the class of ``name``.
+    def __missing__(self, name: str) -> type[T]:
+        """Return the class of an alias, a Python file or another package; ``registry[name]`` calls it.
 
         Raises:
             InvalidRequest: there is no such class (the message gives the nearest name), or it does not import.
         """
-        name = self.aliases.get(name, name)
-        if name in self:
-            return self[name]
+        if name in self.aliases:
+            return self[self.aliases[name]]
         if is_file_target(name):
             return load_class(name, (self.base,), self.error)
         entry = self._plugged().get(name)
@@ -83,14 +82,14 @@ class Registry(dict[str, type[T]], Generic[T]):
         return found, notes
 
     def name_of(self, component: object) -> str:
-        """Return the name under which ``find`` gives the component's class.
+        """Return the name under which the registry gives the component's class.
 
         Raises:
             InvalidRequest: the class is in no registry.
         """
         cls = type(component)
-        if (target := file_target(cls)) is not None:
-            return target
+        if cls in TARGETS:
+            return TARGETS[cls]
         names: dict[type, str] = {member: name for name, member in self.items()}
         if cls not in names:  # looking for other packages takes milliseconds
             names = {member: name for name, member in self.classes()[0].items()}

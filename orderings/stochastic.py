@@ -24,7 +24,7 @@ class Random(Ordering):
     summary: ClassVar[str] = "uniformly random, anew for each image"
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        return shuffle(generator.uniform(len(grid)))
+        return shuffle(generator.uniform(grid.size))
 
 
 @dataclass(frozen=True)

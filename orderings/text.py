@@ -16,6 +16,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from orderings.adaptive import Adaptive
@@ -193,7 +194,7 @@ class PlanSpec(NamedTuple, Generic[Order]):
         if self.partition == Singles():
             return to_text(self.ordering)
         cut = to_text(self.partition)
-        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in name_of(self.partition) else cut}"
+        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in cut.partition('(')[0] else cut}"
 
 
 def parse_ordering(text: str) -> Ordering:
@@ -229,6 +230,7 @@ def make_partition(kind: str, options: Mapping[str, Any]) -> Partition:
     return _make(PARTITIONS, kind, options)
 
 
+@lru_cache(maxsize=1024)
 def to_text(component: Ordering | Partition | Adaptive) -> str:
     """Return the canonical short text: options at their defaults are left out, except for a leading number."""
     text, default = name_of(component), type(component)()
@@ -295,7 +297,7 @@ def _kind(name: str) -> str:
 
 
 def _first(family: Registry[T], kind: str) -> str:
-    own = fields(family.find(kind))  # pyright: ignore[reportArgumentType]
+    own = fields(family[kind])  # pyright: ignore[reportArgumentType]
     if not own:
         raise InvalidRequest(f"{kind} has no options")
     return own[0].name
@@ -306,7 +308,7 @@ def _make(family: Registry[T], kind: str, options: Mapping[str, Any]) -> T:
         if options:
             raise InvalidRequest(f"{kind!r} names its own options: write {', '.join(options)} there, or the name alone")
         return _parse(family, kind)
-    cls: Any = family.find(kind)
+    cls: Any = family[kind]
     own, kinds = {f.name: f for f in fields(cls)}, get_type_hints(cls)
     for key in options:
         if key not in own:

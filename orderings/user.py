@@ -106,12 +106,7 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
 
 
 FILE_TARGET = re.compile(r"[^:()=+,]*\.py:\w+")
-_TARGETS: dict[type, str] = {}  # the FILE.py:Class that each class was loaded from
-
-
-def file_target(cls: type) -> str | None:
-    """Return the ``FILE.py:Class`` that ``cls`` was loaded from; None for any other class."""
-    return _TARGETS.get(cls)
+TARGETS: dict[type, str] = {}  # the FILE.py:Class that each class was loaded from
 
 
 def is_file_target(text: str) -> bool:
@@ -140,7 +135,7 @@ def load_class(target: str, bases: tuple[type, ...], error: type[Exception] = In
     cls = vars(module).get(name)
     if inspect.isclass(cls) and issubclass(cls, bases) and cls not in bases:
         if place.endswith(".py"):
-            _TARGETS[cls] = target
+            TARGETS[cls] = target
         return cls
     family = " or ".join(base.__name__ for base in bases)
     if cls is not None:

@@ -28,13 +28,13 @@ CELLS = [*((network, "categorical") for network in sorted(NETWORKS)), *WITH_HEAD
 
 
 def recipe_of(network: str, head: str) -> config.Recipe:
-    vectors = issubclass(HEADS.find(head).tokens, Vectors)
+    vectors = issubclass(HEADS[head].tokens, Vectors)
     changes = [f"network={network}", f"head={head}", "tokenizer=patches" if vectors else "tokenizer=pixels"]
     changes += ["ordering=raster", "train.mask_ratio=plan"]
     for family, kind in (("network", network), ("head", head)):
         changes += [
             f"{family}.{key}={list(value) if isinstance(value, tuple) else value}"
-            for key, value in build.FAMILIES[family].find(kind).test_options.items()
+            for key, value in build.FAMILIES[family][kind].test_options.items()
         ]
     return config.read("digits", changes)
 

@@ -198,7 +198,8 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     from mar.reports.publish import publish
 
     console = wide_console()
-    _check_options(grid)
+    if grid.prepare:
+        _check_options(grid)
     if execution.dry_run:
         _list_cells(grid, out, execution, console)
         return

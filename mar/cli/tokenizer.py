@@ -162,7 +162,7 @@ def cache(
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
     found = AutoencoderFolder.find(tokenizer)
-    cls: Any = TOKENIZERS.find(found.kind)
+    cls: Any = TOKENIZERS[found.kind]
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
         source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ def _score(
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     found, device = AutoencoderFolder(autoencoder), "cuda" if torch.cuda.is_available() else "cpu"
-    cls: Any = TOKENIZERS.find(found.kind)
+    cls: Any = TOKENIZERS[found.kind]
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder))).to(device)
     with bar("reconstructing") as progress:
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)

@@ -119,7 +119,7 @@ def import_(
     from mar.networks import NETWORKS
 
     recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
-    size = NETWORKS.options(recipe.network.kind, recipe.network.options).sizes
+    size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     used = f"{size.encoder_heads} and {size.decoder_heads} heads"
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")

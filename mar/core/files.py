@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -60,13 +60,14 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
         raise
 
 
-def flush(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def flush(*paths: Path) -> None:
+    """Flush files and folders to the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -87,6 +88,11 @@ def digest(*parts: str | bytes | memoryview, digits: int = 64) -> str:
 def settings_digest(settings: Any, digits: int) -> str:
     """Return hexadecimal digits that identify settings (plain values), whatever the order of their keys."""
     return digest(json.dumps(settings, sort_keys=True), digits=digits)
+
+
+def checksums(files: Iterable[Path]) -> dict[str, str]:
+    """Return the checksum of each file by its name."""
+    return {file.name: checksum(file) for file in files}
 
 
 def checksum(file: Path) -> str:

@@ -46,6 +46,10 @@ class Noise:
             draw=self.draw if draw is None else draw,
         )
 
+    def each(self, *purposes: str) -> list[Noise]:
+        """Return the streams for several uses."""
+        return [self.at(purpose) for purpose in purposes]
+
     def tokens(self, row_M: torch.Tensor, token_M: torch.Tensor) -> Noise:
         """Return one stream for each gathered token (row, token); these streams are one per row."""
         return replace(self, example_N=self.example_N[row_M], token_N=token_M)

@@ -33,7 +33,7 @@ class Registry(orderings.Registry[T]):
         Raises:
             UserError: no such class or option, with the nearest one; or a value does not fit its option.
         """
-        cls = self.find(name)
+        cls = self[name]
         return typed(getattr(cls, "Options", cls), values, f"option of {self.what} {name!r}:", f"{name} {self.what}.")
 
 

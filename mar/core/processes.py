@@ -230,6 +230,16 @@ def is_sharded(value: Any) -> TypeGuard[DTensor]:
     return module is not None and isinstance(value, module.DTensor)
 
 
+def any_sharded(tensors: Iterable[torch.Tensor]) -> bool:
+    """Return True if one of the tensors is sharded."""
+    return any(is_sharded(tensor) for tensor in tensors)
+
+
+def local_shards(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Return this process's shares of sharded tensors, and other tensors as they are."""
+    return [tensor.to_local() if is_sharded(tensor) else tensor for tensor in tensors]
+
+
 def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return this process's share of a full tensor, sharded like ``like``."""
     if not is_sharded(like) or full.shape != like.shape:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -106,6 +107,7 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
     return made
 
 
+@cache
 def folder_name(text: str, safe: str = "+:=,()") -> str:
     """Return ``text`` as the name of a folder."""
     return short(quote(text, safe=safe), _LONGEST_NAME)

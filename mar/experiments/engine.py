@@ -152,7 +152,10 @@ class Engine:
     """
 
     def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
-        self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer or train
+        self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer
+        self._folders: dict[str, RunFolder] = {}
+        self._records: dict[Path, Record] = {}  # answers read so far
+        self._along: dict[tuple[str, str, str, str], list[Question]] = {}
         check_kind(out, GRID)
         asked = grid.asked()
         self.metrics = {name: METRICS[name](options, asked) for name, options in asked.items()}
@@ -212,8 +215,14 @@ class Engine:
                     self._answer(cell, f"{cell.name}", alone=True)
 
     def record(self, cell: Cell, question: Question) -> Record | None:
-        """Return the record of an answered question; None: it is not answered."""
-        return read(self.file(cell, question), question.content)
+        """Return the record of an answered question, read once; None: it is not answered."""
+        file = self.file(cell, question)
+        known = self._records.get(file)
+        if known is None or known.question != question.content:
+            known = read(file, question.content)
+            if known is not None and known.answer is not None:
+                self._records[file] = known
+        return known
 
     def questions(self, cell: Cell) -> list[Question]:
         """Return every question about a cell, in the order in which they are asked."""
@@ -226,8 +235,12 @@ class Engine:
 
     def questions_along(self, cell: Cell, plan: str, variant: Variant | None, weights: str) -> list[Question]:
         """Return the metrics' questions about a cell along a plan in a variant, and those about the model itself."""
-        subject = Subject(cell.fingerprint, weights, plan, variant)
-        return [q for metric in self.metrics.values() if (q := metric.question(subject)) is not None]
+        key = cell.fingerprint, plan, variant.name if variant is not None else "", weights
+        if key not in self._along:
+            subject = Subject(cell.fingerprint, weights, plan, variant)
+            asked = (metric.question(subject) for metric in self.metrics.values())
+            self._along[key] = [question for question in asked if question is not None]
+        return self._along[key]
 
     def home(self, cell: Cell) -> Path:
         """Return the folder of a cell's records."""
@@ -240,7 +253,9 @@ class Engine:
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
-        return RunFolder(self.out / "runs" / cell.fingerprint)
+        if cell.fingerprint not in self._folders:
+            self._folders[cell.fingerprint] = RunFolder(self.out / "runs" / cell.fingerprint)
+        return self._folders[cell.fingerprint]
 
     def weights(self, cell: Cell) -> str:
         """Return a hash of the scored weights; empty: the cell is not trained."""
@@ -269,7 +284,7 @@ class Engine:
         loaded = cache(lambda: self._load(cell))
         for question in self.questions(cell):
             metric = self.metrics.get(question.metric)
-            if metric is None or metric.alone != alone:
+            if metric is None or metric.alone != alone or self.record(cell, question) is not None:
                 continue
 
             def compute(question: Question = question, metric=metric) -> dict[str, Any]:
@@ -290,7 +305,10 @@ class Engine:
     def _train(self, cell: Cell) -> dict[str, Any]:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
         folder = self.folder(cell)
-        self.trainer(cell.recipe, folder.path)
+        if self.trainer is None:
+            train(cell.recipe, folder.path, examples=cell.data)
+        else:
+            self.trainer(cell.recipe, folder.path)
         newest, _ = checkpoint.latest(folder.checkpoints)
         assert newest is not None
         iteration = newest.iteration
@@ -302,13 +320,15 @@ class Engine:
             for path in folder.checkpoints.glob("[0-9]*"):
                 if int(path.name) not in (iteration, newest.iteration):
                     shutil.rmtree(path)
-        chosen = checkpoint.at(folder.checkpoints, iteration)
+        chosen = newest if iteration == newest.iteration else checkpoint.at(folder.checkpoints, iteration)
         return {"iteration": iteration, "weights": checksum(chosen.path / "ema.safetensors")[:16]}
 
     def _load(self, cell: Cell) -> Run:
         record = self.record(cell, self.training(cell))
         assert record is not None and record.answer is not None
-        return load(self.folder(cell).path, iteration=record.answer["iteration"])
+        run = load(self.folder(cell).path, iteration=record.answer["iteration"])
+        run.data = cell.data
+        return run
 
     def _check_data(self, cell: Cell) -> None:
         """Raise UserError if the cell's run was trained on other data."""
@@ -375,15 +395,15 @@ def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) ->
     """Return the row without answers."""
     grid, found = engine.grid, cell.plans[plan]
     settings, orders = dict(cell.settings), grid.orders
+    ordering, partition = PlanSpec.parse(plan)
     if grid.orderings and (grid.axes or grid.variants or orders):
         settings[PLAN] = plan
     elif grid.partitions and not grid.orderings:
-        settings[PARTITION] = to_text(PlanSpec.parse(plan)[1])
+        settings[PARTITION] = to_text(partition)
     if variant is not None:
         settings[VARIANT] = variant.name
     if orders:
         settings[ORDERS] = "1"
-    ordering, partition = PlanSpec.parse(plan)
     row = Row(plan, to_text(ordering), to_text(partition), model=cell.name, settings=settings)
     if not isinstance(found, PlanMap):
         return replace(row, refused=found)

@@ -9,6 +9,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -106,53 +107,74 @@ class Row:
     refused: str = ""
     errors: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def likelihood(self) -> Likelihood | None:
         return self.answers.get("nll")
 
-    @property
+    @cached_property
     def generated(self) -> GeneratedImages | None:
         return self.answers.get("fid")
 
-    @property
+    @cached_property
     def images(self) -> FidResult | None:
         """The scores of the generated images."""
         return self.generated and self.generated.scores
 
-    @property
+    @cached_property
     def probe(self) -> Probe | None:
         return self.answers.get("probe")
 
-    @property
+    @cached_property
     def exposure(self) -> Exposure | None:
         return self.answers.get("exposure")
 
-    @property
+    @cached_property
     def nll_seconds(self) -> float | None:
         """Wall-clock time of scoring all images."""
         return self.seconds.get("nll")
 
-    @property
+    @cached_property
     def sampling_seconds(self) -> float | None:
         """Time of generating ``images``, by the clock of the grid's ``speed``."""
         return self.generated and self.generated.seconds
 
-    @property
+    @cached_property
     def samples(self) -> str | None:
         """A picture, relative to the grid's folder."""
         return self.generated and self.generated.samples
 
-    @property
+    @cached_property
     def animation(self) -> str | None:
         """A moving picture, relative to the grid's folder."""
         return self.generated and self.generated.animation
 
-    @property
+    @cached_property
+    def steps(self) -> int | None:
+        """AR steps along the plan."""
+        if self.map is not None:
+            return max(self.map.step_L) + 1
+        return self.likelihood and self.likelihood.steps
+
+    @cached_property
+    def fid_key(self) -> tuple[Any, ...] | None:
+        """Equal in rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
+        images = self.images
+        if images is None:
+            return None
+        floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
+        return images.generated.n_images, images.n_real, images.split, images.extractor, floor
+
+    @cached_property
+    def problem(self) -> str | None:
+        """The refusal or the errors, for print."""
+        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
+
+    @cached_property
     def name(self) -> str:
         """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan
 
-    @property
+    @cached_property
     def images_per_second(self) -> float | None:
         """Generation speed on the machine of the run."""
         if self.images is None or not self.sampling_seconds:
@@ -180,12 +202,12 @@ class Training:
     validation_iteration: tuple[int, ...]
     validation_nats: tuple[float, ...]
 
-    @property
+    @cached_property
     def verdict(self) -> Verdict:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
-    @property
+    @cached_property
     def lowest_nats(self) -> float | None:
         """The lowest validation loss, nats per token; None without validation."""
         return min(self.validation_nats, default=None)
@@ -215,7 +237,7 @@ class TrainedModel:
     training: Training | None
     answers: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def speed(self) -> Speed | None:
         return self.answers.get("speed")
 

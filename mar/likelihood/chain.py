@@ -32,7 +32,7 @@ from mar.core.records import Part
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
 from mar.model.model import Model
-from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision, widened
+from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision
 from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
 
 IMAGES_AT_ONCE = 256  # the memory budget cuts these further
@@ -178,7 +178,8 @@ def pairs(
             step_RL = torch.minimum(step_RL, step[:, None])
         elif not one_pass:
             target_RL = step_RL == step[:, None]
-        yield Pairs(image, step, target_RL, model.context(token[image], step_RL, condition_BC[image], target_RL))
+        token_RLD = model.embedding(token[image])
+        yield Pairs(image, step, target_RL, model.network(token_RLD, step_RL, condition_BC[image], target_RL))
 
 
 def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -239,8 +240,8 @@ def token_log_prob(
         on_rows(notes["done"])
     left_R = torch.arange(notes["done"], total, device=token.device)
     for some in pairs(model, token, plan, label_B, budget, drawn_BK, chosen_R=left_R):
-        with full_precision(token.device):
-            result = model.head.log_prob(widened(some.z_MD), token[some.at_M], kind, noise.tokens(*some.at_M))
+        with full_precision(some.z_MD) as z_MD:
+            result = model.head.log_prob(z_MD, token[some.at_M], kind, noise.tokens(*some.at_M))
         nats_BL[some.at_M] = result.nats_M.float()
         notes = {
             "done": notes["done"] + len(some.image_R),
@@ -283,8 +284,8 @@ def read_walks(
         for step in walk:
             row_M, token_M = step.target_BL.nonzero(as_tuple=True)
             at_M = index[row_M], token_M
-            with full_precision(token.device):
-                found = model.head.log_prob(widened(step.z_MD), token[at_M], kind, some.tokens(row_M, token_M))
+            with full_precision(step.z_MD) as z_MD:
+                found = model.head.log_prob(z_MD, token[at_M], kind, some.tokens(row_M, token_M))
             nats_BL[at_M], step_BL[at_M] = found.nats_M.float(), step.number
             forwards += (count := int(step.target_BL.any(1).sum()))
             on_rows(count)

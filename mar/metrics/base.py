@@ -15,6 +15,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -98,6 +99,12 @@ class Subject:
     weights: str
     plan: str
     variant: Variant | None = None
+
+    @cached_property
+    def measured_along(self) -> str | None:
+        """The ordering, short text, along which the plan's set costs are measured; None: it needs none."""
+        ordering, partition = PlanSpec.parse(self.plan)
+        return to_text(ordering) if awaits_costs(partition) else None
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,7 @@ class Metric(ABC):
         content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
         if variant is not None:
             content["variant"] = variant.model_dump(mode="json")
-        if measured_along(subject.plan):
+        if subject.measured_along:
             content["sets"] = self.asked["sets"].model_dump(mode="json")
         content |= self.options.model_dump(mode="json")
         return Question(self.name, subject.plan, "" if variant is None else variant.name, content)
@@ -253,12 +260,6 @@ def adaptive_plan(rule: str, plan: str) -> str:
 def awaits_costs(partition: Partition) -> bool:
     """True for ``optimal`` by costs that its run has to measure."""
     return isinstance(partition, Optimal) and not partition.costs
-
-
-def measured_along(plan: str) -> str | None:
-    """Return the ordering, short text, along which a plan's set costs are measured; None: it needs none."""
-    ordering, partition = PlanSpec.parse(plan)
-    return to_text(ordering) if awaits_costs(partition) else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,11 +114,11 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def fid(self) -> float:
         return self.generated.fid
 
-    @property
+    @cached_property
     def noise_floor_fid(self) -> float:
         return self.noise_floor.fid
 
@@ -150,7 +150,7 @@ class GeneratedImages:
     samples: str | None = None
     animation: str | None = None
 
-    @property
+    @cached_property
     def seconds(self) -> float | None:
         """Time of generating, by ``clock``."""
         return self.sampling_seconds if self.clock == "wall" else self.sampling_cpu_seconds
@@ -171,6 +171,7 @@ class FID(Metric):
     name, title, Answer = "fid", "images", GeneratedImages
     default = Options()
     options: Options
+    _scorer: tuple[Any, FidScorer] | None = None  # of the data scored last
 
     def question(self, subject: Subject) -> Question:
         return self.along_plan(subject, subject.variant)
@@ -180,9 +181,11 @@ class FID(Metric):
         run, started = at.load(), (time.monotonic(), time.process_time())
         images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
         wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
-        scores = score_images(
-            images, run.images, at.cache, on=self.options.split, seed=self.options.seed, device=run.device
-        )
+        data, key = run.images, (run.images.fingerprint, run.device)
+        if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
+            split, seed = self.options.split, self.options.seed
+            self._scorer = key, scorer_of(data, at.cache, len(images), on=split, seed=seed, device=run.device)
+        scores = self._scorer[1].score(Images("generated", TensorSplit(images), data.spec))
         return GeneratedImages(scores, wall, cpu)
 
     def read(self, answer: Any, folder: str) -> GeneratedImages:
@@ -240,16 +243,36 @@ def score_images(
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
+    fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
+    scorer = scorer_of(
+        data, cache_dir, len(fake), extractor=extractor, weights=weights, labelled=labelled, on=on, seed=seed,
+        device=device, batch_size=batch_size,
+    )  # fmt: skip
+    return scorer.score(Images("generated", fake, data.spec))
+
+
+def scorer_of(
+    data: Data,
+    cache_dir: Path,
+    n: int,
+    *,
+    extractor: Literal["auto", "inception", "classifier"] | Extractor = "auto",
+    weights: Path | None = None,
+    labelled: Data | None = None,
+    on: str = "test",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> FidScorer:
+    """Return the scorer of ``score_images`` for ``n`` generated images. Arguments and errors: as there."""
     from mar.metrics.features import choose
 
     real = images_of(data, on)
     floor = images_of(data, "test" if on == "train" else "train")
-    fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
-    check_enough(**{"generated": len(fake), f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
+    check_enough(**{"generated": n, f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
     if isinstance(extractor, str):
         extractor = choose(extractor, data, cache_dir, weights, labelled)
-    scorer = FidScorer(real, extractor, cache_dir, floor, seed, device, batch_size)
-    return scorer.score(Images("generated", fake, data.spec))
+    return FidScorer(real, extractor, cache_dir, floor, seed, device, batch_size)
 
 
 def check_enough(**sizes: int) -> None:
@@ -334,10 +357,11 @@ class FidScorer:
         """Raises UserError where there are too few images, or they are no images of the data."""
         from mar.metrics.features import KID_SUBSETS
 
-        check_enough(generated=len(generated.split), real=self.statistics.n_images or LEAST_IMAGES)
-        n_floor = min(len(generated.split), len(self.floor.split)) if self.floor else len(generated.split)
+        n = len(generated.split)
+        check_enough(generated=n, real=self.statistics.n_images or LEAST_IMAGES)
+        n_floor = min(n, len(self.floor.split)) if self.floor else n
         found = self.features(generated)
-        label_N = generated.split.batch(torch.arange(len(generated.split)))[1] if self.extractor.knows_labels else None
+        label_N = generated.split.batch(torch.arange(n))[1] if self.extractor.knows_labels else None
         scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
         return FidResult(
             generated=scores,

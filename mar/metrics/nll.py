@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from mar.metrics.base import (
     scores_folder,
 )
 from mar.metrics.statistics import Difference, holm, paired_differences
+from mar.model.plans import Plans
 from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
 
@@ -77,7 +79,7 @@ class NLL(Metric):
         return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
-        tokenizer = build.assemble(recipe, data).model.tokenizer
+        tokenizer = build.tokenizer(recipe, data)
         yield from independent_tokens(
             data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
         )
@@ -210,7 +212,7 @@ class NllScores:
     likelihoods: dict[str, Likelihood]
     differences: dict[str, Difference]
 
-    @property
+    @cached_property
     def picture(self) -> Path:
         """The file of the picture: the name of a single record; of several, their plans in one name, cut short."""
         files = list(self.files.values())
@@ -311,13 +313,14 @@ def read_nll(path: Path) -> Likelihood:
 
 def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
     """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
-    if not run.plans(plan).random:
+    plans = run.plans(plan)
+    if not plans.random:
         request = replace(request, repeats=replace(request.repeats, orders=0))
     if request.past is None:
         (images, labels), given = run.subset(request.split, request.n), None
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
-    question, several = nll_question(run, plan, request, len(images)), asdict(request.repeats)
+    question, several = nll_question(run, plans, request, len(images)), asdict(request.repeats)
     answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
         say(f"{plan}: scored before, kept in {found.name} (--again scores it anew)")
@@ -328,7 +331,7 @@ def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
         kept.delete()
     with bar(f"NLL {plan}") as progress:
         result = run.nll(
-            images, plan, labels, seed=request.seed, repeats=request.repeats, likelihood=request.likelihood, kept=kept,
+            images, plans, labels, seed=request.seed, repeats=request.repeats, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
             precision=request.precision, given=given,
         )  # fmt: skip
@@ -361,13 +364,13 @@ def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path
     return path
 
 
-def nll_question(run: Run, plan: str, request: NllRequest, n_images: int) -> dict[str, Any]:
+def nll_question(run: Run, plans: Plans, request: NllRequest, n_images: int) -> dict[str, Any]:
     """Return everything that the log-probabilities of one order and one dequantisation depend on."""
     first = image_noise(request.seed, min(n_images, IMAGES_AT_ONCE)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
-    plans, kind = run.plans(plan), request.kind
+    kind = request.kind
     return {
-        "plan": plan,
+        "plan": plans.text,
         "steps": content_hash(plans.scored(first).step_BL.cpu()),  # an order's file or set costs may have changed
         "split": request.split,
         "images": n_images,

@@ -20,7 +20,7 @@ from mar.core.progress import Progress
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.likelihood.set_sizes import SCHEDULES, Predicted, measure_set_costs, plans_of, predictions
 from mar.likelihood.summary import Likelihood
-from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, measured_along, save
+from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, save
 from mar.metrics.nll import NllRequest, Say, score_plans
 from mar.metrics.statistics import Difference, paired_differences
 from mar.model.plans import costs_file, resolve_optimal
@@ -52,7 +52,7 @@ class Sets(Metric):
     default = Options()
 
     def question(self, subject: Subject) -> Question | None:
-        ordering = measured_along(subject.plan)
+        ordering = subject.measured_along
         if ordering is None:
             return None
         content = {"plan": ordering, "weights": subject.weights, **self.options.model_dump(mode="json")}

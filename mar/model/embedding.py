@@ -6,6 +6,7 @@ L tokens · D width · V vocabulary
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -13,26 +14,23 @@ from torch import nn
 from mar.core.tokens import Categories, TokenKind
 
 
-class TokenEmbedding(nn.Module):
+class TokenEmbedding(nn.Sequential):
     """Embeds categories by a table and vectors by a linear map.
 
     The table starts small and random or, with ``codes``, as ``cosine_token_init``.
     """
 
     def __init__(self, token: TokenKind, width: int, codes: bool = False) -> None:
-        super().__init__()
         if isinstance(token, Categories):
-            self.embed: nn.Module = nn.Embedding(token.vocabulary, width)
-            nn.init.normal_(self.embed.weight, std=0.02)
+            embed = nn.Embedding(token.vocabulary, width)
+            nn.init.normal_(embed.weight, std=0.02)
             if codes:
-                self.embed.weight.data.copy_(cosine_token_init(token.vocabulary, width))
+                embed.weight.data.copy_(cosine_token_init(token.vocabulary, width))
         else:
-            self.embed = nn.Linear(token.width, width)
-            nn.init.xavier_uniform_(self.embed.weight)
-            nn.init.zeros_(self.embed.bias)
-
-    def forward(self, token: torch.Tensor) -> torch.Tensor:
-        return self.embed(token)
+            embed = nn.Linear(token.width, width)
+            nn.init.xavier_uniform_(embed.weight)
+            nn.init.zeros_(embed.bias)
+        super().__init__(OrderedDict(embed=embed))
 
 
 def cosine_token_init(vocabulary: int, width: int) -> torch.Tensor:

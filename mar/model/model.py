@@ -100,6 +100,9 @@ def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextMan
 def _replaced(
     model: Model, options: dict[str, Any], of_head: Callable[[Head, dict[str, Any]], AbstractContextManager[None]]
 ) -> Iterator[None]:
+    if not options:
+        yield
+        return
     network, before = model.network, model.network.sampling
     chosen = {name: options[name] for name in options if name in {field.name for field in fields(before)}}
     with of_head(model.head, {name: value for name, value in options.items() if name not in chosen}):

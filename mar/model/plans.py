@@ -75,7 +75,7 @@ class Plans:
             raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
                               f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
         given_BL = None if given_BL is None else given_BL.cpu()
-        drawn = Plan.sample(self._ordering, self._partition, self.grid, len(noise), noise.to("cpu"), given_BL)
+        drawn = Plan.sample(self._ordering, self._partition, self.grid, len(noise.example_N), noise.to("cpu"), given_BL)
         return drawn.to(self.device)
 
     def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:

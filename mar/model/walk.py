@@ -12,6 +12,7 @@ set: that of the plan (``along``), or one found from the model's conditionals (`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -132,7 +133,7 @@ def along(plan: Plan) -> Chooser:
     """Choose the sets of the plan."""
 
     def choose(walk: Walk, number: int) -> Step | None:
-        target_BL = plan.target(number)
+        target_BL = plan.step_BL == number
         return walk.query(number, target_BL) if target_BL.any() else None
 
     return choose
@@ -149,8 +150,8 @@ def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
         size_B = size_BK[:, number]
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])  # rows with fewer steps are done
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
-        with full_precision(size_B.device):
-            score_BL[step.target_BL] = walk.model.head.entropy(widened(step.z_MD)).float()
+        with full_precision(step.z_MD) as z_MD:
+            score_BL[step.target_BL] = walk.model.head.entropy(z_MD).float()
         progress = (number + 1) / size_BK.shape[1]
         return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
 
@@ -165,11 +166,9 @@ def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.
     return torch.zeros(batch, n_tokens, token.width, device=device)
 
 
-def widened(z_MD: torch.Tensor) -> torch.Tensor:
-    """Contexts in float32, where the network made them in less."""
-    return z_MD.float() if z_MD.dtype in (torch.bfloat16, torch.float16) else z_MD
-
-
-def full_precision(device: torch.device) -> torch.autocast:
-    """Inside, autocast is off: a network may run in bfloat16, probabilities never do."""
-    return torch.autocast(device.type, enabled=False)
+@contextmanager
+def full_precision(z_MD: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield contexts in float32 where the network made them in less. Inside, autocast is off: a network may run in
+    bfloat16, probabilities never do."""
+    with torch.autocast(z_MD.device.type, enabled=False):
+        yield z_MD.float() if z_MD.dtype in (torch.bfloat16, torch.float16) else z_MD

@@ -10,8 +10,9 @@ attention needs the rows: rows of similar length are padded to a common one and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -163,6 +164,20 @@ def pack(keep_RP: torch.Tensor, groups: int = GROUPS, multiple: int = 1) -> Pack
     return Packing(tuple(spans), row_N, place_N, slot_RP)
 
 
+def pack_each(keeps_RL: Iterable[torch.Tensor], front: int, buckets: int) -> list[Packing]:
+    """Pack ``front`` places and the kept tokens of each row, for each of ``keeps_RL``.
+
+    Args:
+        buckets: 0, or the number of lengths that all rows are padded to, as one group.
+    """
+    packed = []
+    for keep_RL in keeps_RL:
+        keep_RP = F.pad(keep_RL, (front, 0), value=True)
+        multiple = -(-keep_RP.shape[1] // buckets) if buckets else 1
+        packed.append(pack(keep_RP, 1 if buckets else GROUPS, multiple))
+    return packed
+
+
 def _groups(lengths: list[int], groups: int, multiple: int, longest: int) -> list[tuple[int, int, int]]:
     """(first row, end, padded length) of each group of rows sorted by length; equal lengths share a group."""
     cuts: list[tuple[int, int, int]] = []
@@ -239,6 +254,26 @@ class PackedBlock(nn.Module):
             x_ND, mixed_ND = x_ND.index_select(0, wanted_M), mixed_ND.index_select(0, wanted_M)
         x_ND = x_ND + attention.proj_drop(attention.proj(mixed_ND))
         return x_ND + self.mlp(self.norm2(x_ND))
+
+
+def packed_blocks(depth: int, width: int, heads: int, **options: Any) -> nn.ModuleList:
+    """Return a stack of ``depth`` blocks."""
+    return nn.ModuleList(PackedBlock(width, heads, **options) for _ in range(depth))
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    x_ND: torch.Tensor,
+    packing: Packing,
+    rotary: RotaryEmbedding,
+    wanted_M: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return x_ND after a stack of ``PackedBlock``, or x_MD of the slots ``wanted_M`` alone."""
+    angle_NF = rotary(packing.place_N)
+    *others, last = blocks
+    for block in others:
+        x_ND = block(x_ND, packing.spans, angle_NF)
+    return last(x_ND, packing.spans, angle_NF, wanted_M)
 
 
 def apply_rotary(qkv_ND: torch.Tensor, heads: int, angle_NF: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,17 @@ class State:
     step_BL: torch.Tensor  # unknown tokens stand at the current step
     count: int  # the current step; -1 until the given tokens are observed
 
+    def observed(self, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> State:
+        """Return the state after the tokens of one step."""
+        count = self.count + 1
+        waiting_BL = (self.step_BL == self.count) & ~index_BL
+        return State(
+            self.condition_BC,
+            torch.where(index_BL[..., None], token_BLD.to(self.token_BLD.dtype), self.token_BLD),
+            torch.where(waiting_BL, count, self.step_BL),
+            count,
+        )
+
 
 class Network(nn.Module):
     """Constructed as ``Network(shape, options)``, where ``shape`` is the grid's, e.g. ``(16, 16)``.
@@ -140,14 +151,7 @@ class Network(nn.Module):
 
         The caller reuses the memory of ``token_BLD``: copy the tokens that the state keeps.
         """
-        count = state.count + 1
-        waiting_BL = (state.step_BL == state.count) & ~index_BL
-        return State(
-            state.condition_BC,
-            torch.where(index_BL[..., None], token_BLD.to(state.token_BLD.dtype), state.token_BLD),
-            torch.where(waiting_BL, count, state.step_BL),
-            count,
-        )
+        return state.observed(token_BLD, index_BL)
 
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
         """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens."""

@@ -19,14 +19,15 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.networks.attention import (
-    PackedBlock,
     Packing,
     Rotary,
     RotaryEmbedding,
     apply_rotary,
     attention_of,
     gather_padded,
-    pack,
+    pack_each,
+    packed_blocks,
+    run_blocks,
 )
 from mar.networks.base import ABSENT, GenerationOptions, Network
 from mar.networks.fixed_order import SizedOptions
@@ -113,7 +114,7 @@ class MaskedTransformer(Network):
         self.context_width = sizes.decoder_width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         block = partial(
-            PackedBlock,
+            packed_blocks,
             mlp_ratio=options.mlp_ratio,
             qkv_bias=True,
             proj_drop=options.projection_dropout,
@@ -121,16 +122,12 @@ class MaskedTransformer(Network):
         )
         self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
         self.embed_norm = norm(sizes.encoder_width)
-        self.encoder_blocks = nn.ModuleList(
-            block(sizes.encoder_width, sizes.encoder_heads) for _ in range(sizes.encoder_depth)
-        )
+        self.encoder_blocks = block(sizes.encoder_depth, sizes.encoder_width, sizes.encoder_heads)
         self.encoder_norm = norm(sizes.encoder_width)
         self.decoder_embed = nn.Linear(sizes.encoder_width, sizes.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(sizes.decoder_width))
         self.decoder_position = nn.Parameter(torch.empty(places, sizes.decoder_width))
-        self.decoder_blocks = nn.ModuleList(
-            block(sizes.decoder_width, sizes.decoder_heads) for _ in range(sizes.decoder_depth)
-        )
+        self.decoder_blocks = block(sizes.decoder_depth, sizes.decoder_width, sizes.decoder_heads)
         self.decoder_norm = norm(sizes.decoder_width)
         turns = partial(RotaryEmbedding, options.rotary, shape, front=sizes.buffer)
         self.encoder_rotary = turns(channels=sizes.encoder_width // sizes.encoder_heads)
@@ -164,7 +161,7 @@ class MaskedTransformer(Network):
             return token_BLD.new_zeros(0, self.context_width)
         step_RL, target_RL = step_BL[row_R], target_BL[row_R]
         now_R1 = torch.where(target_RL, step_RL, ABSENT).amin(1, keepdim=True)
-        known, present = self._pack(step_RL < now_R1), self._pack(step_RL < ABSENT)
+        known, present = pack_each((step_RL < now_R1, step_RL < ABSENT), self.sizes.buffer, self.buckets)
         encoded_ND = self.encode(token_BLD, condition_BC, row_R, known)
         target_M, token_M = target_RL.nonzero(as_tuple=True)
         wanted_M = present.slot_RP[target_M, self.sizes.buffer + token_M]
@@ -180,10 +177,7 @@ class MaskedTransformer(Network):
         place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
         x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
-        angle_NF = self.encoder_rotary(known.place_N)
-        for block in self.encoder_blocks:
-            x_ND = block(x_ND, known.spans, angle_NF)
-        return self.encoder_norm(x_ND)
+        return self.encoder_norm(run_blocks(self.encoder_blocks, x_ND, known, self.encoder_rotary))
 
     def decode(
         self, encoded_ND: torch.Tensor, known: Packing, present: Packing, wanted_M: torch.Tensor
@@ -196,18 +190,8 @@ class MaskedTransformer(Network):
         M = len(wanted_M)
         if self.buckets:
             wanted_M = F.pad(wanted_M, (0, -M % -(-len(present) // self.buckets)))
-        angle_NF = self.decoder_rotary(present.place_N)
-        *blocks, last = self.decoder_blocks
-        for block in blocks:
-            x_ND = block(x_ND, present.spans, angle_NF)
-        return self.decoder_norm(last(x_ND, present.spans, angle_NF, wanted_M))[:M]
-
-    def _pack(self, keep_RL: torch.Tensor) -> Packing:
-        """Pack the buffer and the kept tokens of each row."""
-        keep_RP = F.pad(keep_RL, (self.sizes.buffer, 0), value=True)
-        if not self.buckets:
-            return pack(keep_RP)
-        return pack(keep_RP, groups=1, multiple=-(-keep_RP.shape[1] // self.buckets))
+        x_MD = run_blocks(self.decoder_blocks, x_ND, present, self.decoder_rotary, wanted_M)
+        return self.decoder_norm(x_MD)[:M]
 
     # Incremental generation: the full forward pass, or reused features.
 
@@ -215,13 +199,10 @@ class MaskedTransformer(Network):
         begin = begin_reuse if self.sampling.refresh > 1 else Network.begin
         return begin(self, condition_BC, absent_BL)
 
-    def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
-        observe = observe_reuse if isinstance(state, FeatureReuseState) else Network.observe
-        return observe(self, state, token_BLD, index_BL)
-
     def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
-        query = query_reuse if isinstance(state, FeatureReuseState) else Network.query
-        return query(self, state, index_BL)
+        if isinstance(state, FeatureReuseState):
+            return query_reuse(self, state, index_BL)
+        return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
 
 
 # Feature reuse. Attention is bidirectional, so each token that becomes known changes the features of all others a
@@ -250,6 +231,14 @@ class FeatureReuseState:
     decoder: list[torch.Tensor]
     passes: int = 0
 
+    def observed(self, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> FeatureReuseState:
+        """Add the tokens of one step."""
+        buffer = self.known_BP.shape[1] - index_BL.shape[1]
+        new_BP = F.pad(index_BL, (buffer, 0), value=False)
+        self.token_BPD[new_BP] = token_BLD[index_BL].to(self.token_BPD.dtype)
+        self.known_BP, self.fresh_BP = self.known_BP | new_BP, self.fresh_BP | new_BP
+        return self
+
 
 def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> FeatureReuseState:
     (B, L), S = absent_BL.shape, net.sizes.buffer
@@ -257,16 +246,6 @@ def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: t
     known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
     present_BP = F.pad(~absent_BL, (S, 0), value=True)
     return FeatureReuseState(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])
-
-
-def observe_reuse(
-    net: MaskedTransformer, state: FeatureReuseState, token_BLD: torch.Tensor, index_BL: torch.Tensor
-) -> FeatureReuseState:
-    S = net.sizes.buffer
-    new_BP = F.pad(index_BL, (S, 0), value=False)
-    state.token_BPD[new_BP] = token_BLD[index_BL].to(state.token_BPD.dtype)
-    state.known_BP, state.fresh_BP = state.known_BP | new_BP, state.fresh_BP | new_BP
-    return state
 
 
 def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
-from mar.model.walk import Chooser, Step, Walk, full_precision, widened
+from mar.model.walk import Chooser, Step, Walk, full_precision
 from orderings import Grid, Plan, PlanSpec
 from orderings.partitions import Singles
 
@@ -186,8 +186,8 @@ def joint_log_prob(
 
         def choose(walk: Walk, number: int) -> Step:
             step, target_BL = walk.query(number, walk.unknown_BL), rows.target(number)
-            with full_precision(token.device):
-                log_p_BL = policy.next_logits(widened(step.z_MD), step.target_BL).log_softmax(1)
+            with full_precision(step.z_MD) as z_MD:
+                log_p_BL = policy.next_logits(z_MD, step.target_BL).log_softmax(1)
             nats_BL[target_BL] = log_p_BL[target_BL]
             return step.among(target_BL)
 

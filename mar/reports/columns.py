@@ -77,14 +77,14 @@ def columns(result: AblationResult) -> list[Column[Row]]:
     """Return the printed columns, empty ones included."""
     return [
         *_settings(result),
-        Column("AR steps", _steps, drop=1),
+        Column("AR steps", lambda row: row.steps, drop=1),
         *_nll_columns(result),
-        Column("FID", field("images.fid"), "lower", 2, alike=fid_alike),
+        Column("FID", field("images.fid"), "lower", 2, alike=lambda row: row.fid_key),
         *([*_asked_for(result), *_model_columns(result)] if result.axes else _image_columns()),
         Column("linear probe", field("probe.accuracy"), "higher", 3, _probe, drop=1),
         *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.columns()),
         *published_columns(result),
-        Column("problem", _problem, words=True, drop=2),
+        Column("problem", lambda row: row.problem, words=True, drop=2),
     ]
 
 
@@ -108,7 +108,7 @@ def data_columns(result: AblationResult) -> list[Column[Row]]:
         *(Column[Row](f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != PLAN),
         Column("ordering", lambda row: row.ordering),
         Column("partition", lambda row: row.partition),
-        Column("ar_steps", _steps),
+        Column("ar_steps", lambda row: row.steps),
         *(Column[Row](name, field(path)) for name, path in (_NLL | _IMAGES | _PROBE).items()),
         *(Column[Row](name, _of_model(result, path)) for name, path in _MODEL.items()),
         *(_of_answer(name, column) for name, metric in _asked(result) for column in metric.data_columns()),
@@ -138,39 +138,22 @@ def in_asked_unit(result: AblationResult) -> AblationResult:
 
 def nll_alike(result: AblationResult) -> Callable[[Row], Hashable]:
     """Return the key of rows whose NLL compare: data, images, kind; for latents also the tokenizer."""
-    recipes = {model.name: model.recipe for model in result.models}
-
-    def key(row: Row) -> Hashable:
+    recipes, keys = {model.name: model.recipe for model in result.models}, {}
+    for row in result.rows:
         likelihood, recipe = row.likelihood, recipes.get(row.model, {})
-        if likelihood is None:
-            return None
-        latents = str(recipe.get("tokenizer")) if likelihood.bits_per_dim is None else ""
-        return str(recipe.get("data")), likelihood.n_images, kind_of(likelihood), latents
-
-    return key
-
-
-def fid_alike(row: Row) -> Hashable:
-    """Return the key of rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
-    images = row.images
-    if images is None:
-        return None
-    floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
-    return images.generated.n_images, images.n_real, images.split, images.extractor, floor
+        if likelihood is not None:
+            latents = str(recipe.get("tokenizer")) if likelihood.bits_per_dim is None else ""
+            keys[id(row)] = str(recipe.get("data")), likelihood.n_images, kind_of(likelihood), latents
+    return lambda row: keys.get(id(row))
 
 
 def field(path: str) -> Callable[[Any], Any]:
     """Return the function that reads "a.b.0" of a row; None where a part is None."""
-    parts = path.split(".")
-
-    def read(row: Any) -> Any:
-        for part in parts:
-            if row is None:
-                return None
-            row = row[int(part)] if part.isdecimal() else getattr(row, part)
-        return row
-
-    return read
+    *parts, last = path.split(".")
+    if not parts:
+        return lambda row: None if row is None else row[int(last)] if last.isdecimal() else getattr(row, last)
+    before, after = field(".".join(parts)), field(last)
+    return lambda row: after(before(row))
 
 
 def _settings(result: AblationResult) -> list[Column[Row]]:
@@ -194,15 +177,15 @@ def _nll_columns(result: AblationResult) -> list[Column[Row]]:
         field(f"difference.{'bits_per_dim' if bits else 'nats_per_image'}"),
         field(f"difference.interval_{'bits_per_dim' if bits else 'nats'}"),
     )
-    p_holm = field("difference.p_holm")
+    p_holm, alike = field("difference.p_holm"), nll_alike(result)
     return [
         Column(
             "NLL", figure, "lower", digits, lambda row: plus_minus(figure(row), error(row), digits), unit,
-            alike=nll_alike(result),
+            alike=alike,
         ),
         Column(
             f"Δ to {result.reference}", difference, "lower", digits,
-            lambda row: with_interval(difference(row), interval(row), digits), unit, alike=nll_alike(result),
+            lambda row: with_interval(difference(row), interval(row), digits), unit, alike=alike,
         ),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]  # fmt: skip
@@ -211,10 +194,10 @@ def _nll_columns(result: AblationResult) -> list[Column[Row]]:
 def _image_columns() -> list[Column[Row]]:
     """Scores beside the FID. Tables of many columns leave them to the CSV."""
     return [
-        Column("KID", field("images.generated.kid_mean"), "lower", 4, alike=fid_alike),
-        Column("IS", field("images.generated.inception_score_mean"), "higher", 2, alike=fid_alike),
-        Column("precision", field("images.generated.precision"), "higher", 3, alike=fid_alike),
-        Column("recall", field("images.generated.recall"), "higher", 3, alike=fid_alike),
+        Column("KID", field("images.generated.kid_mean"), "lower", 4, alike=lambda row: row.fid_key),
+        Column("IS", field("images.generated.inception_score_mean"), "higher", 2, alike=lambda row: row.fid_key),
+        Column("precision", field("images.generated.precision"), "higher", 3, alike=lambda row: row.fid_key),
+        Column("recall", field("images.generated.recall"), "higher", 3, alike=lambda row: row.fid_key),
         Column("images/s", lambda row: row.images_per_second, "higher", 1),
     ]
 
@@ -268,13 +251,10 @@ def _published(column: Published, data: bool) -> Column[Any]:
 def _of_model(result: AblationResult, path: str) -> Callable[[Row], Any]:
     """Return the function that reads a field of a row's model; None for baselines and refused models."""
     models: Mapping[str, TrainedModel] = {model.name: model for model in result.models}
-    read, lacking = field(path), (0, "") if path in ("parameters", "weights") else ()
-
-    def of_row(row: Row) -> Any:
-        value = read(models.get(row.model))
-        return None if value in lacking else value
-
-    return of_row
+    read = field(path)
+    if path in ("parameters", "weights"):
+        return lambda row: read(models.get(row.model)) or None
+    return lambda row: read(models.get(row.model))
 
 
 def _asked(result: AblationResult) -> list[tuple[str, type[Metric]]]:
@@ -295,17 +275,9 @@ def _of_answer(name: str, column: Column[Any]) -> Column[Row]:
     return replace(column, value=of(column.value), text=None if text is None else of(text))
 
 
-def _steps(row: Row) -> int | None:
-    return max(row.map.step_L) + 1 if row.map is not None else field("likelihood.steps")(row)
-
-
 def _probe(row: Row) -> str:
     assert row.probe is not None
     return f"{row.probe.accuracy:.3f} ({row.probe.width} features)"
-
-
-def _problem(row: Row) -> str | None:
-    return f"refused: {row.refused}" if row.refused else "; ".join(row.errors) or None
 
 
 def _without_bits(row: Row) -> Row:

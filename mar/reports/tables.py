@@ -31,7 +31,6 @@ from mar.reports.columns import (
     columns,
     compact,
     data_columns,
-    fid_alike,
     has_bits,
     nll_alike,
     published_columns,
@@ -58,6 +57,9 @@ def data_table(result: AblationResult) -> Table[Row]:
 
 def seeds_table(result: AblationResult) -> Table[SeedRow]:
     """Return the printed table over seeds; without rows unless the grid has several seeds."""
+    rows = over_seeds(result)
+    if not rows:
+        return Table((), ())
     comparable = _over_seeds(result, nll_alike(result))
     unit, digits = ("bits/dim", 4) if has_bits(result) else ("nats", 2)
     shown: list[Column[SeedRow]] = [
@@ -71,12 +73,12 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
         _spread("NLL", lambda row: row.nll, "lower", digits, unit, comparable),
         _spread(f"Δ to {result.reference}", lambda row: row.difference, "lower", digits, unit, comparable),
         Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)),
-        _spread("FID", lambda row: row.fid, "lower", 2, "", _over_seeds(result, fid_alike)),
+        _spread("FID", lambda row: row.fid, "lower", 2, "", _over_seeds(result, lambda row: row.fid_key)),
         *([_spread("images/s", lambda row: row.images_per_second, "higher", 1)] if result.ways else []),
         _spread("linear probe", lambda row: row.probe, "higher", 3),
         *published_columns(result),
     ]
-    return Table(shown, over_seeds(result), [SEED_NOTE], "Over seeds").without_empty()
+    return Table(shown, rows, [SEED_NOTE], "Over seeds").without_empty()
 
 
 def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
@@ -177,8 +179,9 @@ def matched_notes(result: AblationResult) -> list[str]:
 
 def published_notes(result: AblationResult) -> list[str]:
     """Return for each published column its source, and how alike it and ours rank the rows."""
-    rows = "rows, means over seeds" if over_seeds(result) else "rows"
-    return [_published_note(column, agreement(result, column), rows) for column in published_of(result.grid)]
+    published = published_of(result.grid)
+    rows = "rows, means over seeds" if published and over_seeds(result) else "rows"
+    return [_published_note(column, agreement(result, column), rows) for column in published]
 
 
 def _published_note(column: Published, found: Agreement, rows: str) -> str:

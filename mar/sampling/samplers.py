@@ -21,6 +21,7 @@ The probability of x is a sum over all paths that end in x, so remasked samples 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,7 +29,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
-from mar.heads.base import sampling_at
+from mar.heads.base import SamplingOptions, sampling_at
 from mar.model.model import Model
 from mar.model.walk import Chooser, Step, Walk, along, by_entropy
 from mar.sampling.guidance import NONE, Guidance
@@ -57,10 +58,14 @@ class Draw:
             purpose: keys another draw of the same tokens.
         """
         row_M, token_M = step.target_BL.nonzero(as_tuple=True)
-        scale_B = self.guidance.at(walk.known_B + size_B, walk.present_B)
-        streams = self.noise.at(purpose).tokens(row_M, token_M)
-        with sampling_at(walk.model.head, step.number / max(1, walk.n_steps - 1)):
-            return walk.model.head.sample(step.z_MD, streams, step.null_MD, scale_B[row_M], self.temperature)
+        scale_M: torch.Tensor | float = 1.0
+        if step.null_MD is not None:
+            scale_M = self.guidance.at(walk.known_B + size_B, walk.present_B)[row_M]
+        noise = self.noise if purpose is None else self.noise.at(purpose)
+        head, share = walk.model.head, step.number / max(1, walk.n_steps - 1)
+        varies = type(head.sampling).at is not SamplingOptions.at
+        with sampling_at(head, share) if varies else nullcontext():
+            return head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
 
 
 @dataclass

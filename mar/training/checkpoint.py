@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mar.core.errors import UserError
-from mar.core.files import checksum, flush
+from mar.core.files import checksums, flush
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,9 @@ def save(
 def seal(folder: Path, iteration: int, trained: int | None = None) -> None:
     """Write ``state.json`` beside the files of a checkpoint and flush them to the disk. ``trained``: see Checkpoint."""
     files = sorted(folder.iterdir())
-    state = {"iteration": iteration, "trained": trained or iteration, "sha256": {f.name: checksum(f) for f in files}}
+    state = {"iteration": iteration, "trained": trained or iteration, "sha256": checksums(files)}
     (folder / "state.json").write_text(json.dumps(state, indent=1))
-    for file in [*files, folder / "state.json"]:
-        flush(file)
+    flush(*files, folder / "state.json")
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -169,9 +168,10 @@ def _damage(path: Path) -> str | None:
         expected = json.loads((path / "state.json").read_text())["sha256"]
     except (OSError, ValueError, KeyError):
         return "state.json is missing or damaged"
-    for name, sha256 in expected.items():
+    for name in expected:
         if not (path / name).is_file():
             return f"{name} is missing"
-        if checksum(path / name) != sha256:
+    for name, sha256 in checksums(path / name for name in expected).items():
+        if expected[name] != sha256:
             return f"{name} does not match its checksum"
     return None

@@ -22,6 +22,7 @@ from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes, Stop
 from mar.data.base import Split
 from mar.model.model import Model
+from mar.networks.base import Network
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
@@ -127,8 +128,9 @@ class Trainer:
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimiser step. Return this process's share of the loss, and the gradient norm."""
         job, processes, done = self.job, self.processes, self.iteration / self.train.iterations
+        rate = learning_rate(self.train, self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.train, self.iteration)
+            group["lr"] = rate
         self.losses.train()
         job.begin_step(self.iteration)
         tasks = [job.ask(self.losses, batch, self.iteration, done) for batch in batches]
@@ -218,7 +220,9 @@ class ModelJob(Job):
     def begin_step(self, iteration: int) -> None:
         """Sample the network's random structure, if it has one."""
         self.iteration = iteration
-        self.model.network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
+        network = self.model.network
+        if type(network).resample is not Network.resample:
+            network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
 
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
         """Return a task for each row: a plan, and how much of it is known."""
@@ -226,7 +230,7 @@ class ModelJob(Job):
         shared = self.model.network.shares_plan and losses.training
         if shared:  # one order for all rows of all processes; validation has one for each row
             noise = stream(self.seed, "order", torch.tensor([number]))
-        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise), noise)
+        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise.example_N), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
         tokenizer = self.model.tokenizer
@@ -241,16 +245,17 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         drop = self.train.label_drop if losses.training else 0
-        drop_B = batch.noise.at("label-drop").uniform(1)[:, 0] < drop
-        token = self.model.tokenizer.encode(batch.x, batch.noise.at("dequantise"))
+        of_drop, of_tokens, of_head = batch.noise.each("label-drop", "dequantise", "head")
+        drop_B = of_drop.uniform(1)[:, 0] < drop
+        token = self.model.tokenizer.encode(batch.x, of_tokens)
         task = task.to(token.device)
-        rate, seen = self.train.scheduled_sampling.at(done), []
-        if rate and losses.training:
+        scheduled, seen = self.train.scheduled_sampling, []
+        if scheduled.probability and losses.training and (rate := scheduled.at(done)):
             with self.processes.autocast():
                 streams = batch.noise.at("scheduled")
                 seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
             self.begin_step(self.iteration)  # the samples were drawn with the network's first connectivity
-        return losses(token, batch.label_B, drop_B, task, batch.noise.at("head"), *seen)
+        return losses(token, batch.label_B, drop_B, task, of_head, *seen)
 
     def _evaluate(self, losses: nn.Module, batch: Batch, number: int, done: float) -> tuple[torch.Tensor, float]:
         task = self.ask(losses, batch, number, done)

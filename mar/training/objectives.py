@@ -108,13 +108,14 @@ class AnyOrder(Objective):
         return ordering.random or self.targets == "next"
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        n_B = plan.scored_BL.sum(1)
+        scored_BL = plan.scored_BL
+        n_B = scored_BL.sum(1)
         known_B = _spread_uniform(position_B, iteration, n_B)
         now_BL, weight_B = plan.rank_BL >= known_B[:, None], n_B / (n_B - known_B).clamp(min=1).double()
         if self.targets == "next":
             now_BL, weight_B = plan.rank_BL == known_B[:, None], n_B
         step_BL = _known_or_not(plan, known_B, one_pass)
-        return Task(step_BL, plan.scored_BL & now_BL, weight_B.float(), float(n_B.sum()))
+        return Task(step_BL, scored_BL & now_BL, weight_B.float(), float(n_B.sum()))
 
 
 @dataclass(frozen=True)

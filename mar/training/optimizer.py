@@ -14,7 +14,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import is_sharded, shard_like
+from mar.core.processes import any_sharded, local_shards, shard_like
 from mar.heads.base import Head
 
 
@@ -27,12 +27,15 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weights = {name: p.detach().float().clone() for name, p in model.named_parameters()}
+        self.sharded = any_sharded(self.weights.values())
 
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
         decay = min(self.decay, (1 + n) / (10 + n))
-        current = [_local(p.detach()).float() for _, p in model.named_parameters()]
-        torch._foreach_lerp_([_local(average) for average in self.weights.values()], current, 1.0 - decay)
+        averages, current = list(self.weights.values()), [p.detach() for p in model.parameters()]
+        if self.sharded:
+            averages, current = local_shards(averages), local_shards(current)
+        torch._foreach_lerp_(averages, [p.float() for p in current], 1.0 - decay)
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
         """Load saved averages (full tensors)."""
@@ -54,10 +57,6 @@ class EMA:
     def _copy(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         for name, p in model.named_parameters():
             p.copy_(weights[name])
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def learning_rate(train: Train, iteration: int) -> float:

@@ -108,7 +108,7 @@ def supported(cell: Cell) -> bool:
 
 @cache
 def _has_tokens(head: str) -> bool:
-    return any(isinstance(token, HEADS.find(head).tokens) for token in _TOKENS)
+    return any(isinstance(token, HEADS[head].tokens) for token in _TOKENS)
 
 
 @cache
@@ -127,7 +127,7 @@ def _plan_of(ordering: str, partition: str, network: str, grid: str) -> Plan | N
 @cache
 def _network(network: str, grid: str) -> Network | None:
     try:
-        return small_network(NETWORKS.find(network), Grid.parse(grid).shape)
+        return small_network(NETWORKS[network], Grid.parse(grid).shape)
     except (Unsupported, UserError):
         return None
 
@@ -148,7 +148,7 @@ def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
 
 @cache
 def _model(network: str, head: str, grid: str) -> Model | None:
-    network_class, head_class = NETWORKS.find(network), HEADS.find(head)
+    network_class, head_class = NETWORKS[network], HEADS[head]
     for token in _TOKENS:
         try:
             return small_model(network_class, head_class, Grid.parse(grid).shape, token)

@@ -88,7 +88,7 @@ def test_a_class_put_into_a_registry_is_found_by_its_name(monkeypatch):
         pass
 
     monkeypatch.setitem(NETWORKS, "mine", Mine)
-    assert NETWORKS.find("mine") is Mine and NETWORKS.name_of(Mine((4,), Mine.Options())) == "mine"
+    assert NETWORKS["mine"] is Mine and NETWORKS.name_of(Mine((4,), Mine.Options())) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_class_put_into_a_registry_is_found_by_its_name(monkeypatch):
 )
 def test_a_class_that_is_not_there_is_refused_in_one_line(folder, target, message):
     with pytest.raises(UserError, match=message) as error:
-        NETWORKS.find(target)
+        NETWORKS[target]
     assert "\n" not in str(error.value)
 
 
@@ -114,14 +114,14 @@ def test_a_package_that_does_not_import_is_named_and_takes_nothing_else_down(mon
     }
     monkeypatch.setattr("orderings.registry.entry_points", lambda group: entries.get(group, []))
     with pytest.raises(UserError, match=r"network 'torn' does not import .*no_such_package"):
-        NETWORKS.find("torn")
+        NETWORKS["torn"]
     with pytest.raises(InvalidRequest, match=r"ordering 'torn' does not import .*no_such_package"):
         PlanSpec.parse("torn/cosine:4")
     members, notes = ORDERINGS.classes()
     assert members == dict(ORDERINGS) and len(notes) == 1 and "no_such_package" in notes[0]
-    assert NETWORKS.find("made").__name__ == "Made" and str(PlanSpec.parse("raster")) == "raster"
+    assert NETWORKS["made"].__name__ == "Made" and str(PlanSpec.parse("raster")) == "raster"
     with pytest.raises(UserError, match=r"choose from .*torn"):
-        NETWORKS.find("unheard-of")
+        NETWORKS["unheard-of"]
 
 
 def test_names_and_options_of_plans_need_no_torch():

@@ -96,7 +96,7 @@ def files(tmp_path):
 @pytest.fixture(params=sorted(set(DATA) - {"cache", "memory"}))  # these are tested in files of their own
 def source(request, tmp_path):
     """(class, options) of every registered kind of examples, with small files of its own."""
-    cls = DATA.find(request.param)
+    cls = DATA[request.param]
     folder = str(tmp_path)
     changes = {
         "digits": dict,

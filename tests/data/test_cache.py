@@ -39,7 +39,7 @@ class Alone:
 def encode(kind: str, autoencoder: Path, out: Path, flips=False, precision="float32", shard=SHARD):
     section, data = data_of("digits", [])
     found = AutoencoderFolder.find(str(autoencoder))
-    cls = TOKENIZERS.find(kind)
+    cls = TOKENIZERS[kind]
     tokenizer = cls(data.spec, cls.Options(path=str(autoencoder)))
     made = Settings(data.name, section, data.fingerprint, data.spec, kind, found.sha256, flips, precision, shard)  # type: ignore[arg-type]
     caching.encode_all(data, tokenizer, made, out, Alone(), 64, lambda done, total: None)  # type: ignore[arg-type]

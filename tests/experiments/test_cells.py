@@ -111,10 +111,10 @@ def test_a_result_of_several_models_survives_its_file(finished: tuple[AblationRe
 def test_a_cell_that_fails_in_training_is_recorded_and_the_rest_goes_on(tmp_path: Path, monkeypatch) -> None:
     original = engine_module.train
 
-    def breaks(recipe, folder):
+    def breaks(recipe, folder, **options):
         if recipe.network.kind == "made":
             raise RuntimeError("out of\nmemory")
-        original(recipe, folder)
+        original(recipe, folder, **options)
 
     monkeypatch.setattr(engine_module, "train", breaks)
     engine = Engine(grid_in(tmp_path).model_copy(update={"probe": None, "speed": None}), tmp_path)

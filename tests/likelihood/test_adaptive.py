@@ -24,7 +24,7 @@ from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, parse_adaptiv
 from tests.helpers import Cached, OnePass, StepByStep
 
 RULES = ("lowest-entropy", "highest-entropy")
-NETWORKS = {**{kind: NETWORKS.find(kind) for kind in NETWORKS}, "one-pass": OnePass, "cached": Cached}
+NETWORKS = {**{kind: NETWORKS[kind] for kind in NETWORKS}, "one-pass": OnePass, "cached": Cached}
 NETWORKS["step-by-step"] = StepByStep
 ATTENTIVE = ("masked-transformer", "causal-transformer", "one-pass", "cached", "step-by-step")  # to tokens' values
 

@@ -25,7 +25,7 @@ from orderings import Grid, Plan, PlanSpec
 
 CAP, A, B, END = 3, 0, 1, 2  # two letters, at most three of them
 SMALL = ["network.width=16", "network.depth=1", "network.heads=2"]
-ONE_PASS = sorted(name for name in NETWORKS if NETWORKS.find(name).one_pass)
+ONE_PASS = sorted(name for name in NETWORKS if NETWORKS[name].one_pass)
 
 
 def recipe(folder, *overrides):
@@ -116,7 +116,7 @@ def test_the_training_loss_is_the_nats_of_all_over_the_tokens_of_all(model, mask
 
 @pytest.mark.parametrize("name", ONE_PASS)
 def test_padding_never_changes_a_context(name):
-    cls, n_tokens = NETWORKS.find(name), 7
+    cls, n_tokens = NETWORKS[name], 7
     try:
         network = small_network(cls, (n_tokens,))
     except Unsupported:

@@ -64,7 +64,8 @@ def test_the_command_line_samples_by_the_policy_and_scores_its_bound_beside_othe
     assert kinds == {"learned": "bound", "random": "exact", "raster": "exact"}
     by_default, by_name = (NllRequest(("learned",), n=6, kind=kind) for kind in (None, "bound"))
     run = load(folder)
-    assert nll_question(run, "learned", by_name, 6) == nll_question(run, "learned", by_default, 6)
+    learned = run.plans("learned")
+    assert nll_question(run, learned, by_name, 6) == nll_question(run, learned, by_default, 6)
     again = runner.invoke(app, ["score", "nll", str(folder), "--plans", "learned", "-n", "6", "--kind", "bound"])
     assert again.exit_code == 0, again.output
 

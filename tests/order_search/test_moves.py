@@ -16,7 +16,7 @@ from mar.verification.models import small_model
 from orderings import Grid, Plan, inverse, parse_partition
 from tests.helpers import OnePass, StepByStep
 
-NETWORKS = {**{kind: NETWORKS.find(kind) for kind in NETWORKS}, "one-pass": OnePass}
+NETWORKS = {**{kind: NETWORKS[kind] for kind in NETWORKS}, "one-pass": OnePass}
 NETWORKS["step-by-step"] = StepByStep
 EVERY = torch.arange(6)
 

@@ -165,9 +165,9 @@ def test_installed_packages_plug_in_through_entry_points(monkeypatch):
     entry = importlib.metadata.EntryPoint("plugged", "anywhere:Plugged", "mar.orderings")
     monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: Plugged)
     monkeypatch.setattr("orderings.registry.entry_points", lambda group: [entry] if group == "mar.orderings" else [])
-    assert o.ORDERINGS.find("plugged") is Plugged
+    assert o.ORDERINGS["plugged"] is Plugged
     assert isinstance(o.parse_ordering("plugged"), Plugged) and o.to_text(Plugged()) == "plugged"
     with pytest.raises(o.UnknownName, match="did you mean 'plugged'"):
-        o.ORDERINGS.find("pluged")
+        o.ORDERINGS["pluged"]
     with pytest.raises(o.UnknownName, match="unknown partition"):
-        o.PARTITIONS.find("plugged")
+        o.PARTITIONS["plugged"]

@@ -7,6 +7,7 @@ import torch
 
 from mar.compat.published import infer, rename
 from mar.core.errors import UserError
+from mar.networks.attention import pack_each
 from mar.networks.base import GIVEN
 from mar.tokenizers.patches import patchify, unpatchify
 
@@ -36,7 +37,7 @@ def test_patches_are_cut_in_the_published_order(recorded, config):
 def test_the_encoder_sees_the_class_tokens_and_the_known_tokens(model, recorded):
     unknown_BL = recorded["in.mask"].bool()
     network = model.network
-    known = network._pack(~unknown_BL)
+    known = pack_each([~unknown_BL], network.sizes.buffer, network.buckets)[0]
     encoded_ND = network.encode(
         model.embedding(recorded["out.tokens"]),
         model.condition(recorded["in.labels"]),

@@ -121,7 +121,7 @@ def test_networks_that_see_an_order_are_refused(model):
 
 def test_it_is_no_plan_and_has_no_likelihood():
     with pytest.raises(InvalidRequest, match="no tractable likelihood; mar sample --remask"):
-        ORDERINGS.find("remask")
+        ORDERINGS["remask"]
 
 
 def test_it_is_written_short():

@@ -52,7 +52,7 @@ def images(spec, n=16, seed=0):
 
 
 def make(kind, spec, options):
-    cls = TOKENIZERS.find(kind)
+    cls = TOKENIZERS[kind]
     tokenizer = cls(spec, cls.Options(**options))
     tokenizer.fit([images(spec, 16, 1), images(spec, 8, 2)])
     return tokenizer

@@ -28,8 +28,8 @@ def model() -> Model:
     torch.manual_seed(0)
     recipe = config.parse({"data": {"kind": ISING, "rows": 2, "cols": 2}, "tokenizer": {"kind": "pixels"}})
     data = build.data(recipe)
-    tokenizer = TOKENIZERS.find("pixels")(
-        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options)
+    tokenizer = TOKENIZERS["pixels"](
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.model_extra or {})
     )
     small = {"encoder_width": 8, "encoder_depth": 1, "encoder_heads": 1, "decoder_width": 8, "decoder_depth": 1}
     network = MaskedTransformer((2, 2), MaskedTransformer.Options(decoder_heads=1, buffer=1, **small))

@@ -40,12 +40,12 @@ def test_a_partition_keeps_its_contract(name):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_network_keeps_its_contract(name):
-    assert failures(verify(NETWORKS.find(name))) == []
+    assert failures(verify(NETWORKS[name])) == []
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_a_head_keeps_its_contract(name):
-    assert failures(verify(HEADS.find(name))) == []
+    assert failures(verify(HEADS[name])) == []
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
