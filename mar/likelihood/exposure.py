@@ -49,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Nats of each step on data and on the model's own samples, without the Jacobian of a scaling; and their difference.
+    """Nats of each step on data and on the model's own samples, without the Jacobian of a scaling, and the difference.
 
     Attributes:
         plan: short text.
