@@ -5,6 +5,7 @@ B batch · L tokens · K AR steps
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -151,4 +152,4 @@ def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partit
             f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
             f"mar score sets {folder} --plans {ordering}"
         )
-    return partition.with_costs(path)
+    return replace(partition, costs=str(path))
