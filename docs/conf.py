@@ -42,7 +42,16 @@ napoleon_use_ivar = True
 
 # The side bar: captions and pages, in reading order.
 PAGES = {
-    "Start": ["installation", "concepts", "from-the-command-line", "demo", "troubleshooting", "trust", "glossary"],
+    "Start": [
+        "installation",
+        "concepts",
+        "from-the-command-line",
+        "from-python",
+        "demo",
+        "troubleshooting",
+        "trust",
+        "glossary",
+    ],
     "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure"],
     "Orders": ["order-search", "learned-order"],

@@ -25,16 +25,7 @@ from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
 from mar.training.parts import Parts
-from orderings import (
-    Grid,
-    Ordering,
-    Partition,
-    Plan,
-    as_options,
-    make_ordering,
-    make_partition,
-    name_of,
-)
+from orderings import Grid, Ordering, Partition, Plan, as_options, make_ordering, make_partition, name_of
 
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 

@@ -20,4 +20,4 @@ def test_every_block_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for run in (names["run"], names["mine"]):
         shutil.rmtree(run.folder.path)
     assert names["samples"].shape == (4, 1, 8, 8) and names["scores"].nats_NL.shape == (8, 64)
-    assert len(names["table"]) > 1 and "likelihood_nats_per_image" in names["table"]
+    assert len(names["table"]) > 1 and "nll_nats_per_image" in names["table"]

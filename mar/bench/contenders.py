@@ -41,55 +41,17 @@ def _published(size: str, head_width: int, head_depth: int) -> dict[str, Any]:
         "tokenizer": {"kind": "patches", "patch": 1},
         "ordering": {"kind": "random"},
         "partition": {"kind": "cosine", "k": 64},
-        "network": {
-            "kind": "masked-transformer",
-            "size": size,
-            "attention_dropout": 0.1,
-            "projection_dropout": 0.1,
-        },
+        "network": {"kind": "masked-transformer", "size": size, "attention_dropout": 0.1, "projection_dropout": 0.1},
         "head": {"kind": "diffusion", "width": head_width, "depth": head_depth},
         "train": {"objective": {"kind": "mar_masking"}, "learning_rate": 1e-4, "batch_size": 2048},
     }
 
 
 _LATENTS = DataSpec((16, 16, 16), 256, 1000)
-
-
 SHAPES = {
     "mar-base": _published("base", 1024, 6),
     "mar-large": _published("large", 1280, 8),
     "mar-huge": _published("huge", 1536, 12),
-    "pixels-1024": {  # 32 x 32 grey levels one at a time: what a long exact chain costs
-        "name": "pixels-1024",
-        "data": {"kind": "none"},
-        "network": {"kind": "masked-transformer", "size": "tiny"},
-        "class_conditional": False,
-    },
-    "text-256": {  # characters from left to right by the small Transformer of the recipe shakespeare
-        "name": "text-256",
-        "data": {"kind": "none"},
-        "tokenizer": {"kind": "sequence"},
-        "ordering": {"kind": "raster"},
-        "network": {"kind": "causal-transformer", "size": "small"},
-        "class_conditional": False,
-        "train": {"objective": {"kind": "next_set"}},
-    },
-    "sound-4000": {  # half a second at 8 kHz by the network of the recipe spoken-digits
-        "name": "sound-4000",
-        "data": {"kind": "none"},
-        "tokenizer": {"kind": "sequence"},
-        "ordering": {"kind": "raster"},
-        "network": {"kind": "wavenet", "width": 64, "layers": 8, "blocks": 3, "position": "none"},
-        "class_conditional": False,
-        "train": {"objective": {"kind": "next_set"}},
-    },
-}
-
-
-_SPECS = {  # the others are of latents
-    "pixels-1024": DataSpec((1, 32, 32), 256, 0),
-    "text-256": DataSpec((1, 1, 256), 65, 0),
-    "sound-4000": DataSpec((1, 1, 4000), 256, 0),
 }
 
 
@@ -104,9 +66,8 @@ def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:
             raise unknown("recipe", name, [*SHAPES, *known])
         recipe = config.read(name, overrides)
         return recipe, build.data(recipe)
-    spec = _SPECS.get(name, _LATENTS)
-    empty = TensorSplit(torch.zeros(0, *spec.shape, dtype=torch.uint8))
-    return config.parse(SHAPES[name], overrides), Data(name, spec, empty, empty, empty, fingerprint="none")
+    empty = TensorSplit(torch.zeros(0, *_LATENTS.shape, dtype=torch.uint8))
+    return config.parse(SHAPES[name], overrides), Data(name, _LATENTS, empty, empty, empty, fingerprint="none")
 
 
 POOL = 4  # different training batches; each has its own number of known tokens
@@ -152,9 +113,8 @@ class Inputs:
 
     def plan(self, index: int) -> Plan:
         noise = stream(index, "bench/order", self.batch)
-        return Plan.sample(self.parts.ordering, self.parts.partition, self.grid, self.batch, noise).to(
-            self.setting.device
-        )
+        plan = Plan.sample(self.parts.ordering, self.parts.partition, self.grid, self.batch, noise)
+        return plan.to(self.setting.device)
 
     def labels(self, index: int) -> torch.Tensor:
         u_B = stream(index, "bench/label", self.batch).uniform(1)[:, 0]

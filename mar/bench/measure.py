@@ -1,11 +1,10 @@
-"""Instruments: peak memory, paired times, floating-point operations, the matrix peak, a stopwatch on methods."""
+"""Instruments: paired times, floating-point operations, peak memory, the matrix peak, a stopwatch on methods."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,100 +14,12 @@ from typing import Any
 import torch
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 _STATM = Path("/proc/self/statm")  # resident memory, in pages
 _PAGE = 4096
 
 
-def memory_peak(device: torch.device) -> CudaPeak | ResidentPeak:
-    """Return a context that sets ``bytes``: of a GPU's allocator, or of the whole process on a CPU (None: unknown)."""
-    return CudaPeak(device) if device.type == "cuda" else ResidentPeak()
-
-
-def tensor_peak(device: torch.device) -> CudaPeak | LiveTensors:
-    """Return a context that sets ``bytes`` of the tensors made inside, without a CPU allocator's overhead."""
-    return CudaPeak(device) if device.type == "cuda" else LiveTensors()
-
-
-class CudaPeak:
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, 0
-
-    def __enter__(self) -> CudaPeak:
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.before = torch.cuda.memory_allocated(self.device)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
-
-
-class ResidentPeak:
-    def __init__(self) -> None:
-        self.bytes: int | None = None
-        self.ended = threading.Event()
-
-    def __enter__(self) -> ResidentPeak:
-        if _STATM.exists():
-            _give_back_freed()
-            self.before = self.most = _resident_bytes()
-            self.watcher = threading.Thread(target=self._watch, daemon=True)
-            self.watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if _STATM.exists():
-            self.ended.set()
-            self.watcher.join()
-            self.bytes = max(self.most, _resident_bytes()) - self.before
-
-    def _watch(self) -> None:
-        while not self.ended.wait(0.005):
-            self.most = max(self.most, _resident_bytes())
-
-
-def _give_back_freed() -> None:
-    """Return freed memory to the system: memory kept by the C library would hide the next peak."""
-    with suppress(AttributeError, OSError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * _PAGE
-
-
-class LiveTensors(TorchDispatchMode):
-    """Peak bytes of the live storages made by PyTorch's operators."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes, self.now, self.alive = 0, 0, set[int]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor) and (storage := x.untyped_storage())._cdata not in given:
-                self._count(storage)
-        return out
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self.alive:
-            self.alive.add(key)
-            self.now += size
-            self.bytes = max(self.bytes, self.now)
-            weakref.finalize(storage, self._free, key, size)
-
-    def _free(self, key: int, size: int) -> None:
-        self.alive.discard(key)
-        self.now -= size
-
-
 LEAST_ROUNDS, MOST_ROUNDS = 3, 100
-
-
 # "cpu" is the processor time of this process, which a busy machine does not lengthen; it counts every thread.
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -157,12 +68,45 @@ class Footprint:
 @contextmanager
 def footprint(device: torch.device) -> Iterator[Footprint]:
     """Count the operations and the peak memory of the body. On a CPU, memory is the process's, read every 5 ms."""
-    found = Footprint()
-    counter = _Operations()
-    peak = memory_peak(device)
-    with peak, counter:
+    found, counter = Footprint(), _Operations()
+    with _cuda_peak(found, device) if device.type == "cuda" else _resident_peak(found), counter:
         yield found
-    found.flops, found.peak_bytes = float(counter.flops), peak.bytes
+    found.flops = float(counter.flops)
+
+
+@contextmanager
+def _cuda_peak(found: Footprint, device: torch.device) -> Iterator[None]:
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    yield
+    found.peak_bytes = torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def _resident_peak(found: Footprint) -> Iterator[None]:
+    if not _STATM.exists():
+        yield
+        return
+    with suppress(AttributeError, OSError):  # glibc alone has it; memory kept by the C library would hide the peak
+        ctypes.CDLL(None).malloc_trim(0)
+    ended, seen = threading.Event(), [_resident_bytes()]
+
+    def watch() -> None:
+        while not ended.wait(0.005):
+            seen.append(_resident_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+    found.peak_bytes = max(*seen, _resident_bytes()) - seen[0]
+
+
+def _resident_bytes() -> int:
+    return int(_STATM.read_text().split()[1]) * _PAGE
 
 
 class _Operations(TorchDispatchMode):
@@ -212,12 +156,12 @@ _FORMULAS = {
 }
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall", repeats: int = 5) -> float:
-    """Return the operations per second of the best of ``repeats`` large square matrix products."""
+def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall") -> float:
+    """Return the operations per second of the best of five large square matrix products."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # constants run faster than data do
     best = float("inf")
-    for _ in range(repeats + 1):  # the first one warms up
+    for _ in range(6):  # the first one warms up
         synchronise(device)
         start = CLOCKS[clock]()
         torch.mm(a, b)

@@ -14,7 +14,6 @@ from rich.console import Group
 
 from mar import build
 from mar.bench.contenders import POOL, Inputs, Ours, Setting
-from mar.bench.extras import CacheGain, ScoringCost, Stream, cache_gain, scoring_cost, stream_costs
 from mar.bench.measure import (
     CLOCKS,
     LEAST_ROUNDS,
@@ -88,9 +87,6 @@ class Report:
         clock: "wall", or "cpu" for the processor time of the process.
         head: the head's sampling options.
         reference: precision and head steps of the published code; None without it.
-        scoring: cost of a likelihood relative to its forward passes alone; None: not measured.
-        cache: gain of the cache in generation; None: not measured.
-        streams: cost of the second stream of a causal Transformer; (): not measured.
         matrix_peak_flops_per_second: of a large square matrix product in this precision, measured in this run.
     """
 
@@ -108,40 +104,18 @@ class Report:
     reference: tuple[str, int] | None
     measurements: tuple[Measurement, ...]
     shares: tuple[Shares, ...]
-    scoring: ScoringCost | None = None
-    cache: CacheGain | None = None
-    streams: tuple[Stream, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def speed(
-    contender: str,
-    images: int,
-    seconds: tuple[float, ...],
-    flops: float | None,
-    matrix_peak: float,
-    peak_bytes: int | None,
-    reference_seconds: tuple[float, ...] = (),
-) -> Speed:
+    contender: str, images: int, seconds: tuple[float, ...], flops: float | None, matrix_peak: float,
+    peak_bytes: int | None, reference_seconds: tuple[float, ...] = (),
+) -> Speed:  # fmt: skip
     """Return a contender's ``Speed`` from ``flops`` per round of ``images`` images and the rounds' times."""
     middle = median(seconds)
-    ratios = (
-        tuple(theirs / ours for theirs, ours in zip(reference_seconds, seconds, strict=True))
-        if reference_seconds
-        else ()
-    )
-    return Speed(
-        contender,
-        seconds,
-        images / middle,
-        None if flops is None else flops / images,
-        None if flops is None else flops / middle / matrix_peak,
-        peak_bytes,
-        ratios,
-        median(ratios) if ratios else None,
-    )
+    ratios = tuple(theirs / ours for theirs, ours in zip(reference_seconds, seconds, strict=bool(reference_seconds)))
+    per_image, of_peak = (None, None) if flops is None else (flops / images, flops / middle / matrix_peak)
+    ratio = median(ratios) if ratios else None
+    return Speed(contender, seconds, images / middle, per_image, of_peak, peak_bytes, ratios, ratio)
 
 
 def tables(report: Report) -> Group:
@@ -157,7 +131,7 @@ def tables(report: Report) -> Group:
     )
     speeds = [(measurement, speed) for measurement in report.measurements for speed in measurement.speeds]
     shares = [Table(_SHARES, report.shares)] if report.shares else []
-    return Group(head, Table(_SPEEDS, speeds).without_empty(), *shares, *_notes(report))
+    return Group(head, Table(_SPEEDS, speeds).without_empty(), *shares)
 
 
 _SPEEDS: list[Column[tuple[Measurement, Speed]]] = [
@@ -186,55 +160,16 @@ def _gflop(speed: Speed) -> float | None:
     return None if speed.flops_per_image is None else speed.flops_per_image / 1e9
 
 
-def _notes(report: Report) -> list[str]:
-    """One line for each of the extras that was measured."""
-    lines = []
-    if (cost := report.scoring) is not None:
-        peak, budget = cost.peak_bytes / 2**20, cost.budget_bytes / 2**20
-        lines.append(
-            f"scoring cost: {cost.ratio:.2f} times its {cost.passes_per_image} forward pass(es) an image alone, at "
-            f"their best batch of {cost.best_batch}; tensors of at most {peak:.0f} MiB under a budget of "
-            f"{budget:.0f} MiB"
-        )
-    if (gain := report.cache) is not None:
-        seen = "" if gain.measured_steps == gain.steps else f" ({gain.measured_steps} of them measured)"
-        lines.append(
-            f"cache: a generation of {gain.steps} steps, batch {gain.batch}, is {gain.ratio:.1f} times "
-            f"({min(gain.ratios):.1f}–{max(gain.ratios):.1f}) as fast as a full pass for each step{seen}; "
-            f"{gain.same_tokens:.3%} of the tokens are the same"
-        )
-    return lines + [
-        f"{stream.name}: {stream.flops_per_image / 1e9:.4g} GFLOP an example and pass with gradients, "
-        f"{stream.cost:.2f} times the seconds of a gpt of equal size"
-        for stream in report.streams
-    ]
-
-
 WORKS = ("train", "sample", "nll")
-ASIDE = ("cache", "streams")  # measured only on request
 Contender = Ours | Reference
-Say = Callable[[str], None]
 
 
 def run(
-    recipe: Recipe,
-    data: Data,
-    batch: int,
-    seconds: float,
-    works: Sequence[str] = WORKS,
-    compile: bool = False,
-    precision: str = "fp32",
-    guidance: float = 1.0,
-    temperature: float = 1.0,
-    head: Mapping[str, Any] | None = None,
-    reference: Path | None = None,
-    own_settings: bool = False,
-    clock: str = "wall",
-    budget: int | None = None,
-    rounds: int = LEAST_ROUNDS,
-    count: bool = True,
-    say: Say = lambda line: None,
-) -> Report:
+    recipe: Recipe, data: Data, batch: int, seconds: float, works: Sequence[str] = WORKS, compile: bool = False,
+    precision: str = "fp32", guidance: float = 1.0, temperature: float = 1.0, head: Mapping[str, Any] | None = None,
+    reference: Path | None = None, own_settings: bool = False, clock: str = "wall", rounds: int = LEAST_ROUNDS,
+    count: bool = True, say: Callable[[str], None] = lambda line: None,
+) -> Report:  # fmt: skip
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least ``rounds`` rounds.
 
     Args:
@@ -243,14 +178,18 @@ def run(
         reference: a checkout of the published code, measured in the same rounds.
         own_settings: measure that code with its published precision and head steps.
         clock: "wall", or "cpu" for the processor time of this process, on a busy machine.
-        budget: bytes of activations of a likelihood; None: the device's default.
         count: count operations and memory in a separate run, and time the parts of the reference's generation.
         say: receives the name of each measurement.
 
     Raises:
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
     """
-    _check(batch, seconds, works, precision, clock)
+    if batch < 1 or seconds < 0:
+        raise UserError(f"--batch must be at least 1 and --seconds at least 0, not {batch} and {seconds}")
+    if clock not in CLOCKS or (clock == "cpu" and torch.cuda.is_available()):
+        raise UserError(f"--clock is wall, or cpu where there is no GPU, not {clock!r}")
+    if not works or (wrong := [work for work in works if work not in WORKS]):
+        raise UserError(f"--only takes some of {', '.join(WORKS)}, not {', '.join(wrong) if works else 'nothing'}")
     if own_settings and reference is None:
         raise UserError("--reference-as-published is about a checkout: name it with --reference")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -270,47 +209,24 @@ def run(
         inputs = Inputs(parts, batch, setting)
         single = inputs if batch == 1 else Inputs(parts, 1, setting)
         measurements, shares = [], []
-        for work in [work for work in works if work in WORKS]:
+        for work in works:
             for sized in [inputs, single] if work == "sample" and batch > 1 else [inputs]:
                 say(f"{work}, batch {sized.batch}")
                 measurements.append(_measure(work, contenders, sized, seconds, peak, rounds, count))
                 if work == "sample":
-                    shares += [
-                        _shares(contender, sized) for contender in contenders if count or isinstance(contender, Ours)
-                    ]
-        scoring = scoring_cost(model, inputs, seconds, budget) if "nll" in works else None
-        cache = cache_gain(model, inputs, seconds) if "cache" in works else None
-        streams = stream_costs(model, inputs, seconds) if "streams" in works else ()
+                    shares += [_shares(c, sized) for c in contenders if count or isinstance(c, Ours)]
         sampling = asdict(model.head.sampling)
     return Report(
-        recipe=recipe.as_dict(),
-        environment=environment(),
-        precision=precision,
-        clock=clock,
-        matrix_peak_flops_per_second=peak,
+        recipe.as_dict(), environment(), precision, clock, peak,
         parameters={contender.name: contender.n_parameters for contender in contenders},
-        tokens=len(inputs.grid),
-        ar_steps=int(inputs.plan(0).n_steps_B[0]),
-        head=sampling,
-        guidance=guidance,
-        temperature=temperature,
+        tokens=len(inputs.grid), ar_steps=int(inputs.plan(0).n_steps_B[0]), head=sampling, guidance=guidance,
+        temperature=temperature, measurements=tuple(measurements), shares=tuple(shares),
         reference=next(((c.setting.precision, c.head_steps) for c in contenders if isinstance(c, Reference)), None),
-        measurements=tuple(measurements),
-        shares=tuple(shares),
-        scoring=scoring,
-        cache=cache,
-        streams=streams,
-    )
+    )  # fmt: skip
 
 
 def _measure(
-    work: str,
-    contenders: Sequence[Contender],
-    inputs: Inputs,
-    seconds: float,
-    peak: float,
-    rounds: int,
-    count: bool,
+    work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float, rounds: int, count: bool
 ) -> Measurement:
     """Measure one kind of work with every contender that can do it. Compiled code has the counts of eager code."""
     calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
@@ -331,11 +247,18 @@ def _measure(
     repeats = POOL if work == "train" and device.type == "cuda" else 1
     times = interleave(calls, seconds, device, inputs.setting.clock, rounds, repeats)
     theirs = times.get(Reference.name, ())
-    speeds = []
-    for name in calls:
-        found = footprints[name]
-        rival = () if name == Reference.name else theirs
-        speeds.append(speed(name, inputs.batch, times[name], found.flops or None, peak, found.peak_bytes, rival))
+    speeds = (
+        speed(
+            name,
+            inputs.batch,
+            times[name],
+            found.flops or None,
+            peak,
+            found.peak_bytes,
+            theirs * (name != Reference.name),
+        )
+        for name, found in footprints.items()
+    )
     return Measurement(work, inputs.batch, tuple(speeds))
 
 
@@ -349,16 +272,3 @@ def _shares(contender: Contender, inputs: Inputs) -> Shares:
         whole = CLOCKS[clock]() - start
     network, head = parts["network"] / inputs.batch, parts["head"] / inputs.batch
     return Shares(contender.name, inputs.batch, network, head, whole / inputs.batch - network - head)
-
-
-def _check(batch: int, seconds: float, works: Sequence[str], precision: str, clock: str) -> None:
-    if batch < 1 or seconds < 0:
-        raise UserError(f"--batch must be at least 1 and --seconds at least 0, not {batch} and {seconds}")
-    if clock not in CLOCKS or (clock == "cpu" and torch.cuda.is_available()):
-        raise UserError(f"--clock is wall, or cpu where there is no GPU, not {clock!r}")
-    if precision not in ("fp32", "bf16"):
-        raise UserError(f"--precision is fp32 or bf16, not {precision!r}")
-    if not works or (wrong := [work for work in works if work not in (*WORKS, *ASIDE)]):
-        raise UserError(
-            f"--only takes some of {', '.join((*WORKS, *ASIDE))}, not {', '.join(wrong) if works else 'nothing'}"
-        )

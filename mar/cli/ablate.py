@@ -54,7 +54,11 @@ def ablate(
 
         mar ablate my-grid.yaml --dry-run
     """
-    from mar.experiments.grid import default_out, read
+    from mar.experiments.shipped import default_out, grid_path
+
+    grid_path(name)  # refuse a mistyped name before torch is imported
+
+    from mar.experiments.grid import read
 
     grid = read(name, overrides or [], out)
     run_grid(grid, out or default_out(grid.name), execution)
@@ -84,16 +88,22 @@ def reproduce(
 
         mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
 
+        mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
+
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
-    from mar.experiments.grid import find, read
+    from mar.experiments.shipped import find
 
     if name is None:
         _list_tables()
         return
     table = find(name, scale)
     folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
-    run_grid(read(table.grid, [*_given(table, data, overrides or []), *(overrides or [])], folder), folder, execution)
+    given = _given(table, data, overrides or [])
+
+    from mar.experiments.grid import read
+
+    run_grid(read(table.grid, [*given, *(overrides or [])], folder), folder, execution)
 
 
 def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
@@ -123,7 +133,7 @@ def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
 
 
 def _list_tables() -> None:
-    from mar.experiments.grid import tables
+    from mar.experiments.shipped import tables
 
     for name, scales in tables().items():
         print(f"{name}\n    {scales[0].asks}")

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from mar.cli.options import Budget, HeadOptions, Json, Overrides, Precision, gibibytes, key_values
+from mar.cli.options import HeadOptions, Json, Overrides, Precision, key_values
 
 
 def bench(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A recipe with its data, or, without data: mar-base, mar-large, mar-huge (published sizes), pixels-1024, text-256, sound-4000."
+            help="A recipe with its data, or, without data: mar-base, mar-large, mar-huge (published sizes)."
         ),
     ] = "digits",
     overrides: Overrides = None,
@@ -36,9 +36,7 @@ def bench(
         bool,
         typer.Option(help="Count operations and memory, and time the parts of the reference's generation: more runs."),
     ] = True,
-    only: Annotated[
-        str, typer.Option(help="Comma-separated kinds of work: train, sample, nll, cache, streams.")
-    ] = "train,sample,nll",
+    only: Annotated[str, typer.Option(help="Comma-separated kinds of work: train, sample, nll.")] = "train,sample,nll",
     compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
     precision: Annotated[Precision, typer.Option(help="Precision of matrix products; bf16: autocast.")] = "fp32",
     guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1: off.")] = 1.0,
@@ -47,7 +45,6 @@ def bench(
     clock: Annotated[
         Literal["wall", "cpu"], typer.Option(help="cpu: processor time of this process, for a busy machine.")
     ] = "wall",
-    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Measure images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
@@ -58,12 +55,6 @@ def bench(
 
         mar bench mar-base --batch 4 --only train --reference ../mar --out speed.json
 
-        mar bench pixels-1024 partition=equal:16 --batch 2 --only nll
-
-        mar bench text-256 --only cache,streams
-
-        mar bench sound-4000 --batch 1 --only cache
-
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --head solver=unipc --reference ../mar
 
         mar bench mar-base --batch 4 --only train --precision bf16 --compile --reference ../mar --reference-as-published
@@ -72,6 +63,7 @@ def bench(
     if "=" in recipe:  # no recipe is named, only changes
         recipe, overrides = "digits", [recipe, *(overrides or ())]
 
+    from dataclasses import asdict
     from json import dumps
 
     from mar.bench import contenders
@@ -84,10 +76,10 @@ def bench(
     report = run(
         chosen, data, batch=batch, seconds=seconds, works=[work.strip() for work in only.split(",") if work.strip()],
         compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
-        reference=reference, own_settings=reference_as_published, clock=clock, budget=gibibytes(budget), rounds=rounds,
-        count=count, say=lambda line: None if json else console.print(f"[dim]{line}"),
+        reference=reference, own_settings=reference_as_published, clock=clock, rounds=rounds, count=count,
+        say=lambda line: None if json else console.print(f"[dim]{line}"),
     )  # fmt: skip
-    numbers = dumps(report.as_dict(), indent=2) + "\n"
+    numbers = dumps(asdict(report), indent=2) + "\n"
     if json:
         print(numbers, end="")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -91,7 +92,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def refuse_renamed(arguments: list[str]) -> None:
+def refuse_renamed(arguments: Sequence[str]) -> None:
     """Raise UserError if an option has another name now; the message names it."""
     from mar.core.errors import UserError
 

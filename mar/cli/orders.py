@@ -208,11 +208,15 @@ def search_order(
 
         mar search-order runs/digits --minutes 0
     """
-    from mar.cli.searching import Request, search_and_report
+    from mar.core.progress import wide_console
+    from mar.metrics.searched import SearchRequest
+    from mar.metrics.searched import search_order as search
     from mar.order_search.search import Budget as SearchBudget
     from orderings import text as values
 
     starts = tuple(text.strip() for text in values.split(start, ",") if text.strip())
     spent = SearchBudget(minutes, evaluations)
-    request = Request(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
-    search_and_report(run.load(), request)
+    request = SearchRequest(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
+    table, lines = search(run.load(), request)
+    console = wide_console()
+    console.print(lines[0], table, lines[1], sep="\n")

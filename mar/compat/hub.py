@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from mar import build
 from mar.config import Recipe, parse
 from mar.core.errors import MarError, UserError
+from mar.core.table import Column, Table
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.training import checkpoint
@@ -186,8 +187,9 @@ class PretrainedRun(
                 rows.append((record.get("plan", ""), "FID", f"{generated['fid']:.2f}", generated["n_images"]))
         if not rows:
             return "None was measured with this run."
-        head = ("plan", "figure", "value", "images")
-        return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ("---",) * 4, *rows))
+        heads = ("plan", "figure", "value", "images")
+        columns = [Column(head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
+        return Table(columns, rows).markdown().rstrip()
 
 
 @contextmanager

@@ -141,12 +141,7 @@ def _philox(counter: list[torch.Tensor], keys: torch.Tensor) -> list[torch.Tenso
     c0, c1, c2, c3 = counter
     for k0, k1 in (key.unbind() for key in keys.unbind()):
         p0, p1 = c0 * _MULTIPLIER[0], c2 * _MULTIPLIER[1]
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-            p1 & _MASK,
-            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-            p0 & _MASK,
-        )
+        c0, c1, c2, c3 = (((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK)
     return [c0, c1, c2, c3]
 
 

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
@@ -24,6 +24,7 @@ import torch
 from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
+from mar.core.signals import handled
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -32,7 +33,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ECHO_SECONDS = 2.0  # a second SIGINT within this time is the first one, forwarded by a launcher
 _PATIENCE = timedelta(hours=2)  # the other processes wait while the main one saves, validates and samples
 
@@ -49,14 +49,8 @@ class Stop:
         elif number == signal.SIGINT and time.monotonic() - self._at > _ECHO_SECONDS:
             raise KeyboardInterrupt
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> AbstractContextManager[None]:
+        return handled(self._receive)
 
 
 def resolve_precision(precision: Precision) -> Precision:
@@ -89,22 +83,14 @@ class Processes:
         self.precision = resolve_precision(precision)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 wants a GPU and train.parallel=ddp: use bf16 or fp32")
-        mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[self.precision]
-        self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu)
+        self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=cpu)
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
+        self.is_main = self.rank == 0
+        self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
         self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
-
-    @property
-    def scales_loss(self) -> bool:
-        """True in fp16, where steps with overflowing gradients are skipped."""
-        return self.accelerator.scaler is not None
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
     # Training.
 
@@ -156,13 +142,18 @@ class Processes:
 
     def gather_full(self, state: T) -> T:
         """Gather the sharded tensors in nested dicts and lists: on the main process's CPU, empty on the others."""
-        return cast(T, _mapped(state, self._gathered))
 
-    def _gathered(self, value: Any) -> Any:
-        if not is_sharded(value):
-            return value
-        full = value.full_tensor().detach()
-        return full.cpu() if self.is_main else full.new_empty(0)
+        def gathered(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: gathered(inner) for key, inner in value.items()}
+            if isinstance(value, list):
+                return [gathered(inner) for inner in value]
+            if not is_sharded(value):
+                return value
+            full = value.full_tensor().detach()
+            return full.cpu() if self.is_main else full.new_empty(0)
+
+        return gathered(state)
 
     # Agreement between processes.
 
@@ -246,11 +237,3 @@ def shard_like(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def _mapped(state: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(state, dict):
-        return {key: _mapped(value, change) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_mapped(value, change) for value in state]
-    return change(state)

@@ -1,7 +1,6 @@
 """Answers kept in files: each question is computed once, resumed when interrupted, refused when its settings differ.
 
-- ``answer``: one JSON file for one question.
-- ``record``: the same with the seconds it took; a failure is an answer, too.
+- ``record``: one JSON file for one question, with the seconds it took; a failure is an answer, too.
 - ``Partial``: the unfinished tensors of a long computation, saved every 30 s.
 - ``refuse_other``: the error for a folder or file with other settings.
 """
@@ -39,20 +38,18 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], may_differ: C
     Args:
         may_differ: dotted keys that are not compared.
     """
-    return _differences(plain(there), plain(here), may_differ, "")
 
+    def compare(there: dict[str, Any], here: dict[str, Any], prefix: str) -> list[str]:
+        found = []
+        for key in sorted(there.keys() | here.keys()):
+            a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
+            if a == b or name in may_differ:
+                continue
+            both = isinstance(a, dict) and isinstance(b, dict)
+            found += compare(a, b, f"{name}.") if both else [f"{name} is {a!r} there, {b!r} here"]
+        return found
 
-def _differences(there: dict[str, Any], here: dict[str, Any], may_differ: Collection[str], prefix: str) -> list[str]:
-    found = []
-    for key in sorted(there.keys() | here.keys()):
-        a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
-        if a == b or name in may_differ:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, may_differ, f"{name}.")
-        else:
-            found.append(f"{name} is {a!r} there, {b!r} here")
-    return found
+    return compare(plain(there), plain(here), "")
 
 
 def refuse_other(
@@ -70,37 +67,6 @@ def refuse_other(
     """
     if found := differences(there, here, may_differ):
         raise UserError(f"{place} holds {what} ({found[0]}): {remedy}")
-
-
-def answer(
-    file: Path, question: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]], *, again: bool = False,
-    asked: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda content: content, refuse: str = "",
-    remedy: str = "choose another --out, or delete it",
-) -> dict[str, Any]:  # fmt: skip
-    """Return the content of ``file`` if it answers ``question``; otherwise compute it and write the file.
-
-    The file holds the question and the answer in one JSON object.
-
-    Args:
-        compute: returns the answer, plain values.
-        again: compute even if the file answers the question.
-        asked: finds the question in the file's content.
-        refuse: description of the file if it answers another question, e.g. "another score": refuse to overwrite it.
-
-    Raises:
-        UserError: with ``refuse``, the file answers another question; the message names the first difference.
-    """
-    if file.is_file():
-        content = json.loads(file.read_text())
-        there = asked(content)
-        known = {key: there[key] for key in question if key in there}
-        if refuse:
-            refuse_other(file, refuse, known, question, remedy=remedy)
-        if not again and not differences(known, question):
-            return content
-    content = {**plain(question), **plain(compute())}
-    write_atomic(file, json.dumps(content, indent=1))
-    return content
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Processor cores and child processes: how many cores this process may use, and forwarding its signals."""
+"""Processor cores, and the signals that ask a process and its children to stop."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,17 @@ from typing import Any
 def cores() -> int:
     """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def handled(receive: Callable[[int, Any], None]) -> Iterator[None]:
+    """Call ``receive`` at SIGINT and SIGTERM inside the block."""
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -26,9 +37,5 @@ def forward_signals(children: list[subprocess.Popen[bytes]]) -> Iterator[list[in
             if child.poll() is None:
                 child.terminate()
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(receive):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -173,15 +173,12 @@ class Table(Generic[R]):
             self.title,
         )
 
-    def terminal(self, width: int | None = None) -> list[RenderableType]:
-        """Return the table and its notes for ``rich``; columns with ``drop`` leave until the cells fit ``width``."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the table and its notes for ``rich``; columns with ``drop`` leave until the cells fit the width."""
         from rich.text import Text
 
-        table = self if width is None else self._narrowed(width)
-        return [table._rich(), *(Text(f"· {note}") for note in self.notes)]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        yield from self.terminal(options.max_width)
+        yield self._narrowed(options.max_width)._rich()
+        yield from (Text(f"· {note}") for note in self.notes)
 
     def _narrowed(self, width: int) -> Table[R]:
         everything = [*self.rows, *self.baselines]
@@ -232,10 +229,8 @@ class Table(Generic[R]):
 
     def json(self) -> str:
         """Return a list of objects, one a row (baselines last), keyed as the CSV; numbers that are not finite: null."""
-        lines = [
-            {column.key or column.name: _finite(column.value(row)) for column in self.columns}
-            for row in (*self.rows, *self.baselines)
-        ]
+        rows = (*self.rows, *self.baselines)
+        lines = [{column.key or column.name: _finite(column.value(row)) for column in self.columns} for row in rows]
         return json.dumps(lines, indent=1)
 
     def latex(self) -> str:

@@ -63,16 +63,10 @@ class BinarizedMnist(DataSource):
     @classmethod
     def load(cls, options: AmatOptions) -> Data:
         notes: dict[str, str] = {}
-        x = {split: cls._part(options.path, split, notes) for split in _PARTS}
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, _SIDE, _SIDE), 2),
-            train=TensorSplit(x["train"]),
-            validation=TensorSplit(x["validation"]),
-            test=TensorSplit(x["test"]),
-            fingerprint=fingerprint(*x.values()),
-            notes=notes,
-        )
+        parts = [cls._part(options.path, split, notes) for split in _PARTS]
+        train, validation, test = map(TensorSplit, parts)
+        spec = DataSpec((1, _SIDE, _SIDE), 2)
+        return Data(cls.name, spec, train, validation, test, fingerprint(*parts), notes)
 
     @classmethod
     def _part(cls, path: str, split: str, notes: dict[str, str]) -> torch.Tensor:

@@ -18,11 +18,10 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.files import folder_at
 
 LEVELS = 256
-
-
 _MU = LEVELS - 1
 
 
@@ -41,11 +40,7 @@ def decode(level: torch.Tensor) -> torch.Tensor:
 
 
 _NAME = re.compile(r"(?P<label>[^_]+)_(?:.*_)?(?P<index>\d+)")
-
-
 _EXPECTED = "16-bit mono .wav files named CLASS_INDEX.wav or CLASS_SPEAKER_INDEX.wav"
-
-
 _HOME = "e.g. https://github.com/Jakobovski/free-spoken-digit-dataset"
 
 
@@ -92,18 +87,10 @@ class Audio(DataSource):
                 )
         classes = tuple(sorted({r.label for r in recordings}))
         level_T = torch.cat([r.level_T for r in recordings])
-        splits = {
-            split: _windows(split, recordings, level_T, classes, options) for split in ("train", "validation", "test")
-        }
-        contents = (x for windows in splits.values() for x in (windows.start_N, windows.label_N))
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, 1, options.context), LEVELS, len(classes), classes, modality="audio", rate=rate),
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
-            fingerprint=fingerprint(level_T, *contents),
-        )
+        train, validation, test = (_windows(split, recordings, level_T, classes, options) for split in SPLITS)
+        contents = (x for windows in (train, validation, test) for x in (windows.start_N, windows.label_N))
+        spec = DataSpec((1, 1, options.context), LEVELS, len(classes), classes, modality="audio", rate=rate)
+        return Data(cls.name, spec, train, validation, test, fingerprint(level_T, *contents))
 
 
 def _windows(
@@ -129,11 +116,7 @@ def _windows(
 
 
 def _files(path: str) -> list[Path]:
-    if not path:
-        raise UserError(f"data.path is not set: it names a folder of {_EXPECTED}; {_HOME}")
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data.path={path} is not a folder: it should hold {_EXPECTED}; {_HOME}")
+    root = folder_at(path, _EXPECTED, _HOME)
     if not (found := sorted(root.glob("*.wav"))):
         raise UserError(f"{root} holds no .wav file: it should hold {_EXPECTED}; {_HOME}")
     return found

@@ -17,6 +17,8 @@ from mar.core.errors import UserError
 from mar.core.files import digest
 from mar.core.spec import DataSpec
 
+SPLITS = ("train", "validation", "test")
+
 
 class Split:
     """Random access to examples by number, the interface for training, scoring and sampling."""
@@ -78,7 +80,7 @@ class Data:
         return About(self.name, self.spec, self.fingerprint, self.notes)
 
     def split(self, name: str) -> Split:
-        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+        return dict(zip(SPLITS, (self.train, self.validation, self.test), strict=True))[name]
 
 
 @dataclass(frozen=True)

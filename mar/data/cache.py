@@ -14,8 +14,9 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import Latents
-from mar.data.base import Data, DataOptions, DataSource, Split
-from mar.data.shards import SPLITS, Manifest, Shard, shard_file
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split
+from mar.data.files import folder_at
+from mar.data.shards import Manifest, Shard, shard_file
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,8 @@ class CachedSplit(Split):
 
     def _lose_shard(self, number: int, count: int, what: str) -> None:
         self.shards[number], first = None, number * self.size
-        self._lose(
-            range(first, first + count), f"{shard_file(self.folder, self.split, number)} {what}, {count} examples"
-        )
+        file = shard_file(self.folder, self.split, number)
+        self._lose(range(first, first + count), f"{file} {what}, {count} examples")
 
     def _lose(self, index: range | list[int], what: str) -> None:
         self.damaged.update(index)
@@ -106,23 +106,13 @@ class Cache(DataSource):
     @classmethod
     def load(cls, options: CacheOptions) -> Data:
         """Read the manifest; examples are read on access."""
-        if not options.path:
-            raise UserError("data.path is not set: it names the folder that mar cache wrote")
-        folder = Path(options.path).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"data.path={options.path} is not a folder: mar cache writes one")
+        folder = folder_at(options.path, "latents, written by mar cache")
         manifest = Manifest.read(folder)
         made = manifest.settings
         limits = {"train": options.damaged_limit}  # held-out splits must be intact
         train, validation, test = (CachedSplit(folder, name, manifest, limits.get(name, 0)) for name in SPLITS)
         latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
         source = {**made.data, "path": options.images} if options.images else made.data
-        return Data(
-            name=f"{made.name} as {made.kind} latents",
-            spec=replace(made.spec, latents=latents),
-            train=train,
-            validation=validation,
-            test=test,
-            fingerprint=manifest.fingerprint,
-            source=(source, made.fingerprint),
-        )
+        name, spec = f"{made.name} as {made.kind} latents", replace(made.spec, latents=latents)
+        origin = (source, made.fingerprint)
+        return Data(name, spec, train, validation, test, manifest.fingerprint, source=origin)

@@ -43,11 +43,5 @@ class Digits(DataSource):
         label = torch.from_numpy(labels).long()[order]
         sizes = [len(x) - _TEST - options.validation, options.validation, _TEST]
         train, validation, test = (TensorSplit(*part) for part in zip(x.split(sizes), label.split(sizes), strict=True))
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, 8, 8), 17, 10, tuple("0123456789")),
-            train=train,
-            validation=validation,
-            test=test,
-            fingerprint=fingerprint(*(part for s in (train, validation, test) for part in (s.x, s.label))),
-        )
+        content = fingerprint(*(part for s in (train, validation, test) for part in (s.x, s.label)))
+        return Data(cls.name, DataSpec((1, 8, 8), 17, 10, tuple("0123456789")), train, validation, test, content)

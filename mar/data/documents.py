@@ -13,7 +13,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, Split, fingerprint
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, fingerprint
 from mar.data.files import byte_levels, character_levels, read_bytes, read_characters, text_files
 
 _WRITTEN = {r"\n": "\n", r"\t": "\t"}  # how a separator is written in a recipe
@@ -29,8 +29,6 @@ class DocumentsOptions(DataOptions):
     test: float = 0.05  # share of the documents
 
     def __post_init__(self) -> None:
-        if self.unit not in ("character", "byte"):
-            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
         if self.context < 2:
             raise UserError(f"data.context must be at least 2, not {self.context}")
         if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
@@ -78,31 +76,22 @@ class Documents(DataSource):
         end, context = len(alphabet) or 256, options.context
         text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
         start_N = length_N.cumsum(0) - length_N
-        splits = {
-            split: DocumentSplit(text_T, start_N[index], length_N[index], context, end)
-            for split, index in _shuffled(len(length_N), options).items()
-        }
-        contents = (x for split in splits.values() for x in (split.start_N, split.length_N))
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end),
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
-            fingerprint=fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)])),
-            notes=_notes(splits, options),
-        )
+        train, validation, test = splits = [
+            DocumentSplit(text_T, start_N[index], length_N[index], context, end)
+            for index in _shuffled(len(length_N), options)
+        ]
+        contents = (x for split in splits for x in (split.start_N, split.length_N))
+        content = fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)]))
+        spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end)
+        return Data(cls.name, spec, train, validation, test, content, _notes(splits, options))
 
 
-def _notes(splits: dict[str, DocumentSplit], options: DocumentsOptions) -> dict[str, str]:
+def _notes(splits: list[DocumentSplit], options: DocumentsOptions) -> dict[str, str]:
     """Return a note with the number of documents that are cut."""
-    cut = {split: int((s.length_N >= options.context).sum()) for split, s in splits.items()}
-    if not any(cut.values()):
-        return {}
-    counts = ", ".join(f"{n} of {len(splits[split])} {split}" for split, n in cut.items())
-    return {
-        "cut": f"{counts} documents have {options.context} {options.unit}s or more: only so many count (data.context)"
-    }
+    cut = [int((split.length_N >= options.context).sum()) for split in splits]
+    counts = ", ".join(f"{n} of {len(split)} {name}" for n, split, name in zip(cut, splits, SPLITS, strict=True))
+    note = f"{counts} documents have {options.context} {options.unit}s or more: only so many count (data.context)"
+    return {"cut": note} if any(cut) else {}
 
 
 def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
@@ -126,7 +115,7 @@ def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
     return [part for part in parts if part]
 
 
-def _shuffled(n: int, options: DocumentsOptions) -> dict[str, torch.Tensor]:
+def _shuffled(n: int, options: DocumentsOptions) -> tuple[torch.Tensor, ...]:
     """Return the numbers of the documents of each split: neighbours in a file are alike, so splits are shuffled.
 
     Raises:
@@ -139,4 +128,4 @@ def _shuffled(n: int, options: DocumentsOptions) -> dict[str, torch.Tensor]:
             f"{options.path} holds {n} document(s), and training, validation and test want one each: "
             r"data.separator cuts a file, e.g. data.separator='\n' where each line is a document"
         )
-    return dict(zip(("train", "validation", "test"), order_N.split([n - sum(held_out), *held_out]), strict=True))
+    return order_N.split([n - sum(held_out), *held_out])

@@ -20,6 +20,17 @@ from mar.core.errors import UserError
 _GZIP = b"\x1f\x8b"
 
 
+def folder_at(path: str, holds: str, home: str = "") -> Path:
+    """Return the folder ``data.path``, which should hold ``holds`` from ``home``. UserError: it is missing."""
+    should = f"it should name a folder of {holds}{'; ' * bool(home)}{home}"
+    if not path:
+        raise UserError(f"data.path is not set: {should}")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.path={path} is not a folder: {should}")
+    return root
+
+
 @dataclass(frozen=True)
 class PublishedFile:
     """One file of a published data set.
@@ -39,11 +50,7 @@ class PublishedFile:
     def find(self, path: str, nested: tuple[str, ...]) -> Path:
         """Return the file in the folder ``path`` or one of its ``nested`` folders. UserError: it is missing."""
         want = f"{self.names[0]}(.gz)"
-        if not path:
-            raise UserError(f"data.path is not set: it names the folder that holds {want}; get it from {self.home}")
-        root = Path(path).expanduser()
-        if not root.is_dir():
-            raise UserError(f"data.path={path} is not a folder: it should hold {want}; get it from {self.home}")
+        root = folder_at(path, want, f"get it from {self.home}")
         for folder in (root, *(root / name for name in nested)):
             for name in self.names:
                 for file in (folder / name, folder / f"{name}.gz"):
@@ -109,8 +116,6 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 _HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-
-
 _LARGEST = 2**15 - 2  # levels of int16, less one that ends a document
 
 

@@ -15,15 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
 from mar.core.errors import UserError
+from mar.core.files import digest
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, Split
-from mar.data.files import DamagedImage, read_image
+from mar.data.files import DamagedImage, folder_at, read_image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _COUNTING = Lock()  # of damaged images, by the threads that decode
@@ -51,8 +52,6 @@ class FolderOptions(DataOptions):
             )
         if self.damaged_limit < 0:
             raise UserError(f"data.damaged_limit is a number of images, not {self.damaged_limit}")
-        if self.colour not in ("rgb", "grey"):
-            raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
 
 
 @dataclass(frozen=True)
@@ -124,30 +123,18 @@ class Folder(DataSource):
     @classmethod
     def load(cls, options: FolderOptions) -> Data:
         """List the files and read one image of each split; the others are decoded on access."""
-        if not options.path:
-            raise UserError("data.path is not set: it names a folder with one folder of images for each class")
-        root = Path(options.path).expanduser()
-        if not root.is_dir():
-            raise UserError(f"data.path={options.path} is not a folder: it should hold one folder of images a class")
+        root = folder_at(options.path, "one folder of images a class")
         files, notes = _find_splits(root, options)
         classes = _classes(files, root)
         number = {name: i for i, name in enumerate(classes)}
-        splits = {}
+        splits: dict[str, Any] = {}
         for split, pairs in files.items():
             label_N = torch.tensor([number[_class(inside)] for _, inside in pairs]) if classes else None
             own = options if split == "train" else replace(options, flip=False, damaged_limit=0)
             splits[split] = FolderSplit(root, tuple(file for file, _ in pairs), label_N, own)
             splits[split].batch(torch.tensor([0]))  # an error in all files appears now
-        channels = 3 if options.colour == "rgb" else 1
-        return Data(
-            name=cls.name,
-            spec=DataSpec((channels, options.size, options.size), 256, len(classes), classes),
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
-            fingerprint=_fingerprint(root, files, options),
-            notes=notes,
-        )
+        spec = DataSpec((3 if options.colour == "rgb" else 1, options.size, options.size), 256, len(classes), classes)
+        return Data(cls.name, spec, **splits, fingerprint=_fingerprint(root, files, options), notes=notes)
 
 
 def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb") -> FolderSplit:
@@ -229,8 +216,6 @@ def _classes(files: dict[str, Pairs], root: Path) -> tuple[str, ...]:
 
 def _fingerprint(root: Path, files: dict[str, Pairs], options: FolderOptions) -> str:
     """Return a sha256 over the listing with file sizes, and the options that change examples (contents: too slow)."""
-    digest = hashlib.sha256(f"{options.size} {options.colour} {options.flip};".encode())
-    for split, pairs in sorted(files.items()):
-        for file, _ in pairs:
-            digest.update(f"{split} {file} {(root / file).stat().st_size};".encode())
-    return digest.hexdigest()
+    listing = ((split, file) for split, pairs in sorted(files.items()) for file, _ in pairs)
+    sizes = (f"{split} {file} {(root / file).stat().st_size};" for split, file in listing)
+    return digest(f"{options.size} {options.colour} {options.flip};", *sizes)

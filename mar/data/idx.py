@@ -66,19 +66,15 @@ class IdxImages(DataSource):
         x_train, y_train = cls._part(options.path, "train", 60_000, notes)
         x_test, y_test = cls._part(options.path, "t10k", 10_000, notes)
         if x_train.shape[1:] != x_test.shape[1:]:
-            raise UserError(f"{cls.name}: training images are {_size(x_train)}, test images {_size(x_test)}")
+            sizes = ["x".join(map(str, x.shape[2:])) for x in (x_train, x_test)]
+            raise UserError(f"{cls.name}: training images are {sizes[0]}, test images {sizes[1]}")
         cut = len(x_train) - options.validation
         if cut < 1:
             raise UserError(f"data.validation={options.validation} leaves none of {len(x_train)} examples to train on")
-        return Data(
-            name=cls.name,
-            spec=DataSpec(tuple(x_train.shape[1:]), 256, len(cls.class_names), cls.class_names),
-            train=TensorSplit(x_train[:cut], y_train[:cut]),
-            validation=TensorSplit(x_train[cut:], y_train[cut:]),
-            test=TensorSplit(x_test, y_test),
-            fingerprint=fingerprint(x_train[:cut], y_train[:cut], x_train[cut:], y_train[cut:], x_test, y_test),
-            notes=notes,
-        )
+        parts = (x_train[:cut], y_train[:cut], x_train[cut:], y_train[cut:], x_test, y_test)
+        train, validation, test = map(TensorSplit, parts[::2], parts[1::2])
+        spec = DataSpec(tuple(x_train.shape[1:]), 256, len(cls.class_names), cls.class_names)
+        return Data(cls.name, spec, train, validation, test, fingerprint(*parts), notes)
 
     @classmethod
     def _part(cls, path: str, part: str, n: int, notes: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,10 +110,6 @@ class IdxImages(DataSource):
         return file, values
 
 
-def _size(x_N1HW: torch.Tensor) -> str:
-    return "x".join(map(str, x_N1HW.shape[2:]))
-
-
 class Mnist(IdxImages):
     """Handwritten digits, 60,000 + 10,000, 28x28 (LeCun et al. 1998)."""
 
@@ -136,18 +128,7 @@ class FashionMnist(IdxImages):
 
     name = "fashion-mnist"
     nested = ("fashion-mnist", "FashionMNIST", "FashionMNIST/raw", "data/fashion", "raw")
-    class_names = (
-        "t-shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    )
+    class_names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     home = "https://github.com/zalandoresearch/fashion-mnist"
     md5: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",

@@ -35,14 +35,9 @@ class Memory(DataSource):
 
 
 def in_memory(
-    train: Any,
-    validation: Any = None,
-    test: Any = None,
-    levels: int | None = None,
-    image: str = "",
-    label: str = "",
+    train: Any, validation: Any = None, test: Any = None, levels: int | None = None, image: str = "", label: str = "",
     name: str = "memory",
-) -> Data:
+) -> Data:  # fmt: skip
     """Three splits of examples in memory.
 
     Args:

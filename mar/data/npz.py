@@ -59,14 +59,9 @@ class Npz(DataSource):
         x = {split: torch.from_numpy(array.astype(kind))[:, None, None] for split, array in arrays.items()}
         if real and (damaged := [split for split, values in x.items() if not values.isfinite().all()]):
             raise UserError(f"{options.path}: its {damaged[0]} split has values that are not finite: remove them")
-        return Data(
-            name=cls.name,
-            spec=DataSpec((1, 1, x["train"].shape[-1]), levels, modality="vector"),
-            train=TensorSplit(x["train"]),
-            validation=TensorSplit(x["validation"]),
-            test=TensorSplit(x["test"]),
-            fingerprint=fingerprint(*x.values()),
-        )
+        train, validation, test = map(TensorSplit, x.values())
+        spec = DataSpec((1, 1, train.x.shape[-1]), levels, modality="vector")
+        return Data(cls.name, spec, train, validation, test, fingerprint(*x.values()))
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

@@ -22,8 +22,7 @@ from safetensors.numpy import save_file
 from mar.core.errors import UserError
 from mar.core.files import digest
 from mar.core.spec import DataSpec
-
-SPLITS = ("train", "validation", "test")
+from mar.data.base import SPLITS
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,8 @@ class Shard:
             header = json.loads(stream.read(length))
         kinds = {"F32": np.float32, "F16": np.float16, "I16": np.int16, "I32": np.int32, "I64": np.int64}
         self.arrays: dict[str, np.ndarray] = {
-            name: np.memmap(
-                file, kinds[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
-            )
-            for name, entry in header.items()
+            name: np.memmap(file, kinds[at["dtype"]], "r", 8 + length + at["data_offsets"][0], tuple(at["shape"]))
+            for name, at in header.items()
             if name != "__metadata__"
         }
 

@@ -28,15 +28,11 @@ class TextOptions(DataOptions):
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
 
     def __post_init__(self) -> None:
-        if self.unit not in ("character", "byte"):
-            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
         if min(self.context, self.stride) < 1:
             raise UserError(f"data.context and data.stride must be at least 1, not {self.context} and {self.stride}")
         if min(self.train, self.validation) <= 0 or self.train + self.validation > 1 + _ROUNDING:
-            raise UserError(
-                f"data.train and data.validation are shares of at most 1 together, not {self.train} and "
-                f"{self.validation}"
-            )
+            shares = f"{self.train} and {self.validation}"
+            raise UserError(f"data.train and data.validation are shares of at most 1 together, not {shares}")
 
 
 class Text(DataSource):
@@ -54,7 +50,7 @@ class Text(DataSource):
         else:
             text_T, alphabet = character_levels("".join(map(read_characters, files)), options.path)
         cuts, notes = _cuts(len(text_T), options)
-        splits = {}
+        splits = []
         for split, (first, end) in cuts.items():
             start_N = starts(first, end, options.context, options.stride if split == "train" else options.context)
             if not len(start_N):
@@ -62,17 +58,11 @@ class Text(DataSource):
                     f"the {split} split of {options.path} has {end - first} {options.unit}s, fewer than "
                     f"data.context={options.context}: lower it, or use more text"
                 )
-            splits[split] = Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]]))
-        shape, levels = (1, 1, options.context), len(alphabet) or 256
-        return Data(
-            name=cls.name,
-            spec=DataSpec(shape, levels, modality="text", alphabet=alphabet),
-            train=splits["train"],
-            validation=splits["validation"],
-            test=splits["test"],
-            fingerprint=fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(w.start_N for w in splits.values())),
-            notes=notes,
-        )
+            splits.append(Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]])))
+        spec = DataSpec((1, 1, options.context), len(alphabet) or 256, modality="text", alphabet=alphabet)
+        content = fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(split.start_N for split in splits))
+        train, validation, test = splits
+        return Data(cls.name, spec, train, validation, test, content, notes)
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:

@@ -24,17 +24,7 @@ from mar.likelihood.summary import per_step
 from mar.model.walk import empty_tokens
 from mar.run import Run
 from mar.sampling.many import labels_of
-from orderings import (
-    GIVEN,
-    ORDERINGS,
-    Adaptive,
-    Ordering,
-    Partition,
-    Plan,
-    PlanSpec,
-    make_ordering,
-    to_text,
-)
+from orderings import GIVEN, ORDERINGS, Adaptive, Ordering, Partition, Plan, PlanSpec, make_ordering, to_text
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
 _MOST = 128  # frames of a generation

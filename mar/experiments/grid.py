@@ -46,7 +46,6 @@ A shipped grid file begins with its command, its question, and ``Time:``.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations as pairs_of
@@ -54,20 +53,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError, create_model, field_validator
 
 from mar import config
-from mar.config import RECIPES, Recipe, Scalar, Section
+from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
+from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
 from mar.metrics.base import Variant
 from orderings import PlanSpec, parse_ordering, parse_partition, to_text
-
-GRIDS = RECIPES / "ablations"
-TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
-
 
 Value = Scalar | dict[str, Any]
 RowSelector = dict[str, Scalar | tuple[Scalar, ...]]  # axis -> one of its names, or several
@@ -76,7 +72,7 @@ PLAN, PARTITION, VARIANT, ORDERS = "plan", "partition", "variant", "orders"  # o
 
 
 class Adjustment(Section):
-    """Recipe keys that some cells set otherwise, after their axes."""
+    """Recipe keys that some cells change after their axes."""
 
     where: RowSelector
     set: dict[str, Any]
@@ -84,7 +80,7 @@ class Adjustment(Section):
 
 @dataclass(frozen=True)
 class Combination:
-    """One cell: the name of its value on every axis, and what these change in the recipe."""
+    """One cell: the name of its value on every axis, and the overrides of the recipe."""
 
     settings: dict[str, str]
     overrides: tuple[str, ...]
@@ -93,7 +89,7 @@ class Combination:
 def combinations(
     axes: Mapping[str, Sequence[Value]], adjust: Sequence[Adjustment], exclude: Sequence[RowSelector], only: RowSelector
 ) -> list[Combination]:
-    """The cells, the last axis changing fastest. Without axes there is one, which changes nothing.
+    """Return the cells, the last axis changing fastest. A grid without axes has one cell, without overrides.
 
     Raises:
         UserError: a value without a name, two of one name, or a condition on an axis or a value that does not exist.
@@ -115,7 +111,7 @@ def combinations(
 
 
 def as_overrides(keys: Mapping[str, Any]) -> list[str]:
-    """``{network: {kind: made, widths: [8]}}`` as ``network.kind=made`` and ``network.widths=[8]``."""
+    """Return ``{network: {kind: made, widths: [8]}}`` as ``network.kind=made`` and ``network.widths=[8]``."""
     return [f"{key}={json.dumps(value)}" for key, value in _flat(keys, "")]
 
 
@@ -128,7 +124,7 @@ def _flat(keys: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
-    """name -> overrides of each value of an axis."""
+    """Return the overrides of each value of an axis by the value's name."""
     found: dict[str, list[str]] = {}
     for value in values:
         keys = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {axis: value}
@@ -161,12 +157,12 @@ def check(where: RowSelector, names: Mapping[str, Collection[str]]) -> None:
 
 
 def matches(settings: Mapping[str, str], where: RowSelector) -> bool:
-    """Whether the settings (axis -> name) have one of the names on every axis of ``where``."""
+    """True if the settings (axis -> name) have one of the names on every axis of ``where``."""
     return all(settings.get(axis) in several(names) for axis, names in where.items())
 
 
 def several(names: Scalar | Sequence[Scalar]) -> list[str]:
-    """One name or several, as a list."""
+    """Return one name or several as a list."""
     return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
 
 
@@ -182,7 +178,7 @@ OURS: dict[Of, tuple[str, Better]] = {
 
 
 class PublishedRow(Section):
-    """A figure, and which rows it stands in: those whose settings contain ``where``."""
+    """A figure of the rows whose settings contain ``where``."""
 
     where: RowSelector = Field(min_length=1)
     value: float = Field(allow_inf_nan=False)
@@ -190,7 +186,7 @@ class PublishedRow(Section):
     @field_validator("where")
     @classmethod
     def _canonical(cls, where: RowSelector) -> RowSelector:
-        """The same, plans in canonical short text."""
+        """Return the condition with plans in canonical short text."""
         if PLAN not in where:
             return where
         return {**where, PLAN: tuple(str(PlanSpec.parse(plan)) for plan in several(where[PLAN]))}
@@ -208,16 +204,16 @@ class Published(Section):
 
     @property
     def direction(self) -> Better:
-        """Which way is better."""
+        """The direction of better figures."""
         return self.better or OURS[self.of][1]
 
     def figure(self, settings: Mapping[str, str]) -> float | None:
-        """The figure of a row of the table; None where the paper has none."""
+        """Return the figure of a row of the table; None where the paper has none."""
         return next((row.value for row in self.rows if matches(settings, row.where)), None)
 
 
 def published_of(grid: Mapping[str, Any]) -> tuple[Published, ...]:
-    """The columns of a resolved grid, as a result holds it."""
+    """Return the published columns of a resolved grid."""
     return tuple(Published.model_validate(each) for each in grid.get("published", ()))
 
 
@@ -243,7 +239,7 @@ def check_published(published: Collection[Published], names: Mapping[str, Collec
 
 
 def _overlap(one: RowSelector, other: RowSelector) -> bool:
-    """Whether one row can match both."""
+    """True if one row can match both."""
     return all(set(several(one[axis])) & set(several(other[axis])) for axis in one.keys() & other.keys())
 
 
@@ -284,7 +280,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
     def plans(self) -> list[str]:
-        """Every ordering under the first partition, then under the second, …, in canonical short text. None: each
+        """Return every ordering under the first partition, then under the second, …, in canonical text. Empty: each
         model's own.
 
         Raises:
@@ -303,7 +299,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
         return getattr(self.nll, "orders", 0)
 
     def variant(self, name: str) -> Variant | None:
-        """The variant of a name; None: the one way that has none."""
+        """Return the variant of a name; None for a grid without variants."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def combinations(self) -> list[Combination]:
@@ -311,13 +307,13 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
     def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
-        """Every cell with its recipe."""
+        """Yield every cell with its recipe."""
         base = config.read(self.recipe, self.overrides).as_dict()
         for combination in self.combinations():
             yield combination, self._selecting(config.parse(base, [*combination.overrides, *self.command]))
 
     def _selecting(self, recipe: Recipe) -> Recipe:
-        """The recipe, its checkpoints such that the grid can choose among them."""
+        """Return the recipe with the checkpoints among which the grid chooses."""
         if self.select == "last":
             return recipe
         if not recipe.train.validate_every:
@@ -328,7 +324,7 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
 
 
 def referring(grid: GridFile) -> GridFile:
-    """The grid with its reference as settings, checked against its plans and axes.
+    """Return the grid with its reference as settings, checked against its plans and axes.
 
     Raises:
         UserError: a name that does not exist, or two variants of one. ValueError: a plan that does not exist.
@@ -365,16 +361,6 @@ def referring(grid: GridFile) -> GridFile:
     return grid.model_copy(update={"reference": reference})
 
 
-def grid_names() -> list[str]:
-    tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
-    return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
-
-
-def default_out(name: str) -> Path:
-    """Return the default folder of a grid."""
-    return Path("runs") / f"ablate-{name}"
-
-
 def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> GridFile:
     """Return the grid of a file or a shipped name.
 
@@ -387,9 +373,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
-    path = _path(name)
-    own = f"{path.parent.name}-{path.stem}" if path.parent.parent == TABLES else path.stem
-    base = {"name": own, "given": {"out": str(out or default_out("${name}"))}}
+    path = grid_path(name)
+    base = {"name": grid_name(path), "given": {"out": str(out or default_out("${name}"))}}
     try:
         file = extended(path)
         content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
@@ -454,17 +439,8 @@ def _renamed(value: Any, name: str, new: str) -> Any:
     return new if value == name else value
 
 
-def extended(path: Path) -> DictConfig:
-    """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
-    own = OmegaConf.load(path)
-    if not isinstance(own, DictConfig):
-        raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
-    parent = own.pop("extends", None)
-    return own if parent is None else OmegaConf.merge(extended(_path(parent)), own)  # type: ignore[return-value]
-
-
 def checked(path: Path, plain: Any) -> GridFile:
-    """The grid of plain values.
+    """Return the grid of plain values.
 
     Raises:
         UserError: a key, a value or a plan is wrong; the message begins with ``path``.
@@ -477,18 +453,6 @@ def checked(path: Path, plain: Any) -> GridFile:
         raise UserError(f"{path}: {error}") from None
 
 
-def _path(name: str) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise UserError(f"no grid file {name!r}")
-    for folder in (GRIDS, TABLES):
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise unknown("ablation", name, grid_names())
-
-
 def _readable(path: Path, error: ValidationError) -> str:
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key is missing, too
     *section, key = (str(part) for part in first["loc"])
@@ -499,73 +463,3 @@ def _readable(path: Path, error: ValidationError) -> str:
     else:
         known = METRICS[section[0]].Options if section and section[0] in METRICS else GridFile
     return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"
-
-
-SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
-_SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table at one scale; its grid is called ``NAME/SCALE``."""
-
-    name: str
-    scale: str
-
-    @property
-    def grid(self) -> str:
-        """The name that ``read`` takes."""
-        return f"{self.name}/{self.scale}"
-
-    @property
-    def path(self) -> Path:
-        return TABLES / self.name / f"{self.scale}.yaml"
-
-    @property
-    def asks(self) -> str:
-        """What it asks: the first sentence."""
-        return _SENTENCE.split(self._header()[0], maxsplit=1)[0]
-
-    @property
-    def time(self) -> str:
-        """How long it takes, as its file says; empty: it does not say."""
-        return self._header()[1]
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the given values that have no default."""
-        given = extended(self.path).get("given") or {}
-        return [str(key) for key in given if OmegaConf.is_missing(given, key)]
-
-    @property
-    def takes_data(self) -> bool:
-        """Whether it reads data that do not come with the project."""
-        return "data" in (extended(self.path).get("given") or {}).keys()  # noqa: SIM118 - a missing value is not "in"
-
-    def _header(self) -> tuple[str, str]:
-        lines = [line for line in self.path.read_text().splitlines() if line.startswith("#")]
-        text = " ".join(line.lstrip("# ") for line in lines[1:])
-        asks, _, time = text.partition("Time: ")
-        return asks.strip(), time.strip()
-
-
-def tables() -> dict[str, list[Table]]:
-    """name -> its scales, the smallest first."""
-    files = {(path.parent.name, path.stem) for path in TABLES.glob("*/*.yaml")}
-    names = sorted({name for name, _ in files})
-    return {name: [Table(name, scale) for scale in SCALES if (name, scale) in files] for name in names}
-
-
-def find(name: str, scale: str | None = None) -> Table:
-    """The table at a scale; None: at its smallest.
-
-    Raises:
-        UserError: there is none of the name, or not at this scale; the message says which there are.
-    """
-    known = tables()
-    if name not in known:
-        raise unknown("table", name, known)
-    scales = {table.scale: table for table in known[name]}
-    if scale is not None and scale not in scales:
-        raise unknown(f"scale of {name}", scale, scales)
-    return scales[scale] if scale is not None else known[name][0]

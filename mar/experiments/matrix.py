@@ -27,7 +27,7 @@ Score = Callable[[str, Run, str], Likelihood]  # of a run, by its name, along a 
 
 @dataclass(frozen=True)
 class Trained:
-    """A row: one run.
+    """One run, a row of the matrix.
 
     Attributes:
         name: the run folder's name, or its path where names repeat.
@@ -35,7 +35,7 @@ class Trained:
         mask_ratio: kind of the training task.
         iterations: of the weights that were scored.
         recipe: fingerprint of the recipe.
-        notes: what to know before quoting the row.
+        notes: warnings about the row.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Matrix:
         runs: the rows.
         plans: the columns, canonical short texts.
         cells: row by row, in the order of ``plans``.
-        data, data_fingerprint, split: what was scored.
+        data, data_fingerprint, split: the scored data.
         seed: of orders, dequantisation and the noise of bounds.
         weights: "ema" or "last".
         confidence: of the intervals of the differences.
@@ -84,7 +84,7 @@ class Matrix:
     environment: dict[str, Any]
 
     def row(self, name: str) -> list[Cell]:
-        """The cells of one run, in the order of ``plans``."""
+        """Return the cells of one run, in the order of ``plans``."""
         return [cell for cell in self.cells if cell.run == name]
 
     def save(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class Matrix:
 
     @classmethod
     def load(cls, path: Path) -> Matrix:
-        """The matrix that ``save`` wrote."""
+        """Load the matrix that ``save`` wrote."""
         return TypeAdapter(cls).validate_python(json.loads(path.read_text()))
 
 
@@ -138,7 +138,7 @@ def check(runs: Mapping[str, Run], kind: str | None) -> None:
 
 
 def columns(runs: Mapping[str, Run], plans: Sequence[str]) -> tuple[str, ...]:
-    """The plans in canonical text, then those training plans of ``runs`` that are not among them."""
+    """Return the plans in canonical text, then the training plans of ``runs`` that are missing among them."""
     wanted = [str(PlanSpec.parse(plan, adaptive=True)) for plan in plans]
     return tuple(dict.fromkeys([*wanted, *(run.training_plan for run in runs.values())]))
 
@@ -152,13 +152,13 @@ def score_matrix(
     kind: str | None = None,
     confidence: float = 0.95,
 ) -> Matrix:
-    """Every run along every plan.
+    """Score every run along every plan.
 
     Args:
         runs: by the names that the table shows.
         plans: short texts; training plans of the runs that are not among them are added.
         score: gives each cell, always on the same images and noise.
-        split, seed, kind: what ``score`` scores, for the record and the checks.
+        split, seed, kind: the scored data, for the record and the checks.
         confidence: of the intervals of the differences.
 
     Raises:
@@ -190,7 +190,7 @@ def _row(name: str, run: Run, plans: Sequence[str], score: Score, confidence: fl
 
 
 def _corrected(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with Holm's correction over every comparison of the table, not of their row alone."""
+    """Return the cells with Holm's correction over every comparison of the table."""
     compared = [cell for cell in cells if cell.difference is not None]
     adjusted = iter(holm([cell.difference.p_value for cell in compared if cell.difference is not None]))
     return [

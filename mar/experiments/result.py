@@ -44,7 +44,7 @@ MEANINGS: dict[Verdict, str] = {
 
 
 def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
-    """Of a validation curve in nats per token.
+    """Return the verdict on a validation curve in nats per token.
 
     A curve that fell late and rose again overfits: more training would not help it.
     """
@@ -61,8 +61,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(nats: Sequence[float], most: int = 12) -> str:
-    """The curve in one line of text, from its lowest value to twice the range of its later half; at most so many bars,
-    each the mean of its part."""
+    """Return the curve as at most ``most`` bars, each the mean of its part.
+
+    The bars show the lowest value up to twice the range of the later half.
+    """
     if not nats:
         return ""
     count = min(most, len(nats))
@@ -254,7 +256,7 @@ class AblationResult:
         return (*self.axes, *self.ways)
 
     def model_of(self, row: Row) -> TrainedModel | None:
-        """The model of a row; None for a baseline."""
+        """Return the model of a row; None for a baseline."""
         return next((model for model in self.models if model.name == row.model), None)
 
     def save(self, path: Path) -> None:
@@ -263,7 +265,7 @@ class AblationResult:
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:
-        """The result that ``save`` wrote; also compressed (``.gz``)."""
+        """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts."""
         content = path.read_bytes()
         plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
         for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
@@ -301,7 +303,7 @@ def generation_rates(result: AblationResult) -> list[float | None]:
 
 
 def results(folder: str | Path) -> DataFrame:
-    """The rows of an ablation's ``result.json`` (or a results folder's) as a pandas frame, units in column names.
+    """Return the rows of an ablation or a results folder as a pandas frame, with units in the column names.
 
     Raises:
         UserError: the folder has no result, or pandas is not installed.
@@ -314,7 +316,7 @@ def results(folder: str | Path) -> DataFrame:
 
 
 def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Numbers and texts of nested mappings, named by their path; settings and answers by their own names."""
+    """Return numbers and texts of nested mappings, named by their path; settings and answers by their own names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{place}_{key}" if place else key

@@ -49,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Nats of each step on data and on the model's own samples, without the Jacobian of a scaling, and the difference.
+    """Nats of each step on data and on the model's own samples, without a scaling's Jacobian, and their difference.
 
     Attributes:
         plan: short text.

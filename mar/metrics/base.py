@@ -192,7 +192,7 @@ class Metric(ABC):
     @classmethod
     def data_columns(cls) -> Sequence[Column[Any]]:
         """Return the CSV columns of an answer; default: its numbers and words."""
-        plain = {field.name: str(field.type) for field in fields(cls.Answer)}
+        plain = {field.name: getattr(field.type, "__name__", str(field.type)) for field in fields(cls.Answer)}
         named = [name for name, kind in plain.items() if kind.partition(" ")[0] in ("int", "float", "str", "bool")]
         return [Column(f"{cls.name}_{name}", lambda answer, name=name: getattr(answer, name)) for name in named]
 

@@ -53,14 +53,14 @@ class Classifier(nn.Module):
         self.logits = nn.Linear(FEATURE_WIDTH, n_classes)
 
     def forward(self, image_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images 0..255 to features (N, D) and logits (N, K)."""
+        """Return features (N, D) and logits (N, K) of uint8 images 0..255."""
         feature_ND = self.features(self.convolutions(image_NCHW.float() / 127.5 - 1.0))
         return feature_ND, self.logits(F.relu(feature_ND))
 
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier and where it comes from. ``name`` holds its test accuracy and a hash of its weights."""
+    """A classifier with its source. ``name`` holds its test accuracy and a hash of its weights."""
 
     model: Classifier
     name: str
@@ -68,7 +68,7 @@ class TrainedClassifier:
 
 
 def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClassifier:
-    """The classifier of ``data`` requantised to ``levels``: read from ``cache_dir``, or trained and kept there.
+    """Return the classifier of ``data`` requantised to ``levels``: read from ``cache_dir``, or trained and kept there.
 
     The same data gives the same weights for any number of threads; another kind of CPU or version of torch may round
     differently, and the hash in the name says so.
@@ -96,7 +96,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
 
 
 def train(data: Data, levels: int, seed: int = 0) -> Classifier:
-    """Cross-entropy on the training split, Adam with one learning-rate cycle, on the CPU whatever else there is."""
+    """Minimise cross-entropy on the training split: Adam with one learning-rate cycle, always on the CPU."""
     image_NCHW, label_N = _all(data.train, data.spec.levels, levels)
     n = len(label_N)
     epochs = max(_EPOCHS, -(-_LEAST_IMAGES // n))
@@ -123,7 +123,7 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order whatever the machine. Layers this small gain little from more threads."""
+    """Compute on one thread: sums have one order on every machine, and layers this small gain little from threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,21 +134,21 @@ def _one_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def test_accuracy(model: Classifier, data: Data, levels: int) -> float:
-    """The share of the test split that ``model`` classifies rightly."""
+    """Return the share of the test split that ``model`` classifies correctly."""
     image_NCHW, label_N = _all(data.test, data.spec.levels, levels)
     guess_N = torch.cat([model(x)[1].argmax(-1) for x in image_NCHW.split(1000)])
     return (guess_N == label_N).double().mean().item()
 
 
 def weight_hash(model: nn.Module) -> str:
-    """Eight hexadecimal digits of a SHA-256 over all weights and buffers."""
+    """Return eight hexadecimal digits of a SHA-256 over all weights and buffers."""
     state = sorted(model.state_dict().items())
     parts = ((name, tensor.detach().cpu().contiguous().numpy().tobytes()) for name, tensor in state)
     return digest(*chain.from_iterable(parts), digits=8)
 
 
 def _all(split: Split, levels: int, target: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every image of a split, seen through ``target`` levels, as uint8 0..255, and its label."""
+    """Return every image of a split, requantised to ``target`` levels, as uint8 0..255, and its label."""
     x_NCHW, label_N = split.batch(torch.arange(len(split)))
     if label_N is None:
         raise UserError("the FID classifier needs a label for every image")

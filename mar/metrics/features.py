@@ -57,7 +57,7 @@ class Extractor:
         weights: a file to load, or None.
         n_classes: among its logits, from ``first_class`` on; 0: they mean no classes of the data.
         knows_labels: class k of the logits is label k of the data.
-        notes: what a reader of its scores should know.
+        notes: printed below its scores.
     """
 
     name: str
@@ -77,11 +77,10 @@ def choose(
     weights: Path | None = None,
     labelled: Data | None = None,
 ) -> Extractor:
-    """Inception for RGB images of at least 32 x 32 pixels, otherwise the classifier of the data; or the one named.
+    """Return Inception for RGB images of at least 32 x 32 pixels, otherwise the classifier of the data; or ``kind``.
 
     Args:
-        kind: which.
-        data: what is scored.
+        data: the scored images.
         cache_dir: where a classifier is kept.
         weights: Inception's weights; None: torch's own cache of downloads, filled if need be.
         labelled: images and labels to train the classifier on, of the same shape; None: ``data`` itself.
@@ -141,7 +140,7 @@ def from_classifier(trained: TrainedClassifier, knows_labels: bool = True) -> Ex
 
 
 def inception(weights: Path | None) -> Extractor:
-    """torch-fidelity's port of the Inception of the original FID (float32, 2048 features)."""
+    """Return torch-fidelity's port of the Inception of the original FID (float32, 2048 features)."""
     path = _downloaded() if weights is None else weights
     digest = _verified_hash(path)
     name = f"inception-v3-compat-{digest}"
@@ -173,7 +172,7 @@ def _downloaded() -> Path:
 
 
 def _verified_hash(path: Path) -> str:
-    """The first eight digits of the file's SHA-256, after making sure that it holds tensors and nothing else.
+    """Return the first eight digits of the file's SHA-256; refuse a file that holds anything but tensors.
 
     torch-fidelity unpickles the file without restrictions; this refuses one that could do harm there.
     """
@@ -191,7 +190,7 @@ def _verified_hash(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Features:
-    """Of N images: feature_ND and logits_NK on the CPU, in the order of the images."""
+    """Features of N images: feature_ND and logits_NK on the CPU, in the order of the images."""
 
     feature_ND: torch.Tensor
     logits_NK: torch.Tensor
@@ -214,7 +213,7 @@ def extract(
     batch_size: int = 64,
     cache_name: str | None = None,
 ) -> Features:
-    """Features of ``images``; with ``cache_name``, which identifies them, they are kept in ``cache_dir``."""
+    """Return features of ``images``; with ``cache_name``, which identifies them, keep the features in ``cache_dir``."""
     layer = {
         metric: resolve_feature_layer_for_metric(metric, feature_extractor=extractor.name) for metric in ("fid", "isc")
     }
@@ -236,13 +235,13 @@ def extract(
 
 
 def fid(generated: Statistics, real: Statistics) -> float:
-    """Squared Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6)."""
+    """Return the squared Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6)."""
     a, b = ({"mu": s.mu_D, "sigma": s.sigma_DD} for s in (generated, real))
     return fid_statistics_to_metric(a, b, verbose=False)[torch_fidelity.KEY_METRIC_FID]
 
 
 def kid(generated: Features, real: Features, subset: int, seed: int) -> tuple[float, float]:
-    """Mean and spread of the squared MMD over random subsets (Bińkowski et al. 2018)."""
+    """Return mean and spread of the squared MMD over random subsets (Bińkowski et al. 2018)."""
     found = kid_features_to_metric(
         generated.feature_ND, real.feature_ND, kid_subsets=KID_SUBSETS, kid_subset_size=subset, rng_seed=seed,
         verbose=False,
@@ -251,19 +250,19 @@ def kid(generated: Features, real: Features, subset: int, seed: int) -> tuple[fl
 
 
 def inception_score(generated: Features, splits: int, seed: int) -> tuple[float, float]:
-    """Mean and spread over ``splits`` (Salimans et al. 2016)."""
+    """Return mean and spread over ``splits`` (Salimans et al. 2016)."""
     found = isc_features_to_metric(generated.logits_NK, splits, True, seed)
     return found[torch_fidelity.KEY_METRIC_ISC_MEAN], found[torch_fidelity.KEY_METRIC_ISC_STD]
 
 
 def precision_recall(generated: Features, real: Features, device: torch.device | str) -> tuple[float, float]:
-    """Shares inside each other's 3-nearest-neighbour manifolds (Kynkäänniemi et al. 2019); not symmetric."""
+    """Return the shares inside each other's 3-nearest-neighbour manifolds (Kynkäänniemi et al. 2019); not symmetric."""
     on_device = (features.feature_ND.to(device) for features in (generated, real))
     found = prc_features_to_metric(*on_device, save_cpu_ram=True, prc_batch_size=_PRC_IMAGES, verbose=False)
     return found[torch_fidelity.KEY_METRIC_PRECISION], found[torch_fidelity.KEY_METRIC_RECALL]
 
 
 def classes_of(generated: Features, extractor: Extractor) -> np.ndarray:
-    """(N,) the likeliest class of each image; of an extractor that knows classes."""
+    """Return the likeliest class of each image (N,), of an extractor with classes."""
     first, count = extractor.first_class, extractor.n_classes
     return generated.logits_NK[:, first : first + count].argmax(1).numpy()

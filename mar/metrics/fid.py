@@ -57,7 +57,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """One set of images against the real ones. Against statistics alone, what needs images is not a number.
+    """Scores of one set of images against the real ones; against statistics alone, scores that need images are NaN.
 
     Attributes:
         n_images: how many were compared; FID depends on it.
@@ -99,7 +99,7 @@ class FidResult:
         feature_width: dimensions of its features.
         kid_subset_size: images in each of ``kid_subsets`` subsets.
         inception_score_splits: parts that the images were cut into for the Inception score.
-        notes: what to know before quoting the figures; empty when there is nothing.
+        notes: printed below the figures.
     """
 
     generated: ImageScores
@@ -123,7 +123,7 @@ class FidResult:
         return self.noise_floor.fid
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, for JSON; what is not a number is None."""
+        """Return nested plain values for JSON; NaN becomes None."""
         return _without_nan(asdict(self))
 
 
@@ -253,7 +253,7 @@ def score_images(
 
 
 def check_enough(**sizes: int) -> None:
-    """Raise unless there are enough images everywhere."""
+    """Raise UserError if any set has too few images."""
     if min(sizes.values()) < LEAST_IMAGES:
         said = ", ".join(f"{n} {where}" for where, n in sizes.items())
         raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
@@ -322,7 +322,7 @@ class FidScorer:
         return cls(what, extractor, cache_dir, floor, settings.seed, settings.device)
 
     def features(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
-        """Features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
+        """Return features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
         from mar.metrics.features import extract
 
         shown = ImageSet(images.split, images.spec, rgb=self.extractor.rgb, index_N=index_N)

@@ -41,7 +41,7 @@ def check_images(spec: DataSpec, what: str) -> None:
 
 
 def requantise(x: torch.Tensor, levels: int, target: int) -> torch.Tensor:
-    """Levels 0..levels-1 to the nearest of 0..target-1 on the same range (ties upward), as uint8; target <= 256.
+    """Map levels 0..levels-1 to the nearest of 0..target-1 on the same range (ties upward), as uint8; target <= 256.
 
     256 levels to 2 is the threshold at one half; 2 levels to 256 gives 0 and 255.
     """
@@ -73,7 +73,7 @@ class ImageSet(Dataset[torch.Tensor]):
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[torch.Tensor]:
-        """What torch's DataLoader calls: a whole batch at once."""
+        """Return a batch; torch's DataLoader calls this method."""
         x_NCHW, _ = self.split.batch(self.index_N[torch.as_tensor(numbers)])
         if tuple(x_NCHW.shape[1:]) != self.spec.shape:
             raise UserError(f"images of shape {tuple(x_NCHW.shape[1:])} cannot be scored as {self.spec.shape}")

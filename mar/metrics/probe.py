@@ -1,4 +1,4 @@
-"""A linear probe: how well the digit, or whatever the class is, can be read from a model's features.
+"""A linear probe: how well the class can be read from a model's features.
 
 N images · L tokens · D context width · K sets
 
@@ -108,7 +108,7 @@ def linear_probe(
 
 
 def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:
-    """Logistic regression on standardised features (N, D) with their classes (N,)."""
+    """Fit logistic regression on standardised features (N, D) with their classes (N,), and score it."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -121,8 +121,7 @@ def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:
 
 @torch.no_grad()
 def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """feature_ND of examples: the mean of their contexts, class unknown. Plans that a pass cannot serve at once are
-    taken set by set."""
+    """Return feature_ND of examples: the mean of their contexts, class unknown."""
     token, plan = model.tokenizer.encode(x), plan.to(x.device)
     total_ND = torch.zeros(len(x), model.network.context_width, device=x.device)
     for some in pairs(model, token, plan, torch.full((len(x),), -1, device=x.device)):
@@ -131,7 +130,7 @@ def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 
 def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: int, name: str) -> Labelled:
-    """Features and labels of a whole split."""
+    """Return features and labels of a whole split."""
     device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
     partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
     found, labels = [], []

@@ -1,4 +1,4 @@
-"""What an autoencoder loses: reconstructions beside the images, their error, and how much of a codebook is used.
+"""Reconstruction by an autoencoder: images beside their reconstructions, the error, the use of the codebook.
 
 N images · C, H, W channels, rows, columns · V entries of a codebook
 """
@@ -19,7 +19,7 @@ from mar.tokenizers.vq import perplexity
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Of N images.
+    """Errors of N reconstructed images.
 
     Attributes:
         mean_square_error: per value, of images in [0, 1].
@@ -39,9 +39,9 @@ def reconstruct(
     tokenizer: AutoencoderTokenizer, split: Split, limit: int | None, seed: int, batch_size: int,
     progress: Callable[[int, int], None],
 ) -> tuple[torch.Tensor, torch.Tensor, Reconstruction]:  # fmt: skip
-    """Images, their reconstructions (N, C, H, W) uint8, and what was lost, of ``limit`` images spread over a split.
+    """Return images, their reconstructions (N, C, H, W) uint8 and the errors, of ``limit`` images spread over a split.
 
-    A KL autoencoder decodes a draw from the posterior, which is what a generator is trained on.
+    A KL autoencoder decodes a sample from the posterior, as generators are trained on.
     """
     index, device = evenly_spaced(len(split), limit), next(tokenizer.buffers()).device
     images, decoded, tokens = [], [], []
@@ -65,7 +65,7 @@ def reconstruct(
 
 
 def side_by_side(x_NCHW: torch.Tensor, y_NCHW: torch.Tensor, columns: int = 16) -> torch.Tensor:
-    """Rows of images in turn with rows of their reconstructions, for a grid of ``columns``."""
+    """Return alternating rows of images and of their reconstructions, for a grid of ``columns``."""
     n = min(len(x_NCHW), 4 * columns) // columns * columns or len(x_NCHW)
     x, y = x_NCHW[:n].split(min(columns, n)), y_NCHW[:n].split(min(columns, n))
     return torch.cat([row for pair in zip(x, y, strict=True) for row in pair])

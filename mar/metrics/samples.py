@@ -30,14 +30,14 @@ _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that
 
 
 def check_decodes(run: Run) -> None:
-    """Raises UserError: what it makes are latents."""
+    """Raise UserError if the run generates latents."""
     if run.spec.modality == "latent":
         raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How examples are generated, in plain values.
+    """The settings of generated examples, in plain values.
 
     Attributes:
         head: sampling options of the head (steps, solver, top_k, …) or the network (refresh).
@@ -63,13 +63,14 @@ class Setting:
             raise unknown("precision", str(self.precision), ("fp32", "bf16"))
 
     def labels(self, n: int) -> torch.Tensor | None:
-        """The classes of the first ``n`` examples; None: all in turn."""
+        """Return the classes of the first ``n`` examples; None: all in turn."""
         return torch.tensor(self.classes)[torch.arange(n) % len(self.classes)] if self.classes else None
 
 
 def question(run: Run, setting: Setting) -> dict[str, Any]:
-    """What decides every example of a setting: its values written out, the weights, and the first plans drawn (an order
-    from a file may have changed since).
+    """Return everything that decides the examples of a setting.
+
+    Its values, the weights, and the first sampled plans, since the file of an order may have changed.
 
     Raises:
         UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.

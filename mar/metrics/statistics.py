@@ -49,7 +49,7 @@ class Difference:
 def paired_differences(
     likelihoods: Mapping[str, Likelihood], reference: str, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Difference]:
-    """Every plan against ``reference``, which is left out of the result.
+    """Compare every plan with ``reference``, which the result leaves out.
 
     The interval covers resampling of test images for this trained model; it does not include training variance.
 
@@ -75,14 +75,14 @@ def paired_differences(
 
 
 def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
-    """Whether two likelihoods can be paired: the same images, each with its own figure, one kind."""
+    """True if two likelihoods can be paired: the same images, a figure of each image, one kind."""
     if one is None or other is None or not one.nats_of_image:
         return False
     return (len(one.nats_of_image), kind_of(one)) == (len(other.nats_of_image), kind_of(other))
 
 
 def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987)."""
+    """Return the bias-corrected and accelerated bootstrap interval of the mean (Efron 1987)."""
     if np.ptp(difference_N) == 0.0:
         return float(difference_N[0]), float(difference_N[0])
     from scipy import stats
@@ -96,7 +96,7 @@ def interval(difference_N: np.ndarray, confidence: float, seed: int) -> tuple[fl
 
 
 def p_value(difference_N: np.ndarray) -> float:
-    """Two-sided paired t-test that the mean difference is zero."""
+    """Return p of the two-sided paired t-test that the mean difference is zero."""
     if np.ptp(difference_N) == 0.0:
         return float(difference_N[0] == 0.0)
     from scipy import stats
@@ -106,7 +106,7 @@ def p_value(difference_N: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): reject where the result is at most α, with family-wise error at most α.
+    """Apply Holm's step-down correction (1979): reject where the result is at most α, with family-wise error at most α.
 
     The k-th smallest of m is multiplied by m - k + 1; results never fall below those of smaller p-values.
     """
@@ -119,7 +119,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def kind_of(likelihood: Likelihood) -> str:
-    """What the figure is, or is an unbiased estimate of: drawing some of the steps widens the interval, no more."""
+    """Return the kind of the figure, or of the figure that it estimates without bias."""
     return likelihood.head_kind or likelihood.kind
 
 
@@ -166,7 +166,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean, spread and interval of repetitions that differ in their seed alone."""
+    """Return mean, spread and interval of repetitions that differ in their seed alone."""
     from scipy.stats import t
 
     n, mean = len(values), math.fsum(values) / len(values)
@@ -178,5 +178,5 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def relative_change(values: Sequence[float], reference: Sequence[float]) -> Spread:
-    """value / reference - 1, paired over seeds: what two settings share of a seed's luck cancels."""
+    """Return value / reference - 1, paired over seeds, so that the effect of a seed on both settings cancels."""
     return spread([value / base - 1.0 for value, base in zip(values, reference, strict=True)])

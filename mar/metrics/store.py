@@ -1,10 +1,10 @@
-"""Generated examples on disk: one folder, filled by any number of processes, gone on with after a kill.
+"""Generated examples on disk: one folder, filled by any number of processes, resumed after a kill.
 
 N examples · C channels · H height · W width
 
-``store.json`` says which question the examples answer: weights, plan, guidance, head options, seed. A shard
+``store.json`` holds the question that the examples answer: weights, plan, guidance, head options, seed. A shard
 ``00000256.safetensors`` holds the examples from that number on with their labels and a checksum. Example k is a
-function of the question and k alone, so nothing else needs to be agreed on: whoever misses a shard makes it.
+function of the question and k alone, so any process may write a missing shard.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Store:
     """A folder of generated examples; see ``create`` and ``open``.
 
     Attributes:
-        question: what the examples answer, plain values.
+        question: all settings of the examples, plain values.
         shard: examples in each file but the last.
     """
 
@@ -42,11 +42,11 @@ class Store:
     def create(
         cls, path: Path, question: dict[str, Any], spec: DataSpec, shard: int = DEFAULT_SHARD, **about: Any
     ) -> Store:
-        """The store in ``path``: an existing one that answers the same question goes on, with its own shard size.
+        """Return the store in ``path``; an existing one of the same question continues with its own shard size.
 
         Args:
             spec: of the data set that the examples imitate; their shape is read from the first of them.
-            about: what else to write down: environment, run.
+            about: further content of ``store.json``: environment, run.
 
         Raises:
             UserError: the folder holds other images (the message names the first difference) or something else.
@@ -74,7 +74,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """An existing store.
+        """Open an existing store.
 
         Raises:
             UserError: there is none.
@@ -88,40 +88,40 @@ class Store:
 
     @property
     def spec(self) -> DataSpec:
-        """What an example looks like. Raises UserError where there is none yet."""
+        """Shape, levels and classes of an example. Raises UserError if there is none yet."""
         if not self._shape(0):
             raise UserError(f"{self.path} holds no images yet: the command that generates them goes on")
         return DataSpec(self._shape(0)[1:], **self._look)
 
     def shards(self, n: int) -> Iterator[range]:
-        """The numbers of the examples in each shard, for the first ``n`` examples."""
+        """Yield the numbers of the examples in each shard, for the first ``n`` examples."""
         for first in range(0, n, self.shard):
             yield range(first, min(first + self.shard, n))
 
     def missing(self, n: int) -> list[range]:
-        """The shards that are not there, or too short."""
+        """Return the shards that are missing or too short."""
         return [shard for shard in self.shards(n) if self._held(shard.start) < len(shard)]
 
     def count(self, n: int) -> int:
-        """How many of the first ``n`` examples are there."""
+        """Return the number of existing examples among the first ``n``."""
         return n - sum(map(len, self.missing(n)))
 
     @property
     def size(self) -> int:
-        """Examples that are there without a gap."""
+        """Number of examples before the first gap."""
         total = 0
         while (held := self._held(total)) == self.shard:
             total += held
         return total + held
 
     def write(self, shard: range, x_NCHW: torch.Tensor, label_N: torch.Tensor) -> None:
-        """Put a shard in its place, whole or not at all."""
+        """Write a shard atomically."""
         tensors = {"x": x_NCHW.contiguous(), "label": label_N.contiguous()}
         metadata = {"sha256": _checksum(tensors)}
         write_atomic(self._file(shard.start), lambda aside: save_file(tensors, aside, metadata=metadata), durable=True)
 
     def read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Examples and labels (-1: none) of the shard that begins at ``first``.
+        """Return examples and labels (-1: none) of the shard that begins at ``first``.
 
         Raises:
             UserError: it is missing or damaged.
@@ -138,7 +138,7 @@ class Store:
         return tensors["x"], tensors["label"]
 
     def images(self, n: int | None = None) -> StoredImages:
-        """The first ``n`` examples (None: all) as a split.
+        """Return the first ``n`` examples (None: all) as a split.
 
         Raises:
             UserError: there are fewer.
@@ -152,11 +152,11 @@ class Store:
         return self.path / f"{first:08d}.safetensors"
 
     def _held(self, first: int) -> int:
-        """Examples in a shard; 0 where it is missing or cut off."""
+        """Return the number of examples in a shard; 0 if it is missing or cut off."""
         return (self._shape(first) or (0,))[0]
 
     def _shape(self, first: int) -> tuple[int, ...]:
-        """(N, C, H, W) of a shard by its header; () where it is missing or cut off."""
+        """Return (N, C, H, W) of a shard from its header; () if it is missing or cut off."""
         try:
             with safe_open(self._file(first), framework="pt") as file:
                 return tuple(file.get_slice("x").get_shape())
@@ -185,7 +185,7 @@ class StoredImages(Split):
         return torch.cat([x for x, _ in parts]), torch.cat([label for _, label in parts])
 
     def labels(self) -> torch.Tensor:
-        """(N,) classes asked for; -1: none."""
+        """Return the requested classes (N,); -1: none."""
         return self.batch(torch.arange(self.n))[1]  # type: ignore[return-value]
 
     def _read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:

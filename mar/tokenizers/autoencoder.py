@@ -8,20 +8,18 @@ B batch · C latent channels · H, W rows, columns of an image · h, w of its la
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from mar.core.errors import UserError
+from mar.core.files import digest
+from mar.core.spec import DataSpec
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = {"kl": "AutoencoderKL", "vq": "VQModel"}
@@ -80,11 +78,7 @@ class AutoencoderFolder:
     def sha256(self) -> str:
         """The sha256 of the parsed configuration and the weights."""
         config = {k: v for k, v in self.config.items() if not k.startswith("_") or k == "_class_name"}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        with (self.path / WEIGHTS).open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-        return digest.hexdigest()
+        return digest(json.dumps(config, sort_keys=True), (self.path / WEIGHTS).read_bytes())
 
     def load(self) -> Any:
         """Load the model in evaluation mode. Raises UserError: the files do not fit each other."""

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 _LARGEST = 3  # pixels: 2^9 categories; a softmax over 2^16 is no longer small
 

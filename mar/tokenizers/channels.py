@@ -6,17 +6,14 @@ B batch · L tokens (H W C) · C, H, W channels, rows, columns of an image · V 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 
 class Channels(Tokenizer):

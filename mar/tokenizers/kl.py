@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.autoencoder import AutoencoderOptions, AutoencoderTokenizer
 from mar.tokenizers.base import moments
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 _BATCHES = 4  # of 500 images: a standard deviation to within a percent
 _MISMATCH = 1.25  # ratio of the given to the measured scale; beyond it, a warning

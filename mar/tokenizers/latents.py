@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 from mar.tokenizers.patches import patch_grid, patchify, unpatchify
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 _LARGEST = 2**14  # colours; a head has a logit for each
 _PIXELS = 2**15  # compared with the palette at a time
@@ -67,9 +64,8 @@ class Palette(Tokenizer):
         if len(colour_NC) > self.token.vocabulary:
             colour_NC = _k_means(colour_NC, count_N, self.token.vocabulary)
         colour_NC = colour_NC[np.argsort(colour_NC.sum(1), kind="stable")]
-        palette_VC = colour_NC[:1].repeat(self.token.vocabulary, 0)
-        palette_VC[: len(colour_NC)] = colour_NC
-        self.colour_VC.copy_(torch.from_numpy(palette_VC))
+        missing = self.token.vocabulary - len(colour_NC)
+        self.colour_VC.copy_(torch.from_numpy(np.concatenate([colour_NC, colour_NC[:1].repeat(missing, 0)])))
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, the first of equally near ones."""

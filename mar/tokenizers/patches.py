@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from einops import rearrange
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
@@ -46,13 +44,11 @@ def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tu
     common = math.gcd(height, width)
     divisors = [d for d in range(1, min(common, largest or common) + 1) if common % d == 0]
     near = sorted(sorted(divisors, key=lambda d: abs(d - p))[:3])
-    message = (
+    sizes = {f"{max(1, height // p + more) * p}x{max(1, width // p + more) * p}": None for more in (0, 1) if p >= 1}
+    raise UserError(
         f"{height}x{width} images do not divide into patches of {p}: use tokenizer.patch={' or '.join(map(str, near))}"
+        + (f", or images of {' or '.join(sizes)}" if sizes else "")
     )
-    if p >= 1:
-        sizes = {f"{max(1, height // p + more) * p}x{max(1, width // p + more) * p}": None for more in (0, 1)}
-        message += f", or images of {' or '.join(sizes)}"
-    raise UserError(message)
 
 
 @dataclass(frozen=True)

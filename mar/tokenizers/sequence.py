@@ -5,17 +5,13 @@ B batch · L tokens · V vocabulary (the levels)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 
 class Sequence(Tokenizer):

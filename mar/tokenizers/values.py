@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 _ROUNDING = 1e-13  # of a mean square in float64: a smaller variance is rounding
 
@@ -25,10 +23,6 @@ _ROUNDING = 1e-13  # of a mean square in float64: a smaller variance is rounding
 @dataclass(frozen=True)
 class ValuesOptions(TokenizerOptions):
     scale: Literal["global", "variable"] = "global"  # one mean and deviation, or one for each position
-
-    def __post_init__(self) -> None:
-        if self.scale not in ("global", "variable"):
-            raise UserError(f"tokenizer.scale of values is global or variable, not {self.scale!r}")
 
 
 class Values(Tokenizer):

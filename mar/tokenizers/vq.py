@@ -6,16 +6,12 @@ N tokens of a batch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.autoencoder import AutoencoderOptions, AutoencoderTokenizer
-
-if TYPE_CHECKING:
-    from mar.core.spec import DataSpec
 
 
 class VQ(AutoencoderTokenizer):

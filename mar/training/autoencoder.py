@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -87,8 +87,6 @@ class Architecture:
     codebook: int = 512  # entries (vq)
 
     def __post_init__(self) -> None:
-        if self.kind not in ("kl", "vq"):
-            raise UserError(f"--kind is kl or vq, not {self.kind!r}")
         if not self.channels or min(*self.channels, self.blocks, self.latent) < 1 or self.codebook < 2:
             raise UserError("channels, blocks and latent channels are at least 1, codebook entries at least 2")
 
@@ -104,20 +102,14 @@ class Architecture:
         from diffusers import AutoencoderKL, VQModel
 
         self.check(spec)
-        common: dict[str, Any] = {
-            "in_channels": spec.shape[0],
-            "out_channels": spec.shape[0],
-            "down_block_types": ("DownEncoderBlock2D",) * len(self.channels),
-            "up_block_types": ("UpDecoderBlock2D",) * len(self.channels),
-            "block_out_channels": self.channels,
-            "layers_per_block": self.blocks,
-            "latent_channels": self.latent,
-            "norm_num_groups": math.gcd(32, *self.channels),
-            "sample_size": spec.shape[1],
-        }
-        if self.kind == "kl":
-            return AutoencoderKL(**common, scaling_factor=1.0)
-        return VQModel(**common, num_vq_embeddings=self.codebook, scaling_factor=1.0)
+        levels, colours = len(self.channels), spec.shape[0]
+        own: dict[str, Any] = {"num_vq_embeddings": self.codebook} if self.kind == "vq" else {}
+        return (VQModel if self.kind == "vq" else AutoencoderKL)(
+            in_channels=colours, out_channels=colours, down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=self.channels,
+            layers_per_block=self.blocks, latent_channels=self.latent, norm_num_groups=math.gcd(32, *self.channels),
+            sample_size=spec.shape[1], scaling_factor=1.0, **own,
+        )  # fmt: skip
 
 
 class AutoencoderObjective(nn.Module):
@@ -176,9 +168,8 @@ class AutoencoderRecipe:
 
     @property
     def second_weight(self) -> float:
-        if self.weight is not None:
-            return self.weight
-        return 1e-6 if self.architecture.kind == "kl" else 0.25
+        default = 1e-6 if self.architecture.kind == "kl" else 0.25
+        return default if self.weight is None else self.weight
 
     @property
     def train(self) -> Train:
@@ -200,13 +191,6 @@ def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
     return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """The task of a batch: all of it. ``denominator``: examples."""
-
-    denominator: float
-
-
 class AutoencoderJob(Job):
     """An autoencoder of a recipe, with its codebook and its log."""
 
@@ -216,26 +200,19 @@ class AutoencoderJob(Job):
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.processes, self.progress = recipe, folder, processes, progress
         self.train, self.seed, self.split, self.levels = recipe.train, recipe.seed, data.train, data.spec.levels
-        kind, parts = recipe.architecture.kind, {}
+        kind = recipe.architecture.kind
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
             self.model: Any = recipe.architecture.build(data.spec).to(processes.device)
         self.codebook = MovingCodebook(self.model.quantize.embedding.weight) if kind == "vq" else None
-        if self.codebook is not None:
-            parts["codebook"] = self.codebook
-        self.state = nn.ModuleDict({"model": self.model, **parts})
+        self.state = nn.ModuleDict({"model": self.model} | ({"codebook": self.codebook} if self.codebook else {}))
         self.losses = AutoencoderObjective(self.model, kind, recipe.power, recipe.second_weight)
-        self.terms: list[torch.Tensor] = []
-        self.pending: list[torch.Tensor] = []
+        self.terms, self.pending = list[torch.Tensor](), list[torch.Tensor]()
 
-    @contextmanager
-    def reporting(self, iteration: int) -> Iterator[None]:
-        yield
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
+        return SimpleNamespace(denominator=len(batch.x))
 
-    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> _Whole:
-        return _Whole(len(batch.x))
-
-    def loss(self, losses: nn.Module, batch: Batch, task: _Whole, denominator: float, done: float) -> torch.Tensor:
+    def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
         y = batch.x.float() * (2.0 / (self.levels - 1)) - 1.0
         loss, *self.terms = losses(y, batch.noise.at("posterior"))
         self.terms = [loss.detach(), *self.terms]
@@ -271,11 +248,11 @@ class AutoencoderJob(Job):
         )  # fmt: skip
 
     def before_save(self) -> None:
-        self.processes.on_main(self._check_finite)
+        def check() -> None:
+            if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+                raise UserError("the weights are not finite: lower --learning-rate")
 
-    def _check_finite(self) -> None:
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise UserError("the weights are not finite: lower --learning-rate")
+        self.processes.on_main(check)
 
 
 def train_autoencoder(

@@ -64,13 +64,9 @@ class Checkpoint:
 
 
 def save(
-    folder: Path,
-    iteration: int,
-    weights: dict[str, torch.Tensor],
-    ema: dict[str, torch.Tensor],
-    training: dict[str, Any],
-    keep: int,
-) -> Checkpoint:
+    folder: Path, iteration: int, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor],
+    training: dict[str, Any], keep: int,
+) -> Checkpoint:  # fmt: skip
     """Write a checkpoint and delete all but the newest ``keep``.
 
     Args:
@@ -79,11 +75,15 @@ def save(
     Raises:
         UserError: the checkpoint cannot be written; earlier ones are unchanged.
     """
-    final = folder / f"{iteration:08d}"
-    aside = folder / f".{iteration:08d}.partial"
+    final, aside = folder / f"{iteration:08d}", folder / f".{iteration:08d}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        _write(aside, iteration, weights, ema, training)
+        aside.mkdir(parents=True)
+        save_file({k: v.detach().contiguous() for k, v in weights.items()}, aside / "model.safetensors")
+        save_file({k: v.contiguous() for k, v in ema.items()}, aside / "ema.safetensors")
+        with (aside / "optimizer.pt").open("wb") as file:  # opened here, so that a failure keeps its reason
+            torch.save(training, file)
+        seal(aside, iteration)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(aside, final)
         flush(folder)
@@ -99,21 +99,6 @@ def save(
     for old in [path for path in _folders(folder) if int(path.name) <= iteration][:-keep]:  # later ones are damaged
         shutil.rmtree(old)
     return Checkpoint(final, iteration)
-
-
-def _write(
-    folder: Path,
-    iteration: int,
-    weights: dict[str, torch.Tensor],
-    ema: dict[str, torch.Tensor],
-    training: dict[str, Any],
-) -> None:
-    folder.mkdir(parents=True)
-    save_file({k: v.detach().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
-    save_file({k: v.contiguous() for k, v in ema.items()}, folder / "ema.safetensors")
-    with (folder / "optimizer.pt").open("wb") as file:  # opened here, so that a failure keeps its reason
-        torch.save(training, file)
-    seal(folder, iteration)
 
 
 def seal(folder: Path, iteration: int, trained: int | None = None) -> None:

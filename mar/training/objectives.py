@@ -14,19 +14,14 @@ against the exact NLL in tests/training/test_objectives.py):
   (Li et al. 2024). It estimates no NLL, and the late conditionals are never trained.
 - ``LearnedOrder``: the bound that trains a model together with its order policy; selected by ``ordering=learned``.
 
-Scheduled sampling replaces some known tokens with the model's own samples. Bengio et al. 2015 (arXiv 1506.03099) do so
-token by token in a recurrent network. For any order and any set sizes all samples of an example are drawn at once, as
-in the two passes of Mihaylova & Martins 2019 (arXiv 1906.07651):
+Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) replaces some known tokens with the model's own samples, all
+drawn in one extra pass (Mihaylova & Martins 2019, arXiv 1906.07651) without gradients and dropout, at temperature 1:
 
-1. Every known token is replaced with a given probability, independently.
-2. One forward pass without gradients and dropout, at temperature 1, draws the replacements. In a network that needs one
-   pass per step, known tokens are one set: replaced tokens are drawn independently of each other, given the class and
-   the known tokens that are not replaced. In a one-pass network known tokens have their own steps: each replacement is
-   drawn given the class and the data's tokens of earlier steps, replaced or not.
-3. The network reads the replacements. Targets and weights remain those of the data.
+- a network that needs one pass per step draws them independently, given the known tokens that are not replaced;
+- a one-pass network draws each given the data's tokens of earlier steps, replaced or not.
 
-The loss then estimates no likelihood of the data's conditionals, and its minimum is not at them (Huszár 2015, arXiv
-1511.05101). Validation replaces no tokens, so validation losses and ``mar score`` keep their meaning.
+Targets and weights remain those of the data. The loss then estimates no likelihood, and its minimum is not at the
+data's conditionals (Huszár 2015, arXiv 1511.05101). Validation replaces no tokens.
 """
 
 from __future__ import annotations
@@ -206,18 +201,13 @@ class LearnedOrder(AnyOrder):
         seen: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Return loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
-        condition_BC = model.condition(label_B, drop_B)
         n_B = (task.step_BL != ABSENT).sum(1)
         known_B = n_B - task.target_BL.sum(1)
-        return n_B * negative_bound(model, token, condition_BC, known_B, noise)
+        return n_B * negative_bound(model, token, model.condition(label_B, drop_B), known_B, noise)
 
 
-OBJECTIVES = Registry(
-    {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking},
-    what="objective",
-    base=Objective,
-    group="mar.objectives",
-)
+_KINDS = {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking}
+OBJECTIVES = Registry(_KINDS, what="objective", base=Objective, group="mar.objectives")
 
 
 class Losses(nn.Module):
@@ -233,22 +223,12 @@ class Losses(nn.Module):
 
 @torch.no_grad()
 def replace_with_model_samples(
-    model: Model,
-    token: torch.Tensor,
-    label_B: torch.Tensor,
-    drop_B: torch.Tensor,
-    task: Task,
-    probability: float,
+    model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, probability: float,
     noise: Noise,
-) -> torch.Tensor:
-    """Return ``token`` with some known tokens replaced by samples of the model.
+) -> torch.Tensor:  # fmt: skip
+    """Return ``token`` with each known token replaced by a sample of the model with a probability, independently.
 
-    Args:
-        model: in training mode, before and after the call.
-        token: (B, L) or (B, L, E), the data's tokens.
-        label_B, drop_B: as in ``Objective.loss``.
-        probability: probability of each known token to be replaced.
-        noise: one stream per row.
+    Arguments: as in ``Objective.loss``. The model is in training mode before and after the call.
     """
     step_BL, known_BL = _known(task, model.network.one_pass)
     chosen_BL = known_BL & (noise.at("which").uniform(known_BL.shape[1]) < probability)

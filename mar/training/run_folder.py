@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,7 @@ _MAY_CHANGE = {
     *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
-
-
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
-
-
 _ABOUT = TypeAdapter(About)
 
 
@@ -101,9 +97,8 @@ class RunFolder:
         if (self.path / RUN).is_file():
             before, known = self.recipe(), self.about()
             settled = {key for key in _SETTLED if getattr(recipe.train, key.removeprefix("train.")) == "auto"}
-            refuse_other(
-                self.path, "a run of another recipe", before.as_dict(), recipe.as_dict(), _MAY_CHANGE | settled
-            )
+            dicts = before.as_dict(), recipe.as_dict()
+            refuse_other(self.path, "a run of another recipe", *dicts, _MAY_CHANGE | settled)
             if known is not None and known.fingerprint not in ("", about.fingerprint):
                 raise UserError(
                     f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
@@ -128,8 +123,11 @@ class RunFolder:
         """Return every logged line."""
         if not self.metrics.is_file():
             return []
-        lines = (_parsed(line) for line in self.metrics.read_text().splitlines())
-        return [line for line in lines if line is not None]
+        lines = []
+        for line in self.metrics.read_text().splitlines():
+            with suppress(ValueError):  # a line cut by a kill or a full disk
+                lines.append(json.loads(line))
+        return lines
 
     def rewind(self, iteration: int) -> None:
         """Delete the lines logged after ``iteration``, which training repeats."""
@@ -145,11 +143,3 @@ def schedule_changes(before: Train, now: Train) -> list[str]:
     if old == new or not moved:
         return []
     return [f"iterations were {old} and are {new}: from here on {' and '.join(moved)} follows the new length"]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """Return None for a line cut by a kill or a full disk."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

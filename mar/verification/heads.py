@@ -16,8 +16,6 @@ from mar.verification.cases import CONTEXTS, DRAWS, TOKENS, WIDTH, HeadCase, nor
 from mar.verification.verdict import ALPHA, Broken, Verdict, claim, p_value, require
 
 _BOUND_DRAWS = 50  # evaluations of a stochastic bound that are averaged before exponentiation
-
-
 _MASS_TOLERANCE = {"exact": 1e-3, "ode": 5e-3}
 
 

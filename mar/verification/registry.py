@@ -22,7 +22,7 @@ from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.networks import NETWORKS
 from mar.networks.base import Network
-from mar.verification.cases import accepts, case
+from mar.verification.cases import accepts, case, small_network
 from mar.verification.heads import verify_head
 from mar.verification.models import small_model, verify_model, verify_network_in_model
 from mar.verification.networks import cached_equals_uncached, no_leak, verify_network
@@ -44,11 +44,7 @@ def load(target: str) -> type:
 
 
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
-
-
 _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
-
-
 _ROWS = 3
 
 
@@ -114,20 +110,33 @@ def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, .
 
 def supported(cell: Cell) -> bool:
     """True if the parts of the cell support its grid, its tokens and each other."""
-    return _plan_of(cell) is not None
+    return _has_tokens(cell.head) and _plan_of(cell.ordering, cell.partition, cell.network, cell.grid) is not None
 
 
 @cache
-def _plan_of(cell: Cell) -> Plan | None:
+def _has_tokens(head: str) -> bool:
+    return any(isinstance(token, HEADS.find(head).tokens) for token in _TOKENS)
+
+
+@cache
+def _plan_of(ordering: str, partition: str, network: str, grid: str) -> Plan | None:
     """Return a plan with a given token in the middle, or first if the network supports no other; None: neither."""
-    model = _model(cell.network, cell.head, cell.grid)
-    if model is None:
+    asked = _network(network, grid)
+    if asked is None:
         return None
-    for given in (len(Grid.parse(cell.grid)) // 2, 0):
-        plan = _plan(cell.ordering, cell.partition, cell.grid, given)
-        if plan is not None and accepts(model.network, plan):
+    for given in (len(Grid.parse(grid)) // 2, 0):
+        plan = _plan(ordering, partition, grid, given)
+        if plan is not None and accepts(asked, plan):
             return plan
     return None
+
+
+@cache
+def _network(network: str, grid: str) -> Network | None:
+    try:
+        return small_network(NETWORKS.find(network), Grid.parse(grid).shape)
+    except (Unsupported, UserError):
+        return None
 
 
 @cache
@@ -157,7 +166,8 @@ def _model(network: str, head: str, grid: str) -> Model | None:
 
 def verify_cell(cell: Cell) -> list[Verdict]:
     """Test the claims about a model that depend on its plan."""
-    plan, model = _plan_of(cell), _model(cell.network, cell.head, cell.grid)
+    plan = _plan_of(cell.ordering, cell.partition, cell.network, cell.grid)
+    model = _model(cell.network, cell.head, cell.grid)
     assert plan is not None and model is not None, f"{cell} is not supported"
     alone = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)]
     subject = str(cell)
@@ -166,8 +176,6 @@ def verify_cell(cell: Cell) -> list[Verdict]:
 
 
 __all__ = ["Verdict", "verify", "verify_registry"]
-
-
 _NEED_A_FILE = {"file", "optimal"}
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
+from mar.cli.main import app, describe_error, refuse_renamed
 
 COMMANDS = [
     "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
@@ -32,17 +35,29 @@ def mar(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
-def test_help_needs_no_torch():
-    code = "import mar.cli.main, sys; print(sorted({'torch', 'numpy', 'matplotlib', 'diffusers'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def in_process(*arguments: str) -> str:
+    """Run a command in this process; return its output."""
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refusal(*arguments: str) -> tuple[str, int | None]:
+    """Return the line and the exit code of a refused command."""
+    with pytest.raises(Exception) as refused:
+        refuse_renamed(arguments)
+        app(arguments, prog_name="mar", standalone_mode=False)
+    return describe_error(refused.value)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command):
-    done = mar(*command.split(), "--help")
-    assert done.returncode == 0
-    assert "Example" in done.stdout and f"mar {command}" in done.stdout
+    said = in_process(*command.split(), "--help")
+    assert "Example" in said and f"mar {command}" in said
+
+
+def test_the_first_page_of_help_tells_version_and_completion():
+    assert "--install-completion" in in_process("--help") and in_process("--version").startswith("mar 0.")
 
 
 @pytest.mark.parametrize(
@@ -77,31 +92,40 @@ def test_every_command_has_help_with_examples(command):
         ("sample runs/x --top-k 5", "is now written: mar sample --head top_k=K"),
     ],
 )
-def test_mistakes_get_one_line_and_code_two(arguments, said, tmp_path):
+def test_mistakes_get_one_line_and_code_two(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line, code = refusal(*arguments.split())
+    assert code == 2 and said in line and "\n" not in line
+    assert line.startswith("mar: ") and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", ["train digits trian.iterations=3", "train digits --owt x", "sample nowhere"])
+def test_a_process_prints_the_line_alone_and_exits_with_two(arguments, tmp_path):
     done = mar(*arguments.split(), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and said in lines[0], done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("mar: ") and not done.stdout
 
 
-def test_train_sample_and_score(tmp_path):
-    run = tmp_path / "run"
-    done = mar("train", "digits", *TINY, "--out", str(run))
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    in_process("train", "digits", *TINY, "--out", str(folder))
+    return folder
+
+
+def test_train_sample_and_score(run, tmp_path):
     assert (run / "samples" / "training-00000004.png").is_file()
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_nats_per_token", "validation_bits_per_dim"} <= set().union(*logged)
 
-    done = mar(
+    # more images than the animation shows
+    in_process(
         "sample", str(run), "-n", "66", "--class", "3", "--plan", "raster/equal:32", "--out", str(tmp_path / "many")
     )
-    assert done.returncode == 0, done.stderr  # more images than the animation shows
 
-    done = mar("sample", str(run), "-n", "5", "--plan", "spiral/cosine:6", "--class", "3", "--guidance", "2",
+    in_process("sample", str(run), "-n", "5", "--plan", "spiral/cosine:6", "--class", "3", "--guidance", "2",
                "--head", "top_k=5", "--out", str(tmp_path / "out"))  # fmt: skip
-    assert done.returncode == 0, done.stderr
     images = np.load(tmp_path / "out" / "images.npz")["images"]
     assert images.shape == (5, 1, 8, 8) and images.max() <= 16
     assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 5
@@ -109,8 +133,7 @@ def test_train_sample_and_score(tmp_path):
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["head"] == {"top_k": 5}
 
     plans = "raster/equal:16,random/cosine:4"
-    done = mar("score", "nll", str(run), "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
-    assert done.returncode == 0, done.stderr
+    in_process("score", "nll", str(run), "--plans", plans, "--paired-with", "raster/equal:16", "-n", "8")
     scores = sorted((run / "scores").glob("nll-*.json"))
     assert len(scores) == 2
     record = json.loads((run / "scores" / "nll-random-cosine4-test-n8-exact.json").read_text())
@@ -118,18 +141,15 @@ def test_train_sample_and_score(tmp_path):
     assert record["data_fingerprint"] and record["paired"]["reference"] == "raster/equal:16"
 
 
-def test_inpainting_keeps_what_is_given(tmp_path):
-    run = tmp_path / "run"
-    assert mar("train", "digits", *TINY, "--out", str(run)).returncode == 0
+def test_inpainting_keeps_what_is_given(run, tmp_path):
     given = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     mask = np.zeros((8, 8), dtype=np.uint8)
     mask[:, 4:] = 255
     Image.fromarray(given).save(tmp_path / "given.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
     out = tmp_path / "out"
-    done = mar("sample", str(run), "-n", "3", "--image", str(tmp_path / "given.png"), "--mask",
+    in_process("sample", str(run), "-n", "3", "--image", str(tmp_path / "given.png"), "--mask",
                str(tmp_path / "mask.png"), "--out", str(out), "--no-gif")  # fmt: skip
-    assert done.returncode == 0, done.stderr
     images = np.load(out / "images.npz")["images"][:, 0]
     expected = np.rint(given / 255 * 16).astype(np.uint8)
     assert (images[:, :, :4] == expected[:, :4]).all()

@@ -7,7 +7,6 @@ import torch
 
 from mar import build, config
 from mar.config import Component, recipe_names, recipe_path
-from mar.core import torchvision  # noqa: F401 - before diffusers
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
@@ -39,6 +38,7 @@ def test_the_header_says_the_command_the_time_and_the_score(name):
 @pytest.fixture(scope="module")
 def autoencoders(tmp_path_factory):
     """A KL and a VQ model of KL-16's grid, hardly wider than a thread."""
+    from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL, VQModel
 
     folder = tmp_path_factory.mktemp("autoencoders")

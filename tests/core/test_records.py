@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,7 @@ import torch
 
 from mar.core.errors import Stopped, UserError
 from mar.core.files import write_atomic
-from mar.core.records import Partial, answer, differences, read, record, refuse_other
-
-
-def test_an_answer_is_computed_once_and_again_for_another_question(tmp_path: Path) -> None:
-    file, computed = tmp_path / "answer.json", []
-
-    def ask(seed: int, **options) -> dict:
-        return answer(file, {"seed": seed}, lambda: computed.append(seed) or {"value": 2 * seed}, **options)
-
-    assert ask(1) == {"seed": 1, "value": 2} == ask(1) and computed == [1]
-    assert ask(2) == {"seed": 2, "value": 4} and computed == [1, 2]
-    ask(2, again=True)
-    assert computed == [1, 2, 2]
-    with pytest.raises(UserError, match=r"holds another score \(seed is 2 there, 3 here\): choose another --out"):
-        ask(3, refuse="another score")
-    assert json.loads(file.read_text()) == {"seed": 2, "value": 4}
+from mar.core.records import Partial, differences, read, record, refuse_other
 
 
 def test_a_failure_is_recorded_and_a_stop_is_not(tmp_path: Path) -> None:

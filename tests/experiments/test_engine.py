@@ -238,7 +238,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
 
     _, folder = finished
     (folder / "tiny.yaml").write_text(GRID)
-    ablate(str(folder / "tiny.yaml"), [], folder, workers=1)
+    ablate(name=str(folder / "tiny.yaml"), out=folder, workers=1)
     printed = capsys.readouterr().out
     for name in ("table.md", "table.csv", "index.html"):
         assert (folder / name).is_file() and name in printed.replace("\n", "")
@@ -270,7 +270,7 @@ def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_
     from mar.cli.ablate import ablate
 
     (tmp_path / "tiny.yaml").write_text(GRID)
-    ablate(str(tmp_path / "tiny.yaml"), [], tmp_path / "out", workers=1, dry_run=True)
+    ablate(name=str(tmp_path / "tiny.yaml"), out=tmp_path / "out", workers=1, dry_run=True)
     printed = capsys.readouterr().out
     assert "4 plans" in printed and "waiting" in printed and "220,241" not in printed
     assert not calls and not (tmp_path / "out").exists()

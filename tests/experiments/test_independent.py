@@ -27,7 +27,9 @@ def test_digits_have_the_known_figure() -> None:
     """2.43 bits/dim, class ignored; and the sum over positions is the whole."""
     recipe = config.read("digits")
     data = build.data(recipe)
-    marginal, by_class = independent_tokens(data, build.model(recipe, data).tokenizer, "test", None, conditional=True)
+    marginal, by_class = independent_tokens(
+        data, build.assemble(recipe, data).model.tokenizer, "test", None, conditional=True
+    )
     assert marginal.answer.n_images == 360
     assert marginal.answer.bits_per_dim == pytest.approx(2.43, abs=0.01)
     assert by_class.answer.nats_per_image < marginal.answer.nats_per_image
@@ -48,7 +50,7 @@ def test_documents_of_their_own_lengths_have_no_such_baseline(tmp_path: Path) ->
     (tmp_path / "input.txt").write_text("\n\n".join("abcdefgh"[k % 5 :] for k in range(60)))
     recipe = config.read("shakespeare-documents", [f"data.path={tmp_path}"])
     data = build.data(recipe)
-    tokenizer = build.model(recipe, data).tokenizer
+    tokenizer = build.assemble(recipe, data).model.tokenizer
     assert tokenizer.end is not None and independent_tokens(data, tokenizer, "test", None, True) == ()
 
 

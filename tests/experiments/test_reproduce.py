@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import mar.experiments.grid as grid
 from mar import build
 from mar.cli import main
 from mar.core.errors import UserError
+from mar.experiments import shipped
 from mar.experiments.engine import Engine
-from mar.experiments.grid import SCALES, TABLES, Table, find, matches, read, tables
+from mar.experiments.grid import matches, read
 from mar.experiments.result import AblationResult
+from mar.experiments.shipped import SCALES, TABLES, Table, find, tables
 from mar.reports.publish import publish
 
 NAMES = {
@@ -52,7 +53,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "digits.yaml").write_text(TINY)
     (folder / "tiny" / "gpu.yaml").write_text(TINY.replace("recipe:", 'given: {data: "???"}\nrecipe:'))
-    monkeypatch.setattr(grid, "TABLES", folder)
+    monkeypatch.setattr(shipped, "TABLES", folder)
     monkeypatch.chdir(tmp_path)
     return folder
 

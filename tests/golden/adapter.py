@@ -15,7 +15,7 @@ def recipe_names() -> list[str]:
 
 def grid_names() -> list[str]:
     """The shipped grids: ablations, and tables as TABLE/SCALE."""
-    from mar.experiments.grid import grid_names
+    from mar.experiments.shipped import grid_names
 
     return grid_names()
 

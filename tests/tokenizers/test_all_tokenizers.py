@@ -41,6 +41,7 @@ CASES = [
 ]
 REAL = {"values", "latents"}  # of real values: tests of their own
 LOSSY = {"kl", "vq"}  # tests/tokenizers/test_autoencoders.py
+CATEGORICAL = {"pixels", "binary-patches", "sequence", "channels", "palette"}
 
 
 def images(spec, n=16, seed=0):
@@ -64,10 +65,12 @@ def over(cases):
 @pytest.fixture(**over(CASES))
 def case(request):
     kind, name, options = request.param
-    return make(kind, SPECS[name], options), SPECS[name]
+    tokenizer = make(kind, SPECS[name], options)
+    assert isinstance(tokenizer.token, Categories) == (kind in CATEGORICAL)
+    return tokenizer, SPECS[name]
 
 
-@pytest.fixture(**over([c for c in CASES if isinstance(make(c[0], SPECS[c[1]], c[2]).token, Categories)]))
+@pytest.fixture(**over([case for case in CASES if case[0] in CATEGORICAL]))
 def categorical_case(request):
     kind, name, options = request.param
     return make(kind, SPECS[name], options), SPECS[name]

@@ -1,4 +1,4 @@
-"""What ``mar search-order`` does: search, write the order and its picture, score it beside raster and random.
+"""A searched order: the search, its files, and the order's test NLL beside raster and random.
 
 L tokens
 """
@@ -17,7 +17,8 @@ import torch
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
-from mar.core.progress import bar, wide_console
+from mar.core.progress import bar
+from mar.core.table import Table
 from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Units
 from mar.metrics.nll import nll_tables
@@ -42,8 +43,17 @@ _GREEDY = ("lowest-entropy", "highest-entropy")
 
 
 @dataclass(frozen=True)
-class Request:
-    """The options of the command; ``test_n`` None: as many as suit the network, ``name`` "": from the partition."""
+class SearchRequest:
+    """What ``mar search-order`` asks for.
+
+    Attributes:
+        partition: the sets, as text.
+        spent: the budget of the search.
+        n, split: images that choose among orders.
+        starts: fixed orderings, or a greedy rule.
+        test_n: test images; None: a default by network.
+        name: of the files; "": from the partition.
+    """
 
     partition: str
     spent: Budget
@@ -57,44 +67,46 @@ class Request:
     name: str
 
 
-def search_and_report(run: Run, request: Request) -> None:
-    """Search as long as the budget lasts, then compare on test images. Writes RUN/orders/NAME.*.
+def search_order(run: Run, request: SearchRequest) -> tuple[Table, list[str]]:
+    """Search as long as the budget lasts, then compare on test images. Write RUN/orders/NAME.*.
+
+    Returns:
+        The table of test likelihoods and the lines below it.
 
     Raises:
-        UserError: the run knows one order only, a start is not one, or the files hold another search.
+        UserError: the run knows one order only, a start is not a fixed order, or the files hold another search.
         Stopped: by Ctrl-C; the order and the search are written.
     """
     if not run.parts.ordering.at(1.0).random:
         raise UserError(
-            f"{run.folder.path} was trained along {run.training_plan} alone: an order search wants a model that was "
+            f"{run.folder.path} was trained along {run.training_plan} alone: an order search takes a model that was "
             "trained in any order, e.g. with ordering=random"
         )
     partition = parse_partition(request.partition)
-    text = to_text(partition)
+    text, units = to_text(partition), Units.of_run(run)
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
-    console, units = wide_console(), Units.of_run(run)
-    gained = found.starts[found.start] - found.best_nats
-    console.print(
-        f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
-        f"{found.start}, {gained:.2f} {units.nats} less on the {units.example}s that chose among orders (too good to quote)"
-    )
     named = {"searched": (File(str(file)), partition), "raster": _plan("raster", partition)}
     named |= {"random": _plan("random", partition)}
     named |= {name: _plan(name, partition) for name in request.starts if name not in _GREEDY}
     likelihoods = _score(run, request, named)
     differences = paired_differences(likelihoods, "searched")
     result = file.with_suffix(".result.json")
-    write_atomic(
-        result, json.dumps(_record(run, request, found, named["searched"], likelihoods, differences), indent=1)
-    )
+    record = _record(run, request, found, named["searched"], likelihoods, differences)
+    write_atomic(result, json.dumps(record, indent=1))
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
-    weights = "ema" if run.ema else "last"
-    title = f"{run.data.name} test, {text}, {weights} weights"
-    console.print(*nll_tables(shown, differences, "searched", title, units, {"random"}), sep="\n")
+    title = f"{run.data.name} test, {text}, {'ema' if run.ema else 'last'} weights"
+    (table,) = nll_tables(shown, differences, "searched", title, units, {"random"})
+    gained = found.starts[found.start] - found.best_nats
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
-    console.print(f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}")
+    lines = [
+        f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
+        f"{found.start}, {gained:.2f} {units.nats} less on the {units.example}s that chose among orders (a biased "
+        "figure: quote the test images)",
+        f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}",
+    ]
+    return table, lines
 
 
 def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
@@ -102,10 +114,10 @@ def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
 
 
 def _start(run: Run, name: str) -> torch.Tensor | None:
-    """order_L of a fixed ordering; None for the greedy ones.
+    """Return order_L of a fixed ordering; None for the greedy ones.
 
     Raises:
-        UserError: it is drawn for each image.
+        UserError: the ordering is random.
     """
     if name in _GREEDY:
         return None
@@ -116,9 +128,14 @@ def _start(run: Run, name: str) -> torch.Tensor | None:
 
 
 def _search(
-    run: Run, request: Request, partition: Partition, text: str, starts: dict[str, torch.Tensor | None], file: Path
+    run: Run,
+    request: SearchRequest,
+    partition: Partition,
+    text: str,
+    starts: dict[str, torch.Tensor | None],
+    file: Path,
 ) -> Search:
-    """The search as far as the budget lets it; ``file`` and its neighbours are written as it goes."""
+    """Search within the budget; write ``file`` and its neighbours as the search goes."""
     images, labels = run.subset(request.split, request.n)
     evaluator = Evaluator(run.model, images, labels, partition, request.seed, request.kind, request.budget)
     question = {
@@ -141,7 +158,7 @@ def _search(
 
 @contextmanager
 def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
-    """The share of the budget that is spent, and what it has brought."""
+    """Show the spent share of the budget and the gain; yield the function that updates the bar."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     rows_done = TextColumn("{task.fields[rows]:,} rows")
@@ -160,8 +177,8 @@ def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
         yield say
 
 
-def _score(run: Run, request: Request, named: dict[str, tuple[Ordering, Partition]]) -> dict[str, Likelihood]:
-    """Test likelihoods by name, on the same images and noise."""
+def _score(run: Run, request: SearchRequest, named: dict[str, tuple[Ordering, Partition]]) -> dict[str, Likelihood]:
+    """Return test likelihoods by name, on the same images and noise."""
     test_n = request.test_n
     if test_n is None and not run.model.network.one_pass:
         test_n = 256 if run.device.type == "cpu" else 1000
@@ -177,7 +194,7 @@ def _score(run: Run, request: Request, named: dict[str, tuple[Ordering, Partitio
 
 def _record(
     run: Run,
-    request: Request,
+    request: SearchRequest,
     found: Search,
     plan: tuple[Ordering, Partition],
     likelihoods: dict[str, Likelihood],

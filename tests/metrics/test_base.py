@@ -1,0 +1,60 @@
+"""The family of metrics: the documented example is one, and every metric keeps the promises of the base class."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mar.metrics import METRICS
+from mar.metrics.base import Metric, Question, Subject, Variant, Workspace, plan_variants
+
+PAGE = Path(__file__).parents[2] / "docs" / "adding-a-metric.md"
+
+
+class FakeRun:
+    """Samples are all equal."""
+
+    def sample(self, n: int, plan: str, progress: Any) -> torch.Tensor:
+        return torch.zeros(n, 1, 2, 2)
+
+
+def test_the_documented_metric_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.findall(r"```python\n(# distinct.py.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    (tmp_path / "distinct.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    from distinct import Distinct  # type: ignore[import-not-found]
+
+    metric: Metric = Distinct(Distinct.Options(images=4), {})
+    question = metric.question(Subject("recipe", "weights", "raster", Variant(name="hot", temperature=2.0)))
+    assert question == Question("distinct", "raster", "hot")
+    assert question.content["images"] == 4 and question.content["variant"]["temperature"] == 2.0
+    at = Workspace(FakeRun, None, None, None, tmp_path, tmp_path)  # type: ignore[arg-type]
+    answer = metric.compute(question, at)
+    assert (answer.distinct_share, answer.n_images) == (0.25, 4)
+    assert [column.value(answer) for column in Distinct.data_columns()] == [0.25, 4]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_what_identifies_its_answer(name: str) -> None:
+    cls = METRICS[name]
+    assert cls.name == name and is_dataclass(cls.Answer) and cls.title
+    metric = cls(cls.Options(), {"sets": METRICS["sets"].Options()})
+    asked = metric.question(Subject("recipe", "weights", "random/optimal:4"))
+    assert asked is not None and asked.metric == name
+    assert set(cls.Options.model_fields) <= set(asked.content)
+    other = metric.question(Subject("recipe", "other weights", "random/optimal:4"))
+    assert other == asked and (other.content != asked.content or cls.alone)  # speed depends on the recipe alone
+    assert all(column.title for column in (*cls.columns(), *cls.data_columns())) and fields(cls.Answer)
+
+
+def test_an_adaptive_variant_takes_a_partition_once() -> None:
+    plain, rule = Variant(name="plain"), Variant(name="rule", adaptive="lowest-entropy")
+    plans = ["raster/linear:4", "random/linear:4", "raster/linear:8"]
+    found = plan_variants(plans, (plain, rule))
+    assert [plan for plan, variant in found if variant is plain] == plans
+    assert [plan for plan, variant in found if variant is rule] == ["raster/linear:4", "raster/linear:8"]
