@@ -12,17 +12,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from orderings import (
-    GIVEN,
-    Adaptive,
-    Grid,
-    Ordering,
-    Partition,
-    Plan,
-    PlanSpec,
-    name_of,
-    to_text,
-)
+from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, PlanSpec, name_of, to_text
 from orderings.optimal import Optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
