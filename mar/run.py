@@ -29,7 +29,7 @@ from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
-from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, ScoreOne, check_draws, score_several
+from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.score import TokenScores, conditionals
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model, sampling_options, scoring_options
@@ -58,7 +58,13 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
     """
     folder = RunFolder(path)
     processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
-    parts = processes.on_all(lambda: _parts(recipe, processes, examples))
+
+    def assembled() -> Parts:
+        parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
+        check(parts, processes)
+        return parts
+
+    parts = processes.on_all(assembled)
     compiles = folder.original_setting(recipe, "compile")
     if compiles == "auto":
         compiles = blocks.compiles(parts.model, processes.device)
@@ -71,12 +77,6 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
         Trainer(ModelJob(parts, folder, processes, compiles), folder, processes).run()
-
-
-def _parts(recipe: Recipe, processes: Processes, examples: Data | None) -> Parts:
-    parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
-    check(parts, processes)
-    return parts
 
 
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
@@ -112,20 +112,12 @@ def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 
     x_NT, part = prompt_P.expand(n, -1), 0
     while x_NT.shape[1] < length:
         kept = x_NT.shape[1] if x_NT.shape[1] < window else window // 2
-        fresh_NL = _window(
-            run, x_NT[:, x_NT.shape[1] - kept :], window, derived_seed(seed, part) if part else seed, options
-        )
+        if kept:
+            given = torch.nn.functional.pad(x_NT[:, x_NT.shape[1] - kept :], (0, window - kept))[:, None, None]
+            options |= {"given": given, "mask": torch.arange(window) >= kept, "prompt": True}
+        fresh_NL = run.sample(n, seed=derived_seed(seed, part) if part else seed, **options).reshape(n, window).long()
         x_NT, part = torch.cat([x_NT, fresh_NL[:, kept:]], dim=1), part + 1
     return x_NT[:, None, None, :length]
-
-
-def _window(run: Run, kept_NK: torch.Tensor, window: int, seed: int, options: dict[str, Any]) -> torch.Tensor:
-    """(N, L) levels: a window that begins with the K levels ``kept_NK``."""
-    n, kept = kept_NK.shape
-    if kept:
-        given = torch.nn.functional.pad(kept_NK, (0, window - kept))[:, None, None]
-        options = {**options, "given": given, "mask": torch.arange(window) >= kept, "prompt": True}
-    return run.sample(n, seed=seed, **options).reshape(n, window).long()
 
 
 Precision = Literal["fp32", "bf16"]
@@ -191,7 +183,6 @@ class Run:
 
     @property
     def spec(self) -> DataSpec:
-        """What one example looks like."""
         return self.about.spec
 
     @property
@@ -230,7 +221,14 @@ class Run:
         """
         if images is None:
             images, labels = self.subset(split, limit)
-        score_one = self.scorer(images, plan, labels, seed, given, partial=kept, **options)
+        plans = self.plans(plan)
+        warnings = self.warnings(plans.text)
+
+        def score_one(order: int | None = None, **asked: Any) -> Likelihood:
+            asked = {"partial": kept, **options, **asked}
+            found = self._conditionals(plans, images, labels, seed, given, order, **asked)
+            return summarise(self.model, plans.text, found, warnings)
+
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
@@ -240,27 +238,6 @@ class Run:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
         source = self.data.split(split)
         return source.batch(evenly_spaced(len(source), limit))
-
-    def scorer(
-        self,
-        images: torch.Tensor,
-        plan: PlanLike | Plans | None,
-        labels: torch.Tensor | None,
-        seed: int = 0,
-        given: torch.Tensor | None = None,
-        **fixed: Any,
-    ) -> ScoreOne:
-        """``score_one(order=None, **options)``: one scoring of ``images``. ``order``: the number of a random order that
-        all images share; None: each has its own. Options, and ``fixed`` ones: those of ``mar.likelihood.score.score``.
-        """
-        plans = self.plans(plan)
-        warnings = self.warnings(plans.text)
-
-        def score_one(order: int | None = None, **options: Any) -> Likelihood:
-            found = self._conditionals(plans, images, labels, seed, given, order, **{**fixed, **options})
-            return summarise(self.model, plans.text, found, warnings)
-
-        return score_one
 
     def _conditionals(
         self,
@@ -387,21 +364,17 @@ class Run:
             self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
         ))  # fmt: skip
 
+    @torch.no_grad()
     def decode(self, token: torch.Tensor) -> torch.Tensor:
         """Images (N, C, H, W) in the data set's levels, from tokens."""
-        with torch.no_grad():
-            return self.model.tokenizer.decode(token).cpu()
+        return self.model.tokenizer.decode(token).cpu()
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
         """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
         shown: list[torch.Tensor] = []
-
-        def keep(step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
-            shown.append(self.decode(token))
-
         if (labels := options.get("labels")) is not None and len(labels) > 1:
             options["labels"] = labels[: options.get("first", 0) + n]
-        self.sample(n, plan, batch_size=n, on_step=keep, **options)
+        self.sample(n, plan, batch_size=n, on_step=lambda _, token, __: shown.append(self.decode(token)), **options)
         return shown
 
     def _guidance(self, guidance: float | Guidance) -> Guidance:
@@ -471,13 +444,13 @@ def _kind(network: str | type[Network] | Network) -> str:
     """The network's name in the registry, where it is put."""
     if isinstance(network, str):
         return network
-    cls = network if isinstance(network, type) else type(network)
-    name = cls.__name__
-    if not isinstance(network, type):  # "constructing" it copies the instance
+    if isinstance(network, type):
+        cls = network
+    else:  # "constructing" it copies the instance
         copied = {"Options": NetworkOptions, "__new__": lambda *_: copy.deepcopy(network)}
-        cls = type(name, (cls,), copied)
-    NETWORKS[name] = cls
-    return name
+        cls = type(type(network).__name__, (type(network),), copied)
+    NETWORKS[cls.__name__] = cls
+    return cls.__name__
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None) -> Run:

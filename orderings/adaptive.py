@@ -42,6 +42,10 @@ class Adaptive:
             progress: the share of AR steps done once this one is, in (0, 1].
             generator: uniforms, for random rules.
         """
+        return smallest(self.key(score_BL, progress, generator), unknown_BL, size_B)
+
+    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
+        """Return key_BL: the unknown tokens of smallest key come first. Arguments as in ``next_set``."""
         raise NotImplementedError
 
 
@@ -52,15 +56,8 @@ class LowestEntropy(Adaptive):
     score: ClassVar[Literal["entropy"]] = "entropy"
     summary: ClassVar[str] = "lowest entropy first; exact likelihood"
 
-    def next_set(
-        self,
-        score_BL: torch.Tensor,
-        unknown_BL: torch.Tensor,
-        size_B: torch.Tensor,
-        progress: float = 0.0,
-        generator: Source | None = None,
-    ) -> torch.Tensor:
-        return smallest(score_BL, unknown_BL, size_B)
+    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
+        return score_BL
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,8 @@ class HighestEntropy(Adaptive):
     score: ClassVar[Literal["entropy"]] = "entropy"
     summary: ClassVar[str] = "highest entropy first; exact likelihood"
 
-    def next_set(
-        self,
-        score_BL: torch.Tensor,
-        unknown_BL: torch.Tensor,
-        size_B: torch.Tensor,
-        progress: float = 0.0,
-        generator: Source | None = None,
-    ) -> torch.Tensor:
-        return smallest(-score_BL, unknown_BL, size_B)
+    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
+        return -score_BL
 
 
 @dataclass(frozen=True)
@@ -98,21 +88,14 @@ class Confidence(Adaptive):
         if self.temperature < 0.0:
             raise InvalidRequest(f"confidence: the temperature is not negative, not {self.temperature:g}")
 
-    def next_set(
-        self,
-        score_BL: torch.Tensor,
-        unknown_BL: torch.Tensor,
-        size_B: torch.Tensor,
-        progress: float = 0.0,
-        generator: Source | None = None,
-    ) -> torch.Tensor:
+    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
         scale = self.temperature * (1.0 - progress)
         if scale > 0.0:
             if generator is None:
                 raise ValueError("confidence: its Gumbel noise needs a generator (or temperature=0)")
             u_BL = generator.uniform(score_BL.shape[1]).to(score_BL.device).clamp(2.0**-25, 1.0 - 2.0**-24)
             score_BL = score_BL - scale * (-u_BL.log()).log()
-        return smallest(-score_BL, unknown_BL, size_B)
+        return -score_BL
 
 
 def smallest(score_BL: torch.Tensor, unknown_BL: torch.Tensor, size_B: torch.Tensor) -> torch.Tensor:

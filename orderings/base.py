@@ -50,8 +50,6 @@ def inverse(permutation_L: torch.Tensor) -> torch.Tensor:
 
 
 GIVEN = -1  # known from the start: conditioned on, never scored
-
-
 ABSENT = 2**30  # padding: never a key, a query or a target
 
 

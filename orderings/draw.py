@@ -28,14 +28,8 @@ if TYPE_CHECKING:
 
 
 COLOURS = "viridis"  # dark first, bright last; even in lightness, and legible to the colour-blind
-
-
 INK, PAPER, PANEL = "#1f2430", "#ffffff", "#f4f5f8"
-
-
 GIVEN_GREY, UNKNOWN, NOW = "#c9cdd6", "#e9ebf0", "#e4572e"
-
-
 LINE = 64  # tokens on a line of a 1-D grid
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -154,10 +154,6 @@ class Optimal(Partition):
         if self.k < 1:
             raise InvalidRequest(f"optimal: at least 1 step, not {self.k}")
 
-    def with_costs(self, path: str | Path) -> Optimal:
-        """Return the same number of sets for the costs in this file."""
-        return replace(self, costs=str(path))
-
     def sizes(self, n: int) -> torch.Tensor:
         best = self._best()
         known = best.nats_KS.shape[1] - 1 - n
@@ -180,5 +176,4 @@ class Optimal(Partition):
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
         path = Path(self.costs)
-        # reading refuses a missing file
-        return best_sets_of(path, path.stat().st_mtime_ns if path.is_file() else 0, self.k)
+        return best_sets_of(path, path.stat().st_mtime_ns if path.is_file() else 0, self.k)  # refuses a missing file

@@ -17,7 +17,6 @@ the more so the noisier the estimate.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from mar.likelihood.summary import EnsemblePoint, Likelihood, is_dequantised, le
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
 
+_Values = tuple[float, ...]
 _FIRST_LOOK = 32  # images; fewer say little about their own standard error
 
 
@@ -184,16 +184,16 @@ def _each(
         if known is not None:
             found.append(TypeAdapter(Likelihood).validate_python(known))
             continue
-        share = None if progress is None else functools.partial(_report_share, progress, s, count)
+        share = None if progress is None else _share(progress, s, count)
         found.append(score_one(s, name=name, progress=share))
         if partial:
             partial.finish(name, found[-1].to_dict())
     return found
 
 
-def _report_share(progress: Progress, s: int, count: int, done: int, total: int) -> None:
-    """Report the progress of the s-th of ``count`` equal shares."""
-    progress(s * total + done, count * total)
+def _share(progress: Progress, s: int, count: int) -> Progress:
+    """Progress of the s-th of ``count`` equal shares."""
+    return lambda done, total: progress(s * total + done, count * total)
 
 
 def _nats(results: Sequence[Likelihood]) -> torch.Tensor:
@@ -211,8 +211,8 @@ def average(
     The errors of the curve and the map add the spread between the scorings to the mean error within one: never too
     small, a little large where images and orders interact.
     """
-    first = results[0]
-    mean = float((_nats(results) if nats_N is None else nats_N).mean())
+    first, nats_SN = results[0], _nats(results)
+    mean = float((nats_SN if nats_N is None else nats_N).mean())
     curve, curve_error = _mean_and_error([(r.nats_per_step, r.standard_error_per_step) for r in results])
     positions, position_error = _mean_and_error([(r.nats_per_position, r.standard_error_per_position) for r in results])
     return replace(
@@ -226,7 +226,7 @@ def average(
         standard_error_per_step=curve_error,
         nats_per_position=positions,
         standard_error_per_position=position_error,
-        nats_of_image=tuple((_nats(results).mean(0) if nats_N is None else nats_N).tolist()),
+        nats_of_image=tuple((nats_SN.mean(0) if nats_N is None else nats_N).tolist()),
     )
 
 
@@ -258,13 +258,8 @@ def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
     return replace(average(model, results, _over_images(nats_N), nats_N), dequantisation_draws=len(results))
 
 
-def check_log_mean_exp(result: Likelihood) -> None:
-    """Raises Unsupported, with the reason, if the log-probabilities are estimates."""
-    _refuse(result.estimator, result.head_kind, result.head_estimate)
-
-
 def check_draws(model: Model, kind: str | None, estimator: Estimator) -> None:
-    """Refuses several dequantisations before anything is scored.
+    """Refuse several dequantisations before anything is scored.
 
     Raises:
         UserError: there is nothing to dequantise.
@@ -272,10 +267,15 @@ def check_draws(model: Model, kind: str | None, estimator: Estimator) -> None:
     """
     if not is_dequantised(model):
         raise UserError("draws are dequantisations of integer data as continuous tokens: there are none here")
-    _refuse(str(estimator), model.head.check_kind(kind), False)
+    _refuse_estimates(str(estimator), model.head.check_kind(kind), False)
 
 
-def _refuse(estimator: str, kind: str, head_estimate: bool) -> None:
+def check_log_mean_exp(result: Likelihood) -> None:
+    """Raises Unsupported, with the reason, if the log-probabilities are estimates."""
+    _refuse_estimates(result.estimator, result.head_kind, result.head_estimate)
+
+
+def _refuse_estimates(estimator: str, kind: str, head_estimate: bool) -> None:
     reason = "exp of an unbiased estimate of log p is too large in expectation (Jensen), so their mean would flatter"
     if estimator != str(EVERY_STEP):
         raise Unsupported(f"log-mean-exp of sub-sampled steps: {reason}; use --estimator exact")
@@ -316,13 +316,8 @@ def _over_orders(log_p_SN: torch.Tensor, count: int) -> float:
     return float((kept - kept.mean()).square().sum() * (count - 1) / count) ** 0.5
 
 
-def _mean_and_error(
-    parts: Sequence[tuple[tuple[float, ...], tuple[float, ...]]],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean over S of values (K,), and the root of (mean squared error + variance between the S / S).
-
-    Steps that a scoring did not draw are no numbers there, and left out.
-    """
+def _mean_and_error(parts: Sequence[tuple[_Values, _Values]]) -> tuple[_Values, _Values]:
+    """Mean over S of values (K,), and the root of (mean squared error + variance between the S / S), without nans."""
     value_SK, error_SK = (torch.tensor(rows, dtype=torch.float64) for rows in zip(*parts, strict=True))
     mean_K, n_K = value_SK.nanmean(0), (~value_SK.isnan()).sum(0)
     between_K = (value_SK - mean_K).square().nansum(0) / (n_K - 1).clamp(min=1) / n_K

@@ -15,14 +15,7 @@ from mar.core.errors import Unsupported
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
 from mar.core.records import Partial
-from mar.likelihood.chain import (
-    ImageBatch,
-    TokenLogProb,
-    adaptive_log_prob,
-    image_batches,
-    n_pairs,
-    token_log_prob,
-)
+from mar.likelihood.chain import ImageBatch, TokenLogProb, adaptive_log_prob, image_batches, n_pairs, token_log_prob
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model

@@ -111,61 +111,37 @@ def measure_set_costs(
     model.tokenizer.require_one_length("the cost of sets")
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
     orders = orders if ordering.random else 1
-    sums = _Sums(len(images), len(grid), orders, next(model.parameters()).device)
-    count = Counter(progress, orders * len(images) * len(grid))
+    n, device = len(grid), next(model.parameters()).device
+    total_SL = torch.zeros(n, n, dtype=torch.float64, device=device)  # by (known, rank)
+    unknown_NS, next_NS = total_SL.new_zeros(2, len(images), n)  # over an image's unknown tokens; of its next one
+    count = Counter(progress, orders * len(images) * n)
     for batch in image_batches(model, images, labels, seed):
         for draw in range(orders):
             noise = batch.noise.at(draw=draw)
-            rank_BL = ordering.ranks(grid, len(batch.x), noise.at("order").to("cpu")).to(batch.label_B.device)
+            rank_BL = ordering.ranks(grid, len(batch.x), noise.at("order").to("cpu")).to(device)
             token = replace(batch, noise=noise).tokens(model)
             for some in pairs(model, token, Plan(rank_BL, rank_BL), batch.label_B, budget, pooled=True):
-                image_M, token_M = some.at_M
-                streams = noise.at("head").tokens(image_M, token_M)
+                streams, rank_M = noise.at("head").tokens(*some.at_M), rank_BL[some.at_M]
                 nats_M = -model.head.log_prob(some.z_MD, token[some.at_M], kind, streams).nats_M.double()
                 known_M = some.step_R[some.target_RL.nonzero()[:, 0]]
-                sums.add(int(batch.index_B[0]) + image_M, known_M, rank_BL[some.at_M], nats_M)
+                place_M, now_M = (int(batch.index_B[0]) + some.at_M[0]) * n + known_M, rank_M == known_M
+                total_SL.view(-1).index_add_(0, known_M * n + rank_M, nats_M)
+                unknown_NS.view(-1).index_add_(0, place_M, nats_M)
+                next_NS.view(-1).index_add_(0, place_M[now_M], nats_M[now_M])
                 count(len(some.image_R))
-    uniform = isinstance(ordering, Random)
-    mean_NS, total_SL = sums.telescoped() if uniform else sums.means(), sums.total_SL / (orders * len(images))
+    mean_NS = (unknown_NS / (orders * (n - torch.arange(n, device=device)))).cpu()
+    nats: list = [row[s:] for s, row in enumerate((total_SL / (orders * len(images))).round(decimals=7).tolist())]
+    if uniform := isinstance(ordering, Random):  # differences of the same tokens: those unknown after s
+        before_NS = (unknown_NS - next_NS)[:, :-1].cpu() / orders
+        step_NS = mean_NS[:, 1:] - before_NS / torch.arange(n - 1, 0, -1)
+        mean_NS = torch.cat([mean_NS[:, :1], step_NS], dim=1).cumsum(1)
+        nats = mean_NS.mean(0).tolist()
     return SetCosts(
         ordering=to_text(ordering),
         grid=str(grid),
         uniform=uniform,
-        nats=mean_NS.mean(0).tolist()
-        if uniform
-        else [row[s:] for s, row in enumerate(total_SL.round(decimals=7).tolist())],
+        nats=nats,
         standard_error_nats=(mean_NS.std(0) / math.sqrt(len(images))).tolist(),
         n_images=len(images),
         provenance={"kind": kind, "seed": seed, "orders": orders},
     )
-
-
-class _Sums:
-    """Sums by (known, rank), each image's sum over its unknown tokens, and its next token alone."""
-
-    def __init__(self, n_images: int, n_tokens: int, orders: int, device: torch.device) -> None:
-        self.total_SL = torch.zeros(n_tokens, n_tokens, dtype=torch.float64, device=device)
-        self.unknown_NS = self.total_SL.new_zeros(n_images, n_tokens)
-        self.next_NS = self.total_SL.new_zeros(n_images, n_tokens)
-        self.orders = orders
-
-    def add(self, image_M: torch.Tensor, known_M: torch.Tensor, rank_M: torch.Tensor, nats_M: torch.Tensor) -> None:
-        n_tokens = len(self.total_SL)
-        self.total_SL.view(-1).index_add_(0, known_M * n_tokens + rank_M, nats_M)
-        self.unknown_NS.view(-1).index_add_(0, image_M * n_tokens + known_M, nats_M)
-        now_M = rank_M == known_M
-        self.next_NS.view(-1).index_add_(0, (image_M * n_tokens + known_M)[now_M], nats_M[now_M])
-
-    def means(self) -> torch.Tensor:
-        """mean_NS over the unknown tokens."""
-        n_tokens = len(self.total_SL)
-        left_S = n_tokens - torch.arange(n_tokens, device=self.unknown_NS.device)
-        return (self.unknown_NS / (self.orders * left_S)).cpu()
-
-    def telescoped(self) -> torch.Tensor:
-        """mean_NS as the sum of differences of the same tokens: those unknown after s, with s and s - 1 known."""
-        mean_NS = self.means()
-        before_NS = (self.unknown_NS - self.next_NS)[:, :-1].cpu() / self.orders  # of the tokens still unknown after s
-        left_S = torch.arange(mean_NS.shape[1] - 1, 0, -1)
-        step_NS = mean_NS[:, 1:] - before_NS / left_S
-        return torch.cat([mean_NS[:, :1], step_NS], dim=1).cumsum(1)

@@ -28,15 +28,10 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class EnsemblePoint:
-    """The exact NLL of the equal mixture of so many orders, the same for all images.
+    """The exact NLL of the equal mixture of ``orders``, the same for all images: mean of -log mean_s p(data | order s).
 
-    Attributes:
-        orders: in the mixture.
-        nats_per_image: mean of -log mean_s p(data | order s).
-        standard_error_nats: over images, for these orders.
-        standard_error_orders_nats: over the choice of the orders, for these images (jackknife).
-        bits_per_dim: None for latents.
-        standard_error_bits_per_dim: over images.
+    Errors are over images, for these orders; ``standard_error_orders_nats`` over the choice of the orders, for these
+    images (jackknife). Latents have no bits_per_dim.
     """
 
     orders: int
@@ -126,20 +121,20 @@ class Likelihood:
         Raises:
             UserError: pandas is not installed.
         """
-        if by == "image":
-            return data_frame({"plan": self.plan, "image": range(self.n_images), "nats_per_image": self.nats_of_image})
-        if by == "step":
-            return data_frame({
-                "plan": self.plan, "step": range(self.steps), "tokens_per_image": self.tokens_per_step,
-                "nats_per_image": self.nats_per_step, "standard_error_nats": self.standard_error_per_step,
-            })  # fmt: skip
-        if by == "position":
-            return data_frame({
-                "plan": self.plan, "position": range(len(self.nats_per_position)),
+        if by == "figure":
+            single = {k: v for k, v in vars(self).items() if v is None or isinstance(v, (str, int, float))}
+            return data_frame({k: [v] for k, v in single.items()})
+        columns = {
+            "image": {"nats_per_image": self.nats_of_image},
+            "step": {
+                "tokens_per_image": self.tokens_per_step, "nats_per_image": self.nats_per_step,
+                "standard_error_nats": self.standard_error_per_step,
+            },
+            "position": {
                 "nats_per_image": self.nats_per_position, "standard_error_nats": self.standard_error_per_position,
-            })  # fmt: skip
-        single = {k: v for k, v in vars(self).items() if v is None or isinstance(v, (str, int, float))}
-        return data_frame({k: [v] for k, v in single.items()})
+            },
+        }[by]  # fmt: skip
+        return data_frame({"plan": self.plan, by: range(len(columns["nats_per_image"])), **columns})
 
 
 def data_frame(columns: Any) -> DataFrame:

@@ -5,23 +5,14 @@ B batch · L tokens · K AR steps
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from orderings import (
-    GIVEN,
-    Adaptive,
-    Grid,
-    Ordering,
-    Partition,
-    Plan,
-    PlanSpec,
-    name_of,
-    to_text,
-)
+from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, PlanSpec, name_of, to_text
 from orderings.optimal import Optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
@@ -151,4 +142,4 @@ def resolve_optimal(partition: Partition, ordering: str, folder: Path) -> Partit
             f"optimal:{partition.k} under {ordering} needs measured costs: measure first, "
             f"mar score sets {folder} --plans {ordering}"
         )
-    return partition.with_costs(path)
+    return replace(partition, costs=str(path))

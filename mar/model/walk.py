@@ -22,7 +22,7 @@ from mar.model.model import Model
 from orderings import ABSENT, GIVEN, Adaptive, Plan
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     """One AR step of a batch.
 

@@ -94,11 +94,7 @@ class Network(nn.Module):
     sampling: GenerationOptions = GenerationOptions()  # the sampler replaces this object; do not mutate it
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         """z_MD for the M targets, ``target_BL.nonzero()`` in row-major order.
 

@@ -210,11 +210,7 @@ class CausalTransformer(Network):
             block.compile(dynamic=False)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
         content_BL = step_BL < last_B1  # positions after the last target are never queried

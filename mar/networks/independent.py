@@ -43,11 +43,7 @@ class Independent(Network):
         nn.init.normal_(self.contexts.bias, std=1.0)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         z_BLD = self.contexts(condition_BC).unflatten(1, (-1, self.context_width))
         # the token embedding takes part with gradient zero: data-parallel training waits for every parameter

@@ -50,11 +50,7 @@ class LinearAR(Network):
         self.condition = nn.Linear(options.condition_width, options.context_width, bias=False)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         sorted_BL, line_BL = step_BL.sort(dim=1, stable=True)
         earlier_BL = torch.searchsorted(sorted_BL, step_BL.contiguous())  # how many tokens have an earlier step

@@ -132,11 +132,7 @@ class Made(Network):
         """Accept every plan."""
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
         if self.options.connectivity_weights:

@@ -182,11 +182,7 @@ class MaskedConvolution(Network):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         asks_BL = step_BL.clamp(min=0)  # a given token reads the other given tokens
         row_M, token_M = torch.ones_like(target_BL).nonzero(as_tuple=True)

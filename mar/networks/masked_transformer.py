@@ -150,11 +150,7 @@ class MaskedTransformer(Network):
             block.compile(dynamic=False)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         row_R = target_BL.any(1).nonzero()[:, 0]
         if not len(row_R):

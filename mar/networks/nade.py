@@ -85,11 +85,7 @@ class Nade(Network):
         return n_tokens * (3 * widths[0] + 2 * sum(widths) + widths[-1] + 4 * self.context_width)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         first_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)

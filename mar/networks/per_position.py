@@ -65,11 +65,7 @@ class PerPosition(Network):
         self.output_bias = nn.Parameter(torch.zeros(n_tokens * options.context_width))
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         knows_LBL = (step_BL[:, None] < step_BL[:, :, None]).transpose(0, 1)  # position, row, token
         flagged_BLD = F.pad(token_BLD, (0, 1), value=1.0)

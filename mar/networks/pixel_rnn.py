@@ -88,11 +88,7 @@ class PixelRNN(Network):
             layer.compile(dynamic=False)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         self.check(step_BL)  # any other order would leak later tokens
         return self._contexts(token_BLD, condition_BC, target_BL)

@@ -107,11 +107,7 @@ class Sequence(Network):
             require_raster_order("network.position=none", step_BL)
 
     def forward(
-        self,
-        token_BLD: torch.Tensor,
-        step_BL: torch.Tensor,
-        condition_BC: torch.Tensor,
-        target_BL: torch.Tensor,
+        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:
         if self.source is None:
             self.check(step_BL)

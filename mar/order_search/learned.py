@@ -140,17 +140,10 @@ def learned_log_prob(
     The sum over a row is an unbiased estimate of the bound. Where q is the exact posterior it is log p(x) for every
     order, which is why each step is taken at the σ_i that was drawn and not averaged over σ_i as in training.
 
-    Args:
-        model: in evaluation mode.
-        token: (B, L) int64 or (B, L, E) float32.
-        label_B: classes; negative: none.
-        noise: one stream per row.
-        kind: None or "bound".
-        budget: bytes of activations (``rows_in_budget``); None: 32 MiB on a CPU, 1 GiB elsewhere.
-        on_rows: called with the number of (image, step) pairs just done.
+    Arguments: as in ``mar.likelihood.chain.token_log_prob``.
 
     Raises:
-        Unsupported: the model has no policy, or another kind of likelihood is asked for.
+        Unsupported: the model has no policy, or another kind of likelihood than "bound" is asked for.
     """
     if kind not in (None, "bound"):
         raise Unsupported(

@@ -129,17 +129,21 @@ def search(
         raise UserError(f"an order search wants at least {2 * _CONTROL} images, not {len(evaluator.token)}")
     if evaluator.n_steps < 2:
         raise UserError("in one set all orders are alike: choose a partition of more sets")
-    clock = _Clock(evaluator, state)
+    began, seconds, rows = time.monotonic(), state.seconds, state.rows  # of the processes before this one
+
+    def stamp() -> None:
+        state.seconds, state.rows = seconds + time.monotonic() - began, rows + evaluator.rows
+
     try:
         if state.start:
             ledgers = _ledgers(evaluator, torch.tensor(state.order))
         else:
             ledgers = _begin(evaluator, state, starts, say)
-            clock.stamp()
+            stamp()
             keep(state)
-        _climb(evaluator, state, budget, seed, clock, ledgers, keep, say)
+        _climb(evaluator, state, budget, seed, stamp, ledgers, keep, say)
     except KeyboardInterrupt:
-        clock.stamp()
+        stamp()
         if not state.start:
             raise  # nothing is found yet
         keep(state)
@@ -148,28 +152,11 @@ def search(
     return state
 
 
-class _Clock:
-    """Time and rows of this process, added to those of the processes before it."""
-
-    def __init__(self, evaluator: Evaluator, state: Search) -> None:
-        self.evaluator, self.state = evaluator, state
-        self.began, self.seconds, self.rows = time.monotonic(), state.seconds, state.rows
-
-    def stamp(self) -> None:
-        self.state.seconds = self.seconds + time.monotonic() - self.began
-        self.state.rows = self.rows + self.evaluator.rows
-
-
-def _split(evaluator: Evaluator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(searched_N, control_N): the numbers of the images."""
-    image_N = torch.arange(len(evaluator.token))
-    return image_N[image_N % _CONTROL != 0], image_N[image_N % _CONTROL == 0]
-
-
 def _ledgers(evaluator: Evaluator, order_L: torch.Tensor) -> tuple[Ledger, Ledger]:
     """Of the search images, and of the control images."""
-    searched_N, control_N = _split(evaluator)
-    return Ledger(evaluator, searched_N, order_L), Ledger(evaluator, control_N, order_L)
+    image_N = torch.arange(len(evaluator.token))
+    control_N = image_N % _CONTROL == 0
+    return Ledger(evaluator, image_N[~control_N], order_L), Ledger(evaluator, image_N[control_N], order_L)
 
 
 def _begin(
@@ -180,7 +167,8 @@ def _begin(
     for name, order_L in starts.items():
         say(state, f"start: {name}")
         if order_L is None:
-            order_L = greedy(evaluator, _split(evaluator)[0], lowest=name == "lowest-entropy")
+            image_N = torch.arange(len(evaluator.token))
+            order_L = greedy(evaluator, image_N[image_N % _CONTROL != 0], lowest=name == "lowest-entropy")
         found[name] = _ledgers(evaluator, order_L)
         state.starts[name] = float(found[name][1].total().mean())
     state.start = min(found, key=lambda name: float(found[name][0].total().mean()))
@@ -194,7 +182,7 @@ def _climb(
     state: Search,
     budget: Budget,
     seed: int,
-    clock: _Clock,
+    stamp: Callable[[], None],
     ledgers: tuple[Ledger, Ledger],
     keep: Callable[[Search], None],
     say: Say,
@@ -204,11 +192,11 @@ def _climb(
     kept = time.monotonic()
     state.finished = False
     while not state.finished:
-        clock.stamp()
+        stamp()
         spent = budget.proposals is not None and state.proposals >= budget.proposals
         changed_L = propose(evaluator, searched.order_L, seed, state.proposals)
-        state.finished = spent or state.seconds >= 60.0 * budget.minutes or changed_L is None
-        if state.finished or changed_L is None:
+        if spent or state.seconds >= 60.0 * budget.minutes or changed_L is None:
+            state.finished = True
             break
         say(state, "local search")
         accepted = race(searched, changed_L, seed, state.proposals).accepted

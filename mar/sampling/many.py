@@ -5,6 +5,7 @@ N images · B batch · L tokens · K AR steps
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,9 +91,7 @@ def given_tokens(
     """given_BL (bool) and the tokens of the given images."""
     if settings.given is None or settings.mask is None:
         return None, None
-    n_tokens = 1
-    for n in model.tokenizer.shape:
-        n_tokens *= n
+    n_tokens = math.prod(model.tokenizer.shape)
     if settings.mask.numel() != n_tokens:
         raise UserError(f"the mask has {settings.mask.numel()} tokens, the grid {model.tokenizer.shape} has {n_tokens}")
     given = settings.given

@@ -44,15 +44,6 @@ def image_grid(x_NCHW: torch.Tensor, levels: int, columns: int | None = None, si
     return Image.fromarray(canvas.numpy())
 
 
-def save_images(x_NCHW: torch.Tensor, levels: int, folder: Path) -> None:
-    """``00000.png``, ``00001.png``, …, in place of whatever pictures the folder held."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9]*.png"):
-        old.unlink()
-    for k, image in enumerate(to_bytes(x_NCHW.cpu(), levels)):
-        Image.fromarray(image.numpy()).save(folder / f"{k:05d}.png")
-
-
 def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seconds: float = 6.0) -> None:
     """A GIF of the generation: ``frames`` are (N, C, H, W) after each step; at most 64 of them are shown."""
     every = max(1, math.ceil(len(frames) / 64))
@@ -83,20 +74,16 @@ def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: 
 
 
 _SHOWN = 16  # spectrograms in the picture
-
-
 _FLOOR = 1e-3  # of the power, in squared 16-bit steps a hertz: silence is drawn, not minus infinity
 
 
 def save_sound(x_N11L: torch.Tensor, spec: DataSpec, folder: Path) -> None:
     """``sounds/00000.wav``, … in place of whatever sounds that folder held, and ``spectrograms.png``."""
-    (folder / "sounds").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "sounds").glob("[0-9]*.wav"):
-        old.unlink()
+    sounds = _emptied(folder / "sounds", "[0-9]*.wav")
     sample_NL = audio.decode(x_N11L.flatten(1).cpu()).numpy()
     for k, sample_L in enumerate(sample_NL):
-        save_wav(sample_L, spec.rate, folder / "sounds" / f"{k:05d}.wav")
-    save_spectrograms(sample_NL[:_SHOWN], spec.rate, folder / "spectrograms.png")
+        save_wav(sample_L, spec.rate, sounds / f"{k:05d}.wav")
+    _save_spectrograms(sample_NL[:_SHOWN], spec.rate, folder / "spectrograms.png")
 
 
 def save_wav(sample_L: np.ndarray, rate: int, path: Path) -> None:
@@ -105,7 +92,15 @@ def save_wav(sample_L: np.ndarray, rate: int, path: Path) -> None:
     wavfile.write(path, rate, sample_L)
 
 
-def save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
+def _emptied(folder: Path, pattern: str) -> Path:
+    """The folder, made if need be, without the files of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(pattern):
+        old.unlink()
+    return folder
+
+
+def _save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
     """One below the other: time in seconds, frequency in Hz, power in dB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -162,11 +157,20 @@ def save_text(x_N11T: torch.Tensor, spec: DataSpec, path: Path) -> None:
 def save_samples(
     x_NCHW: torch.Tensor, spec: DataSpec, folder: Path, frames: Sequence[torch.Tensor] | None = None
 ) -> str:
-    """Write what ``mar sample`` promises for this kind of data; ``frames`` are of images. Returns the files' names."""
-    if spec.modality == "image":
-        write_samples(x_NCHW, spec.levels, folder, frames)
-        return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
+    """Write what ``mar sample`` promises for this kind of data; ``frames`` are of images. Return the files' names.
+
+    Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), ``generation.gif``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if spec.modality == "image":
+        image_grid(x_NCHW[:400], spec.levels).save(folder / "grid.png")
+        pictures = _emptied(folder / "images", "[0-9]*.png")
+        for k, image in enumerate(to_bytes(x_NCHW.cpu(), spec.levels)):
+            Image.fromarray(image.numpy()).save(pictures / f"{k:05d}.png")
+        np.savez_compressed(folder / "images.npz", images=x_NCHW.numpy(), levels=spec.levels)
+        if frames is not None:
+            save_animation(frames, spec.levels, folder / "generation.gif")
+        return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())
         return "latents.npy (images with --vae AUTOENCODER)"
@@ -191,18 +195,6 @@ def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
         save_wav(audio.decode(x_NCHW.flatten()).numpy(), spec.rate, path.with_suffix(".wav"))
     else:
         np.savez_compressed(path.with_suffix(".npz"), samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)
-
-
-def write_samples(
-    x_NCHW: torch.Tensor, levels: int, folder: Path, frames: Sequence[torch.Tensor] | None = None
-) -> None:
-    """``grid.png`` (at most 400 images), ``images/*.png``, ``images.npz`` (the levels, uint8), ``generation.gif``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    image_grid(x_NCHW[:400], levels).save(folder / "grid.png")
-    save_images(x_NCHW, levels, folder / "images")
-    np.savez_compressed(folder / "images.npz", images=x_NCHW.numpy(), levels=levels)
-    if frames is not None:
-        save_animation(frames, levels, folder / "generation.gif")
 
 
 def load_given(path: Path, spec: DataSpec) -> torch.Tensor:

@@ -37,8 +37,6 @@ from orderings import ABSENT, GIVEN, Adaptive, Plan, parse_adaptive
 from orderings.adaptive import smallest
 
 OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, target_BL of the step)
-
-
 DrawTokens = Callable[[Walk, Step, torch.Tensor], torch.Tensor]  # (walk, step, size_B) -> x_M or x_ME
 
 
@@ -68,34 +66,17 @@ class Draw:
             return head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
 
 
-@dataclass
-class Drawn:
+@dataclass(kw_only=True)
+class Drawn(Step):
     """One AR step with its draw. Assigning ``x_M`` before the next step is asked for replaces the tokens.
 
     Attributes:
         walk: what is known before this step (``walk.token``, ``walk.unknown_BL``).
-        step: its number, its tokens (``target_BL``) and their contexts (``z_MD``, ``null_MD``).
         x_M: the values drawn, (M,) int64 or (M, E) float32.
     """
 
     walk: Walk
-    step: Step
     x_M: torch.Tensor
-
-    @property
-    def number(self) -> int:
-        """The step's number, from 0."""
-        return self.step.number
-
-    @property
-    def target_BL(self) -> torch.Tensor:
-        """Bool, the tokens of the step."""
-        return self.step.target_BL
-
-    @property
-    def z_MD(self) -> torch.Tensor:
-        """Contexts of the tokens, under the class."""
-        return self.step.z_MD
 
     @property
     def token(self) -> torch.Tensor:
@@ -112,13 +93,13 @@ class Drawn:
         logits = getattr(self.walk.model.head, "logits", None)
         if logits is None:
             raise Unsupported(f"{type(self.walk.model.head).__name__} has no logits: use a categorical head, or z_MD")
-        return logits(self.step.z_MD)
+        return logits(self.z_MD)
 
 
 def draw_steps(walk: Walk, draw: DrawTokens, on_step: OnStep | None = None) -> Iterator[Drawn]:
     """Draw the tokens of every step by ``draw(walk, step, size_B)``; ``walk.token`` holds all of them at the end."""
     for step in walk:
-        drawn = Drawn(walk, step, draw(walk, step, step.target_BL.sum(1)))
+        drawn = Drawn(**vars(step), walk=walk, x_M=draw(walk, step, step.target_BL.sum(1)))
         yield drawn
         walk.write(step.target_BL, drawn.x_M)
         if on_step is not None:

@@ -51,7 +51,7 @@ def test_every_token_of_every_stretch_is_new_once_after_its_past(past: int) -> N
 def test_a_token_costs_what_it_does_in_the_middle_of_a_window(run: Run) -> None:
     """Four samples are all that this network sees: after as many given ones the past of a window is complete."""
     images, _ = run.subset("test", 4)
-    whole = run.scorer(images, None, None)()
+    whole = run.nll(images)
     given_NL = torch.zeros(4, 16, dtype=torch.bool)
     given_NL[:, :9] = True
     after = run.nll(images, given=given_NL)

@@ -138,7 +138,7 @@ def test_a_run_reads_its_own_costs_for_each_ordering(tmp_path):
     file = costs_file(tmp_path, "random")
     assert file == tmp_path / "scores" / "set-costs-random.json"
     random_costs(16, seed=0).write(file)
-    assert resolve_optimal(Optimal(3), "random", tmp_path) == Optimal(3).with_costs(file)
+    assert resolve_optimal(Optimal(3), "random", tmp_path) == Optimal(3, str(file))
     assert resolve_optimal(Optimal(3, "mine.json"), "raster", tmp_path) == Optimal(3, "mine.json")
     assert resolve_optimal(parse_partition("cosine:3"), "raster", tmp_path) == parse_partition("cosine:3")
     with pytest.raises(Unsupported, match="measure first"):
