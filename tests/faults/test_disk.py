@@ -17,7 +17,7 @@ from tests.faults.processes import Running, fill_disk
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("n_bytes", [5_000, 60_000], ids=["its first file", "its optimiser"])
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_costs_no_other(run, world, n_bytes):
-    hurt = fill_disk, ("mar.training.checkpoint:_write", 1, n_bytes)
+    hurt = fill_disk, ("mar.training.checkpoint:save", 1, n_bytes)
     running = Running(run.path / "logs", run.command(12), world, hurt)
     assert running.wait() == [2] * world, running.said
     said = [line for line in running.said.splitlines() if line.startswith("mar: ")]

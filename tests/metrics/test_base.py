@@ -30,9 +30,9 @@ def test_the_documented_metric_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from distinct import Distinct  # type: ignore[import-not-found]
 
     metric: Metric = Distinct(Distinct.Options(images=4), {})
-    question = metric.question(Subject("recipe", "weights", "raster", Variant(name="hot", temperature=2.0)))
-    assert question == Question("distinct", "raster", "hot")
-    assert question.content["images"] == 4 and question.content["variant"]["temperature"] == 2.0
+    assert metric.question(Subject("recipe", "weights", "raster", Variant(name="hot", temperature=2.0))) is None
+    question = metric.question(Subject("recipe", "weights", "raster"))
+    assert question == Question("distinct", "raster") and question.content["images"] == 4
     at = Workspace(FakeRun, None, None, None, tmp_path, tmp_path)  # type: ignore[arg-type]
     answer = metric.compute(question, at)
     assert (answer.distinct_share, answer.n_images) == (0.25, 4)

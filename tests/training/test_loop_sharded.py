@@ -62,7 +62,7 @@ def test_how_a_model_is_spread_changes_neither_weights_nor_averages_nor_validati
 
 def test_a_sharded_run_resumes_bit_for_bit_and_any_number_of_processes_goes_on(tmp_path, whole):
     undisturbed = trained(tmp_path / "undisturbed", "train.parallel=fsdp")
-    rename = "mar.training.checkpoint:_write", 1
+    rename = "mar.training.checkpoint:save", 1
     killed = trained(tmp_path / "killed", "train.parallel=fsdp", hurt=(kill_itself, rename), code=-9)
     assert killed.saved == 5
     trained(killed.path, "train.parallel=fsdp")
