@@ -113,8 +113,8 @@ class Orderings(Registry[Ordering]):
     def unknown(self, name: str) -> Exception:
         if name == "remask":
             return InvalidRequest(
-                "remask is no plan: it draws tokens again, so an example's probability is a sum over all paths that end "
-                "in it, which is no tractable likelihood; mar sample --remask random, and score the plan alone"
+                "remask is no plan: it draws tokens again, so an example's probability is a sum over all paths "
+                "that end in it, which is no tractable likelihood; mar sample --remask random, and score the plan alone"
             )
         rule = ADAPTIVE.classes()[0].get(name)
         if rule is None:
