@@ -194,6 +194,7 @@ def search_order(
     budget: Budget = None,
     seed: Seed = 0,
     name: Annotated[str, typer.Option(help="Name of the files in RUN/orders; default searched-PARTITION.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
 
@@ -215,4 +216,4 @@ def search_order(
     starts = tuple(text.strip() for text in values.split(start, ",") if text.strip())
     spent = SearchBudget(minutes, evaluations)
     request = Request(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
-    search_and_report(run.load(), request)
+    search_and_report(run.load(), request, as_json)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from mar.cli.options import print_tables
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
@@ -57,7 +58,7 @@ class Request:
     name: str
 
 
-def search_and_report(run: Run, request: Request) -> None:
+def search_and_report(run: Run, request: Request, as_json: bool = False) -> None:
     """Search as long as the budget lasts, then compare on test images. Writes RUN/orders/NAME.*.
 
     Raises:
@@ -74,7 +75,7 @@ def search_and_report(run: Run, request: Request) -> None:
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
-    console, units = wide_console(), Units.of_run(run)
+    console, units = wide_console(stderr=as_json), Units.of_run(run)
     gained = found.starts[found.start] - found.best_nats
     console.print(
         f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
@@ -92,9 +93,9 @@ def search_and_report(run: Run, request: Request) -> None:
     shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
     weights = "ema" if run.ema else "last"
     title = f"{run.data.name} test, {text}, {weights} weights"
-    console.print(*nll_tables(shown, differences, "searched", title, units, {"random"}), sep="\n")
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
-    console.print(f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}")
+    line = f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}"
+    print_tables(nll_tables(shown, differences, "searched", title, units, {"random"}), as_json, line)
 
 
 def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
@@ -142,10 +143,12 @@ def _search(
 @contextmanager
 def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
     """The share of the budget that is spent, and what it has brought."""
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     rows_done = TextColumn("{task.fields[rows]:,} rows")
-    with Progress(TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()) as display:
+    columns = TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task("order search", total=1.0, rows=0)
 
         def say(state: Search, doing: str) -> None:
