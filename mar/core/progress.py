@@ -28,17 +28,18 @@ class Counter:
 @contextmanager
 def bar(what: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Yields ``progress(done, total)``; the bar is ``shown`` by one process of several."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not shown) as display:
+    with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
         task = display.add_task("", total=None)
         yield lambda done, total: display.update(task, completed=done, total=total)
 
 
-def wide_console() -> Console:
+def wide_console(stderr: bool = False) -> Console:
     """The terminal, or 140 columns where the output goes to a file or a pipe."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=140)
