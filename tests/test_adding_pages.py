@@ -10,8 +10,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from pydantic import create_model
 
 from mar.data.base import DataSpec
+from mar.experiments.engine import Engine, assemble
+from mar.experiments.grid import GridFile, referring
+from mar.metrics import METRICS
+from mar.reports.tables import data_table, grid_table
 from mar.verification.heads import verify_head
 from mar.verification.networks import verify_network
 
@@ -63,6 +68,22 @@ def test_the_data_set_loads(example):
     data = page.Stripes.load(page.StripesOptions(n=6))
     x, label = data.train.batch(torch.tensor([0, 5]))
     assert x.shape == (2, 1, 8, 8) and label.tolist() == [0, 1] and int(x.max()) < data.spec.levels
+
+
+def test_a_grid_asks_the_metric_and_shows_its_columns(example, tmp_path, monkeypatch):
+    cls = example("adding-a-metric.md").Distinct
+    monkeypatch.setitem(METRICS, "distinct", cls)
+    grid = create_model("Grid", __base__=GridFile, distinct=(cls.Options | None, None))(
+        name="tiny", recipe="digits", orderings=("raster",), partitions=("linear:2",), nll=None, distinct={"images": 4},
+        overrides=("train.iterations=1", "train.batch_size=2", "train.validate_every=0", "train.sample_every=0",
+                   *(f"network.{part}_{size}" for part in ("encoder", "decoder") for size in ("width=32", "depth=1"))),
+    )  # fmt: skip
+    engine = Engine(referring(grid), tmp_path)
+    engine.work()
+    result = assemble(engine)
+    answer = result.rows[0].answers["distinct"]
+    assert answer.n_images == 4 and answer.distinct_share in (0.25, 0.5, 0.75, 1.0)
+    assert "distinct ↑" in grid_table(result).markdown() and "distinct_distinct_share" in data_table(result).csv()
 
 
 def test_the_blocks_of_the_concepts_page_hold():
