@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Execution, Json, grouped, print_table
+from mar.cli.options import Execution, Json, grouped, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -181,9 +181,7 @@ def status(
         Column[State]("share", lambda s: s.share, digits=2),
         Column[State]("", lambda s: s.text, words=True, key="text"),
     ]
-    print_table(Table(columns, found), json)
-    if not json:
-        print(f"{100 * share(found):.0f} % done")
+    print_tables([Table(columns, found)], json, f"{100 * share(found):.0f} % done")
 
 
 def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
@@ -197,7 +195,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     from mar.experiments.launch import prepare
     from mar.reports.publish import publish
 
-    console = wide_console()
+    console = wide_console(stderr=execution.json)
     if grid.prepare:
         _check_options(grid)
     if execution.dry_run:
@@ -206,11 +204,13 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
     engine = _engine(grid, out, execution)
     _run(engine, execution, console)
-    failed = _report(engine, console)
+    failed = _report(engine, console, execution.json)
     if execution.results is not None:
-        print(f"kept in {execution.results}: {', '.join(path.name for path in publish(engine, execution.results))}")
+        kept = ", ".join(path.name for path in publish(engine, execution.results))
+        console.print(f"kept in {execution.results}: {kept}", highlight=False, soft_wrap=True)
     if failed:
-        print(f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again")
+        line = f"{failed} of {len(engine.cells)} cells failed, see the table; --retry-failed tries them again"
+        console.print(line, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -332,20 +332,23 @@ def _run_jobs(engine: Engine, slurm: list[str], work: WorkerSpec, console: Conso
         raise UserError("the jobs have ended and some cells are unfinished: the same command submits what is left")
 
 
-def _report(engine: Engine, console: Console) -> int:
+def _report(engine: Engine, console: Console, as_json: bool) -> int:
     """Write and print every table and picture; return the number of failed cells."""
     from mar.experiments.engine import assemble
     from mar.reports.columns import in_asked_unit
     from mar.reports.page import write_page
     from mar.reports.plots import write_pictures
-    from mar.reports.tables import terminal, write_tables
+    from mar.reports.tables import data_table, terminal, write_tables
 
     result: AblationResult = assemble(engine)
     result.save(engine.out / "result.json")
     result, out = in_asked_unit(result), engine.out
     written = [*write_tables(result, out), *write_pictures(result, out), write_page(result, out, out / "index.html")]
-    console.print(*terminal(result), sep="\n")
-    print("wrote: " + "\n       ".join(map(str, written)))
+    if as_json:
+        print(data_table(result).json())
+    else:
+        console.print(*terminal(result), sep="\n")
+        console.print("wrote: " + "\n       ".join(map(str, written)), highlight=False, soft_wrap=True)
     return len({row.model for row in result.rows if row.errors})
 
 

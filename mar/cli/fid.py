@@ -20,6 +20,7 @@ from mar.cli.options import (
     SplitOption,
     grouped,
     key_values,
+    print_tables,
 )
 
 if TYPE_CHECKING:
@@ -143,18 +144,11 @@ def print_fid(found: FidScores, as_json: bool = False) -> None:
     """Print the tables and lines; draw the sweep."""
     import json
 
-    from mar.core.progress import wide_console
     from mar.reports import plots
 
     if found.sweep is not None:
         plots.save(plots.sweep(json.loads(found.sweep.read_text())), found.sweep.with_suffix(".png"))
-    if as_json:
-        print(*(table.json() for table in found.tables), sep="\n")
-        return
-    console = wide_console()
-    console.print(*found.tables, sep="\n")
-    for line in found.lines:
-        console.print(line, soft_wrap=True)
+    print_tables(found.tables, as_json, *found.lines)
 
 
 def _device() -> str:

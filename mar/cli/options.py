@@ -11,7 +11,7 @@ This file imports no torch: methods import what they need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mar.core.table import Table
     from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
@@ -236,6 +234,7 @@ class Execution:
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute failed cells again.")] = False
+    json: Json = False
 
     def __post_init__(self) -> None:
         if not self.slurm:
@@ -248,14 +247,20 @@ class Execution:
             raise UserError("--workers starts processes of this machine: with --slurm, jobs=N sets their number")
 
 
-def print_table(table: Table[Any], json: bool, console: Console | None = None) -> None:
-    """Print a table to the terminal, or its rows as JSON."""
-    if json:
-        print(table.json())
+def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
+    """Print tables and lines to the terminal; as JSON the rows of the tables alone, by title if there are several."""
+    if as_json:
+        import json
+
+        rows = {table.title: json.loads(table.json()) for table in tables}
+        print(json.dumps(rows, indent=1) if len(tables) > 1 else tables[0].json())
         return
     from mar.core.progress import wide_console
 
-    (console or wide_console()).print(table)
+    console = wide_console()
+    console.print(*tables, sep="\n")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def key_values(texts: list[str], option: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, gibibytes, grouped
+from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, gibibytes, grouped, print_tables
 
 if TYPE_CHECKING:
     from orderings import Grid, Plan
@@ -194,6 +194,7 @@ def search_order(
     budget: Budget = None,
     seed: Seed = 0,
     name: Annotated[str, typer.Option(help="Name of the files in RUN/orders; default searched-PARTITION.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
 
@@ -208,7 +209,6 @@ def search_order(
 
         mar search-order runs/digits --minutes 0
     """
-    from mar.core.progress import wide_console
     from mar.metrics.searched import SearchRequest
     from mar.metrics.searched import search_order as search
     from mar.order_search.search import Budget as SearchBudget
@@ -218,5 +218,4 @@ def search_order(
     spent = SearchBudget(minutes, evaluations)
     request = SearchRequest(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
     table, lines = search(run.load(), request)
-    console = wide_console()
-    console.print(lines[0], table, lines[1], sep="\n")
+    print_tables([table], as_json, *lines)

@@ -25,6 +25,7 @@ from mar.cli.options import (
     grouped,
     key_values,
     plan_product,
+    print_tables,
     whole_numbers,
 )
 
@@ -223,7 +224,7 @@ def exposure(
         title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
         plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
-        _print([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
+        print_tables([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
 
 @app.command(no_args_is_help=True)
@@ -325,7 +326,7 @@ def print_nll(run: Any, request: NllRequest, as_json: bool = False) -> None:
     reference = request.paired_with or None
     tables = nll_tables(found.likelihoods, found.differences, reference, title, Units.of_run(run), random)
     line = f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}"
-    _print(tables, as_json, line)
+    print_tables(tables, as_json, line)
 
 
 def print_paired(runs: list[Any], requests: list[NllRequest], as_json: bool = False) -> None:
@@ -335,7 +336,7 @@ def print_paired(runs: list[Any], requests: list[NllRequest], as_json: bool = Fa
 
     likelihoods, differences, reference = compare_runs(runs, requests, _quiet if as_json else _say)
     title = f"{runs[0].data.name} {requests[0].split}, {requests[0].weights} weights"
-    _print(nll_tables(likelihoods, differences, reference, title, Units.of_run(runs[0])), as_json)
+    print_tables(nll_tables(likelihoods, differences, reference, title, Units.of_run(runs[0])), as_json)
 
 
 def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest, as_json: bool = False) -> None:
@@ -363,18 +364,7 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
     )
     plots.save(plots.set_sizes(found.predicted, tested, title), file.with_suffix(".png"))
     line = f"wrote {costs_file(run.folder.path, text)}, {file.name} and {file.with_suffix('.png').name}"
-    _print(sets_tables(found, run.data.name, request.weights, units), as_json, line)
-
-
-def _print(tables: list[Any], as_json: bool, *lines: str) -> None:
-    from mar.core.progress import wide_console
-
-    if as_json:
-        print(*(table.json() for table in tables), sep="\n")
-        return
-    wide_console().print(*tables, sep="\n")
-    for line in lines:
-        _say(line)
+    print_tables(sets_tables(found, run.data.name, request.weights, units), as_json, line)
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mar.cli.options import Json, Overrides, print_table
+from mar.cli.options import Json, Overrides, print_tables
 
 
 def train(
@@ -61,7 +61,7 @@ def recipes(json: Json = False) -> None:
     }
     if json:
         columns = [Column[str]("recipe", str), Column[str]("description", lambda name: " ".join(headers[name]))]
-        print_table(Table(columns, list(headers)), json)
+        print_tables([Table(columns, list(headers))], json)
         return
     for name, header in headers.items():
         print(f"{name}\n    " + "\n    ".join(header))

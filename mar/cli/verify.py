@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mar.cli.options import Json, print_table
+from mar.cli.options import Json, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,7 @@ def _print_json(verdicts: list[Verdict]) -> None:
         Column[Any]("passed", lambda verdict: verdict.passed),
         Column[Any]("detail", lambda verdict: verdict.detail),
     ]
-    print_table(Table(columns, verdicts), json=True)
+    print_tables([Table(columns, verdicts)], as_json=True)
 
 
 def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:

@@ -19,7 +19,6 @@ import torch
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_NUMBERS_AT_ONCE = 2**20  # of ``normals``: bounds its working memory
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,12 @@ class Noise:
         """Sample (N, n) standard normal float32 (Box and Muller)."""
         return self._normal(n, [self.draw])[0]
 
-    def normals(self, n: int, draws: Sequence[int]) -> Iterator[torch.Tensor]:
+    def normals(self, n: int, draws: Sequence[int], numbers_at_once: int = 2**20) -> Iterator[torch.Tensor]:
         """Yield ``at(draw=d).normal(n)`` for each of ``draws``.
 
         The generator is about two hundred small operations, so many draws are computed at once, bounded by memory.
         """
-        at_once = max(1, _NUMBERS_AT_ONCE // max(1, n * len(self)))
+        at_once = max(1, numbers_at_once // max(1, n * len(self)))
         for start in range(0, len(draws), at_once):
             yield from self._normal(n, draws[start : start + at_once])
 
@@ -122,10 +121,13 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
-def compile_rounds() -> None:
-    """Compile the generator into one kernel (about two hundred launches otherwise, on a GPU). The bits are the same."""
+def compile_rounds(compiled: bool = True) -> None:
+    """Compile the generator into one kernel (about two hundred launches otherwise, on a GPU), or undo it.
+
+    The bits are the same.
+    """
     global _rounds
-    _rounds = torch.compile(_philox, dynamic=True)
+    _rounds = torch.compile(_philox, dynamic=True) if compiled else _philox
 
 
 @lru_cache(maxsize=1024)

@@ -27,7 +27,8 @@ class Counter:
 
 @contextmanager
 def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several."""
+    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several, on standard error."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -37,14 +38,14 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not shown) as display:
+    with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
         task = display.add_task("", total=None)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
 
 
-def wide_console() -> Console:
+def wide_console(stderr: bool = False) -> Console:
     """The terminal, or 140 columns where the output goes to a file or a pipe."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=140)

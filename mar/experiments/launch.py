@@ -148,11 +148,14 @@ def work(spec: WorkerSpec) -> int:
     return 0
 
 
+Command = Callable[[int, Path], list[str]]
+
+
 class TrainingFailed(Exception):
     """The processes of a training ended with an error; the message has their last lines."""
 
 
-def trainer(processes: int) -> Callable[[Recipe, Path], None] | None:
+def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe, Path], None] | None:
     """Return the function that trains a cell in several processes of this machine, each with a GPU of its own where
     there are any. One process takes no launcher: None.
 
@@ -165,11 +168,14 @@ def trainer(processes: int) -> Callable[[Recipe, Path], None] | None:
         return None
     if torch.cuda.is_available() and (gpus := torch.cuda.device_count()) < processes:
         raise UserError(f"--processes {processes} takes as many GPUs, and this machine has {gpus}")
-    return partial(train_launched, processes)
+    return partial(train_launched, processes, command=command)
 
 
-def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
-    """Train ``recipe`` in the folder ``path``, or resume it, in ``processes`` processes (torchrun).
+def train_launched(processes: int, recipe: Recipe, path: Path, command: Command | None = None) -> None:
+    """Train ``recipe`` in the folder ``path``, or resume it, in ``processes`` processes.
+
+    Args:
+        command: returns the launcher's command; default: torchrun's.
 
     Raises:
         Stopped: by a signal; the training is saved.
@@ -182,7 +188,7 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
         begin = log.tell()
         with forward_signals(children) as stopped:
             launcher = subprocess.Popen(
-                _command(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                (command or _torchrun)(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=_training_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
             )  # fmt: skip
             children.append(launcher)
@@ -195,7 +201,7 @@ def train_launched(processes: int, recipe: Recipe, path: Path) -> None:
         _raise_failure(path / LOG, begin)
 
 
-def _command(processes: int, path: Path) -> list[str]:
+def _torchrun(processes: int, path: Path) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
 

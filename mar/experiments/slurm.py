@@ -172,7 +172,7 @@ class Job:
 
 
 _MOST = 32  # jobs, without jobs=N
-_POLL = {"slurm": 10.0, "local": 1.0, "debug": 0.0}  # seconds
+POLL_SECONDS = {"slurm": 10.0, "local": 1.0, "debug": 0.0}
 _WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit codes of a finished or stopped worker
 
 
@@ -217,10 +217,14 @@ class Jobs:
 
     Args:
         watch: called repeatedly while they are waited for.
+        poll_seconds: between two looks at the jobs; default: what suits the cluster.
     """
 
-    def __init__(self, engine: Engine, cluster: Cluster, watch: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, cluster: Cluster, watch: Callable[[], None], poll_seconds: float | None = None
+    ) -> None:
         self.engine, self.cluster, self.watch = engine, cluster, watch
+        self.poll_seconds = POLL_SECONDS[cluster.kind] if poll_seconds is None else poll_seconds
         self.folder = engine.out.resolve() / "jobs"
         self.now: list[Submitted] = []  # waited for
 
@@ -250,11 +254,11 @@ class Jobs:
         with held(self.folder, wait=True):  # one process submits at a time
             self.now = [job for job in self._recorded() if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
-                self.now += self._submit(spec, more)
+                self.now += self.submit(spec, more)
                 write_atomic(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
         while any(job.lives(self.folder) for job in self.now):
             self.watch()
-            time.sleep(_POLL[self.cluster.kind])
+            time.sleep(self.poll_seconds)
         self.watch()
         return [trouble for job in self.now if (trouble := job.trouble(self.folder)) is not None]
 
@@ -262,7 +266,8 @@ class Jobs:
         file = self.folder / "submitted.json"
         return [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
 
-    def _submit(self, spec: WorkerSpec, count: int) -> list[Submitted]:
+    def submit(self, spec: WorkerSpec, count: int) -> list[Submitted]:
+        """Submit ``count`` jobs. Raises UserError: the cluster takes no job."""
         kind = self.cluster.kind
         count = 1 if kind == "debug" else count  # the first job does all the work
         executor = self.cluster.executor(self.folder, f"mar-{self.engine.grid.name}")

@@ -29,11 +29,17 @@ from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_process import LastTerm, Process
 from mar.heads.ode import Derivative, OdeScoring, log_density
 
-_ROWS = 8192  # rows of one evaluation: bounds the memory
+ROWS = 8192  # rows of one evaluation: bounds the memory
 
 
 def log_density_bound(
-    net: Denoiser, process: Process, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, drawn: int
+    net: Denoiser,
+    process: Process,
+    z_MD: torch.Tensor,
+    x_ME: torch.Tensor,
+    noise: Noise,
+    drawn: int,
+    rows: int = ROWS,
 ) -> torch.Tensor:
     """nats_M: E[nats] <= log p of the ancestral sampler over ``process``, with a Gaussian density as its last term.
 
@@ -41,10 +47,10 @@ def log_density_bound(
         drawn: how many terms of the chain are evaluated for each token; all where it is the chain's length.
     """
     parts = [torch.zeros(0, device=x_ME.device)]
-    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(_ROWS):
+    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(rows):
         tokens = (net, process, z_MD[row_M], x_ME[row_M].float(), noise.rows(row_M))
         whole = drawn == len(process)
-        terms_M = bound_terms(*tokens).double().sum(1) if whole else estimated_terms(*tokens, drawn)
+        terms_M = bound_terms(*tokens, rows=rows).double().sum(1) if whole else estimated_terms(*tokens, drawn, rows)
         parts.append(-(terms_M + process.prior_nats(x_ME[row_M]).sum(1)).float())
     return torch.cat(parts)
 
@@ -57,6 +63,7 @@ def bound_terms(
     x_ME: torch.Tensor,
     noise: Noise,
     last_term: LastTerm = "gaussian",
+    rows: int = ROWS,
 ) -> torch.Tensor:
     """nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
 
@@ -64,7 +71,7 @@ def bound_terms(
     """
     condition_MW, count = net.cond_embed(z_MD), len(x_ME)
     parts = []
-    for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, _ROWS // max(1, count))):
+    for index_I in torch.arange(len(process), device=x_ME.device).split(max(1, rows // max(1, count))):
         draws = [process.timesteps[i] for i in index_I.tolist()]
         eps_NE = torch.cat(list(noise.at("bound").normals(x_ME.shape[1], draws)))
         x_0_NE, condition_NW = x_ME.repeat(len(index_I), 1), condition_MW.repeat(len(index_I), 1)
@@ -75,18 +82,24 @@ def bound_terms(
 
 @torch.no_grad()
 def estimated_terms(
-    net: Denoiser, process: Process, z_MD: torch.Tensor, x_ME: torch.Tensor, noise: Noise, drawn: int
+    net: Denoiser,
+    process: Process,
+    z_MD: torch.Tensor,
+    x_ME: torch.Tensor,
+    noise: Noise,
+    drawn: int,
+    rows: int = ROWS,
 ) -> torch.Tensor:
     """nats_M (float64): an unbiased estimate of the sum of ``bound_terms`` from ``drawn`` >= 2 of them.
 
     The term of index 0, -log p(x_0 | x_1), is unlike the others and always among them; the others are stratified.
     """
     noise, channels, parts = noise.at("bound estimate"), x_ME.shape[1], []
-    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(max(1, _ROWS // drawn)):
-        rows = noise.rows(row_M)
-        index_MJ, weight_MJ = process.stratified(rows.at("timestep").uniform(drawn - 1))
+    for row_M in torch.arange(len(x_ME), device=x_ME.device).split(max(1, rows // drawn)):
+        own = noise.rows(row_M)
+        index_MJ, weight_MJ = process.stratified(own.at("timestep").uniform(drawn - 1))
         index_MJ, weight_MJ = F.pad(index_MJ, (1, 0), value=0), F.pad(weight_MJ, (1, 0), value=1.0)
-        eps_NE = rows.at("eps").normal(drawn * channels).reshape(-1, channels)
+        eps_NE = own.at("eps").normal(drawn * channels).reshape(-1, channels)
         condition_NW = net.cond_embed(z_MD[row_M]).repeat_interleave(drawn, 0)
         x_0_NE = x_ME[row_M].repeat_interleave(drawn, 0)
         term_N = _terms(net, process, condition_NW, x_0_NE, eps_NE, index_MJ.reshape(-1))

@@ -78,7 +78,7 @@ Solver = Literal["euler", "midpoint", "heun", "rk4", "rk45"]
 Derivative = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-_ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
+ROWS = 8192  # rows of one evaluation when scoring: bounds the memory
 
 
 _FIRST_STEP = 1 / 50  # of the interval; the error control corrects it
@@ -167,7 +167,7 @@ def integrate(
 
 
 def log_density(
-    velocity: Derivative, x_ME: torch.Tensor, start: float, end: float, scoring: OdeScoring
+    velocity: Derivative, x_ME: torch.Tensor, start: float, end: float, scoring: OdeScoring, rows: int = ROWS
 ) -> tuple[torch.Tensor, int]:
     """Return nats_M (float64) and evaluations: log p(x) at time ``start`` of the flow that is N(0, 1) at time ``end``.
 
@@ -181,7 +181,7 @@ def log_density(
         UserError: no step is small enough for the tolerance.
     """
     parts, evaluations = [x_ME.new_zeros(0, dtype=torch.float64)], 0
-    for chunk_N in torch.arange(len(x_ME), device=x_ME.device).split(_ROWS):
+    for chunk_N in torch.arange(len(x_ME), device=x_ME.device).split(rows):
 
         def derivative(state_NS: torch.Tensor, time: torch.Tensor, row_N: torch.Tensor, chunk_N=chunk_N):
             v_NE, divergence_N = with_divergence(velocity, state_NS[:, :-1].float(), time, chunk_N[row_N])

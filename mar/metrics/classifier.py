@@ -30,7 +30,17 @@ from mar.metrics.images import check_images, requantise
 FEATURE_WIDTH = 64
 _BATCH = 128
 _LEARNING_RATE = 3e-3
-_EPOCHS, _LEAST_IMAGES = 2, 30_000  # images seen in training: the larger of two epochs and this
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of the training: at least so many epochs, and at least so many images seen."""
+
+    epochs: int = 2
+    images: int = 30_000
+
+
+BUDGET = Budget()
 _VERSION = 1  # of architecture and training together; part of the cache's key
 
 
@@ -99,7 +109,7 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
     """Minimise cross-entropy on the training split: Adam with one learning-rate cycle, always on the CPU."""
     image_NCHW, label_N = _all(data.train, data.spec.levels, levels)
     n = len(label_N)
-    epochs = max(_EPOCHS, -(-_LEAST_IMAGES // n))
+    epochs = max(BUDGET.epochs, -(-BUDGET.images // n))
     with _one_thread(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(derived_seed(seed, "classifier"))
         model = Classifier(data.spec.shape, data.spec.n_classes).train()

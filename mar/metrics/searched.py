@@ -159,10 +159,12 @@ def _search(
 @contextmanager
 def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
     """Show the spent share of the budget and the gain; yield the function that updates the bar."""
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     rows_done = TextColumn("{task.fields[rows]:,} rows")
-    with Progress(TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()) as display:
+    columns = TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task("order search", total=1.0, rows=0)
 
         def say(state: Search, doing: str) -> None:

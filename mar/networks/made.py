@@ -27,8 +27,6 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one
 
-_MASKED_AT_ONCE = 2**26  # masked weights, where every row has its own plan
-
 
 @dataclass(frozen=True)
 class MadeOptions(NetworkOptions):
@@ -75,6 +73,7 @@ class Made(Network):
     test_options: ClassVar[dict[str, Any]] = {"widths": (32, 32), "masks": 0, "connectivity_weights": True}
     one_pass: ClassVar[bool] = True
     shares_plan: ClassVar[bool] = True
+    masked_at_once = 2**26  # masked weights, where every row has its own plan: bounds the memory
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: MadeOptions) -> None:
@@ -140,7 +139,7 @@ class Made(Network):
         input_BI = torch.where((step_BL < last_B1)[..., None], token_BLD, 0).flatten(1)
         if bool((step_BL == step_BL[:1]).all()):
             return self._contexts(input_BI, step_BL[:1], condition_BC)[target_BL]
-        rows = max(1, _MASKED_AT_ONCE // sum(p.numel() for p in self.parameters()))
+        rows = max(1, self.masked_at_once // sum(p.numel() for p in self.parameters()))
         parts = zip(input_BI.split(rows), step_BL.split(rows), condition_BC.split(rows), strict=True)
         return torch.cat([self._contexts(*part) for part in parts])[target_BL]
 

@@ -21,7 +21,7 @@ from mar.core.errors import Stopped
 from mar.experiments import launch
 from mar.experiments.engine import Engine
 from mar.experiments.grid import GridFile, read
-from mar.experiments.launch import RECIPE, TrainingFailed, train_launched, trainer
+from mar.experiments.launch import RECIPE, Command, TrainingFailed, train_launched, trainer
 from tests.training.conftest import TINY
 
 GRID = """
@@ -52,12 +52,12 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a script in the place of torchrun; its arguments are the number of processes and the run folder."""
+def launcher() -> Callable[[str], Command]:
+    """Returns the command of a script in the place of torchrun; its arguments are the processes and the run folder."""
 
-    def put(script: str) -> None:
+    def put(script: str) -> Command:
         stand_in = [sys.executable, "-S", "-c", script]
-        monkeypatch.setattr(launch, "_command", lambda processes, path: [*stand_in, str(processes), str(path)])
+        return lambda processes, path: [*stand_in, str(processes), str(path)]
 
     return put
 
@@ -69,8 +69,8 @@ def grid(tmp_path: Path) -> GridFile:
 
 
 def test_the_processes_read_the_recipe_of_the_cell(recipe, launcher, tmp_path):
-    launcher("import sys; open(sys.argv[2] + '/asked', 'w').write(sys.argv[1])")
-    train_launched(2, recipe, tmp_path)
+    command = launcher("import sys; open(sys.argv[2] + '/asked', 'w').write(sys.argv[1])")
+    train_launched(2, recipe, tmp_path, command)
     assert (tmp_path / "asked").read_text() == "2"
     assert config.read(str(tmp_path / RECIPE)) == recipe
 
@@ -81,28 +81,28 @@ def test_one_process_wants_no_launcher():
 
 def test_a_failed_training_tells_what_its_processes_printed_last(recipe, launcher, tmp_path):
     said = "note: fine so far\nmar: the data are gone\nmar: the data are gone\n" + TORCHRUN.format(code=2, other=143)
-    launcher(f"print({said!r}); raise SystemExit(1)")
+    command = launcher(f"print({said!r}); raise SystemExit(1)")
     with pytest.raises(TrainingFailed, match=r"^note: fine so far \| mar: the data are gone \(whole output: .*\)"):
-        train_launched(2, recipe, tmp_path)
+        train_launched(2, recipe, tmp_path, command)
 
 
 def test_only_the_last_attempt_is_told(recipe, launcher, tmp_path):
     for word in ("first", "second"):
-        launcher(f"print('{word}'); raise SystemExit(1)")
+        command = launcher(f"print('{word}'); raise SystemExit(1)")
         with pytest.raises(TrainingFailed, match=f"^{word}"):
-            train_launched(2, recipe, tmp_path)
+            train_launched(2, recipe, tmp_path, command)
 
 
 def test_a_stop_from_elsewhere_is_a_stop_and_no_failure(recipe, launcher, tmp_path):
-    launcher(f"print({TORCHRUN.format(code=143, other=143)!r}); raise SystemExit(1)")
+    command = launcher(f"print({TORCHRUN.format(code=143, other=143)!r}); raise SystemExit(1)")
     with pytest.raises(Stopped) as stopped:
-        train_launched(2, recipe, tmp_path)
+        train_launched(2, recipe, tmp_path, command)
     assert stopped.value.signal == signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_passed_on_and_waited_for(number, recipe, launcher, tmp_path):
-    launcher("""
+    command = launcher("""
 import signal, sys, time
 def save(*_):
     time.sleep(0.1)
@@ -120,21 +120,21 @@ time.sleep(30)
 
     threading.Thread(target=send).start()
     with pytest.raises(Stopped) as stopped:
-        train_launched(2, recipe, tmp_path)
+        train_launched(2, recipe, tmp_path, command)
     assert stopped.value.signal == number and (tmp_path / "saved").exists()
 
 
 def test_a_launcher_that_outlives_its_command_keeps_its_run_to_itself(recipe, launcher, tmp_path):
-    launcher("import pathlib, sys, time\npathlib.Path(sys.argv[2], 'ready').touch()\n"
+    command = launcher("import pathlib, sys, time\npathlib.Path(sys.argv[2], 'ready').touch()\n"
              "while not pathlib.Path(sys.argv[2], 'go').exists(): time.sleep(0.01)")  # fmt: skip
-    command = os.fork()
-    if not command:
-        train_launched(2, recipe, tmp_path)
+    starter = os.fork()
+    if not starter:
+        train_launched(2, recipe, tmp_path, command)
         os._exit(0)
     while not (tmp_path / "ready").exists():
         time.sleep(0.01)
-    os.kill(command, signal.SIGKILL)
-    os.waitpid(command, 0)
+    os.kill(starter, signal.SIGKILL)
+    os.waitpid(starter, 0)
     with (tmp_path / ".launch").open("w") as alone:
         with pytest.raises(BlockingIOError):
             fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,8 +143,8 @@ def test_a_launcher_that_outlives_its_command_keeps_its_run_to_itself(recipe, la
 
 
 def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher, tmp_path):
-    launcher("print('mar: no'); raise SystemExit(1)")
-    engine = Engine(grid, tmp_path / "out", trainer=trainer(2))
+    command = launcher("print('mar: no'); raise SystemExit(1)")
+    engine = Engine(grid, tmp_path / "out", trainer=trainer(2, command))
     engine.work()
     assert [state.kind for state in engine.states()] == ["failed", "failed"]
     record = engine.record(engine.cells[1], engine.training(engine.cells[1]))

@@ -22,7 +22,6 @@ import pytest
 
 from mar.core.errors import UserError
 from mar.core.files import held
-from mar.experiments import slurm
 from mar.experiments.engine import Engine
 from mar.experiments.grid import GridFile, read
 from mar.experiments.launch import WorkerSpec
@@ -62,15 +61,14 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         looked[self.id] = looked.get(self.id, 0) + 1
         return looked[self.id] <= 3
 
-    monkeypatch.setattr(Jobs, "_submit", submit)
+    monkeypatch.setattr(Jobs, "submit", submit)
     monkeypatch.setattr(Submitted, "lives", lives)
     monkeypatch.setattr(Submitted, "trouble", lambda self, folder: None)
-    monkeypatch.setattr(slurm, "_POLL", {"local": 0.0})
     return counts
 
 
 def jobs_of(grid: GridFile, out: Path, *pairs: str, watch: Callable[[], None] = lambda: None) -> Jobs:
-    return Jobs(Engine(grid, out), read_cluster(["cluster=local", *pairs]), watch)
+    return Jobs(Engine(grid, out), read_cluster(["cluster=local", *pairs]), watch, poll_seconds=0.0)
 
 
 def test_there_is_a_job_for_each_unfinished_cell_and_no_more_than_asked_for(grid, submitted, tmp_path):

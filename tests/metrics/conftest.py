@@ -24,8 +24,7 @@ def digits():
 @pytest.fixture
 def brief_training(monkeypatch):
     """Classifiers that are trained just enough to exist."""
-    monkeypatch.setattr(classifier, "_LEAST_IMAGES", 256)
-    monkeypatch.setattr(classifier, "_EPOCHS", 1)
+    monkeypatch.setattr(classifier, "BUDGET", classifier.Budget(epochs=1, images=256))
 
 
 @pytest.fixture(scope="session")

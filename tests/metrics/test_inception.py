@@ -7,11 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-import mar.metrics.features as extractors
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import Data, TensorSplit
 from mar.metrics.fid import score_images
+
+
+@pytest.fixture
+def extractors():
+    """The module, which imports torch_fidelity: two seconds of processor time."""
+    import mar.metrics.features
+
+    return mar.metrics.features
 
 
 def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
@@ -24,14 +31,16 @@ def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
     ("shape", "expected"),
     [((3, 32, 32), "inception"), ((3, 64, 40), "inception"), ((1, 32, 32), "classifier"), ((3, 28, 32), "classifier")],
 )
-def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(shape, expected, monkeypatch, tmp_path):
+def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(
+    shape, expected, monkeypatch, tmp_path, extractors
+):
     monkeypatch.setattr(extractors, "inception", lambda weights: "inception")
     monkeypatch.setattr(extractors, "trained_classifier", lambda *_: None)
     monkeypatch.setattr(extractors, "from_classifier", lambda *_: "classifier")
     assert extractors.choose("auto", photographs(shape), tmp_path) == expected
 
 
-def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
+def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, extractors):
     def offline(*_, **__):
         raise urllib.error.URLError("no route to host")
 
@@ -53,7 +62,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("content", [{"fc.weight": Harmful()}, {"weight": torch.zeros(2)}, None])
-def test_a_file_that_is_not_inceptions_tensors_is_refused_unexecuted(content, tmp_path, monkeypatch):
+def test_a_file_that_is_not_inceptions_tensors_is_refused_unexecuted(content, tmp_path, monkeypatch, extractors):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "weights.pth"
     if content is None:
@@ -65,7 +74,7 @@ def test_a_file_that_is_not_inceptions_tensors_is_refused_unexecuted(content, tm
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_missing_file_and_weights_for_a_classifier_are_refused(tmp_path, digits):
+def test_a_missing_file_and_weights_for_a_classifier_are_refused(tmp_path, digits, extractors):
     with pytest.raises(UserError, match="no file"):
         extractors.inception(tmp_path / "absent.pth")
     with pytest.raises(UserError, match="leave out"):

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from mar.core.errors import UserError
-from mar.metrics.features import fid
 from mar.metrics.fid import NOT_SCORED, FidScorer, Images, images_of
 from mar.metrics.images import Statistics, read_statistics, write_statistics
 
 
 def test_fid_of_gaussians_is_the_closed_form():
     """Commuting covariances: |μ₁ − μ₂|² + Σ (√λ₁ − √λ₂)²."""
+    from mar.metrics.features import fid
+
     rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))
     a, b = np.array([1.0, 2.0, 3.0, 4.0, 0.5]), np.array([4.0, 0.1, 3.0, 9.0, 0.5])
     one = Statistics(np.zeros(5), rotation @ np.diag(a) @ rotation.T)

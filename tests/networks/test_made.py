@@ -109,7 +109,7 @@ def test_a_context_feels_the_earlier_tokens_and_no_other(options):
 
 @pytest.mark.parametrize("options", OPTIONS)
 @torch.no_grad()
-def test_rows_with_plans_of_their_own_get_what_they_get_alone(options, monkeypatch):
+def test_rows_with_plans_of_their_own_get_what_they_get_alone(options):
     network = made(OPTIONS[options])
     token_BLD, step_BL, condition_BC = inputs(network)
     want = [
@@ -117,7 +117,7 @@ def test_rows_with_plans_of_their_own_get_what_they_get_alone(options, monkeypat
         for b in range(BATCH)
     ]
     for at_once in (1, 2**26):
-        monkeypatch.setattr("mar.networks.made._MASKED_AT_ONCE", at_once)
+        network.masked_at_once = at_once
         z_MD = network(token_BLD, step_BL, condition_BC, scored(step_BL))
         torch.testing.assert_close(z_MD, torch.cat(want), atol=1e-5, rtol=1e-5)
 
