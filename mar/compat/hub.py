@@ -186,7 +186,7 @@ class PretrainedRun(
         if not rows:
             return "None was measured with this run."
         heads = ("plan", "figure", "value", "images")
-        columns = [Column(head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
+        columns = [Column[tuple[Any, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
         return Table(columns, rows).markdown().rstrip()
 
 
