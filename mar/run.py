@@ -345,7 +345,7 @@ class Run:
         given: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
     ) -> Iterator[Drawn]:
-        """The generation of ``sample(n, plan, …)``, one AR step at a time, for a loop of one's own.
+        """The generation of ``sample(n, plan, …)``, one AR step at a time, for a loop of one's own::
 
             for step in run.walk("raster", n=4):
                 step.number, step.target_BL      # the step and its tokens

@@ -16,6 +16,7 @@ import tests.helpers
 from mar import config
 from mar.core.errors import UserError
 from mar.likelihood.estimate import Repeats
+from mar.networks import NETWORKS
 from mar.run import Run, load, train
 from orderings import GIVEN, Plan
 from tests.helpers import StepByStep
@@ -109,6 +110,13 @@ class Shifted(StepByStep):
     """One's own network."""
 
 
+@pytest.fixture
+def shifted(monkeypatch: pytest.MonkeyPatch) -> type[Shifted]:
+    """The network, out of the registry again when the test ends."""
+    monkeypatch.delitem(NETWORKS, "Shifted", raising=False)
+    return Shifted
+
+
 def images_of_levels() -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.randint(0, 4, (40, 1, 3, 3), generator=torch.Generator().manual_seed(0))
     return x, torch.arange(40) % 2
@@ -118,7 +126,7 @@ SHORT = ("train.iterations=2", "train.batch_size=4", "train.sample_every=0", "tr
 
 
 @pytest.mark.parametrize("made", ["class", "instance", "file", "recipe"])
-def test_fit_trains_ones_own_network_on_data_in_memory(made: str, tmp_path: Path) -> None:
+def test_fit_trains_ones_own_network_on_data_in_memory(made: str, tmp_path: Path, shifted: type[Shifted]) -> None:
     if made == "recipe":
         network: Any = config.read("digits", ["network=made", "network.widths=[8]", "ordering=raster"])
     else:
@@ -139,7 +147,7 @@ def test_fit_trains_ones_own_network_on_data_in_memory(made: str, tmp_path: Path
         )
 
 
-def test_fit_makes_a_folder_of_its_own() -> None:
+def test_fit_makes_a_folder_of_its_own(shifted: type[Shifted]) -> None:
     x, _ = images_of_levels()
     run = mar.fit(Shifted, x, *SHORT)
     try:

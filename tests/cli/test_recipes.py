@@ -74,9 +74,9 @@ def test_recipes_of_imagenet_train_on_such_latents(name, autoencoders):
 @pytest.mark.parametrize("size, millions", [("base", 208), ("large", 479), ("huge", 943)])
 def test_the_published_sizes_have_the_published_numbers_of_parameters(size, millions):
     recipe = config.read(f"imagenet256-mar-{size}")
-    head = HEADS.options(recipe.head.kind, recipe.head.options)
+    head = HEADS.options(recipe.head.kind, recipe.head.model_extra)
     with torch.device("meta"):
-        network = MaskedTransformer((16, 16), NETWORKS.options(recipe.network.kind, recipe.network.options))
+        network = MaskedTransformer((16, 16), NETWORKS.options(recipe.network.kind, recipe.network.model_extra))
         net = Denoiser(16, 32, network.context_width, head.width, head.depth, head.timesteps)
     count = sum(p.numel() for module in (network, net) for p in module.parameters()) + 1000 * network.condition_width
     assert count / 1e6 == pytest.approx(millions, abs=1.0)
@@ -94,5 +94,5 @@ def test_rows_of_table_1_differ_in_what_the_table_says_alone():
 def test_another_kind_drops_the_options_of_a_component_and_never_a_schedules_warm_up():
     content = {"network": {"kind": "made", "masks": 3}, "train": {"schedule": {"kind": "cosine", "warmup": 7}}}
     recipe = config.parse(content, ["network=gru", "train.schedule.kind=constant"])
-    assert recipe.network.options == {} and recipe.train.schedule.kind == "constant"
+    assert recipe.network.model_extra == {} and recipe.train.schedule.kind == "constant"
     assert recipe.train.schedule.warmup == 7

@@ -80,8 +80,8 @@ def test_a_published_size_is_named(content):
         "diffloss.net.input_proj.weight": torch.empty(1024, 16),
     }
     recipe, _ = described(infer(shapes), "mar", None, "", None, "")
-    assert recipe.network.options["size"] == "base" and "encoder_width" not in recipe.network.options
-    assert NETWORKS.options(recipe.network.kind, recipe.network.options).sizes == SIZES["base"]
+    assert recipe.network.model_extra["size"] == "base" and "encoder_width" not in recipe.network.model_extra
+    assert NETWORKS.options(recipe.network.kind, recipe.network.model_extra).sizes == SIZES["base"]
 
 
 def test_names_of_a_data_parallel_training_are_known(content, tmp_path):

@@ -77,7 +77,7 @@ def test_a_recipe_takes_classes_of_files_and_writes_their_options_out(folder):
         )
     )
     assert recipe.network.kind == "my_net.py:Mine" and recipe.ordering.kind == "my_order.py:Backwards"
-    assert recipe.ordering.options == {"shift": "2"}
+    assert recipe.ordering.model_extra == {"shift": "2"}
     assert str(PlanSpec(build.ordering(recipe), build.partition(recipe))) == "my_order.py:Backwards:2/equal:2"
     assert build.resolve(recipe) == recipe
     assert type(build.assemble(recipe).model.network).__name__ == "Mine"

@@ -68,19 +68,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often the costly functions are called, under the names of what they do."""
     count: Counter[str] = Counter()
 
-    def counted(module: object, name: str) -> None:
+    def counted(module: object, name: str, does: str) -> None:
         original = getattr(module, name)
 
         def call(*args, **kwargs):
-            count[name] += 1
+            count[does] += 1
             return original(*args, **kwargs)
 
         monkeypatch.setattr(module, name, call)
 
-    counted(engine_module, "train")
-    counted(nll_module, "score_nll")
-    for name in ("sample_images", "score_images"):
-        counted(fid_module, name)
+    counted(engine_module, "train", "train")
+    counted(nll_module, "score_nll", "score_nll")
+    counted(fid_module, "sample_images", "sample_images")
+    counted(fid_module.FidScorer, "score", "score_images")
     return count
 
 
@@ -128,7 +128,7 @@ def test_a_second_run_repeats_nothing(
 def test_an_interrupted_run_goes_on_where_it_stopped(
     grid: GridFile, finished: tuple[AblationResult, Path], calls: Counter[str], tmp_path: Path, monkeypatch
 ) -> None:
-    scoring, stopped = fid_module.score_images, []
+    scoring, stopped = fid_module.FidScorer.score, []
 
     def stops_once(*args, **kwargs):
         if calls["score_images"] == 1 and not stopped:
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return scoring(*args, **kwargs)
 
-    monkeypatch.setattr(fid_module, "score_images", stops_once)
+    monkeypatch.setattr(fid_module.FidScorer, "score", stops_once)
     shutil.copytree(finished[1] / "features", tmp_path / "features")  # spares the training of a classifier
     with pytest.raises(KeyboardInterrupt):
         Engine(grid, tmp_path).work()

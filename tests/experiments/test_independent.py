@@ -39,7 +39,9 @@ def test_digits_have_the_known_figure() -> None:
 def test_vectors_have_no_such_baseline() -> None:
     recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
     data = build.data(recipe)
-    tokenizer = TOKENIZERS["patches"](data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.options))
+    tokenizer = TOKENIZERS["patches"](
+        data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.model_extra)
+    )
     assert independent_tokens(data, tokenizer, "test", 4, True) == ()
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from mar import build, config
@@ -22,7 +23,7 @@ from mar.experiments.matrix import Matrix, columns, named, score_matrix
 from mar.likelihood.summary import Likelihood
 from mar.metrics.nll import check_comparable
 from mar.metrics.statistics import holm, paired_differences
-from mar.model.model import Model
+from mar.networks.base import Network
 from mar.reports.matrix import data_table, markdown, notes_of, terminal, write_matrix
 from mar.run import Run, load, train
 from orderings import UnknownName
@@ -163,15 +164,14 @@ def test_what_makes_no_table_is_refused(folders):
 
 def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_path, monkeypatch):
     passes, asked = [], {"plans": ",".join(PLANS), "n": 3}
-    context = Model.context
 
-    def counted(model: Model, *arguments):
-        passes.append(model)
+    def counted(network: Network, *arguments):
+        passes.append(network)
         if len(passes) == stop:
             raise KeyboardInterrupt
-        return context(model, *arguments)
+        return nn.Module.__call__(network, *arguments)
 
-    monkeypatch.setattr(Model, "context", counted)
+    monkeypatch.setattr(Network, "__call__", counted)
     stop = 4  # of the six cells, a pass each
     with pytest.raises(KeyboardInterrupt):
         score_runs(folders[:2], **asked, out=tmp_path)
