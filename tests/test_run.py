@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,10 @@ class Shifted(StepByStep):
 
 
 @pytest.fixture
-def shifted(monkeypatch: pytest.MonkeyPatch) -> type[Shifted]:
+def shifted() -> Iterator[type[Shifted]]:
     """The network, out of the registry again when the test ends."""
-    monkeypatch.delitem(NETWORKS, "Shifted", raising=False)
-    return Shifted
+    yield Shifted
+    NETWORKS.pop("Shifted", None)
 
 
 def images_of_levels() -> tuple[torch.Tensor, torch.Tensor]:
