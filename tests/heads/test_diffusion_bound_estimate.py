@@ -102,5 +102,5 @@ def test_an_estimate_does_not_depend_on_its_batch_or_how_it_is_cut():
     whole = head.log_prob(z, x, "bound", noise).nats_M
     alone = [head.log_prob(z[i : i + 1], x[i : i + 1], "bound", noise.rows(slice(i, i + 1))).nats_M for i in range(7)]
     torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-5, atol=1e-5)
-    cut = log_density_bound(head.net, head.process, z, x, noise, 6, rows=13)
+    cut = log_density_bound(head.net, head.chain(head.sampling.bound_steps), z, x, noise, 6, rows=13)
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
