@@ -82,7 +82,7 @@ class Processes:
         cpu = not torch.cuda.is_available()
         self.precision = resolve_precision(precision)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
-            raise UserError("train.precision=fp16 wants a GPU and train.parallel=ddp: use bf16 or fp32")
+            raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
         self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=cpu)
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes

@@ -92,7 +92,9 @@ def _notes(splits: list[DocumentSplit], options: DocumentsOptions) -> dict[str, 
     """Return a note with the number of documents that are cut."""
     cut = [int((split.length_N >= options.context).sum()) for split in splits]
     counts = ", ".join(f"{n} of {len(split)} {name}" for n, split, name in zip(cut, splits, SPLITS, strict=True))
-    note = f"{counts} documents have {options.context} {options.unit}s or more: only so many count (data.context)"
+    note = (
+        f"{counts} documents have {options.context} {options.unit}s or more: only the first ones count (data.context)"
+    )
     return {"cut": note} if any(cut) else {}
 
 

@@ -332,7 +332,7 @@ def referring(grid: GridFile) -> GridFile:
     plans, cells = grid.plans(), grid.combinations()
     if not plans and not grid.axes:
         raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
-    next(grid.recipes())  # a wrong key is said here
+    next(grid.recipes())  # report a wrong recipe key now
     if twice := [v.name for v in grid.variants if sum(w.name == v.name for w in grid.variants) > 1]:
         raise UserError(f"two variants are called {twice[0]!r}: give one another name")
     names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}

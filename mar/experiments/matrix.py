@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mar import build
-from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.likelihood.summary import Likelihood
+from mar.metrics.nll import check_comparable, run_names
 from mar.metrics.statistics import Difference, holm, paired_differences
 from mar.run import Run
 from orderings import PlanSpec
@@ -103,38 +103,7 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
     Raises:
         UserError: one run is there twice.
     """
-    paths = [run.folder.path.resolve() for run in runs]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"{path} is there twice: name each run once")
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(run.folder.path) for run in runs]
-    return dict(zip(names, runs, strict=True))
-
-
-def check(runs: Mapping[str, Run], kind: str | None) -> None:
-    """Refuse runs whose likelihoods do not belong in one table.
-
-    Raises:
-        UserError: another data set (or other splits of it), or another kind of likelihood.
-        Unsupported: a head without likelihoods of ``kind``.
-    """
-    (first, base), *others = runs.items()
-    base_kind = base.model.head.check_kind(kind)
-    for name, run in others:
-        if run.data.fingerprint != base.data.fingerprint:
-            raise UserError(
-                f"{first} was trained on {base.data.name} {base.data.fingerprint[:12]}, {name} on {run.data.name} "
-                f"{run.data.fingerprint[:12]}: a matrix takes runs on the same examples in the same splits"
-            )
-        if (other_kind := run.model.head.check_kind(kind)) != base_kind:
-            raise UserError(
-                f"the likelihood of {first} is of kind {base_kind}, that of {name} {other_kind}: they are never mixed "
-                "in one table; choose a --kind that all runs have"
-            )
-        if bool(run.model.tokenizer.dimensions) != bool(base.model.tokenizer.dimensions):
-            raise UserError(f"{first} and {name} model different data: one has latent tokens, the other does not")
+    return dict(zip(run_names(runs), runs, strict=True))
 
 
 def columns(runs: Mapping[str, Run], plans: Sequence[str]) -> tuple[str, ...]:
@@ -164,7 +133,7 @@ def score_matrix(
     Raises:
         UserError, Unsupported: see ``check``; nothing was scored.
     """
-    check(runs, kind)
+    check_comparable(runs, kind)
     chosen, started = columns(runs, plans), time.monotonic()
     cells = [cell for name, run in runs.items() for cell in _row(name, run, chosen, score, confidence)]
     base = next(iter(runs.values()))
