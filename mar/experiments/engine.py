@@ -28,9 +28,9 @@ from omegaconf import OmegaConf
 from mar import build
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
-from mar.core.files import GRID, check_kind, checksum, environment, held, write_atomic
+from mar.core.files import GRID, check_kind, checksum, environment, folder_name, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, folder_name, plain, read, record
+from mar.core.records import Record, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training

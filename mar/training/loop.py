@@ -267,7 +267,7 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         drop = self.train.label_drop if losses.training else 0
-        of_drop, of_tokens, of_head = batch.noise.each("label-drop", "dequantise", "head")
+        of_drop, of_tokens, of_head = map(batch.noise.at, ("label-drop", "dequantise", "head"))
         drop_B = of_drop.uniform(1)[:, 0] < drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
         task = task.to(token.device)

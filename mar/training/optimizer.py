@@ -14,7 +14,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import any_sharded, local_shards, shard_like
+from mar.core.processes import is_sharded, local_shards, shard_like
 from mar.heads.base import Head
 
 
@@ -27,7 +27,7 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weights = {name: p.detach().float().clone() for name, p in model.named_parameters()}
-        self.sharded = any_sharded(self.weights.values())
+        self.sharded = any(map(is_sharded, self.weights.values()))
 
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
