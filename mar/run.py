@@ -29,8 +29,8 @@ from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
+from mar.likelihood.chain import TokenScores, conditionals
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
-from mar.likelihood.score import TokenScores, conditionals
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
@@ -214,7 +214,7 @@ class Run:
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
             given: (N, L) bool, tokens that are conditioned on and not scored, of tokens of one dimension each.
-            options: those of ``mar.likelihood.score.score``: kind, budget, estimator.
+            options: those of ``mar.likelihood.chain.score``: kind, budget, estimator.
 
         Raises:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
@@ -227,12 +227,12 @@ class Run:
         def score_one(order: int | None = None, **asked: Any) -> Likelihood:
             asked = {"partial": kept, **options, **asked}
             found = self._conditionals(plans, images, labels, seed, given, order, **asked)
-            return summarise(self.model, plans.text, found, warnings)
+            return summarise(self.model.tokenizer, plans.text, found, warnings)
 
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            return score_several(self.model, score_one, repeats, progress, kept)
+            return score_several(self.model.tokenizer, score_one, repeats, progress, kept)
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""

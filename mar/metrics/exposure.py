@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import Field
@@ -45,32 +46,32 @@ class ExposureBias(Metric):
 
     @classmethod
     def columns(cls) -> Sequence[Column[Exposure]]:
-        def total(title: str, curve: str) -> Column[Exposure]:
-            def text(answer: Exposure) -> str:
-                found: Curve = getattr(answer, curve)
-                return plus_minus(found.nats[-1], found.standard_error[-1], 2, "+")
-
-            return Column(title, lambda answer: getattr(answer, curve).nats[-1], "lower", 2, text, "nats")
-
-        return [total("misfit", "misfit_summed"), total("exposure", "exposure_summed")]
+        return [
+            Column(name, lambda answer, curve=f"{name}_summed": getattr(answer, curve).nats[-1], "lower", 2,
+                   lambda answer, curve=f"{name}_summed": _last(getattr(answer, curve)), "nats")
+            for name in ("misfit", "exposure")
+        ]  # fmt: skip
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Exposure]]:
-        return [
-            Column("exposure_images", lambda answer: answer.n_images),
-            Column("misfit_nats_per_image", lambda answer: answer.misfit_summed.nats[-1]),
-            Column("misfit_nats_per_image_standard_error", lambda answer: answer.misfit_summed.standard_error[-1]),
-            Column("exposure_nats_per_image", lambda answer: answer.exposure_summed.nats[-1]),
-            Column("exposure_nats_per_image_standard_error", lambda answer: answer.exposure_summed.standard_error[-1]),
-        ]
+        columns: list[Column[Exposure]] = [Column("exposure_images", lambda answer: answer.n_images)]
+        for name in ("misfit", "exposure"):
+            for key, field in (("", "nats"), ("_standard_error", "standard_error")):
+                columns.append(
+                    Column(
+                        f"{name}_nats_per_image{key}",
+                        lambda answer, at=(f"{name}_summed", field): getattr(getattr(answer, at[0]), at[1])[-1],
+                    )
+                )
+        return columns
+
+
+def _last(curve: Curve, step: int = -1) -> str:
+    return plus_minus(curve.nats[step], curve.standard_error[step], 2, "+")
 
 
 def exposed_plans(run: Run, plans: Sequence[str]) -> list[Plans]:
-    """Return what samples each plan.
-
-    Raises:
-        Unsupported: a plan whose order is found while the model generates.
-    """
+    """Return what samples each plan. Raise Unsupported: a plan whose order is found while the model generates."""
     chosen = [run.plans(plan) for plan in plans]
     for plan in chosen:
         if plan.rule is not None or plan.learned:
@@ -103,8 +104,7 @@ def measure_exposure(
 
 def save_exposure(run: Run, result: Exposure, split: str, seed: int, weights: str) -> Path:
     """Write RUN/scores/exposure-PLAN-….json."""
-    content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}
-    return save(run, "exposure", result.plan, content)
+    return save(run, "exposure", result.plan, {"split": split, "seed": seed, "weights": weights, **asdict(result)})
 
 
 def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Units) -> Table:
@@ -119,7 +119,7 @@ def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Unit
     def total(title: str, curve: Curve) -> Column[tuple[int, int]]:
         return Column(
             title, lambda row: curve.nats[row[1] - 1], unit=units.nats,
-            text=lambda row: plus_minus(curve.nats[row[1] - 1], curve.standard_error[row[1] - 1], 2, "+"),
+            text=lambda row: _last(curve, row[1] - 1),
         )  # fmt: skip
 
     columns: list[Column[tuple[int, int]]] = [
