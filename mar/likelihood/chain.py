@@ -197,9 +197,7 @@ def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[t
 
 def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
     """How many rows ``pairs`` sends through the network."""
-    if one_pass:
-        return len(plan.step_BL)
-    return int(plan.n_steps_B.sum() if drawn_BK is None else drawn_BK.sum())
+    return len(_index(plan, one_pass, drawn_BK)[0])
 
 
 @torch.no_grad()

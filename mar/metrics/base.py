@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, field_validator
 
@@ -77,10 +77,8 @@ def plan_variants(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[t
     found: dict[tuple[str, str], tuple[str, Variant | None]] = {}
     for plan in plans:
         for variant in variants or (None,):
-            along, name = plan, variant.name if variant is not None else ""
-            if variant is not None and variant.adaptive:
-                along = to_text(PlanSpec.parse(plan)[1])
-            found.setdefault((along, name), (plan, variant))
+            along = to_text(PlanSpec.parse(plan)[1]) if variant and variant.adaptive else plan
+            found.setdefault((along, variant.name if variant else ""), (plan, variant))
     return list(found.values())
 
 
@@ -124,8 +122,7 @@ class Workspace:
     progress: Progress | None = None
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """An answer that needs no trained model, with the texts of its row."""
 
     plan: str
@@ -196,10 +193,8 @@ class Metric(ABC):
     def along_plan(self, subject: Subject, variant: Variant | None) -> Question:
         """Return a question along a plan; ``variant``: None where it does not change the answer."""
         content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
-        if variant is not None:
-            content["variant"] = variant.model_dump(mode="json")
-        if subject.measured_along:
-            content["sets"] = self.asked["sets"].model_dump(mode="json")
+        sections = {"variant": variant, "sets": self.asked["sets"] if subject.measured_along else None}
+        content |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
         content |= self.options.model_dump(mode="json")
         return Question(self.name, subject.plan, "" if variant is None else variant.name, content)
 
@@ -270,24 +265,13 @@ class Units:
 
 _LONGEST = 120  # bytes of a plan in a file's name
 
-# setting -> its default and the word before its value in a file's name; a default is not part of the name
-_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "guidance": (1.0, "guidance"),
-    "guidance_schedule": ("linear", ""),
-    "adaptive": ("", ""),
-    "remask": ("", "remask"),
-    "temperature": (1.0, "temperature"),
-    "seed": (0, "seed"),
-    "weights": ("ema", "weights"),
-    "head": ({}, "head"),
-    "estimator": ("exact", ""),
-    "orders": (0, "orders"),
-    "orders_per_image": (1, "orders-per-image"),
-    "draws": (1, "draws"),
-    "precision": ("fp32", ""),
-    "past": (None, "past"),
-    "likelihood": ({}, ""),
-}
+# defaults of settings, which are not part of a file's name
+_DEFAULTS: dict[str, Any] = {
+    "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "temperature": 1.0, "seed": 0,
+    "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "orders_per_image": 1, "draws": 1,
+    "precision": "fp32", "past": None, "likelihood": {},
+}  # fmt: skip
+_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood")  # their values say what they are
 
 
 def scores_folder(run: Run) -> Path:
@@ -323,8 +307,8 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any], made_by: dic
 def file_name(plan: str, content: dict[str, Any]) -> str:
     """Return PLAN-SPLIT-N and every setting that differs from its default."""
     keys = [short(_plain(plan), _LONGEST), str(content["split"]), f"n{content['n_images']}"]
-    changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
-    keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
+    changed = [key for key, default in _DEFAULTS.items() if key in content and content[key] != default]
+    keys += [("" if key in _UNNAMED else key.replace("_", "-")) + _plain(content[key]) for key in changed]
     return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
 
 

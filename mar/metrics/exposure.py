@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,34 +39,32 @@ class ExposureBias(Metric):
         return None if variant is not None and variant.is_scored_alone else self.along_plan(subject, None)
 
     def compute(self, question: Question, at: Workspace) -> Exposure:
-        assert question.plan is not None
-        (plan,) = exposed_plans(at.load(), [question.plan])
+        (plan,) = exposed_plans(at.load(), [question.plan or ""])
         o = self.options
         return measure_exposure(at.load(), plan, o.split, o.images, o.kind, o.seed, progress=at.progress)
 
     @classmethod
     def columns(cls) -> Sequence[Column[Exposure]]:
-        return [
-            Column(name, lambda answer, curve=f"{name}_summed": getattr(answer, curve).nats[-1], "lower", 2,
-                   lambda answer, curve=f"{name}_summed": _last(getattr(answer, curve)), "nats")
-            for name in ("misfit", "exposure")
-        ]  # fmt: skip
+        def text(name: str) -> Callable[[Exposure], str]:
+            return lambda answer: _sum(getattr(answer, f"{name}_summed"), -1)
+
+        return [Column(name, _end(name), "lower", 2, text(name), "nats") for name in ("misfit", "exposure")]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Exposure]]:
         columns: list[Column[Exposure]] = [Column("exposure_images", lambda answer: answer.n_images)]
         for name in ("misfit", "exposure"):
-            for key, field in (("", "nats"), ("_standard_error", "standard_error")):
-                columns.append(
-                    Column(
-                        f"{name}_nats_per_image{key}",
-                        lambda answer, at=(f"{name}_summed", field): getattr(getattr(answer, at[0]), at[1])[-1],
-                    )
-                )
+            columns.append(Column(f"{name}_nats_per_image", _end(name)))
+            columns.append(Column(f"{name}_nats_per_image_standard_error", _end(name, "standard_error")))
         return columns
 
 
-def _last(curve: Curve, step: int = -1) -> str:
+def _end(name: str, figure: str = "nats") -> Callable[[Exposure], float]:
+    """Return the function that reads the sum over all steps."""
+    return lambda answer: getattr(getattr(answer, f"{name}_summed"), figure)[-1]
+
+
+def _sum(curve: Curve, step: int) -> str:
     return plus_minus(curve.nats[step], curve.standard_error[step], 2, "+")
 
 
@@ -89,11 +87,7 @@ def measure_exposure(
     budget: int | None = None,
     progress: Progress | None = None,
 ) -> Exposure:
-    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan.
-
-    Args:
-        budget: bytes of activations; None: the device's default.
-    """
+    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan."""
     images, labels = run.subset(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     return exposure(
@@ -119,7 +113,7 @@ def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Unit
     def total(title: str, curve: Curve) -> Column[tuple[int, int]]:
         return Column(
             title, lambda row: curve.nats[row[1] - 1], unit=units.nats,
-            text=lambda row: _last(curve, row[1] - 1),
+            text=lambda row: _sum(curve, row[1] - 1),
         )  # fmt: skip
 
     columns: list[Column[tuple[int, int]]] = [

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from pydantic import Field, TypeAdapter
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
-from mar.core.files import digest, environment, settings_digest, write_atomic
+from mar.core.files import digest, environment, settings_digest, short, write_atomic
 from mar.core.progress import bar
 from mar.core.records import Partial
 from mar.core.table import Column, Table, plus_minus, with_interval
@@ -47,7 +46,7 @@ from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
 
 Say = Callable[[str], None]
-_NAME = 120  # characters of a picture's name
+_NAME = 200  # bytes of a picture's name
 _SOURCES = tuple(Path(__file__).parents[2] / name for name in ("mar", "orderings"))
 
 
@@ -166,17 +165,11 @@ class NllScores:
     differences: dict[str, Difference]  # to ``paired_with``
     random: Set[str]  # the plans whose order is drawn
 
-    @cached_property
+    @property
     def picture(self) -> Path:
-        """The file of the picture: the name of a single record; of several, their plans in one name, cut short."""
-        files = list(self.files.values())
-        if len(files) == 1:
-            return files[0].with_suffix(".png")
-        stems = [path.stem.removeprefix("nll-") for path in files]
-        name = "+".join(stems)
-        if len(name) > _NAME:
-            name = f"{stems[0]}+{len(stems) - 1}-more-{settings_digest({'stems': stems}, 8)}"
-        return files[0].with_name(f"nll-{name}.png")
+        """The file of the picture, named after all records."""
+        names = "+".join(path.stem.removeprefix("nll-") for path in self.files.values())
+        return next(iter(self.files.values())).with_name(f"nll-{short(names, _NAME)}.png")
 
 
 def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
@@ -202,12 +195,9 @@ def _add(record: Path, **content: Any) -> None:
 def compare_runs(
     runs: Sequence[Run], requests: Sequence[NllRequest], say: Say
 ) -> tuple[dict[str, Likelihood], dict[str, Difference], str]:
-    """Score runs along the same plans; return likelihoods and differences to the first run, by "RUN PLAN".
+    """Score runs along the same plans; return likelihoods, differences to the first run, by "RUN PLAN", and its name.
 
-    Holm's correction covers every comparison. The last value names the reference.
-
-    Raises:
-        UserError: the runs were not trained on the same data, or their likelihoods cannot be paired.
+    Holm's correction covers every comparison. Raise UserError: runs that ``check_comparable`` refuses.
     """
     named = run_names(runs)
     check_comparable(named, requests[0].kind)
@@ -225,11 +215,7 @@ def compare_runs(
 
 
 def run_names(runs: Sequence[Run]) -> dict[str, Run]:
-    """Return the runs by their folders' names, or by their paths where two folders have one name.
-
-    Raises:
-        UserError: one run is there twice.
-    """
+    """Return the runs by their folders' names, or by their paths where two have one name; refuse a run named twice."""
     paths = [run.folder.path.resolve() for run in runs]
     for path in paths:
         if paths.count(path) > 1:
@@ -376,9 +362,7 @@ def nll_tables(
 ) -> list[Table]:
     """Return the table of likelihoods by name, and of plans with several shared orders the ensembles.
 
-    Args:
-        reference: name of the reference of ``differences``.
-        random: names whose order is drawn, for the notes.
+    ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
     nats, rows = units.nats, []
     for name, r in likelihoods.items():
