@@ -239,7 +239,8 @@ def token_log_prob(
     if notes["done"]:
         on_rows(notes["done"])
     for some in pairs(model, token, plan, label_B, budget, drawn_BK, first=notes["done"]):
-        with full_precision(some.z_MD) as z_MD:
+        with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, probabilities never do
+            z_MD = some.z_MD.to(torch.promote_types(some.z_MD.dtype, torch.float32))
             result = model.head.log_prob(z_MD, token[some.at_M], kind, noise.tokens(*some.at_M))
         nats_BL[some.at_M] = result.nats_M.float()
         notes = {
