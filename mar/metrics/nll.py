@@ -164,12 +164,7 @@ class NllScores:
     likelihoods: dict[str, Likelihood]
     differences: dict[str, Difference]  # to ``paired_with``
     random: Set[str]  # the plans whose order is drawn
-
-    @property
-    def picture(self) -> Path:
-        """The file of the picture, named after all records."""
-        names = "+".join(path.stem.removeprefix("nll-") for path in self.files.values())
-        return next(iter(self.files.values())).with_name(f"nll-{short(names, _NAME)}.png")
+    picture: Path  # beside the records, named after all of them
 
 
 def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
@@ -185,7 +180,9 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))
-    return NllScores(files, likelihoods, differences, random)
+    names = "+".join(path.stem.removeprefix("nll-") for path in files.values())
+    picture = run.folder.path / "scores" / f"nll-{short(names, _NAME)}.png"
+    return NllScores(files, likelihoods, differences, random, picture)
 
 
 def _add(record: Path, **content: Any) -> None:
