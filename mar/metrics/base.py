@@ -13,7 +13,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -172,9 +172,19 @@ class Metric(ABC):
         """Compute the answer. Errors are recorded; the remaining questions go on."""
 
     @classmethod
-    def columns(cls) -> Sequence[Column[Any]]:
-        """Return the printed columns of an answer."""
+    def columns(cls, answers: Sequence[Any]) -> Sequence[Column[Any]]:
+        """Return the printed columns of an answer; ``answers`` are those of the whole table."""
         return ()
+
+    @classmethod
+    def alike(cls, answer: Any, recipe: Mapping[str, Any]) -> Hashable:
+        """Return a value that is equal for answers that compare; ``recipe`` is the model's, empty for a baseline."""
+        return None
+
+    @classmethod
+    def notes(cls, answers: Sequence[Any], grid: Mapping[str, Any]) -> list[str]:
+        """Return how to read the columns: a line for each claim; ``grid`` is the resolved grid file."""
+        return []
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Any]]:

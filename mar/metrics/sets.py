@@ -63,6 +63,10 @@ class Sets(Metric):
         costs = measured(at.load(), ordering, o.images, o.seed, progress=at.progress)
         return MeasuredSets(costs.n_images, costs.provenance["orders"])
 
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[MeasuredSets]]:
+        return ()
+
 
 def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
     """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""
