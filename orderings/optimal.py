@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from orderings.base import Partition, option
-from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 
 @dataclass(frozen=True)
