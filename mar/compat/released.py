@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -160,36 +160,28 @@ def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
 
     Raise Unsupported with the reason if the published code has no such model.
     """
-    if (obstacle := next(_obstacles(run), None)) is not None:
-        raise Unsupported(
-            f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
-            "diffusion head (cosine, 1000 timesteps) on a square grid of latents that are multiplied by one number"
-        )
-    tokenizer: Any = run.model.tokenizer
+    model, shape = run.model, run.model.tokenizer.shape
+    tokenizer: Any = model.tokenizer
+    chain = tuple(getattr(model.head.options, name, None) for name in ("timesteps", "schedule"))
+    per_channel = isinstance(tokenizer, KL) and (tokenizer.shift.any() or len(tokenizer.deviation.unique()) > 1)
+    obstacles = [
+        (not isinstance(model.network, MaskedTransformer), f"network {run.recipe.network.kind}"),
+        (getattr(model.network.options, "rotary", "none") != "none", "rotary positions"),
+        (not isinstance(model.head, DiffusionHead), f"head {run.recipe.head.kind}"),
+        (chain != (1000, "cosine"), f"a head of {chain[0]} timesteps with schedule {chain[1]}"),
+        (model.policy is not None, "a learned order"),
+        (not model.n_classes, "no classes"),
+        (len(shape) != 2 or shape[0] != shape[1], f"a grid of {'x'.join(map(str, shape))} tokens"),
+        (not isinstance(tokenizer, KL | Latents), f"tokenizer {run.recipe.tokenizer.kind}"),
+        (per_channel, "a scale measured per channel"),
+    ]
+    for there, obstacle in obstacles:
+        if there:
+            raise Unsupported(
+                f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers "
+                "with a diffusion head (cosine, 1000 timesteps) on a square grid of latents that one number multiplies"
+            )
     scale = tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
     average = run.checkpoint.load_ema()
     plain = {name: weight for name, weight in run.model.state_dict().items() if name in average}
     return {"model": restore(plain), "model_ema": restore(average)}, scale
-
-
-def _obstacles(run: Run) -> Iterator[str]:
-    """Yield the settings that the published code does not support."""
-    model, tokenizer, shape = run.model, run.model.tokenizer, run.model.tokenizer.shape
-    if not isinstance(model.network, MaskedTransformer):
-        yield f"network {run.recipe.network.kind}"
-    elif model.network.options.rotary != "none":
-        yield "rotary positions"
-    if not isinstance(model.head, DiffusionHead):
-        yield f"head {run.recipe.head.kind}"
-    elif (model.head.options.timesteps, model.head.options.schedule) != (1000, "cosine"):
-        yield f"a head of {model.head.options.timesteps} timesteps with schedule {model.head.options.schedule}"
-    if model.policy is not None:
-        yield "a learned order"
-    if not model.n_classes:
-        yield "no classes"
-    if len(shape) != 2 or shape[0] != shape[1]:
-        yield f"a grid of {'x'.join(map(str, shape))} tokens"
-    if not isinstance(tokenizer, KL | Latents):
-        yield f"tokenizer {run.recipe.tokenizer.kind}"
-    elif isinstance(tokenizer, KL) and (tokenizer.shift.any() or len(tokenizer.deviation.unique()) > 1):
-        yield "a scale measured per channel"
