@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, arg, grouped, opt, print_tables
+from mar.cli.options import Json, Texts, arg, grouped, opt, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mar.experiments.grid import GridFile
     from mar.experiments.slurm import Cluster
 
-Overrides = Annotated[list[str] | None, arg("key=value pairs that change the grid or its recipes.")]
+Overrides = Annotated[Texts, arg("key=value pairs that change the grid or its recipes.")]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,7 @@ class Execution:
     workers: Annotated[int, opt("Processes of this machine; each takes the next free cell.", min=1)] = 1
     processes: Annotated[int, opt("Processes (torchrun) that train one cell, each on a GPU of its own.", min=1)] = 1
     slurm: Annotated[
-        list[str] | None,
-        opt(
-            "Run as Slurm jobs: sbatch's options in submitit's names, and jobs=N; repeatable. cluster=local runs the jobs on this machine.",
-            metavar="KEY=VALUE",
-        ),
+        Texts, opt("Slurm jobs: sbatch's options in submitit's names, jobs=N, cluster=local.", metavar="KEY=VALUE")
     ] = None
     results: Annotated[Path | None, opt("Keep table, figures, page and provenance here, e.g. results/NAME.")] = None
     dry_run: Annotated[bool, opt("List the cells and their cost; train nothing.", "--dry-run")] = False
@@ -55,10 +51,8 @@ def ablate(
 
     Examples:
 
-        mar ablate digits
         mar ablate digits train.iterations=300 fid.images=100 --out runs/quick
         mar ablate digits 'orderings=[raster,spiral:outward,random]' 'partitions=[singles,linear:8]'
-        mar ablate digits-networks --workers 2
         mar ablate digits-networks 'only.network=[made,lstm]' train.iterations=50 --out runs/quick
         mar ablate my-grid.yaml --processes 4
         mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
@@ -91,7 +85,6 @@ def reproduce(
     Examples:
 
         mar reproduce
-        mar reproduce rar-orders
         mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
         mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
@@ -173,9 +166,7 @@ def status(out: Annotated[Path, arg("The folder of an ablation, or a run folder.
 def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     """Prepare, train, evaluate and report; or, with ``--dry-run``, list the cells and their cost.
 
-    Raises:
-        typer.Exit: some cells failed.
-        UserError, Unsupported: the grid is impossible, or its preparation or its jobs failed. Stopped: by a signal.
+    Raises UserError, Unsupported: the grid is impossible, its preparation or its jobs failed. typer.Exit: cells failed.
     """
     from mar import build
     from mar.core.errors import UserError
@@ -212,11 +203,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
 
 
 def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: int, console: Console) -> None:
-    """List preparations and cells, with their costs unless they wait for a preparation.
-
-    Raises:
-        UserError, Unsupported: the grid is impossible, and nothing is to be prepared.
-    """
+    """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
     import torch
     from rich.table import Table
 
@@ -259,8 +246,7 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
 def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console: Console) -> None:
     """Run all remaining work, here or in Slurm jobs, taking over locks of other workers; then measure speed.
 
-    Raises:
-        UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
+    Raises UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
     """
     from mar.core.errors import UserError
     from mar.experiments.launch import WorkerSpec, run_workers

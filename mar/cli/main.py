@@ -22,7 +22,7 @@ COMMANDS: dict[str, Any] = {
     "reproduce": "ablate.reproduce", "import": "weights.import_",
     "score": (
         "Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
-        {mode: f"score.{mode}" for mode in ("nll", "fid", "sets", "exposure", "matrix")},
+        {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
     ),
     "orderings": (
         "List, show and draw orderings and partitions.",

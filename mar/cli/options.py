@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Precision = Literal["fp32", "bf16"]
+Texts = list[str] | None
 
 
 def opt(help: str, *names: str, **settings: Any) -> Any:
@@ -44,19 +45,15 @@ Again = Annotated[bool, opt("Score anew what was scored before with the same set
 BatchSize = Annotated[int, opt("Examples generated at a time.", min=1)]
 Budget = Annotated[float | None, opt("GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU.", min=0.01)]
 Guidance = Annotated[float, opt("Scale of classifier-free guidance; 1: off.", min=0.0)]
-HeadOptions = Annotated[
-    list[str] | None, opt("Sampling option of the head, key=value, repeatable: top_k=5, solver=unipc, steps=25.")
-]
+HeadOptions = Annotated[Texts, opt("Sampling option of the head, repeatable: top_k=5, solver=unipc.")]
 Json = Annotated[bool, opt("Print the table as JSON.", "--json")]
 Kind = Annotated[str | None, opt("Likelihood: exact, bound or ode; default the head's.")]
 LastWeights = Annotated[bool, opt("Use the last weights instead of the averaged (EMA) ones.", "--last-weights")]
-Overrides = Annotated[list[str] | None, arg("key=value pairs that change the recipe.")]
+Overrides = Annotated[Texts, arg("key=value pairs that change the recipe.")]
 Plan = Annotated[str, opt("Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
 Schedule = Annotated[Literal["linear", "constant"], opt("Growth of the scale with the share of known tokens.")]
 Seed = Annotated[int, opt("All random draws depend on it.", min=0)]
-Shard = Annotated[
-    int, opt("Examples in a file of the store; 0: a batch, at least 256. A kill loses at most one.", min=0)
-]
+Shard = Annotated[int, opt("Examples in a file of the store; 0: a batch, at least 256.", min=0)]
 SplitOption = Annotated[Split, opt("Split of the data set.")]
 Temperature = Annotated[float, opt("Temperature of the head.", min=0.0)]
 
@@ -128,12 +125,8 @@ class DecodedRun(TrainedRun):
 class Plans:
     """The plans to score."""
 
-    plans: Annotated[
-        str, opt("Comma-separated plans: raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan.")
-    ] = ""
-    partitions: Annotated[
-        str, opt("Comma-separated partitions; every ordering of --plans takes each: singles,cosine:16.")
-    ] = ""
+    plans: Annotated[str, opt("Plans: raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan.")] = ""
+    partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
@@ -150,9 +143,7 @@ class Sampling:
     temperature: Temperature = 1.0
     head: HeadOptions = None
     adaptive: Adaptive = ""
-    remask: Annotated[
-        str, opt("Redraw tokens afterwards (masked networks): random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")
-    ] = ""
+    remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
     seed: Seed = 0
 
     def head_options(self) -> dict[str, Any]:
@@ -181,9 +172,7 @@ class Features:
         opt("Feature extractor; auto: a classifier for small images.", **_FEATURES),
     ] = "auto"
     inception_weights: Annotated[Path | None, opt("torch-fidelity's Inception weights file.", **_FEATURES)] = None
-    labelled: Annotated[
-        str, opt("For unlabelled data: kind:path of labelled data that trains the classifier.", **_FEATURES)
-    ] = ""
+    labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
 
     def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
@@ -209,11 +198,7 @@ def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> No
 
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
-    """Read a repeated ``key=value`` option: ``["steps=25", "solver=ddim"]`` -> typed values.
-
-    Raises:
-        UserError: one is not written key=value.
-    """
+    """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
     if not texts:
         return {}  # importing omegaconf takes a fifth of a second
     from omegaconf import OmegaConf
@@ -244,8 +229,7 @@ def gibibytes(budget: float | None) -> int | None:
 def plan_product(plans: str, partitions: str, default: str) -> list[str]:
     """Return canonical plans, each once: ``raster,spiral`` × ``singles,cosine:16``, or the plans alone.
 
-    Raises:
-        UserError: a plan names a partition beside ``partitions``.
+    Raises UserError: a plan names a partition beside ``partitions``.
     """
     from mar.core.errors import UserError
     from orderings import PlanSpec, parse_partition

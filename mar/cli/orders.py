@@ -162,17 +162,12 @@ def search_order(
     partition: Annotated[str, opt("Partition to find an order for: singles, cosine:16.")] = "singles",
     minutes: Annotated[float, opt("Total search time; 0 reports the order found so far.", min=0.0)] = 10.0,
     evaluations: Annotated[int | None, opt("Total number of changes to try.", min=0)] = None,
-    n: Annotated[
-        int, opt("Images to search on; a quarter of them only choose the final order.", "-n", "--n", min=8)
-    ] = 256,
+    n: Annotated[int, opt("Search images; a quarter only choose the final order.", "-n", "--n", min=8)] = 256,
     split: Annotated[Literal["validation", "train"], opt("Split of the search images.")] = "validation",
     start: Annotated[
         str, opt("Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
     ] = "lowest-entropy,highest-entropy,raster,fixed-random:0",
-    test_n: Annotated[
-        int | None,
-        opt("Test images of the report; default all, or 256 (GPU: 1000) for step-by-step networks.", min=2),
-    ] = None,
+    test_n: Annotated[int | None, opt("Test images; default all, step by step 256 (GPU: 1000).", min=2)] = None,
     kind: Kind = None,
     budget: Budget = None,
     seed: Seed = 0,

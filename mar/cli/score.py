@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mar.cli import options as o
-from mar.cli.options import Features, Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt
+from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt
 
 if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
@@ -28,20 +28,15 @@ class Scoring:
     seed: Seed = 0
     last_weights: o.LastWeights = False
     kind: o.Kind = None
-    likelihood: Annotated[
-        list[str] | None, opt("A scoring option of the head, e.g. tolerance=1e-5, timesteps=100.")
-    ] = None
+    likelihood: Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")] = None
     estimator: Annotated[str, opt("exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")] = "exact"
     orders: Annotated[
-        int, opt("Random orders shared by all images: their mean, and ensembles of 1, 2, 4, … of them.", min=0)
+        int, opt("Random orders, shared by all images: their mean and ensembles of 1, 2, 4, ….", min=0)
     ] = 0
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
     precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
-    past: Annotated[
-        int | None,
-        opt("Text and sound: score every token once after so many earlier ones, in overlapping windows.", min=0),
-    ] = None
+    past: Annotated[int | None, opt("Text, sound: earlier tokens before each, in overlapping windows.", min=0)] = None
     again: o.Again = False
 
     def request(self, plans: list[str], paired_with: str = "", target: str = "") -> NllRequest:
@@ -62,9 +57,7 @@ def nll(
     plans: Plans,
     scoring: Scoring,
     paired_with: Annotated[str, opt("A plan that the others are compared with, image by image.")] = "",
-    paired: Annotated[
-        bool, opt("Compare the other runs with the first, image by image, along each plan.", "--paired")
-    ] = False,
+    paired: Annotated[bool, opt("Compare the other runs with the first, image by image.", "--paired")] = False,
     target_se: Annotated[str, opt("A standard error to reach: 0.01 (bits/dim) or 0.5nats (per image).")] = "",
     as_json: Json = False,
 ) -> None:
@@ -210,45 +203,6 @@ def exposure(
         plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
         o.print_tables([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
-
-
-@grouped
-def fid(
-    run: TrainedRun,
-    plans: Plans,
-    features: Features,
-    split: SplitOption = "test",
-    n: Annotated[int, opt("Generated images.", "-n", "--n", min=8)] = 1000,
-    seed: Seed = 0,
-    guidance: o.Guidance = 1.0,
-    temperature: o.Temperature = 1.0,
-    head: o.HeadOptions = None,
-    batch_size: o.BatchSize = 256,
-    again: o.Again = False,
-    as_json: Json = False,
-) -> None:
-    """FID, KID, Inception score, precision and recall of samples; mar fid has sweeps, seeds and other references.
-
-    Examples:
-
-        mar score fid runs/digits --plans random/cosine:16 -n 1000
-        mar score fid runs/mnist-binary --labelled mnist:~/data/mnist
-    """
-    from mar.cli.fid import print_fid
-    from mar.core.processes import Processes
-    from mar.metrics.generated import FidRequest, score_run
-    from mar.metrics.samples import Setting
-
-    loaded, sampled = run.load(), o.key_values(head, "--head")
-    settings = [
-        Setting(plan, guidance, temperature=temperature, head=sampled, seed=seed)
-        for plan in plans.texts(loaded.training_plan)
-    ]
-    asked = FidRequest(
-        tuple(settings), n, split=split, features=features.settings(seed), weights=run.weights, batch_size=batch_size,
-        again=again,
-    )  # fmt: skip
-    print_fid(score_run(loaded, Processes(), asked), as_json)
 
 
 @grouped

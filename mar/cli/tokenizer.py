@@ -24,15 +24,13 @@ def train(
     latent: Annotated[int, opt("Channels of the latents.", min=1)] = 4,
     codebook: Annotated[int, opt("Entries of a VQ codebook.", min=2)] = 512,
     loss: Annotated[Literal["l1", "l2"], opt("Loss of the reconstruction.")] = "l1",
-    weight: Annotated[
-        float | None, opt("Weight of the KL (default 1e-6) or of the commitment (default 0.25).", min=0.0)
-    ] = None,
+    weight: Annotated[float | None, opt("Weight of the KL (1e-6) or of the commitment (0.25).", min=0.0)] = None,
     iterations: Annotated[int, opt("Optimiser steps.", min=1)] = 2000,
     batch_size: Annotated[int, opt("Images per iteration, over all processes.", min=1)] = 128,
     learning_rate: Annotated[float, opt("Peak of the learning rate, which falls along a cosine.", min=0.0)] = 1e-3,
     ema: Annotated[float, opt("Decay of the averaged weights.", min=0.0, max=0.99999)] = 0.999,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], opt("Precision of matrix products; auto: bf16 on GPUs.")
+        Literal["auto", "fp32", "bf16", "fp16"], opt("Of matrix products; auto: bf16 on GPUs.")
     ] = "auto",
     save_every: Annotated[int, opt("Iterations between checkpoints.", min=1)] = 500,
     rfid: Annotated[bool, opt("Compute the FID of reconstructions at the end.", "--rfid")] = False,
@@ -80,9 +78,7 @@ def score(
     n: Annotated[int | None, opt("Test images; default all.", "-n", "--n", min=2)] = None,
     rfid: Annotated[bool, opt("Compute the FID of the reconstructions.", "--rfid/--no-rfid")] = True,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, opt("Folder of scores and pictures; default the tokenizer's run, or scores/NAME.")
-    ] = None,
+    out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
     """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
 
@@ -109,7 +105,7 @@ def cache(
     out: Annotated[Path | None, opt("The folder to write; default caches/DATA-KIND.")] = None,
     flips: Annotated[bool, opt("Encode every training image twice: as it is and mirrored.", "--flips")] = False,
     precision: Annotated[
-        Literal["float32", "float16"], opt("Numbers of KL latents; float16 takes half the space.")
+        Literal["float32", "float16"], opt("Of KL latents; float16 takes half the space.")
     ] = "float32",
     shard: Annotated[int, opt("Examples in a file.", min=1)] = 4096,
     batch_size: Annotated[int, opt("Images encoded at a time.", min=1)] = 64,
@@ -159,8 +155,7 @@ def cache(
 def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
     """Return the resolved ``data`` section of ``kind:path`` or of a recipe, its path absolute, and the data set.
 
-    Raises:
-        UserError: no such kind or recipe, or its files are not there.
+    Raises UserError: no such kind or recipe, or its files are not there.
     """
     from mar import build, config
     from mar.data import DATA

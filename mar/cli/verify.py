@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 def verify(
     targets: Annotated[
-        list[str] | None,
-        arg("Or module:Class; without a target, every registered class.", metavar="FILE.py:Class"),
+        list[str] | None, arg("Or module:Class; default every registered class.", metavar="FILE.py:Class")
     ] = None,
-    whole: Annotated[
-        bool, opt("Every combination of parts, instead of enough to cover every pair of parts.", "--all")
-    ] = False,
+    whole: Annotated[bool, opt("Every combination of parts, not every pair alone.", "--all")] = False,
     json: Json = False,
 ) -> None:
     """Test the contracts of orderings, partitions, networks and heads, your own or all registered ones.

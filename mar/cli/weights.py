@@ -63,17 +63,11 @@ def _export_released(run: Path, out: Path) -> None:
 def import_(
     file: Annotated[Path, arg("A .pth, .ckpt or .safetensors file.")],
     out: Annotated[Path, opt("Folder to write: a run, or a diffusers autoencoder.")],
-    heads: Annotated[
-        int | None, opt("MAR: attention heads; default as published for its width, else of 64 channels.", min=1)
-    ] = None,
+    heads: Annotated[int | None, opt("MAR: attention heads; default as published, else of 64 channels.", min=1)] = None,
     decoder_heads: Annotated[int | None, opt("MAR: attention heads of the decoder, where they differ.", min=1)] = None,
     patch: Annotated[int | None, opt("MAR: side of a token in latents; default from the channels.", min=1)] = None,
-    vae: Annotated[
-        str, opt("MAR: the KL autoencoder of its latents, a diffusers folder or hub name; default --data's.")
-    ] = "",
-    scale: Annotated[
-        float | None, opt("Factor of the latents; default the autoencoder's own, or KL-16's .2325.")
-    ] = None,
+    vae: Annotated[str, opt("MAR: its KL autoencoder, a diffusers folder or hub name; default --data's.")] = "",
+    scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
     data: Annotated[str, opt("MAR: a folder of cached latents, to score and train on.")] = "",
 ) -> None:
     """Read released weights, without executing anything in the file: a MAR (`model`, `model_ema`) becomes a run folder,
