@@ -157,11 +157,7 @@ def sets(
             found = score_sets(loaded, ordering, numbers, request, _printer(as_json), progress)
         file = save_sets(loaded, found, request)
         picture = file.with_suffix(".png")
-        tested = [
-            plots.Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
-            for k in numbers
-            for schedule, plan in plans_of(text, k).items()
-        ]
+        tested = {(schedule, k): found.excess[plan] for k in numbers for schedule, plan in plans_of(text, k).items()}
         title = (
             f"{loaded.data.name}, {text}: costs of {found.costs.n_images} validation {units.example}s, dots "
             f"{found.one_by_one.n_images} test {units.example}s"
