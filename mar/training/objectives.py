@@ -108,14 +108,13 @@ class AnyOrder(Objective):
         return ordering.random or self.targets == "next"
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        scored_BL = plan.scored_BL
-        n_B = scored_BL.sum(1)
+        n_B = plan.scored_BL.sum(1)
         known_B = _spread_uniform(position_B, iteration, n_B)
-        now_BL, weight_B = plan.rank_BL >= known_B[:, None], n_B / (n_B - known_B).clamp(min=1).double()
+        step_BL, target_BL = _known_first(plan, known_B, one_pass)
+        weight_B = n_B / (n_B - known_B).clamp(min=1).double()
         if self.targets == "next":
-            now_BL, weight_B = plan.rank_BL == known_B[:, None], n_B
-        step_BL = _known_or_not(plan, known_B, one_pass)
-        return Task(step_BL, scored_BL & now_BL, weight_B.float(), float(n_B.sum()))
+            target_BL, weight_B = target_BL & (plan.rank_BL == known_B[:, None]), n_B
+        return Task(step_BL, target_BL, weight_B.float(), float(n_B.sum()))
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,8 @@ class MarMasking(Objective):
         rate_B = normal.icdf(low + u_B * (high - low)).clamp(self.low, self.high)
         n_B = plan.scored_BL.sum(1)
         masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
-        known_B = n_B - masked_B
-        target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
-        return Task(_known_or_not(plan, known_B, one_pass), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
+        step_BL, unknown_BL = _known_first(plan, n_B - masked_B, one_pass)
+        return Task(step_BL, unknown_BL, torch.ones(len(n_B)), float(masked_B.sum()))
 
 
 @dataclass(frozen=True)
@@ -173,15 +171,16 @@ def _spread_uniform(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tenso
     return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
 
 
-def _known_or_not(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> torch.Tensor:
-    """Return step_BL with known tokens GIVEN and unknown tokens 0.
+def _known_first(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return step_BL with the first ``known_B`` tokens GIVEN and the others 0, and the others that are scored.
 
     The contexts of a one-pass network may depend on the order of known tokens (a recurrent network's do). There known
     tokens keep their steps, so that training and scoring use the same conditionals.
     """
     known_BL, after_B1 = (plan.step_BL, plan.n_steps_B[:, None]) if one_pass else (GIVEN, 0)
-    step_BL = torch.where(plan.rank_BL < known_B[:, None], known_BL, after_B1)
-    return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
+    first_BL = plan.rank_BL < known_B[:, None]
+    step_BL = torch.where(plan.step_BL == ABSENT, ABSENT, torch.where(first_BL, known_BL, after_B1))
+    return step_BL, plan.scored_BL & ~first_BL
 
 
 @dataclass(frozen=True)
@@ -192,14 +191,16 @@ class LearnedOrder(AnyOrder):
         self, model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, noise: Noise,
         seen: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Return loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
+        """Return loss_B: L times each row's term of the bound."""
         n_B = (task.step_BL != ABSENT).sum(1)
         known_B = n_B - task.target_BL.sum(1)
         return n_B * negative_bound(model, token, model.condition(label_B, drop_B), known_B, noise)
 
 
-_KINDS = {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking}
-OBJECTIVES = Registry(_KINDS, what="objective", base=Objective, group="mar.objectives")
+OBJECTIVES = Registry(
+    {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking},
+    what="objective", base=Objective, group="mar.objectives",
+)  # fmt: skip
 
 
 class Losses(nn.Module):
