@@ -1,8 +1,5 @@
-"""Small autoencoders: architecture, losses (reconstruction and KL or commitment), codebook, and their training.
-
-There is no adversary and no perceptual network. The codebook is an exponential moving average of the vectors assigned
-to each entry (van den Oord et al. 2017, appendix A.1); unused entries move to vectors of the batch (Dhariwal et al.
-2020, section 3.1).
+"""Small autoencoders: architecture, losses (reconstruction and KL or commitment; no adversary, no perceptual network),
+codebook, and their training.
 
 B batch · C, H, W channels, rows, columns of an image · N positions of a batch · V entries · D latent channels
 """
@@ -41,7 +38,8 @@ _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the b
 
 
 class MovingCodebook(nn.Module):
-    """Updates ``entries`` in place. In the first batch all entries are unused, so they start on data."""
+    """Updates ``entries`` in place: the moving averages of the vectors assigned to each (van den Oord et al. 2017,
+    appendix A.1). Unused entries move to vectors of the batch (Dhariwal et al. 2020, section 3.1), at first all."""
 
     count_V: torch.Tensor
     total_VD: torch.Tensor

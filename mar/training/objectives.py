@@ -2,17 +2,7 @@
 
 B batch · L tokens · K AR steps · M gathered tokens · C condition width · D context width
 
-An objective turns a plan into a task for each row (``task``) and computes the loss (``loss``). Each estimates (shown
-against the exact NLL in tests/training/test_objectives.py):
-
-- ``any_order``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
-  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5).
-  With a fixed order it is a suffix loss and estimates no NLL.
-- ``next_set``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: the NLL of
-  that plan. A one-pass network scores all steps at once with weight 1.
-- ``mar_masking``: the share of masked tokens comes from a truncated normal; the loss is the mean over the masked tokens
-  (Li et al. 2024). It estimates no NLL, and the late conditionals are never trained.
-- ``LearnedOrder``: the bound that trains a model together with its order policy; selected by ``ordering=learned``.
+An objective turns a plan into a task for each row (``task``) and computes the loss (``loss``).
 
 Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) replaces some known tokens with the model's own samples, all
 drawn in one extra pass (Mihaylova & Martins 2019, arXiv 1906.07651) without gradients and dropout, at temperature 1:
@@ -64,9 +54,8 @@ class Objective:
         return ()
 
     def estimates_nll(self, ordering: Ordering) -> bool:
-        """True if the mean loss estimates an NLL (of the plan, or averaged over its orders), given a head whose loss
-        is an NLL."""
-        raise NotImplementedError
+        """True if the mean loss estimates the NLL (averaged over orders), given a head whose loss is an NLL."""
+        return False
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         """Return the task of each row.
@@ -102,6 +91,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class AnyOrder(Objective):
+    """The number of known tokens k is uniform over 0..n-1; every unknown token is a target with weight n/(n-k).
+
+    With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5). With a fixed
+    order it is a suffix loss and estimates no NLL.
+    """
+
     targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
 
     def estimates_nll(self, ordering: Ordering) -> bool:
@@ -119,7 +114,8 @@ class AnyOrder(Objective):
 
 @dataclass(frozen=True)
 class MarMasking(Objective):
-    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked."""
+    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked; the loss is the
+    mean over these. It estimates no NLL, and the late conditionals are never trained."""
 
     mean: float = 1.0
     std: float = 0.25
@@ -130,9 +126,6 @@ class MarMasking(Objective):
     def __post_init__(self) -> None:
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
             raise UserError(f"objective mar_masking wants 0 <= low < high <= 1 and std > 0, not {self}")
-
-    def estimates_nll(self, ordering: Ordering) -> bool:
-        return False
 
     def warnings(self) -> tuple[str, ...]:
         return (
@@ -154,6 +147,9 @@ class MarMasking(Objective):
 
 @dataclass(frozen=True)
 class NextSet(Objective):
+    """The step s is uniform over the K steps of the plan, the targets are its set, the weight is K: the NLL of that
+    plan. A one-pass network scores all steps at once with weight 1."""
+
     def estimates_nll(self, ordering: Ordering) -> bool:
         return True
 
@@ -185,7 +181,8 @@ def _known_first(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> tuple[tor
 
 @dataclass(frozen=True)
 class LearnedOrder(AnyOrder):
-    """The bound of LO-ARM. The task gives the number of known tokens; the posterior over orders draws them."""
+    """The bound of LO-ARM (``ordering=learned``). The task gives the number of known tokens; the posterior over orders
+    draws them."""
 
     def loss(
         self, model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, noise: Noise,
@@ -219,7 +216,7 @@ def replace_with_model_samples(
     model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, probability: float,
     noise: Noise,
 ) -> torch.Tensor:  # fmt: skip
-    """Return ``token`` with each known token replaced by a sample of the model with a probability, independently.
+    """Return ``token`` with each known token replaced by a sample of the model, independently with a probability.
 
     Arguments: as in ``Objective.loss``. The model is in training mode before and after the call.
     """
