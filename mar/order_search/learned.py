@@ -87,7 +87,7 @@ def learned_conditionals(
     """Return the terms of the bound of ``images`` (N, C, H, W levels) under the model's learned order.
 
     One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
-    error covers images and orders. Arguments: as in ``mar.likelihood.score.conditionals``.
+    error covers images and orders. Arguments: as in ``mar.likelihood.chain.conditionals``.
 
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
@@ -110,7 +110,7 @@ def score_learned(
     model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
 ) -> Likelihood:
     """Return the bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return summarise(model, plan, learned_conditionals(model, images, labels, plan, **options))
+    return summarise(model.tokenizer, plan, learned_conditionals(model, images, labels, plan, **options))
 
 
 @torch.no_grad()
