@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mar.cli.fid import fid
 from mar.cli.options import (
-    BatchSize,
     Budget,
-    Features,
-    HeadOptions,
     Json,
     Kind,
     Plans,
@@ -227,45 +225,7 @@ def exposure(
         print_tables([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
 
-@app.command(no_args_is_help=True)
-@grouped
-def fid(
-    run: TrainedRun,
-    plans: Plans,
-    features: Features,
-    split: SplitOption = "test",
-    n: Annotated[int, typer.Option("-n", "--n", min=8, help="Generated images.")] = 1000,
-    seed: Seed = 0,
-    guidance: Annotated[float, typer.Option(min=0.0, help="Scale of classifier-free guidance; 1: off.")] = 1.0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of the head.")] = 1.0,
-    head: HeadOptions = None,
-    batch_size: BatchSize = 256,
-    again: Again = False,
-    as_json: Json = False,
-) -> None:
-    """FID, KID, Inception score, precision and recall of samples; mar fid has sweeps, seeds and other references.
-
-    Examples:
-
-        mar score fid runs/digits --plans random/cosine:16 -n 1000
-
-        mar score fid runs/mnist-binary --labelled mnist:~/data/mnist
-    """
-    from mar.cli.fid import print_fid
-    from mar.core.processes import Processes
-    from mar.metrics.generated import FidRequest, score_run
-    from mar.metrics.samples import Setting
-
-    loaded, sampled = run.load(), key_values(head or [], "--head")
-    settings = (
-        Setting(plan, guidance, temperature=temperature, head=sampled, seed=seed)
-        for plan in plans.texts(loaded.training_plan)
-    )
-    asked = FidRequest(
-        tuple(settings), n, split=split, features=features.settings(seed), weights=run.weights, batch_size=batch_size,
-        again=again,
-    )  # fmt: skip
-    print_fid(score_run(loaded, Processes(), asked), as_json)
+app.command(no_args_is_help=True)(fid)
 
 
 @app.command(no_args_is_help=True)

@@ -305,6 +305,7 @@ _DEFAULTS: dict[str, tuple[Any, str]] = {
     "guidance_schedule": ("linear", ""),
     "adaptive": ("", ""),
     "remask": ("", "remask"),
+    "classes": ("", "class"),
     "temperature": (1.0, "temperature"),
     "seed": (0, "seed"),
     "weights": ("ema", "weights"),
