@@ -6,78 +6,52 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from mar.cli.options import (
-    BatchSize,
-    DecodedRun,
-    Features,
-    Json,
-    Plans,
-    Precision,
-    Sampling,
-    Shard,
-    SplitOption,
-    grouped,
-    print_tables,
-)  # fmt: skip
+from mar.cli import options as o
+from mar.cli.options import Json, SplitOption, Texts, arg, grouped, opt
 
 if TYPE_CHECKING:
     from mar.metrics.generated import FidScores
 
-_SWEEP, _SEEDS = "Sweeps", "Several seeds"
+_SWEEP, _SEEDS = {"rich_help_panel": "Sweeps"}, {"rich_help_panel": "Several seeds"}
 
 
 @dataclass(frozen=True)
-class Scored(DecodedRun):
+class Scored(o.DecodedRun):
     """A run, or images."""
 
-    run: Annotated[Path, typer.Argument(help="A run, whose samples are scored; or images: a store, a folder.")]
+    run: Annotated[Path, arg("A run, whose samples are scored; or images: a store, a folder.")]
 
 
 @dataclass(frozen=True)
-class Swept(Sampling):
+class Swept(o.Sampling):
     """How examples are generated; the scale and the temperature may be ranges."""
 
-    guidance: Annotated[str, typer.Option(help="A scale, or FROM:TO:STEP: the best is found for each plan.")] = "1"  # type: ignore[assignment]
-    temperature: Annotated[str, typer.Option(help="A temperature, or FROM:TO:STEP.")] = "1"  # type: ignore[assignment]
+    guidance: Annotated[str, opt("A scale, or FROM:TO:STEP: the best is found for each plan.")] = "1"  # type: ignore[assignment]
+    temperature: Annotated[str, opt("A temperature, or FROM:TO:STEP.")] = "1"  # type: ignore[assignment]
 
 
 @grouped
 def fid(
     run: Scored,
-    plans: Plans,
+    plans: o.Plans,
     sampling: Swept,
-    features: Features,
+    features: o.Features,
     against: Annotated[
-        str, typer.Option(help="Statistics (.npz), a folder, a store, a run or kind:path; default the run's own data.")
+        str, opt("Statistics (.npz), a folder, a store, a run or kind:path; default: the run's data.")
     ] = "",
     split: SplitOption = "test",
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", min=8, help="Images; default 1000, of existing ones all.")
-    ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of generation.")] = "fp32",
-    sweep: Annotated[
-        list[str] | None, typer.Option(help="steps=10,25,100, …; several: all pairs.", rich_help_panel=_SWEEP)
-    ] = None,
-    sweep_images: Annotated[
-        int, typer.Option(min=8, help="Images of each point, of another seed.", rich_help_panel=_SWEEP)
-    ] = 1000,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Generation seeds: mean, sd and 95 % interval.", rich_help_panel=_SEEDS)
-    ] = 1,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(help="solver=unipc:steps=10, repeatable: compared with the first.", rich_help_panel=_SEEDS),
-    ] = None,
-    margin: Annotated[
-        float, typer.Option(help="A tolerated change of FID, as a share.", rich_help_panel=_SEEDS)
-    ] = 0.05,
-    store: Annotated[Path | None, typer.Option(help="Of a run's images; default in RUN/generated.")] = None,
-    batch_size: BatchSize = 256,
-    shard: Shard = 0,
-    out: Annotated[Path | None, typer.Option(help="Of images: a JSON file of the scores.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Score anew what was scored before.")] = False,
+    n: Annotated[int | None, opt("Images; default 1000, of existing ones all.", "-n", "--n", min=8)] = None,
+    precision: Annotated[o.Precision, opt("Of generation.")] = "fp32",
+    sweep: Annotated[Texts, opt("steps=10,25,100, …; several: all pairs.", **_SWEEP)] = None,
+    sweep_images: Annotated[int, opt("Images of each point, of another seed.", min=8, **_SWEEP)] = 1000,
+    seeds: Annotated[int, opt("Generation seeds: mean, sd and 95 % interval.", min=1, **_SEEDS)] = 1,
+    compare: Annotated[Texts, opt("solver=unipc:steps=10, repeatable: compared with the first.", **_SEEDS)] = None,
+    margin: Annotated[float, opt("A tolerated change of FID, as a share.", **_SEEDS)] = 0.05,
+    store: Annotated[Path | None, opt("Of a run's images; default in RUN/generated.")] = None,
+    batch_size: o.BatchSize = 256,
+    shard: o.Shard = 0,
+    out: Annotated[Path | None, opt("Of images: a JSON file of the scores.")] = None,
+    again: o.Again = False,
     as_json: Json = False,
 ) -> None:
     """FID, KID, Inception score, precision, recall and class balance: of a run's samples, or of existing images.
@@ -130,7 +104,7 @@ def print_fid(found: FidScores, as_json: bool = False) -> None:
 
     if found.sweep is not None:
         plots.save(plots.sweep(json.loads(found.sweep.read_text())), found.sweep.with_suffix(".png"))
-    print_tables(found.tables, as_json, *found.lines)
+    o.print_tables(found.tables, as_json, *found.lines)
 
 
 def _device() -> str:
@@ -142,15 +116,11 @@ def _device() -> str:
 
 @grouped
 def fid_stats(
-    source: Annotated[
-        str, typer.Argument(help="kind:path of a data set, a run (its data), a store of images, or a folder of images.")
-    ],
-    features: Features,
-    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+    source: Annotated[str, arg("kind:path of a data set, a run (its data), a store of images, or a folder of images.")],
+    features: o.Features,
+    out: Annotated[Path, opt("The .npz file to write.")],
     split: SplitOption = "train",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Side that a folder's images are cropped to; default the first's.")
-    ] = None,
+    size: Annotated[int | None, opt("Side that a folder's images are cropped to; default the first's.", min=1)] = None,
 ) -> None:
     """Mean and covariance of the features of real images, in ADM's layout (mu, sigma), for mar fid --against.
 
@@ -171,8 +141,6 @@ def fid_stats(
     found = open_source(source, split, DataSpec((3, size, size), 256) if size else None)
     if not isinstance(found, Images):
         raise UserError(f"{source} holds statistics already")
-    scorer = scorer_of(found, found.spec, features.settings(device=_device()), cache_folder())
-    write_statistics(scorer.statistics, out)
-    wide_console().print(
-        f"{out}: {scorer.statistics.n_images} images of {found.name}, features {scorer.extractor.name}"
-    )
+    statistics = scorer_of(found, found.spec, features.settings(device=_device()), cache_folder()).statistics
+    write_statistics(statistics, out)
+    wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

@@ -5,6 +5,7 @@ N images · L tokens
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from mar.config import Section
 from mar.core.errors import UserError
-from mar.core.files import environment
+from mar.core.files import environment, write_atomic
 from mar.core.progress import Progress
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.likelihood.set_sizes import SCHEDULES, Predicted, measure_set_costs, plans_of, predictions
@@ -121,7 +122,7 @@ def measured(
     images, labels = run.subset("validation", n_images)
     costs = measure_set_costs(run.model, images, labels, ordering, seed, question["orders"], kind, budget, progress)
     costs = replace(costs, provenance={**costs.provenance, **question, "environment": environment()})
-    costs.write(path)
+    write_atomic(path, json.dumps(asdict(costs)))
     return costs
 
 
