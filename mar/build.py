@@ -7,7 +7,8 @@ B batch · L tokens
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,6 +88,15 @@ def data(recipe: Recipe) -> Data:
     return DATA[recipe.data.kind].load(DATA.options(recipe.data.kind, recipe.data.model_extra or {}))
 
 
+def moved(about: About, recipe: Recipe) -> About:
+    """Return the metadata; the autoencoder of a cache that has moved is the one in the recipe's ``data.path``."""
+    latents, path = about.spec.latents, (recipe.data.model_extra or {}).get("path", "")
+    if latents is None or Path(latents.folder).is_dir() or not Path(path).expanduser().is_dir():
+        return about
+    folder = str((Path(path).expanduser() / "tokenizer").resolve())
+    return replace(about, spec=replace(about.spec, latents=replace(latents, folder=folder)))
+
+
 def images(dataset: Data) -> Data:
     """Return the data set, or the images that a cache of latents was made from.
 
@@ -98,7 +108,7 @@ def images(dataset: Data) -> Data:
     section, fingerprint = dataset.source
     component = Component.model_validate(section)
     found = DATA[component.kind].load(DATA.options(component.kind, component.model_extra or {}))
-    if found.fingerprint != fingerprint:
+    if not found.about.recorded_as(fingerprint):
         raise UserError(f"the images of {component.kind} are not those that the cache was made from: set data.images")
     return found
 

@@ -11,6 +11,7 @@ import typer
 
 from mar.cli.ablate import ablate, reproduce, status
 from mar.cli.bench import bench
+from mar.cli.data import app as data_app
 from mar.cli.demo import demo
 from mar.cli.fid import fid, fid_stats
 from mar.cli.orders import app as orderings_app
@@ -41,6 +42,7 @@ app.add_typer(
     name="score",
     help="Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
 )
+app.add_typer(data_app, name="data", help="Look at data sets.")
 app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
 app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
 

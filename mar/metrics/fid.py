@@ -18,13 +18,14 @@ from pydantic import Field
 
 from mar.config import Section
 from mar.core.errors import UserError
+from mar.core.files import cache_folder
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, cache_folder, images_of, load_data
+from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, images_of, load_data
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation
