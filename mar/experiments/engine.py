@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,7 @@ class Engine:
             OutlinedQuestion(
                 question.metric, str(self.file(cell, question).relative_to(self.out)), plain(question.content),
                 question.metric != TRAINING and self.metrics[question.metric].alone,
+                variant.weights if (variant := self.grid.variant(question.variant)) is not None else "",
             )
             for question in self.questions(cell)
         )  # fmt: skip
@@ -226,15 +227,15 @@ class Engine:
 
     def questions(self, cell: Cell) -> list[Question]:
         """Return every question about a cell, in the order in which they are asked."""
-        weights = self.weights(cell)
         ways = plan_variants(cell.served, self.grid.variants)
-        along = [question for way in ways for question in self.questions_along(cell, *way, weights)]
+        along = [question for way in ways for question in self.questions_along(cell, *way)]
         of_model = [question for question in along if question.plan is None]
         ordered = [question for question in along if question.plan is not None] + of_model
         return [self.training(cell), *dict.fromkeys(ordered)]
 
-    def questions_along(self, cell: Cell, plan: str, variant: Variant | None, weights: str) -> list[Question]:
+    def questions_along(self, cell: Cell, plan: str, variant: Variant | None) -> list[Question]:
         """Return the metrics' questions about a cell along a plan in a variant, and those about the model itself."""
+        weights = self.weights(cell, variant.weights if variant is not None else "")
         key = cell.fingerprint, plan, variant.name if variant is not None else "", weights
         if key not in self._along:
             subject = Subject(cell.fingerprint, weights, plan, variant)
@@ -257,10 +258,12 @@ class Engine:
             self._folders[cell.fingerprint] = RunFolder(self.out / "runs" / cell.fingerprint)
         return self._folders[cell.fingerprint]
 
-    def weights(self, cell: Cell) -> str:
-        """Return a hash of the scored weights; empty: the cell is not trained."""
+    def weights(self, cell: Cell, which: str = "") -> str:
+        """Return a hash of the scored weights, or of those that a variant names; empty: the cell is not trained."""
         record = self.record(cell, self.training(cell))
-        return record.answer["weights"] if record is not None and record.answer is not None else ""
+        if record is None or record.answer is None:
+            return ""
+        return record.answer.get(which, record.answer)["weights"]
 
     def file(self, cell: Cell, question: Question) -> Path:
         """Return the file of a question's record."""
@@ -270,7 +273,10 @@ class Engine:
 
     def training(self, cell: Cell) -> Question:
         """Return the question that training answers."""
-        return Question(TRAINING, content={"recipe": cell.fingerprint, "select": self.grid.select})
+        content: dict[str, Any] = {"recipe": cell.fingerprint, "select": self.grid.select}
+        if named := sorted({variant.weights for variant in self.grid.variants} - {""}):
+            content["weights"] = named
+        return Question(TRAINING, content=content)
 
     def _work_on(self, cell: Cell, place: str) -> None:
         """Train the cell and answer the questions that are left."""
@@ -281,7 +287,7 @@ class Engine:
 
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
-        loaded = cache(lambda: self._load(cell))
+        loaded = cache(lambda which: self._load(cell, which))
         for question in self.questions(cell):
             metric = self.metrics.get(question.metric)
             if metric is None or metric.alone != alone or self.record(cell, question) is not None:
@@ -291,7 +297,8 @@ class Engine:
                 variant = self.grid.variant(question.variant)
                 with self.bar(f"{place} {metric.title:<7} {self._text(cell, question)}") as progress:
                     folder, features = self.file(cell, question).parent, self.out / "features"
-                    at = Workspace(loaded, cell.recipe, cell.data, variant, folder, features, progress)
+                    load = partial(loaded, variant.weights if variant is not None else "")
+                    at = Workspace(load, cell.recipe, cell.data, variant, folder, features, progress)
                     return asdict(metric.compute(question, at))
 
             record(self.file(cell, question), question.content, compute)
@@ -321,12 +328,24 @@ class Engine:
                 if int(path.name) not in (iteration, newest.iteration):
                     shutil.rmtree(path)
         chosen = newest if iteration == newest.iteration else checkpoint.at(folder.checkpoints, iteration)
-        return {"iteration": iteration, "weights": checksum(chosen.path / "ema.safetensors")[:16]}
+        found = {"": chosen, "last": newest, "best": checkpoint.latest(folder.best)[0]}
+        named = {variant.weights for variant in self.grid.variants} - {""}
+        if "best" in named and found["best"] is None:
+            raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
 
-    def _load(self, cell: Cell) -> Run:
+        def described(which: str) -> dict[str, Any]:
+            at = found[which]
+            assert at is not None
+            return {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
+
+        return described("") | {which: described(which) for which in sorted(named)}
+
+    def _load(self, cell: Cell, which: str) -> Run:
+        """Load the weights that the grid selects, or those that a variant names."""
         record = self.record(cell, self.training(cell))
         assert record is not None and record.answer is not None
-        run = load(self.folder(cell).path, iteration=record.answer["iteration"])
+        path = self.folder(cell).path
+        run = load(path, weights=which) if which else load(path, iteration=record.answer["iteration"])
         run.data = cell.data
         return run
 
@@ -377,7 +396,7 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
     if row.refused:
         return row
     answers, seconds, errors = {}, {}, []
-    along = engine.questions_along(cell, plan, variant, engine.weights(cell))
+    along = engine.questions_along(cell, plan, variant)
     for question in (engine.training(cell), *along):
         record, metric = engine.record(cell, question), engine.metrics.get(question.metric)
         if record is None:
@@ -505,16 +524,17 @@ def _model(engine: Engine, cell: Cell) -> TrainedModel:
 
 def _training(cell: Cell, scored: int, history: Sequence[dict[str, Any]]) -> Training:
     losses = [line for line in history if "loss_nats_per_token" in line]
-    validations = [line for line in history if "validation_nats_per_token" in line]
+    nats = "validation_nats_per_token"
+    validations = [line for line in history if nats in line]
     return Training(
-        iterations=cell.recipe.train.iterations,
+        iterations=cell.recipe.train.length([(line["iteration"], line[nats]) for line in validations]),
         batch_size=cell.recipe.train.batch_size,
         scored=scored,
         seconds=_seconds([line["seconds"] for line in losses]),
         loss_iteration=tuple(line["iteration"] for line in losses),
         loss_nats=tuple(line["loss_nats_per_token"] for line in losses),
         validation_iteration=tuple(line["iteration"] for line in validations),
-        validation_nats=tuple(line["validation_nats_per_token"] for line in validations),
+        validation_nats=tuple(line[nats] for line in validations),
     )
 
 

@@ -156,15 +156,6 @@ class Row:
         return self.likelihood and self.likelihood.steps
 
     @cached_property
-    def fid_key(self) -> tuple[Any, ...] | None:
-        """Equal in rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
-        images = self.images
-        if images is None:
-            return None
-        floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
-        return images.generated.n_images, images.n_real, images.split, images.extractor, floor
-
-    @cached_property
     def problem(self) -> str | None:
         """The refusal or the errors, for print."""
         return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
@@ -177,9 +168,7 @@ class Row:
     @cached_property
     def images_per_second(self) -> float | None:
         """Generation speed on the machine of the run."""
-        if self.images is None or not self.sampling_seconds:
-            return None
-        return self.images.generated.n_images / self.sampling_seconds
+        return self.generated and self.generated.images_per_second
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from mar.config import parse
 from mar.core.files import RUN, write_atomic
 from mar.core.records import Record, read
 
@@ -31,12 +32,14 @@ class OutlinedQuestion:
         file: of its record, relative to the grid's folder.
         content: what identifies the answer; the hash of the weights is that of the cell's training.
         alone: measured when nothing else runs.
+        weights: a checkpoint that a variant names; empty: the one that the grid selects.
     """
 
     metric: str
     file: str
     content: dict[str, Any]
     alone: bool = False
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,11 @@ def answered(out: Path, cell: Outline) -> list[Record | None]:
     """Return the record of each question; None: it is not answered."""
     training, *others = cell.questions
     first = read(out / training.file, training.content)
-    weights = first.answer["weights"] if first is not None and first.answer is not None else ""
-    contents = ({**q.content, "weights": weights} if "weights" in q.content else q.content for q in others)
+    trained: dict[str, Any] = first.answer if first is not None and first.answer is not None else {"weights": ""}
+    contents = (
+        {**q.content, "weights": trained.get(q.weights, trained)["weights"]} if "weights" in q.content else q.content
+        for q in others
+    )
     return [first, *(read(out / q.file, content) for q, content in zip(others, contents, strict=True))]
 
 
@@ -161,5 +167,12 @@ def trained_iterations(run: Path) -> int:
 
 
 def wanted_iterations(run: Path) -> int:
-    """Return the length of a run's training."""
-    return int(OmegaConf.load(run / RUN).train.iterations)
+    """Return the length of a run's training, as far as it is known."""
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else []
+    curve = []
+    for line in lines:
+        with suppress(ValueError, KeyError):
+            found = json.loads(line)
+            curve.append((found["iteration"], found["validation_nats_per_token"]))
+    content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
+    return parse(content).train.length(curve)

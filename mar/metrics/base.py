@@ -13,13 +13,13 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator, model_serializer
 
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError
@@ -42,8 +42,8 @@ SplitName = Literal["train", "validation", "test"]
 
 
 class Variant(Section):
-    """A named set of sampling options. Each variant is one table row; only options that change the conditionals affect
-    its NLL."""
+    """A named way to use a model. Each variant is one table row; only options that change the conditionals affect its
+    NLL."""
 
     name: str = Field(min_length=1)
     guidance: float | None = Field(default=None, ge=0, description="None: as the section fid says")
@@ -51,6 +51,7 @@ class Variant(Section):
     adaptive: str = Field(default="", description="the rule that finds the order; of the plans, the set sizes count")
     options: dict[str, Scalar] = Field(default={}, description="of the sampler or the network: steps, refresh, …")
     likelihood: dict[str, Scalar] = Field(default={}, description="options of scoring: refresh, timesteps, …")
+    weights: Literal["", "best", "last"] = Field(default="", description="the checkpoint; empty: as the grid selects")
 
     @field_validator("adaptive")
     @classmethod
@@ -59,10 +60,15 @@ class Variant(Section):
             parse_adaptive(rule)
         return rule
 
+    @model_serializer(mode="wrap")
+    def _omit_default(self, dump: Any) -> dict[str, Any]:
+        """Omit the grid's own checkpoint, so that answers to existing questions stay answers."""
+        return {key: value for key, value in dump(self).items() if key != "weights" or value}
+
     @property
     def is_scored_alone(self) -> bool:
         """True if its likelihood differs from the plan's."""
-        return bool(self.adaptive or self.likelihood)
+        return bool(self.adaptive or self.likelihood or self.weights)
 
     @property
     def has_likelihood(self) -> bool:
@@ -169,7 +175,6 @@ class Metric(ABC):
         Answer: a frozen dataclass, units in its field names.
         default: the options of a grid file that does not name the metric; None: it is not asked.
         alone: measured one model at a time, when nothing else runs; the answer describes the model, not a row.
-        note: printed below a table of its answers.
     """
 
     name: ClassVar[str]
@@ -178,7 +183,6 @@ class Metric(ABC):
     Answer: ClassVar[type]
     default: ClassVar[Section | None] = None
     alone: ClassVar[bool] = False
-    note: ClassVar[str] = ""
 
     def __init__(self, options: Any, asked: Mapping[str, Section]) -> None:
         self.options, self.asked = options, asked
@@ -192,9 +196,19 @@ class Metric(ABC):
         """Compute the answer. Errors are recorded; the remaining questions go on."""
 
     @classmethod
-    def columns(cls) -> Sequence[Column[Any]]:
-        """Return the printed columns of an answer."""
+    def columns(cls, answers: Sequence[Any]) -> Sequence[Column[Any]]:
+        """Return the printed columns of an answer; ``answers`` are those of the whole table."""
         return ()
+
+    @classmethod
+    def alike(cls, answer: Any, recipe: Mapping[str, Any]) -> Hashable:
+        """Return a value that is equal for answers that compare; ``recipe`` is the model's, empty for a baseline."""
+        return None
+
+    @classmethod
+    def notes(cls, answers: Sequence[Any], grid: Mapping[str, Any]) -> list[str]:
+        """Return how to read the columns: a line for each claim; ``grid`` is the resolved grid file."""
+        return []
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Any]]:
