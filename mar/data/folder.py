@@ -32,7 +32,7 @@ from mar.data.pictures import SUFFIXES, DamagedImage, as_shown, read_image
 _COUNTING = Lock()  # of damaged images, by the threads that decode
 _ROLES = {"train": "train|training", "validation": "val|valid|validation", "test": "test|testing"}
 _ROLE = re.compile(
-    f"(?P<before>.*[_ -])?(?:{'|'.join(f'(?P<{k}>{v})' for k, v in _ROLES.items())})([_ -]?(set|images|data|split))?",
+    f"(?P<before>.*[_ -])?(?:{'|'.join(f'(?P<{k}>{v})' for k, v in _ROLES.items())})(?:[_ -]?(?:set|images|data|split))?",
     re.IGNORECASE,
 )
 _TEXTS = (".txt", ".xml", ".json", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml")
@@ -190,7 +190,7 @@ def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pai
             notes[split] = "the test split is the validation split"
             continue
         files[split] = [pair for pair in everything if start <= _position(pair[1]) < start + share]
-        kept = "; data.test=0 trains on them and tests on the validation images" * ("validation" in files)
+        kept = "; data.test=0 trains on them and tests on val/" * (split == "test" and "validation" in files)
         notes[split] = f"cut out of the training images by a hash of the path, share {share}{kept}"
         start += share
         held_out = {*files[split]}

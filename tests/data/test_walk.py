@@ -43,7 +43,7 @@ def test_split_folders_of_other_names_are_splits_and_no_classes(tmp_path, train,
 @pytest.mark.parametrize(
     ("places", "why"),
     [
-        (("val/0", "test/0"), "has val/ and no train/"),
+        (("val/0", "test/0"), "has test/ and no train/"),
         (("cats", "test"), "has test/ and no train/"),
         (("train/0", "Training/0", "test/0"), "Training/ and train/ for the train split"),
     ],
