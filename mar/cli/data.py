@@ -5,29 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-app = typer.Typer(no_args_is_help=True)
+from mar.cli.options import Json, Overrides, arg, opt
 
 
-@app.callback()
-def data() -> None:
-    """Look at data sets."""
-
-
-@app.command(no_args_is_help=True)
 def check(
-    path: Annotated[str, typer.Argument(help="A folder or file, or kind:path of a data set.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Options of the data, e.g. data.size=32.")] = None,
-    files: Annotated[int, typer.Option(min=0, help="File names in a line of the list.")] = 3,
-    json: Annotated[bool, typer.Option("--json", help="Print the list as JSON, with all file names.")] = False,
+    path: Annotated[str, arg("A folder or file, or kind:path of a data set.")],
+    overrides: Overrides = None,
+    files: Annotated[int, opt("File names in a line of the list.", min=0)] = 3,
+    json: Json = False,
 ) -> None:
     """List the splits, classes, files left out and unusual images of a data set; exit with 2 if it would be refused.
 
     Examples:
 
         mar data check ~/flowers data.size=64
-
         mar data check documents:~/stories --json
     """
     from dataclasses import asdict

@@ -31,10 +31,8 @@ from mar.data.pictures import SUFFIXES, DamagedImage, as_shown, read_image
 
 _COUNTING = Lock()  # of damaged images, by the threads that decode
 _ROLES = {"train": "train|training", "validation": "val|valid|validation", "test": "test|testing"}
-_ROLE = re.compile(
-    f"(?P<before>.*[_ -])?(?:{'|'.join(f'(?P<{k}>{v})' for k, v in _ROLES.items())})(?:[_ -]?(?:set|images|data|split))?",
-    re.IGNORECASE,
-)
+_NAMES = "|".join(f"(?P<{role}>{names})" for role, names in _ROLES.items())
+_ROLE = re.compile(f"(?P<before>.*[_ -])?(?:{_NAMES})(?:[_ -]?(?:set|images|data|split))?", re.IGNORECASE)
 _TEXTS = (".txt", ".xml", ".json", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml")
 
 

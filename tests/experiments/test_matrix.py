@@ -19,9 +19,9 @@ from mar import build, config
 from mar.cli.main import app
 from mar.cli.score import matrix as score_runs
 from mar.core.errors import UserError
-from mar.experiments.matrix import Matrix, columns, named, score_matrix
+from mar.experiments.matrix import Matrix, columns, score_matrix
 from mar.likelihood.summary import Likelihood
-from mar.metrics.nll import check_comparable
+from mar.metrics.nll import check_comparable, run_names
 from mar.metrics.statistics import holm, paired_differences
 from mar.networks.base import Network
 from mar.reports.matrix import data_table, markdown, notes_of, terminal, write_matrix
@@ -44,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(folders: list[Path]) -> dict[str, Run]:
-    return named([load(folder) for folder in folders])
+    return run_names([load(folder) for folder in folders])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_runs_that_do_not_belong_in_one_table_are_refused(runs, folders):
     with pytest.raises(UserError, match="exact, that of patches bound"):
         check_comparable({"raster": base, "patches": bound}, None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="is there twice"):
-        named([base, load(folders[0])])
+        run_names([base, load(folders[0])])
 
 
 def test_a_fixed_order_with_a_suffix_loss_is_pointed_out(runs, matrix):
