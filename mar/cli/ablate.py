@@ -169,9 +169,9 @@ def status(
     outlines = read_outlines(out)
     if outlines is None:  # a folder from before outlines
         from mar.experiments.engine import Engine
-        from mar.experiments.launch import read_grid
+        from mar.experiments.grid import stored
 
-        outlines = Engine(read_grid(out), out).outlines
+        outlines = Engine(stored(out), out).outlines
     found = states_of(out, outlines)
     columns = [
         Column[State]("cell", lambda s: s.name, words=True),

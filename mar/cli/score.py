@@ -288,9 +288,9 @@ def matrix(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.experiments.matrix import named, score_matrix
-    from mar.metrics.nll import read_nll, score_plan
-    from mar.reports.matrix import terminal, write_matrix
+    from mar.experiments.engine import score_matrix
+    from mar.metrics.nll import read_nll, run_names, score_plan
+    from mar.reports.matrix import matrix_tables, write_matrix
     from mar.run import load
 
     if plans.partitions and not plans.plans:
@@ -301,13 +301,14 @@ def matrix(
         _say(f"{name} along {plan}")
         return read_nll(score_plan(run, plan, request, _say))
 
-    loaded = named([load(path, ema=not scoring.last_weights) for path in runs])
-    found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
+    loaded = [load(path, ema=not scoring.last_weights) for path in runs]
+    named = dict(zip(run_names(loaded), loaded, strict=True))
+    found = score_matrix(named, request.plans, score, request.split, request.seed, request.kind)
     written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
     if as_json:
         print(written[0].read_text())
         return
-    wide_console().print(*terminal(found), sep="\n")
+    wide_console().print(*matrix_tables(found), sep="\n")
     for path in written:
         print(f"wrote {path}")
 

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,12 @@ from mar.core.records import Record, folder_name, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
-from mar.experiments.state import Outline, OutlinedQuestion, State, states_of, write_outlines
+from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
+from mar.experiments.statistics import compared
 from mar.likelihood.summary import EnsemblePoint, Likelihood
-from mar.metrics import METRICS
-from mar.metrics.base import (
-    PlanMap,
-    Question,
-    Subject,
-    Variant,
-    Workspace,
-    adaptive_plan,
-    plan_map,
-    plan_variants,
-)
+from mar.metrics.base import PlanMap, Question, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
+from mar.metrics.nll import check_comparable
 from mar.metrics.sets import with_measured_sets
-from mar.metrics.statistics import comparable, holm, paired_differences
 from mar.model.model import Model
 from mar.run import Run, load, train
 from mar.training import checkpoint
@@ -76,7 +67,7 @@ class Cell:
         fingerprint: of the recipe.
         n_parameters: 0 where the recipe is refused.
         data: the training data; cells of one data set share it.
-        plans: the plans that it is scored under, in canonical text: the plan on its grid, or the reason of a refusal.
+        plans: the plans that it is scored under: the plan on its grid, or the reason of a refusal.
     """
 
     name: str
@@ -85,10 +76,10 @@ class Cell:
     fingerprint: str
     n_parameters: int
     data: Data
-    plans: Mapping[str, PlanMap | str]
+    plans: Mapping[PlanSpec, PlanMap | str]
 
     @property
-    def served(self) -> list[str]:
+    def served(self) -> list[PlanSpec]:
         """Plans that the model accepts. A cell without any is not trained."""
         return [plan for plan, found in self.plans.items() if isinstance(found, PlanMap)]
 
@@ -101,16 +92,18 @@ def cells_of(grid: GridFile) -> list[Cell]:
         Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
     """
     data: dict[str, Data] = {}
-    found = []
+    plans, found = grid.plans(), []
     for combination, recipe in [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]:
         source = recipe.data.model_dump_json()
         data[source] = data[source] if source in data else build.data(recipe)
-        found.append(_cell(grid, combination, recipe, data[source]))
+        found.append(_cell(grid, plans, combination, recipe, data[source]))
     return found
 
 
-def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
-    plans = grid.plans() or _own_plans(grid, recipe)
+def _cell(grid: GridFile, plans: list[PlanSpec], combination: Combination, recipe: Recipe, data: Data) -> Cell:
+    if not plans:  # the recipe's own ordering, in the grid's sets or its own
+        partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
+        plans = [PlanSpec(build.ordering(recipe), partition) for partition in partitions]
     try:
         model = build.assemble(recipe, data).model
         n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
@@ -122,13 +115,7 @@ def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) 
     return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, data, found)
 
 
-def _own_plans(grid: GridFile, recipe: Recipe) -> list[str]:
-    """Return the recipe's own ordering in the grid's sets, or in the recipe's own."""
-    partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
-    return [str(PlanSpec(build.ordering(recipe), partition)) for partition in partitions]
-
-
-def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:
+def _served(model: Model, plan: PlanSpec, may_refuse: bool) -> PlanMap | str:
     try:
         return plan_map(model, plan)
     except Unsupported as refusal:
@@ -153,13 +140,12 @@ class Engine:
 
     def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
         self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer
-        self._folders: dict[str, RunFolder] = {}
         self._records: dict[Path, Record] = {}  # answers read so far
-        self._along: dict[tuple[str, str, str, str], list[Question]] = {}
         check_kind(out, GRID)
-        asked = grid.asked()
-        self.metrics = {name: METRICS[name](options, asked) for name, options in asked.items()}
+        self.metrics = grid.metrics()
         self.cells = cells_of(grid)
+        self._folders = {cell.fingerprint: RunFolder(out / "runs" / cell.fingerprint) for cell in self.cells}
+        self._questions = cache(self._questions_of)
         for cell in self.cells:
             self._check_data(cell)
 
@@ -179,7 +165,7 @@ class Engine:
             reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
             return Outline(cell.name, run, cell.recipe.train.iterations, reason)
         questions = tuple(
-            OutlinedQuestion(
+            Asked(
                 question.metric, str(self.file(cell, question).relative_to(self.out)), plain(question.content),
                 question.metric != TRAINING and self.metrics[question.metric].alone,
             )
@@ -205,14 +191,17 @@ class Engine:
                 return
             with held(self.home(cell), wait) as mine:
                 if mine:
-                    self._work_on(cell, f"{number:>3}/{len(todo)}")
+                    training = self.training(cell)
+                    found = record(self.file(cell, training), training.content, lambda cell=cell: self._train(cell))
+                    if found.error is None:
+                        self._answer(cell, f"{number:>3}/{len(todo)}", alone=False)
 
     def measure_alone(self) -> None:
         """Answer what is measured alone, one model after the other in this process, when nothing else runs."""
         for cell in self.cells if any(metric.alone for metric in self.metrics.values()) else ():
             if cell.served:
                 with held(self.home(cell), wait=True):
-                    self._answer(cell, f"{cell.name}", alone=True)
+                    self._answer(cell, cell.name, alone=True)
 
     def record(self, cell: Cell, question: Question) -> Record | None:
         """Return the record of an answered question, read once; None: it is not answered."""
@@ -225,22 +214,24 @@ class Engine:
         return known
 
     def questions(self, cell: Cell) -> list[Question]:
-        """Return every question about a cell, in the order in which they are asked."""
-        weights = self.weights(cell)
-        ways = plan_variants(cell.served, self.grid.variants)
-        along = [question for way in ways for question in self.questions_along(cell, *way, weights)]
-        of_model = [question for question in along if question.plan is None]
-        ordered = [question for question in along if question.plan is not None] + of_model
+        """Return every question about a cell, in the order in which they are asked: about the model itself last."""
+        every = [question for asked in self.along(cell).values() for question in asked]
+        ordered = sorted(every, key=lambda question: question.plan is None)
         return [self.training(cell), *dict.fromkeys(ordered)]
 
-    def questions_along(self, cell: Cell, plan: str, variant: Variant | None, weights: str) -> list[Question]:
-        """Return the metrics' questions about a cell along a plan in a variant, and those about the model itself."""
-        key = cell.fingerprint, plan, variant.name if variant is not None else "", weights
-        if key not in self._along:
-            subject = Subject(cell.fingerprint, weights, plan, variant)
-            asked = (metric.question(subject) for metric in self.metrics.values())
-            self._along[key] = [question for question in asked if question is not None]
-        return self._along[key]
+    def along(self, cell: Cell) -> Mapping[tuple[PlanSpec, str], list[Question]]:
+        """Return the metrics' questions along each plan in each variant (its name), those about the model included."""
+        return self._questions(cell.fingerprint, tuple(cell.served), self.weights(cell))
+
+    def _questions_of(
+        self, fingerprint: str, plans: tuple[PlanSpec, ...], weights: str
+    ) -> Mapping[tuple[PlanSpec, str], list[Question]]:
+        found = {}
+        for plan, variant in plan_variants(plans, self.grid.variants):
+            subject = Subject(fingerprint, weights, plan, variant)
+            asked = [metric.question(subject) for metric in self.metrics.values()]
+            found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
+        return found
 
     def home(self, cell: Cell) -> Path:
         """Return the folder of a cell's records."""
@@ -253,8 +244,6 @@ class Engine:
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
-        if cell.fingerprint not in self._folders:
-            self._folders[cell.fingerprint] = RunFolder(self.out / "runs" / cell.fingerprint)
         return self._folders[cell.fingerprint]
 
     def weights(self, cell: Cell) -> str:
@@ -272,13 +261,6 @@ class Engine:
         """Return the question that training answers."""
         return Question(TRAINING, content={"recipe": cell.fingerprint, "select": self.grid.select})
 
-    def _work_on(self, cell: Cell, place: str) -> None:
-        """Train the cell and answer the questions that are left."""
-        training = self.training(cell)
-        found = record(self.file(cell, training), training.content, lambda: self._train(cell))
-        if found.error is None:
-            self._answer(cell, place, alone=False)
-
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
         loaded = cache(lambda: self._load(cell))
@@ -286,15 +268,15 @@ class Engine:
             metric = self.metrics.get(question.metric)
             if metric is None or metric.alone != alone or self.record(cell, question) is not None:
                 continue
+            file, variant = self.file(cell, question), self.grid.variant(question.variant)
 
-            def compute(question: Question = question, metric=metric) -> dict[str, Any]:
-                variant = self.grid.variant(question.variant)
+            def compute(question: Question = question, metric=metric, file=file, variant=variant) -> dict[str, Any]:
                 with self.bar(f"{place} {metric.title:<7} {self._text(cell, question)}") as progress:
-                    folder, features = self.file(cell, question).parent, self.out / "features"
-                    at = Workspace(loaded, cell.recipe, cell.data, variant, folder, features, progress)
+                    features = self.out / "features"
+                    at = Workspace(loaded, cell.recipe, cell.data, variant, file.parent, features, progress)
                     return asdict(metric.compute(question, at))
 
-            record(self.file(cell, question), question.content, compute)
+            record(file, question.content, compute)
 
     def _text(self, cell: Cell, question: Question) -> str:
         """Return what a progress bar calls a question."""
@@ -346,8 +328,17 @@ def assemble(engine: Engine) -> AblationResult:
     grid = engine.grid
     ways = [(cell, *way) for cell in engine.cells for way in plan_variants(cell.plans, grid.variants)]
     rows = [row for way in ways for row in _over_orders(_row(engine, *way), _is_first_of_likelihood(grid, way[2]))]
-    assert isinstance(grid.reference, dict)
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
+    data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
+    assert isinstance(grid.reference, dict)
+    by_key, reference = {_key(row): row for row in rows}, grid.reference
+
+    def base(row: Row) -> Row | None:
+        """The row of the reference's settings, and the row's own on the axes that it does not name, on equal data."""
+        found = by_key.get(_key(row, reference))
+        return found if found is not None and data_of[row.model] == data_of[found.model] else None
+
+    seconds = (engine.record(cell, question) for cell in engine.cells for question in engine.questions(cell))
     return AblationResult(
         name=grid.name,
         grid=grid.model_dump(mode="json"),
@@ -360,24 +351,86 @@ def assemble(engine: Engine) -> AblationResult:
         data_fingerprint=", ".join(data),
         environment=environment(),
         reference=", ".join(map(str, grid.reference.values())),
-        rows=tuple(_compared(rows, grid.reference, grid.confidence, engine)),
+        rows=tuple(compared(rows, base, grid.confidence)),
         baselines=tuple(_baselines(engine)),
-        seconds=math.fsum(record.seconds for cell in engine.cells for record in _records(engine, cell)),
+        seconds=math.fsum(record.seconds for record in seconds if record is not None),
     )
 
 
-def _records(engine: Engine, cell: Cell) -> Iterator[Record]:
-    for question in engine.questions(cell):
-        if (record := engine.record(cell, question)) is not None:
-            yield record
+def score_matrix(
+    runs: Mapping[str, Run], plans: Sequence[str], score: Callable[[str, Run, str], Likelihood], split: str = "test",
+    seed: int = 0, kind: str | None = None, confidence: float = 0.95,
+) -> AblationResult:  # fmt: skip
+    """Return the result of several runs, each along every plan and compared with the plan that it was trained along.
+
+    Args:
+        runs: by the names that the table shows.
+        plans: short texts; training plans of the runs that are not among them are added.
+        score: of a run, by its name, along a plan; always on the same images and noise.
+        split, seed, kind: of the scores, for the record and the checks.
+        confidence: of the intervals of the differences.
+
+    Raises:
+        UserError, Unsupported: see ``check_comparable``; nothing was scored.
+    """
+    check_comparable(runs, kind)
+    own = {name: run.training_plan for name, run in runs.items()}
+    columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
+    scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
+    rows = {
+        (name, plan): Row(
+            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
+            settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
+        )
+        for (name, plan), likelihood in scores.items()
+    }  # fmt: skip
+    compare = partial(compared, list(rows.values()), lambda row: rows[row.model, own[row.model]], confidence)
+    base = next(iter(runs.values()))
+    notes = [note for name, run in runs.items() for note in _run_notes(name, run, scores[name, own[name]])]
+    grid = {"nll": {"split": split, "seed": seed, "kind": kind}, "confidence": confidence, "notes": notes}
+    recipes = {name: run.recipe for name, run in runs.items()}
+    models = (
+        TrainedModel(
+            name, {"run": name, "trained along": own[name]}, recipe.as_dict(), recipe.fingerprint(), 0, "", None
+        )
+        for name, recipe in recipes.items()
+    )
+    return AblationResult(
+        "train-order × eval-order", grid | {"weights": "ema" if base.ema else "last"}, ("run", "trained along"),
+        tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
+        tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
+    )  # fmt: skip
 
 
-def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
-    row = _unscored(engine, cell, plan, variant)
-    if row.refused:
-        return row
+def _run_notes(name: str, run: Run, scored: Likelihood) -> list[str]:
+    """Return a line about a run, and its warnings."""
+    kind, plan = run.recipe.train.objective.kind, run.training_plan
+    notes = [f"{name}: trained along {plan}, mask ratio {kind}, {run.checkpoint.iteration:,} iterations."]
+    if not build.objective(run.recipe).estimates_nll(build.ordering(run.recipe)):
+        notes.append(
+            f"Warning: {name}: its training loss (objective {kind}) is no NLL of {plan}: a fixed order is trained with "
+            "train.objective=next_set."
+        )
+    return [*notes, *(f"Warning: {name}: {warning}." for warning in scored.warnings)]
+
+
+def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) -> Row:
+    """Return the row of a cell along a plan in a variant, with the answers of its questions."""
+    grid, found = engine.grid, cell.plans[plan]
+    text, (ordering, partition) = str(plan), map(to_text, plan)
+    settings = dict(cell.settings)
+    if grid.orderings and (grid.axes or grid.variants or grid.orders):
+        settings[PLAN] = text
+    elif grid.partitions and not grid.orderings:
+        settings[PARTITION] = partition
+    if variant is not None:
+        settings[VARIANT] = variant.name
+    if grid.orders:
+        settings[ORDERS] = "1"
+    if not isinstance(found, PlanMap):
+        return Row(text, ordering, partition, model=cell.name, settings=settings, refused=found)
     answers, seconds, errors = {}, {}, []
-    along = engine.questions_along(cell, plan, variant, engine.weights(cell))
+    along = engine.along(cell).get((plan, variant.name if variant is not None else ""), [])
     for question in (engine.training(cell), *along):
         record, metric = engine.record(cell, question), engine.metrics.get(question.metric)
         if record is None:
@@ -386,30 +439,12 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
             errors.append(f"{metric.title if metric else question.metric}: {record.error}")
         elif metric is not None and not metric.alone:
             folder = engine.file(cell, question).parent.relative_to(engine.out)
-            answers[metric.name] = metric.read(record.answer, str(folder))
-            seconds[metric.name] = record.seconds
-    return replace(row, answers=answers, seconds=seconds, errors=tuple(errors))
-
-
-def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
-    """Return the row without answers."""
-    grid, found = engine.grid, cell.plans[plan]
-    settings, orders = dict(cell.settings), grid.orders
-    ordering, partition = PlanSpec.parse(plan)
-    if grid.orderings and (grid.axes or grid.variants or orders):
-        settings[PLAN] = plan
-    elif grid.partitions and not grid.orderings:
-        settings[PARTITION] = to_text(partition)
-    if variant is not None:
-        settings[VARIANT] = variant.name
-    if orders:
-        settings[ORDERS] = "1"
-    row = Row(plan, to_text(ordering), to_text(partition), model=cell.name, settings=settings)
-    if not isinstance(found, PlanMap):
-        return replace(row, refused=found)
+            answers[question.metric] = metric.read(record.answer, str(folder))
+            seconds[question.metric] = record.seconds
+    shown = with_measured_sets(found, plan, engine.folder(cell).path)
     if variant is not None and variant.adaptive:  # the rule finds the order: the plan gives the set sizes alone
-        return replace(row, plan=adaptive_plan(variant.adaptive, plan), ordering=variant.adaptive)
-    return replace(row, map=with_measured_sets(found, plan, engine.folder(cell).path))
+        text, ordering, shown = adaptive_plan(variant.adaptive, plan.partition), variant.adaptive, None
+    return Row(text, ordering, partition, shown, cell.name, settings, answers, seconds, errors=tuple(errors))
 
 
 def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
@@ -420,7 +455,7 @@ def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
 
 def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
     """Return the row of the mean over orders; with ``mixtures`` also a row for the mixture of 1, 2, 4, … orders."""
-    scored = row.likelihood
+    scored: Likelihood | None = row.likelihood
     if scored is None or not scored.ensemble:
         return (row,)
     mean = replace(row, settings={**row.settings, ORDERS: f"mean of {scored.orders}"})
@@ -435,34 +470,7 @@ def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
         nats_of_image=(), nats_per_step=(), tokens_per_step=(), nats_per_position=(),
     )  # fmt: skip
     settings = {**row.settings, ORDERS: str(point.orders)}
-    return Row(
-        row.plan, row.ordering, row.partition, model=row.model, settings=settings, answers={"nll": likelihood}
-    )  # fmt: skip
-
-
-def _compared(rows: list[Row], reference: dict[str, Any], confidence: float, engine: Engine) -> list[Row]:
-    """Return the rows with their differences to their reference row, where both were scored alike on the same data.
-
-    The reference row of a row has the reference's settings, and the row's own on the axes that it does not name. Holm's
-    correction covers every comparison of the table.
-    """
-    by_key = {_key(row): number for number, row in enumerate(rows)}
-    data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
-    found = {}
-    for number, row in enumerate(rows):
-        base = by_key.get(_key(row, reference))
-        if base is None or row.likelihood == rows[base].likelihood:  # the reference, or another variant's likelihood
-            continue
-        scored = (row.likelihood, rows[base].likelihood)
-        if data_of[row.model] == data_of[rows[base].model] and comparable(*scored):
-            pair = {"row": scored[0], "base": scored[1]}
-            difference = paired_differences(pair, "base", confidence)["row"]  # type: ignore[arg-type]
-            found[number] = replace(difference, reference=rows[base].name)
-    adjusted = dict(zip(found, holm([difference.p_value for difference in found.values()]), strict=True))
-    return [
-        replace(row, difference=replace(found[number], p_holm=adjusted[number])) if number in found else row
-        for number, row in enumerate(rows)
-    ]
+    return Row(row.plan, row.ordering, row.partition, None, row.model, settings, {"nll": likelihood})
 
 
 def _key(row: Row, changed: dict[str, Any] | None = None) -> tuple[tuple[str, str], ...]:
@@ -478,9 +486,8 @@ def _baselines(engine: Engine) -> Iterator[Row]:
         name = f" of {cell.data.name}" if len(first) > 1 else ""
         for metric in engine.metrics.values():
             for each in metric.baselines(cell.recipe, cell.data):
-                yield Row(
-                    each.plan + name, each.ordering + name, each.partition, answers={metric.name: each.answer}
-                )  # fmt: skip
+                answers = {metric.name: each.answer}
+                yield Row(each.plan + name, each.ordering + name, each.partition, answers=answers)
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:
@@ -494,42 +501,17 @@ def _model(engine: Engine, cell: Cell) -> TrainedModel:
     for question in asked:
         metric, record = engine.metrics[question.metric], engine.record(cell, question)
         if metric.alone and record is not None and record.answer is not None:
-            answers[metric.name] = metric.read(record.answer, "")
+            answers[question.metric] = metric.read(record.answer, "")
     record = engine.record(cell, training)
-    model = replace(model, answers=answers)
     if record is None or record.answer is None:
-        return model
-    curve = _training(cell, record.answer["iteration"], engine.folder(cell).history())
-    return replace(model, weights=record.answer["weights"], training=curve)
-
-
-def _training(cell: Cell, scored: int, history: Sequence[dict[str, Any]]) -> Training:
-    losses = [line for line in history if "loss_nats_per_token" in line]
-    validations = [line for line in history if "validation_nats_per_token" in line]
-    return Training(
-        iterations=cell.recipe.train.iterations,
-        batch_size=cell.recipe.train.batch_size,
-        scored=scored,
-        seconds=_seconds([line["seconds"] for line in losses]),
-        loss_iteration=tuple(line["iteration"] for line in losses),
-        loss_nats=tuple(line["loss_nats_per_token"] for line in losses),
-        validation_iteration=tuple(line["iteration"] for line in validations),
-        validation_nats=tuple(line["validation_nats_per_token"] for line in validations),
-    )
-
-
-def _seconds(clock: list[float]) -> float:
-    """Return training time from a clock that restarts whenever the run is resumed."""
-    return math.fsum(now if now < before else now - before for before, now in zip([0.0, *clock], clock, strict=False))
+        return replace(model, answers=answers)
+    curve = Training.of(engine.folder(cell).history(), cell.recipe.train, record.answer["iteration"])
+    return replace(model, answers=answers, weights=record.answer["weights"], training=curve)
 
 
 @dataclass(frozen=True)
 class TrainedAt:
-    """Cells whose training last ran at one revision on one machine.
-
-    Attributes:
-        cells: their names.
-    """
+    """Cells (their names) whose training last ran at one revision on one machine."""
 
     revision: str
     device: str
@@ -572,8 +554,7 @@ def provenance(engine: Engine, result: AblationResult, preparation_seconds: floa
             trained.setdefault((about["revision"], about["device"], about.get("cpu", "unknown")), []).append(cell.name)
     curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
     seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}
-    cells = {cell.fingerprint: cell for cell in engine.cells if cell.served}
-    for cell in cells.values():
+    for cell in {cell.fingerprint: cell for cell in engine.cells if cell.served}.values():
         for question in engine.questions(cell)[1:]:
             if (record := engine.record(cell, question)) is not None:
                 title = engine.metrics[question.metric].title

@@ -22,8 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import dropwhile
@@ -48,13 +47,6 @@ _POLL = 2.0  # seconds
 _LINES = 6  # last lines of the log in an error
 _LAUNCHERS = re.compile(r"^[EW]\d{4} .*torch/distributed/", re.MULTILINE)  # where torchrun's own output begins
 _FIRST_CODE = re.compile(r"^Root Cause.*?exitcode\s*: (-?\d+)", re.MULTILINE | re.DOTALL)
-
-
-def read_grid(out: Path) -> GridFile:
-    """Return the grid of a folder."""
-    from mar.experiments.grid import GridFile
-
-    return GridFile.model_validate(OmegaConf.to_container(OmegaConf.load(out / "grid.yaml")))
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
         for number in range(count):
             if not stopped:
                 with (logs / f"worker-{number}.txt").open("ab") as log:
-                    workers.append(start(spec, _worker_environment(number, count, spec.processes), log))
+                    workers.append(start(spec.command, _worker_environment(number, count, spec.processes), log))
         while any(worker.poll() is None for worker in workers):
             watch()
             time.sleep(_POLL if not stopped else 0.1)
@@ -102,11 +94,19 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
     return [worker.returncode for worker in workers]
 
 
-def start(spec: WorkerSpec, environment: dict[str, str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Start a worker that prints into ``log``, or to this process's output. Ctrl-C does not reach it directly."""
+def start(
+    command: list[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, which Ctrl-C does not reach directly.
+
+    Args:
+        own: environment variables beside this process's.
+        log: takes its output; None: it is this process's.
+        keep: file descriptors that it inherits.
+    """
     return subprocess.Popen(
-        spec.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        env={**os.environ, **environment},
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **own}, pass_fds=keep,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -131,11 +131,12 @@ def work(spec: WorkerSpec) -> int:
     import torch
 
     from mar.experiments.engine import Engine
+    from mar.experiments.grid import stored
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     parent = os.getppid()
     try:
-        engine = Engine(read_grid(spec.out), spec.out, trainer=trainer(spec.processes))
+        engine = Engine(stored(spec.out), spec.out, trainer=trainer(spec.processes))
         if spec.speeds:
             engine.measure_alone()
         else:
@@ -182,35 +183,19 @@ def train_launched(processes: int, recipe: Recipe, path: Path, command: Command 
         TrainingFailed: with the last lines of the output.
     """
     write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-    children: list[subprocess.Popen[bytes]] = []
+    threads = max(1, int(os.environ.get("OMP_NUM_THREADS", cores())) // processes)
+    shutdown = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to save in
+    own = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": shutdown, "TERM": "dumb"}
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
         fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
         begin = log.tell()
-        with forward_signals(children) as stopped:
-            launcher = subprocess.Popen(
-                (command or _torchrun)(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=_training_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
-            )  # fmt: skip
-            children.append(launcher)
-            if stopped:
-                launcher.terminate()
-            code = launcher.wait()
-    if stopped:
-        raise Stopped(stopped[0])
-    if code:
-        _raise_failure(path / LOG, begin)
+        if _wait((command or _torchrun)(processes, path), own, log, (alone.fileno(),)):
+            _raise_failure(path / LOG, begin)
 
 
 def _torchrun(processes: int, path: Path) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
-
-
-def _training_environment(processes: int) -> dict[str, str]:
-    threads = max(1, int(os.environ.get("OMP_NUM_THREADS", cores())) // processes)
-    shutdown = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to save in
-    own = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": shutdown, "TERM": "dumb"}
-    return {**os.environ, **own}
 
 
 def _raise_failure(file: Path, begin: int) -> None:
@@ -240,8 +225,7 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
     """
     if not grid.prepare:
         return
-    for command in grid.prepare:  # check all before any is run
-        _words(grid, command)
+    words = {command: _words(grid, command) for command in grid.prepare}  # checked before any is run
     with held(out / "prepared", wait=True):
         todo = pending(grid, out)
         for command in todo:  # after a kill, a command that has to run again must not count as finished
@@ -249,7 +233,9 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
         for command in todo:
             say(f"mar {command}")
             started = time.monotonic()
-            _run(_words(grid, command))
+            if code := _wait([*PROGRAM, *words[command]], {}):
+                said = f"mar {shlex.join(words[command])}"
+                raise UserError(f"prepare: `{said}` ended with code {code} (see its output above); repeat it to resume")
             made_by = {"revision": environment()["revision"]}
             record = Record({"command": command}, time.monotonic() - started, made_by, None)
             write_atomic(_prepared(grid, out, command), dumps(asdict(record)))
@@ -259,7 +245,9 @@ def pending(grid: GridFile, out: Path) -> list[str]:
     """Return the first unfinished command and all after it, which may read its output."""
 
     def is_done(command: str) -> bool:
-        return _record(grid, out, command) is not None and all(path.exists() for path in _made(_words(grid, command)))
+        words = _words(grid, command)
+        made = words[words.index("--out") + 1 :][:1] if "--out" in words else []
+        return _record(grid, out, command) is not None and all(Path(path).exists() for path in made)
 
     return list(dropwhile(is_done, grid.prepare))
 
@@ -287,12 +275,6 @@ def _words(grid: GridFile, command: str) -> list[str]:
         raise UserError(f"prepare: {command!r}: {error}") from None
 
 
-def _made(words: list[str]) -> Iterator[Path]:
-    """Yield the output of a command."""
-    with suppress(ValueError, IndexError):
-        yield Path(words[words.index("--out") + 1])
-
-
 def _prepared(grid: GridFile, out: Path, command: str) -> Path:
     return out / "prepared" / f"{grid.prepare.index(command)}.json"
 
@@ -301,28 +283,22 @@ def _record(grid: GridFile, out: Path, command: str) -> Record | None:
     return read(_prepared(grid, out, command), {"command": command})
 
 
-def _run(words: list[str]) -> None:
+def _wait(command: list[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()) -> int:
+    """Run a command as ``start`` does; return its exit code. Raise Stopped at a signal, which was passed on."""
     children: list[subprocess.Popen[bytes]] = []
     with forward_signals(children) as stopped:
-        child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
-        children.append(child)
+        children.append(start(command, own, log, keep))
         if stopped:
-            child.terminate()
-        code = child.wait()
+            children[0].terminate()
+        code = children[0].wait()
     if stopped:
         raise Stopped(stopped[0])
-    if code:
-        command = f"mar {shlex.join(words)}"
-        raise UserError(f"prepare: `{command}` ended with code {code} (see its output above); repeat it to resume")
+    return code
 
 
-def spec_from_argv() -> WorkerSpec:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--speeds", action="store_true")
-    return WorkerSpec(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    sys.exit(work(spec_from_argv()))
+    sys.exit(work(WorkerSpec(**vars(parser.parse_args()))))

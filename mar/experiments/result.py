@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,15 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
+from mar.config import Train
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
-from mar.likelihood.summary import Likelihood, data_frame
+from mar.likelihood.summary import data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
-from mar.metrics.exposure import Exposure
-from mar.metrics.fid import FidResult, GeneratedImages
-from mar.metrics.probe import Probe
-from mar.metrics.speed import Speed
 from mar.metrics.statistics import Difference
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["falling", "flat", "overfits", "unknown"]
 
+RESULT = "result.json"
 LATE = 0.25  # the last part of a training, in which a curve that has settled no longer falls
 PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
@@ -107,79 +106,43 @@ class Row:
     refused: str = ""
     errors: tuple[str, ...] = ()
 
-    @cached_property
-    def likelihood(self) -> Likelihood | None:
-        return self.answers.get("nll")
-
-    @cached_property
-    def generated(self) -> GeneratedImages | None:
-        return self.answers.get("fid")
-
-    @cached_property
-    def images(self) -> FidResult | None:
-        """The scores of the generated images."""
-        return self.generated and self.generated.scores
-
-    @cached_property
-    def probe(self) -> Probe | None:
-        return self.answers.get("probe")
-
-    @cached_property
-    def exposure(self) -> Exposure | None:
-        return self.answers.get("exposure")
-
-    @cached_property
-    def nll_seconds(self) -> float | None:
-        """Wall-clock time of scoring all images."""
-        return self.seconds.get("nll")
-
-    @cached_property
-    def sampling_seconds(self) -> float | None:
-        """Time of generating ``images``, by the clock of the grid's ``speed``."""
-        return self.generated and self.generated.seconds
-
-    @cached_property
-    def samples(self) -> str | None:
-        """A picture, relative to the grid's folder."""
-        return self.generated and self.generated.samples
-
-    @cached_property
-    def animation(self) -> str | None:
-        """A moving picture, relative to the grid's folder."""
-        return self.generated and self.generated.animation
+    # Answers by the names that tables use; None: not asked, or failed.
+    likelihood = property(lambda row: row.answers.get("nll"))
+    probe = property(lambda row: row.answers.get("probe"))
+    generated = property(lambda row: row.answers.get("fid"))
+    images = property(lambda row: row.generated and row.generated.scores)
+    samples = property(lambda row: row.generated and row.generated.samples)  # a picture, relative to the grid's folder
+    animation = property(lambda row: row.generated and row.generated.animation)
+    nll_seconds = property(lambda row: row.seconds.get("nll"))
+    sampling_seconds = property(lambda row: row.generated and row.generated.seconds)  # by the clock of ``speed``
 
     @cached_property
     def steps(self) -> int | None:
         """AR steps along the plan."""
-        if self.map is not None:
-            return max(self.map.step_L) + 1
-        return self.likelihood and self.likelihood.steps
+        return max(self.map.step_L) + 1 if self.map is not None else self.likelihood and self.likelihood.steps
 
     @cached_property
     def fid_key(self) -> tuple[Any, ...] | None:
         """Equal in rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
-        images = self.images
-        if images is None:
+        if (images := self.images) is None:
             return None
         floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
         return images.generated.n_images, images.n_real, images.split, images.extractor, floor
 
-    @cached_property
+    @property
     def problem(self) -> str | None:
         """The refusal or the errors, for print."""
         return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan
 
-    @cached_property
+    @property
     def images_per_second(self) -> float | None:
         """Generation speed on the machine of the run."""
-        if self.images is None or not self.sampling_seconds:
-            return None
-        return self.images.generated.n_images / self.sampling_seconds
+        return self.images.generated.n_images / self.sampling_seconds if self.sampling_seconds else None
 
 
 @dataclass(frozen=True)
@@ -202,12 +165,25 @@ class Training:
     validation_iteration: tuple[int, ...]
     validation_nats: tuple[float, ...]
 
+    @classmethod
+    def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int) -> Training:
+        """Return the training of the logged lines of a run."""
+
+        def lines(key: str) -> list[tuple[int, float, float]]:
+            return [(line["iteration"], line[key], line["seconds"]) for line in history if key in line]
+
+        losses, validations = lines("loss_nats_per_token"), lines("validation_nats_per_token")
+        clock = [0.0, *(seconds for _, _, seconds in losses)]  # restarts whenever the run is resumed
+        seconds = math.fsum(now if now < before else now - before for before, now in pairwise(clock))
+        curves = [tuple(line[part] for line in found) for found in (losses, validations) for part in (0, 1)]
+        return cls(train.iterations, train.batch_size, scored, seconds, *curves)  # type: ignore[arg-type]
+
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
-    @cached_property
+    @property
     def lowest_nats(self) -> float | None:
         """The lowest validation loss, nats per token; None without validation."""
         return min(self.validation_nats, default=None)
@@ -237,9 +213,7 @@ class TrainedModel:
     training: Training | None
     answers: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
-    def speed(self) -> Speed | None:
-        return self.answers.get("speed")
+    speed = property(lambda model: model.answers.get("speed"))
 
 
 @dataclass(frozen=True)
@@ -324,16 +298,25 @@ def generation_rates(result: AblationResult) -> list[float | None]:
     return [None if speed is None else speed.sample_images_per_second for speed in speeds]
 
 
+def read_result(folder: Path) -> AblationResult:
+    """Return the result of a grid's folder or a results folder.
+
+    Raises:
+        UserError: the folder has no result.
+    """
+    for name in (RESULT, f"{RESULT}.gz"):
+        if (folder / name).is_file():
+            return AblationResult.load(folder / name)
+    raise UserError(f"{folder} has no {RESULT}: name the --out of mar ablate, or a results folder")
+
+
 def results(folder: str | Path) -> DataFrame:
     """Return the rows of an ablation or a results folder as a pandas frame, with units in the column names.
 
     Raises:
         UserError: the folder has no result, or pandas is not installed.
     """
-    path = next((p for p in (Path(folder) / "result.json", Path(folder) / "result.json.gz") if p.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder} has no result.json: mar ablate writes it when the grid is done")
-    found = AblationResult.load(path)
+    found = read_result(Path(folder))
     return data_frame([_flat(asdict(row)) for row in (*found.rows, *found.baselines)])
 
 

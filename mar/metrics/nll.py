@@ -46,6 +46,7 @@ from mar.metrics.statistics import Difference, holm, paired_differences
 from mar.model.plans import Plans
 from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
+from orderings import PlanSpec
 
 Say = Callable[[str], None]
 _Named = tuple[str, Likelihood]  # a row of a table
@@ -91,9 +92,10 @@ def score_nll(
     """Return the likelihood of the split along ``plan``; with ``options.orders``, of mixtures of random orders too."""
     rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
     repeats = Repeats(orders=options.orders) if options.orders and run.plans(plan).random and not rule else SINGLE
+    along = adaptive_plan(rule, PlanSpec.parse(plan).partition) if rule else plan
     return run.nll(
-        plan=adaptive_plan(rule, plan) if rule else plan, split=options.split, limit=options.images, seed=options.seed,
-        progress=progress, repeats=repeats, likelihood=dict(likelihood), kind=options.kind,
+        plan=along, split=options.split, limit=options.images, seed=options.seed, progress=progress,
+        repeats=repeats, likelihood=dict(likelihood), kind=options.kind,
         estimator=Estimator.parse(options.estimator),
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mar.experiments.matrix import Matrix
+    from mar.core.table import Table
     from mar.likelihood.exposure import Curve, Exposure
     from mar.likelihood.set_sizes import Predicted
     from mar.likelihood.summary import Likelihood
@@ -534,29 +534,29 @@ def sweep(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def matrix(found: Matrix, unit: str, digits: int, value: Callable[[Any], tuple[float, float]]) -> Figure:
-    """A heat map of means and standard errors; each row's own plan is framed."""
+def matrix(table: Table[dict[str, Row]]) -> Figure:
+    """A heat map of a pivot with its texts; the marked cells, each run's own plan, are framed."""
     from matplotlib.patches import Rectangle
 
-    rows = [found.row(run.name) for run in found.runs]
-    means = np.array([[value(cell)[0] for cell in row] for row in rows])
-    figure = new_figure(2.6 + 1.5 * len(found.plans), 1.8 + 0.75 * len(rows))
+    names, *columns = table.columns
+    means = np.array([[column.value(row) for column in columns] for row in table.rows])
+    figure = new_figure(2.6 + 1.5 * len(columns), 1.8 + 0.75 * len(means))
     panel = figure.subplots()
     image = panel.imshow(means, cmap="viridis_r", aspect="auto")
     colours = image.to_rgba(means)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            mean, error = value(cell)
+    for j, column in enumerate(columns):
+        framed = column.best(table.rows)
+        for i, row in enumerate(table.rows):
             dark = float(np.dot(colours[i, j][:3], (0.3, 0.59, 0.11))) < 0.5
-            text = f"{mean:.{digits}f}\n± {error:.{digits}f}"
+            text = column.show(row).replace(" ±", "\n±")
             panel.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-            if cell.difference is None:
+            if i in framed:
                 panel.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor="crimson", lw=2))
-    panel.set_xticks(range(len(found.plans)), found.plans)
-    panel.set_yticks(range(len(rows)), [run.name for run in found.runs])
+    panel.set_xticks(range(len(columns)), [column.title for column in columns])
+    panel.set_yticks(range(len(means)), [names.show(row) for row in table.rows])
     panel.set(xlabel="scored along", ylabel="run (its own plan framed)")
-    panel.set_title(f"NLL, {unit}, {found.data} {found.split}")
-    figure.colorbar(image, ax=panel, label=unit)
+    panel.set_title(table.title)
+    figure.colorbar(image, ax=panel)
     return figure
 
 

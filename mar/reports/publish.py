@@ -16,29 +16,15 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mar.core.errors import UserError
 from mar.core.files import write_atomic
 from mar.experiments.engine import Engine, Provenance, TrainedAt, provenance
 from mar.experiments.launch import preparation_seconds
-from mar.experiments.result import AblationResult, Row
+from mar.experiments.result import RESULT, AblationResult, Row
 from mar.reports.columns import in_asked_unit
 from mar.reports.plots import write_pictures
 from mar.reports.tables import write_tables
 
 LARGE = 1_000_000  # bytes of a result from which it is compressed
-RESULT = "result.json"
-
-
-def read_result(folder: Path) -> AblationResult:
-    """Return the result of a grid's folder or a results folder.
-
-    Raises:
-        UserError: the folder has no result.
-    """
-    for name in (RESULT, f"{RESULT}.gz"):
-        if (folder / name).is_file():
-            return AblationResult.load(folder / name)
-    raise UserError(f"{folder} has no {RESULT}: name the --out of mar ablate, or a results folder")
 
 
 def publish(engine: Engine, folder: Path, large: int = LARGE) -> list[Path]:

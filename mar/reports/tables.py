@@ -18,7 +18,6 @@ from mar.experiments.statistics import (
     Agreement,
     Range,
     SeedRow,
-    Spread,
     agreement,
     by_seed,
     over_seeds,
@@ -70,12 +69,12 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
         ),
         Column("plan", lambda row: row.plan, words=True),
         Column("seeds", _seeds),
-        _spread("NLL", lambda row: row.nll, "lower", digits, unit, comparable),
-        _spread(f"Δ to {result.reference}", lambda row: row.difference, "lower", digits, unit, comparable),
+        _spread("NLL", "nll", "lower", digits, unit, comparable),
+        _spread(f"Δ to {result.reference}", "difference", "lower", digits, unit, comparable),
         Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)),
-        _spread("FID", lambda row: row.fid, "lower", 2, "", _over_seeds(result, lambda row: row.fid_key)),
-        *([_spread("images/s", lambda row: row.images_per_second, "higher", 1)] if result.ways else []),
-        _spread("linear probe", lambda row: row.probe, "higher", 3),
+        _spread("FID", "fid", "lower", 2, "", _over_seeds(result, lambda row: row.fid_key)),
+        *([_spread("images/s", "images_per_second", "higher", 1)] if result.ways else []),
+        _spread("linear probe", "probe", "higher", 3),
         *published_columns(result),
     ]
     return Table(shown, rows, [SEED_NOTE], "Over seeds").without_empty()
@@ -89,12 +88,12 @@ def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
             Column("plan", lambda row: row.plan),
             *(Column[SeedRow](f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != SEED),
             Column("seeds", _seeds),
-            *_mean_and_deviation(f"nll_{unit}", lambda row: row.nll),
-            *_mean_and_deviation(f"difference_{unit}", lambda row: row.difference),
+            *_mean_and_deviation(f"nll_{unit}", "nll"),
+            *_mean_and_deviation(f"difference_{unit}", "difference"),
             Column("difference_p_holm", lambda row: row.p_holm),
-            *_mean_and_deviation("fid", lambda row: row.fid),
-            *_mean_and_deviation("images_per_second", lambda row: row.images_per_second),
-            *_mean_and_deviation("probe_accuracy", lambda row: row.probe),
+            *_mean_and_deviation("fid", "fid"),
+            *_mean_and_deviation("images_per_second", "images_per_second"),
+            *_mean_and_deviation("probe_accuracy", "probe"),
             *published_columns(result, data=True),
         ],
         over_seeds(result),
@@ -293,34 +292,31 @@ def _range(spread: Range) -> str:
 
 
 def _seeds(row: SeedRow) -> int | None:
-    return max((each.n for each in (row.nll, row.fid, row.probe) if each is not None), default=None)
+    return max((len(each.values) for each in row.figures.values() if each is not None), default=None)
 
 
 def _spread(
-    title: str,
-    of: Callable[[SeedRow], Spread | None],
-    better: Better,
-    digits: int,
-    unit: str = "",
-    alike: Callable[[SeedRow], Hashable] | None = None,
+    title: str, of: str, better: Better, digits: int, unit: str = "", alike: Callable[[SeedRow], Hashable] | None = None
 ) -> Column[SeedRow]:
     """A mean ± its deviation; of a difference with its sign."""
 
     def text(row: SeedRow) -> str:
-        spread = of(row)
-        assert spread is not None
-        return plus_minus(spread.mean, spread.deviation, digits, "+" if title.startswith("Δ") else "")
+        found = row.figures[of]
+        assert found is not None
+        return plus_minus(found.mean, found.sd or 0.0, digits, "+" if title.startswith("Δ") else "")
 
     return Column(title, _mean(of), better, digits, text, unit, alike=alike)
 
 
-def _mean_and_deviation(name: str, of: Callable[[SeedRow], Spread | None]) -> list[Column[SeedRow]]:
-    deviation = Column[SeedRow](f"{name}_standard_deviation", lambda row: (spread := of(row)) and spread.deviation)
-    return [Column(f"{name}_mean", _mean(of)), deviation]
+def _mean_and_deviation(name: str, of: str) -> list[Column[SeedRow]]:
+    def deviation(row: SeedRow) -> float | None:
+        return None if (found := row.figures[of]) is None else found.sd or 0.0
+
+    return [Column(f"{name}_mean", _mean(of)), Column(f"{name}_standard_deviation", deviation)]
 
 
-def _mean(of: Callable[[SeedRow], Spread | None]) -> Callable[[SeedRow], float | None]:
-    return lambda row: (spread := of(row)) and spread.mean
+def _mean(of: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: None if (found := row.figures[of]) is None else found.mean
 
 
 def _over_seeds(result: AblationResult, alike: Callable[[Row], Hashable]) -> Callable[[SeedRow], Hashable]:

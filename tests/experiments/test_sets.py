@@ -12,6 +12,7 @@ from mar.experiments.engine import Engine, assemble, provenance
 from mar.experiments.grid import read
 from mar.metrics.base import Question
 from mar.model.plans import costs_file
+from orderings import PlanSpec
 from orderings.optimal import best_sets, read_set_costs
 
 GRID = """
@@ -52,7 +53,7 @@ def test_a_row_has_the_sizes_that_are_best_for_the_costs_measured_on_validation(
 
 
 def test_before_they_are_measured_a_plan_is_shown_in_equal_sets(engine: Engine) -> None:
-    step_L = engine.cells[0].plans["random/optimal:4"].step_L  # type: ignore[union-attr]
+    step_L = engine.cells[0].plans[PlanSpec.parse("random/optimal:4")].step_L  # type: ignore[union-attr]
     assert [step_L.count(step) for step in range(4)] == [16, 16, 16, 16]
 
 
