@@ -117,13 +117,17 @@ def _given(table, data: Path | None, overrides: list[str]) -> list[str]:
     from mar.core.errors import UserError
 
     given = {text.partition("=")[0] for text in overrides}
-    missing = [key for key in table.needs if f"given.{key}" not in given and not (key == "data" and data is not None)]
+    missing = [
+        key
+        for key, needed in table.given.items()
+        if needed and f"given.{key}" not in given and not (key == "data" and data is not None)
+    ]
     if missing:
         wanted = " ".join("--data PATH" if key == "data" else f"given.{key}=…" for key in missing)
         raise UserError(f"{table.name} at the scale {table.scale} needs {wanted}: see the top of {table.path}")
     if data is None:
         return []
-    if not table.takes_data:
+    if "data" not in table.given:
         raise UserError(
             f"{table.name} at the scale {table.scale} reads no data but the project's own: leave --data out"
         )
@@ -136,10 +140,11 @@ def _list_tables() -> None:
     from mar.experiments.shipped import tables
 
     for name, scales in tables().items():
-        print(f"{name}\n    {scales[0].asks}")
+        print(f"{name}\n    {scales[0].header[0]}")
         for table in scales:
-            needs = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in table.needs)
-            print(f"    --scale {table.scale}{needs}: {table.time}")
+            needs = [key for key, needed in table.given.items() if needed]
+            asked = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in needs)
+            print(f"    --scale {table.scale}{asked}: {table.header[1]}")
 
 
 def status(

@@ -288,9 +288,8 @@ def matrix(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.experiments.engine import score_matrix
     from mar.metrics.nll import read_nll, run_names, score_plan
-    from mar.reports.matrix import matrix_tables, write_matrix
+    from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
     from mar.run import load
 
     if plans.partitions and not plans.plans:

@@ -13,10 +13,9 @@ of processes may work in one folder: one process at a time holds a cell.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
@@ -38,9 +37,7 @@ from mar.experiments.state import Asked, Outline, State, states_of, write_outlin
 from mar.experiments.statistics import compared
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics.base import PlanMap, Question, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
-from mar.metrics.nll import check_comparable
 from mar.metrics.sets import with_measured_sets
-from mar.model.model import Model
 from mar.run import Run, load, train
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder
@@ -49,11 +46,6 @@ from orderings import PlanSpec, parse_partition, to_text
 Bar = Callable[[str], AbstractContextManager[Progress]]
 Trainer = Callable[[Recipe, Path], None]
 TRAINING = "training"
-
-
-def silent(text: str) -> AbstractContextManager[Progress]:
-    """Show no progress bar."""
-    return nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True)
@@ -85,12 +77,7 @@ class Cell:
 
 
 def cells_of(grid: GridFile) -> list[Cell]:
-    """Return every cell.
-
-    Raises:
-        UserError: a recipe is wrong, or its data are not there.
-        Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
-    """
+    """Return every cell. Raise UserError, Unsupported: as ``Engine``."""
     data: dict[str, Data] = {}
     plans, found = grid.plans(), []
     for combination, recipe in [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]:
@@ -104,24 +91,18 @@ def _cell(grid: GridFile, plans: list[PlanSpec], combination: Combination, recip
     if not plans:  # the recipe's own ordering, in the grid's sets or its own
         partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
         plans = [PlanSpec(build.ordering(recipe), partition) for partition in partitions]
-    try:
-        model = build.assemble(recipe, data).model
-        n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
-    except Unsupported as refusal:
-        if not grid.axes:
-            raise
-        n_parameters, found = 0, dict.fromkeys(plans, str(refusal))
+    model, found = None, {}
+    for plan in plans:
+        try:
+            model = model or build.assemble(recipe, data).model
+            found[plan] = plan_map(model, plan)
+        except Unsupported as refusal:
+            if not grid.axes:
+                raise
+            found[plan] = str(refusal)
     name = ", ".join(combination.settings.values()) or recipe.name
+    n_parameters = 0 if model is None else model.n_parameters
     return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, data, found)
-
-
-def _served(model: Model, plan: PlanSpec, may_refuse: bool) -> PlanMap | str:
-    try:
-        return plan_map(model, plan)
-    except Unsupported as refusal:
-        if not may_refuse:
-            raise
-        return str(refusal)
 
 
 class Engine:
@@ -130,7 +111,7 @@ class Engine:
     Args:
         grid: the cells and the metrics.
         out: the folder.
-        bar: makes a progress bar from a text.
+        bar: makes a progress bar from a text; None: shows none.
         trainer: trains a recipe in a folder (``mar.experiments.launch``); default: in this process.
 
     Raises:
@@ -138,14 +119,15 @@ class Engine:
             trained. Or the folder is of another kind, or its models were trained on different data.
     """
 
-    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
-        self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer
+    def __init__(self, grid: GridFile, out: Path, bar: Bar | None = None, trainer: Trainer | None = None) -> None:
+        self.grid, self.out, self.trainer = grid, out, trainer
+        self.bar: Bar = bar or (lambda text: nullcontext(lambda done, total: None))
         self._records: dict[Path, Record] = {}  # answers read so far
         check_kind(out, GRID)
         self.metrics = grid.metrics()
         self.cells = cells_of(grid)
         self._folders = {cell.fingerprint: RunFolder(out / "runs" / cell.fingerprint) for cell in self.cells}
-        self._questions = cache(self._questions_of)
+        self._questions: dict[Any, dict[tuple[PlanSpec, str], list[Question]]] = {}
         for cell in self.cells:
             self._check_data(cell)
 
@@ -157,21 +139,20 @@ class Engine:
     @cached_property
     def outlines(self) -> list[Outline]:
         """Every cell with its questions, whatever its weights."""
-        return [self._outline(cell) for cell in self.cells]
 
-    def _outline(self, cell: Cell) -> Outline:
-        run = str(self.folder(cell).path.relative_to(self.out))
-        if not cell.served:
-            reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
-            return Outline(cell.name, run, cell.recipe.train.iterations, reason)
-        questions = tuple(
-            Asked(
-                question.metric, str(self.file(cell, question).relative_to(self.out)), plain(question.content),
-                question.metric != TRAINING and self.metrics[question.metric].alone,
-            )
-            for question in self.questions(cell)
-        )  # fmt: skip
-        return Outline(cell.name, run, cell.recipe.train.iterations, questions=questions)
+        def asked(cell: Cell, question: Question) -> Asked:
+            alone = question.metric != TRAINING and self.metrics[question.metric].alone
+            file = str(self.file(cell, question).relative_to(self.out))
+            return Asked(question.metric, file, plain(question.content), alone)
+
+        def outline(cell: Cell) -> Outline:
+            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+            if not cell.served:
+                return Outline(cell.name, run, iterations, str(next(iter(cell.plans.values()))))
+            questions = tuple(asked(cell, question) for question in self.questions(cell))
+            return Outline(cell.name, run, iterations, questions=questions)
+
+        return [outline(cell) for cell in self.cells]
 
     def states(self) -> list[State]:
         """Return the state of every cell, in the grid's order."""
@@ -180,10 +161,8 @@ class Engine:
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
 
-        May be stopped and called again at any moment. Metrics that are measured alone are left to ``measure_alone``.
-
-        Args:
-            go_on: asked before each cell.
+        May be stopped and called again at any moment. ``go_on`` is asked before each cell. Metrics that are measured
+        alone are left to ``measure_alone``.
         """
         todo = [cell for cell in self.cells if cell.served]
         for number, cell in enumerate(todo, start=1):
@@ -198,8 +177,8 @@ class Engine:
 
     def measure_alone(self) -> None:
         """Answer what is measured alone, one model after the other in this process, when nothing else runs."""
-        for cell in self.cells if any(metric.alone for metric in self.metrics.values()) else ():
-            if cell.served:
+        if any(metric.alone for metric in self.metrics.values()):
+            for cell in filter(lambda cell: cell.served, self.cells):
                 with held(self.home(cell), wait=True):
                     self._answer(cell, cell.name, alone=True)
 
@@ -221,17 +200,13 @@ class Engine:
 
     def along(self, cell: Cell) -> Mapping[tuple[PlanSpec, str], list[Question]]:
         """Return the metrics' questions along each plan in each variant (its name), those about the model included."""
-        return self._questions(cell.fingerprint, tuple(cell.served), self.weights(cell))
-
-    def _questions_of(
-        self, fingerprint: str, plans: tuple[PlanSpec, ...], weights: str
-    ) -> Mapping[tuple[PlanSpec, str], list[Question]]:
-        found = {}
-        for plan, variant in plan_variants(plans, self.grid.variants):
-            subject = Subject(fingerprint, weights, plan, variant)
-            asked = [metric.question(subject) for metric in self.metrics.values()]
-            found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
-        return found
+        key = cell.fingerprint, self.weights(cell), tuple(cell.served)
+        if key not in self._questions:
+            found = self._questions.setdefault(key, {})
+            for plan, variant in plan_variants(cell.served, self.grid.variants):
+                asked = [metric.question(Subject(*key[:2], plan, variant)) for metric in self.metrics.values()]
+                found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
+        return self._questions[key]
 
     def home(self, cell: Cell) -> Path:
         """Return the folder of a cell's records."""
@@ -253,8 +228,8 @@ class Engine:
 
     def file(self, cell: Cell, question: Question) -> Path:
         """Return the file of a question's record."""
-        plan, variant = question.plan, question.variant
-        folder = self.home(cell) if plan is None else self.plan_folder(cell, plan, variant)
+        of_model = question.plan is None
+        folder = self.home(cell) if of_model else self.plan_folder(cell, question.plan, question.variant)
         return folder / f"{question.metric}.json"
 
     def training(self, cell: Cell) -> Question:
@@ -269,20 +244,12 @@ class Engine:
             if metric is None or metric.alone != alone or self.record(cell, question) is not None:
                 continue
             file, variant = self.file(cell, question), self.grid.variant(question.variant)
-
-            def compute(question: Question = question, metric=metric, file=file, variant=variant) -> dict[str, Any]:
-                with self.bar(f"{place} {metric.title:<7} {self._text(cell, question)}") as progress:
-                    features = self.out / "features"
-                    at = Workspace(loaded, cell.recipe, cell.data, variant, file.parent, features, progress)
-                    return asdict(metric.compute(question, at))
-
-            record(file, question.content, compute)
-
-    def _text(self, cell: Cell, question: Question) -> str:
-        """Return what a progress bar calls a question."""
-        of_cell = [cell.name] if cell.settings else []
-        of_plan = [question.plan] if len(cell.plans) > 1 or not cell.settings else []
-        return ": ".join(filter(None, [*of_cell, *of_plan, question.variant]))
+            of_plan = question.plan if len(cell.plans) > 1 or not cell.settings else None
+            text = ": ".join(filter(None, [cell.name if cell.settings else "", of_plan, question.variant]))
+            with self.bar(f"{place} {metric.title:<7} {text}") as progress:
+                at = Workspace(loaded, cell.recipe, cell.data, variant, file.parent, self.out / "features", progress)
+                compute = partial(metric.compute, question, at)
+                record(file, question.content, lambda compute=compute: asdict(compute()))
 
     def _train(self, cell: Cell) -> dict[str, Any]:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
@@ -357,63 +324,6 @@ def assemble(engine: Engine) -> AblationResult:
     )
 
 
-def score_matrix(
-    runs: Mapping[str, Run], plans: Sequence[str], score: Callable[[str, Run, str], Likelihood], split: str = "test",
-    seed: int = 0, kind: str | None = None, confidence: float = 0.95,
-) -> AblationResult:  # fmt: skip
-    """Return the result of several runs, each along every plan and compared with the plan that it was trained along.
-
-    Args:
-        runs: by the names that the table shows.
-        plans: short texts; training plans of the runs that are not among them are added.
-        score: of a run, by its name, along a plan; always on the same images and noise.
-        split, seed, kind: of the scores, for the record and the checks.
-        confidence: of the intervals of the differences.
-
-    Raises:
-        UserError, Unsupported: see ``check_comparable``; nothing was scored.
-    """
-    check_comparable(runs, kind)
-    own = {name: run.training_plan for name, run in runs.items()}
-    columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
-    scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
-    rows = {
-        (name, plan): Row(
-            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
-            settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
-        )
-        for (name, plan), likelihood in scores.items()
-    }  # fmt: skip
-    compare = partial(compared, list(rows.values()), lambda row: rows[row.model, own[row.model]], confidence)
-    base = next(iter(runs.values()))
-    notes = [note for name, run in runs.items() for note in _run_notes(name, run, scores[name, own[name]])]
-    grid = {"nll": {"split": split, "seed": seed, "kind": kind}, "confidence": confidence, "notes": notes}
-    recipes = {name: run.recipe for name, run in runs.items()}
-    models = (
-        TrainedModel(
-            name, {"run": name, "trained along": own[name]}, recipe.as_dict(), recipe.fingerprint(), 0, "", None
-        )
-        for name, recipe in recipes.items()
-    )
-    return AblationResult(
-        "train-order × eval-order", grid | {"weights": "ema" if base.ema else "last"}, ("run", "trained along"),
-        tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
-        tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
-    )  # fmt: skip
-
-
-def _run_notes(name: str, run: Run, scored: Likelihood) -> list[str]:
-    """Return a line about a run, and its warnings."""
-    kind, plan = run.recipe.train.objective.kind, run.training_plan
-    notes = [f"{name}: trained along {plan}, mask ratio {kind}, {run.checkpoint.iteration:,} iterations."]
-    if not build.objective(run.recipe).estimates_nll(build.ordering(run.recipe)):
-        notes.append(
-            f"Warning: {name}: its training loss (objective {kind}) is no NLL of {plan}: a fixed order is trained with "
-            "train.objective=next_set."
-        )
-    return [*notes, *(f"Warning: {name}: {warning}." for warning in scored.warnings)]
-
-
 def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) -> Row:
     """Return the row of a cell along a plan in a variant, with the answers of its questions."""
     grid, found = engine.grid, cell.plans[plan]
@@ -463,6 +373,7 @@ def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
 
 
 def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
+    """Return the row of a mixture of orders, which has the NLL alone."""
     likelihood = replace(
         scored, kind=scored.head_kind, orders=point.orders, ensemble=(), nats_per_image=point.nats_per_image,
         standard_error_nats=point.standard_error_nats, bits_per_dim=point.bits_per_dim,
@@ -491,79 +402,15 @@ def _baselines(engine: Engine) -> Iterator[Row]:
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:
-    model = TrainedModel(
-        cell.name, cell.settings, cell.recipe.as_dict(), cell.fingerprint, cell.n_parameters, "", None
-    )  # fmt: skip
-    if not cell.served:
-        return model
-    training, *asked = engine.questions(cell)
-    answers = {}
-    for question in asked:
-        metric, record = engine.metrics[question.metric], engine.record(cell, question)
-        if metric.alone and record is not None and record.answer is not None:
+    answers, weights, curve = {}, "", None
+    for question in engine.questions(cell) if cell.served else ():
+        metric, record = engine.metrics.get(question.metric), engine.record(cell, question)
+        if record is None or record.answer is None:
+            continue
+        if metric is None:
+            weights = record.answer["weights"]
+            curve = Training.of(engine.folder(cell).history(), cell.recipe.train, record.answer["iteration"])
+        elif metric.alone:
             answers[question.metric] = metric.read(record.answer, "")
-    record = engine.record(cell, training)
-    if record is None or record.answer is None:
-        return replace(model, answers=answers)
-    curve = Training.of(engine.folder(cell).history(), cell.recipe.train, record.answer["iteration"])
-    return replace(model, answers=answers, weights=record.answer["weights"], training=curve)
-
-
-@dataclass(frozen=True)
-class TrainedAt:
-    """Cells (their names) whose training last ran at one revision on one machine."""
-
-    revision: str
-    device: str
-    cpu: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """
-    Attributes:
-        grid: its name.
-        environment: of the command that wrote the table (``mar.core.files.environment``).
-        clean: no tracked file differed from the revision; None: unknown.
-        trained: revision and machine of each training.
-        seconds: of each part, summed over cells and so over workers: of an interrupted part the last run, of training
-            all of it.
-    """
-
-    grid: str
-    environment: dict[str, Any]
-    clean: bool | None
-    trained: tuple[TrainedAt, ...]
-    seconds: dict[str, float]
-
-    @property
-    def elsewhere(self) -> list[TrainedAt]:
-        """Cells trained at another revision than the table's."""
-        return [each for each in self.trained if each.revision != self.environment["revision"]]
-
-
-def provenance(engine: Engine, result: AblationResult, preparation_seconds: float = 0.0) -> Provenance:
-    """Return revision, machine and time of a result that was assembled from the engine's folder."""
-    revision = result.environment["revision"]
-    trained: dict[tuple[str, str, str], list[str]] = {}
-    for cell in engine.cells:
-        file = engine.folder(cell).path / "environment.json"
-        if file.is_file():
-            about = json.loads(file.read_text())
-            trained.setdefault((about["revision"], about["device"], about.get("cpu", "unknown")), []).append(cell.name)
-    curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
-    seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}
-    for cell in {cell.fingerprint: cell for cell in engine.cells if cell.served}.values():
-        for question in engine.questions(cell)[1:]:
-            if (record := engine.record(cell, question)) is not None:
-                title = engine.metrics[question.metric].title
-                seconds[title] = seconds.get(title, 0.0) + record.seconds
-    seconds["preparation"] = preparation_seconds
-    return Provenance(
-        result.name,
-        result.environment,
-        None if revision == "unknown" else not revision.endswith("-dirty"),
-        tuple(TrainedAt(*key, tuple(names)) for key, names in trained.items()),
-        {part: value for part, value in seconds.items() if value},
-    )
+    recipe = cell.recipe.as_dict()
+    return TrainedModel(cell.name, cell.settings, recipe, cell.fingerprint, cell.n_parameters, weights, curve, answers)

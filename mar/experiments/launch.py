@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -25,8 +26,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import dropwhile
-from json import dumps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -49,17 +48,41 @@ _LAUNCHERS = re.compile(r"^[EW]\d{4} .*torch/distributed/", re.MULTILINE)  # whe
 _FIRST_CODE = re.compile(r"^Root Cause.*?exitcode\s*: (-?\d+)", re.MULTILINE | re.DOTALL)
 
 
+def start(
+    command: Sequence[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, which Ctrl-C does not reach directly.
+
+    Args:
+        own: environment variables beside this process's.
+        log: takes its output; None: it is this process's.
+        keep: file descriptors that it inherits.
+    """
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **own}, pass_fds=keep,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _finish(command: Sequence[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()) -> int:
+    """Run a command as ``start`` does; return its exit code. Raise Stopped at a signal, which was passed on."""
+    children: list[subprocess.Popen[bytes]] = []
+    with forward_signals(children) as stopped:
+        children.append(start(command, own, log, keep))
+        if stopped:
+            children[0].terminate()
+        code = children[0].wait()
+    if stopped:
+        raise Stopped(stopped[0])
+    return code
+
+
 @dataclass(frozen=True)
 class WorkerSpec:
-    """
-    Attributes:
-        out: the folder of the grid, with its ``grid.yaml``.
-        processes: that a cell is trained in.
-        speeds: answer only what is measured alone.
-    """
+    """A worker in the grid's folder ``out``. ``speeds``: it answers only what is measured alone."""
 
     out: Path
-    processes: int = 1
+    processes: int = 1  # that a cell is trained in
     speeds: bool = False
 
     @property
@@ -73,10 +96,7 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
     """Run ``count`` workers until no cell is left, and return their exit codes. ``watch`` is called every two seconds.
 
     Each has its share of the cores, GPUs of its own where there are several, and a log in OUT/logs. A signal stops
-    all workers; their training is saved.
-
-    Raises:
-        Stopped: by a signal.
+    all workers, which save their training, and raises Stopped.
     """
     logs = spec.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -92,22 +112,6 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
     if stopped:
         raise Stopped(stopped[0])
     return [worker.returncode for worker in workers]
-
-
-def start(
-    command: list[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, which Ctrl-C does not reach directly.
-
-    Args:
-        own: environment variables beside this process's.
-        log: takes its output; None: it is this process's.
-        keep: file descriptors that it inherits.
-    """
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **own}, pass_fds=keep,
-        start_new_session=True,
-    )  # fmt: skip
 
 
 def shared_cores(count: int) -> dict[str, str]:
@@ -152,16 +156,19 @@ def work(spec: WorkerSpec) -> int:
 Command = Callable[[int, Path], list[str]]
 
 
+def torchrun(processes: int, path: Path) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
+
+
 class TrainingFailed(Exception):
     """The processes of a training ended with an error; the message has their last lines."""
 
 
 def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe, Path], None] | None:
-    """Return the function that trains a cell in several processes of this machine, each with a GPU of its own where
-    there are any. One process takes no launcher: None.
+    """Return the function that trains a cell in several processes of this machine; None: one takes no launcher.
 
-    Raises:
-        UserError: fewer GPUs than processes.
+    Each process has a GPU of its own where there are any. Raises UserError: fewer GPUs than processes.
     """
     import torch
 
@@ -173,10 +180,7 @@ def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe,
 
 
 def train_launched(processes: int, recipe: Recipe, path: Path, command: Command | None = None) -> None:
-    """Train ``recipe`` in the folder ``path``, or resume it, in ``processes`` processes.
-
-    Args:
-        command: returns the launcher's command; default: torchrun's.
+    """Train ``recipe`` in the folder ``path``, or resume it, in processes that ``command`` starts (default: torchrun).
 
     Raises:
         Stopped: by a signal; the training is saved.
@@ -189,20 +193,13 @@ def train_launched(processes: int, recipe: Recipe, path: Path, command: Command 
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
         fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
         begin = log.tell()
-        if _wait((command or _torchrun)(processes, path), own, log, (alone.fileno(),)):
+        if _finish((command or torchrun)(processes, path), own, log, (alone.fileno(),)):
             _raise_failure(path / LOG, begin)
-
-
-def _torchrun(processes: int, path: Path) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
 
 
 def _raise_failure(file: Path, begin: int) -> None:
     """Raise the error of a training. torchrun always ends with 1: the exit code of its processes is in its report."""
-    with file.open("rb") as log:
-        log.seek(begin)
-        text = log.read().decode(errors="replace")
+    text = file.read_bytes()[begin:].decode(errors="replace")
     first = _FIRST_CODE.search(text)
     code = int(first[1]) if first else 0
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # another program stopped a process, and with it all
@@ -213,11 +210,7 @@ def _raise_failure(file: Path, begin: int) -> None:
 
 
 def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> None:
-    """Run the pending ``prepare`` commands in order; wait for another process that does so.
-
-    Args:
-        out: the grid's folder.
-        say: is told each command before it runs.
+    """Run the pending ``prepare`` commands in order, each told to ``say``; wait for another process that does so.
 
     Raises:
         UserError: a command failed; the grid's command, given again, resumes it.
@@ -225,45 +218,47 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
     """
     if not grid.prepare:
         return
-    words = {command: _words(grid, command) for command in grid.prepare}  # checked before any is run
+    words = [_words(grid, command) for command in grid.prepare]  # checked before any is run
     with held(out / "prepared", wait=True):
-        todo = pending(grid, out)
-        for command in todo:  # after a kill, a command that has to run again must not count as finished
-            _prepared(grid, out, command).unlink(missing_ok=True)
-        for command in todo:
-            say(f"mar {command}")
+        todo = range(len(words) - len(pending(grid, out)), len(words))
+        for number in todo:  # after a kill, a command that has to run again must not count as finished
+            _prepared(out, number).unlink(missing_ok=True)
+        for number in todo:
+            say(f"mar {grid.prepare[number]}")
             started = time.monotonic()
-            if code := _wait([*PROGRAM, *words[command]], {}):
-                said = f"mar {shlex.join(words[command])}"
+            if code := _finish([*PROGRAM, *words[number]], {}):
+                said = f"mar {shlex.join(words[number])}"
                 raise UserError(f"prepare: `{said}` ended with code {code} (see its output above); repeat it to resume")
             made_by = {"revision": environment()["revision"]}
-            record = Record({"command": command}, time.monotonic() - started, made_by, None)
-            write_atomic(_prepared(grid, out, command), dumps(asdict(record)))
+            record = Record({"command": grid.prepare[number]}, time.monotonic() - started, made_by, None)
+            write_atomic(_prepared(out, number), json.dumps(asdict(record)))
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:
     """Return the first unfinished command and all after it, which may read its output."""
-
-    def is_done(command: str) -> bool:
+    for number, (command, record) in enumerate(zip(grid.prepare, _records(grid, out), strict=True)):
         words = _words(grid, command)
         made = words[words.index("--out") + 1 :][:1] if "--out" in words else []
-        return _record(grid, out, command) is not None and all(Path(path).exists() for path in made)
-
-    return list(dropwhile(is_done, grid.prepare))
+        if record is None or not all(Path(path).exists() for path in made):
+            return list(grid.prepare[number:])
+    return []
 
 
 def preparation_seconds(grid: GridFile, out: Path) -> float:
     """Return the wall-clock time of the finished ``prepare`` commands, each in its last run."""
-    records = (_record(grid, out, command) for command in grid.prepare)
-    return sum(record.seconds for record in records if record is not None)
+    return sum(record.seconds for record in _records(grid, out) if record is not None)
+
+
+def _prepared(out: Path, number: int) -> Path:
+    return out / "prepared" / f"{number}.json"
+
+
+def _records(grid: GridFile, out: Path) -> list[Record | None]:
+    return [read(_prepared(out, number), {"command": command}) for number, command in enumerate(grid.prepare)]
 
 
 def _words(grid: GridFile, command: str) -> list[str]:
-    """Split a command into arguments, in a shell's quoting.
-
-    Raises:
-        UserError: a quote is not closed, or a given value would be split.
-    """
+    """Split a command in a shell's quoting. Raise UserError: a quote is not closed, or a given value would be split."""
     for key, value in grid.given.items():
         if value in command and len(value.split()) > 1:
             raise UserError(
@@ -273,27 +268,6 @@ def _words(grid: GridFile, command: str) -> list[str]:
         return shlex.split(command)
     except ValueError as error:
         raise UserError(f"prepare: {command!r}: {error}") from None
-
-
-def _prepared(grid: GridFile, out: Path, command: str) -> Path:
-    return out / "prepared" / f"{grid.prepare.index(command)}.json"
-
-
-def _record(grid: GridFile, out: Path, command: str) -> Record | None:
-    return read(_prepared(grid, out, command), {"command": command})
-
-
-def _wait(command: list[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()) -> int:
-    """Run a command as ``start`` does; return its exit code. Raise Stopped at a signal, which was passed on."""
-    children: list[subprocess.Popen[bytes]] = []
-    with forward_signals(children) as stopped:
-        children.append(start(command, own, log, keep))
-        if stopped:
-            children[0].terminate()
-        code = children[0].wait()
-    if stopped:
-        raise Stopped(stopped[0])
-    return code
 
 
 if __name__ == "__main__":

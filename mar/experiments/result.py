@@ -44,10 +44,7 @@ MEANINGS: dict[Verdict, str] = {
 
 
 def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
-    """Return the verdict on a validation curve in nats per token.
-
-    A curve that fell late and rose again overfits: more training would not help it.
-    """
+    """Return the verdict on a validation curve in nats per token; one that fell late and rose again overfits."""
     if len(nats) < 2:
         return "unknown"
     lowest = min(nats)
@@ -57,23 +54,14 @@ def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
     return "falling" if not early or min(early) - lowest > PLATEAU else "flat"
 
 
-_BARS = "▁▂▃▄▅▆▇█"
-
-
 def sparkline(nats: Sequence[float], most: int = 12) -> str:
-    """Return the curve as at most ``most`` bars, each the mean of its part.
-
-    The bars show the lowest value up to twice the range of the later half.
-    """
-    if not nats:
-        return ""
-    count = min(most, len(nats))
-    edges = [round(k * len(nats) / count) for k in range(count + 1)]
+    """Return the curve as at most ``most`` bars, each the mean of its part: the lowest up to twice the later range."""
+    count, bars = min(most, len(nats)), "▁▂▃▄▅▆▇█"
+    edges = [round(k * len(nats) / count) for k in range(count + 1)] if nats else []
     means = [sum(nats[a:b]) / (b - a) for a, b in pairwise(edges)]
-    late = means[len(means) // 2 :]
-    low = min(means)
-    span = max(2.0 * (max(late) - low), PLATEAU)
-    return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in means)
+    low, late = min(means, default=0.0), max(means[len(means) // 2 :], default=0.0)
+    span = max(2.0 * (late - low), PLATEAU)
+    return "".join(bars[min(len(bars) - 1, int((value - low) / span * len(bars)))] for value in means)
 
 
 @dataclass(frozen=True)
@@ -168,15 +156,17 @@ class Training:
     @classmethod
     def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int) -> Training:
         """Return the training of the logged lines of a run."""
-
-        def lines(key: str) -> list[tuple[int, float, float]]:
-            return [(line["iteration"], line[key], line["seconds"]) for line in history if key in line]
-
-        losses, validations = lines("loss_nats_per_token"), lines("validation_nats_per_token")
-        clock = [0.0, *(seconds for _, _, seconds in losses)]  # restarts whenever the run is resumed
-        seconds = math.fsum(now if now < before else now - before for before, now in pairwise(clock))
-        curves = [tuple(line[part] for line in found) for found in (losses, validations) for part in (0, 1)]
-        return cls(train.iterations, train.batch_size, scored, seconds, *curves)  # type: ignore[arg-type]
+        losses = [line for line in history if "loss_nats_per_token" in line]
+        validations = [line for line in history if "validation_nats_per_token" in line]
+        clock = [0.0, *(line["seconds"] for line in losses)]  # restarts whenever the run is resumed
+        return cls(
+            train.iterations, train.batch_size, scored,
+            math.fsum(now if now < before else now - before for before, now in pairwise(clock)),
+            tuple(line["iteration"] for line in losses),
+            tuple(line["loss_nats_per_token"] for line in losses),
+            tuple(line["iteration"] for line in validations),
+            tuple(line["validation_nats_per_token"] for line in validations),
+        )  # fmt: skip
 
     @cached_property
     def verdict(self) -> Verdict:

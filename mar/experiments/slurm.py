@@ -48,12 +48,9 @@ _WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster that takes the jobs.
+    """The cluster that takes the jobs: at most ``jobs`` (None: one for each unfinished cell, within bounds).
 
-    Attributes:
-        kind: ``slurm``; ``local``: processes of this machine.
-        jobs: at most; None: one for each unfinished cell, within bounds.
-        parameters: of submitit's AutoExecutor.
+    ``parameters`` are those of submitit's AutoExecutor. ``local`` jobs are processes of this machine.
     """
 
     kind: Kind
@@ -61,11 +58,7 @@ class Cluster:
     parameters: dict[str, Any]
 
     def executor(self, folder: Path, name: str) -> Any:
-        """Return submitit's executor, which keeps its files in ``folder``.
-
-        Raises:
-            UserError: there is no Slurm here, or a value is wrong.
-        """
+        """Return submitit's executor with its files in ``folder``. Raise UserError: no Slurm here, or a wrong value."""
         import submitit
 
         often = {"slurm_max_num_timeout": _OFTEN, "local_max_num_timeout": _OFTEN}
@@ -83,11 +76,7 @@ class Cluster:
 
 
 def read_cluster(pairs: Sequence[str]) -> Cluster:
-    """Read ``KEY=VALUE`` pairs: ``cluster``, ``jobs``, and submitit's names of sbatch's options.
-
-    Raises:
-        UserError: a key that does not exist, or a value that cannot be.
-    """
+    """Read ``KEY=VALUE`` pairs: ``cluster``, ``jobs``, and submitit's names of sbatch's options. Raise UserError."""
     try:
         from submitit import SlurmExecutor
     except ImportError:
@@ -128,12 +117,7 @@ def _value(text: str) -> Any:
 
 @dataclass
 class Job:
-    """The callable that submitit pickles and calls on the job's machine.
-
-    Attributes:
-        spec: of the worker.
-        sharing: how many jobs share the cores that this one sees.
-    """
+    """The callable that submitit pickles and calls on the job's machine; ``sharing`` jobs share the cores it sees."""
 
     spec: WorkerSpec
     sharing: int = 1
@@ -199,12 +183,7 @@ class Submitted:
 
 
 class Jobs:
-    """The jobs of a grid.
-
-    Args:
-        watch: called repeatedly while they are waited for.
-        poll_seconds: between two looks at the jobs; default: what suits the cluster.
-    """
+    """The jobs of a grid. ``watch`` is called every ``poll_seconds`` (default: what suits the cluster)."""
 
     def __init__(
         self, engine: Engine, cluster: Cluster, watch: Callable[[], None], poll_seconds: float | None = None
@@ -245,14 +224,13 @@ class Jobs:
         return [trouble for job in self.now if (trouble := job.trouble(self.folder)) is not None]
 
     def submit(self, spec: WorkerSpec, count: int) -> list[Submitted]:
-        """Submit ``count`` jobs, as one array. Raises UserError: the cluster takes no job."""
-        kind = self.cluster.kind
+        """Submit ``count`` jobs, as one array. Raise UserError: the cluster takes no job."""
+        kind, jobs = self.cluster.kind, []
         executor = self.cluster.executor(self.folder, f"mar-{self.engine.grid.name}")
-        job, jobs = Job(spec, count if kind == "local" else 1), []
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # jobs inherit it and outlive a Ctrl-C in this terminal
         try:
             with executor.batch():
-                jobs += [executor.submit(replace(job)) for _ in range(count)]
+                jobs += [executor.submit(Job(spec, count if kind == "local" else 1)) for _ in range(count)]
         except RuntimeError as error:
             raise UserError(f"{kind} takes no job: {' '.join(str(error).split())}") from None
         finally:

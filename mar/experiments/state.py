@@ -25,33 +25,22 @@ _TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
 
 @dataclass(frozen=True)
 class Asked:
-    """
-    Attributes:
-        metric: its name, or "training".
-        file: of its record, relative to the grid's folder.
-        content: what identifies the answer; the hash of the weights is that of the cell's training.
-        alone: measured when nothing else runs.
-    """
+    """A question of a metric, or of "training". ``content`` identifies the answer, its weights the cell's training."""
 
     metric: str
-    file: str
+    file: str  # of its record, relative to the grid's folder
     content: dict[str, Any]
-    alone: bool = False
+    alone: bool = False  # measured when nothing else runs
 
 
 @dataclass(frozen=True)
 class Outline:
-    """One cell with its questions, training first.
-
-    Attributes:
-        run: its run folder, relative to the grid's folder.
-        refused: why the cell is not trained; empty: it is.
-    """
+    """One cell with its questions, training first."""
 
     name: str
-    run: str
+    run: str  # its run folder, relative to the grid's folder
     iterations: int
-    refused: str = ""
+    refused: str = ""  # why the cell is not trained
     questions: tuple[Asked, ...] = ()
 
     def answers(self, out: Path) -> list[tuple[Asked, Record | None]]:

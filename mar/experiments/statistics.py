@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mar.experiments.grid import OURS, PLAN, SEED, Published
-from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
+from mar.experiments.result import AblationResult, Row, generation_rates
 from mar.metrics.statistics import Spread, comparable, holm, p_value, paired_differences, spread
 
 
@@ -24,11 +24,7 @@ def compared(
 ) -> list[Row]:  # fmt: skip
     """Return the rows with their paired differences to their reference rows, where both were scored alike.
 
-    Holm's correction covers every comparison of the table.
-
-    Args:
-        reference: returns the reference row of a row; None: there is none.
-        name: returns what a difference calls its reference row.
+    Holm's correction covers every comparison of the table. ``name`` returns what a difference calls its reference row.
     """
     found = {}
     for number, row in enumerate(rows):
@@ -39,29 +35,23 @@ def compared(
             pair = {"row": row.likelihood, "base": base.likelihood}
             difference = paired_differences(pair, "base", confidence)["row"]
             found[number] = replace(difference, reference=name(base))
-    adjusted = dict(zip(found, holm([difference.p_value for difference in found.values()]), strict=True))
-    return [
-        replace(row, difference=replace(found[number], p_holm=adjusted[number])) if number in found else row
-        for number, row in enumerate(rows)
-    ]
+    shown = list(rows)
+    for (number, difference), p in zip(found.items(), holm([each.p_value for each in found.values()]), strict=True):
+        shown[number] = replace(rows[number], difference=replace(difference, p_holm=p))
+    return shown
 
 
 Figure = Callable[[Row], float | None]
 
 
-def nll_of(row: Row) -> float | None:
-    """Return bits/dim, or nats per image where there are no bits/dim."""
-    return _in_bits(row.likelihood)
-
-
-def _in_bits(found: Any) -> float | None:
+def in_bits(found: Any) -> float | None:
     """Return a likelihood or a difference in bits/dim, or in nats per image where it has none."""
     return found and (found.nats_per_image if found.bits_per_dim is None else found.bits_per_dim)
 
 
 FIGURES: dict[str, Figure] = {
-    "nll": nll_of,
-    "difference": lambda row: _in_bits(row.difference),
+    "nll": lambda row: in_bits(row.likelihood),
+    "difference": lambda row: in_bits(row.difference),
     "fid": lambda row: row.images and row.images.fid,
     "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
     "images_per_second": lambda row: row.images_per_second,
@@ -71,14 +61,10 @@ FIGURES: dict[str, Figure] = {
 
 @dataclass(frozen=True)
 class SeedRow:
-    """Rows that differ in their seed alone.
+    """Rows that differ in their seed alone: the values on the other axes, and the ``FIGURES`` that every seed has.
 
-    Attributes:
-        settings: values on the other axes.
-        plan: canonical short text.
-        figures: name of ``FIGURES`` -> mean and deviation over seeds; None unless every seed has the figure.
-        p_holm: two-sided paired t-test over seeds that the mean difference to the reference of the same seed is zero,
-            Holm-corrected over this table.
+    ``p_holm`` is of the two-sided paired t-test over seeds that the mean difference to the reference of the same seed
+    is zero, Holm-corrected over this table.
     """
 
     settings: dict[str, str]
@@ -141,20 +127,15 @@ class Range:
 
 
 def spreads(result: AblationResult) -> dict[str, Range]:
-    """Return the range of each of ``QUANTITIES`` over the trained cells, where every cell has it.
-
-    Compute is known where the speed of every cell was measured.
-    """
-    quantities = [_quantities(model) for model in result.models if model.training is not None]
-    found = {name: [each[name] for each in quantities if each.get(name)] for name in QUANTITIES}
-    return {name: Range(min(each), max(each)) for name, each in found.items() if each and len(each) == len(quantities)}
-
-
-def _quantities(model: TrainedModel) -> dict[str, float]:
-    assert model.training is not None
-    images = model.training.iterations * model.training.batch_size
-    flops = 0.0 if model.speed is None else model.speed.train_flops_per_image
-    return {"parameters": model.parameters, "images": images, "compute": images * flops}
+    """Return the range of each of ``QUANTITIES`` over the trained cells; compute wants the speed of each."""
+    found: dict[str, list[float]] = {name: [] for name in QUANTITIES}
+    for model in result.models:
+        if model.training is not None:
+            images = model.training.iterations * model.training.batch_size
+            flops = 0.0 if model.speed is None else model.speed.train_flops_per_image
+            for name, value in zip(QUANTITIES, (model.parameters, images, images * flops), strict=True):
+                found[name].append(value)
+    return {name: Range(min(values), max(values)) for name, values in found.items() if values and all(values)}
 
 
 def unfair(result: AblationResult) -> bool:
@@ -168,14 +149,10 @@ FEWEST = 3  # rows: two are in the same order by chance half the time
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike our column and a published one rank the rows that have both figures.
+    """How alike our column and a published one rank the ``n`` rows that have both figures, seeds taken together.
 
-    Attributes:
-        n: such rows; those that differ in their seed alone are one, of the mean over seeds.
-        tau: Kendall's τ-b (1945); 1: the same order of quality, -1: the reverse. None: too few rows, or one column's
-            figures are all equal.
-        p_value: two-sided, of "no association".
-        exact: over all permutations; with ties, the normal approximation.
+    ``tau`` is Kendall's τ-b (1945): 1 the same order of quality, -1 the reverse; None: too few rows, or one column's
+    figures are all equal. ``p_value`` is two-sided, of "no association": exact, or with ties the normal approximation.
     """
 
     n: int

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mar.core.files import write_atomic
+from mar import build
+from mar.core.files import environment, write_atomic
 from mar.core.table import Column, Table, plus_minus, with_interval
 from mar.experiments.grid import PLAN
-from mar.experiments.result import AblationResult, Row
+from mar.experiments.result import AblationResult, Row, TrainedModel
+from mar.experiments.statistics import compared
+from mar.likelihood.summary import Likelihood
+from mar.metrics.nll import check_comparable
 from mar.reports.columns import field, has_bits
+from mar.run import Run
+from orderings import PlanSpec, to_text
 
 _RUN, _PLAN = "run (trained along)", "scored along"
 _DATA = {
@@ -26,6 +34,63 @@ _DATA = {
     "p_value": "difference.p_value",
     "p_holm": "difference.p_holm",
 }
+
+
+def score_matrix(
+    runs: Mapping[str, Run], plans: Sequence[str], score: Callable[[str, Run, str], Likelihood], split: str = "test",
+    seed: int = 0, kind: str | None = None, confidence: float = 0.95,
+) -> AblationResult:  # fmt: skip
+    """Return the result of several runs, each along every plan and compared with the plan that it was trained along.
+
+    Args:
+        runs: by the names that the table shows.
+        plans: short texts; training plans of the runs that are not among them are added.
+        score: of a run, by its name, along a plan; always on the same images and noise.
+        split, seed, kind: of the scores, for the record and the checks.
+        confidence: of the intervals of the differences.
+
+    Raises:
+        UserError, Unsupported: see ``check_comparable``; nothing was scored.
+    """
+    check_comparable(runs, kind)
+    own = {name: run.training_plan for name, run in runs.items()}
+    columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
+    scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
+    rows = {
+        (name, plan): Row(
+            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
+            settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
+        )
+        for (name, plan), likelihood in scores.items()
+    }  # fmt: skip
+    compare = partial(compared, list(rows.values()), lambda row: rows[row.model, own[row.model]], confidence)
+    base = next(iter(runs.values()))
+    notes = [note for name, run in runs.items() for note in _notes_of_run(name, run, scores[name, own[name]])]
+    grid = {"nll": {"split": split, "seed": seed, "kind": kind}, "confidence": confidence, "notes": notes}
+    recipes = {name: run.recipe for name, run in runs.items()}
+    models = (
+        TrainedModel(
+            name, {"run": name, "trained along": own[name]}, recipe.as_dict(), recipe.fingerprint(), 0, "", None
+        )
+        for name, recipe in recipes.items()
+    )
+    return AblationResult(
+        "train-order × eval-order", grid | {"weights": "ema" if base.ema else "last"}, ("run", "trained along"),
+        tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
+        tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
+    )  # fmt: skip
+
+
+def _notes_of_run(name: str, run: Run, scored: Likelihood) -> list[str]:
+    """Return a line about a run, and its warnings."""
+    kind, plan = run.recipe.train.objective.kind, run.training_plan
+    notes = [f"{name}: trained along {plan}, mask ratio {kind}, {run.checkpoint.iteration:,} iterations."]
+    if not build.objective(run.recipe).estimates_nll(build.ordering(run.recipe)):
+        notes.append(
+            f"Warning: {name}: its training loss (objective {kind}) is no NLL of {plan}: a fixed order is trained with "
+            "train.objective=next_set."
+        )
+    return [*notes, *(f"Warning: {name}: {warning}." for warning in scored.warnings)]
 
 
 def matrix_tables(result: AblationResult) -> list[Table[Any]]:

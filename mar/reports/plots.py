@@ -24,7 +24,7 @@ import numpy as np
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training, generation_rates
-from mar.experiments.statistics import nll_of, settings_without_seed
+from mar.experiments.statistics import in_bits, settings_without_seed
 from mar.metrics.statistics import kind_of
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
         if speed is None:
             continue
-        if row.likelihood is not None and (nll := nll_of(row)) is not None:
+        if row.likelihood is not None and (nll := in_bits(row.likelihood)) is not None:
             of_latents = row.likelihood.bits_per_dim is None
             title = f"NLL ({kind_of(row.likelihood)}), {'nats' if of_latents else 'bits/dim'}{data[row.model]}"
             title += latents[row.model] if of_latents else ""
@@ -326,7 +326,7 @@ def _sized(rows: list[Row]) -> Iterator[tuple[Row, str, int]]:
 def _lines(points: Iterable[tuple[Row, str, int]]) -> dict[str, list[Line]]:
     found: dict[str, dict[str, dict[int, list[float]]]] = {}
     for row, name, number in points:
-        nll = nll_of(row)
+        nll = in_bits(row.likelihood)
         if nll is not None:
             of_data = found.setdefault(row.settings.get(DATA, ""), {})
             of_data.setdefault(name, {}).setdefault(number, []).append(nll)

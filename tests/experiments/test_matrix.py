@@ -19,13 +19,12 @@ from mar import build, config
 from mar.cli.main import app
 from mar.cli.score import matrix as score_runs
 from mar.core.errors import UserError
-from mar.experiments.engine import score_matrix
 from mar.experiments.result import AblationResult, Row
 from mar.likelihood.summary import Likelihood
 from mar.metrics.nll import check_comparable, run_names
 from mar.metrics.statistics import holm, paired_differences
 from mar.networks.base import Network
-from mar.reports.matrix import data_table, is_own, markdown, matrix_tables, write_matrix
+from mar.reports.matrix import data_table, is_own, markdown, matrix_tables, score_matrix, write_matrix
 from mar.run import Run, load, train
 from orderings import UnknownName
 from tests.training.conftest import TINY
