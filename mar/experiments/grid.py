@@ -35,7 +35,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations as pairs_of
 from itertools import product
 from pathlib import Path
@@ -200,17 +199,10 @@ class Published(Section):
         return next((row.value for row in self.rows if matches(settings, row.where)), None)
 
     def check(self, names: Mapping[str, Collection[str]]) -> None:
-        """Refuse figures that no row could have, and two for one row.
-
-        Args:
-            names: what tells rows apart (an axis, the plan, …) -> its names; a figure is of every seed.
-
-        Raises:
-            UserError: it names the column, and the nearest name that exists.
-        """
+        """Refuse figures that no row could have, and two for one row, by what tells rows apart -> its names."""
         try:
             for row in self.rows:
-                check(row.where, {name: known for name, known in names.items() if name != SEED})
+                check(row.where, {name: known for name, known in names.items() if name != SEED})  # of every seed
         except UserError as error:
             raise UserError(f"published {self.title!r}: {error}") from None
         for one, other in pairs_of((row.where for row in self.rows), 2):
@@ -252,11 +244,7 @@ class GridFile(Section):
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
     def plans(self) -> list[PlanSpec]:
-        """Return every ordering under the first partition, then under the second, …. Empty: each model's own.
-
-        Raises:
-            ValueError: an ordering or a partition that does not exist; the message names the nearest.
-        """
+        """Return every ordering under the first partition, then under the second, …. Empty: each model's own."""
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
         return list(dict.fromkeys(PlanSpec(ordering, partition) for partition, ordering in pairs))
 
@@ -279,30 +267,21 @@ class GridFile(Section):
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
     def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
-        """Yield every cell with its recipe."""
+        """Yield every cell with its recipe; to choose the best checkpoint, each validated one is kept."""
         base = config.read(self.recipe, self.overrides).as_dict()
         for combination in self.combinations():
-            yield combination, self._selecting(config.parse(base, [*combination.overrides, *self.command]))
-
-    def _selecting(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the checkpoints among which the grid chooses."""
-        every = recipe.train.validate_every
-        if self.select == "last":
-            return recipe
-        if not every:
-            raise UserError("select=best chooses by the validation loss: it wants train.validate_every of at least 1")
-        keep = 1 + recipe.train.iterations // every  # each validated state is kept until the best is known
-        return recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": every, "keep": keep})})
+            recipe = config.parse(base, [*combination.overrides, *self.command])
+            if self.select == "best":
+                if not (every := recipe.train.validate_every):
+                    raise UserError("select=best chooses by the validation loss: it wants train.validate_every >= 1")
+                kept = {"save_every": every, "keep": 1 + recipe.train.iterations // every}
+                recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=kept)})
+            yield combination, recipe
 
 
 def grid_type() -> type[GridFile]:
     """Return the type of a grid file: GridFile with a section for each registered metric; None: it is not asked."""
-    return _grid_type(tuple(METRICS.items()))
-
-
-@cache
-def _grid_type(metrics: tuple[tuple[str, type[Metric]], ...]) -> type[GridFile]:
-    sections: dict[str, Any] = {name: (metric.Options | None, metric.default) for name, metric in metrics}
+    sections: dict[str, Any] = {name: (metric.Options | None, metric.default) for name, metric in METRICS.items()}
     return create_model("Grid", __base__=GridFile, **sections)
 
 
@@ -358,17 +337,17 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
-    path = grid_path(name)
+    path, known = grid_path(name), grid_type()
     base = {"name": grid_name(path), "given": {"out": str(out or default_out("${name}"))}}
     try:
         file = extended(path)
         content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
         of_lists = [text for text in overrides if _list_key(text, axes)]
-        of_grid = [text for text in overrides if text not in of_lists and _key(text) in grid_type().model_fields]
+        of_grid = [text for text in overrides if text not in of_lists and _key(text) in known.model_fields]
         of_recipe = [text for text in overrides if text not in of_lists and text not in of_grid]
         for key in map(_key, of_recipe):
             if key not in Recipe.model_fields:
-                raise unknown("key of the grid or its recipes", key, {*grid_type().model_fields, *Recipe.model_fields})
+                raise unknown("key of the grid or its recipes", key, {*known.model_fields, *Recipe.model_fields})
         content = OmegaConf.merge(content, OmegaConf.from_dotlist(of_grid))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
         if "given.out" not in OmegaConf.to_yaml(content):
@@ -387,7 +366,7 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     plain["command"] = [*(plain.get("command") or []), *of_recipe]
     try:
-        return referring(grid_type().model_validate(plain))
+        return referring(known.model_validate(plain))
     except ValidationError as error:
         raise UserError(_readable(path, error)) from None
     except ValueError as error:
@@ -458,7 +437,7 @@ def _renamed(value: Any, name: str, new: str) -> Any:
 
 
 def _check_names(axes: Mapping[str, Sequence[Value]], overridden: Collection[str]) -> None:
-    """Refuse an override of the key in which alone two values of an axis differ: their rows would share one model."""
+    """Refuse an override of the one key in which values of an axis differ: their rows would share a model."""
     for axis, values in axes.items():
         keys = [{k.removesuffix(".kind"): str(v) for k, v in _flat(v, "")} for v in named(axis, values).values()]
         for key in (text.removesuffix(".kind") for text in overridden):

@@ -66,33 +66,21 @@ def sparkline(nats: Sequence[float], most: int = 12) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a model along a plan, or a baseline without a model.
+    """One line of the table: a model along a plan, or a baseline without a model."""
 
-    Attributes:
-        plan: canonical short text.
-        ordering, partition: its two parts.
-        map: None for a row without a plan, or with one that the model refuses.
-        model: the name of the model, one of the result's; empty: a baseline.
-        settings: the model's values on the axes; beside them the plan, the variant, the number of orders where rows
-            differ in these.
-        answers: name of a metric -> its answer; a metric that is not asked or failed has none.
-        seconds: name of a metric -> wall-clock time of its answer.
-        difference: to the reference row; None: not compared.
-        refused: why there can be no such cell; empty: there is one.
-        errors: what failed and why, one line each.
-    """
-
-    plan: str
+    plan: str  # canonical short text
     ordering: str
     partition: str
-    map: PlanMap | None = None
-    model: str = ""
-    settings: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    difference: Difference | None = None
-    refused: str = ""
-    errors: tuple[str, ...] = ()
+    map: PlanMap | None = None  # None: no plan, or one that the model refuses
+    model: str = ""  # the name of one of the result's models; empty: a baseline
+    settings: dict[str, str] = field(
+        default_factory=dict
+    )  # on the axes; plan, variant, orders if rows differ
+    answers: dict[str, Any] = field(default_factory=dict)  # by the metric's name; not asked or failed: none
+    seconds: dict[str, float] = field(default_factory=dict)  # of answering, by the metric's name
+    difference: Difference | None = None  # to the reference row; None: not compared
+    refused: str = ""  # why there can be no such cell
+    errors: tuple[str, ...] = ()  # what failed and why, one line each
 
     # Answers by the names that tables use; None: not asked, or failed.
     likelihood = property(lambda row: row.answers.get("nll"))
@@ -135,23 +123,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """The length of a training, and its curve.
-
-    Attributes:
-        scored: the iteration after which the weights that are scored were taken.
-        seconds: wall-clock time.
-        validation_iteration, validation_nats: the objective on held-out examples, nats per token.
-        loss_iteration, loss_nats: the training loss, nats per token where the head's loss is a likelihood.
-    """
+    """The length of a training, and its curve."""
 
     iterations: int
     batch_size: int
-    scored: int
-    seconds: float
+    scored: int  # the iteration after which the scored weights were taken
+    seconds: float  # wall-clock time
     loss_iteration: tuple[int, ...]
-    loss_nats: tuple[float, ...]
+    loss_nats: tuple[float, ...]  # per token, where the head's loss is a likelihood
     validation_iteration: tuple[int, ...]
-    validation_nats: tuple[float, ...]
+    validation_nats: tuple[float, ...]  # the objective on held-out examples, per token
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int) -> Training:
@@ -181,60 +162,36 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One cell: a recipe and its model.
+    """One cell: a recipe and its model."""
 
-    Attributes:
-        name: its values on the axes; the recipe's name where there are none.
-        settings: axis -> value.
-        recipe: resolved.
-        fingerprint: of that recipe; its run folder is ``runs/FINGERPRINT``.
-        parameters: trainable; 0 where the recipe is refused.
-        weights: a hash of the weights that were scored; empty: there are none.
-        training: None when it failed or the recipe is refused.
-        answers: name of a metric that describes the model -> its answer.
-    """
-
-    name: str
-    settings: dict[str, str]
-    recipe: dict[str, Any]
-    fingerprint: str
-    parameters: int
-    weights: str
-    training: Training | None
-    answers: dict[str, Any] = field(default_factory=dict)
+    name: str  # its values on the axes; the recipe's name where there are none
+    settings: dict[str, str]  # axis -> value
+    recipe: dict[str, Any]  # resolved
+    fingerprint: str  # of that recipe; the run folder is runs/FINGERPRINT
+    parameters: int  # trainable; 0 where the recipe is refused
+    weights: str  # a hash of the weights that were scored; empty: there are none
+    training: Training | None  # None when it failed or the recipe is refused
+    answers: dict[str, Any] = field(default_factory=dict)  # of the metrics that describe the model, by name
 
     speed = property(lambda model: model.answers.get("speed"))
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """All figures of the table and the page.
-
-    Attributes:
-        grid: the resolved grid file.
-        axes: names of the axes; empty: one model.
-        ways: names of the settings beside them: plan, variant, orders.
-        models: the cells, in the grid's order.
-        data: name of the data set, with its fingerprint.
-        environment: versions, device, revision, command.
-        reference: of the differences: a plan, or values of some axes.
-        rows: every model along its plans, in the grid's order.
-        baselines: rows without a model.
-        seconds: of training and evaluation, summed over models, interruptions included.
-    """
+    """All figures of the table and the page; models and rows are in the grid's order."""
 
     name: str
-    grid: dict[str, Any]
-    axes: tuple[str, ...]
+    grid: dict[str, Any]  # the resolved grid file
+    axes: tuple[str, ...]  # empty: one model
     models: tuple[TrainedModel, ...]
-    data: str
+    data: str  # the name of the data set
     data_fingerprint: str
-    environment: dict[str, Any]
-    reference: str
+    environment: dict[str, Any]  # versions, device, revision, command
+    reference: str  # of the differences: a plan, or values of some axes
     rows: tuple[Row, ...]
     baselines: tuple[Row, ...]
-    seconds: float
-    ways: tuple[str, ...] = ()
+    seconds: float  # of training and evaluation, summed over models, interruptions included
+    ways: tuple[str, ...] = ()  # the settings beside the axes: plan, variant, orders
 
     @property
     def settings(self) -> tuple[str, ...]:
