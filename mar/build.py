@@ -26,7 +26,7 @@ from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
 from mar.training.parts import Parts
-from orderings import Grid, Ordering, Partition, Plan, as_options, make_ordering, make_partition, name_of
+from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
 
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
@@ -70,12 +70,12 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def ordering(recipe: Recipe) -> Ordering:
     """``ordering.kind`` is a name beside its options, or the short text of the command line (``spiral:outward``)."""
-    return make_ordering(recipe.ordering.kind, recipe.ordering.model_extra or {})
+    return parse_ordering(recipe.ordering.kind, recipe.ordering.model_extra or {})
 
 
 def partition(recipe: Recipe) -> Partition:
     """``partition.kind`` is a name beside its options, or short text (``cosine:16``)."""
-    return make_partition(recipe.partition.kind, recipe.partition.model_extra or {})
+    return parse_partition(recipe.partition.kind, recipe.partition.model_extra or {})
 
 
 def objective(recipe: Recipe) -> Objective:

@@ -10,6 +10,7 @@ folders and fingerprints keep the old form, so that existing runs, grids and res
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ from mar.core.files import settings_digest
 
 RECIPES = Path(__file__).parent / "recipes"
 _OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
+_ENOUGH = 8  # validations before a plateau is looked for: the last quarter then has two
 Scalar = bool | int | float | str
 
 
@@ -63,7 +65,11 @@ class ScheduledSampling(Section):
 
 
 class Train(Section):
-    iterations: int = Field(default=2000, ge=1)
+    iterations: int = Field(default=2000, ge=1, description="with until=plateau: at most")
+    until: Literal["iterations", "plateau"] = Field(default="iterations", description="what ends the training")
+    plateau: float = Field(
+        default=0.002, gt=0, lt=1, description="the share of the best validation loss that the last quarter must gain"
+    )
     batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes")
     accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -110,7 +116,34 @@ class Train(Section):
             del content["scheduled_sampling"]
         if not self.keep_best:
             del content["keep_best"]
+        if self.until == "iterations":
+            del content["until"], content["plateau"]
         return content
+
+    @model_validator(mode="after")
+    def _can_see_a_plateau(self) -> Train:
+        if self.until == "plateau" and not self.validate_every:
+            raise ValueError("until=plateau reads the validation loss: set train.validate_every to at least 1")
+        if self.until == "plateau" and self.schedule.kind != "constant":
+            raise ValueError("until=plateau has its own decay: set train.schedule.kind=constant")
+        return self
+
+    def length(self, curve: Sequence[tuple[int, float]]) -> int:
+        """Return the iteration at which training ends, as far as its validations ``curve`` (iteration, nats) tell.
+
+        With ``until=plateau`` the learning rate decays over the last fifth. The decay begins at the first validation
+        after the warm-up at which the lowest loss gained less than the share ``plateau`` over the last quarter of the
+        training so far, at the latest in time for ``iterations``.
+        """
+        for n in range(_ENOUGH, len(curve) + 1) if self.until == "plateau" else ():
+            now = curve[n - 1][0]
+            if now > self.iterations * 4 // 5:
+                break
+            before = min((nats for iteration, nats in curve[:n] if iteration <= 0.75 * now), default=float("inf"))
+            gained = before - min(nats for _, nats in curve[:n])
+            if now > self.schedule.warmup and gained < self.plateau * abs(before):
+                return now + math.ceil(now / 4)
+        return self.iterations
 
 
 class Recipe(Section):
@@ -230,7 +263,8 @@ def _readable(error: ValidationError) -> str:
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"unknown recipe key {where!r}: {hint}choose from {', '.join(known)}"
-    return f"recipe key {where!r}: {first['msg']} (got {first['input']!r})"
+    got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    return f"recipe key {where!r}: {first['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _valid_keys(path: tuple[int | str, ...]) -> list[str]:

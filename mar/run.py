@@ -130,14 +130,21 @@ class Run:
         path: the run folder.
         ema: the averaged weights, or the last ones.
         device: default: a GPU if there is one.
-        iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best averaged weights.
+        iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
+        weights: the checkpoint of best validation (kept with ``train.until=plateau`` or ``train.keep_best``), or the
+            last one, in place of an iteration.
 
     Raises:
         UserError: not a run folder, no (such) checkpoint, or weights that disagree with the recipe.
     """
 
     def __init__(
-        self, path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None
+        self,
+        path: str | Path,
+        ema: bool = True,
+        device: str | None = None,
+        iteration: int | None = None,
+        weights: Literal["best", "last"] | None = None,
     ) -> None:
         self.folder, self.ema = RunFolder(path), ema
         self.recipe: Recipe = self.folder.recipe()
@@ -145,8 +152,13 @@ class Run:
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
         self.trained = newest.trained
-        if ema and self.recipe.train.keep_best:
-            newest = checkpoint.latest(self.folder.best)[0] or newest
+        if weights == "best" or (weights is None and ema and self.recipe.train.keep_best):
+            best, _ = checkpoint.latest(self.folder.best)
+            if weights == "best" and (best is None or not ema):
+                raise UserError(
+                    f"{path} has no such weights: the best are averaged ones, kept with train.keep_best=true"
+                )
+            newest = best or newest
         if iteration is not None and iteration != newest.iteration:
             newest = checkpoint.at(self.folder.checkpoints, iteration)
         self.checkpoint = newest
@@ -395,8 +407,8 @@ class Run:
             said.append(f"trained along the orders of its policy: where {plan} goes elsewhere, it was trained little")
         if self.recipe.train.scheduled_sampling.probability:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
-        if self.trained < self.recipe.train.iterations:
-            said.append(f"an unfinished run: {self.trained} of {self.recipe.train.iterations} iterations")
+        if self.trained < (length := self.recipe.train.length(self.folder.validations())):
+            said.append(f"an unfinished run: {self.trained} of {length} iterations")
         known = ("", self.data.fingerprint) if "data" in self.__dict__ else (self.about.fingerprint,)
         if self.about.fingerprint not in known:  # read, and not as trained on
             said.append(f"the data of {self.folder.path} have changed since training: {self.about.fingerprint[:12]} "
@@ -453,6 +465,6 @@ def _kind(network: str | type[Network] | Network) -> str:
     return cls.__name__
 
 
-def load(path: str | Path, ema: bool = True, device: str | None = None, iteration: int | None = None) -> Run:
-    """The run in a folder, ready to sample and score."""
-    return Run(path, ema, device, iteration)
+def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:
+    """The run in a folder, ready to sample and score. ``options``: iteration and weights, as of ``Run``."""
+    return Run(path, ema, device, **options)

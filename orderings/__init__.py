@@ -6,26 +6,13 @@ plan.step_BL  # the AR step of every token
 """
 
 from orderings.adaptive import Adaptive
-from orderings.base import (
-    ABSENT,
-    GIVEN,
-    FixedOrdering,
-    Ordering,
-    Partition,
-    PixelOrdering,
-    Seeded,
-    Source,
-    inverse,
-    rank_by,
-)
+from orderings.base import ABSENT, GIVEN, FixedOrdering, Ordering, Partition, PixelOrdering, Seeded, inverse, rank_by
 from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported
 from orderings.plan import Plan
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
 from orderings.text import (
     PlanSpec,
     as_options,
-    make_ordering,
-    make_partition,
     option_grammar,
     parse_adaptive,
     parse_ordering,
@@ -35,7 +22,7 @@ from orderings.text import (
 
 __all__ = [
     "ABSENT", "ADAPTIVE", "GIVEN", "ORDERINGS", "PARTITIONS", "Adaptive", "FixedOrdering", "Grid", "InvalidRequest",
-    "Ordering", "Partition", "PixelOrdering", "Plan", "PlanSpec", "Registry", "Seeded", "Source", "UnknownName",
-    "Unsupported", "as_options", "inverse", "make_ordering", "make_partition", "name_of", "option_grammar",
+    "Ordering", "Partition", "PixelOrdering", "Plan", "PlanSpec", "Registry", "Seeded", "UnknownName",
+    "Unsupported", "as_options", "inverse", "name_of", "option_grammar",
     "parse_adaptive", "parse_ordering", "parse_partition", "rank_by", "to_text",
 ]  # fmt: skip

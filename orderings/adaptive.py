@@ -12,18 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from orderings.base import Source
-from orderings.grid import InvalidRequest
+from orderings.base import Component, Source, option
 from orderings.lazy import torch
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(Component):
     """A rule for the next set."""
 
-    score: ClassVar[Literal["entropy", "log-probability"]]  # what ``score_BL`` holds, in nats
+    score: ClassVar[Literal["entropy", "log-probability"]] = "entropy"  # what ``score_BL`` holds, in nats
     uses_sampled_values: ClassVar[bool] = False
-    summary: ClassVar[str] = ""
 
     def next_set(
         self,
@@ -37,35 +35,24 @@ class Adaptive:
 
         Args:
             score_BL: float, in nats, of every token; those of known tokens are ignored.
-            unknown_BL: bool.
-            size_B: int64, the number of tokens to select.
             progress: the share of AR steps done once this one is, in (0, 1].
             generator: uniforms, for random rules.
         """
         return smallest(self.key(score_BL, progress, generator), unknown_BL, size_B)
 
     def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
-        """Return key_BL: the unknown tokens of smallest key come first. Arguments as in ``next_set``."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class LowestEntropy(Adaptive):
-    """The most certain tokens first: lowest entropy of the conditional, ties by token number."""
-
-    score: ClassVar[Literal["entropy"]] = "entropy"
-    summary: ClassVar[str] = "lowest entropy first; exact likelihood"
-
-    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
+        """Return key_BL: unknown tokens of smallest key (by default the score) come first. See ``next_set``."""
         return score_BL
 
 
 @dataclass(frozen=True)
-class HighestEntropy(Adaptive):
-    """The least sure tokens first: highest entropy of the conditional, ties by token number."""
+class LowestEntropy(Adaptive):
+    """Lowest entropy of the conditional first, ties by token number; exact likelihood."""
 
-    score: ClassVar[Literal["entropy"]] = "entropy"
-    summary: ClassVar[str] = "highest entropy first; exact likelihood"
+
+@dataclass(frozen=True)
+class HighestEntropy(Adaptive):
+    """Highest entropy of the conditional first, ties by token number; exact likelihood."""
 
     def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
         return -score_BL
@@ -73,20 +60,14 @@ class HighestEntropy(Adaptive):
 
 @dataclass(frozen=True)
 class Confidence(Adaptive):
-    """MaskGIT's rule (arXiv 2202.04200): keep the sampled values of highest probability, with Gumbel noise that fades.
+    """MaskGIT's confidence with annealed Gumbel noise (arXiv 2202.04200); no likelihood.
 
-    log p(sampled value) + temperature · (1 − progress) · Gumbel noise, highest first, ties by token number. It looks at
-    the values just sampled: no likelihood.
+    log p(sampled value) + temperature · (1 − progress) · Gumbel noise, highest first, ties by token number.
     """
 
-    temperature: float = 4.5  # of the choice, at the start; 0: no noise
+    temperature: float = option(4.5, least=0)  # of the choice, at the start; 0: no noise
     score: ClassVar[Literal["log-probability"]] = "log-probability"
     uses_sampled_values: ClassVar[bool] = True
-    summary: ClassVar[str] = "MaskGIT's confidence with annealed Gumbel noise; no likelihood"
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0.0:
-            raise InvalidRequest(f"confidence: the temperature is not negative, not {self.temperature:g}")
 
     def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
         scale = self.temperature * (1.0 - progress)
@@ -99,7 +80,7 @@ class Confidence(Adaptive):
 
 
 def smallest(score_BL: torch.Tensor, unknown_BL: torch.Tensor, size_B: torch.Tensor) -> torch.Tensor:
-    """target_BL: in each row the ``size_B`` unknown tokens of smallest score, ties by token number."""
+    """Return target_BL: in each row the ``size_B`` unknown tokens of smallest score, ties by token number."""
     order_BL = torch.argsort(score_BL, dim=1, stable=True)
     known_first_BL = (~unknown_BL).gather(1, order_BL)
     order_BL = order_BL.gather(1, torch.argsort(known_first_BL.byte(), dim=1, stable=True))  # known tokens last

@@ -8,12 +8,16 @@ are options with defaults, so ``ORDERINGS[name]()`` works. ``name:value`` on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
-from orderings.grid import Grid, Unsupported
+from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.lazy import torch
+
+GIVEN = -1  # known from the start: conditioned on, never scored
+ABSENT = 2**30  # padding: never a key, a query or a target
 
 
 def rank_by(*keys_L: torch.Tensor) -> torch.Tensor:
@@ -27,8 +31,7 @@ def rank_by(*keys_L: torch.Tensor) -> torch.Tensor:
 def argsort_whole(key_BL: torch.Tensor) -> torch.Tensor:
     """Return the stable argsort of whole numbers 0..2³¹-1 along the last axis, the same on every device.
 
-    Key and place are packed into one integer and sorted as values: NumPy sorts these values about 20 times faster than
-    torch.argsort, so random plans cost milliseconds.
+    Key and place are packed into one integer; NumPy sorts these values about 20 times faster than torch.argsort.
     """
     packed_BL = key_BL << 32 | torch.arange(key_BL.shape[-1], device=key_BL.device)
     if packed_BL.is_cuda:
@@ -49,20 +52,14 @@ def inverse(permutation_L: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(permutation_L).scatter_(-1, permutation_L, index_L)
 
 
-GIVEN = -1  # known from the start: conditioned on, never scored
-ABSENT = 2**30  # padding: never a key, a query or a target
-
-
 class Source(Protocol):
     """A source of random numbers: ``mar.core.noise.Noise``, or ``Seeded`` for use without mar."""
 
     def uniform(self, n: int) -> torch.Tensor:
         """Return (B, n) float32 uniforms in [0, 1); row b is a function of its own key."""
-        ...
 
     def at(self, purpose: str) -> Source:
         """Return independent streams of the same rows, for an ordering that samples more than once."""
-        ...
 
 
 @dataclass
@@ -79,30 +76,48 @@ class Seeded:
         return self  # every call of ``uniform`` is independent
 
 
+def option(default: Any, **metadata: Any) -> Any:
+    """Return a field with a default; ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``."""
+    return field(default=default, metadata=metadata)
+
+
+class Component:
+    """The base of orderings, partitions and adaptive rules: dataclasses of options."""
+
+    test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
+    summary: ClassVar[str] = ""  # for ``mar orderings list``; by default the first line of the docstring
+
+    def __init_subclass__(cls) -> None:
+        if "summary" not in vars(cls) and (text := vars(cls).get("__doc__")):
+            cls.summary = text.splitlines()[0].rstrip(".")
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest if an option is below its ``least`` or above its ``most``."""
+        for own in fields(self):  # pyright: ignore[reportArgumentType] - every subclass is a dataclass
+            value, least, most = getattr(self, own.name), own.metadata.get("least"), own.metadata.get("most", math.inf)
+            for number in value if isinstance(value, tuple) else (value,):
+                if least is not None and number is not None and not least <= number <= most:
+                    allowed = f"at least {least}" if most == math.inf else f"in {least}..{most}"
+                    raise InvalidRequest(f"{type(self).__name__.lower()}: {own.name} is {allowed}, not {number}")
+
+
 @dataclass(frozen=True)
-class Ordering:
+class Ordering(Component):
     """The order in which tokens are generated."""
 
     random: ClassVar[bool] = False  # True if ``ranks`` uses the generator (composites set it per instance)
     learned: ClassVar[bool] = False  # True when a policy trained with the model chooses the order
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it is defined on
-    test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
-    summary: ClassVar[str] = ""  # one line for ``mar orderings list``
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         """Return rank_BL (int64): each row a permutation of 0..L-1; rank 0 is generated first.
 
-        Raises:
-            Unsupported: this ordering is not defined on ``grid``; the message says where it is.
+        Raise Unsupported if the ordering is not defined on ``grid``; the message says where it is.
         """
         raise NotImplementedError
 
     def check(self, grid: Grid) -> None:
-        """Refuse a grid that this ordering is not defined on.
-
-        Raises:
-            Unsupported: ``grid`` has the wrong number of dimensions.
-        """
+        """Raise Unsupported if ``grid`` has a number of dimensions that this ordering is not defined on."""
         if grid.ndim not in self.grids:
             fits = " or ".join(f"{n}-D" for n in self.grids)
             raise Unsupported(f"{type(self).__name__} orders a {fits} grid, not the {grid.ndim}-D {grid}")
@@ -117,7 +132,7 @@ class FixedOrdering(Ordering):
     """An ordering with the same ranks in every row: implement ``rank``."""
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        """Return rank_L (int64), a permutation of 0..L-1."""
+        """Return rank_L (int64), a permutation of 0..L-1; it is computed once for each grid."""
         raise NotImplementedError
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
@@ -127,7 +142,6 @@ class FixedOrdering(Ordering):
 
 @lru_cache(maxsize=256)
 def _rank(ordering: FixedOrdering, grid: Grid) -> torch.Tensor:
-    """Compute each fixed order once for each grid."""
     return ordering.rank(grid)
 
 
@@ -153,17 +167,13 @@ class PixelOrdering(FixedOrdering):
 
 
 @dataclass(frozen=True)
-class Partition:
+class Partition(Component):
     """A cut of the sequence of ranks into sets: implement ``sizes``, or ``steps`` if it depends on the tokens."""
-
-    test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
-    summary: ClassVar[str] = ""
 
     def sizes(self, n: int) -> torch.Tensor:
         """Return the set sizes for ``n`` tokens to generate: (K,) int64, each at least 1, summing to ``n``.
 
-        Raises:
-            Unsupported: ``n`` tokens cannot be cut this way.
+        Raise Unsupported if ``n`` tokens cannot be cut this way.
         """
         raise NotImplementedError
 
@@ -175,9 +185,7 @@ class Partition:
         scored_BL = (rank_BL > GIVEN) & (rank_BL < ABSENT)
         n_B = scored_BL.sum(1)
         step_BL = rank_BL
-        for n in n_B.unique().tolist():  # few values: one per number of tokens to generate
-            if n == 0:
-                continue
+        for n in set(n_B.tolist()) - {0}:  # few values: one per number of tokens to generate
             sizes_K = self.sizes(n).to(rank_BL.device)
             step_of_rank = torch.arange(len(sizes_K), device=rank_BL.device).repeat_interleave(sizes_K)
             here_BL = scored_BL & (n_B == n)[:, None]

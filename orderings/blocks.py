@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, shuffle
+from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, option, shuffle
 from orderings.curves import Hilbert
 from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.lazy import torch
@@ -17,10 +17,9 @@ from orderings.scans import Raster
 
 
 def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
-    """Return the shape of a whole block: one size for all spatial directions, or one for each; channels stay together.
+    """Return the shape of a whole block, from one size for all spatial directions or one for each.
 
-    Raises:
-        Unsupported: more sizes than the grid has dimensions, or two sizes for three directions.
+    Channels stay together. Raise Unsupported for more sizes than the grid has dimensions.
     """
     spatial = min(grid.ndim, 2)
     if len(size) == 1:
@@ -53,11 +52,10 @@ class Blocks(FixedOrdering):
     a 3-D grid they hold all channels of their pixels, unless a third size cuts those too.
     """
 
-    size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
+    size: tuple[int, ...] = option((4,), separator="x")
     outer: Ordering = field(default=Raster())
     inner: Ordering = field(default=Raster())
     test_options: ClassVar[dict[str, Any]] = {"size": (2,)}
-    summary: ClassVar[str] = "block by block, with any order of blocks and any order inside"
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -82,10 +80,8 @@ class Blocks(FixedOrdering):
 
     def _inside(self, block_L: torch.Tensor, blocks: Grid, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         """Return the rank of every token inside its own block. Blocks of one shape are sampled together."""
-        shape = block_shape(self.size, grid)
-        extent_ND = torch.minimum(
-            torch.tensor(shape), torch.tensor(grid.shape) - blocks.coordinates() * torch.tensor(shape)
-        )
+        shape_D = torch.tensor(block_shape(self.size, grid))
+        extent_ND = torch.minimum(shape_D, torch.tensor(grid.shape) - blocks.coordinates() * shape_D)
         token_by_block = torch.argsort(block_L, stable=True)  # row-major inside each block, as its own grid is
         start_N = torch.bincount(block_L, minlength=len(blocks)).cumsum(0) - extent_ND.prod(1)
         inside_BL = torch.empty(batch, len(grid), dtype=torch.int64)
@@ -93,7 +89,7 @@ class Blocks(FixedOrdering):
             alike = (extent_ND == extent_D).all(1).nonzero()[:, 0]
             block = Grid(tuple(extent_D.tolist()))
             source = _Folded(generator.at(f"inner {block}"), len(alike))
-            rank = self.inner.ranks(block, batch * len(alike), source).to(inside_BL.device)
+            rank = self.inner.ranks(block, batch * len(alike), source)
             tokens = token_by_block[start_N[alike, None] + torch.arange(len(block))]
             inside_BL = inside_BL.to(rank.device)
             inside_BL[:, tokens.reshape(-1).to(rank.device)] = rank.reshape(batch, -1)
@@ -116,22 +112,20 @@ class _Folded:
 
 @dataclass(frozen=True)
 class Segments(Ordering):
-    """Random segments, serialised at random (RandSAC, arXiv 2203.12054).
+    """Random runs of a curve, in random order (RandSAC, arXiv 2203.12054).
 
-    A curve through all tokens, turned by a random amount, is cut into runs of ``size`` tokens, and the runs are
-    generated in random order: on a Hilbert curve each is a connected blob (the one that holds both ends of the curve
-    excepted). A shorter run, left where ``size`` does not divide the tokens, comes last, so that the partition
-    ``equal:size`` makes one set of every segment. The blocks variant is ``blocks:4:outer=random/blocks:4``.
+    A curve through all tokens, turned by a random amount, is cut into runs of ``size`` tokens: on a Hilbert curve
+    connected blobs (the one that holds both ends of the curve excepted). A shorter run, left where ``size`` does not
+    divide the tokens, comes last, so that the partition ``equal:size`` makes one set of every segment. The blocks
+    variant is ``blocks:4:outer=random/blocks:4``.
     """
 
-    size: int = 4  # tokens
+    size: int = option(4, least=1)  # tokens
     along: Ordering | None = None  # a fixed order; none: Hilbert, or raster on a 1-D grid
     random: ClassVar[bool] = True
-    summary: ClassVar[str] = "random runs of a curve, in random order (RandSAC)"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InvalidRequest(f"segments: size is at least 1 token, not {self.size}")
+        super().__post_init__()
         if self.along is not None and self.along.random:
             raise InvalidRequest("segments: along takes a fixed order, such as hilbert, serpentine or raster")
 

@@ -5,23 +5,21 @@ B batch · L tokens
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from orderings.base import PixelOrdering, Source, inverse, rank_by
+from orderings.base import PixelOrdering, Source, inverse, option, rank_by
 from orderings.grid import Grid
 from orderings.lazy import torch
 
 
 @dataclass(frozen=True)
 class Hilbert(PixelOrdering):
-    """Hilbert's curve (1891), generalised to any rectangle after Červený's "generalized Hilbert curve" (2018).
+    """Hilbert's space-filling curve, on any rectangle.
 
-    It starts at the top left and ends at the far end of the longer side. Consecutive pixels touch, except for one
-    diagonal step when the longer side is odd and the shorter even. 2-D and 3-D (a pixel's channels consecutively).
+    After Červený's "generalized Hilbert curve" (2018). It starts at the top left and ends at the far end of the longer
+    side. Consecutive pixels touch, except for one diagonal step when the longer side is odd and the shorter even.
     """
-
-    summary: ClassVar[str] = "Hilbert's space-filling curve, on any rectangle"
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         height, width = plane.shape
@@ -38,15 +36,11 @@ def _walk(path: list[int], start: int, a: int, n: int, b: int, m: int) -> None:
 
     ``a`` and ``b`` are increments of the pixel's number. The walk begins at ``start`` and ends n-1 steps along ``a``.
     """
-    if m == 1:
-        path.extend(start + a * k for k in range(n))
-        return
-    if n == 1:
-        path.extend(start + b * k for k in range(m))
+    if m == 1 or n == 1:
+        path.extend(start + a * k for k in range(n)) if m == 1 else path.extend(start + b * k for k in range(m))
         return
     # halves are even where possible: an even side lets the walk return to the side it came from
-    half_n = n // 2 + (n // 2) % 2 * (n > 2)
-    half_m = m // 2 + (m // 2) % 2 * (m > 2)
+    half_n, half_m = (side // 2 + (side // 2) % 2 * (side > 2) for side in (n, m))
     if 2 * n > 3 * m:  # long: two rectangles one after the other
         _walk(path, start, a, half_n, b, m)
         _walk(path, start + a * half_n, a, n - half_n, b, m)
@@ -59,12 +53,7 @@ def _walk(path: list[int], start: int, a: int, n: int, b: int, m: int) -> None:
 
 @dataclass(frozen=True)
 class Morton(PixelOrdering):
-    """The Z-order curve (Morton 1966; RAR's "z-curve"): by the interleaved bits of row and column, on any rectangle.
-
-    2-D and 3-D (a pixel's channels consecutively).
-    """
-
-    summary: ClassVar[str] = "Z-order curve: interleaved bits of row and column"
+    """Z-order curve: by the interleaved bits of row and column, on any rectangle (Morton 1966; RAR's "z-curve")."""
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         i_L, j_L = plane.coordinates().unbind(1)
@@ -74,51 +63,43 @@ class Morton(PixelOrdering):
         return rank_by(code_L)
 
 
-BASES = (2, 3)  # rows, columns
-
-
 @dataclass(frozen=True)
 class Halton(PixelOrdering):
-    """Pixels in the order in which Halton's points (bases 2 and 3) first fall into them: spread evenly at any moment.
+    """Low-discrepancy points, spread evenly at any moment; rolled for each image.
 
-    The Halton scheduler (Besnier et al., ICLR 2025), on any grid; base 2 alone (van der Corput) on a 1-D grid; on a 3-D
-    grid the channels of a pixel come consecutively. With ``roll`` every row starts somewhere else in the sequence.
+    Pixels come in the order in which Halton's points (base 2 for rows, 3 for columns) first fall into them: the Halton
+    scheduler (Besnier et al., ICLR 2025); base 2 alone (van der Corput) on a 1-D grid. With ``roll`` every row starts
+    somewhere else in the sequence.
     """
 
-    roll: bool = field(default=True, metadata={"words": ("fixed", "rolled")})
+    roll: bool = option(True, words=("fixed", "rolled"))
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    summary: ClassVar[str] = "low-discrepancy points, rolled for each image"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "random", self.roll)
 
     def pixels(self, plane: Grid) -> torch.Tensor:
-        return _first_visits(plane)
+        points = 2 * len(plane)
+        while True:  # draw points until every pixel has been hit; 24 points a pixel always suffice
+            pixel = torch.zeros(points, dtype=torch.int64)
+            for size, base in zip(plane.shape, (2, 3), strict=False):
+                pixel = pixel * size + _radical_inverse_cell(points, base, size)
+            first = torch.full((len(plane),), points).scatter_reduce_(0, pixel, torch.arange(points), "amin")
+            if int(first.max()) < points:
+                return inverse(torch.argsort(first))
+            points *= 2
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         rank_BL = super().ranks(grid, batch, generator)
         if not self.roll:
             return rank_BL
-        pixels, channels = len(Grid(grid.shape[:2])), len(grid) // len(Grid(grid.shape[:2]))
+        pixels = len(Grid(grid.shape[:2]))
         shift_B1 = (generator.uniform(1) * pixels).long().clamp(max=pixels - 1)
-        return (rank_BL.to(shift_B1.device) + shift_B1 * channels) % len(grid)
-
-
-def _first_visits(plane: Grid) -> torch.Tensor:
-    """rank of each pixel: points are drawn until every pixel has been hit (24 points a pixel always suffice)."""
-    points = 2 * len(plane)
-    while True:
-        pixel = torch.zeros(points, dtype=torch.int64)
-        for size, base in zip(plane.shape, BASES, strict=False):
-            pixel = pixel * size + _radical_inverse_cell(points, base, size)
-        first = torch.full((len(plane),), points).scatter_reduce_(0, pixel, torch.arange(points), "amin")
-        if int(first.max()) < points:
-            return inverse(torch.argsort(first))
-        points *= 2
+        return (rank_BL.to(shift_B1.device) + shift_B1 * (len(grid) // pixels)) % len(grid)
 
 
 def _radical_inverse_cell(points: int, base: int, size: int) -> torch.Tensor:
-    """floor(size · φ_base(n)) for n = 1..points, in whole numbers: no point falls on the wrong side of an edge."""
+    """Return floor(size · φ_base(n)) for n = 1..points, in whole numbers: no point is on the wrong side of an edge."""
     n = torch.arange(1, points + 1)
     mirrored, scale = torch.zeros_like(n), 1
     while scale <= points:

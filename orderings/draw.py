@@ -55,40 +55,34 @@ class Canvas:
         return cls(place_LD[:, 0], column_L, height, channels * (width + 1) - 1)
 
     def fill(self, value_L: np.ndarray) -> np.ndarray:
-        """The values in their cells; NaN where there is no token."""
+        """Return the values in their cells; NaN where there is no token."""
         cells = np.full((self.height, self.width), np.nan)
         cells[self.row_L, self.column_L] = value_L
         return cells
 
 
-def one_row(plan: Plan, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """rank_L and step_L of one row."""
-    return plan.rank_BL[row].cpu().numpy(), plan.step_BL[row].cpu().numpy()
-
-
-def scored(value_L: np.ndarray) -> np.ndarray:
-    """Which entries of a rank_L or step_L are neither GIVEN nor ABSENT."""
+def _scored(value_L: np.ndarray) -> np.ndarray:
+    """Return the entries of a rank_L or step_L that are neither GIVEN nor ABSENT, as a mask."""
     return (value_L > GIVEN) & (value_L < ABSENT)
 
 
 def animation(plan: Plan, grid: Grid, row: int = 0, most: int = 150) -> list[Image]:
-    """One frame for each AR step (at most ``most``, evenly chosen): past steps in colour, the present one in red."""
+    """Return a frame for each AR step (at most ``most``, evenly chosen): past steps in colour, the present in red."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
     from PIL import Image as Pillow
 
-    rank_L, step_L = one_row(plan, row)
-    canvas, n_steps = Canvas.of(grid), int(plan.n_steps_B[row])
+    rank_L, step_L = plan.rank_BL[row].cpu().numpy(), plan.step_BL[row].cpu().numpy()
+    canvas, n_steps, present_L = Canvas.of(grid), int(plan.n_steps_B[row]), step_L != ABSENT
     scale = max(4, min(28, 420 // max(canvas.height, canvas.width)))
-    colour_L3 = colormaps[COLOURS](np.clip(rank_L, 0, None) / max(1, scored(rank_L).sum() - 1))[:, :3]
+    colour_L3 = colormaps[COLOURS](np.clip(rank_L, 0, None) / max(1, _scored(rank_L).sum() - 1))[:, :3]
     frames = []
     shown = np.unique(np.linspace(-1, n_steps, min(n_steps + 2, most)).astype(int))  # before the first, after the last
     for before, now in zip([-1, *shown[:-1]], shown, strict=True):
         cell_L3 = np.where((step_L <= now)[:, None], colour_L3, to_rgb(UNKNOWN))
-        cell_L3[(step_L > before) & (step_L <= now) & scored(step_L)] = to_rgb(NOW)
+        cell_L3[(step_L > before) & (step_L <= now) & _scored(step_L)] = to_rgb(NOW)
         cell_L3[step_L == GIVEN] = to_rgb(GIVEN_GREY)
         pixels = np.ones((canvas.height, canvas.width, 3))
-        present_L = step_L != ABSENT
         pixels[canvas.row_L[present_L], canvas.column_L[present_L]] = cell_L3[present_L]
         large = (255 * pixels).round().astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
         large[::scale], large[:, ::scale] = 255, 255  # a white line between cells
@@ -97,14 +91,13 @@ def animation(plan: Plan, grid: Grid, row: int = 0, most: int = 150) -> list[Ima
 
 
 def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
-    """Three panels of one row of a plan: when each token comes (its rank), in which AR step, and the path.
+    """Return three panels of one row of a plan: when each token comes (its rank), in which AR step, and the path.
 
     The path joins the tokens in the order of their ranks; long jumps are thin. On a 3-D grid it is that of the pixels;
     on a 1-D grid the third panel plots rank against position.
     """
     from matplotlib.figure import Figure
 
-    rank_L, step_L = one_row(plan, row)
     canvas = Canvas.of(grid)
     aspect = canvas.height / canvas.width
     tall = aspect < 0.4  # wide grids: panels one above the other
@@ -112,8 +105,15 @@ def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
     picture = Figure(figsize=size, facecolor=PAPER, layout="constrained")
     ratios = {"height_ratios": [aspect + 0.08, aspect + 0.08, 0.3]} if tall else {}
     axes: Any = picture.subplots(3 if tall else 1, 1 if tall else 3, gridspec_kw=ratios)
-    _heat(axes[0], canvas, rank_L, "rank")
-    _heat(axes[1], canvas, step_L, f"AR step (of {int(plan.n_steps_B[row])})")
+    rank_L, step_L = plan.rank_BL[row].cpu().numpy(), plan.step_BL[row].cpu().numpy()
+    names = ("rank", f"AR step (of {int(plan.n_steps_B[row])})")
+    for axis, value_L, name in zip(axes, (rank_L, step_L), names, strict=False):
+        bar = picture.colorbar(_cells(axis, canvas, value_L), cax=axis.inset_axes((1.02, 0.0, 0.025, 1.0)))
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        bar.ax.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
+        axis.set_title(name, fontsize=11, color=INK)
+        if max(canvas.height, canvas.width) <= 16:
+            _numbers(axis, canvas, value_L)
     _path(axes[2], grid, rank_L)
     if title:
         picture.suptitle(title + "\n", fontsize=13, color=INK, fontfamily="monospace")
@@ -121,80 +121,62 @@ def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
 
 
 def gallery(plans: Mapping[str, Plan], grid: Grid, columns: int = 6) -> Figure:
-    """One small map of AR steps for each named plan's first row, with its path where it mostly moves to neighbours."""
+    """Return a small map of AR steps for each plan's first row, with its path where that mostly moves to neighbours."""
     from matplotlib.figure import Figure
 
     canvas = Canvas.of(grid)
     columns = min(columns, len(plans))
     rows = -(-len(plans) // columns)
-    picture = Figure(
-        figsize=(2.1 * columns, rows * (max(0.2, 2.0 * canvas.height / canvas.width) + 0.35)), facecolor=PAPER
-    )
+    high = rows * (max(0.2, 2.0 * canvas.height / canvas.width) + 0.35)
+    picture = Figure(figsize=(2.1 * columns, high), facecolor=PAPER)
     axes: Any = picture.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.22})
     for axis in axes.flat[len(plans) :]:
         axis.set_axis_off()
     for axis, (name, plan) in zip(axes.flat, plans.items(), strict=False):
-        rank_L, step_L = one_row(plan, 0)
+        step_L = plan.step_BL[0].cpu().numpy()
         _cells(axis, canvas, step_L)
-        points = _walk(canvas, rank_L)
-        one_by_one = (np.bincount(step_L[scored(step_L)]) == 1).all()
+        points = _walk(canvas, plan.rank_BL[0].cpu().numpy())
+        one_by_one = (np.bincount(step_L[_scored(step_L)]) == 1).all()
         if one_by_one and len(points) > 1 and np.median(abs(np.diff(points, axis=0)).max(1)) <= 1:
             _line(axis, points, colour=PAPER, width=0.9)
         font = min(9.0, 200.0 / max(1, len(name)))
         axis.set_title(name, fontsize=font, color=INK, pad=4, fontfamily="monospace")
-    picture.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / picture.get_figheight())
+    picture.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / high)
     return picture
 
 
 def png(picture: Figure, dpi: int = 110) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
 
 
-def plan_png(plan: Plan, grid: Grid, row: int = 0, title: str = "", dpi: int = 110) -> bytes:
-    """``figure`` as the bytes of a PNG file, for a page."""
-    return png(figure(plan, grid, row, title), dpi)
-
-
-def map_png(plan: Plan, grid: Grid, row: int = 0, dpi: int = 110) -> bytes:
-    """The map of AR steps alone, without title or margins, as the bytes of a small PNG file."""
-    return png(gallery({"": plan.rows(slice(row, row + 1))}, grid), dpi)
-
-
 def save(plan: Plan, grid: Grid, path: str | Path, row: int = 0, title: str = "") -> Path:
-    """Write a .png (three panels) or a .gif (the generation, step by step); its folder is made if need be.
-
-    Raises:
-        InvalidRequest: the name ends otherwise.
-    """
+    """Write a .png (three panels) or a .gif (the generation, step by step). Raise InvalidRequest for other names."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".gif"):
         raise InvalidRequest(f"a picture's name ends in .png or .gif, not {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
-        path.write_bytes(plan_png(plan, grid, row, title))
-        return path
-    frames = animation(plan, grid, row)
-    milliseconds = [max(40, min(300, 6000 // len(frames)))] * (len(frames) - 1) + [1500]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+        path.write_bytes(png(figure(plan, grid, row, title)))
+    else:
+        frames = animation(plan, grid, row)
+        milliseconds = [max(40, min(300, 6000 // len(frames)))] * (len(frames) - 1) + [1500]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return path
 
 
 def _cells(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> Any:
-    """The tokens' cells in colour; given tokens grey, absent ones blank."""
+    """Draw the tokens' cells in colour, given tokens grey, absent ones blank; return the image."""
     from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
 
-    given = canvas.fill(np.where(value_L == GIVEN, 1.0, np.nan))
-    axis.imshow(given, cmap=ListedColormap([GIVEN_GREY]), interpolation="nearest")
-    cells = canvas.fill(np.where(scored(value_L), value_L, np.nan))
-    image = axis.imshow(cells, cmap=colormaps[COLOURS], interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    cells = canvas.fill(np.where(value_L == ABSENT, np.nan, value_L))
+    largest = max(1, int(value_L[_scored(value_L)].max(initial=0)))
+    colours = colormaps[COLOURS].with_extremes(under=GIVEN_GREY)  # GIVEN is below 0
+    image = axis.imshow(cells, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     if max(canvas.height, canvas.width) <= 64:  # a white line between cells
         axis.set_xticks(np.arange(0.5, canvas.width - 1), minor=True)
         axis.set_yticks(np.arange(0.5, canvas.height - 1), minor=True)
@@ -203,15 +185,8 @@ def _cells(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> Any:
     return image
 
 
-def _heat(axis: Axes, canvas: Canvas, value_L: np.ndarray, title: str) -> None:
-    image = _cells(axis, canvas, value_L)
-    axis.set_title(title, fontsize=11, color=INK)
-    bar = axis.figure.colorbar(image, cax=axis.inset_axes((1.02, 0.0, 0.025, 1.0)))
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    bar.ax.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
-    if max(canvas.height, canvas.width) > 16:
-        return
-    largest = max(1, int(value_L[scored(value_L)].max(initial=0)))
+def _numbers(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> None:
+    largest = max(1, int(value_L[_scored(value_L)].max(initial=0)))
     for row, column, value in zip(canvas.row_L, canvas.column_L, value_L, strict=True):
         if GIVEN < value < ABSENT:
             colour = INK if value > 0.6 * largest else PAPER
@@ -220,31 +195,28 @@ def _heat(axis: Axes, canvas: Canvas, value_L: np.ndarray, title: str) -> None:
 
 def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
     axis.set_facecolor(PANEL)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.spines[:].set_visible(False)
+    axis.set_title("rank against position" if grid.ndim == 1 else "path", fontsize=11, color=INK)
     if grid.ndim == 1:
-        place_L = np.flatnonzero(scored(rank_L))
+        place_L = np.flatnonzero(_scored(rank_L))
         axis.scatter(place_L, rank_L[place_L], c=rank_L[place_L], cmap=COLOURS, s=12)
-        axis.set_title("rank against position", fontsize=11, color=INK)
         axis.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
         return
     plane = Canvas.of(Grid(grid.shape[:2]))
-    points = _walk(plane, rank_L)
     axis.set(xlim=(-0.5, plane.width - 0.5), ylim=(plane.height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
-    axis.set_title("path", fontsize=11, color=INK)
-    _line(axis, points, colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))
+    _line(axis, _walk(plane, rank_L), colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))
 
 
 def _walk(canvas: Canvas, rank_L: np.ndarray) -> np.ndarray:
-    """(N, 2): the places x, y of the tokens to generate in the order of their ranks, channels of a pixel as one."""
-    visited = np.flatnonzero(scored(rank_L))
+    """Return (N, 2): places x, y of the tokens to generate, in the order of ranks, channels of a pixel as one."""
+    visited = np.flatnonzero(_scored(rank_L))
     pixel = visited[np.argsort(rank_L[visited])] // (len(rank_L) // len(canvas.row_L))
     pixel = pixel[np.diff(pixel, prepend=-1) != 0]
     return np.stack([canvas.column_L[pixel], canvas.row_L[pixel]], axis=1).astype(float)
 
 
 def _line(axis: Axes, points: np.ndarray, colour: str | None, width: float) -> None:
-    """The points joined, all in ``colour`` or coloured by their place in the walk, from a dot to a square."""
+    """Join the points, all in ``colour`` or coloured by their place in the walk, from a dot to a square."""
     from matplotlib.collections import LineCollection
 
     if len(points) == 0:
@@ -253,11 +225,9 @@ def _line(axis: Axes, points: np.ndarray, colour: str | None, width: float) -> N
         pieces = np.stack([points[:-1], points[1:]], axis=1)
         far = abs(pieces[:, 1] - pieces[:, 0]).max(1) > 1  # jumps are thin and faint
         thin = min(0.7, width)
+        widths = np.where(far, thin, thin if far.mean() > 0.8 else width).tolist()
         lines = LineCollection(
-            pieces.tolist(),
-            linewidths=np.where(far, thin, thin if far.mean() > 0.8 else width).tolist(),
-            alpha=np.where(far, 0.45, 1.0).tolist(),
-            capstyle="round",
+            pieces.tolist(), linewidths=widths, alpha=np.where(far, 0.45, 1.0).tolist(), capstyle="round"
         )
         lines.set(**({"color": colour} if colour else {"array": np.arange(len(pieces)), "cmap": COLOURS}))
         axis.add_collection(lines)

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from orderings.base import Partition
+from orderings.base import Partition, option
 from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.lazy import torch
 
@@ -31,23 +31,17 @@ from orderings.lazy import torch
 class SetCosts:
     """A measurement of one ordering.
 
-    Attributes:
-        ordering: its short text.
-        grid: e.g. "8x8".
-        uniform: every order is equally likely: one figure for each number of known tokens.
-        nats: uniform: (L,) l(s). Otherwise L rows, row s with the L - s figures E[-log p(x_{sigma_r} | x_{sigma_<s})].
-        standard_error_nats: (L,) of the mean over the tokens unknown after s, over images.
-        n_images: the number of measured images.
-        provenance: split, data, fingerprint, kind of likelihood, seed, weights, …
+    ``nats`` of uniformly random orders: (L,) l(s), a figure for each number of known tokens. Otherwise L rows, row s
+    with the L - s figures E[-log p(x_{sigma_r} | x_{sigma_<s})].
     """
 
-    ordering: str
-    grid: str
-    uniform: bool
+    ordering: str  # its short text
+    grid: str  # e.g. "8x8"
+    uniform: bool  # every order is equally likely
     nats: Sequence[Any]
-    standard_error_nats: Sequence[float]
+    standard_error_nats: Sequence[float]  # (L,) of the mean over the tokens unknown after s, over images
     n_images: int
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # split, data, kind of likelihood, seed, weights, …
 
     @property
     def n_tokens(self) -> int:
@@ -63,7 +57,7 @@ class SetCosts:
         return cost_SE
 
     def write(self, path: Path) -> None:
-        """Write as JSON, atomically: to a temporary file that is then renamed."""
+        """Write as JSON, to a temporary file that is then renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.partial")
         aside.write_text(json.dumps(asdict(self)))
@@ -88,15 +82,10 @@ def read_set_costs(path: str | Path) -> SetCosts:
 
 @dataclass(frozen=True)
 class BestSets:
-    """The least cost of every number of sets from every start, and the sizes that attain it.
+    """The least cost of generating ranks s..L-1 in exactly k sets, and the sizes that attain it: (K + 1, L + 1)."""
 
-    Attributes:
-        nats_KS: (K + 1, L + 1): of generating ranks s..L-1 in exactly k sets; infinite where that is impossible.
-        first_KS: the size of the first of those sets, the smallest among equally good ones; 0 where impossible.
-    """
-
-    nats_KS: np.ndarray
-    first_KS: np.ndarray
+    nats_KS: np.ndarray  # infinite where k sets are impossible
+    first_KS: np.ndarray  # size of the first of those sets, the smallest among equally good ones; 0 where impossible
 
     def sizes(self, k: int, start: int = 0) -> list[int]:
         """Return the sizes of the k best sets of ranks start..L-1."""
@@ -139,20 +128,15 @@ def best_sets_of(path: Path, modified_ns: int, k: int) -> BestSets:
 
 @dataclass(frozen=True)
 class Optimal(Partition):
-    """The best ``k`` sets for the costs in a file that ``mar score sets`` wrote.
+    """The best K sets for the costs in a file that ``mar score sets RUN`` wrote.
 
     Without ``costs`` a run uses its own measurement (``mar.model.plans``). A row with only n of the L tokens to
     generate is cut as the last n of an order, after L - n known ones: exact for uniformly random orders and given
     tokens, close for others. A row with fewer than k tokens takes them one at a time.
     """
 
-    k: int = 16
+    k: int = option(16, least=1)
     costs: str = ""
-    summary: ClassVar[str] = "the best K sets for measured costs (mar score sets RUN)"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidRequest(f"optimal: at least 1 step, not {self.k}")
 
     def sizes(self, n: int) -> torch.Tensor:
         best = self._best()

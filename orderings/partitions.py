@@ -6,11 +6,11 @@ B batch · L tokens · K AR steps
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from orderings.base import ABSENT, GIVEN, Partition, argsort_whole
+from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
 from orderings.blocks import block_of, check_size
 from orderings.grid import Grid, InvalidRequest, Unsupported
 from orderings.lazy import torch
@@ -19,8 +19,6 @@ from orderings.lazy import torch
 @dataclass(frozen=True)
 class Singles(Partition):
     """One token at a time: the full chain rule."""
-
-    summary: ClassVar[str] = "one token at a time"
 
     def sizes(self, n: int) -> torch.Tensor:
         return torch.ones(n, dtype=torch.int64)
@@ -33,12 +31,7 @@ class Singles(Partition):
 class Equal(Partition):
     """Sets of ``size`` tokens; the last one holds what remains."""
 
-    size: int = 4
-    summary: ClassVar[str] = "sets of equal size"
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InvalidRequest(f"equal: a set holds at least 1 token, not {self.size}")
+    size: int = option(4, least=1)
 
     def sizes(self, n: int) -> torch.Tensor:
         return torch.tensor([min(self.size, n - start) for start in range(0, n, self.size)], dtype=torch.int64)
@@ -53,12 +46,8 @@ class SizeSchedule(Partition):
     the last step takes all the rest. A row with fewer than k tokens to generate takes them one at a time.
     """
 
-    k: int = 16
+    k: int = option(16, least=1)
     test_options: ClassVar[dict[str, Any]] = {"k": 3}
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidRequest(f"{type(self).__name__.lower()}: at least 1 step, not {self.k}")
 
     def remaining(self, step: int, k: int) -> float | Fraction:
         """Return the share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
@@ -81,9 +70,7 @@ class SizeSchedule(Partition):
 
 @dataclass(frozen=True)
 class Cosine(SizeSchedule):
-    """cos(π/2 · step/K): few tokens first, many at the end. The integer schedule of MAR's sampler."""
-
-    summary: ClassVar[str] = "K sets, small ones first (MAR, MaskGIT)"
+    """K sets, small ones first: cos(π/2 · step/K), the schedule of MAR's and MaskGIT's samplers."""
 
     def remaining(self, step: int, k: int) -> float:
         return math.cos(math.pi / 2.0 * step / k)
@@ -91,9 +78,7 @@ class Cosine(SizeSchedule):
 
 @dataclass(frozen=True)
 class Linear(SizeSchedule):
-    """1 − step/K: sets as equal as whole numbers allow."""
-
-    summary: ClassVar[str] = "K sets of nearly equal size"
+    """K sets as equal as whole numbers allow: 1 − step/K."""
 
     def remaining(self, step: int, k: int) -> Fraction:
         return Fraction(k - step, k)  # exact: rounding would make some sets one token larger than need be
@@ -101,10 +86,9 @@ class Linear(SizeSchedule):
 
 @dataclass(frozen=True)
 class Power(SizeSchedule):
-    """1 − (step/K)^exponent: small sets first above 1, large sets first below (MaskGIT's "pow")."""
+    """K sets by 1 − (step/K)^exponent: small ones first above 1, large ones first below (MaskGIT's "pow")."""
 
     exponent: float = 2.0
-    summary: ClassVar[str] = "K sets by a power law (MaskGIT)"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,9 +101,7 @@ class Power(SizeSchedule):
 
 @dataclass(frozen=True)
 class Arccos(SizeSchedule):
-    """2/π · arccos(step/K): nearly equal sets, then a large last one (the Halton scheduler's default)."""
-
-    summary: ClassVar[str] = "K sets, the last ones large (Halton-MaskGIT)"
+    """K sets, the last ones large: 2/π · arccos(step/K) (the Halton scheduler's default)."""
 
     def remaining(self, step: int, k: int) -> float:
         return math.acos(step / k) / (math.pi / 2.0)
@@ -132,21 +114,15 @@ class Sizes(Partition):
     A row with fewer tokens to generate (some are given or absent) fills the first sets and leaves the last ones out.
     """
 
-    sets: tuple[int, ...] = ()
+    sets: tuple[int, ...] = option((), least=1)
     test_options: ClassVar[dict[str, Any]] = {"sets": (2, 1, 3)}
-    summary: ClassVar[str] = "explicit set sizes"
-
-    def __post_init__(self) -> None:
-        if any(size < 1 for size in self.sets):
-            raise InvalidRequest(f"sizes: every set holds at least 1 token, not {','.join(map(str, self.sets))}")
 
     def sizes(self, n: int) -> torch.Tensor:
         if not self.sets:
             return torch.tensor([n])
-        ends_K = torch.tensor([0, *self.sets]).cumsum(0).clamp(max=n)
-        sizes_K = ends_K.diff()
-        if int(ends_K[-1]) < n:
+        if sum(self.sets) < n:
             raise Unsupported(f"sizes that sum to {sum(self.sets)} do not cover {n} tokens")
+        sizes_K = torch.tensor([0, *self.sets]).cumsum(0).clamp(max=n).diff()
         return sizes_K[sizes_K > 0]
 
     def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -164,9 +140,8 @@ class BlockSets(Partition):
     every visit is a set of its own.
     """
 
-    size: tuple[int, ...] = field(default=(4,), metadata={"separator": "x"})
+    size: tuple[int, ...] = option((4,), separator="x")
     test_options: ClassVar[dict[str, Any]] = {"size": (2,)}
-    summary: ClassVar[str] = "a new set whenever the block changes"
 
     def __post_init__(self) -> None:
         check_size(self.size)

@@ -39,8 +39,7 @@ class Plan:
     ) -> Plan:
         """Sample a plan for ``batch`` rows. Tokens to generate keep their relative order around given and absent ones.
 
-        Raises:
-            Unsupported: the ordering or partition does not support ``grid``.
+        Raise Unsupported if the ordering or partition does not support ``grid``.
         """
         rank_BL = ordering.ranks(grid, batch, generator)
         if given_BL is not None or absent_BL is not None:
@@ -75,8 +74,7 @@ class Plan:
     def shortened(self, absent_BL: torch.Tensor) -> Plan:
         """Return the plan of rows that end early: the tokens ``absent_BL`` (bool) do not exist.
 
-        Raises:
-            Unsupported: an absent token precedes a present one, so the steps would reveal the end of the row.
+        Raise Unsupported if an absent token precedes a present one: the steps would reveal the end of the row.
         """
         last_B1 = torch.where(absent_BL, GIVEN, self.step_BL).amax(1, keepdim=True)
         if bool((absent_BL & (self.step_BL <= last_B1)).any()):
@@ -96,12 +94,10 @@ def _per_row(s: int | torch.Tensor) -> int | torch.Tensor:
 
 
 def _rerank(rank_BL: torch.Tensor, given_BL: torch.Tensor | None, absent_BL: torch.Tensor | None) -> torch.Tensor:
-    """Ranks 0..n-1 of the remaining tokens in their order; GIVEN and ABSENT elsewhere."""
+    """Return ranks 0..n-1 of the remaining tokens in their order; GIVEN and ABSENT elsewhere."""
     none_BL = torch.zeros_like(rank_BL, dtype=torch.bool)
-    given_BL = none_BL if given_BL is None else given_BL.to(rank_BL.device)
-    absent_BL = none_BL if absent_BL is None else absent_BL.to(rank_BL.device)
+    given_BL, absent_BL = (none_BL if marks is None else marks.to(rank_BL.device) for marks in (given_BL, absent_BL))
     kept_BL = ~(given_BL | absent_BL)
     kept_by_rank = torch.zeros_like(kept_BL).scatter_(1, rank_BL, kept_BL)
     rank_BL = (kept_by_rank.cumsum(1) - 1).gather(1, rank_BL)
-    rank_BL = torch.where(given_BL, GIVEN, rank_BL)
-    return torch.where(absent_BL, ABSENT, rank_BL)
+    return rank_BL.masked_fill(given_BL, GIVEN).masked_fill(absent_BL, ABSENT)

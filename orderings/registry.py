@@ -22,13 +22,8 @@ T = TypeVar("T")
 class Registry(dict[str, type[T]], Generic[T]):
     """The classes of one family by name: a dict of our own; ``registry[name]`` looks in two further places.
 
-    Other packages add classes through the entry-point group; ``FILE.py:Class`` names a class of a Python file.
-
-    Attributes:
-        what: the family in error messages, e.g. ``"ordering"``.
-        base: the class that every member is a subclass of.
-        group: the entry-point group.
-        aliases: further names of our own classes.
+    Other packages add classes through the entry-point ``group``; ``FILE.py:Class`` names a class of a Python file.
+    Members are subclasses of ``base``; error messages call one ``what``; ``aliases`` are further names of our classes.
     """
 
     error: ClassVar[type[Exception]] = InvalidRequest
@@ -40,22 +35,14 @@ class Registry(dict[str, type[T]], Generic[T]):
         self.what, self.base, self.group, self.aliases = what, base, group, dict(aliases)
 
     def __missing__(self, name: str) -> type[T]:
-        """Return the class of an alias, a Python file or another package; ``registry[name]`` calls it.
-
-        Raises:
-            InvalidRequest: there is no such class (the message gives the nearest name), or it does not import.
-        """
+        """Return the class of an alias, a Python file or another package. Raise ``error`` if there is none."""
         if name in self.aliases:
             return self[self.aliases[name]]
         if is_file_target(name):
             return load_class(name, (self.base,), self.error)
-        entry = self._plugged().get(name)
-        if entry is None:
+        if (entry := self._plugged().get(name)) is None:
             raise self.unknown(name)
-        try:
-            return entry.load()
-        except Exception as error:  # importing a package runs its code, which may raise anything
-            raise self.error(f"{self.what} {self._broken(entry, error)}") from None
+        return self._load(entry)
 
     @staticmethod
     def split(text: str) -> tuple[str, str]:
@@ -76,52 +63,50 @@ class Registry(dict[str, type[T]], Generic[T]):
         found, notes = dict(self), []
         for name, entry in self._plugged().items():
             try:
-                found.setdefault(name, entry.load())
-            except Exception as error:
-                notes.append(f"{self.what} {self._broken(entry, error)}")
+                found.setdefault(name, self._load(entry))
+            except self.error as error:
+                notes.append(str(error))
         return found, notes
 
     def name_of(self, component: object) -> str:
-        """Return the name under which the registry gives the component's class.
-
-        Raises:
-            InvalidRequest: the class is in no registry.
-        """
+        """Return the name of the component's class. Raise InvalidRequest if the registry does not have it."""
         cls = type(component)
         if cls in TARGETS:
             return TARGETS[cls]
-        names: dict[type, str] = {member: name for name, member in self.items()}
-        if cls not in names:  # looking for other packages takes milliseconds
-            names = {member: name for name, member in self.classes()[0].items()}
-        if cls in names:
-            return names[cls]
+        for members in (self, self.classes()[0] if cls not in self.values() else {}):  # other packages take a moment
+            for name, member in members.items():
+                if member is cls:
+                    return name
         raise UnknownName("class", cls.__name__, (member.__name__ for member in self.values()))
 
     def _plugged(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
 
-    @staticmethod
-    def _broken(entry: EntryPoint, error: Exception) -> str:
-        package = f" of package {entry.dist.name}" if entry.dist else ""
-        reason = " ".join(str(error).split())
-        return f"{entry.name!r}{package} does not import ({entry.value}): {type(error).__name__}: {reason}"
+    def _load(self, entry: EntryPoint) -> type[T]:
+        try:
+            return entry.load()
+        except Exception as error:  # importing a package runs its code, which may raise anything
+            package = f" of package {entry.dist.name}" if entry.dist else ""
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            what = f"{self.what} {entry.name!r}{package}"
+            raise self.error(f"{what} does not import ({entry.value}): {reason}") from None
 
 
 class Orderings(Registry[Ordering]):
     """The registry of orderings: names of adaptive orders get the reason why they are no plan."""
 
     def unknown(self, name: str) -> Exception:
-        if name == "remask":
-            return InvalidRequest(
-                "remask is no plan: it draws tokens again, so an example's probability is a sum over all paths "
-                "that end in it, which is no tractable likelihood; mar sample --remask random, and score the plan alone"
-            )
         rule = ADAPTIVE.classes()[0].get(name)
-        if rule is None:
-            return super().unknown(name)
-        if rule.uses_sampled_values:
+        if name == "remask":
             why = (
-                "it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive " + name
+                "it draws tokens again, so an example's probability is a sum over all paths that end in it, which is "
+                "no tractable likelihood; mar sample --remask random, and score the plan alone"
+            )
+        elif rule is None:
+            return super().unknown(name)
+        elif rule.uses_sampled_values:
+            why = (
+                f"it looks at the values just sampled, so it has no tractable likelihood; mar sample --adaptive {name}"
             )
         else:
             why = (
@@ -130,6 +115,11 @@ class Orderings(Registry[Ordering]):
             )
         return InvalidRequest(f"{name} is no plan: {why}")
 
+
+_ALIASES = {  # names that papers and code use; "alternate" and "z-curve" are RAR's
+    "alternate": "serpentine", "z-curve": "morton", "row-major": "raster", "column-major": "column",
+    "center-out": "centre-out", "user": "file",
+}  # fmt: skip
 
 ORDERINGS = Orderings(
     {
@@ -157,14 +147,7 @@ ORDERINGS = Orderings(
     what="ordering",
     base=Ordering,
     group="mar.orderings",
-    aliases={  # names that papers and code use
-        "alternate": "serpentine",  # RAR
-        "z-curve": "morton",  # RAR
-        "row-major": "raster",
-        "column-major": "column",
-        "center-out": "centre-out",
-        "user": "file",
-    },
+    aliases=_ALIASES,
 )
 
 PARTITIONS = Registry(

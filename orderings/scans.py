@@ -5,19 +5,17 @@ L tokens · D grid dimensions · i row · j column
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from orderings.base import FixedOrdering, PixelOrdering, rank_by
-from orderings.grid import Grid, InvalidRequest
+from orderings.base import FixedOrdering, PixelOrdering, option, rank_by
+from orderings.grid import Grid
 from orderings.lazy import torch
 
 
 @dataclass(frozen=True)
 class Raster(FixedOrdering):
-    """Row by row, left to right; on a 1-D grid left to right; on a 3-D grid the channels of a pixel consecutively."""
-
-    summary: ClassVar[str] = "row by row, left to right"
+    """Row by row, left to right."""
 
     def rank(self, grid: Grid) -> torch.Tensor:
         return torch.arange(len(grid))
@@ -25,9 +23,7 @@ class Raster(FixedOrdering):
 
 @dataclass(frozen=True)
 class Reverse(FixedOrdering):
-    """Raster backwards: the last token first. Works on every grid; on a 3-D grid the last channel comes first."""
-
-    summary: ClassVar[str] = "raster backwards"
+    """Raster backwards, the last token (and channel) first."""
 
     def rank(self, grid: Grid) -> torch.Tensor:
         return torch.arange(len(grid)).flip(0)
@@ -35,9 +31,7 @@ class Reverse(FixedOrdering):
 
 @dataclass(frozen=True)
 class Column(PixelOrdering):
-    """Column by column, top to bottom. 2-D and 3-D (a pixel's channels consecutively)."""
-
-    summary: ClassVar[str] = "column by column, top to bottom"
+    """Column by column, top to bottom."""
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         i_L, j_L = plane.coordinates().unbind(1)
@@ -46,13 +40,12 @@ class Column(PixelOrdering):
 
 @dataclass(frozen=True)
 class Serpentine(PixelOrdering):
-    """Rows (or columns) there and back, so that consecutive pixels touch. RAR (arXiv 2411.00776) calls it "alternate".
+    """Rows (or columns) there and back.
 
-    2-D and 3-D (a pixel's channels consecutively).
+    Consecutive pixels touch. RAR (arXiv 2411.00776) calls it "alternate".
     """
 
-    vertical: bool = field(default=False, metadata={"words": ("horizontal", "vertical")})
-    summary: ClassVar[str] = "rows (or columns) there and back"
+    vertical: bool = option(False, words=("horizontal", "vertical"))
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         i_L, j_L = plane.coordinates().unbind(1)
@@ -62,13 +55,12 @@ class Serpentine(PixelOrdering):
 
 @dataclass(frozen=True)
 class Diagonal(PixelOrdering):
-    """Anti-diagonals from the top left corner, each from its upper end. 2-D and 3-D (a pixel's channels consecutively).
+    """Anti-diagonals from the top left corner, each from its upper end.
 
     Zigzag: every second diagonal backwards, as JPEG orders its coefficients.
     """
 
-    zigzag: bool = field(default=False, metadata={"words": ("one-way", "zigzag")})
-    summary: ClassVar[str] = "anti-diagonals from the top left corner"
+    zigzag: bool = option(False, words=("one-way", "zigzag"))
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         i_L, j_L = plane.coordinates().unbind(1)
@@ -78,10 +70,9 @@ class Diagonal(PixelOrdering):
 
 @dataclass(frozen=True)
 class CentreOut(PixelOrdering):
-    """By distance from the centre of the grid, ties in raster order. On a 1-D grid: from the middle to both ends."""
+    """By distance from the centre, ties in raster order."""
 
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    summary: ClassVar[str] = "by distance from the centre"
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         # twice the offset from the centre: whole numbers, so that ties are exact
@@ -94,33 +85,29 @@ Corner = Literal["top-left", "top-right", "bottom-right", "bottom-left"]
 
 @dataclass(frozen=True)
 class Spiral(PixelOrdering):
-    """Ring by ring; consecutive pixels touch. 2-D and 3-D (a pixel's channels consecutively).
+    """Ring by ring, inward or outward, around the centre or a corner.
 
     Around the centre, an inward spiral starts at ``corner`` and an outward one ends there; an outward spiral is an
-    inward one travelled backwards, so that both are unbroken on every H×W grid. The spirals of the VQGAN and RAR
+    inward one travelled backwards, so consecutive pixels touch on every H×W grid. The spirals of the VQGAN and RAR
     ablations (arXiv 2012.09841, 2411.00776) are ``corner=bottom-right``, inward with ``clockwise=false``.
     Around the corner, quarter rings of pixels equally far from ``corner`` are swept there and back: outward from it or
     inward to it. This too is unbroken, but for one jump on some grids that are not square.
     """
 
-    inward: bool = field(default=True, metadata={"words": ("outward", "inward")})
+    inward: bool = option(True, words=("outward", "inward"))
     clockwise: bool = True  # the sense of travel (around a corner: of its second quarter ring)
     around: Literal["centre", "corner"] = "centre"
     corner: Corner = "top-left"
-    summary: ClassVar[str] = "ring by ring, inward or outward, around the centre or a corner"
 
     def pixels(self, plane: Grid) -> torch.Tensor:
-        if self.around == "centre":
-            backwards = not self.inward  # travelled backwards, a clockwise path turns anticlockwise
-            rank_L = _rings(*_seen_from(plane, self.corner, self.clockwise != backwards))
-        else:
-            backwards = self.inward
-            rank_L = _quarter_rings(*_seen_from(plane, self.corner, self.clockwise != backwards))
+        around, backwards = (_rings, not self.inward) if self.around == "centre" else (_quarter_rings, self.inward)
+        # travelled backwards, a clockwise path turns anticlockwise
+        rank_L = around(*_seen_from(plane, self.corner, self.clockwise != backwards))
         return len(plane) - 1 - rank_L if backwards else rank_L
 
 
 def _seen_from(plane: Grid, corner: Corner, clockwise: bool) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-    """(i_L, j_L, height, width) after turning ``corner`` to the top left; mirrored when not clockwise."""
+    """Return i_L, j_L, height and width after turning ``corner`` to the top left; mirrored when not clockwise."""
     height, width = plane.shape
     i_L, j_L = plane.coordinates().unbind(1)
     if corner == "top-right":
@@ -133,7 +120,7 @@ def _seen_from(plane: Grid, corner: Corner, clockwise: bool) -> tuple[torch.Tens
 
 
 def _rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Clockwise inward rank from the top left: by ring, then by the length walked along the ring."""
+    """Return the clockwise inward rank from the top left: by ring, then by the length walked along the ring."""
     ring_L = torch.stack([i_L, j_L, height - 1 - i_L, width - 1 - j_L]).amin(0)
     i_L, j_L = i_L - ring_L, j_L - ring_L
     bottom_L, right_L = height - 1 - 2 * ring_L, width - 1 - 2 * ring_L  # the ring's last row and column
@@ -145,7 +132,7 @@ def _rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> tor
 
 
 def _quarter_rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Outward rank from the top left corner: pixels with max(i, j) = k, swept clockwise for odd k and back for even."""
+    """Return the outward rank from the top left: pixels with max(i, j) = k, clockwise for odd k and back for even."""
     ring_L = torch.maximum(i_L, j_L)
     walked_L = torch.where(j_L == ring_L, i_L, 2 * ring_L - j_L)
     return rank_by(ring_L, torch.where(ring_L % 2 == 1, walked_L, -walked_L))
@@ -153,39 +140,31 @@ def _quarter_rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int
 
 @dataclass(frozen=True)
 class Subsample(PixelOrdering):
-    """Coarse to fine: every second pixel in each direction first, itself ordered likewise, then the other phases.
+    """Coarse to fine, by nested sub-grids.
 
-    The order of the VQGAN ablation (arXiv 2012.09841) and of RAR (arXiv 2411.00776), on any grid: phases (even, even),
-    (even, odd), (odd, even), (odd, odd). On a 1-D grid, the bit-reversed order. With ``levels`` the halving stops early
-    and each sub-grid is a raster scan: 2 levels give the 4×4 sub-images of subscale pixel networks (arXiv 1812.01608),
-    in nested order.
+    Every second pixel in each direction comes first, itself ordered likewise, then the other phases (even, odd),
+    (odd, even), (odd, odd): the order of the VQGAN ablation (arXiv 2012.09841) and of RAR (arXiv 2411.00776). On a 1-D
+    grid it is the bit-reversed order. With ``levels`` the halving stops early and each sub-grid is a raster scan:
+    2 levels give the 4×4 sub-images of subscale pixel networks (arXiv 1812.01608), in nested order.
     """
 
-    levels: int | None = None  # how many halvings; none: down to single pixels
+    levels: int | None = option(None, least=1)  # how many halvings; none: down to single pixels
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    summary: ClassVar[str] = "coarse to fine, by nested sub-grids"
-
-    def __post_init__(self) -> None:
-        if self.levels is not None and self.levels < 1:
-            raise InvalidRequest(f"subsample: levels is at least 1, not {self.levels}")
 
     def pixels(self, plane: Grid) -> torch.Tensor:
-        coordinates_LD = plane.coordinates()
         bits = (max(plane.shape) - 1).bit_length()
-        levels = bits if self.levels is None else min(self.levels, bits)
         phase_L = torch.zeros(len(plane), dtype=torch.int64)
-        for level in range(levels):
-            for coordinate_L in coordinates_LD.unbind(1):
+        for level in range(bits if self.levels is None else min(self.levels, bits)):
+            for coordinate_L in plane.coordinates().unbind(1):
                 phase_L = 2 * phase_L + ((coordinate_L >> level) & 1)
         return rank_by(phase_L)
 
 
 @dataclass(frozen=True)
 class Checkerboard(PixelOrdering):
-    """The pixels whose coordinates sum to an even number, then the others, each in raster order."""
+    """One colour of a checkerboard, then the other, each in raster order."""
 
     grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    summary: ClassVar[str] = "one colour of a checkerboard, then the other"
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         return rank_by(plane.coordinates().sum(1) % 2)

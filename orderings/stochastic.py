@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from orderings.base import FixedOrdering, Ordering, Source, shuffle
+from orderings.base import FixedOrdering, Ordering, Source, option, shuffle
 from orderings.grid import Grid, InvalidRequest
 from orderings.lazy import torch
 from orderings.scans import Raster
@@ -18,10 +18,9 @@ from orderings.scans import Raster
 
 @dataclass(frozen=True)
 class Random(Ordering):
-    """Every order equally likely, independent in each row: the order of any-order models and of MAR. Every grid."""
+    """Uniformly random, anew for each image: the order of any-order models and of MAR."""
 
     random: ClassVar[bool] = True
-    summary: ClassVar[str] = "uniformly random, anew for each image"
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         return shuffle(generator.uniform(grid.size))
@@ -29,26 +28,19 @@ class Random(Ordering):
 
 @dataclass(frozen=True)
 class Learned(Random):
-    """The order that a policy trained with the model chooses while it generates. Every grid.
+    """Chosen by a policy trained with the model (LO-ARM); uniformly random without one.
 
-    Plans do not depend on a model: the ranks are random (those of an untrained policy), and callers that use the policy
-    take only the set sizes.
+    Plans do not depend on a model: the ranks are random, and callers that use the policy take only the set sizes.
     """
 
     learned: ClassVar[bool] = True
-    summary: ClassVar[str] = "chosen by a policy trained with the model (LO-ARM); uniformly random without one"
 
 
 @dataclass(frozen=True)
 class FixedRandom(FixedOrdering):
-    """One random order, the same for all images, chosen by ``seed``. Every grid."""
+    """One random order for all images, chosen by ``seed``."""
 
-    seed: int = 0
-    summary: ClassVar[str] = "one random order for all images"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise InvalidRequest(f"fixed-random: the seed is a whole number in 0..{2**32 - 1}, not {self.seed}")
+    seed: int = option(0, least=0, most=2**32 - 1)
 
     def rank(self, grid: Grid) -> torch.Tensor:
         # NumPy guarantees the streams of RandomState: a seed always names the same order
@@ -57,7 +49,7 @@ class FixedRandom(FixedOrdering):
 
 @dataclass(frozen=True)
 class Mixture(Ordering):
-    """Each row samples one of several orderings. Every grid that all of them support.
+    """Each image draws one of several orderings.
 
     Its likelihood is that of the mixture only when averaged over the components as probabilities.
     """
@@ -65,7 +57,6 @@ class Mixture(Ordering):
     orderings: tuple[Ordering, ...] = (Raster(), Random())
     weights: tuple[float, ...] = ()  # relative; none: equal
     random: ClassVar[bool] = True
-    summary: ClassVar[str] = "each image draws one of several orderings"
 
     def __post_init__(self) -> None:
         if not self.orderings:
@@ -93,23 +84,21 @@ class Mixture(Ordering):
 
 @dataclass(frozen=True)
 class Annealed(Ordering):
-    """From random orders to ``target`` in the course of training (RAR, arXiv 2411.00776, section 3.3).
+    """Random orders that turn into ``target`` in the course of training (RAR, arXiv 2411.00776, section 3.3).
 
     A row's order is uniformly random with a probability that is 1 until ``start``, falls linearly and is 0 from ``end``
-    on (fractions of training; RAR's best: epochs 200 and 300 of 400). Every grid that ``target`` orders.
+    on (fractions of training; RAR's best: epochs 200 and 300 of 400).
     """
 
     target: Ordering = field(default=Raster())
     start: float = 0.5
     end: float = 0.75
-    progress: float = 1.0  # where training stands; set by ``at``
-    summary: ClassVar[str] = "random orders that turn into a fixed one in training (RAR)"
+    progress: float = option(1.0, least=0, most=1)  # where training stands; set by ``at``
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.start <= self.end <= 1.0:
             raise InvalidRequest(f"annealed: 0 <= start <= end <= 1, not start={self.start:g} and end={self.end:g}")
-        if not 0.0 <= self.progress <= 1.0:
-            raise InvalidRequest(f"annealed: progress is a fraction 0..1 of training, not {self.progress:g}")
         object.__setattr__(self, "random", self.probability > 0.0 or self.target.random)
 
     @property
@@ -117,9 +106,7 @@ class Annealed(Ordering):
         """The probability that a row's order is random, now."""
         if self.progress >= self.end:
             return 0.0
-        if self.progress < self.start:
-            return 1.0
-        return 1.0 - (self.progress - self.start) / (self.end - self.start)
+        return 1.0 if self.progress < self.start else 1.0 - (self.progress - self.start) / (self.end - self.start)
 
     def at(self, progress: float) -> Annealed:
         return replace(self, progress=progress, target=self.target.at(progress))

@@ -24,20 +24,14 @@ from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
 from orderings.partitions import Singles
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
-from orderings.user import FILE_TARGET, is_file_target
+from orderings.user import FILE_TARGET
 
 T = TypeVar("T", Ordering, Partition, Adaptive)
 Order = TypeVar("Order", bound=Ordering | Adaptive)
 
-SPECIAL = frozenset(":+,/=()")
-
 
 def split(text: str, separator: str) -> list[str]:
-    """Cut ``text`` at each ``separator`` outside parentheses.
-
-    Raises:
-        InvalidRequest: parentheses do not pair up.
-    """
+    """Cut ``text`` at each ``separator`` outside parentheses. Raise InvalidRequest if these do not pair up."""
     parts, depth, start = [], 0, 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")
@@ -51,106 +45,92 @@ def split(text: str, separator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def unwrap(text: str) -> str:
+def _unwrap(text: str) -> str:
     """Remove one pair of parentheses around the whole text."""
     text = text.strip()
-    if text.startswith("(") and text.endswith(")") and len(split(text[1:-1] + "|", "|")) == 2:
-        return text[1:-1]
-    return text
+    whole = text.startswith("(") and text.endswith(")") and len(split(text[1:-1] + "|", "|")) == 2
+    return text[1:-1] if whole else text
 
 
-def wrap(text: str) -> str:
+def _wrap(text: str) -> str:
     """Put a text that holds special characters into parentheses."""
-    return f"({text})" if SPECIAL & set(text) else text
+    return f"({text})" if set(":+,/=()") & set(text) else text
 
 
-def read(value: Any, kind: Any, field: Field[Any]) -> Any:
+def _words(kind: Any, field: Field[Any]) -> dict[str, Any] | None:
+    """Return {text: value} of an option with a few values, the usual texts first; None of any other option."""
+    if get_origin(kind) is Literal:
+        return {word: word for word in get_args(kind)}
+    if kind is not bool:
+        return None
+    no, yes = field.metadata.get("words", ("false", "true"))
+    return {yes: True, no: False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
+def _separator(item: Any, field: Field[Any]) -> str:
+    """Return what stands between the items of a tuple, of this type."""
+    return "+" if item is Ordering else field.metadata.get("separator", ",")
+
+
+def _read(value: Any, kind: Any, field: Field[Any]) -> Any:
     """Return ``value`` (text, or a plain value from YAML or Python) as the type ``kind`` of its field.
 
-    Raises:
-        InvalidRequest: the value is of another type; the message says of which type it must be.
-        UnknownName: the value is not among the choices.
+    Raise InvalidRequest, with the type it must be or the nearest of its choices.
     """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):  # X | None
-        if value is None or value == "none":
-            return None
-        return read(value, next(a for a in arguments if a is not type(None)), field)
-    if origin is Literal:
-        if str(value) not in arguments:
-            raise UnknownName(f"value of {field.name}", str(value), arguments)
-        return str(value)
-    if origin is tuple:
-        return tuple(read(item, arguments[0], field) for item in _items(value, arguments[0], field))
-    if isinstance(kind, type) and issubclass(kind, Ordering):
-        return _nested(value)
-    if kind is bool:
-        return _boolean(value, field)
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):  # X | None
+        return None if value in (None, "none") else _read(value, arguments[0], field)
+    if (words := _words(kind, field)) is not None:
+        if (text := str(value).lower()) not in words:
+            raise UnknownName(f"value of {field.name}", text, words)
+        return words[text]
+    if get_origin(kind) is tuple:
+        item, separator = arguments[0], _separator(arguments[0], field)
+        if isinstance(value, str):
+            value = value if item is Ordering else _unwrap(value).replace(",", separator)
+            value = split(value, separator) if value else ()
+        return tuple(_read(one, item, field) for one in (value if isinstance(value, Sequence) else (value,)))
+    if kind is Ordering:
+        if isinstance(value, Mapping):
+            return parse_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
+        return value if isinstance(value, Ordering) else parse_ordering(str(value))
     if kind in (int, float):
-        return _number(value, kind, field)
-    return unwrap(str(value))
+        try:
+            number = math.nan if isinstance(value, bool) or (kind is int and isinstance(value, float)) else kind(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            what = "a whole number" if kind is int else "a number"
+            raise InvalidRequest(f"{field.name} is {what}, not {value!r}")
+        return number
+    return _unwrap(str(value))
 
 
-def write(value: Any, field: Field[Any]) -> str:
-    """Return the text that ``read`` turns into ``value``."""
+def _write(value: Any, field: Field[Any]) -> str:
+    """Return the text that ``_read`` turns into ``value``."""
     if isinstance(value, tuple):
-        separator = "+" if any(isinstance(item, Ordering) for item in value) else field.metadata.get("separator", ",")
-        return separator.join(write(item, field) for item in value)
+        item = Ordering if any(isinstance(item, Ordering) for item in value) else None
+        return _separator(item, field).join(_write(item, field) for item in value)
     if isinstance(value, Ordering):
-        return wrap(to_text(value))
+        return _wrap(to_text(value))
     if isinstance(value, bool):
         return field.metadata.get("words", ("false", "true"))[value]
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return "none" if value is None else wrap(str(value))
+    return "none" if value is None else _wrap(str(value))
 
 
-def grammar(kind: Any, field: Field[Any]) -> str:
+def _grammar(kind: Any, field: Field[Any]) -> str:
     """Return how values of the field are written, for listings: ``inward|outward``, ``number``, ``4x2``."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return "|".join("none" if a is type(None) else grammar(a, field) for a in arguments)
-    if origin is Literal:
-        return "|".join(arguments)
-    if origin is tuple:
-        separator = "+" if arguments[0] is Ordering else field.metadata.get("separator", ",")
-        item = grammar(arguments[0], field)
-        return f"{item}[{separator}{item}…]"
-    if kind is bool:
-        return "|".join(reversed(field.metadata.get("words", ("false", "true"))))
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return f"{_grammar(arguments[0], field)}|none"
+    if get_origin(kind) is tuple:
+        item = _grammar(arguments[0], field)
+        return f"{item}[{_separator(arguments[0], field)}{item}…]"
+    if (words := _words(kind, field)) is not None:
+        return "|".join(list(words)[:2] if kind is bool else words)
     return {int: "n", float: "number", str: "text"}.get(kind, "ordering")
-
-
-def _items(value: Any, kind: Any, field: Field[Any]) -> Sequence[Any]:
-    if value == "":
-        return ()
-    if isinstance(value, str):
-        separator = "+" if kind is Ordering else field.metadata.get("separator", ",")
-        value = value if kind is Ordering else unwrap(value).replace(",", separator)
-        return split(value, separator)
-    return value if isinstance(value, Sequence) else (value,)
-
-
-def _boolean(value: Any, field: Field[Any]) -> bool:
-    no, yes = field.metadata.get("words", ("false", "true"))
-    known = {"true": True, "yes": True, "1": True, yes: True, "false": False, "no": False, "0": False, no: False}
-    text = str(value).lower()
-    if text not in known:
-        raise UnknownName(f"value of {field.name}", text, {yes, no, "true", "false"})
-    return known[text]
-
-
-def _number(value: Any, kind: type[int] | type[float], field: Field[Any]) -> float:
-    wrong = InvalidRequest(f"{field.name} is {'a whole number' if kind is int else 'a number'}, not {value!r}")
-    try:
-        if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-            raise ValueError
-        number = kind(value)
-    except (TypeError, ValueError):
-        raise wrong from None
-    if not math.isfinite(number):
-        raise wrong
-    return number
 
 
 class PlanSpec(NamedTuple, Generic[Order]):
@@ -178,8 +158,7 @@ class PlanSpec(NamedTuple, Generic[Order]):
             adaptive: accept ``"lowest-entropy/cosine:16"`` too: the model finds the order, in sets of these sizes.
 
         Raises:
-            UnknownName: no such ordering, partition or option; the message gives the nearest name.
-            InvalidRequest: a value does not fit its option; or an adaptive order is not accepted, or is no plan.
+            InvalidRequest: as ``parse_ordering``; or an adaptive order is not accepted, or is no plan.
         """
         head, tail = _cut(text.strip())
         partition = parse_partition(tail) if tail else Singles()
@@ -194,40 +173,27 @@ class PlanSpec(NamedTuple, Generic[Order]):
         if self.partition == Singles():
             return to_text(self.ordering)
         cut = to_text(self.partition)
-        return f"{to_text(self.ordering)}/{wrap(cut) if '/' in cut.partition('(')[0] else cut}"
+        return f"{to_text(self.ordering)}/{_wrap(cut) if '/' in cut.partition('(')[0] else cut}"
 
 
-def parse_ordering(text: str) -> Ordering:
+def parse_ordering(text: str, options: Mapping[str, Any] = {}) -> Ordering:
     """Return the ordering of a text: ``"blocks:4:inner=serpentine"`` is Blocks(size=(4,), inner=Serpentine()).
 
-    Raises:
-        UnknownName: no such ordering or option; the message gives the nearest name.
-        InvalidRequest: a value does not fit its option.
+    ``options`` are plain values, as a recipe has them: ``("blocks", {"size": 4, "inner": "random"})``.
+
+    Raise UnknownName with the nearest name, or InvalidRequest for a value that does not fit its option.
     """
-    return _parse(ORDERINGS, text)
+    return _parse(ORDERINGS, text, options)
 
 
-def parse_partition(text: str) -> Partition:
-    """Return the partition of a text: ``"cosine:16"`` is Cosine(k=16). Raises as ``parse_ordering``."""
-    return _parse(PARTITIONS, text)
+def parse_partition(text: str, options: Mapping[str, Any] = {}) -> Partition:
+    """Return the partition of a text: ``"cosine:16"`` is Cosine(k=16). Arguments and errors as ``parse_ordering``."""
+    return _parse(PARTITIONS, text, options)
 
 
 def parse_adaptive(text: str) -> Adaptive:
     """Return the rule of a text: ``"confidence:4.5"`` is Confidence(temperature=4.5). Raises as ``parse_ordering``."""
-    return _parse(ADAPTIVE, text)
-
-
-def make_ordering(kind: str, options: Mapping[str, Any]) -> Ordering:
-    """Return an ordering from a recipe's plain values: ``("blocks", {"size": 4, "inner": "random"})``.
-
-    ``kind`` may be a short text with its own options, ``spiral:outward``. Raises as ``parse_ordering``.
-    """
-    return _make(ORDERINGS, kind, options)
-
-
-def make_partition(kind: str, options: Mapping[str, Any]) -> Partition:
-    """Return a partition from a recipe's plain values, as ``make_ordering`` does."""
-    return _make(PARTITIONS, kind, options)
+    return _parse(ADAPTIVE, text, {})
 
 
 @lru_cache(maxsize=1024)
@@ -236,22 +202,23 @@ def to_text(component: Ordering | Partition | Adaptive) -> str:
     text, default = name_of(component), type(component)()
     for place, field in enumerate(fields(component)):
         value = getattr(component, field.name)
-        if value == getattr(default, field.name) and not (place == 0 and _is_number(value)):
-            continue
-        written = write(value, field)
-        text += f":{written}" if place == 0 else f":{field.name}={written}"
+        first = value[0] if isinstance(value, tuple) and value else value
+        leading = place == 0 and isinstance(first, int | float) and not isinstance(first, bool)
+        if leading or value != getattr(default, field.name):
+            text += f":{field.name}=" if place else ":"
+            text += _write(value, field)
     return text
 
 
 def as_options(component: Ordering | Partition) -> dict[str, str]:
-    """Return every option as text; ``make_ordering(name, as_options(ordering))`` gives an equal ordering."""
-    return {f.name: write(getattr(component, f.name), f) for f in fields(component)}
+    """Return every option as text; ``parse_ordering(name, as_options(ordering))`` gives an equal ordering."""
+    return {f.name: _write(getattr(component, f.name), f) for f in fields(component)}
 
 
 def option_grammar(cls: type) -> dict[str, tuple[str, str]]:
     """Return {option: (how its values are written, its default)} of a class, for listings."""
     kinds, default = get_type_hints(cls), cls()
-    return {f.name: (grammar(kinds[f.name], f), write(getattr(default, f.name), f)) for f in fields(cls)}
+    return {f.name: (_grammar(kinds[f.name], f), _write(getattr(default, f.name), f)) for f in fields(cls)}
 
 
 def _cut(text: str) -> tuple[str, str]:
@@ -259,71 +226,42 @@ def _cut(text: str) -> tuple[str, str]:
     first, *rest = split(text, "/")
     kind = _kind(first.partition(":")[0])
     if ORDERINGS.aliases.get(kind, kind) == "file":
-        *head, tail = [first, *rest]
-        cuts = bool(head) and (
-            _kind(tail.partition(":")[0]) in PARTITIONS.names() or FILE_TARGET.match(tail) is not None
-        )
-        return ("/".join(head), tail) if cuts else (text, "")
+        tail = rest[-1] if rest else ""
+        cuts = _kind(tail.partition(":")[0]) in PARTITIONS.names() or FILE_TARGET.match(tail) is not None
+        return ("/".join([first, *rest[:-1]]), tail) if cuts else (text, "")
     if (target := FILE_TARGET.match(text)) and kind not in ORDERINGS:
         options, *rest = split(text[target.end() :], "/")
-        return target[0] + options, "/".join(rest)
+        first = target[0] + options
     return first, "/".join(rest)
-
-
-def _parse(family: Registry[T], text: str) -> T:
-    text = unwrap(text)
-    if target := FILE_TARGET.match(text):
-        kind, given = target[0], split(text[target.end() :], ":")[1:]
-    else:
-        name, *given = split(text, ":")
-        kind = _kind(name)
-    options: dict[str, str] = {}
-    for place, item in enumerate(given):
-        pieces = split(item, "=")
-        if len(pieces) > 1:
-            key, value = pieces[0].strip(), "=".join(pieces[1:])
-        elif place == 0:
-            key, value = _first(family, kind), item
-        else:
-            raise InvalidRequest(f"{kind}: a further option is written option=value, not {item!r}")
-        if key in options:
-            raise InvalidRequest(f"{kind}: {key} is given twice")
-        options[key] = value.strip()
-    return _make(family, kind, options)
 
 
 def _kind(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
-def _first(family: Registry[T], kind: str) -> str:
-    own = fields(family[kind])  # pyright: ignore[reportArgumentType]
-    if not own:
-        raise InvalidRequest(f"{kind} has no options")
-    return own[0].name
-
-
-def _make(family: Registry[T], kind: str, options: Mapping[str, Any]) -> T:
-    if ":" in kind and not is_file_target(kind):
-        if options:
-            raise InvalidRequest(f"{kind!r} names its own options: write {', '.join(options)} there, or the name alone")
-        return _parse(family, kind)
+def _parse(family: Registry[T], text: str, options: Mapping[str, Any]) -> T:
+    text = _unwrap(text)
+    if target := FILE_TARGET.match(text):
+        kind, given = target[0], split(text[target.end() :], ":")[1:]
+    else:
+        name, *given = split(text, ":")
+        kind = _kind(name)
+    if given and options:
+        raise InvalidRequest(f"{text!r} names its own options: write {', '.join(options)} there, or the name alone")
     cls: Any = family[kind]
-    own, kinds = {f.name: f for f in fields(cls)}, get_type_hints(cls)
-    for key in options:
+    own, kinds, values = {f.name: f for f in fields(cls)}, get_type_hints(cls), dict(options)
+    for place, item in enumerate(given):
+        key, *value = split(item, "=")
+        if not value:
+            if not own:
+                raise InvalidRequest(f"{kind} has no options")
+            if place:
+                raise InvalidRequest(f"{kind}: a further option is written option=value, not {item!r}")
+            key, value = next(iter(own)), [item]
+        if (key := key.strip()) in values:
+            raise InvalidRequest(f"{kind}: {key} is given twice")
+        values[key] = "=".join(value).strip()
+    for key in values:
         if key not in own:
             raise UnknownName(f"option of {kind}:", key, own)
-    return cls(**{key: read(value, kinds[key], own[key]) for key, value in options.items()})
-
-
-def _nested(value: Any) -> Ordering:
-    if isinstance(value, Ordering):
-        return value
-    if isinstance(value, Mapping):
-        return make_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
-    return parse_ordering(unwrap(str(value)))
-
-
-def _is_number(value: Any) -> bool:
-    head = value[0] if isinstance(value, tuple) and value else value
-    return isinstance(head, int | float) and not isinstance(head, bool)
+    return cls(**{key: _read(value, kinds[key], own[key]) for key, value in values.items()})

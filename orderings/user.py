@@ -11,13 +11,11 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,28 +26,20 @@ from orderings.lazy import torch
 
 @dataclass(frozen=True)
 class File(FixedOrdering):
-    """An order from a .txt, .json or .npy file, on the grid it was made for.
+    """Your own order, from a .txt, .json or .npy file, on the grid it was made for.
 
     ``ranks``: one whole number for each token, in the grid's layout, 0 for the first to be generated. ``positions``:
     the tokens in the order they are generated, as token numbers or as L rows of coordinates. A .json file may hold
-    {"ranks": …} or {"positions": …}; in a .txt file numbers stand between blanks or commas, and #
-    starts a comment.
+    {"ranks": …} or {"positions": …}; in a .txt file numbers stand between blanks or commas, and # starts a comment.
     """
 
     path: str = ""
     holds: Literal["ranks", "positions"] = "ranks"
-    summary: ClassVar[str] = "your own order, from a .txt, .json or .npy file"
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         return self.rank(grid).repeat(batch, 1)
 
     def rank(self, grid: Grid) -> torch.Tensor:
-        """rank_L.
-
-        Raises:
-            Unsupported: no path is set, or the file was made for another grid.
-            InvalidRequest: there is no such file, or it holds no permutation.
-        """
         if not self.path:
             raise Unsupported("file needs the path of an order: file:my-order.json")
         path = Path(self.path)
@@ -69,15 +59,14 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
         numbers = np.ravel_multi_index(tuple(numbers.T), grid.shape)
     if numbers.size != length:
         raise Unsupported(f"{path} holds {numbers.size} {holds}, but the grid {grid} has {length} tokens")
-    permutation_L = torch.from_numpy(np.ascontiguousarray(numbers.reshape(-1), dtype=np.int64))
+    numbers = np.ascontiguousarray(numbers.reshape(-1), dtype=np.int64)
     rule = f"{path}: {holds} are the numbers 0..{length - 1}, each once"
-    outside = permutation_L[(permutation_L < 0) | (permutation_L >= length)]
-    if len(outside) > 0:
-        raise InvalidRequest(f"{rule}, but it holds {int(outside[0])}")
-    count_L = torch.bincount(permutation_L, minlength=length)
-    if int(count_L.max()) > 1:
-        twice, missing = int((count_L > 1).nonzero()[0]), int((count_L == 0).nonzero()[0])
-        raise InvalidRequest(f"{rule}, but {twice} is there twice and {missing} is missing")
+    if len(outside := numbers[(numbers < 0) | (numbers >= length)]):
+        raise InvalidRequest(f"{rule}, but it holds {outside[0]}")
+    count_L = np.bincount(numbers, minlength=length)
+    if count_L.max() > 1:
+        raise InvalidRequest(f"{rule}, but {count_L.argmax()} is there twice and {count_L.argmin()} is missing")
+    permutation_L = torch.from_numpy(numbers)
     return inverse(permutation_L) if holds == "positions" else permutation_L
 
 
@@ -118,8 +107,7 @@ def is_file_target(text: str) -> bool:
 def load_class(target: str, bases: tuple[type, ...], error: type[Exception] = InvalidRequest) -> type:
     """Return the class that ``FILE.py:Class`` or ``module:Class`` names, a subclass of one of ``bases``.
 
-    Raises:
-        ``error``: the file, the module or the class does not exist, does not import, or is of another family.
+    Raise ``error`` if it does not exist, does not import, or is of another family.
     """
     place, _, name = target.rpartition(":")
     if not place or not name:
@@ -132,17 +120,18 @@ def load_class(target: str, bases: tuple[type, ...], error: type[Exception] = In
         raise error(f"no module {place!r}: {wrong}") from None
     except Exception as wrong:
         raise error(f"{place} does not import: {type(wrong).__name__}: {wrong}") from None
-    cls = vars(module).get(name)
-    if inspect.isclass(cls) and issubclass(cls, bases) and cls not in bases:
-        if place.endswith(".py"):
-            TARGETS[cls] = target
-        return cls
-    family = " or ".join(base.__name__ for base in bases)
-    if cls is not None:
+    cls, family = vars(module).get(name), " or ".join(base.__name__ for base in bases)
+    if cls is None:
+        defined = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
+        names = [
+            key for key, value in defined.items() if issubclass(value, bases) and value.__module__ == module.__name__
+        ]
+        raise error(str(UnknownName(f"class of {place}:", name, names or [f"(it defines no {family})"])))
+    if not inspect.isclass(cls) or not issubclass(cls, bases) or cls in bases:
         raise error(f"{target}: {name} is no {family}: subclass the one that it is")
-    defined = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, bases)]
-    own = [key for key in defined if vars(module)[key].__module__ == module.__name__]
-    raise error(str(UnknownName(f"class of {place}:", name, own or [f"(it defines no {family})"])))
+    if place.endswith(".py"):
+        TARGETS[cls] = target
+    return cls
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -153,24 +142,16 @@ def _from_file(path: Path) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    before = list(sys.path)
+    sys.path[:0] = [str(path.parent), str(Path.cwd())]
     try:
-        with _importable(path.parent):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, ImportError):
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
-    return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    before = list(sys.path)
-    sys.path[:0] = [str(folder), str(Path.cwd())]
-    try:
-        yield
     finally:
         sys.path[:] = before
+    return module

@@ -19,7 +19,7 @@ from mar.data.digits import Digits
 from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.tokenizers.pixels import Pixels
+from mar.tokenizers.levels import Pixels
 from orderings import Grid, Plan, PlanSpec
 
 SEED = 0

@@ -98,6 +98,8 @@ class PretrainedRun(
         for name in _WEIGHTS:
             shutil.copyfile(self.checkpoint.path / name, into / name)
         checkpoint.seal(into, self.checkpoint.iteration, self.trained)
+        if self.recipe.train.until == "plateau":  # its validations say where it ends
+            shutil.copyfile(self.folder.metrics, save_directory / self.folder.metrics.name)
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
             shutil.copytree(self.model.tokenizer.folder.path, save_directory / _AUTOENCODER, dirs_exist_ok=True)
         spec = self.spec

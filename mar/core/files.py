@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,9 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mar.core.errors import UserError
 
@@ -32,6 +34,7 @@ _KINDS = {
     GRID: "an ablation",
 }
 _POLL_SECONDS = 1.0
+_LONGEST_NAME = 200  # bytes
 
 
 def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool = False) -> None:
@@ -47,16 +50,16 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
         save(path)
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
-    _remove(aside)
+    remove(aside)
     try:
         save(aside)
         if durable:
             flush(aside)
         if path.is_dir():
-            shutil.rmtree(path)
+            remove(path)
         os.replace(aside, path)
     except BaseException:
-        _remove(aside)
+        remove(aside)
         raise
 
 
@@ -70,7 +73,8 @@ def flush(*paths: Path) -> None:
             os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or folder, if there is one."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -90,15 +94,15 @@ def settings_digest(settings: Any, digits: int) -> str:
     return digest(json.dumps(settings, sort_keys=True), digits=digits)
 
 
-def checksums(files: Iterable[Path]) -> dict[str, str]:
-    """Return the checksum of each file by its name."""
-    return {file.name: checksum(file) for file in files}
-
-
 def checksum(file: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with file.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
+
+
+def checksums(files: Iterable[Path]) -> dict[str, str]:
+    """Return the checksum of each file by its name."""
+    return {file.name: checksum(file) for file in files}
 
 
 def short(text: str, longest: int) -> str:
@@ -109,12 +113,23 @@ def short(text: str, longest: int) -> str:
     return f"{content[: longest - 17].decode(errors='ignore')}~{digest(content, digits=16)}"
 
 
-def check_kind(path: Path, kind: str) -> None:
-    """Check that ``path`` is free for a folder of ``kind`` (the name of its marker file). Write nothing.
+def folder_name(text: str, safe: str = "+:=,()") -> str:
+    """Return ``text`` as the name of one folder or file: separators, line ends and quotes become %XX."""
+    name = quote(text, safe=safe)
+    return short(name if name.strip(".") else name.replace(".", "%2E"), _LONGEST_NAME)
 
-    Raises:
-        UserError: the path holds another kind of folder, or is a file.
-    """
+
+def check_name(name: str, option: str) -> None:
+    """Check a name that becomes a folder's. Raises UserError: it is a path, too long, or has other characters."""
+    if not re.fullmatch(r"[\w+:=,()~ -][\w.+:=,()~ -]*", name) or len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"{option} {name[:40]!r} is no name of a folder: letters, digits, spaces and _ - . + : = , ( ) ~, at most "
+            f"{_LONGEST_NAME} bytes, without a dot at its start"
+        )
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Check that ``path`` may hold a folder of ``kind`` (its marker file). UserError: it is a file or another kind."""
     there = next(place for place in (path, *path.parents) if place.exists())
     if not there.is_dir():
         raise UserError(f"{there} is a file, and {path} would be a folder: choose another --out")
@@ -125,11 +140,7 @@ def check_kind(path: Path, kind: str) -> None:
 
 @contextmanager
 def locked(path: Path, kind: str) -> Iterator[None]:
-    """Create the folder if necessary and lock it for this process.
-
-    Raises:
-        UserError: the folder is of another kind (nothing is written), locked by another process, or cannot be locked.
-    """
+    """Create the folder if necessary and lock it. UserError: as ``check_kind``, or another process holds it."""
     check_kind(path, kind)
     with held(path, wait=False) as mine:
         if not mine:
@@ -139,11 +150,7 @@ def locked(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[bool]:
-    """Try to lock ``folder`` and yield True if this process holds it; with ``wait``, wait for the lock.
-
-    Raises:
-        UserError: the file system has no locks.
-    """
+    """Lock ``folder`` and yield True, or False if another process holds it and not ``wait``. UserError: no locks."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         while True:
@@ -168,12 +175,13 @@ def environment() -> dict[str, Any]:
     import torch
 
     packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
+        "packages": {name: next((d.version for d in distributions(name=name)), "not installed") for name in packages},
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
         "device": device,
         "threads": torch.get_num_threads(),
         "revision": _revision(),
@@ -182,33 +190,10 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
-    """Return the processor's name as Linux reports it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def _revision() -> str:
     """Return the repository's revision, with ``-dirty`` if tracked files have changed."""
-    here = Path(__file__).parent
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.check_output(git, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
-
-
-def _version(package: str) -> str:
-    """Return the installed version, or "not installed" when running from a source tree."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -39,15 +39,8 @@ class Noise:
 
     def at(self, purpose: str | None = None, draw: int | None = None) -> Noise:
         """Return the streams for another use: ``purpose`` is appended to the path, ``draw`` replaces the draw."""
-        return replace(
-            self,
-            purpose=self.purpose if purpose is None else f"{self.purpose}/{purpose}",
-            draw=self.draw if draw is None else draw,
-        )
-
-    def each(self, *purposes: str) -> list[Noise]:
-        """Return the streams for several uses."""
-        return [self.at(purpose) for purpose in purposes]
+        path = self.purpose if purpose is None else f"{self.purpose}/{purpose}"
+        return replace(self, purpose=path, draw=self.draw if draw is None else draw)
 
     def tokens(self, row_M: torch.Tensor, token_M: torch.Tensor) -> Noise:
         """Return one stream for each gathered token (row, token); these streams are one per row."""
@@ -55,9 +48,8 @@ class Noise:
 
     def rows(self, index: torch.Tensor | slice) -> Noise:
         """Return some of the streams."""
-        return replace(
-            self, example_N=self.example_N[index], token_N=None if self.token_N is None else self.token_N[index]
-        )
+        token_N = None if self.token_N is None else self.token_N[index]
+        return replace(self, example_N=self.example_N[index], token_N=token_N)
 
     def to(self, device: torch.device | str) -> Noise:
         token_N = None if self.token_N is None else self.token_N.to(device)

@@ -5,8 +5,7 @@ denominator, a stop request, the checkpoint found by the main process) travel be
 for a GPU.
 
 A stop request (SIGINT, SIGTERM) ends the run after the iteration in progress has been saved, with exit code 128 + the
-signal's number. Slurm sends SIGTERM before it preempts a job or its time is up; torchrun forwards it to its workers.
-The launch files in ``scripts/`` requeue a job that exits with 143.
+signal's number. Slurm sends SIGTERM before a job ends, and the launch files in ``scripts/`` requeue it at 143.
 """
 
 from __future__ import annotations
@@ -95,8 +94,7 @@ class Processes:
     # Training.
 
     def shard(self, module: nn.Module, blocks: Iterable[nn.Module]) -> None:
-        """Under ``fsdp``, shard the parameters in place (FSDP2; Zhao et al. 2023, arXiv 2304.11277): each of ``blocks``
-        is gathered while it computes, all other parameters for the whole forward and backward pass."""
+        """Under ``fsdp``, shard the parameters in place (FSDP2; Zhao et al. 2023, arXiv 2304.11277), block by block."""
         if not self.shards:
             return
         from torch.distributed.fsdp import fully_shard
@@ -178,23 +176,8 @@ class Processes:
         return values[0]
 
     def on_main(self, action: Callable[[], T]) -> T:
-        """Run ``action`` on the main process and return its result on every process.
-
-        Raises:
-            MarError: raised by the action, on the main process. PeerFailed: on the others.
-        """
-        result, error = None, None
-        if self.is_main:
-            try:
-                result = action()
-            except MarError as refusal:
-                error = refusal
-        result, failed = self.broadcast((result, error is not None))
-        if error is not None:
-            raise error
-        if failed:
-            raise PeerFailed(2)
-        return cast(T, result)
+        """Run ``action`` on the main process and return its result on every process. Raises as ``on_all``."""
+        return self.broadcast(self.on_all(lambda: action() if self.is_main else cast(T, None)))
 
     def on_all(self, action: Callable[[], T]) -> T:
         """Run ``action`` on every process, wait for all, and return this process's result.
@@ -228,11 +211,6 @@ def is_sharded(value: Any) -> TypeGuard[DTensor]:
     """Return True for a DTensor, without importing its module: a second of processor time that few runs need."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, module.DTensor)
-
-
-def any_sharded(tensors: Iterable[torch.Tensor]) -> bool:
-    """Return True if one of the tensors is sharded."""
-    return any(is_sharded(tensor) for tensor in tensors)
 
 
 def local_shards(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:

@@ -31,13 +31,8 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
+    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), text, left)
     with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
         task = display.add_task("", total=None)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)

@@ -12,20 +12,16 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
 from mar.core.errors import Stopped, UserError
-from mar.core.files import short, write_atomic
+from mar.core.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
-
-_LONGEST_NAME = 200  # bytes
 
 
 def plain(settings: Any) -> Any:
@@ -34,23 +30,19 @@ def plain(settings: Any) -> Any:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], may_differ: Collection[str] = ()) -> list[str]:
-    """Compare nested settings and return one line per difference: ``train.seed is 0 there, 1 here``.
+    """Return a line for each difference of nested settings: ``train.seed is 0 there, 1 here``.
 
     Args:
         may_differ: dotted keys that are not compared.
     """
 
-    def compare(there: dict[str, Any], here: dict[str, Any], prefix: str) -> list[str]:
-        found = []
-        for key in sorted(there.keys() | here.keys()):
-            a, b, name = there.get(key), here.get(key), f"{prefix}{key}"
-            if a == b or name in may_differ:
-                continue
-            if isinstance(a, dict) and isinstance(b, dict):
-                found += compare(a, b, f"{name}.")
-            else:
-                found.append(f"{name} is {a!r} there, {b!r} here")
-        return found
+    def compare(a: Any, b: Any, name: str) -> list[str]:
+        if a == b or name in may_differ:
+            return []
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys = sorted(a.keys() | b.keys())
+            return [line for key in keys for line in compare(a.get(key), b.get(key), f"{name}.{key}".lstrip("."))]
+        return [f"{name} is {a!r} there, {b!r} here"]
 
     return compare(plain(there), plain(here), "")
 
@@ -59,14 +51,11 @@ def refuse_other(
     place: Path, what: str, there: Mapping[str, Any], here: Mapping[str, Any], may_differ: Collection[str] = (),
     remedy: str = "choose another --out, or delete it",
 ) -> None:  # fmt: skip
-    """Check that the settings stored in ``place`` agree with the current ones.
+    """Raise UserError if a setting stored in ``place`` differs from the current one, naming it and both values.
 
     Args:
         what: the content of ``place``, e.g. "a cache of other settings".
         may_differ: dotted keys that are not compared.
-
-    Raises:
-        UserError: a setting differs; the message names the first one and both values.
     """
     if found := differences(there, here, may_differ):
         raise UserError(f"{place} holds {what} ({found[0]}): {remedy}")
@@ -83,10 +72,11 @@ class Record:
 
 
 def read(file: Path, question: Mapping[str, Any]) -> Record | None:
-    """Return the record of ``question``; None if the file is missing or answers another question."""
-    if not file.is_file():
+    """Return the record of ``question``; None if the file is missing, damaged or answers another question."""
+    try:
+        found = TypeAdapter(Record).validate_json(file.read_bytes())
+    except (OSError, ValueError):
         return None
-    found = TypeAdapter(Record).validate_python(json.loads(file.read_text()))
     return found if found.question == question else None
 
 
@@ -107,17 +97,8 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
     return made
 
 
-@cache
-def folder_name(text: str, safe: str = "+:=,()") -> str:
-    """Return ``text`` as the name of a folder."""
-    return short(quote(text, safe=safe), _LONGEST_NAME)
-
-
 class Partial:
-    """A folder with the unfinished results of one question. A damaged file counts as missing.
-
-    The folder's name is a fingerprint of the question, so a folder never holds results of other settings.
-    """
+    """A folder, named by a fingerprint of its question, of unfinished results. A damaged file counts as missing."""
 
     def __init__(self, folder: Path, save_seconds: float = 30.0) -> None:
         self.folder, self.save_seconds = folder, save_seconds

@@ -24,7 +24,7 @@ from mar.likelihood.summary import per_step
 from mar.model.walk import empty_tokens
 from mar.run import Run
 from mar.sampling.many import labels_of
-from orderings import GIVEN, ORDERINGS, Adaptive, Ordering, Partition, Plan, PlanSpec, make_ordering, to_text
+from orderings import GIVEN, ORDERINGS, Adaptive, Ordering, Partition, Plan, PlanSpec, parse_ordering, to_text
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
 _MOST = 128  # frames of a generation
@@ -124,7 +124,7 @@ class Session:
         given = (picture, ~given_L) if given_L.any() else (None, None)
         ordering, partition = self._parsed(request)
         adaptive = to_text(ordering) if isinstance(ordering, Adaptive) else None
-        drawn = self.plan(request) or (make_ordering("raster", {}) if adaptive else ordering, partition)
+        drawn = self.plan(request) or (parse_ordering("raster") if adaptive else ordering, partition)
         image = self.run.sample(
             1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
             given=given[0], mask=given[1], on_step=keep,
@@ -159,7 +159,7 @@ class Session:
         if name.strip() != PAINTED:
             return PlanSpec.parse(request.plan, adaptive=True)
         path = self.order_file(request.painted)
-        return make_ordering("file", {"path": str(path)}), PlanSpec.parse("/".join(["raster", *partition]))[1]
+        return parse_ordering("file", {"path": str(path)}), PlanSpec.parse("/".join(["raster", *partition]))[1]
 
     def _given(self, request: Request) -> torch.Tensor:
         """given_L (bool)."""

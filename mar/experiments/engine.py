@@ -27,9 +27,9 @@ from omegaconf import OmegaConf
 from mar import build
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
-from mar.core.files import GRID, check_kind, checksum, environment, held, write_atomic
+from mar.core.files import GRID, check_kind, checksum, environment, folder_name, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, folder_name, plain, read, record
+from mar.core.records import Record, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
@@ -143,7 +143,9 @@ class Engine:
         def asked(cell: Cell, question: Question) -> Asked:
             alone = question.metric != TRAINING and self.metrics[question.metric].alone
             file = str(self.file(cell, question).relative_to(self.out))
-            return Asked(question.metric, file, plain(question.content), alone)
+            return Asked(
+                question.metric, file, plain(question.content), alone, _weights(self.grid.variant(question.variant))
+            )
 
         def outline(cell: Cell) -> Outline:
             run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
@@ -204,7 +206,8 @@ class Engine:
         if key not in self._questions:
             found = self._questions.setdefault(key, {})
             for plan, variant in plan_variants(cell.served, self.grid.variants):
-                asked = [metric.question(Subject(*key[:2], plan, variant)) for metric in self.metrics.values()]
+                subject = Subject(cell.fingerprint, self.weights(cell, _weights(variant)), plan, variant)
+                asked = [metric.question(subject) for metric in self.metrics.values()]
                 found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
         return self._questions[key]
 
@@ -221,10 +224,10 @@ class Engine:
         """Return the run of a cell."""
         return self._folders[cell.fingerprint]
 
-    def weights(self, cell: Cell) -> str:
-        """Return a hash of the scored weights; empty: the cell is not trained."""
+    def weights(self, cell: Cell, which: str = "") -> str:
+        """Return a hash of the scored weights, or of those that a variant names; empty: the cell is not trained."""
         record = self.record(cell, self.training(cell))
-        return record.answer["weights"] if record is not None and record.answer is not None else ""
+        return "" if record is None or record.answer is None else record.answer.get(which, record.answer)["weights"]
 
     def file(self, cell: Cell, question: Question) -> Path:
         """Return the file of a question's record."""
@@ -234,11 +237,13 @@ class Engine:
 
     def training(self, cell: Cell) -> Question:
         """Return the question that training answers."""
-        return Question(TRAINING, content={"recipe": cell.fingerprint, "select": self.grid.select})
+        named = sorted({variant.weights for variant in self.grid.variants} - {""})
+        content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
+        return Question(TRAINING, content=content)
 
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
-        loaded = cache(lambda: self._load(cell))
+        loaded = cache(partial(self._load, cell))
         for question in self.questions(cell):
             metric = self.metrics.get(question.metric)
             if metric is None or metric.alone != alone or self.record(cell, question) is not None:
@@ -247,7 +252,8 @@ class Engine:
             of_plan = question.plan if len(cell.plans) > 1 or not cell.settings else None
             text = ": ".join(filter(None, [cell.name if cell.settings else "", of_plan, question.variant]))
             with self.bar(f"{place} {metric.title:<7} {text}") as progress:
-                at = Workspace(loaded, cell.recipe, cell.data, variant, file.parent, self.out / "features", progress)
+                load = partial(loaded, _weights(variant))
+                at = Workspace(load, cell.recipe, cell.data, variant, file.parent, self.out / "features", progress)
                 compute = partial(metric.compute, question, at)
                 record(file, question.content, lambda compute=compute: asdict(compute()))
 
@@ -270,12 +276,24 @@ class Engine:
                 if int(path.name) not in (iteration, newest.iteration):
                     shutil.rmtree(path)
         chosen = newest if iteration == newest.iteration else checkpoint.at(folder.checkpoints, iteration)
-        return {"iteration": iteration, "weights": checksum(chosen.path / "ema.safetensors")[:16]}
+        found = {"": chosen, "last": newest, "best": checkpoint.latest(folder.best)[0]}
+        named = {variant.weights for variant in self.grid.variants} - {""}
+        if "best" in named and found["best"] is None:
+            raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
 
-    def _load(self, cell: Cell) -> Run:
+        def described(which: str) -> dict[str, Any]:
+            at = found[which]
+            assert at is not None
+            return {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
+
+        return described("") | {which: described(which) for which in sorted(named)}
+
+    def _load(self, cell: Cell, which: str) -> Run:
+        """Load the weights that the grid selects, or those that a variant names."""
         record = self.record(cell, self.training(cell))
         assert record is not None and record.answer is not None
-        run = load(self.folder(cell).path, iteration=record.answer["iteration"])
+        path = self.folder(cell).path
+        run = load(path, weights=which) if which else load(path, iteration=record.answer["iteration"])
         run.data = cell.data
         return run
 
@@ -288,6 +306,11 @@ class Engine:
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"
             )
+
+
+def _weights(variant: Variant | None) -> str:
+    """Return the checkpoint that a variant names; empty: the one that the grid selects."""
+    return "" if variant is None else variant.weights
 
 
 def assemble(engine: Engine) -> AblationResult:

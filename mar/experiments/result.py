@@ -73,9 +73,7 @@ class Row:
     partition: str
     map: PlanMap | None = None  # None: no plan, or one that the model refuses
     model: str = ""  # the name of one of the result's models; empty: a baseline
-    settings: dict[str, str] = field(
-        default_factory=dict
-    )  # on the axes; plan, variant, orders if rows differ
+    settings: dict[str, str] = field(default_factory=dict)  # on the axes; plan, variant, orders if rows differ
     answers: dict[str, Any] = field(default_factory=dict)  # by the metric's name; not asked or failed: none
     seconds: dict[str, float] = field(default_factory=dict)  # of answering, by the metric's name
     difference: Difference | None = None  # to the reference row; None: not compared
@@ -140,13 +138,14 @@ class Training:
         losses = [line for line in history if "loss_nats_per_token" in line]
         validations = [line for line in history if "validation_nats_per_token" in line]
         clock = [0.0, *(line["seconds"] for line in losses)]  # restarts whenever the run is resumed
+        curve = [(line["iteration"], line["validation_nats_per_token"]) for line in validations]
         return cls(
-            train.iterations, train.batch_size, scored,
+            train.length(curve), train.batch_size, scored,
             math.fsum(now if now < before else now - before for before, now in pairwise(clock)),
             tuple(line["iteration"] for line in losses),
             tuple(line["loss_nats_per_token"] for line in losses),
-            tuple(line["iteration"] for line in validations),
-            tuple(line["validation_nats_per_token"] for line in validations),
+            tuple(iteration for iteration, _ in curve),
+            tuple(nats for _, nats in curve),
         )  # fmt: skip
 
     @cached_property

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from mar.config import parse
 from mar.core.files import RUN, write_atomic
 from mar.core.records import Record, read
 
@@ -31,6 +32,7 @@ class Asked:
     file: str  # of its record, relative to the grid's folder
     content: dict[str, Any]
     alone: bool = False  # measured when nothing else runs
+    weights: str = ""  # a checkpoint that a variant names; empty: the one that the grid selects
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ class Outline:
         """Return each question with its record; None: it is not answered."""
         found: list[tuple[Asked, Record | None]] = []
         for asked in self.questions:
-            training = found[0][1] if found else None
-            weights = training.answer["weights"] if training is not None and training.answer is not None else ""
-            content = {**asked.content, "weights": weights} if "weights" in asked.content else asked.content
+            training, content = found[0][1] if found else None, asked.content
+            if found and "weights" in content:
+                trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
+                content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
             found.append((asked, read(out / asked.file, content)))
         return found
 
@@ -135,14 +138,21 @@ class Clock:
 
 
 def trained_iterations(run: Path) -> int:
-    """Return the last logged iteration of a run folder; a line cut off by a kill does not count."""
-    file = run / "metrics.jsonl"
-    for line in reversed(file.read_text().splitlines() if file.is_file() else []):
-        with suppress(ValueError):
-            return json.loads(line)["iteration"]
-    return 0
+    """Return the last logged iteration of a run folder."""
+    return _lines(run)[-1]["iteration"] if _lines(run) else 0
 
 
 def wanted_iterations(run: Path) -> int:
-    """Return the length of a run's training."""
-    return int(OmegaConf.load(run / RUN).train.iterations)
+    """Return the length of a run's training, as far as it is known."""
+    nats = "validation_nats_per_token"
+    content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
+    return parse(content).train.length([(line["iteration"], line[nats]) for line in _lines(run) if nats in line])
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """Return the logged lines; one cut off by a kill does not count."""
+    found = []
+    for line in (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator, model_serializer
 
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError
@@ -42,8 +42,8 @@ SplitName = Literal["train", "validation", "test"]
 
 
 class Variant(Section):
-    """A named set of sampling options. Each variant is one table row; only options that change the conditionals affect
-    its NLL."""
+    """A named way to use a model. Each variant is one table row; only options that change the conditionals affect its
+    NLL."""
 
     name: str = Field(min_length=1)
     guidance: float | None = Field(default=None, ge=0, description="None: as the section fid says")
@@ -51,6 +51,7 @@ class Variant(Section):
     adaptive: str = Field(default="", description="the rule that finds the order; of the plans, the set sizes count")
     options: dict[str, Scalar] = Field(default={}, description="of the sampler or the network: steps, refresh, …")
     likelihood: dict[str, Scalar] = Field(default={}, description="options of scoring: refresh, timesteps, …")
+    weights: Literal["", "best", "last"] = Field(default="", description="the checkpoint; empty: as the grid selects")
 
     @field_validator("adaptive")
     @classmethod
@@ -59,10 +60,15 @@ class Variant(Section):
             parse_adaptive(rule)
         return rule
 
+    @model_serializer(mode="wrap")
+    def _omit_default(self, dump: Any) -> dict[str, Any]:
+        """Omit the grid's own checkpoint, so that answers to existing questions stay answers."""
+        return {key: value for key, value in dump(self).items() if key != "weights" or value}
+
     @property
     def is_scored_alone(self) -> bool:
         """True if its likelihood differs from the plan's."""
-        return bool(self.adaptive or self.likelihood)
+        return bool(self.adaptive or self.likelihood or self.weights)
 
     @property
     def has_likelihood(self) -> bool:

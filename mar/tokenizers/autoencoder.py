@@ -18,11 +18,16 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.readers import read_json, reading
 from mar.core.spec import DataSpec
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = {"kl": "AutoencoderKL", "vq": "VQModel"}
+_KEYS: dict[str, dict[str, type]] = {  # read from a configuration
+    "AutoencoderKL": {"in_channels": int, "block_out_channels": list, "latent_channels": int},
+    "VQModel": {"in_channels": int, "block_out_channels": list, "num_vq_embeddings": int},
+}
 _NESTED = ("", "autoencoder", "vae", "vqvae")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PIXELS_AT_ONCE = 2**20  # bounds the activations: 16 images of 256 x 256
@@ -36,16 +41,10 @@ class AutoencoderFolder:
 
     @staticmethod
     def find(path: str) -> AutoencoderFolder:
-        """Find an autoencoder by the path of its folder or of a parent folder, or by hub name.
-
-        Raises:
-            UserError: nothing is there, or it cannot be downloaded.
-        """
+        """Find an autoencoder by its folder, a parent folder, or its hub name. Raises UserError if there is none."""
         if not path:
-            raise UserError(
-                "tokenizer.path is not set: it names an autoencoder's folder (see mar tokenizer train) or one on the "
-                "hub; with data.kind=cache the cache has its own"
-            )
+            hint = "it names an autoencoder's folder (mar tokenizer train) or hub name; a cache has its own"
+            raise UserError(f"tokenizer.path is not set: {hint}")
         root = Path(path).expanduser()
         if not root.is_dir() and _HUB_NAME.fullmatch(path):
             root = _downloaded(path)
@@ -60,18 +59,21 @@ class AutoencoderFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}/config.json cannot be read ({error})") from None
+        """The configuration. Raises UserError: it is not readable, or lacks a key that the tokenizers read."""
+        file = self.path / "config.json"
+        config = read_json(file, "the configuration of an autoencoder")
+        for key, kind in _KEYS.get(str(config.get("_class_name")), {}).items():
+            if not isinstance(config.get(key), kind):
+                held = f"{key}={config.get(key)!r}" if key in config else f"no {key}"
+                raise UserError(f"{file} has {held}, which is no {kind.__name__}: save the autoencoder again")
+        return config
 
     @property
     def kind(self) -> Literal["kl", "vq"]:
         """The kind of the tokenizer. Raises UserError: the autoencoder is of another class."""
         name = self.config.get("_class_name")
-        for kind, class_name in CLASSES.items():
-            if name == class_name:
-                return kind  # type: ignore[return-value]
+        if name == CLASSES["kl"] or name == CLASSES["vq"]:
+            return "kl" if name == CLASSES["kl"] else "vq"
         raise UserError(f"{self.path} holds a {name}: tokenizers are {' and '.join(CLASSES.values())}")
 
     @property
@@ -85,12 +87,10 @@ class AutoencoderFolder:
         from mar.core import torchvision  # noqa: F401, I001 - before diffusers
         import diffusers
 
-        wanted = {"use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
-        try:
+        options = {"use_safetensors": True, "low_cpu_mem_usage": False, "local_files_only": True}
+        with reading(self.path, "an autoencoder of diffusers"):
             cls = getattr(diffusers, CLASSES[self.kind])
-            model, found = cls.from_pretrained(self.path, output_loading_info=True, **wanted)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+            model, found = cls.from_pretrained(self.path, output_loading_info=True, **options)
         if missing := found["missing_keys"]:
             raise UserError(f"{self.path}: {WEIGHTS} lacks {len(missing)} tensors of config.json, first {missing[0]!r}")
         return model.eval().requires_grad_(False)
@@ -116,7 +116,7 @@ class AutoencoderOptions(TokenizerOptions):
 
 
 class AutoencoderTokenizer(Tokenizer):
-    """The base of KL and VQ. ``encode`` takes images, or the latents of a cache."""
+    """Base of KL and VQ. ``encode`` takes images, or the latents of a cache."""
 
     Options = AutoencoderOptions
     kind: ClassVar[Literal["kl", "vq"]]
@@ -137,7 +137,13 @@ class AutoencoderTokenizer(Tokenizer):
         if cached is not None and cached.sha256 != sha256:
             raise UserError(f"{self.folder.path} is not the autoencoder that made the cache: leave tokenizer.path out")
         self.config = self.folder.config
-        self.latent_shape = latent_grid(spec, self.config)
+        channels = self.config["in_channels"]
+        if spec.modality != "image" or spec.shape[0] != channels or not 2 <= spec.levels <= 256:
+            raise UserError(
+                f"this autoencoder takes images of {channels} channels, not examples of shape {spec.shape} with "
+                f"{spec.levels} levels: choose other data (data.colour), or train one on these (mar tokenizer train)"
+            )
+        self.latent_shape = latent_size(spec.shape[1:], 2 ** (len(self.config["block_out_channels"]) - 1))
         self.register_buffer("checksum", torch.frombuffer(bytearray.fromhex(sha256), dtype=torch.uint8))
         self._loaded: tuple[Any, ...] = ()  # not a submodule: not trained, averaged or saved
 
@@ -162,36 +168,19 @@ class AutoencoderTokenizer(Tokenizer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}checksum")
         if saved is not None and not torch.equal(saved.cpu(), self.checksum.cpu()):
+            own, theirs = (bytes(x.tolist()).hex()[:12] for x in (self.checksum, saved))
             raise UserError(
                 f"{self.folder.path} is not the autoencoder that these weights were trained with (its sha256 starts "
-                f"with {_hex(self.checksum)}, theirs with {_hex(saved)}): put that one there, or change tokenizer.path"
+                f"with {own}, theirs with {theirs}): put that one there, or change tokenizer.path"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _hex(checksum: torch.Tensor) -> str:
-    return bytes(checksum.tolist()).hex()[:12]
-
-
-def latent_grid(spec: DataSpec, config: dict[str, Any]) -> tuple[int, int]:
-    """Return (h, w) of the latents of such images.
-
-    Raises:
-        UserError: they are no images of the autoencoder's channels, or do not divide; with what does.
-    """
-    if spec.modality != "image" or spec.shape[0] != config["in_channels"] or not 2 <= spec.levels <= 256:
-        raise UserError(
-            f"this autoencoder takes images of {config['in_channels']} channels, not examples of shape {spec.shape} "
-            f"with {spec.levels} levels: choose other data (data.colour), or train one on these (mar tokenizer train)"
-        )
-    return latent_size(spec.shape[1:], 2 ** (len(config["block_out_channels"]) - 1))
-
-
 def latent_size(size: tuple[int, ...], factor: int) -> tuple[int, int]:
-    """Return (H / factor, W / factor). Raises UserError with a size that the factor divides."""
+    """Return (H / factor, W / factor). Raises UserError with a factor that divides the size."""
     height, width = size
     if height % factor or width % factor:
-        fitting = [str(f) for f in (2**k for k in range(1, 6)) if height % f == 0 and width % f == 0]
+        fitting = [str(2**k) for k in range(1, 6) if height % 2**k == width % 2**k == 0]
         raise UserError(
             f"{height}x{width} images do not divide by {factor}, the autoencoder's downsampling: use one of "
             f"{' or '.join(fitting) or '1'} (levels = 1 + log2 of it), or images of another size"

@@ -15,11 +15,21 @@ from torch import nn
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
+from mar.core.spec import DataSpec
 from mar.core.tokens import TokenKind
 
 
-def moments(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean_E and the mean square_E in float64 over the rows of all batches (N, E), for tokens of unit variance.
+def require_images(name: str, spec: DataSpec) -> None:
+    """Check that tokenizer ``name`` gets images of 2 to 256 levels. Raises UserError with a tokenizer that fits."""
+    if len(spec.shape) != 3 or not 2 <= spec.levels <= 256 or spec.modality != "image":
+        raise UserError(
+            f"tokenizer {name} needs images of 2 to 256 levels, not {spec.modality} of shape {spec.shape} with "
+            f"{spec.levels} levels: use tokenizer.kind={'sequence' if spec.levels else 'values'}"
+        )
+
+
+def moments(batches: Iterable[torch.Tensor], shared: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean_E and the mean square_E in float64 over the rows of all batches (N, E); ``shared``: over E, too.
 
     Raises:
         UserError: the batches have no rows.
@@ -30,7 +40,8 @@ def moments(batches: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor
         count, total_E, square_E = count + len(y_NE), total_E + y_NE.sum(0), square_E + y_NE.square().sum(0)
     if count == 0:
         raise UserError("no training data to measure the scale of the tokens from")
-    return total_E / count, square_E / count
+    found = total_E / count, square_E / count
+    return tuple(x.mean().expand_as(x) for x in found) if shared else found  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,16 @@ class TokenizerOptions:
 
 
 class Tokenizer(nn.Module):
-    """Constructed as ``Tokenizer(spec, options)`` from a ``DataSpec``; refuses with UserError what it cannot serve.
+    """Constructed as ``Tokenizer(spec, options)``. Raises UserError for data that it cannot serve.
 
     Attributes:
         shape: the token grid's, e.g. (14, 14).
         token: Categories or Vectors.
-        dimensions: data dimensions of one example, the denominator of bits/dim; 0 where the tokens do not determine the
-            data (latents, colours of a palette).
+        dimensions: data dimensions of one example, the denominator of bits/dim; 0 if tokens do not determine the data.
         end: the category that ends an example before its grid does; None: every example fills its grid.
-        real: the data are real values, so that there is nothing to dequantise.
-        reads_latents: a cache's examples (``DataSpec.latents``) are encoded, too.
-        notes: what ``fit`` found that its user should know.
+        real: the data are real values, without dequantisation.
+        reads_latents: ``encode`` takes the examples of a cache (``DataSpec.latents``), too.
+        notes: warnings from ``fit``.
     """
 
     Options: ClassVar[type] = TokenizerOptions
@@ -63,13 +73,13 @@ class Tokenizer(nn.Module):
     notes: tuple[str, ...] = ()
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Measure what is measured from data (the scale), over batches of the training split; kept in buffers."""
+        """Measure the scale over batches of the training split and keep it in buffers."""
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """Tokens (B, L) int64 or (B, L, E) float32 of a batch of data.
+        """Return tokens (B, L) int64 or (B, L, E) float32 of a batch of data.
 
-        With ``noise`` (one stream an example), integer levels are uniformly dequantised first, v -> v + u; without,
-        they stand at the middle of their bin. Categories ignore it.
+        ``noise`` (one stream an example) dequantises integer levels uniformly, v -> v + u; without it they stand at
+        the middle of their bin. Categories ignore it.
         """
         raise NotImplementedError
 
@@ -85,10 +95,7 @@ class Tokenizer(nn.Module):
         return end_BL.cumsum(1) > end_BL.long()
 
     def check(self, step_BL: torch.Tensor) -> None:
-        """Raises Unsupported for plans that are no density of examples which end by themselves.
-
-        What was drawn must never lie after an end that is drawn later, nor beside it in a set.
-        """
+        """Raise Unsupported if a plan draws a token before, or in one set with, an ``end`` on its left."""
         early_BL, late_BL = step_BL[:, :-1], step_BL[:, 1:]
         if self.end is not None and not bool(((late_BL > early_BL) | (late_BL < 0)).all()):
             raise Unsupported(
@@ -97,30 +104,21 @@ class Tokenizer(nn.Module):
             )
 
     def require_one_length(self, what: str) -> None:
-        """Raises Unsupported if examples end by themselves, for ``what`` compares the positions of all."""
+        """Raise Unsupported if examples end by themselves: ``what`` compares positions across examples."""
         if self.end is not None:
-            raise Unsupported(
-                f"{what} compares positions, which documents of different lengths do not share: use windows of one "
-                "length (data.kind=text)"
-            )
+            hint = "use windows of one length (data.kind=text)"
+            raise Unsupported(f"{what} compares positions, which documents of different lengths do not share: {hint}")
 
     @property
     def log_jacobian(self) -> float:
-        """Nats per example to add to log p(tokens) for log p(data): log |det d(token)/d(data)|, 0 for categories.
+        """log |det d(token)/d(data)| in nats per example, 0 for categories: log p(data) = log p(tokens) + log_jacobian.
 
-        With uniform dequantisation, E_u[log p(tokens)] + log_jacobian is a lower bound of the log-probability of the
-        integer data (Theis et al. 2016, eq. 3).
+        With uniform dequantisation this is a lower bound in expectation (Theis et al. 2016, eq. 3).
         """
         return 0.0
 
     def bits_per_dim(self, nats_per_image: float) -> float:
-        """-log p(tokens) in nats per example -> bits per dimension of the data, Jacobian included.
-
-        Raises:
-            Unsupported: the tokens do not determine the data.
-        """
+        """-log p(tokens) in nats per example -> bits per dimension, Jacobian included. Unsupported: no dimensions."""
         if not self.dimensions:
-            raise Unsupported(
-                "latents and colours of a palette have nats per token or dimension, no bits/dim of images"
-            )
+            raise Unsupported("latents and colours of a palette have nats per token, no bits/dim of images")
         return (nats_per_image - self.log_jacobian) / (math.log(2.0) * self.dimensions)

@@ -1,6 +1,4 @@
-"""Patches of a binary image as categories: p×p bits are one of 2^(p p) values.
-
-The joint of the pixels stays exact with p² times fewer tokens.
+"""Patches of a binary image as categories: p×p bits are one of 2^(p p) values. The joint of the pixels stays exact.
 
 B batch · L tokens · E bits of a patch · V vocabulary (2^E)
 """
@@ -28,10 +26,7 @@ class BinaryPatchesOptions(TokenizerOptions):
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= _LARGEST:
-            raise UserError(
-                f"tokenizer.patch of binary-patches is 1 to {_LARGEST} (a patch is one of 2^(patch·patch) categories), "
-                f"not {self.patch}"
-            )
+            raise UserError(f"tokenizer.patch of binary-patches is 1 to {_LARGEST}, not {self.patch}")
 
 
 class BinaryPatches(Tokenizer):

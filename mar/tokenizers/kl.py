@@ -34,10 +34,7 @@ class KLOptions(AutoencoderOptions):
 
 
 class KL(AutoencoderTokenizer):
-    """token = (z − shift) / deviation, with z drawn from the posterior N(mean, std²) of an image.
-
-    With ``noise`` each call draws z anew, as the published MAR does in each epoch; without, z is the posterior's mean.
-    """
+    """token = (z − shift) / deviation; z is a draw of the posterior N(mean, std²) with ``noise``, its mean without."""
 
     Options = KLOptions
     kind = "kl"
@@ -54,10 +51,7 @@ class KL(AutoencoderTokenizer):
         self.register_buffer("deviation", torch.full((channels,), 1.0 / (options.scale or 1.0)))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Measure mean and standard deviation of each channel, the posterior's variance included.
-
-        A cache stores those of its whole training split. A given scale is kept, and compared with them.
-        """
+        """Measure or read from the cache each channel's mean and total deviation; a given scale is only compared."""
         if (cached := self.spec.latents) is not None:
             mean_C, std_C = torch.tensor(cached.mean), torch.tensor(cached.std)
         else:

@@ -41,7 +41,7 @@ class Latents(Tokenizer):
         super().__init__()
         if spec.modality != "latent":
             raise UserError(
-                f"tokenizer latents reads real latents, and no {spec.modality}: use tokenizer.kind=kl, which has the "
+                f"tokenizer latents reads real latents, not {spec.modality}: use tokenizer.kind=kl with an "
                 "autoencoder, or patches for images"
             )
         self.spec, self.options = spec, options

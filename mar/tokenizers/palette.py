@@ -1,8 +1,7 @@
 """Pixels as colours of a palette: each pixel is one category, its nearest colour (image GPT, Chen et al. 2020, Sec. 3).
 
 The palette is k-means on the colours of the training split, 512 of them by default (their "9-bit colour palette").
-A pixel of three channels is one token and not three, which costs what lies between a pixel and its colour: likelihoods
-are of the tokens, never of the images.
+Three channels make one token, and the difference between a pixel and its colour is lost: likelihoods are of the tokens.
 
 B batch · L tokens (H W) · C channels · N distinct colours · V vocabulary
 """
@@ -20,7 +19,7 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
-from mar.tokenizers.base import Tokenizer, TokenizerOptions
+from mar.tokenizers.base import Tokenizer, TokenizerOptions, require_images
 
 _LARGEST = 2**14  # colours; a head has a logit for each
 _PIXELS = 2**15  # compared with the palette at a time
@@ -36,10 +35,7 @@ class PaletteOptions(TokenizerOptions):
 
 
 class Palette(Tokenizer):
-    """Row-major; the colours are levels of the data, sorted from dark to bright.
-
-    Training images with fewer distinct colours leave the last categories without a pixel: they repeat the first colour.
-    """
+    """Row-major; colours sorted from dark to bright. Categories beyond the number of colours repeat the first one."""
 
     Options = PaletteOptions
     token: Categories
@@ -48,11 +44,7 @@ class Palette(Tokenizer):
 
     def __init__(self, spec: DataSpec, options: PaletteOptions) -> None:
         super().__init__()
-        if len(spec.shape) != 3 or not 2 <= spec.levels <= 256 or spec.modality != "image":
-            raise UserError(
-                f"tokenizer palette needs images of 2 to 256 levels, not {spec.modality} of shape {spec.shape} with "
-                f"{spec.levels} levels: use tokenizer.kind={'sequence' if spec.levels else 'values'}"
-            )
+        require_images("palette", spec)
         self.options = options
         self.shape, channels = spec.shape[1:], spec.shape[0]
         self.token = Categories(min(options.colours, spec.levels**channels))
@@ -81,15 +73,11 @@ class Palette(Tokenizer):
 
 
 def _distinct(batches: Iterable[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Return colour_NC, the distinct colours of (B, C, H, W) images, and count_N, the number of pixels of each.
-
-    Raises:
-        UserError: there are no images.
-    """
+    """Return the distinct colour_NC of (B, C, H, W) images and their pixels count_N. UserError: no images."""
     code_N, count_N, channels = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     for x in batches:
         channels = x.shape[1]
-        pixel_PC = x.cpu().flatten(2).transpose(1, 2).reshape(-1, channels).numpy().astype(np.int64)
+        pixel_PC = x.cpu().movedim(1, -1).reshape(-1, channels).numpy().astype(np.int64)
         codes = np.concatenate([code_N, pixel_PC @ 256 ** np.arange(channels)])
         counts = np.concatenate([count_N, np.ones(len(pixel_PC), np.int64)])
         code_N, place = np.unique(codes, return_inverse=True)

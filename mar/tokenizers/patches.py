@@ -1,4 +1,4 @@
-"""Patches of pixels as continuous vectors with a measured scale; also provides patchify/unpatchify.
+"""Patches of pixels as continuous vectors with a measured scale.
 
 B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q))
 """
@@ -34,7 +34,7 @@ def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tu
     """Return the token grid (H / p, W / p) of (C, H, W) images.
 
     Raises:
-        UserError: p does not divide the size; the message gives the nearest sizes that work, at most ``largest``.
+        UserError: p does not divide the size; the message gives the nearest patches (at most ``largest``) and sizes.
     """
     if len(shape) != 3:
         raise UserError(f"patches are cut from images of shape (C, H, W), not {shape}: choose a data set of images")
@@ -45,10 +45,9 @@ def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tu
     divisors = [d for d in range(1, min(common, largest or common) + 1) if common % d == 0]
     near = sorted(sorted(divisors, key=lambda d: abs(d - p))[:3])
     sizes = {f"{max(1, height // p + more) * p}x{max(1, width // p + more) * p}": None for more in (0, 1) if p >= 1}
-    raise UserError(
-        f"{height}x{width} images do not divide into patches of {p}: use tokenizer.patch={' or '.join(map(str, near))}"
-        + (f", or images of {' or '.join(sizes)}" if sizes else "")
-    )
+    others = f", or images of {' or '.join(sizes)}" if sizes else ""
+    fitting = " or ".join(map(str, near))
+    raise UserError(f"{height}x{width} images do not divide into patches of {p}: use tokenizer.patch={fitting}{others}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,8 @@ class Patches(Tokenizer):
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure mean and standard deviation of the dequantised values, the variance of the noise included."""
-        mean_E, second_E = moments(self._middle(patchify(x.cpu(), self.options.patch)).flatten(0, 1) for x in batches)
-        if self.options.scale == "global":
-            mean_E, second_E = mean_E.mean().expand_as(mean_E), second_E.mean().expand_as(second_E)
+        rows = (self._middle(patchify(x.cpu(), self.options.patch)).flatten(0, 1) for x in batches)
+        mean_E, second_E = moments(rows, self.options.scale == "global")
         bin_variance = (2.0 / self.levels) ** 2 / 12.0  # keeps the scale positive for a constant pixel
         self.shift.copy_(mean_E)
         self.scale.copy_((second_E - mean_E.square()).clamp(min=0.0).add(bin_variance).sqrt())

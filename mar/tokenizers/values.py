@@ -53,9 +53,7 @@ class Values(Tokenizer):
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure mean and standard deviation; a constant value keeps its own scale."""
-        mean_L, second_L = moments(x.cpu().flatten(1) for x in batches)
-        if self.options.scale == "global":
-            mean_L, second_L = mean_L.mean().expand_as(mean_L), second_L.mean().expand_as(second_L)
+        mean_L, second_L = moments((x.cpu().flatten(1) for x in batches), self.options.scale == "global")
         variance_L = second_L - mean_L.square()
         self.shift.copy_(mean_L)
         self.scale.copy_(torch.where(variance_L > _ROUNDING * second_L, variance_L, 1.0).sqrt())

@@ -230,22 +230,24 @@ class AutoencoderJob(Job):
             used = perplexity(index_N, len(self.codebook.entries))
         self.pending.append(torch.stack([loss, square, second, used]).detach())
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         """Log the means since the last time. Raises UserError: the loss is not finite."""
         self.progress(progress.iteration, progress.iterations)
         if progress.due(self.train.log_every):
             total = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0))
             self.pending = []
-            self.processes.on_main(lambda: self._log(progress, *(total / self.processes.world).tolist()))
+            self.processes.on_main(
+                lambda: self._log(progress.iteration, rate, *(total / self.processes.world).tolist())
+            )
 
-    def _log(self, progress: Progress, loss: float, square: float, second: float, used: float) -> None:
+    def _log(self, iteration: int, rate: float, loss: float, square: float, second: float, used: float) -> None:
         if not math.isfinite(loss):
-            raise UserError(f"the loss is not finite before iteration {progress.iteration}: lower --learning-rate")
+            raise UserError(f"the loss is not finite before iteration {iteration}: lower --learning-rate")
         terms = {"kl_nats_per_value": second}
         if self.codebook is not None:
             terms = {"commitment": second, "batch_perplexity": used}
         terms = {"loss": loss, "psnr_db": 10.0 * math.log10(4.0 / square), **terms}
-        self.folder.log(iteration=progress.iteration, **terms, learning_rate=progress.learning_rate)
+        self.folder.log(iteration=iteration, **terms, learning_rate=rate)
 
     def before_save(self) -> None:
         def check() -> None:

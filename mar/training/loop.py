@@ -26,7 +26,7 @@ from mar.networks.base import Network
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import recompute_blocks, transformer_blocks
-from mar.training.monitor import Monitor, Progress
+from mar.training.monitor import Averaged, Monitor, Progress
 from mar.training.objectives import Losses, Task, replace_with_model_samples
 from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
 from mar.training.parts import Parts
@@ -52,9 +52,22 @@ class Job:
         """Report between entering and leaving; ``iteration``: where the training starts."""
         return nullcontext()
 
-    def report(self, progress: Progress) -> None:
-        """Log, validate and sample if due."""
+    def length(self) -> int:
+        """Return the iteration at which training ends, as far as it is known."""
+        return self.train.iterations
+
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        """Log if due.
+
+        Args:
+            loss: this process's share of the iteration's loss.
+            norm: the gradient's, before clipping.
+            rate: the learning rate.
+        """
         raise NotImplementedError
+
+    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
+        """Validate and sample with the averaged weights if due and not done."""
 
     def before_save(self) -> None:
         """Raise UserError if the state must not be saved."""
@@ -110,25 +123,28 @@ class Trainer:
         )  # fmt: skip
 
     def run(self) -> None:
-        """Train to ``train.iterations``."""
-        with self.stop.listening(), self.job.reporting(self.iteration):
-            while self.iteration < self.train.iterations:
+        """Train to the end. Each iteration is saved before it is validated: a failure there costs no training."""
+        job = self.job
+        with self.stop.listening(), job.reporting(self.iteration):
+            if self.iteration:  # the last process may have ended between the two
+                job.evaluate(Progress(self.iteration, job.length()), self.averaged)
+            while self.iteration < job.length():
                 loss, norm = self.step(self.batches.at(self.iteration))
                 self.iteration += 1
-                rate = self.optimizer.param_groups[0]["lr"]
-                self.job.report(Progress(self.iteration, self.train.iterations, loss, norm, rate, self.averaged))
-                ended = self.iteration == self.train.iterations
-                if ended or self.stopping or self.iteration % self.train.save_every == 0:
+                now = Progress(self.iteration, job.length())
+                job.report(now, loss, norm, self.optimizer.param_groups[0]["lr"])
+                if self.stopping or now.due(self.train.save_every):
                     self.save()
-                if self.stopping and not ended:
+                if self.stopping and not now.ended:
                     number = self.stop.signal or signal.SIGTERM
                     raise Stopped(number) if self.processes.is_main else PeerFailed(128 + number)
+                job.evaluate(now, self.averaged)
         self.batches.close()
 
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimiser step. Return this process's share of the loss, and the gradient norm."""
         job, processes, done = self.job, self.processes, self.iteration / self.train.iterations
-        rate = learning_rate(self.train, self.iteration)
+        rate = learning_rate(self.train, self.iteration, job.length())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.losses.train()
@@ -211,8 +227,14 @@ class ModelJob(Job):
     def reporting(self, iteration: int) -> AbstractContextManager[None]:
         return self.monitor.running(iteration)
 
-    def report(self, progress: Progress) -> None:
-        self.monitor.after(progress)
+    def length(self) -> int:
+        return self.train.length(self.monitor.curve)
+
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        self.monitor.report(progress, loss, norm, rate)
+
+    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
+        self.monitor.evaluate(progress, averaged)
 
     def before_save(self) -> None:
         self.monitor.flush()
@@ -245,7 +267,7 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         drop = self.train.label_drop if losses.training else 0
-        of_drop, of_tokens, of_head = batch.noise.each("label-drop", "dequantise", "head")
+        of_drop, of_tokens, of_head = map(batch.noise.at, ("label-drop", "dequantise", "head"))
         drop_B = of_drop.uniform(1)[:, 0] < drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
         task = task.to(token.device)
@@ -270,6 +292,14 @@ def check(parts: Parts, processes: Processes) -> None:
             f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
             "empty: use fewer processes or a larger batch"
         )
+    if train.until == "plateau":
+        if not len(parts.data.validation):
+            raise UserError("train.until=plateau reads the validation loss, and this data has no validation split")
+        if parts.ordering.at(0.0) != parts.ordering.at(1.0) or train.scheduled_sampling.probability:
+            raise UserError(
+                "train.until=plateau ends at an unknown iteration: annealed orders and train.scheduled_sampling want a "
+                "length, set train.until=iterations"
+            )
     if not train.scheduled_sampling.probability:
         return
     if parts.model.policy is not None:

@@ -27,7 +27,8 @@ from orderings import Grid
 
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
 
-Evaluate = Callable[[nn.Module, Batch, int, float], tuple[torch.Tensor, float]]
+LossesOf = Callable[[nn.Module, Batch, int, float], tuple[torch.Tensor, float]]
+Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
 
 @dataclass(frozen=True)
@@ -35,28 +36,29 @@ class Progress:
     """The training after an iteration."""
 
     iteration: int  # finished
-    iterations: int  # in total
-    loss: torch.Tensor  # this process's share of the iteration's loss
-    gradient_norm: torch.Tensor  # before clipping
-    learning_rate: float
-    averaged: Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
+    iterations: int  # in total, as far as it is known
+
+    @property
+    def ended(self) -> bool:
+        return self.iteration == self.iterations
 
     def due(self, every: int) -> bool:
         """True every so many iterations and at the end; never if ``every`` is 0."""
-        return bool(every) and (self.iteration % every == 0 or self.iteration == self.iterations)
+        return bool(every) and (self.iteration % every == 0 or self.ended)
 
 
 class Monitor:
     """Losses stay on the device until they are logged, so that reporting never waits for the device in between.
 
     Args:
-        evaluate: returns (loss_B, denominator) of losses, a batch, the key of its tasks, and the fraction of training.
+        losses_of: returns (loss_B, denominator) of losses, a batch, the key of its tasks, and the fraction of training.
     """
 
-    def __init__(self, parts: Parts, data: Data, folder: RunFolder, processes: Processes, evaluate: Evaluate) -> None:
-        self.parts, self.data, self.folder, self.processes, self.evaluate = parts, data, folder, processes, evaluate
+    def __init__(self, parts: Parts, data: Data, folder: RunFolder, processes: Processes, losses_of: LossesOf) -> None:
+        self.parts, self.data, self.folder, self.processes, self.losses_of = parts, data, folder, processes, losses_of
         self.train, self.model = parts.recipe.train, parts.model
-        self.pending: list[Progress] = []
+        self.pending: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []  # iteration, loss, norm, rate
+        self.curve: list[tuple[int, float]] = []  # iteration, validation nats per token
         ordering = parts.ordering.at(1.0)
         self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(ordering)
         self.lost: set[str] = set()
@@ -65,8 +67,7 @@ class Monitor:
     @contextmanager
     def running(self, iteration: int) -> Iterator[None]:
         """Show a progress bar on the main process: iterations, loss, time left."""
-        validated = (line.get("validation_nats_per_token") for line in self.folder.history())
-        self.best = min((nats for nats in validated if nats is not None), default=float("inf"))
+        self.curve = self.processes.on_main(self.folder.validations)
         self.started = self.clock = time.monotonic()
         self.clock_at = iteration
         if self.processes.is_main:
@@ -80,22 +81,31 @@ class Monitor:
             for note in self.data.notes.values():
                 print(f"note: {note}")
         with bar("training", self.processes.is_main) as self.bar:
-            self.bar(iteration, self.train.iterations)
+            self.bar(iteration, self.train.length(self.curve))
             yield
 
-    def after(self, progress: Progress) -> None:
-        """Log, validate and sample if due."""
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        """Log if due."""
         if progress.due(10):
-            loss = float(progress.loss) * self.processes.world
-            self.bar(progress.iteration, progress.iterations, f"loss {loss:.4f}")
-        self.pending.append(progress)
+            shown = float(loss) * self.processes.world
+            self.bar(progress.iteration, progress.iterations, f"loss {shown:.4f}")
+        self.pending.append((progress.iteration, loss, norm.detach(), rate))
         if progress.due(self.train.log_every):
             self.flush()
-        if progress.due(self.train.validate_every) and len(self.data.validation):
-            with progress.averaged() as losses:
-                self.processes.on_main(lambda: self._validate(progress, losses))
-        if progress.due(self.train.sample_every):
-            with progress.averaged() as losses:
+
+    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
+        """Validate and sample if due, unless it was done before a kill."""
+        validates = progress.due(self.train.validate_every) and len(self.data.validation)
+        if validates and progress.iteration not in dict(self.curve):
+            with averaged() as losses:
+                nats = self.processes.on_main(lambda: self._validate(progress, losses))
+            self.curve.append((progress.iteration, nats))
+            length = self.train.length(self.curve)
+            if length < progress.iterations and self.processes.is_main:
+                print(f"the validation loss is at a plateau: the learning rate decays until iteration {length:,}")
+        shown = self.folder.path.glob(f"samples/training-{progress.iteration:08d}.*")
+        if progress.due(self.train.sample_every) and not any(shown):
+            with averaged() as losses:
                 self.processes.on_main(lambda: self._sample(progress.iteration, losses.model))
 
     def flush(self) -> None:
@@ -106,32 +116,32 @@ class Monitor:
         """
         if not self.pending:
             return
-        last, first = self.pending[-1], self.pending[0].iteration
-        losses = self.processes.sum_tensor(torch.stack([progress.loss for progress in self.pending]).double())
-        norms = torch.stack([progress.gradient_norm.detach().double() for progress in self.pending]).to(losses.device)
-        self.pending = []
+        iterations, losses, norms, rates = zip(*self.pending, strict=True)
+        self.pending, last = [], iterations[-1]
+        losses = self.processes.sum_tensor(torch.stack(losses).double())
+        norms = torch.stack(norms).double().to(losses.device)
         finite = losses.isfinite()
         if not self.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
             finite &= norms.isfinite()
         if not bool(finite.all()):  # on all processes
             if not self.processes.is_main:
                 raise PeerFailed(2)
-            raise UserError(self._not_finite(first + int((~finite).nonzero()[0, 0])))
+            raise UserError(self._not_finite(iterations[int((~finite).nonzero()[0, 0])]))
         seconds = max(time.monotonic() - self.clock, 1e-9)
-        rate = (last.iteration - self.clock_at) * self.train.batch_size / seconds
-        self.clock, self.clock_at = time.monotonic(), last.iteration
+        rate = (last - self.clock_at) * self.train.batch_size / seconds
+        self.clock, self.clock_at = time.monotonic(), last
         self._log(
-            last.iteration, loss_nats_per_token=float(losses.mean()), gradient_norm=float(norms.mean()),
-            images_per_second=rate, learning_rate=last.learning_rate, seconds=time.monotonic() - self.started,
+            last, loss_nats_per_token=float(losses.mean()), gradient_norm=float(norms.mean()),
+            images_per_second=rate, learning_rate=rates[-1], seconds=time.monotonic() - self.started,
         )  # fmt: skip
 
     @torch.no_grad()
-    def _validate(self, progress: Progress, losses: Any) -> None:
-        """Evaluate held-out examples with the averaged weights and, every time, the same noise."""
+    def _validate(self, progress: Progress, losses: Any) -> float:
+        """Return nats per token of held-out examples under the averaged weights, with the same noise every time."""
         count = min(self.train.validation_examples, len(self.data.validation))
         repeats = max(1, self.train.validation_examples // count)
         done = progress.iteration / progress.iterations
-        found = [self.evaluate(losses, self._validation_batch(count, k), _VALIDATION, done) for k in range(repeats)]
+        found = [self.losses_of(losses, self._validation_batch(count, k), _VALIDATION, done) for k in range(repeats)]
         sums, denominator = torch.stack([loss_B for loss_B, _ in found]), sum(share for _, share in found)
         row_nats = sums.double() * len(sums[0]) * repeats / denominator
         per_image = row_nats.mean(0)
@@ -141,11 +151,12 @@ class Monitor:
         if self.estimates_nll and tokenizer.dimensions:
             values["validation_bits_per_dim"] = tokenizer.bits_per_dim(mean * len(Grid(tokenizer.shape)))
         self._log(progress.iteration, **values)
-        if self.train.keep_best and mean < self.best:
+        keeps = self.train.keep_best or self.train.until == "plateau"
+        if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
             weights = losses.model.state_dict()
             averaged = {name: weights[name] for name, _ in losses.model.named_parameters()}
             checkpoint.save(self.folder.best, progress.iteration, weights, averaged, {}, keep=1)
-        self.best = min(self.best, mean)
+        return mean
 
     def _validation_batch(self, count: int, repeat: int) -> Batch:
         x, label_B = self.data.validation.batch(evenly_spaced(len(self.data.validation), count))

@@ -14,7 +14,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import any_sharded, local_shards, shard_like
+from mar.core.processes import is_sharded, local_shards, shard_like
 from mar.heads.base import Head
 
 
@@ -27,7 +27,7 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weights = {name: p.detach().float().clone() for name, p in model.named_parameters()}
-        self.sharded = any_sharded(self.weights.values())
+        self.sharded = any(map(is_sharded, self.weights.values()))
 
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
@@ -59,14 +59,18 @@ class EMA:
             p.copy_(weights[name])
 
 
-def learning_rate(train: Train, iteration: int) -> float:
-    """Return the learning rate: linear warm-up, then constant or a half cosine."""
+def learning_rate(train: Train, iteration: int, length: int) -> float:
+    """Return the learning rate of a training of ``length``: linear warm-up, then constant or a half cosine; with
+    ``until=plateau`` constant, then a linear decay over the last fifth."""
     s = train.schedule
-    warm = min(1.0, (iteration + 1) / max(1, s.warmup))
+    rate = train.learning_rate * min(1.0, (iteration + 1) / max(1, s.warmup))
+    if train.until == "plateau":
+        start = length * 4 // 5
+        return rate * (1.0 - (1.0 - s.final) * max(0, iteration - start) / (length - start))
     if s.kind == "constant":
-        return train.learning_rate * warm
-    done = min(1.0, max(0, iteration - s.warmup) / max(1, train.iterations - s.warmup))
-    return train.learning_rate * warm * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
+        return rate
+    done = min(1.0, max(0, iteration - s.warmup) / max(1, length - s.warmup))
+    return rate * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:

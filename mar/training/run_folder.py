@@ -120,6 +120,11 @@ class RunFolder:
                 lines.append(json.loads(line))
         return lines
 
+    def validations(self) -> list[tuple[int, float]]:
+        """Return (iteration, nats per token) of every validation."""
+        key = "validation_nats_per_token"
+        return [(line["iteration"], line[key]) for line in self.history() if key in line]
+
     def rewind(self, iteration: int) -> None:
         """Delete the lines logged after ``iteration``, which training repeats."""
         kept = [line for line in self.history() if line["iteration"] <= iteration]
@@ -130,6 +135,7 @@ def schedule_changes(before: Train, now: Train) -> list[str]:
     """Describe the schedules that a new number of iterations changes."""
     old, new = before.iterations, now.iterations
     moved = ["the cosine learning rate"] * (now.schedule.kind == "cosine")
+    moved += ["the latest decay"] * (now.until == "plateau")
     moved += ["the ramp of scheduled sampling"] * bool(now.scheduled_sampling.probability)
     if old == new or not moved:
         return []

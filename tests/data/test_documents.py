@@ -10,7 +10,7 @@ from mar.core.spec import DataSpec
 from mar.data.documents import Documents, DocumentsOptions
 from mar.sampling.output import text_of
 from mar.tokenizers.base import TokenizerOptions
-from mar.tokenizers.sequence import Sequence
+from mar.tokenizers.levels import Sequence
 
 WORDS = ["to", "be", "or", "not", "that", "is", "the", "question", "whether", "'tis", "nobler", "in", "mind", "suffer"]
 

@@ -151,3 +151,20 @@ def test_a_model_is_scored_along_its_own_order_in_the_grid_s_sets(tmp_path: Path
     assert [row.difference and row.difference.reference for row in result.rows] == [
         None, None, "raster, linear:2", "raster, linear:4"
     ]  # fmt: skip
+
+
+def test_the_best_and_the_last_weights_of_one_model_are_rows(tmp_path: Path) -> None:
+    text = BASE.replace("validate_every=0", "validate_every=1, train.keep_best=true, train.learning_rate=0.3")
+    grid = "orderings: [raster]\nvariants: [{name: last, weights: last}, {name: best, weights: best}]\nnll: {images: 6}"
+    engine = Engine(grid_of(tmp_path, text + grid), tmp_path / "out")
+    engine.prepare()
+    engine.work()
+    assert [state.kind for state in engine.states()] == ["done"]
+    last, best = assemble(engine).rows
+    run = engine.folder(engine.cells[0]).path
+    for row, which in ((last, "last"), (best, "best")):
+        assert row.settings["variant"] == which
+        scored = load(run, weights=which).nll(plan="raster", limit=6).nats_per_image
+        assert row.answers["nll"].nats_per_image == scored
+    assert load(run, weights="best").checkpoint.iteration == 1
+    assert last.answers["nll"].nats_per_image != best.answers["nll"].nats_per_image

@@ -78,7 +78,7 @@ def test_confidence_noise_fades_to_nothing_and_needs_a_generator_before():
     assert chosen("confidence", [1, 1], progress=1.0) == [[0], [0]]
     with pytest.raises(ValueError, match="needs a generator"):
         chosen("confidence", [1, 1], progress=0.5)
-    with pytest.raises(InvalidRequest, match="not negative"):
+    with pytest.raises(InvalidRequest, match="temperature is at least 0, not -1"):
         parse_adaptive("confidence:-1")
 
 

@@ -56,9 +56,9 @@ def test_channels_lie_side_by_side_and_text_in_lines():
 
 def test_png_bytes_for_a_page():
     grid = Grid((6, 6))
-    for content in (draw.plan_png(plan("hilbert", grid), grid), draw.map_png(plan("random", grid), grid)):
-        assert Image.open(io.BytesIO(content)).format == "PNG"
     two = draw.gallery({"hilbert": plan("hilbert", grid), "random": plan("random", grid)}, grid)
+    for picture in (draw.figure(plan("hilbert", grid), grid), two):
+        assert Image.open(io.BytesIO(draw.png(picture))).format == "PNG"
     assert [axis.get_title() for axis in two.axes] == ["hilbert", "random"]
 
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused(path, tmp_path):
         draw(Optimal(17, str(path)), "4x4")
     with pytest.raises(InvalidRequest, match="no file of set costs"):
         draw(Optimal(4, str(tmp_path / "absent.json")), "4x4")
-    with pytest.raises(InvalidRequest, match="at least 1 step"):
+    with pytest.raises(InvalidRequest, match="at least 1, not 0"):
         parse_partition("optimal:0")
     for content in ({}, {"ranks": [1]}, [1], {**json.loads(path.read_text()), "nats": [[1.0, 2.0], [1.0, 3.0]]}):
         path.write_text(json.dumps(content))

@@ -67,7 +67,7 @@ def test_the_canonical_text_is_short():
 def test_every_default_ordering_round_trips(name):
     ordering = o.ORDERINGS[name]()
     assert o.parse_ordering(o.to_text(ordering)) == ordering
-    assert o.make_ordering(name, o.as_options(ordering)) == ordering
+    assert o.parse_ordering(name, o.as_options(ordering)) == ordering
 
 
 FIXED = st.sampled_from([o.ORDERINGS[n]() for n in o.ORDERINGS if n not in ("mixture", "annealed", "file", "blocks")])
@@ -103,17 +103,17 @@ PARTITIONS = st.one_of(
 @given(st.recursive(BASES, _composites, max_leaves=6), PARTITIONS)
 def test_any_plan_round_trips(ordering, partition):
     assert o.PlanSpec.parse(str(o.PlanSpec(ordering, partition))) == (ordering, partition)
-    assert o.make_ordering(o.name_of(ordering), o.as_options(ordering)) == ordering
+    assert o.parse_ordering(o.name_of(ordering), o.as_options(ordering)) == ordering
 
 
 def test_recipes_give_plain_values():
-    assert o.make_ordering("blocks", {"size": 4, "inner": "random"}) == Blocks((4,), inner=Random())
-    assert o.make_ordering("blocks", {"size": [4, 2], "outer": {"kind": "spiral", "inward": False}}) == Blocks(
+    assert o.parse_ordering("blocks", {"size": 4, "inner": "random"}) == Blocks((4,), inner=Random())
+    assert o.parse_ordering("blocks", {"size": [4, 2], "outer": {"kind": "spiral", "inward": False}}) == Blocks(
         (4, 2), outer=Spiral(False)
     )
-    assert o.make_ordering("mixture", {"orderings": ["raster", "random"], "weights": [1, 2]}).weights == (1.0, 2.0)
-    assert o.make_ordering("segments", {"along": None}) == Segments()
-    assert o.make_partition("sizes", {"sets": [1, 3]}) == Sizes((1, 3))
+    assert o.parse_ordering("mixture", {"orderings": ["raster", "random"], "weights": [1, 2]}).weights == (1.0, 2.0)
+    assert o.parse_ordering("segments", {"along": None}) == Segments()
+    assert o.parse_partition("sizes", {"sets": [1, 3]}) == Sizes((1, 3))
 
 
 @pytest.mark.parametrize(

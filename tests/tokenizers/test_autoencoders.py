@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused_in_one_line(folders, spec, options, said, 
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
     folder = save("kl", tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    for changed, said in (({"layers_per_block": 2}, "lacks"), ({"latent_channels": 5}, "cannot be loaded")):
+    for changed, said in (({"layers_per_block": 2}, "lacks"), ({"latent_channels": 5}, "does not hold an autoencoder")):
         (folder / "config.json").write_text(json.dumps({**config, **changed}))
         with pytest.raises(UserError, match=said):
             KL(SPEC, KLOptions(path=str(folder))).encode(images(1))

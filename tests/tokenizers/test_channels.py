@@ -10,7 +10,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.spec import DataSpec
 from mar.networks import NETWORKS
 from mar.tokenizers.base import TokenizerOptions
-from mar.tokenizers.channels import Channels
+from mar.tokenizers.levels import Channels
 from orderings import ORDERINGS, Grid, Plan, Seeded, parse_partition
 from tests.data.conftest import NAMES, write_images
 

@@ -5,7 +5,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.tokenizers.pixels import Pixels
+from mar.tokenizers.levels import Pixels
 
 
 def test_tokens_are_the_levels_row_by_row():

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import torch
 
-from orderings import ABSENT, GIVEN, Grid, Ordering, Partition, Source
+from orderings import ABSENT, GIVEN, Grid, Ordering, Partition
+from orderings.base import Source
 
 
 @dataclass(frozen=True)

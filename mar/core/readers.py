@@ -1,0 +1,101 @@
+"""Readers of files from users and other programs: one per format, with limits, refusing in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mar.core.errors import MarError, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_LARGEST_TEXT = 2**28  # bytes; records, recipes and manifests are far smaller
+
+
+@contextmanager
+def reading(file: Path, what: str) -> Iterator[None]:
+    """Turn the errors of a missing, damaged or foreign file into one UserError; ``what`` names the expected content."""
+    try:
+        yield
+    except MarError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error}): it should hold {what}") from None
+    except Exception as error:  # damaged files raise almost anything, RecursionError and MemoryError among it
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{file} does not hold {what} ({reason}): the file is damaged or another one") from None
+
+
+def read_bytes(file: Path, what: str, largest: int = _LARGEST_TEXT) -> bytes:
+    """Return the content. Raises UserError: the file cannot be read, or has more than ``largest`` bytes."""
+    with reading(file, what), file.open("rb") as stream:
+        content = stream.read(largest + 1)
+    if len(content) > largest:
+        raise UserError(f"{file} has more than {largest:,} bytes: it should hold {what}")
+    return content
+
+
+def read_text(file: Path, what: str) -> str:
+    """Return a UTF-8 text without its byte order mark. Raises UserError as ``reading``."""
+    with reading(file, what):
+        return read_bytes(file, what).decode("utf-8-sig")
+
+
+def read_json(file: Path, what: str, kind: type = dict) -> Any:
+    """Return the mapping (or ``kind``) in a JSON file. Raises UserError as ``reading``."""
+    with reading(file, what):
+        content = json.loads(read_text(file, what))
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds a {type(content).__name__}, not a {kind.__name__}")
+        return content
+
+
+def read_yaml(file: Path, what: str) -> Any:
+    """Return an OmegaConf node of a YAML file, its interpolations unresolved. Raises UserError as ``reading``."""
+    from omegaconf import OmegaConf
+
+    with reading(file, what):
+        return OmegaConf.create(read_text(file, what))
+
+
+def read_npz(file: Path, what: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file, those of ``names`` that it has or all.
+
+    Raises:
+        UserError: as ``reading``; an array is larger than the memory, or its header disagrees with its size.
+    """
+    with reading(file, what), zipfile.ZipFile(file) as archive:
+        wanted = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        return {name: _array(archive, member) for name, member in wanted.items() if not names or name in names}
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Return one array; the size that its header promises is checked before memory is reserved."""
+    from numpy.lib import format as npy
+
+    if member.file_size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise ValueError(f"{member.filename} has {member.file_size:,} bytes, more than the memory")
+    with archive.open(member) as stream:
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
+            raise ValueError(f"the header of {member.filename} promises another size")
+    with archive.open(member) as stream:
+        return npy.read_array(stream, allow_pickle=False)
+
+
+def read_tensors(file: Path, what: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file. Raises UserError as ``reading``."""
+    from safetensors.torch import load_file
+
+    with reading(file, what):
+        return load_file(file)

@@ -1,0 +1,77 @@
+"""Values as categories: each pixel, channel, character, sample or variable of an example is one token.
+
+B batch · L tokens · C, H, W channels, rows, columns of an image · V vocabulary (the levels)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mar.core.errors import UserError
+from mar.core.noise import Noise
+from mar.core.spec import DataSpec
+from mar.core.tokens import Categories
+from mar.tokenizers.base import Tokenizer, TokenizerOptions, require_images
+
+
+class Sequence(Tokenizer):
+    """The values of a series or vector on a 1-D grid: the joint of the integer data, exactly."""
+
+    token: Categories
+
+    def __init__(self, spec: DataSpec, options: TokenizerOptions) -> None:
+        super().__init__()
+        self.shape = self.grid(spec)
+        self.example = spec.shape
+        self.token = Categories(spec.levels)
+        self.dimensions, self.end = math.prod(spec.shape), spec.end
+
+    def grid(self, spec: DataSpec) -> tuple[int, ...]:
+        """Return the token grid. Raises UserError: the tokenizer does not serve these data."""
+        if spec.shape[:-1] != (1, 1) or spec.levels < 2:
+            raise UserError(
+                f"tokenizer sequence needs series of shape (1, 1, L) and at least 2 levels, not {spec.shape} "
+                f"with {spec.levels} levels: use tokenizer.kind={'pixels or patches' if spec.levels else 'values'}"
+            )
+        return spec.shape[2:]
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, C, H, W) integers -> (B, L) int64."""
+        return x.flatten(1).long()
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L) int64 -> (B, C, H, W) uint8, or int16 above 256 levels; ``end`` in place of absent tokens."""
+        if self.end is not None:
+            token = token.masked_fill(self.absent(token), self.end)
+        return token.to(torch.uint8 if self.token.vocabulary <= 256 else torch.int16).reshape(-1, *self.example)
+
+
+class Pixels(Sequence):
+    """The pixels of a grey image, row-major."""
+
+    def grid(self, spec: DataSpec) -> tuple[int, ...]:
+        if len(spec.shape) != 3 or spec.shape[0] != 1 or not 2 <= spec.levels <= 256:
+            raise UserError(
+                f"tokenizer pixels needs images of one channel and 2 to 256 levels, not {spec.shape} with "
+                f"{spec.levels} levels: use grey images (data.colour=grey) or tokenizer.kind=patches"
+            )
+        return spec.shape[1:]
+
+
+class Channels(Sequence):
+    """Row-major with the channels last: R, G and B of a pixel are three tokens on a third axis of the grid.
+
+    In raster order this is PixelRNN's factorisation: R, then G given R, then B given both (van den Oord et al. 2016).
+    """
+
+    def grid(self, spec: DataSpec) -> tuple[int, ...]:
+        require_images("channels", spec)
+        return (*spec.shape[1:], spec.shape[0])
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        return super().encode(x.permute(0, 2, 3, 1))
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        return token.to(torch.uint8).unflatten(1, self.shape).permute(0, 3, 1, 2).contiguous()
