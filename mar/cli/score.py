@@ -353,11 +353,7 @@ def print_sets(run: Any, ordering: Any, ks: tuple[int, ...], request: NllRequest
     with bar(f"set costs {text}") as progress:
         found = score_sets(run, ordering, ks, request, _quiet if as_json else _say, progress)
     file = save_sets(run, found, request)
-    tested = [
-        plots.Tested(k, schedule, found.excess[plan].nats_per_image, found.excess[plan].interval_nats)
-        for k in ks
-        for schedule, plan in plans_of(text, k).items()
-    ]
+    tested = {(schedule, k): found.excess[plan] for k in ks for schedule, plan in plans_of(text, k).items()}
     title = (
         f"{run.data.name}, {text}: costs of {found.costs.n_images} validation {units.example}s, dots "
         f"{found.one_by_one.n_images} test {units.example}s"

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,7 +20,6 @@ from mar.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.table import Table as RichTable
 
 MISSING = "–"
 Better = Literal["", "lower", "higher"]
@@ -32,6 +32,7 @@ _LATEX = {
 }  # fmt: skip
 
 R = TypeVar("R")
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 
@@ -75,10 +76,8 @@ class Column(Generic[R]):
         """Return the indices of the best rows: of each group of comparable rows, if their values differ."""
         if self.mark is not None:
             return {k for k, row in enumerate(rows) if self.mark(row)}
-        if not self.better:
-            return set()
         groups: dict[Hashable, dict[int, float]] = {}
-        for k, row in enumerate(rows):
+        for k, row in enumerate(rows if self.better else ()):
             value = self.value(row)
             if isinstance(value, float | int):
                 groups.setdefault(self.alike(row) if self.alike else None, {})[k] = value
@@ -88,6 +87,31 @@ class Column(Generic[R]):
                 lead = (min if self.better == "lower" else max)(group.values())
                 found |= {k for k, value in group.items() if value == lead}
         return found
+
+    def of(self, read: Callable[[Q], R | None]) -> Column[Q]:
+        """Return the column for other rows: ``read`` returns the row of this column in theirs; None: missing."""
+
+        def after(function: Callable[[R], Any] | None) -> Any:
+            return function and (lambda row: None if (found := read(row)) is None else function(found))
+
+        value, text, alike, mark = map(after, (self.value, self.text, self.alike, self.mark))
+        return replace(self, value=value, text=text, alike=alike, mark=mark)  # type: ignore[return-value]
+
+
+def fields(**paths: str) -> list[Column[Any]]:
+    """Return columns of raw values: their names, and the attribute "a.b.0" of a row that each reads."""
+    return [Column(name, field(path)) for name, path in paths.items()]
+
+
+def field(path: str) -> Callable[[Any], Any]:
+    """Return the function that reads "a.b.0" of a row; None where a part is None."""
+
+    def read(row: Any) -> Any:
+        for part in path.split("."):
+            row = None if row is None else row[int(part)] if part.isdecimal() else getattr(row, part)
+        return row
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -109,11 +133,7 @@ class Table(Generic[R]):
         return replace(self, columns=[c for c in self.columns if c.title not in titles])
 
     def only(self, titles: Sequence[str]) -> Table[R]:
-        """Return the table of the named columns, in this order.
-
-        Raises:
-            UserError: no column has the title, name or key.
-        """
+        """Return the table of the named columns, in this order. Raises as ``column``."""
         return replace(self, columns=[self.column(title) for title in titles])
 
     def column(self, title: str) -> Column[R]:
@@ -143,10 +163,13 @@ class Table(Generic[R]):
                 where = f"{down.title} {name} and {across.title} {head}"
                 raise UserError(f"two rows have {where}: choose columns that tell all rows apart")
             line[head] = row
-        names = {id(line): name for name, line in found.items()}
+        cell = replace(shown, text=shown.show, unit="", key="")
         heads = dict.fromkeys(across.show(row) for row in self.rows)
         return Table(
-            [Column(down.name, lambda line: names[id(line)], words=True), *(_cells(shown, head) for head in heads)],
+            [
+                replace(down, better="", mark=None).of(lambda line: next(iter(line.values()))),
+                *(replace(cell, title=head).of(lambda line, head=head: line.get(head)) for head in heads),
+            ],
             list(found.values()),
             [f"Columns: {across.name}. Cells: {shown.head}.", *self.notes],
             self.title,
@@ -154,94 +177,99 @@ class Table(Generic[R]):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Yield the table and its notes for ``rich``; columns with ``drop`` leave until the cells fit the width."""
-        from rich.text import Text
-
-        yield self._narrowed(options.max_width)._rich()
-        yield from (Text(f"· {note}") for note in self.notes)
-
-    def _narrowed(self, width: int) -> Table[R]:
-        everything = [*self.rows, *self.baselines]
-        sizes = {id(c): 3 + max(map(len, (c.head, *(c.show(row) for row in everything)))) for c in self.columns}
-        kept = list(self.columns)
-        while 1 + sum(sizes[id(c)] for c in kept) > width and any(c.drop for c in kept):
-            kept.remove(max(reversed(kept), key=lambda c: c.drop))
-        return replace(self, columns=kept)
-
-    def _rich(self) -> RichTable:
         from rich.table import Table as RichTable
         from rich.text import Text
 
+        kept, width = list(self.columns), options.max_width
+        while 1 + sum(map(self._width, kept)) > width and any(c.drop for c in kept):
+            kept.remove(max(reversed(kept), key=lambda c: c.drop))
         table = RichTable(title=Text(self.title) if self.title else None, title_style="bold")
-        for column in self.columns:
+        for column in kept:
             table.add_column(Text(column.head), justify="left" if column.words else "right", no_wrap=column.words)
-        rows, baselines = self._body(lambda column, row, best: Text(column.show(row), "bold green" if best else ""))
-        for cells in rows:
-            table.add_row(*cells)
-        table.add_section()
-        for cells in baselines:
-            table.add_row(*cells, style="italic")
-        return table
+        lines = replace(self, columns=kept)._cells(lambda c, row, best: Text(c.show(row), "bold green" if best else ""))
+        for number, cells in enumerate(lines, start=1):
+            last = number == len(self.rows)
+            table.add_row(*cells, style="italic" if number > len(self.rows) else None, end_section=last)
+        yield table
+        yield from (Text(f"· {note}") for note in self.notes)
 
     def markdown(self, level: int = 1) -> str:
         """Return the title (a heading of ``level``), the table with its best values bold, and the notes."""
 
         def cell(column: Column[R], row: R, best: bool) -> str:
-            text = column.show(row).replace("|", "\\|")
+            text = escape_markdown(column.show(row))
             return f"**{text}**" if best else text
 
-        rows, baselines = self._body(cell)
-        heads = [column.head for column in self.columns]
-        lines = [f"{'#' * level} {self.title}", ""] if self.title else []
-        lines += [f"| {' | '.join(heads)} |", f"|{'|'.join('---' if c.words else '---:' for c in self.columns)}|"]
-        lines += [f"| {' | '.join(cells)} |" for cells in (*rows, *baselines)]
-        return "\n".join([*lines, *(["", *(f"- {note}" for note in self.notes)] if self.notes else []), ""])
+        heads = [escape_markdown(column.head) for column in self.columns]
+        rules = ["---" if column.words else "---:" for column in self.columns]
+        lines = [f"{'#' * level} {escape_markdown(self.title)}", ""] if self.title else []
+        lines += [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|"]
+        lines += [f"| {' | '.join(cells)} |" for cells in self._cells(cell)]
+        notes = [f"- {escape_markdown(note, cell=False)}" for note in self.notes]
+        return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
     def csv(self) -> str:
         """Return every value at full precision, baselines last; an empty field for a missing value."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([column.key or column.name for column in self.columns])
-        for row in (*self.rows, *self.baselines):
-            values = [column.value(row) for column in self.columns]
-            writer.writerow(["" if value is None else value for value in values])
+        writer.writerows(self._cells(lambda column, row, _: escape_csv(column.value(row))))
         return out.getvalue()
 
     def json(self) -> str:
         """Return a list of objects, one a row (baselines last), keyed as the CSV; numbers that are not finite: null."""
-        rows = (*self.rows, *self.baselines)
-        lines = [{column.key or column.name: _finite(column.value(row)) for column in self.columns} for row in rows]
-        return json.dumps(lines, indent=1)
+        names = [column.key or column.name for column in self.columns]
+        lines = self._cells(lambda column, row, _: _finite(column.value(row)))
+        return json.dumps([dict(zip(names, line, strict=True)) for line in lines], indent=1)
 
     def latex(self) -> str:
         r"""Return a ``tabular`` for \input in a paper that loads booktabs; the notes are comments."""
-        rows, baselines = self._body(_latex_cell)
+
+        def cell(column: Column[R], row: R, best: bool) -> str:
+            value = column.value(row)
+            # Fonts may lack the letters of a text such as a sparkline: words show their value.
+            text = escape_latex(str(value) if column.words and value is not None else column.show(row))
+            return rf"\textbf{{{text}}}" if best else text
+
+        lines = [rf"{' & '.join(cells)} \\" for cells in self._cells(cell)]
         spec = "".join("l" if column.words else "r" for column in self.columns)
-        lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", _line([escape_latex(c.head) for c in self.columns])]
-        lines += [r"\midrule", *map(_line, rows), *([r"\midrule"] if baselines else []), *map(_line, baselines)]
-        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {escape_latex(note)}" for note in self.notes), ""]
-        return "\n".join(lines)
+        heads = rf"{' & '.join(escape_latex(column.head) for column in self.columns)} \\"
+        if self.baselines:
+            lines.insert(len(self.rows), r"\midrule")
+        lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", heads, r"\midrule", *lines, r"\bottomrule"]
+        return "\n".join([*lines, r"\end{tabular}", *(f"% {escape_latex(note)}" for note in self.notes), ""])
 
     def html(self, css: str = "") -> str:
         """Return a ``<table>`` of class ``css``. ``data-rows`` numbers the rows, ``data-value`` is raw."""
-        rows, baselines = self._body(_html_cell)
-        heads = (
-            f'<th scope="col" data-better="{c.better}"{_class(c, False)}>{escape(c.head)}</th>' for c in self.columns
-        )
-        body = (f'<tr data-rows="{number}">{"".join(cells)}</tr>' for number, cells in enumerate(rows))
-        feet = "".join(f"<tr>{''.join(cells)}</tr>" for cells in baselines)
-        return (
-            f'<table class="{css}"><thead><tr>{"".join(heads)}</tr></thead><tbody>{"".join(body)}</tbody>'
-            f"<tfoot>{feet}</tfoot></table>"
-        )
 
-    def _body(self, cell: Callable[[Column[R], R, bool], T]) -> tuple[list[list[T]], list[list[T]]]:
-        """The rows and the baselines, each cell made by ``cell(column, row, best)``."""
+        def style(column: Column[R], best: bool) -> str:
+            names = " ".join(["words"] * column.words + ["best"] * best)
+            return f' class="{names}"' if names else ""
+
+        def cell(column: Column[R], row: R, best: bool) -> str:
+            value = column.value(row)
+            raw = "" if value is None else escape(str(value))
+            return f'<td{style(column, best)} data-value="{raw}">{escape(column.show(row))}</td>'
+
+        lines, count = ["".join(cells) for cells in self._cells(cell)], len(self.rows)
+        heads = "".join(
+            f'<th scope="col" data-better="{c.better}"{style(c, False)}>{escape(c.head)}</th>' for c in self.columns
+        )
+        body = "".join(f'<tr data-rows="{number}">{line}</tr>' for number, line in enumerate(lines[:count]))
+        feet = "".join(f"<tr>{line}</tr>" for line in lines[count:])
+        head = f"<thead><tr>{heads}</tr></thead>"
+        return f'<table class="{css}">{head}<tbody>{body}</tbody><tfoot>{feet}</tfoot></table>'
+
+    def _width(self, column: Column[R]) -> int:
+        return 3 + max(map(len, (column.head, *(column.show(row) for row in (*self.rows, *self.baselines)))))
+
+    def _cells(self, cell: Callable[[Column[R], R, bool], T]) -> list[list[T]]:
+        """The lines of the rows and then of the baselines, each cell made by ``cell(column, row, best)``."""
         best = [column.best(self.rows) for column in self.columns]
-        rows = [
+        return [
             [cell(column, row, number in leaders) for column, leaders in zip(self.columns, best, strict=True)]
-            for number, row in enumerate(self.rows)
+            for number, row in enumerate((*self.rows, *self.baselines))
         ]
-        return rows, [[cell(column, row, False) for column in self.columns] for row in self.baselines]
 
 
 def plus_minus(mean: float, error: float, digits: int, sign: str = "") -> str:
@@ -260,44 +288,22 @@ def p_text(p: float | None) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return plain text as LaTeX."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    """Return plain text as LaTeX, in one line."""
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.splitlines()))
 
 
-def _cells(shown: Column[R], head: str) -> Column[dict[str, R]]:
-    """The cells of column ``shown`` under ``head`` of a pivot; the notes name the column and its direction."""
+def escape_markdown(text: str, cell: bool = True) -> str:
+    """Return plain text as Markdown, in one line: without tags and links, in a ``cell`` also without columns."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.splitlines())).replace("](", "]\\(")
+    return text.replace("|", "\\|") if cell else text
 
-    def of(read: Callable[[R], Any] | None) -> Callable[[dict[str, R]], Any] | None:
-        return None if read is None else lambda line: read(line[head]) if head in line else None
 
-    value = of(shown.value)
-    assert value is not None
-    return replace(
-        shown, title=head, unit="", key="", value=value, text=of(shown.show), alike=of(shown.alike), mark=of(shown.mark)
-    )  # type: ignore[return-value]
+def escape_csv(value: float | int | str | None) -> float | int | str:
+    """Return the field of a value: a text that a spreadsheet would compute starts with an apostrophe."""
+    if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) and not re.fullmatch(r"[+-]?[\d.]+", value):
+        return f"'{value}"
+    return "" if value is None else value
 
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _latex_cell(column: Column[R], row: R, best: bool) -> str:
-    value = column.value(row)
-    # Fonts may lack the letters of a text such as a sparkline: words show their value.
-    text = escape_latex(str(value) if column.words and value is not None else column.show(row))
-    return rf"\textbf{{{text}}}" if best else text
-
-
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _html_cell(column: Column[R], row: R, best: bool) -> str:
-    value = column.value(row)
-    raw = "" if value is None else escape(str(value))
-    return f'<td{_class(column, best)} data-value="{raw}">{escape(column.show(row))}</td>'
-
-
-def _class(column: Column[Any], best: bool) -> str:
-    names = [name for name, true in (("words", column.words), ("best", best)) if true]
-    return f' class="{" ".join(names)}"' if names else ""

@@ -96,14 +96,6 @@ class Row:
         return max(self.map.step_L) + 1 if self.map is not None else self.likelihood and self.likelihood.steps
 
     @cached_property
-    def fid_key(self) -> tuple[Any, ...] | None:
-        """Equal in rows whose FID compare: images, extractor, and the noise floor, which tells the real images."""
-        if (images := self.images) is None:
-            return None
-        floor = f"{images.noise_floor.fid:.2f} of {images.noise_floor.n_images}"
-        return images.generated.n_images, images.n_real, images.split, images.extractor, floor
-
-    @property
     def problem(self) -> str | None:
         """The refusal or the errors, for print."""
         return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
@@ -116,7 +108,7 @@ class Row:
     @property
     def images_per_second(self) -> float | None:
         """Generation speed on the machine of the run."""
-        return self.images.generated.n_images / self.sampling_seconds if self.sampling_seconds else None
+        return self.generated and self.generated.images_per_second
 
 
 @dataclass(frozen=True)

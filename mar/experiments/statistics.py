@@ -61,7 +61,7 @@ FIGURES: dict[str, Figure] = {
 
 @dataclass(frozen=True)
 class SeedRow:
-    """Rows that differ in their seed alone: the values on the other axes, and the ``FIGURES`` that every seed has.
+    """Rows that differ in their seed alone: their other settings, and mean and deviation of ``FIGURES`` over seeds.
 
     ``p_holm`` is of the two-sided paired t-test over seeds that the mean difference to the reference of the same seed
     is zero, Holm-corrected over this table.
@@ -69,7 +69,7 @@ class SeedRow:
 
     settings: dict[str, str]
     plan: str
-    figures: dict[str, Spread | None]
+    figures: dict[str, Spread]  # without those that a seed lacks
     p_holm: float | None
 
 
@@ -81,7 +81,7 @@ def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
     found = []
     for rows in groups:
         values = {name: values_of(rows, figure) for name, figure in FIGURES.items()}
-        figures = {name: spread(each) if each else None for name, each in values.items()}
+        figures = {name: spread(each) for name, each in values.items() if each}
         p = p_value(np.asarray(values["difference"])) if len(values["difference"]) > 1 else None
         found.append(SeedRow(settings_without_seed(rows[0]), rows[0].plan, figures, p))
     tested = [k for k, row in enumerate(found) if row.p_holm is not None]

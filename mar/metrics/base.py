@@ -13,7 +13,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -171,7 +171,6 @@ class Metric(ABC):
         Answer: a frozen dataclass, units in its field names.
         default: the options of a grid file that does not name the metric; None: it is not asked.
         alone: measured one model at a time, when nothing else runs; the answer describes the model, not a row.
-        note: printed below a table of its answers.
     """
 
     name: ClassVar[str]
@@ -180,7 +179,6 @@ class Metric(ABC):
     Answer: ClassVar[type]
     default: ClassVar[Section | None] = None
     alone: ClassVar[bool] = False
-    note: ClassVar[str] = ""
 
     def __init__(self, options: Any, asked: Mapping[str, Section]) -> None:
         self.options, self.asked = options, asked
@@ -194,9 +192,19 @@ class Metric(ABC):
         """Compute the answer. Errors are recorded; the remaining questions go on."""
 
     @classmethod
-    def columns(cls) -> Sequence[Column[Any]]:
-        """Return the printed columns of an answer."""
+    def columns(cls, answers: Sequence[Any]) -> Sequence[Column[Any]]:
+        """Return the printed columns of an answer; ``answers`` are those of the whole table."""
         return ()
+
+    @classmethod
+    def alike(cls, answer: Any, recipe: Mapping[str, Any]) -> Hashable:
+        """Return a value that is equal for answers that compare; ``recipe`` is the model's, empty for a baseline."""
+        return None
+
+    @classmethod
+    def notes(cls, answers: Sequence[Any], grid: Mapping[str, Any]) -> list[str]:
+        """Return how to read the columns: a line for each claim; ``grid`` is the resolved grid file."""
+        return []
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Any]]:

@@ -44,7 +44,7 @@ class ExposureBias(Metric):
         return measure_exposure(at.load(), plan, o.split, o.images, o.kind, o.seed, progress=at.progress)
 
     @classmethod
-    def columns(cls) -> Sequence[Column[Exposure]]:
+    def columns(cls, answers: Sequence[Exposure]) -> Sequence[Column[Exposure]]:
         def total(title: str, curve: str) -> Column[Exposure]:
             def text(answer: Exposure) -> str:
                 found: Curve = getattr(answer, curve)

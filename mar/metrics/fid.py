@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
+from mar.core.table import Column, field, fields
 from mar.data import DATA
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
@@ -155,6 +157,10 @@ class GeneratedImages:
         """Time of generating, by ``clock``."""
         return self.sampling_seconds if self.clock == "wall" else self.sampling_cpu_seconds
 
+    @cached_property
+    def images_per_second(self) -> float | None:
+        return self.scores.generated.n_images / self.seconds if self.seconds else None
+
 
 class FID(Metric):
     """Images generated along each plan, from the same noise and classes, against a split of real ones."""
@@ -192,6 +198,49 @@ class FID(Metric):
         found: GeneratedImages = super().read(answer, folder)
         clock = getattr(self.asked.get("speed"), "clock", "wall")
         return replace(found, clock=clock, samples=f"{folder}/{SAMPLES}", animation=f"{folder}/{ANIMATION}")
+
+    @classmethod
+    def columns(cls, answers: Sequence[GeneratedImages]) -> Sequence[Column[GeneratedImages]]:
+        scores = "scores.generated"
+        return [
+            Column("FID", field(f"{scores}.fid"), "lower", 2),
+            Column("KID", field(f"{scores}.kid_mean"), "lower", 4, drop=2),
+            Column("IS", field(f"{scores}.inception_score_mean"), "higher", 2, drop=2),
+            Column("precision", field(f"{scores}.precision"), "higher", 3, drop=2),
+            Column("recall", field(f"{scores}.recall"), "higher", 3, drop=2),
+            Column("images/s", field("images_per_second"), "higher", 1, drop=2),
+        ]
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[GeneratedImages]]:
+        names = ("fid", "kid_mean", "kid_std", "inception_score_mean", "inception_score_std", "precision", "recall")
+        paths = {"images": "scores.generated.n_images", **{name: f"scores.generated.{name}" for name in names}}
+        paths |= {"fid_noise_floor": "scores.noise_floor.fid", "sampling_seconds": "seconds"}
+        return fields(**paths, images_per_second="images_per_second")
+
+    @classmethod
+    def alike(cls, answer: GeneratedImages, recipe: Mapping[str, Any]) -> Hashable:
+        """Images, extractor, and the noise floor, which tells the real images."""
+        found = answer.scores
+        floor = f"{found.noise_floor.fid:.2f} of {found.noise_floor.n_images}"
+        return found.generated.n_images, found.n_real, found.split, found.extractor, floor
+
+    @classmethod
+    def notes(cls, answers: Sequence[GeneratedImages], grid: Mapping[str, Any]) -> list[str]:
+        first, fid = answers[0].scores, grid["fid"]
+        variants, floor = grid.get("variants", ()), first.noise_floor
+        changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
+        own = ", where the variant says nothing else" if changed else ""
+        said = (
+            f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
+            f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
+            f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
+            f"{first.noise_floor_split} images, scored alike): FID {floor.fid:.2f}, KID "
+            f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
+            f"{floor.recall:.3f}."
+        )
+        shared = sorted(set.intersection(*(set(answer.scores.notes) for answer in answers)))
+        return [said, *(f"{note[0].upper()}{note[1:]}." for note in shared)]
 
 
 def sample_images(

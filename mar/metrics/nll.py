@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from mar.core.errors import UserError
 from mar.core.files import digest, environment, write_atomic
 from mar.core.progress import Progress, bar
 from mar.core.records import Partial
-from mar.core.table import Column, Table, plus_minus, with_interval
+from mar.core.table import Column, Table, fields, plus_minus, with_interval
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
 from mar.data.base import fingerprint as content_hash
@@ -42,7 +42,7 @@ from mar.metrics.base import (
     save,
     scores_folder,
 )
-from mar.metrics.statistics import Difference, holm, paired_differences
+from mar.metrics.statistics import Difference, holm, kind_of, paired_differences
 from mar.model.plans import Plans
 from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
@@ -78,6 +78,45 @@ class NLL(Metric):
     def compute(self, question: Question, at: Workspace) -> Likelihood:
         assert question.plan is not None
         return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
+
+    @classmethod
+    def columns(cls, answers: Sequence[Likelihood]) -> Sequence[Column[Likelihood]]:
+        """In bits/dim if an answer has them."""
+        unit, mean, error, digits = "nats", "nats_per_image", "standard_error_nats", 2
+        if any(answer.bits_per_dim is not None for answer in answers):
+            unit, mean, error, digits = "bits/dim", "bits_per_dim", "standard_error_bits_per_dim", 4
+
+        def text(answer: Likelihood) -> str:
+            return plus_minus(getattr(answer, mean), getattr(answer, error), digits)
+
+        return [Column("NLL", lambda answer: getattr(answer, mean), "lower", digits, text, unit)]
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Likelihood]]:
+        return fields(
+            nll_kind="kind",
+            nll_images="n_images",
+            nll_nats_per_image="nats_per_image",
+            nll_nats_per_image_standard_error="standard_error_nats",
+            nll_bits_per_dim="bits_per_dim",
+            nll_bits_per_dim_standard_error="standard_error_bits_per_dim",
+        )
+
+    @classmethod
+    def alike(cls, answer: Likelihood, recipe: Mapping[str, Any]) -> Hashable:
+        """Data, images and kind; for latents also the tokenizer."""
+        latents = str(recipe.get("tokenizer")) if answer.bits_per_dim is None else ""
+        return str(recipe.get("data")), answer.n_images, kind_of(answer), latents
+
+    @classmethod
+    def notes(cls, answers: Sequence[Likelihood], grid: Mapping[str, Any]) -> list[str]:
+        kinds = ", ".join(sorted({answer.kind for answer in answers}))
+        warnings = {warning for answer in answers for warning in answer.warnings}
+        return [
+            f"NLL: {kinds}, on {answers[0].n_images} {grid['nll']['split']} images, ± one standard error over images. "
+            "Tokens of one set are independent given the past, so fewer steps are a weaker model.",
+            *(f"Warning: {warning}." for warning in sorted(warnings)),
+        ]
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
         tokenizer = build.tokenizer(recipe, data)

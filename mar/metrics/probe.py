@@ -12,8 +12,9 @@ fitted on the training split and scored on the test split.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from pydantic import Field
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.noise import stream
+from mar.core.table import Column, fields
 from mar.data.base import Data, Split
 from mar.likelihood.chain import pairs
 from mar.metrics.base import Baseline, Metric, Question, Subject, Workspace
@@ -70,6 +72,25 @@ class LinearProbe(Metric):
     def compute(self, question: Question, at: Workspace) -> Probe:
         run, o = at.load(), self.options
         return linear_probe(run.model, run.data, run.parts.ordering, o.sets, o.strength, o.seed)
+
+    @classmethod
+    def columns(cls, answers: Sequence[Probe]) -> Sequence[Column[Probe]]:
+        def text(answer: Probe) -> str:
+            return f"{answer.accuracy:.3f} ({answer.width} features)"
+
+        return [Column("linear probe", lambda answer: answer.accuracy, "higher", text=text, drop=1)]
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Probe]]:
+        return fields(probe_accuracy="accuracy", probe_standard_error="standard_error", probe_features="width")
+
+    @classmethod
+    def notes(cls, answers: Sequence[Probe], grid: Mapping[str, Any]) -> list[str]:
+        return [
+            f"Linear probe: accuracy on {answers[0].n_test} test images of logistic regression on the contexts "
+            "averaged over the tokens of an image (the number of features is the context width), fitted on "
+            f"{answers[0].n_train} training images; no class is told."
+        ]
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
         """Yield the probe of the examples themselves: better features say more than the values they are made from."""

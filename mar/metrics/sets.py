@@ -66,6 +66,10 @@ class Sets(Metric):
         )  # fmt: skip
         return MeasuredSets(costs.n_images, costs.provenance["orders"])
 
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[MeasuredSets]]:
+        return ()
+
 
 def with_measured_sets(found: PlanMap, plan: PlanSpec, folder: Path) -> PlanMap:
     """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +17,7 @@ from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.measure import footprint, interleave
 from mar.config import Recipe, Section
 from mar.core.processes import resolve_precision
+from mar.core.table import Column, fields
 from mar.data.base import Data
 from mar.metrics.base import Metric, Question, Subject, Workspace
 
@@ -59,6 +61,28 @@ class TrainingSpeed(Metric):
 
     def compute(self, question: Question, at: Workspace) -> Speed:
         return measure(at.recipe, at.data, self.options)
+
+    @classmethod
+    def columns(cls, answers: Sequence[Speed]) -> Sequence[Column[Speed]]:
+        return [
+            Column("training, MFLOP/image", lambda answer: answer.train_flops_per_image / 1e6, "lower", 1),
+            Column("generation, MFLOP/image", lambda answer: answer.sample_flops_per_image / 1e6, "lower", 1),
+            Column("training, images/s", lambda answer: answer.train_images_per_second, "higher", 1),
+            Column("generation, images/s", lambda answer: answer.sample_images_per_second, "higher", 1),
+        ]
+
+    @classmethod
+    def data_columns(cls) -> Sequence[Column[Speed]]:
+        return fields(**{name: name for name in Speed.__dataclass_fields__})
+
+    @classmethod
+    def notes(cls, answers: Sequence[Speed], grid: Mapping[str, Any]) -> list[str]:
+        where = " and ".join(sorted({f"{s.device}, {s.threads} thread(s), {s.clock} time" for s in answers}))
+        return [
+            f"Costs: batches of {answers[0].batch}, one model at a time ({where}); training is forward, backward and "
+            "the optimiser, generation is along the model's own plan. FLOP: matrix products, convolutions, attention "
+            "and recurrent layers, as executed."
+        ]
 
 
 def measure(recipe: Recipe, data: Data, wanted: TrainingSpeed.Options) -> Speed:

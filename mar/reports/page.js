@@ -5,9 +5,29 @@
 const table = document.querySelector(".sortable");
 const heads = [...table.tHead.rows[0].cells];
 const rows = [...table.tBodies[0].rows];
-const form = document.querySelector(".filters");
 const cards = [...document.querySelectorAll(".card")];
 const title = (head) => head.textContent.replace(/\s+[↓↑]?$/, "");
+const made = (tag, properties, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+// The form: a search field, and a list for each column of words with several values.
+
+const form = made("form", {className: "filters", role: "search", ariaLabel: "Filter the rows"},
+  made("label", {}, "any cell ", made("input", {type: "search", name: "find", autocomplete: "off"})));
+heads.forEach((head, column) => {
+  const values = [...new Set(rows.map((row) => row.cells[column].dataset.value).filter(Boolean))];
+  if (!head.classList.contains("words") || title(head) === "problem" || values.length < 2) return;
+  const select = made("select", {name: title(head)}, made("option", {value: "", textContent: "all"}),
+    ...values.map((value) => made("option", {value, textContent: value})));
+  select.dataset.column = column;
+  form.append(made("label", {}, `${title(head)} `, select));
+});
+form.append(made("button", {type: "reset", textContent: "all rows"}),
+  made("output", {ariaLive: "polite", textContent: `${rows.length} of ${rows.length} rows`}));
+table.parentNode.before(form);
 
 // Sorting: by the cells' data-value; missing values stay last, a second click turns the order round.
 
@@ -76,9 +96,7 @@ function recall() {
 }
 
 for (const head of heads) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(...head.childNodes);
+  const button = made("button", {type: "button"}, ...head.childNodes);
   button.addEventListener("click", () => press(head));
   head.append(button);
 }
@@ -86,7 +104,6 @@ form.addEventListener("input", () => { filter(); remember(); });
 form.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));  // after the fields are empty
 form.addEventListener("submit", (event) => event.preventDefault());
 window.addEventListener("hashchange", recall);
-form.hidden = false;
 recall();
 
 // Cards.

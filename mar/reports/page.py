@@ -11,17 +11,22 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from mar.core.files import write_atomic
-from mar.core.table import Table, with_interval
+from mar.core.table import Table
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
-from mar.likelihood.summary import Likelihood
+from mar.experiments.statistics import FIGURES, SeedRow, over_seeds
 from mar.metrics.statistics import kind_of
 from mar.reports import plots
+from mar.reports.columns import has_bits
 from mar.reports.tables import grid_table, seeds_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
 _UNFOLDED = 12  # rows of which all cards are open
@@ -38,36 +43,25 @@ def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
 
 def page(result: AblationResult, pictures: Path) -> str:
     """Return the page; pictures that are missing are left out."""
-    table = grid_table(result)
+    what = ("cell", "Cells") if result.axes else ("plan", "Orderings")
     sections = {
-        "seeds": ("Over seeds", _seeds(result)),
+        "table": (f"Every {what[0]}", _table(grid_table(result), f"Table of {what[0]}s", "sortable")),
+        "seeds": ("Over seeds", _table(seeds_table(result), "Table over seeds", "seeds")),
         "differences": (f"NLL against {escape(result.reference)}", _differences(result)),
         "pareto": ("Quality against speed", _pareto(result)),
+        "orderings": (what[1], _cards(result, pictures)),
+        "training": ("Training", _chart(plots.learning_curves(result), "Training curves") or "<p>No curve was logged."),
+        "reproduce": ("Reproduce", _reproduce(result)),
     }
-    links = {"differences": "Differences", "pareto": "Speed"}
+    shown = {key: (head, text) for key, (head, text) in sections.items() if text}
     return Template((_HERE / "page.html").read_text()).substitute(
         title=escape(result.name if result.axes else f"{result.name}: the order of generation"),
-        what="cell" if result.axes else "plan",
-        cards="Cells" if result.axes else "Orderings",
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "page.js").read_text(),
         lead=_lead(result),
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{_breakable(v)}</dd></div>" for k, v in _facts(result).items()),
-        filters=_filters(table),
-        table=table.html("sortable"),
-        notes="".join(f"<li>{escape(note)}</li>" for note in table.notes),
-        links="".join(f'<a href="#{key}">{name}</a>' for key, name in links.items() if sections[key][1]),
-        sections="".join(
-            f'<section id="{k}"><h2>{h}</h2>{text}</section>' for k, (h, text) in sections.items() if text
-        ),
-        orderings_hint=_hint(result),
-        orderings=_cards(result, pictures),
-        training=_training(result),
-        command=escape(result.environment["command"]),
-        environment=_environment(result.environment),
-        recipe_title="Recipe of the first cell" if result.axes else "Recipe",
-        recipe=escape(_yaml(result.models[0].recipe)),
-        grid=escape(_yaml(result.grid)),
+        links="".join(f'<a href="#{key}">{head}</a>' for key, (head, _) in shown.items()),
+        sections="".join(f'<section id="{k}"><h2>{head}</h2>{text}</section>' for k, (head, text) in shown.items()),
     )
 
 
@@ -90,15 +84,20 @@ def _lead(result: AblationResult) -> str:
 
 
 def _facts(result: AblationResult) -> dict[str, str]:
-    facts = {"cells" if result.axes else "plans": str(len(result.rows))}
-    scored = [(row.likelihood, row.name) for row in result.rows if row.likelihood is not None]
-    drawn = [(row.images.fid, row.name) for row in result.rows if row.images is not None]
-    one_data = "," not in result.data_fingerprint
-    if one_data and len({kind_of(likelihood) for likelihood, _ in scored}) == 1:
-        best, name = min(scored, key=lambda pair: pair[0].nats_per_image)
-        facts["lowest NLL"] = f"{_nll(best)} ({name})"
-    if one_data and drawn:
-        facts["lowest FID"] = "{:.2f} ({})".format(*min(drawn))
+    """The lowest scores (with several seeds, of the means over seeds), the sizes and the times."""
+    facts, seeds = {"cells" if result.axes else "plans": str(len(result.rows))}, over_seeds(result)
+    nll, fid = ([(row.figures[of].mean, _named(row)) for row in seeds if of in row.figures] for of in ("nll", "fid"))
+    if not seeds:
+        nll, fid = (
+            [(value, row.name) for row in result.rows if (value := FIGURES[of](row)) is not None]
+            for of in ("nll", "fid")
+        )
+    if "," not in result.data_fingerprint:  # rows of several data sets do not compare
+        if nll and len({kind_of(row.likelihood) for row in result.rows if row.likelihood is not None}) == 1:
+            value, name = min(nll)
+            facts["lowest NLL"] = f"{value:.4f} bits/dim ({name})" if has_bits(result) else f"{value:.2f} nats ({name})"
+        if fid:
+            facts["lowest FID"] = "{:.2f} ({})".format(*min(fid))
     sizes = sorted(model.parameters for model in result.models if model.parameters)
     if sizes:
         facts["parameters"] = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
@@ -107,105 +106,67 @@ def _facts(result: AblationResult) -> dict[str, str]:
     return facts
 
 
-# The tables.
+def _named(row: SeedRow) -> str:
+    return ", ".join(row.settings.values()) or row.plan
 
 
-def _filters(table: Table[Row]) -> str:
-    """A search field, and a list for each column of words with several values. The page's script shows the form."""
-    lists = []
-    for number, column in enumerate(table.columns):
-        values = dict.fromkeys(str(value) for row in table.rows if (value := column.value(row)) is not None)
-        if column.words and column.title != "problem" and len(values) > 1:
-            options = "".join(f"<option>{escape(value)}</option>" for value in values)
-            lists.append(
-                f'<label>{escape(column.title)} <select name="{escape(column.title)}" data-column="{number}">'
-                f'<option value="">all</option>{options}</select></label>'
-            )
-    total = len(table.rows)
-    return (
-        '<form class="filters" role="search" aria-label="Filter the rows" hidden>'
-        '<label>any cell <input type="search" name="find" autocomplete="off" spellcheck="false"></label>'
-        f'{"".join(lists)}<button type="reset">all rows</button>'
-        f'<output aria-live="polite">{total} of {total} rows</output></form>'
-    )
+# The sections.
 
 
-def _seeds(result: AblationResult) -> str:
-    table = seeds_table(result)
+def _table(table: Table[Any], label: str, css: str) -> str:
     if not table.rows:
         return ""
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table over seeds">{table.html("seeds")}</div>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table.html(css)}</div>'
         f'<ul class="notes">{notes}</ul>'
     )
 
 
-# Differences and speed.
+def _chart(figure: Figure | None, label: str, hint: str = "") -> str:
+    if figure is None:
+        return ""
+    said = f'<p class="hint">{hint}</p>' if hint else ""
+    drawn = plots.svg(figure, label)
+    return f'{said}<div class="scroll figure" tabindex="0" role="region" aria-label="{label}">{drawn}</div>'
 
 
 def _differences(result: AblationResult) -> str:
-    """A line for each difference to the reference, with its interval on one scale."""
-    found = [(number, row, row.difference) for number, row in enumerate(result.rows) if row.difference is not None]
-    if not found:
-        return ""
-    first = found[0][2]
-    unit, digits = ("nats", 2) if first.bits_per_dim is None else ("bits/dim", 4)
-    values = [
-        (n, row.name, d.nats_per_image, d.interval_nats)
-        if d.bits_per_dim is None or d.interval_bits_per_dim is None
-        else (n, row.name, d.bits_per_dim, d.interval_bits_per_dim)
-        for n, row, d in found
-    ]
-    low, high = min(0.0, *(v[3][0] for v in values)), max(0.0, *(v[3][1] for v in values))
-    span = 1.06 * ((high - low) or 1.0)
-    low -= 0.03 * ((high - low) or 1.0)
-    lines = []
-    for number, name, mean, interval in values:
-        zero, dot, start, end = (100 * (x - low) / span for x in (0.0, mean, *interval))
-        lines.append(
-            f'<div class="interval" data-rows="{number}"><span class="name">{escape(name)}</span><div class="track">'
-            f'<i class="zero" style="left:{zero:.2f}%"></i>'
-            f'<i class="range" style="left:{start:.2f}%;width:{end - start:.2f}%"></i>'
-            f'<i class="dot" style="left:{dot:.2f}%"></i></div>'
-            f'<span class="number">{with_interval(mean, interval, digits)}</span></div>'
-        )
     other = ", other settings alike" if result.axes else ""
-    return (
-        f'<p class="hint">Mean paired difference, {unit}, with its {100 * first.confidence:g} % interval over images; '
-        f"left of the line is better than {escape(result.reference)}{other}.</p>"
-        f'<div class="intervals">{"".join(lines)}</div>'
+    hint = (
+        f"Mean difference to {escape(result.reference)}{other}, with its interval; left of the line is better. A dot "
+        "is one token at a time, a ring sets of tokens. Point at a mark for its numbers."
     )
+    return _chart(plots.differences(result), "Differences in NLL", hint)
 
 
 def _pareto(result: AblationResult) -> str:
-    figures = []
-    for title, points in plots.panels(result).items():
-        hover = {f"point{p.row}": (f"{p.name}: {p.quality:.4g} at {p.speed:.4g} images/s", p.row) for p in points}
-        figure = plots.pareto({title: points})
-        assert figure is not None
-        figures.append(_scrolled(plots.svg(figure, f"{title} against speed", hover), f"{title} against speed"))
-    if not figures:
-        return ""
-    about = "generation by each model along its own plan, measured one model at a time"
-    about = about if measured_alone(result) else "images generated for the FID, by the time that took"
+    speed = "of the images generated for the FID"
+    if measured_alone(result):
+        speed = "of generation by each model along its own plan, measured one model at a time"
+    hint = (
+        f"The speed is that {speed}. Right is faster, down is better; the line joins the rows that no other row beats "
+        "in both. Point at a mark for its name."
+    )
+    return _chart(plots.pareto(plots.panels(result)), "Quality against speed", hint)
+
+
+def _reproduce(result: AblationResult) -> str:
+    told = {k: v for k, v in result.environment.items() if k not in ("packages", "command")}
+    told |= result.environment["packages"]
+    lines = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in told.items())
+    files = {f"Recipe{' of the first cell' if result.axes else ''}": result.models[0].recipe, "Grid": result.grid}
+    folded = "".join(
+        f"<details><summary>{name}</summary><pre><code>{escape(OmegaConf.to_yaml(content))}</code></pre></details>"
+        for name, content in files.items()
+    )
     return (
-        f'<p class="hint">Speed: {about}. Right is faster, down is better; the line joins the rows that no other row '
-        f'beats in both. Point at a mark for its name.</p><div class="panels">{"".join(figures)}</div>'
+        f'<pre class="command"><code>{escape(result.environment["command"])}</code></pre><div class="pair">'
+        f'<table class="plain"><caption>Environment</caption><tbody>{lines}</tbody></table><div>{folded}</div></div>'
     )
 
 
 # The cards.
-
-
-def _hint(result: AblationResult) -> str:
-    low, high = _position_range(result)
-    scale = f' NLL by position: <span class="scale"></span> from {low:.1f} to {high:.1f} bits.' if high > low else ""
-    return (
-        "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
-        f"consecutive tokens that touch.{scale} In the curves a step's NLL is divided by its "
-        "tokens. Point at a map for its values."
-    )
 
 
 def _cards(result: AblationResult, pictures: Path) -> str:
@@ -216,30 +177,26 @@ def _cards(result: AblationResult, pictures: Path) -> str:
     by_title: dict[str, list[tuple[int, Row]]] = {}
     for number, row in enumerate(result.rows):
         by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append((number, row))
-    span, parts = _position_range(result), []
+    span, cards = _position_range(result), []
     for title, rows in by_title.items():
         strips = "".join(_strip(number, row, span, pictures) for number, row in rows)
-        state = " open" if len(result.rows) <= _UNFOLDED or not parts else ""
+        state = " open" if len(result.rows) <= _UNFOLDED or not cards else ""
         along = {_rest(row): row.likelihood for _, row in rows if row.likelihood and row.likelihood.nats_per_step}
-        curves = plots.svg(plots.along_the_order(along), f"NLL per step, {title}") if along else ""
-        curves = _figure(curves, "NLL per token along the order", "curve-figure") if along else ""
-        parts.append(
-            f'<details class="card"{state}><summary><h3>{escape(title)}</h3> '
-            f"<span>{_summary([row for _, row in rows])}</span></summary>{strips}{curves}</details>"
+        if along:
+            curves = plots.svg(plots.likelihoods(along, width=5.4), f"NLL per step, {title}")
+            strips += _figure(curves, "NLL per token along the order", "curve-figure")
+        cards.append(
+            f'<details class="card"{state}><summary><h3>{escape(title)}</h3> <span>{_count(len(rows), "row")}</span>'
+            f"</summary>{strips}</details>"
         )
-    return "".join(parts)
-
-
-def _summary(rows: list[Row]) -> str:
-    """A folded card: the number of rows, and their lowest NLL and FID."""
-    lowest = []
-    if scored := [row.likelihood for row in rows if row.likelihood is not None]:
-        lowest.append(f"NLL {_nll(min(scored, key=lambda likelihood: likelihood.nats_per_image))}")
-    if drawn := [row.images.fid for row in rows if row.images is not None]:
-        lowest.append(f"FID {min(drawn):.2f}")
-    if len(rows) == 1:
-        return " · ".join(lowest)
-    return f"{len(rows)} rows" + (f" · lowest {', '.join(lowest)}" if lowest else "")
+    hint = (
+        "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
+        "consecutive tokens that touch. Point at a map for its values."
+    )
+    if span[1] > span[0]:
+        hint += f' NLL by position: <span class="scale"></span> from {span[0]:.1f} to {span[1]:.1f} bits.'
+    fold = '<button type="button" class="fold" hidden>open or fold all</button>'
+    return f'<p class="hint">{hint}</p>{fold}{"".join(cards)}'
 
 
 def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path) -> str:
@@ -250,7 +207,9 @@ def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path) -> 
             source = f"data:{_MIME[Path(picture).suffix]};base64,{data}"
             figures.append(_figure(f'<img src="{source}" alt="{escape(f"{what}, {row.name}")}">', what, "picture"))
     parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
-    parts += [] if row.likelihood is None else [f"NLL {_nll(row.likelihood)}"]
+    if row.likelihood is not None:
+        bits = row.likelihood.bits_per_dim
+        parts.append(f"NLL {row.likelihood.nats_per_image:.2f} nats" if bits is None else f"NLL {bits:.4f} bits/dim")
     parts += [] if row.images is None else [f"FID {row.images.fid:.2f}"]
     said = [f"refused: {row.refused}"] if row.refused else row.errors
     problems = "".join(f'<p class="problem">{escape(text)}</p>' for text in said)
@@ -261,7 +220,7 @@ def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path) -> 
 
 
 def _rest(row: Row) -> str:
-    """The name of a row beside its card's title."""
+    """Return the name of a row beside its card's title."""
     return ", ".join(list(row.settings.values())[1:]) or (row.plan if row.settings else row.partition)
 
 
@@ -301,9 +260,7 @@ def grid_rows(values_L: Sequence[float], grid: tuple[int, ...]) -> list[list[flo
     """Return values as rows of a picture: channels are averaged, a 1-D grid is folded into rows of 32."""
     if len(grid) == 1:
         return [list(values_L[start : start + 32]) for start in range(0, len(values_L), 32)]
-    depth = math.prod(grid[2:])
-    pixels = [math.fsum(values_L[k : k + depth]) / depth for k in range(0, len(values_L), depth)]
-    return [pixels[start : start + grid[1]] for start in range(0, len(pixels), grid[1])]
+    return np.reshape(values_L, (*grid[:2], -1)).mean(-1).tolist()
 
 
 def _walk(rows: Sequence[Sequence[float]]) -> str:
@@ -324,48 +281,11 @@ def _position_range(result: AblationResult) -> tuple[float, float]:
     return (min(nats) / _BITS, max(nats) / _BITS) if nats else (0.0, 0.0)
 
 
-# The training, and how to reproduce it.
-
-
-def _training(result: AblationResult) -> str:
-    trained = [model for model in result.models if model.training is not None]
-    if not result.axes and trained and trained[0].training is not None and trained[0].training.loss_nats:
-        return _scrolled(plots.svg(plots.training_curve(trained[0].training), "Training curve"), "Training curve")
-    found = plots.groups(result) if result.axes else {}
-    if not found:
-        return "<p>No curve was logged.</p>"
-    limits, figures = plots.value_range(trained), []
-    for name, models in found.items():
-        drawn, names = plots.svg(plots.learning_curve(models, limits), f"Validation curves, {name}"), set()
-        names = {model.name for model in models}
-        numbers = " ".join(str(number) for number, row in enumerate(result.rows) if row.model in names)
-        figures.append(f'<figure data-rows="{numbers}">{drawn}<figcaption><b>{escape(name)}</b></figcaption></figure>')
-    return f'<div class="curves">{"".join(figures)}</div>'
-
-
-def _environment(environment: dict[str, Any]) -> str:
-    flat = {k: v for k, v in environment.items() if k not in ("packages", "command")} | environment["packages"]
-    return "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in flat.items())
-
-
-def _yaml(content: dict[str, Any]) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(content))
-
-
 # Small parts.
 
 
 def _figure(content: str, caption: str, style: str = "map-figure") -> str:
     return f'<figure class="{style}">{content}<figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _scrolled(drawn: str, label: str) -> str:
-    return f'<div class="scroll figure" tabindex="0" role="region" aria-label="{escape(label)}">{drawn}</div>'
-
-
-def _nll(likelihood: Likelihood) -> str:
-    bits = likelihood.bits_per_dim
-    return f"{likelihood.nats_per_image:.2f} nats" if bits is None else f"{bits:.4f} bits/dim"
 
 
 def _breakable(text: str) -> str:

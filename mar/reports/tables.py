@@ -1,14 +1,15 @@
-"""The tables of a grid: every row, the means over seeds, a train-order × eval-order matrix, and their notes."""
+"""The tables of a grid: every row and the means over seeds, with their notes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mar.core.files import write_atomic
-from mar.core.table import Better, Column, Table, p_text, plus_minus
+from mar.core.table import Column, Table, p_text, plus_minus
 from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, Published, published_of
 from mar.experiments.result import MEANINGS, AblationResult, Row
 from mar.experiments.statistics import (
@@ -25,15 +26,8 @@ from mar.experiments.statistics import (
     spreads,
     unfair,
 )
-from mar.reports.columns import (
-    RECALLED,
-    columns,
-    compact,
-    data_columns,
-    has_bits,
-    nll_alike,
-    published_columns,
-)
+from mar.metrics import METRICS
+from mar.reports.columns import RECALLED, columns, compact, data_columns, has_bits, published_columns
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,12 +49,10 @@ def data_table(result: AblationResult) -> Table[Row]:
 
 
 def seeds_table(result: AblationResult) -> Table[SeedRow]:
-    """Return the printed table over seeds; without rows unless the grid has several seeds."""
-    rows = over_seeds(result)
+    """Return the printed table over seeds: means ± deviations; without rows unless the grid has several seeds."""
+    rows, printed = over_seeds(result), {column.title: column for column in columns(result)}
     if not rows:
         return Table((), ())
-    comparable = _over_seeds(result, nll_alike(result))
-    unit, digits = ("bits/dim", 4) if has_bits(result) else ("nats", 2)
     shown: list[Column[SeedRow]] = [
         *(
             Column[SeedRow](name, lambda row, name=name: row.settings.get(name), words=True)
@@ -69,35 +61,70 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
         ),
         Column("plan", lambda row: row.plan, words=True),
         Column("seeds", _seeds),
-        _spread("NLL", "nll", "lower", digits, unit, comparable),
-        _spread(f"Δ to {result.reference}", "difference", "lower", digits, unit, comparable),
-        Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)),
-        _spread("FID", "fid", "lower", 2, "", _over_seeds(result, lambda row: row.fid_key)),
-        *([_spread("images/s", "images_per_second", "higher", 1)] if result.ways else []),
-        _spread("linear probe", "probe", "higher", 3),
-        *published_columns(result),
     ]
-    return Table(shown, rows, [SEED_NOTE], "Over seeds").without_empty()
+    for name, (title, _) in _figures(result).items():
+        if title in printed:
+            shown.append(_mean_of(printed[title], name, result))
+        if name == "difference":
+            shown.append(Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)))
+    return Table([*shown, *published_columns(result)], rows, [SEED_NOTE], "Over seeds").without_empty()
 
 
 def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
     """Return the table over seeds of the CSV: means and deviations."""
+    shown = [
+        Column[SeedRow]("plan", lambda row: row.plan),
+        *(Column[SeedRow](f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != SEED),
+        Column[SeedRow]("seeds", _seeds),
+    ]
+    for name, (_, key) in _figures(result).items():
+        shown.append(Column(f"{key}_mean", _mean(name)))
+        shown.append(Column(f"{key}_standard_deviation", _deviation(name)))
+    shown.append(Column("difference_p_holm", lambda row: row.p_holm))
+    return Table([*shown, *published_columns(result, data=True)], over_seeds(result))
+
+
+def _figures(result: AblationResult) -> dict[str, tuple[str, str]]:
+    """Return a figure of ``SeedRow`` -> its title among the printed columns, and its name in the CSV."""
     unit = "bits_per_dim" if has_bits(result) else "nats_per_image"
-    return Table(
-        [
-            Column("plan", lambda row: row.plan),
-            *(Column[SeedRow](f"axis_{s}", lambda row, s=s: row.settings.get(s)) for s in result.settings if s != SEED),
-            Column("seeds", _seeds),
-            *_mean_and_deviation(f"nll_{unit}", "nll"),
-            *_mean_and_deviation(f"difference_{unit}", "difference"),
-            Column("difference_p_holm", lambda row: row.p_holm),
-            *_mean_and_deviation("fid", "fid"),
-            *_mean_and_deviation("images_per_second", "images_per_second"),
-            *_mean_and_deviation("probe_accuracy", "probe"),
-            *published_columns(result, data=True),
-        ],
-        over_seeds(result),
-    )
+    return {
+        "nll": ("NLL", f"nll_{unit}"),
+        "difference": (f"Δ to {result.reference}", f"difference_{unit}"),
+        "fid": ("FID", "fid"),
+        "images_per_second": ("images/s", "images_per_second"),
+        "probe": ("linear probe", "probe_accuracy"),
+    }
+
+
+def _mean(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].mean if name in row.figures else None
+
+
+def _deviation(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].sd or 0.0 if name in row.figures else None
+
+
+def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[SeedRow]:
+    """Return the column over seeds; means compete with those over the same seeds, each scored alike."""
+    alike: dict[Hashable, Hashable] = {}
+    for rows in by_seed(result.rows):
+        seeds = tuple(sorted(row.settings.get(SEED, "") for row in rows))
+        kinds = {column.alike(row) if column.alike and column.value(row) is not None else None for row in rows}
+        own = _key(rows[0].plan, settings_without_seed(rows[0]))
+        alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
+
+    def text(row: SeedRow) -> str:
+        found = row.figures[name]
+        return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
+
+    return Column(
+        column.title, _mean(name), column.better, column.digits, text, column.unit,
+        alike=lambda row: alike.get(_key(row.plan, row.settings)),
+    )  # fmt: skip
+
+
+def _key(plan: str, settings: dict[str, str]) -> Hashable:
+    return plan, frozenset(settings.items())
 
 
 def write_tables(result: AblationResult, folder: Path) -> list[Path]:
@@ -119,44 +146,37 @@ def markdown(result: AblationResult) -> str:
 
 def latex(result: AblationResult) -> str:
     """Return the table of every row, without problems and AR steps, the published agreement as comments."""
-    table = grid_table(result).without("problem", "AR steps")
-    return Table(table.columns, table.rows, published_notes(result), "", table.baselines).latex()
+    return replace(grid_table(result).without("problem", "AR steps"), notes=published_notes(result)).latex()
 
 
 def seeds_latex(result: AblationResult) -> str:
     """Return the table over seeds."""
     table = seeds_table(result)
-    return Table(table.columns, table.rows, [*table.notes, *published_notes(result)]).latex()
+    return replace(table, notes=[*table.notes, *published_notes(result)]).latex()
 
 
 def terminal(result: AblationResult) -> list[RenderableType]:
     """Return the tables, the errors and the notes, for ``rich``."""
     from rich.text import Text
 
-    first = Table(compact(result), result.rows, (), result.name, result.baselines)
+    tables: list[Table[Any]] = [Table(compact(result), result.rows, (), result.name, result.baselines)]
     over = seeds_table(result)
-    tables: list[Table[Any]] = [first, *([Table(over.columns, over.rows, (), over.title)] if over.rows else [])]
+    if over.rows:
+        tables.append(replace(over, notes=()))
     failures = [Text(f"{row.name}: {error}", style="red") for row in result.rows for error in row.errors]
-    notes = [*notes_of(result), *(over.notes if over.rows else ())]
-    return [*tables, *failures, *(Text(f"· {note}") for note in notes)]
+    return [*tables, *failures, *(Text(f"· {note}") for note in (*notes_of(result), *over.notes))]
 
 
 def notes_of(result: AblationResult) -> list[str]:
-    """Return how to read the table: one line for each quantity in it."""
+    """Return how to read the table: one line for each claim, warnings last."""
     notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]
-    likelihoods = [row.likelihood for row in result.rows if row.likelihood is not None]
-    if likelihoods:
-        kinds = ", ".join(sorted({likelihood.kind for likelihood in likelihoods}))
-        notes.append(
-            f"NLL: {kinds}, on {likelihoods[0].n_images} {result.grid['nll']['split']} images, ± one standard error "
-            "over images. Tokens of one set are independent given the past, so fewer steps are a weaker model."
-        )
-    notes += [*_difference_notes(result), *_image_notes(result), *_speed_notes(result), *_probe_notes(result)]
-    notes += published_notes(result)
+    for name, metric in METRICS.items():
+        answers = [each.answers[name] for each in (*result.rows, *result.models) if name in each.answers]
+        notes += metric.notes(answers, result.grid) if answers else []
+    notes += [*_difference_notes(result), *published_notes(result)]
     if any(row.likelihood is not None for row in result.baselines):
         notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
-    warnings = {warning for likelihood in likelihoods for warning in likelihood.warnings}
-    return notes + [f"Warning: {warning}." for warning in sorted(warnings)]
+    return sorted(notes, key=lambda note: note.startswith("Warning: "))
 
 
 def matched_notes(result: AblationResult) -> list[str]:
@@ -242,92 +262,10 @@ def _difference_notes(result: AblationResult) -> list[str]:
     ]
 
 
-def _image_notes(result: AblationResult) -> list[str]:
-    """The scoring of the images, and the scores of real images."""
-    scored = [row.images for row in result.rows if row.images is not None]
-    if not scored:
-        return []
-    first, fid = scored[0], result.grid["fid"]
-    variants, floor = result.grid.get("variants", ()), first.noise_floor
-    changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
-    own = ", where the variant says nothing else" if changed else ""
-    notes = [
-        f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
-        f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
-        f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
-        f"{first.noise_floor_split} images, scored alike): FID {floor.fid:.2f}, KID "
-        f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
-        f"{floor.recall:.3f}."
-    ]
-    shared = sorted(set.intersection(*(set(images.notes) for images in scored)))
-    return notes + [f"{note[0].upper()}{note[1:]}." for note in shared]
-
-
-def _speed_notes(result: AblationResult) -> list[str]:
-    speeds = [model.speed for model in result.models if model.speed is not None]
-    if not speeds:
-        return []
-    where = " and ".join(sorted({f"{s.device}, {s.threads} thread(s), {s.clock} time" for s in speeds}))
-    return [
-        f"Costs: batches of {speeds[0].batch}, one model at a time ({where}); training is forward, backward and the "
-        "optimiser, generation is along the model's own plan. FLOP: matrix products, convolutions, attention and "
-        "recurrent layers, as executed."
-    ]
-
-
-def _probe_notes(result: AblationResult) -> list[str]:
-    probes = [row.probe for row in result.rows if row.probe is not None]
-    if not probes:
-        return []
-    return [
-        f"Linear probe: accuracy on {probes[0].n_test} test images of logistic regression on the contexts averaged "
-        "over the tokens of an image (the number of features is the context width), fitted on "
-        f"{probes[0].n_train} training images; no class is told."
-    ]
-
-
 def _range(spread: Range) -> str:
     low, high = (f"{value:,.0f}" if value < 1e9 else f"{value:.3g}" for value in (spread.low, spread.high))
     return low if spread.excess == 0 else f"{low} to {high} (×{1 + spread.excess:.3g})"
 
 
 def _seeds(row: SeedRow) -> int | None:
-    return max((len(each.values) for each in row.figures.values() if each is not None), default=None)
-
-
-def _spread(
-    title: str, of: str, better: Better, digits: int, unit: str = "", alike: Callable[[SeedRow], Hashable] | None = None
-) -> Column[SeedRow]:
-    """A mean ± its deviation; of a difference with its sign."""
-
-    def text(row: SeedRow) -> str:
-        found = row.figures[of]
-        assert found is not None
-        return plus_minus(found.mean, found.sd or 0.0, digits, "+" if title.startswith("Δ") else "")
-
-    return Column(title, _mean(of), better, digits, text, unit, alike=alike)
-
-
-def _mean_and_deviation(name: str, of: str) -> list[Column[SeedRow]]:
-    def deviation(row: SeedRow) -> float | None:
-        return None if (found := row.figures[of]) is None else found.sd or 0.0
-
-    return [Column(f"{name}_mean", _mean(of)), Column(f"{name}_standard_deviation", deviation)]
-
-
-def _mean(of: str) -> Callable[[SeedRow], float | None]:
-    return lambda row: None if (found := row.figures[of]) is None else found.mean
-
-
-def _over_seeds(result: AblationResult, alike: Callable[[Row], Hashable]) -> Callable[[SeedRow], Hashable]:
-    """Return the key of rows over seeds that compare: the same seeds, each scored alike."""
-
-    def key(plan: str, settings: dict[str, str]) -> Hashable:
-        return plan, frozenset(settings.items())
-
-    found: dict[Hashable, Hashable] = {}
-    for rows in by_seed(result.rows):
-        seeds, kinds = tuple(sorted(row.settings.get(SEED, "") for row in rows)), {alike(row) for row in rows}
-        own = key(rows[0].plan, settings_without_seed(rows[0]))
-        found[own] = (seeds, *kinds) if len(kinds) == 1 else own
-    return lambda row: found.get(key(row.plan, row.settings))
+    return max((len(each.values) for each in row.figures.values()), default=None)

@@ -192,8 +192,8 @@ def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_
     first = AblationResult.load(tmp_path / "matrix.json")
     score_runs(folders, **asked, out=tmp_path)
     assert len(passes) == 6 + 1 + 3
-    assert [cell.likelihood for cell in AblationResult.load(tmp_path / "matrix.json").cells[:6]] == [
-        cell.likelihood for cell in first.cells
+    assert [cell.likelihood for cell in AblationResult.load(tmp_path / "matrix.json").rows[:6]] == [
+        cell.likelihood for cell in first.rows
     ]
     score_runs(folders, **asked, last_weights=True, out=tmp_path)
     assert len(passes) == 6 + 1 + 3 + 9  # other weights are another question

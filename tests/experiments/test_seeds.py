@@ -42,10 +42,10 @@ def test_rows_that_differ_in_their_seed_are_one_row_with_mean_and_deviation(resu
     assert slow.settings == {"train.learning_rate": "0.001"} and slow.plan == "random"
     values = [row.likelihood.bits_per_dim for row in result.rows[:3] if row.likelihood is not None]
     nll = slow.figures["nll"]
-    assert nll is not None and len(nll.values) == 3
+    assert len(nll.values) == 3
     assert nll.mean == pytest.approx(math.fsum(values) / 3)
     assert nll.sd == pytest.approx(float(stats.tstd(values)))
-    assert slow.figures["difference"] is None and slow.p_holm is None and fast.figures["fid"] is None
+    assert "difference" not in slow.figures and slow.p_holm is None and "fid" not in fast.figures
 
 
 def test_the_test_over_seeds_pairs_rows_of_one_seed(result: AblationResult) -> None:
@@ -53,7 +53,6 @@ def test_the_test_over_seeds_pairs_rows_of_one_seed(result: AblationResult) -> N
     _, fast = over_seeds(result)
     assert fast.p_holm == pytest.approx(float(stats.ttest_rel(other, base).pvalue))
     difference = fast.figures["difference"]
-    assert difference is not None
     assert difference.mean == pytest.approx(math.fsum(other) / 3 - math.fsum(base) / 3)
 
 
@@ -82,7 +81,7 @@ def test_a_seed_is_added_without_training_again(tmp_path: Path) -> None:
     for overrides in ([], ["seed=[0,1,2]"]):
         engine = Engine(read(str(tmp_path / "seeds.yaml"), overrides), tmp_path, trainer=counted)
         engine.work()
-    assert trained == [0, 1, 2] and over_seeds(assemble(engine))[0].figures["nll"] is not None
+    assert trained == [0, 1, 2] and over_seeds(assemble(engine))[0].figures["nll"].mean > 0.0
 
 
 def test_without_seeds_there_is_none(result: AblationResult) -> None:

@@ -154,9 +154,10 @@ def test_a_model_is_scored_along_its_own_order_in_the_grid_s_sets(tmp_path: Path
 
 
 def test_the_best_and_the_last_weights_of_one_model_are_rows(tmp_path: Path) -> None:
-    text = BASE.replace("validate_every=0", "validate_every=1, train.keep_best=true, train.learning_rate=0.3")
-    grid = "orderings: [raster]\nvariants: [{name: last, weights: last}, {name: best, weights: best}]\nnll: {images: 6}"
-    engine = Engine(grid_of(tmp_path, text + grid), tmp_path / "out")
+    keeps = "validate_every=1, train.keep_best=true, train.learning_rate=0.3, train.schedule.warmup=0"
+    variants = "[{name: last, weights: last}, {name: best, weights: best}]"
+    text = f"orderings: [raster]\nvariants: {variants}\nnll: {{images: 6}}\nfid: null"
+    engine = Engine(grid_of(tmp_path, BASE.replace("validate_every=0", keeps) + text), tmp_path / "out")
     engine.prepare()
     engine.work()
     assert [state.kind for state in engine.states()] == ["done"]

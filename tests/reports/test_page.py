@@ -74,7 +74,7 @@ def test_every_plan_has_its_maps_and_curve(result: AblationResult, folder: Path)
             assert f"{what}, {plan}" in labels
     for ordering in ("raster", "random"):
         assert f"NLL per step, {ordering}" in labels
-    assert "Training curve" in labels
+    assert "Training curves" in labels
 
 
 def test_an_ablation_without_images_or_differences_has_a_page(result: AblationResult, folder: Path) -> None:
@@ -106,9 +106,10 @@ def test_a_map_has_a_value_for_each_cell_and_its_path_breaks_at_jumps(result: Ab
 
 def test_the_page_draws_the_curve_of_every_trained_model(several: AblationResult, folder: Path) -> None:
     text = page(several, folder)
-    drawn = re.search(r'<svg[^>]*aria-label="Validation curves, lstm".*?</svg>', text, re.DOTALL)
+    drawn = re.search(r'<svg[^>]*aria-label="Training curves".*?</svg>', text, re.DOTALL)
     assert drawn is not None and "raster (overfits)" in drawn.group() and "random (falling)" in drawn.group()
-    assert "Validation curves, row" not in text and "refused: rows serve raster order" in text
+    assert ">lstm</text>" in drawn.group() and ">row</text>" not in drawn.group()
+    assert "refused: rows serve raster order" in text
 
 
 def test_a_picture_that_is_missing_is_left_out(result: AblationResult, folder: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mar.experiments.result import AblationResult
 from mar.reports import plots
-from mar.reports.plots import Line, Point, budgets, front, groups, legend, mixtures, panels, pareto, write_pictures
+from mar.reports.plots import Point, budgets, front, groups, legend, mixtures, panels, pareto, write_pictures
 from tests.experiments.made import changed
 from tests.reports.conftest import fid, likelihood
 
@@ -38,14 +38,13 @@ def averaged(several: AblationResult) -> AblationResult:
 
 
 def test_a_line_has_the_mixtures_of_every_seed_and_not_their_mean(averaged: AblationResult) -> None:
-    nade, raster = Line("nade", {1: [3.1, 3.3], 2: [2.5, 2.7]}), Line("raster", {1: [2.9]})
-    assert mixtures(averaged) == {"": [nade, raster]}
+    assert mixtures(averaged) == {"": {"nade": {1: [3.1, 3.3], 2: [2.5, 2.7]}, "raster": {1: [2.9]}}}
 
 
 def test_data_sets_have_panels_of_their_own(averaged: AblationResult) -> None:
     rows = tuple(replace(row, settings={"data": row.settings["seed"], **row.settings}) for row in averaged.rows)
     found = mixtures(replace(averaged, rows=rows))
-    assert [[line.name for line in lines] for lines in found.values()] == [["nade", "raster"], ["nade"]]
+    assert [list(lines) for lines in found.values()] == [["nade", "raster"], ["nade"]]
 
 
 def with_rows(result: AblationResult, rows: list[tuple[str, str, int, float]]) -> AblationResult:
@@ -79,17 +78,17 @@ def budget(result: AblationResult) -> AblationResult:
 
 def test_lines_go_from_few_steps_to_one_token_at_a_time(budget: AblationResult) -> None:
     (lines,) = budgets(budget).values()
-    assert {line.name: sorted(line.nll) for line in lines} == {
+    assert {name: sorted(line) for name, line in lines.items()} == {
         "raster, linear": [1, 3, 6],
         "raster, optimal": [2, 3, 6],
     }
-    assert all(len(of_seeds) == 2 for line in lines for of_seeds in line.nll.values())
+    assert all(len(of_seeds) == 2 for line in lines.values() for of_seeds in line.values())
 
 
 def test_a_line_has_the_rows_own_figures(budget: AblationResult) -> None:
     bits = {row.partition: row.likelihood.bits_per_dim for row in budget.rows[:6] if row.likelihood is not None}
-    linear: Line = budgets(budget)[""][0]
-    assert [linear.nll[steps][0] for steps in (1, 3, 6)] == [bits["linear:1"], bits["linear:3"], bits["singles"]]
+    linear = budgets(budget)[""]["raster, linear"]
+    assert [linear[steps][0] for steps in (1, 3, 6)] == [bits["linear:1"], bits["linear:3"], bits["singles"]]
 
 
 def test_no_row_of_the_front_is_beaten_in_both_and_every_other_row_is() -> None:
@@ -156,7 +155,7 @@ def test_the_pareto_optimal_points_are_named_and_markup_names_every_point(result
     points = panels(result)["FID"]
     figure = pareto({"FID": points})
     assert figure is not None and [text.get_text() for text in figure.axes[0].texts] == ["raster"]
-    drawn = plots.svg(figure, "FID against speed", {"point1": ("random/linear:2: 13.75 at 15 images/s", 1)})
+    drawn = plots.svg(figure, "FID against speed")
     assert '<g class="point" data-rows="1"><title>random/linear:2: 13.75' in drawn and "http" not in drawn
     assert drawn.startswith("<svg ") and 'aria-label="FID against speed"' in drawn and ' id="figure' not in drawn
 
