@@ -31,11 +31,12 @@ from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, pars
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
 
-def assemble(recipe: Recipe, dataset: Data | About | None = None) -> Parts:
+def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = True) -> Parts:
     """Build and check everything a recipe names. The model is untrained, initialised from the recipe's seed.
 
     Args:
         dataset: data that are loaded already, or their metadata; default: resolve the recipe and load its data.
+        check: that the network serves plan and objective; training did where the model is trained.
 
     Raises:
         UserError, Unsupported: the components do not fit each other; the message says which would.
@@ -50,10 +51,11 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None) -> Parts:
         if order.learned:  # last, so that all other weights start as they do under ordering=random
             model.policy = _policy(recipe, model, loss)
             loss = LearnedOrder()
-    plan = Plan.sample(order, sets, Grid(model.tokenizer.shape), 2, stream(recipe.seed, "check", 2))
-    model.network.check(plan.step_BL)
-    _check_lengths(model, plan, recipe.network.kind)
-    _check_tasks(model, plan, loss, recipe)
+    if check:
+        plan = Plan.sample(order, sets, Grid(model.tokenizer.shape), 2, stream(recipe.seed, "check", 2))
+        model.network.check(plan.step_BL)
+        _check_lengths(model, plan, recipe.network.kind)
+        _check_tasks(model, plan, loss, recipe)
     return Parts(recipe, dataset, model, order, sets, loss)
 
 

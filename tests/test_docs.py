@@ -74,8 +74,8 @@ def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         yield name, command
         return
-    for word, inner in command.commands.items():
-        yield from leaves(inner, f"{name} {word}".strip())
+    for word in command.commands:
+        yield from leaves(command.get_command(None, word), f"{name} {word}".strip())
 
 
 COMMANDS = dict(leaves(typer.main.get_command(cli.app)))

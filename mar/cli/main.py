@@ -1,48 +1,37 @@
-"""The command line: ``mar COMMAND``. Commands import torch only when they need it."""
+"""The command line: ``mar COMMAND``. Only the module of the command that runs is imported, and torch only by need."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from inspect import Parameter, getdoc, signature
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from mar.cli.ablate import ablate, reproduce, status
-from mar.cli.bench import bench
-from mar.cli.demo import demo
-from mar.cli.fid import fid, fid_stats
-from mar.cli.orders import app as orderings_app
-from mar.cli.orders import search_order
-from mar.cli.report import report
-from mar.cli.sample import generate, sample
-from mar.cli.score import app as score_app
-from mar.cli.tokenizer import app as tokenizer_app
-from mar.cli.tokenizer import cache
-from mar.cli.train import recipes, train
-from mar.cli.verify import verify
-from mar.cli.weights import export, import_
-
-app = typer.Typer(
-    name="mar",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
-)
-for command in (train, sample, generate, fid, fid_stats, search_order, ablate, status, report, cache, demo, export):
-    app.command(no_args_is_help=True)(command)
-for command in (verify, bench, recipes, reproduce):
-    app.command()(command)
-app.command("import", no_args_is_help=True)(import_)
-app.add_typer(
-    score_app,
-    name="score",
-    help="Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
-)
-app.add_typer(orderings_app, name="orderings", help="List, show and draw orderings and partitions.")
-app.add_typer(tokenizer_app, name="tokenizer", help="Train and score autoencoders of images.")
+# command -> module of mar.cli and function; a group -> its help and its commands
+COMMANDS: dict[str, Any] = {
+    "train": "train.train", "sample": "sample.sample", "generate": "sample.generate", "fid": "fid.fid",
+    "fid-stats": "fid.fid_stats", "search-order": "orders.search_order", "ablate": "ablate.ablate",
+    "status": "ablate.status", "report": "report.report", "cache": "tokenizer.cache", "demo": "demo.demo",
+    "export": "weights.export", "verify": "verify.verify", "bench": "bench.bench", "recipes": "train.recipes",
+    "reproduce": "ablate.reproduce", "import": "weights.import_",
+    "score": (
+        "Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
+        {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
+    ),
+    "orderings": (
+        "List, show and draw orderings and partitions.",
+        {"list": "orders.list_", "show": "orders.show", "gallery": "orders.gallery"},
+    ),
+    "tokenizer": (
+        "Train and score autoencoders of images.", {"train": "tokenizer.train", "score": "tokenizer.score"},
+    ),
+}  # fmt: skip
 
 # (command, option of an earlier version) -> the option now
 _RENAMED = {
@@ -57,12 +46,68 @@ _RENAMED = {
 }
 
 
+class _Group(TyperGroup):
+    """Commands by name; ``commands`` holds where a command is until the command is asked for."""
+
+    def __init__(self, commands: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = dict(commands or COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found: Any = self.commands.get(cmd_name)
+        if isinstance(found, str):
+            self.commands[cmd_name] = found = _load(cmd_name, found)
+        elif isinstance(found, tuple):
+            self.commands[cmd_name] = found = _Group(
+                name=cmd_name, help=found[0], commands=dict(found[1]), no_args_is_help=True
+            )
+        return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Refuse ``mar score RUN --nll`` with the spelling that replaced it."""
+        if self.name == "score" and args[0] not in self.commands:
+            from mar.core.errors import UserError
+
+            flag = next((text for text in args if text.startswith("--") and text[2:] in self.commands), "")
+            words = ["mar score", flag[2:] or "|".join(self.commands), *(text for text in args if text != flag)]
+            raise UserError(f"mar score {' '.join(args)} is now written: {' '.join(words)}")
+        return super().resolve_command(ctx, args)
+
+
+def _load(name: str, target: str) -> Any:
+    """Import ``module.function`` of mar.cli and return its command."""
+    module, _, function = target.partition(".")
+    command = getattr(import_module(f"mar.cli.{module}"), function)
+    needs_arguments = any(parameter.default is Parameter.empty for parameter in signature(command).parameters.values())
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    alone.command(name, help=_one_example_a_line(getdoc(command) or ""), no_args_is_help=needs_arguments)(command)
+    return typer.main.get_command(alone)
+
+
+def _one_example_a_line(text: str) -> str:
+    """Return Markdown in which indented lines are lines of their own, and no block of code."""
+    return re.sub(r"(\S)\n {4}(?=\S)", r"\1  \n", text).replace("\n\n    ", "\n\n")
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
         print(f"mar {version('mar-orderings')}")
         raise typer.Exit
+
+
+app = typer.Typer(
+    name="mar",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
 
 
 @app.callback()

@@ -1,18 +1,16 @@
-"""Option groups of the commands, each declared once.
+"""Option groups of the commands, each declared once. This file imports no torch: methods import what they need.
 
 A group is a frozen dataclass whose fields are options; its methods make what the options mean. A command takes a group as
 one parameter:
 
     @grouped
     def fid(run: TrainedRun, sampling: Sampling, features: Features) -> None: ...
-
-This file imports no torch: methods import what they need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -28,46 +26,59 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Precision = Literal["fp32", "bf16"]
+Texts = list[str] | None
+
+
+def opt(help: str, *names: str, **settings: Any) -> Any:
+    """Return an option of typer; without ``names`` it is called as its parameter."""
+    return typer.Option(*names, help=help, **settings)
+
+
+def arg(help: str, **settings: Any) -> Any:
+    """Return an argument of typer."""
+    return typer.Argument(help=help, **settings)
+
 
 # Options of one value, for the signature of any command.
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs that change the recipe.")]
-Seed = Annotated[int, typer.Option(min=0, help="All random draws depend on it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the table as JSON.")]
-Plan = Annotated[str, typer.Option(help="Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
-SplitOption = Annotated[Split, typer.Option(help="Split of the data set.")]
-Kind = Annotated[str | None, typer.Option(help="Likelihood: exact, bound or ode; default the head's.")]
-Budget = Annotated[
-    float | None,
-    typer.Option(min=0.01, help="GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Examples generated at a time.")]
-Shard = Annotated[
-    int,
-    typer.Option(min=0, help="Examples in a file of the store; 0: a batch, at least 256. A kill loses at most one."),
-]
-HeadOptions = Annotated[
-    list[str] | None,
-    typer.Option(help="Sampling option of the head, key=value, repeatable: top_k=5, solver=unipc, steps=25."),
-]
+Adaptive = Annotated[str, opt("Let the model choose each next set: lowest-entropy, confidence, ….")]
+Again = Annotated[bool, opt("Score anew what was scored before with the same settings.", "--again")]
+BatchSize = Annotated[int, opt("Examples generated at a time.", min=1)]
+Budget = Annotated[float | None, opt("GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU.", min=0.01)]
+Guidance = Annotated[float, opt("Scale of classifier-free guidance; 1: off.", min=0.0)]
+HeadOptions = Annotated[Texts, opt("Sampling option of the head, repeatable: top_k=5, solver=unipc.")]
+Json = Annotated[bool, opt("Print the table as JSON.", "--json")]
+Kind = Annotated[str | None, opt("Likelihood: exact, bound or ode; default the head's.")]
+LastWeights = Annotated[bool, opt("Use the last weights instead of the averaged (EMA) ones.", "--last-weights")]
+Overrides = Annotated[Texts, arg("key=value pairs that change the recipe.")]
+Plan = Annotated[str, opt("Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
+Schedule = Annotated[Literal["linear", "constant"], opt("Growth of the scale with the share of known tokens.")]
+Seed = Annotated[int, opt("All random draws depend on it.", min=0)]
+Shard = Annotated[int, opt("Examples in a file of the store; 0: a batch, at least 256.", min=0)]
+SplitOption = Annotated[Split, opt("Split of the data set.")]
+Temperature = Annotated[float, opt("Temperature of the head.", min=0.0)]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take option groups: each parameter annotated with a group becomes the group's fields."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters = []
-    for parameter in signature(command).parameters.values():
-        if parameter.name in groups:
-            parameters += _parameters(groups[parameter.name])
-        else:
-            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=Parameter.KEYWORD_ONLY))
+    groups = {name: hint for name, hint in get_type_hints(command).items() if is_dataclass(hint)}
+
+    def parameters_of(owner: Any) -> list[Parameter]:
+        hints = get_type_hints(owner, include_extras=True)
+        found = signature(owner).parameters.values()
+        return [one.replace(annotation=hints[one.name], kind=Parameter.KEYWORD_ONLY) for one in found]
+
+    parameters = [
+        one
+        for parameter in parameters_of(command)
+        for one in (parameters_of(groups[parameter.name]) if parameter.name in groups else [parameter])
+    ]
 
     @wraps(command)
     def flat(*values: Any, **given: Any) -> None:
         given |= zip((parameter.name for parameter in parameters), values, strict=False)
         for name, group in groups.items():
             own = {field.name for field in fields(group)} & set(given)
-            given[name] = group(**{key: given.pop(key) for key in own})
+            given[name] = group(**{key: given.pop(key) for key in own})  # type: ignore[operator]
         command(**given)
 
     flat.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -75,31 +86,16 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def _parameters(group: Any) -> list[Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            default=Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
-
-
 @dataclass(frozen=True)
 class TrainedRun:
     """A run and its weights."""
 
-    run: Annotated[Path, typer.Argument(help="A run folder.")]
-    last_weights: Annotated[
-        bool, typer.Option("--last-weights", help="Use the last weights instead of the averaged (EMA) ones.")
-    ] = False
+    run: Annotated[Path, arg("A run folder.")]
+    last_weights: LastWeights = False
 
     @property
     def weights(self) -> str:
-        """The word for the weights in score files: "ema" or "last"."""
+        """The word for the weights in score files."""
         return "last" if self.last_weights else "ema"
 
     def load(self, device: str | None = None) -> Run:
@@ -113,9 +109,7 @@ class TrainedRun:
 class DecodedRun(TrainedRun):
     """A run whose samples are shown: an imported model of latents takes the autoencoder that decodes them."""
 
-    vae: Annotated[
-        str, typer.Option(help="KL autoencoder of an imported model without one: a diffusers folder or hub name.")
-    ] = ""
+    vae: Annotated[str, opt("KL autoencoder of an imported model without one: a diffusers folder or hub name.")] = ""
 
     def load(self, device: str | None = None) -> Run:
         """Load the run and attach its autoencoder. Raises UserError: either is missing or they do not fit."""
@@ -131,15 +125,8 @@ class DecodedRun(TrainedRun):
 class Plans:
     """The plans to score."""
 
-    plans: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated plans, e.g. raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan."
-        ),
-    ] = ""
-    partitions: Annotated[
-        str, typer.Option(help="Comma-separated partitions; every ordering of --plans takes each: singles,cosine:16.")
-    ] = ""
+    plans: Annotated[str, opt("Plans: raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan.")] = ""
+    partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
@@ -150,29 +137,18 @@ class Plans:
 class Sampling:
     """How examples are generated."""
 
-    label: Annotated[
-        list[int] | None, typer.Option("--class", help="Class, repeatable; default all classes in turn.")
-    ] = None
-    guidance: Annotated[float, typer.Option(min=0.0, help="Scale of classifier-free guidance; 1: off.")] = 1.0
-    guidance_schedule: Annotated[
-        Literal["linear", "constant"], typer.Option(help="Growth of the scale with the share of known tokens.")
-    ] = "linear"
-    temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of the head.")] = 1.0
+    label: Annotated[list[int] | None, opt("Class, repeatable; default all classes in turn.", "--class")] = None
+    guidance: Guidance = 1.0
+    guidance_schedule: Schedule = "linear"
+    temperature: Temperature = 1.0
     head: HeadOptions = None
-    adaptive: Annotated[
-        str, typer.Option(help="Let the model choose each next set: lowest-entropy, confidence, ….")
-    ] = ""
-    remask: Annotated[
-        str,
-        typer.Option(
-            help="Redraw tokens afterwards (masked networks): random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE."
-        ),
-    ] = ""
+    adaptive: Adaptive = ""
+    remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
     seed: Seed = 0
 
     def head_options(self) -> dict[str, Any]:
         """Return the typed values of ``--head``. Raises UserError: one is not written key=value."""
-        return key_values(self.head or [], "--head")
+        return key_values(self.head, "--head")
 
     def setting(self, plan: str, precision: Precision = "fp32") -> Setting:
         """Return the setting of a store of examples along ``plan``."""
@@ -184,67 +160,25 @@ class Sampling:
         )  # fmt: skip
 
 
+_FEATURES = {"rich_help_panel": "Features"}
+
+
 @dataclass(frozen=True)
 class Features:
     """The feature extractor of FID."""
 
     features: Annotated[
         Literal["auto", "inception", "classifier"],
-        typer.Option(help="Feature extractor; auto: a classifier for small images.", rich_help_panel="Features"),
+        opt("Feature extractor; auto: a classifier for small images.", **_FEATURES),
     ] = "auto"
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="torch-fidelity's Inception weights file.", rich_help_panel="Features")
-    ] = None
-    labelled: Annotated[
-        str,
-        typer.Option(
-            help="For unlabelled data: kind:path of labelled data that trains the classifier.",
-            rich_help_panel="Features",
-        ),
-    ] = ""
+    inception_weights: Annotated[Path | None, opt("torch-fidelity's Inception weights file.", **_FEATURES)] = None
+    labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
 
     def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
         return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where a grid runs and where its results go.
-
-    Raises:
-        UserError: a wrong --slurm pair, or workers and jobs together.
-    """
-
-    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine; each takes the next free cell.")] = 1
-    processes: Annotated[
-        int, typer.Option(min=1, help="Processes (torchrun) that train one cell, each on a GPU of its own.")
-    ] = 1
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Run as Slurm jobs: sbatch's options in submitit's names, and jobs=N; repeatable. cluster=local runs the jobs on this machine.",
-        ),
-    ] = None
-    results: Annotated[
-        Path | None, typer.Option(help="Keep table, figures, page and provenance here, e.g. results/NAME.")
-    ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute failed cells again.")] = False
-    json: Json = False
-
-    def __post_init__(self) -> None:
-        if not self.slurm:
-            return
-        from mar.core.errors import UserError
-        from mar.experiments.slurm import read_cluster
-
-        read_cluster(self.slurm)
-        if self.workers > 1:
-            raise UserError("--workers starts processes of this machine: with --slurm, jobs=N sets their number")
 
 
 def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
@@ -263,12 +197,8 @@ def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> No
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def key_values(texts: list[str], option: str) -> dict[str, Any]:
-    """Read a repeated ``key=value`` option: ``["steps=25", "solver=ddim"]`` -> typed values.
-
-    Raises:
-        UserError: one is not written key=value.
-    """
+def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
+    """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
     if not texts:
         return {}  # importing omegaconf takes a fifth of a second
     from omegaconf import OmegaConf
@@ -286,7 +216,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
     from mar.core.errors import UserError
 
     try:
-        return [int(part) for part in _listed(text)]
+        return [int(part) for part in listed(text)]
     except ValueError:
         raise UserError(f"{option} is written 4,8,16, not {text!r}") from None
 
@@ -299,15 +229,14 @@ def gibibytes(budget: float | None) -> int | None:
 def plan_product(plans: str, partitions: str, default: str) -> list[str]:
     """Return canonical plans, each once: ``raster,spiral`` × ``singles,cosine:16``, or the plans alone.
 
-    Raises:
-        UserError: a plan names a partition beside ``partitions``.
+    Raises UserError: a plan names a partition beside ``partitions``.
     """
     from mar.core.errors import UserError
     from orderings import PlanSpec, parse_partition
     from orderings.partitions import Singles
 
-    chosen = [PlanSpec.parse(text, adaptive=True) for text in _listed(plans) or [default]]
-    cuts = [parse_partition(text) for text in _listed(partitions)]
+    chosen = [PlanSpec.parse(text, adaptive=True) for text in listed(plans) or [default]]
+    cuts = [parse_partition(text) for text in listed(partitions)]
     for spec in chosen:
         if cuts and plans and spec.partition != Singles():
             raise UserError(f"{spec} names a partition: with --partitions, --plans takes orderings alone")
@@ -315,7 +244,8 @@ def plan_product(plans: str, partitions: str, default: str) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """Return the parts of a comma-separated text; commas inside brackets separate nothing."""
     from orderings import text as values
 
     return [part.strip() for part in values.split(text, ",") if part.strip()]

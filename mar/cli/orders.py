@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, gibibytes, grouped, print_tables
+from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, arg, gibibytes, grouped, listed, opt, print_tables
 
 if TYPE_CHECKING:
-    from orderings import Grid, Plan
+    from orderings import Grid, Ordering, Partition, Plan
 
-app = typer.Typer(no_args_is_help=True)
-
-_GRID = "16x16 (image), 64 (text), 8x8x3 (with channels)."
+GridOption = Annotated[str, opt("16x16 (image), 64 (text), 8x8x3 (with channels).")]
 
 # Every kind of path once, then partitions of different characters.
 GALLERY = (
@@ -24,61 +20,72 @@ GALLERY = (
     *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
     "blocks:4:outer=random/blocks:4",
 )
+# Colours of the AR steps in the terminal, from the first to the last: viridis.
+_VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
-@app.command("list")
 def list_(json: Json = False) -> None:
     """List every ordering, partition and adaptive order with its options, defaults and grids.
 
-    Examples:  mar orderings list   ·   mar orderings list --json
+    Examples:
+
+        mar orderings list --json
     """
     import json as json_format
+    import sys
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
-    families, notes = {}, []
+    rows: dict[str, list[dict[str, Any]]] = {}
     for family, registry in (("orderings", ORDERINGS), ("partitions", PARTITIONS), ("adaptive", ADAPTIVE)):
-        families[family], broken = registry.classes()
-        notes += broken
-    rows = {
-        family: [
+        classes, notes = registry.classes()
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        rows[family] = [
             {
                 "name": name,
                 "summary": cls.summary,
                 "grids": [f"{n}-D" for n in getattr(cls, "grids", (1, 2, 3))],
                 "options": {
-                    option: {"values": values, "default": default}
-                    for option, (values, default) in option_grammar(cls).items()
+                    key: {"values": found, "default": own} for key, (found, own) in option_grammar(cls).items()
                 },
             }
-            for name, cls in members.items()
+            for name, cls in classes.items()
         ]
-        for family, members in families.items()
-    }
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
     if json:
-        typer.echo(json_format.dumps(rows, indent=2, ensure_ascii=False))
+        print(json_format.dumps(rows, indent=2, ensure_ascii=False))
         return
-    _tables(rows)
+    for family, members in rows.items():
+        table = Table(title=family, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("name", no_wrap=True, style="cyan")
+        for column in ("what it does", "grids", "option = default  (values)"):
+            table.add_column(column)
+        for row in members:
+            options = [f"{key} = {of['default'] or '—'}  ({of['values']})" for key, of in row["options"].items()]
+            table.add_row(row["name"], row["summary"], " ".join(row["grids"]), escape("\n".join(options)))
+        Console().print(table, "")
 
 
-@app.command()
 def show(
-    plan: Annotated[str, typer.Argument(help="An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
-    grid: Annotated[str, typer.Option(help=_GRID)] = "16x16",
-    partition: Annotated[str, typer.Option(help="A partition, in place of /PARTITION: cosine:12, equal:4, …")] = "",
-    out: Annotated[str, typer.Option(help="A .png (rank, step, path) or a .gif (the generation).")] = "",
+    plan: Annotated[str, arg("An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
+    grid: GridOption = "16x16",
+    partition: Annotated[str, opt("A partition, in place of /PARTITION: cosine:12, equal:4, …")] = "",
+    out: Annotated[str, opt("A .png (rank, step, path) or a .gif (the generation).")] = "",
     seed: Seed = 0,
 ) -> None:
     """Draw a plan, in the terminal and to a file.
 
-    Examples:  mar orderings show spiral --grid 16x16 --partition cosine:12 --out plan.gif
-    ·   mar orderings show "blocks:4:outer=(spiral:outward)/blocks:4" --out plan.png
+    Examples:
+
+        mar orderings show spiral --grid 16x16 --partition cosine:12 --out plan.gif
+        mar orderings show "blocks:4:outer=(spiral:outward)/blocks:4" --out plan.png
     """
     import orderings
     from mar.core.errors import UserError
-    from orderings import draw
 
     ordering, cut = orderings.PlanSpec.parse(plan)
     if partition:
@@ -86,114 +93,85 @@ def show(
             raise UserError(f"{plan!r} already names a partition: leave out --partition {partition}")
         cut = orderings.parse_partition(partition)
     lattice = orderings.Grid.parse(grid)
-    drawn = _draw(ordering, cut, lattice, seed)
+    drawn = _drawn(ordering, cut, lattice, seed)
     text = str(orderings.PlanSpec(ordering, cut))
     sizes = drawn.sizes()[0].tolist()
     shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
-    typer.echo(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
+    print(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
     if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
         _print_ranks(drawn, lattice)
     if out:
-        typer.echo(f"wrote {draw.save(drawn, lattice, out, title=f'{text}   {lattice}')}")
+        from orderings import draw
+
+        print(f"wrote {draw.save(drawn, lattice, out, title=f'{text}   {lattice}')}")
 
 
-@app.command()
 def gallery(
-    plans: Annotated[list[str] | None, typer.Argument(help="Plans; default a selection.")] = None,
-    grid: Annotated[str, typer.Option(help=_GRID)] = "16x16",
-    out: Annotated[str, typer.Option(help="A .png file.")] = "orderings.png",
+    plans: Annotated[list[str] | None, arg("Plans; default a selection.")] = None,
+    grid: GridOption = "16x16",
+    out: Annotated[Path, opt("A .png file.")] = Path("orderings.png"),
     seed: Seed = 0,
 ) -> None:
     """Draw many plans side by side.
 
-    Examples:  mar orderings gallery --out orderings.png   ·   mar orderings gallery spiral hilbert random/cosine:8
+    Examples:
+
+        mar orderings gallery --out orderings.png
+        mar orderings gallery spiral hilbert random/cosine:8
     """
     import orderings
     from mar.core.errors import UserError
     from orderings import draw
 
-    path, lattice = Path(out), orderings.Grid.parse(grid)
-    if path.suffix.lower() != ".png":
-        raise UserError(f"the gallery is a .png file, not {out!r}")
-    drawn = {text: _draw(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(draw.png(draw.gallery(drawn, lattice)))
-    typer.echo(f"wrote {path}")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"the gallery is a .png file, not {str(out)!r}")
+    lattice = orderings.Grid.parse(grid)
+    drawn = {text: _drawn(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(draw.png(draw.gallery(drawn, lattice)))
+    print(f"wrote {out}")
 
 
-def _draw(ordering, partition, grid: Grid, seed: int) -> Plan:
+def _drawn(ordering: Ordering, partition: Partition, grid: Grid, seed: int) -> Plan:
     from mar.core.noise import stream
     from orderings import Plan
 
     return Plan.sample(ordering, partition, grid, 1, stream(seed, "orderings", 1))
 
 
-def _tables(rows: dict[str, list[dict]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    for family, members in rows.items():
-        table = Table(title=family, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("name", no_wrap=True, style="cyan")
-        for column in ("what it does", "grids", "option = default  (values)"):
-            table.add_column(column)
-        for member in members:
-            options = "\n".join(
-                f"{option} = {value['default'] or '—'}  ({value['values']})"
-                for option, value in member["options"].items()
-            )
-            table.add_row(member["name"], member["summary"], " ".join(member["grids"]), escape(options))
-        console.print(table)
-        console.print()
-
-
 def _print_ranks(plan: Plan, grid: Grid) -> None:
     """Print the ranks in the grid's layout, coloured by AR step."""
-    from matplotlib import colormaps
     from rich.console import Console
     from rich.text import Text
 
     ranks, steps = plan.rank_BL[0].tolist(), plan.step_BL[0].tolist()
-    width, digits = grid.shape[-1], len(str(len(grid) - 1))
-    last = max(1, max(steps))
-    text = Text()
+    width, digits, text = grid.shape[-1], len(str(len(grid) - 1)), Text()
     for token, (rank, step) in enumerate(zip(ranks, steps, strict=True)):
-        red, green, blue = (round(255 * c) for c in colormaps["viridis"](step / last)[:3])
-        ink = "black" if step > 0.6 * last else "white"
-        text.append(f" {rank:>{digits}} ", style=f"{ink} on rgb({red},{green},{blue})")
-        if token % width == width - 1:
-            text.append("\n")
+        place = step / max(1, max(steps)) * (len(_VIRIDIS) - 1)
+        low, high = _VIRIDIS[int(place)], _VIRIDIS[min(int(place) + 1, len(_VIRIDIS) - 1)]
+        colour = ",".join(str(round(a + (b - a) * (place % 1.0))) for a, b in zip(low, high, strict=True))
+        ink = "black" if step > 0.6 * max(1, max(steps)) else "white"
+        text.append(f" {rank:>{digits}} ", style=f"{ink} on rgb({colour})")
+        text.append("\n" if token % width == width - 1 else "")
     Console(soft_wrap=True).print(text, end="")
 
 
 @grouped
 def search_order(
     run: TrainedRun,
-    partition: Annotated[str, typer.Option(help="Partition to find an order for: singles, cosine:16.")] = "singles",
-    minutes: Annotated[
-        float, typer.Option(min=0.0, help="Total search time; 0 reports the order found so far.")
-    ] = 10.0,
-    evaluations: Annotated[int | None, typer.Option(min=0, help="Total number of changes to try.")] = None,
-    n: Annotated[
-        int,
-        typer.Option("-n", "--n", min=8, help="Images to search on; a quarter of them only choose the final order."),
-    ] = 256,
-    split: Annotated[Literal["validation", "train"], typer.Option(help="Split of the search images.")] = "validation",
+    partition: Annotated[str, opt("Partition to find an order for: singles, cosine:16.")] = "singles",
+    minutes: Annotated[float, opt("Total search time; 0 reports the order found so far.", min=0.0)] = 10.0,
+    evaluations: Annotated[int | None, opt("Total number of changes to try.", min=0)] = None,
+    n: Annotated[int, opt("Search images; a quarter only choose the final order.", "-n", "--n", min=8)] = 256,
+    split: Annotated[Literal["validation", "train"], opt("Split of the search images.")] = "validation",
     start: Annotated[
-        str, typer.Option(help="Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
+        str, opt("Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
     ] = "lowest-entropy,highest-entropy,raster,fixed-random:0",
-    test_n: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="Test images of the report; default all, or 256 (GPU: 1000) for step-by-step networks."
-        ),
-    ] = None,
+    test_n: Annotated[int | None, opt("Test images; default all, step by step 256 (GPU: 1000).", min=2)] = None,
     kind: Kind = None,
     budget: Budget = None,
     seed: Seed = 0,
-    name: Annotated[str, typer.Option(help="Name of the files in RUN/orders; default searched-PARTITION.")] = "",
+    name: Annotated[str, opt("Name of the files in RUN/orders; default searched-PARTITION.")] = "",
     as_json: Json = False,
 ) -> None:
     """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
@@ -204,18 +182,16 @@ def search_order(
     Examples:
 
         mar search-order runs/digits --minutes 20
-
         mar search-order runs/digits --partition cosine:16 --evaluations 2000
-
         mar search-order runs/digits --minutes 0
     """
     from mar.metrics.searched import SearchRequest
     from mar.metrics.searched import search_order as search
     from mar.order_search.search import Budget as SearchBudget
-    from orderings import text as values
 
-    starts = tuple(text.strip() for text in values.split(start, ",") if text.strip())
     spent = SearchBudget(minutes, evaluations)
-    request = SearchRequest(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
+    request = SearchRequest(
+        partition, spent, n, split, tuple(listed(start)), test_n, kind, gibibytes(budget), seed, name
+    )
     table, lines = search(run.load(), request)
     print_tables([table], as_json, *lines)

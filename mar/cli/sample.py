@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import typer
-
-from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped
-
-if TYPE_CHECKING:
-    from mar.run import Run
+from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt
 
 _PRINTED = 4  # texts in the terminal
 
@@ -19,19 +14,15 @@ _PRINTED = 4  # texts in the terminal
 def sample(
     run: DecodedRun,
     sampling: Sampling,
-    n: Annotated[
-        int | None, typer.Option("-n", "--n", min=1, help="Examples; default 64, of text and sound 4.")
-    ] = None,
+    n: Annotated[int | None, opt("Examples; default 64, of text and sound 4.", "-n", "--n", min=1)] = None,
     plan: Plan = "",
-    image: Annotated[
-        Path | None, typer.Option(help="Inpainting: an image whose tokens outside --mask are kept.")
-    ] = None,
-    mask: Annotated[Path | None, typer.Option(help="Inpainting: a picture, bright where tokens are generated.")] = None,
-    prompt: Annotated[str, typer.Option(help="Text: the beginning of every example.")] = "",
-    length: Annotated[int, typer.Option(min=0, help="Text: characters of an example; 0: one window.")] = 0,
+    image: Annotated[Path | None, opt("Inpainting: an image whose tokens outside --mask are kept.")] = None,
+    mask: Annotated[Path | None, opt("Inpainting: a picture, bright where tokens are generated.")] = None,
+    prompt: Annotated[str, opt("Text: the beginning of every example.")] = "",
+    length: Annotated[int, opt("Text: characters of an example; 0: one window.", min=0)] = 0,
     batch_size: BatchSize = 256,
-    gif: Annotated[bool, typer.Option("--gif/--no-gif", help="Write an animation of the first images.")] = True,
-    out: Annotated[Path | None, typer.Option(help="Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,
+    gif: Annotated[bool, opt("Write an animation of the first images.", "--gif/--no-gif")] = True,
+    out: Annotated[Path | None, opt("Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,
 ) -> None:
     """Generate examples along any plan, not only the training plan. Example k depends on the seed and k alone.
 
@@ -41,29 +32,21 @@ def sample(
     Examples:
 
         mar sample runs/digits
-
         mar sample runs/digits --plan spiral/cosine:16 --class 3 --class 8 --guidance 2 -n 100
-
         mar sample runs/digits --head top_k=5 --temperature 0.9
-
         mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
-
         mar sample runs/digits --plan random/equal:4 --remask random:16:0.1
-
         mar sample runs/digits --image digit.png --mask mask.png
-
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
-    head = sampling.head_options()
+    head, label = sampling.head_options(), sampling.label
     loaded = run.load()
-    spec = loaded.spec
-    n = n or (4 if spec.modality in ("text", "audio") else 64)
-    _check_modality(loaded, bool(prompt or length), bool(image or mask))
 
     import json
 
     import torch
 
+    from mar.core.errors import UserError
     from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
     from mar.metrics.base import samples_name
@@ -71,24 +54,44 @@ def sample(
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
 
-    plan, label = plan or loaded.training_plan, sampling.label
+    spec, plan = loaded.spec, plan or loaded.training_plan
+    text = spec.modality == "text"
+    for kind, words, given in (
+        ("text", "prompt and --length", prompt or length),
+        ("image", "image and --mask", image or mask),
+    ):
+        if given and spec.modality != kind:
+            raise UserError(f"--{words} need examples of kind {kind}: {loaded.folder.path} makes {spec.modality}")
+    n = n or (4 if spec.modality in ("text", "audio") else 64)
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
         "guidance": Guidance(sampling.guidance, sampling.guidance_schedule),
         "temperature": sampling.temperature,
         "seed": sampling.seed,
-        "given": load_given(image, loaded.spec) if image else None,
+        "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None,
         "adaptive": sampling.adaptive or None,
         "remask": sampling.remask or None,
         **head,
     }
-    folder = out or loaded.folder.path / "samples" / samples_name(
-        plan, _changed(run, sampling, head, image, mask, prompt, length), sampling.seed
-    )
+    # What differs from the defaults names the default folder.
+    changed = {
+        "adaptive": sampling.adaptive,
+        "remask": sampling.remask,
+        "class": "+".join(map(str, label or [])),
+        "length": length,
+        "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
+        "schedule": sampling.guidance_schedule.replace("linear", ""),
+        "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
+        "weights": run.weights.replace("ema", ""),
+        "image": image and image.stem,
+        "mask": mask and mask.stem,
+        "prompt": prompt,
+        **head,
+    }
+    folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
-        text = spec.modality == "text"
         x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)
     frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
     files = save_samples(x, spec, folder, frames)
@@ -98,61 +101,22 @@ def sample(
         "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
     }  # fmt: skip
     write_atomic(folder / "samples.json", json.dumps(record, indent=1))
-    if text:
-        for level_T in x.flatten(1)[:_PRINTED]:
-            print(text_of(level_T, spec), end="\n\n")
+    for level_T in x.flatten(1)[:_PRINTED] if text else ():
+        print(text_of(level_T, spec), end="\n\n")
     print(f"wrote {n} examples to {folder}: {files}")
-
-
-def _check_modality(run: Run, text: bool, images: bool) -> None:
-    """Refuse options of another kind of examples. Raises UserError."""
-    from mar.core.errors import UserError
-
-    modality = run.spec.modality
-    if text and modality != "text":
-        raise UserError(f"--prompt and --length are of text: {run.folder.path} makes examples of kind {modality}")
-    if images and modality != "image":
-        raise UserError(f"--image and --mask are of images: {run.folder.path} makes examples of kind {modality}")
-
-
-def _changed(
-    run: DecodedRun, sampling: Sampling, head: dict[str, Any], image: Path | None, mask: Path | None, prompt: str,
-    length: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the settings that differ from their defaults: they name the default folder."""
-    return {
-        "adaptive": sampling.adaptive,
-        "remask": sampling.remask,
-        "class": "+".join(map(str, sampling.label or [])),
-        "length": length,
-        "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
-        "schedule": sampling.guidance_schedule.replace("linear", ""),
-        "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
-        "weights": "last" if run.last_weights else "",
-        "image": image and image.stem,
-        "mask": mask and mask.stem,
-        "prompt": prompt,
-        **head,
-    }
 
 
 @grouped
 def generate(
     run: DecodedRun,
     sampling: Sampling,
-    out: Annotated[Path, typer.Option(help="Folder of the store: a new one, or one that this command began.")],
-    n: Annotated[
-        int, typer.Option("-n", "--n", min=1, help="Examples; a larger number later continues the store.")
-    ] = 50_000,
+    out: Annotated[Path, opt("Folder of the store: a new one, or one that this command began.")],
+    n: Annotated[int, opt("Examples; a larger number later continues the store.", "-n", "--n", min=1)] = 50_000,
     plan: Plan = "",
-    precision: Annotated[
-        Precision, typer.Option(help="Precision of matrix products; bf16 is faster on a GPU.")
-    ] = "fp32",
+    precision: Annotated[Precision, opt("Precision of matrix products; bf16 is faster on a GPU.")] = "fp32",
     batch_size: BatchSize = 256,
     shard: Shard = 0,
-    npz: Annotated[
-        Path | None, typer.Option(help="Also write one file for ADM's evaluator: arr_0 (N, H, W, 3) uint8.")
-    ] = None,
+    npz: Annotated[Path | None, opt("Also write one file for ADM's evaluator: arr_0 (N, H, W, 3) uint8.")] = None,
 ) -> None:
     """Generate many examples into one store, by one process or many. Run the same command again after a kill.
 
@@ -162,7 +126,6 @@ def generate(
     Examples:
 
         mar generate runs/digits --out samples/digits -n 10000
-
         torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
     """
     from mar.core.processes import Processes
@@ -175,11 +138,9 @@ def generate(
     setting = sampling.setting(plan or loaded.training_plan, precision)
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:
-        images = store.images(n)
         if store.spec.modality == "image":
-            first, _ = store.read(0)
-            image_grid(first[:100], store.spec.levels).save(out / "grid.png")
+            image_grid(store.read(0)[0][:100], store.spec.levels).save(out / "grid.png")
         if npz is not None:
-            write_npz(images, npz)
+            write_npz(store.images(n), npz)
         print(f"{n} examples of {setting.plan} in {out}; score them: mar fid {out} --against DATA")
     processes.end()

@@ -6,48 +6,36 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from mar.cli.options import Overrides, Seed, whole_numbers
+from mar.cli.options import Overrides, Seed, arg, opt, whole_numbers
 
 if TYPE_CHECKING:
     from mar.data.base import Data
-    from mar.tokenizers.autoencoder import AutoencoderFolder
 
-app = typer.Typer(no_args_is_help=True)
-
-_RECORD = Path("scores/reconstruction.json")
-_DATA = "Data set, kind:path (fashion-mnist:~/data/fashion-mnist), or a recipe with its data."
+Source = Annotated[str, arg("Data set, kind:path (fashion-mnist:~/data/fashion-mnist), or a recipe with its data.")]
+_AUTOENCODER = "Autoencoder: its folder, a folder of mar tokenizer train, or a hub name."
 
 
-@app.command(no_args_is_help=True)
 def train(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Source,
     overrides: Overrides = None,
-    kind: Annotated[Literal["kl", "vq"], typer.Option(help="kl: continuous latents; vq: a codebook.")] = "kl",
-    channels: Annotated[
-        str, typer.Option(help="Channels of each level; each level after the first halves the image.")
-    ] = "32,64,64",
-    blocks: Annotated[int, typer.Option(min=1, help="Residual blocks of each level.")] = 1,
-    latent: Annotated[int, typer.Option(min=1, help="Channels of the latents.")] = 4,
-    codebook: Annotated[int, typer.Option(min=2, help="Entries of a VQ codebook.")] = 512,
-    loss: Annotated[Literal["l1", "l2"], typer.Option(help="Loss of the reconstruction.")] = "l1",
-    weight: Annotated[
-        float | None, typer.Option(min=0.0, help="Weight of the KL (default 1e-6) or of the commitment (default 0.25).")
-    ] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per iteration, over all processes.")] = 128,
-    learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="Peak of the learning rate, which falls along a cosine.")
-    ] = 1e-3,
-    ema: Annotated[float, typer.Option(min=0.0, max=0.99999, help="Decay of the averaged weights.")] = 0.999,
+    kind: Annotated[Literal["kl", "vq"], opt("kl: continuous latents; vq: a codebook.")] = "kl",
+    channels: Annotated[str, opt("Channels of each level; each level after the first halves the image.")] = "32,64,64",
+    blocks: Annotated[int, opt("Residual blocks of each level.", min=1)] = 1,
+    latent: Annotated[int, opt("Channels of the latents.", min=1)] = 4,
+    codebook: Annotated[int, opt("Entries of a VQ codebook.", min=2)] = 512,
+    loss: Annotated[Literal["l1", "l2"], opt("Loss of the reconstruction.")] = "l1",
+    weight: Annotated[float | None, opt("Weight of the KL (1e-6) or of the commitment (0.25).", min=0.0)] = None,
+    iterations: Annotated[int, opt("Optimiser steps.", min=1)] = 2000,
+    batch_size: Annotated[int, opt("Images per iteration, over all processes.", min=1)] = 128,
+    learning_rate: Annotated[float, opt("Peak of the learning rate, which falls along a cosine.", min=0.0)] = 1e-3,
+    ema: Annotated[float, opt("Decay of the averaged weights.", min=0.0, max=0.99999)] = 0.999,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Precision of matrix products; auto: bf16 on GPUs.")
+        Literal["auto", "fp32", "bf16", "fp16"], opt("Of matrix products; auto: bf16 on GPUs.")
     ] = "auto",
-    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
-    rfid: Annotated[bool, typer.Option("--rfid", help="Compute the FID of reconstructions at the end.")] = False,
+    save_every: Annotated[int, opt("Iterations between checkpoints.", min=1)] = 500,
+    rfid: Annotated[bool, opt("Compute the FID of reconstructions at the end.", "--rfid")] = False,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/DATA-KIND.")] = None,
+    out: Annotated[Path | None, opt("The run folder; default runs/DATA-KIND.")] = None,
 ) -> None:
     """Train a small autoencoder on a data set's images. Run the same command again after a kill.
 
@@ -56,9 +44,7 @@ def train(
     Examples:
 
         mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind kl --out runs/fashion-kl
-
         mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind vq --codebook 512 --out runs/fashion-vq
-
         torchrun --nproc_per_node 2 -m mar tokenizer train folder:~/flowers data.size=64 --channels 64,128,128,256
     """
     from mar.core.files import TOKENIZER, locked
@@ -67,11 +53,11 @@ def train(
     from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     section, source = data_of(data, overrides or [])
-    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)  # type: ignore[arg-type]
+    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)
     architecture.check(source.spec)
     recipe = AutoencoderRecipe(
         section, source.fingerprint, architecture, 1 if loss == "l1" else 2, weight, iterations, batch_size,
-        learning_rate, ema, precision, seed, save_every=save_every,  # type: ignore[arg-type]
+        learning_rate, ema, precision, seed, save_every=save_every,
     )  # fmt: skip
     folder = out or Path("runs") / f"{source.name}-{kind}"
     processes = Processes(original_precision(folder, recipe))
@@ -80,62 +66,49 @@ def train(
         with bar("training", processes.is_main) as progress:
             final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
-        _score(final, section, source, folder, None, rfid, seed)
+        _score(final, section, source, folder, None, rfid, seed, replaces=True)
         print(f"next: mar cache {data} --tokenizer {folder} --out caches/{folder.name}")
     processes.end()
 
 
-@app.command(no_args_is_help=True)
 def score(
-    tokenizer: Annotated[
-        str, typer.Argument(help="Autoencoder: its folder, a folder of mar tokenizer train, or a hub name.")
-    ],
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    tokenizer: Annotated[str, arg(_AUTOENCODER)],
+    data: Source,
     overrides: Overrides = None,
-    n: Annotated[int | None, typer.Option("-n", "--n", min=2, help="Test images; default all.")] = None,
-    rfid: Annotated[bool, typer.Option("--rfid/--no-rfid", help="Compute the FID of the reconstructions.")] = True,
+    n: Annotated[int | None, opt("Test images; default all.", "-n", "--n", min=2)] = None,
+    rfid: Annotated[bool, opt("Compute the FID of the reconstructions.", "--rfid/--no-rfid")] = True,
     seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of scores and pictures; default the tokenizer's run, or scores/NAME.")
-    ] = None,
+    out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
     """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
 
     Examples:
 
         mar tokenizer score runs/fashion-kl fashion-mnist:~/data/fashion-mnist
-
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
-    from mar.core.errors import UserError
     from mar.core.files import TOKENIZER, check_kind
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     section, source = data_of(data, overrides or [])
-    found = AutoencoderFolder.find(tokenizer)
-    own = found.path.parent if (found.path.parent / TOKENIZER).is_file() else None
+    found = AutoencoderFolder.find(tokenizer).path
+    own = found.parent if (found.parent / TOKENIZER).is_file() else None
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
-    if differing := _differing(_scored(folder), _question(found, source, n, seed)):
-        raise UserError(f"{folder / _RECORD} is another score ({differing}): choose another --out, or delete it")
-    _score(found.path, section, source, folder, n, rfid, seed)
+    _score(found, section, source, folder, n, rfid, seed, replaces=False)
 
 
 def cache(
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    data: Source,
     overrides: Overrides = None,
-    tokenizer: Annotated[
-        str, typer.Option(help="Autoencoder: its folder, a folder of mar tokenizer train, or a hub name.")
-    ] = "",
-    out: Annotated[Path | None, typer.Option(help="The folder to write; default caches/DATA-KIND.")] = None,
-    flips: Annotated[
-        bool, typer.Option("--flips", help="Encode every training image twice: as it is and mirrored.")
-    ] = False,
+    tokenizer: Annotated[str, opt(_AUTOENCODER)] = "",
+    out: Annotated[Path | None, opt("The folder to write; default caches/DATA-KIND.")] = None,
+    flips: Annotated[bool, opt("Encode every training image twice: as it is and mirrored.", "--flips")] = False,
     precision: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Numbers of KL latents; float16 takes half the space.")
+        Literal["float32", "float16"], opt("Of KL latents; float16 takes half the space.")
     ] = "float32",
-    shard: Annotated[int, typer.Option(min=1, help="Examples in a file.")] = 4096,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 64,
+    shard: Annotated[int, opt("Examples in a file.", min=1)] = 4096,
+    batch_size: Annotated[int, opt("Images encoded at a time.", min=1)] = 64,
 ) -> None:
     """Encode a data set once with a KL autoencoder or a VQ model, for training on its latents.
 
@@ -144,9 +117,7 @@ def cache(
     Examples:
 
         mar cache fashion-mnist:~/data/fashion-mnist --tokenizer runs/fashion-kl --out caches/fashion-kl
-
         torchrun --nproc_per_node 8 -m mar cache folder:~/imagenet data.size=256 --tokenizer kl16 --flips --out caches/imagenet
-
         mar train fashion-kl data.path=caches/fashion-kl
     """
     from mar.core.errors import UserError
@@ -165,8 +136,8 @@ def cache(
     cls: Any = TOKENIZERS[found.kind]
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
     settings = Settings(
-        source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard,  # type: ignore[arg-type]
-    )  # fmt: skip
+        source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard
+    )
     folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
     with ExitStack() as stack, bar("shards", processes.is_main) as progress:
         processes.on_main(lambda: stack.enter_context(locked(folder, CACHE)))
@@ -184,8 +155,7 @@ def cache(
 def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
     """Return the resolved ``data`` section of ``kind:path`` or of a recipe, its path absolute, and the data set.
 
-    Raises:
-        UserError: no such kind or recipe, or its files are not there.
+    Raises UserError: no such kind or recipe, or its files are not there.
     """
     from mar import build, config
     from mar.data import DATA
@@ -202,50 +172,39 @@ def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
     return section, build.data(recipe)
 
 
-def _question(autoencoder: AutoencoderFolder, data: Data, n: int | None, seed: int) -> dict[str, Any]:
-    """Return the settings that identify a score."""
-    n_images = min(n or len(data.test), len(data.test))
-    return {"sha256": autoencoder.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
-
-
-def _scored(folder: Path) -> dict[str, Any]:
-    """Return the record in the folder; {} without one."""
-    import json
-
-    file = folder / _RECORD
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _differing(there: dict[str, Any], question: dict[str, Any]) -> str:
-    """Name the first differing setting; "" without one. Settings that an older record lacks count as equal."""
-    pairs = (f"{k} is {there[k]} there, {v} here" for k, v in question.items() if there.get(k, v) != v)
-    return next(pairs, "")
-
-
 def _score(
-    autoencoder: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: bool, seed: int
+    path: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: bool, seed: int, replaces: bool
 ) -> None:
+    """Score the autoencoder in ``path`` into FOLDER/scores; a former score of other settings is replaced or refused."""
     import json
     from dataclasses import asdict
 
     import torch
 
+    from mar.core.errors import UserError
     from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
+    from mar.core.records import differences
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
     from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
-    found, device = AutoencoderFolder(autoencoder), "cuda" if torch.cuda.is_available() else "cpu"
+    found, device = AutoencoderFolder(path), "cuda" if torch.cuda.is_available() else "cpu"
+    n_images = min(n or len(data.test), len(data.test))
+    question = {"sha256": found.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
+    file = folder / "scores" / "reconstruction.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    differing = differences({key: before.get(key, value) for key, value in question.items()}, question)
+    if differing and not replaces:
+        raise UserError(f"{file} is another score ({differing[0]}): choose another --out, or delete it")
     cls: Any = TOKENIZERS[found.kind]
-    tokenizer = cls(data.spec, cls.Options(path=str(autoencoder))).to(device)
+    tokenizer = cls(data.spec, cls.Options(path=str(path))).to(device)
     with bar("reconstructing") as progress:
         x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)
     folder.mkdir(parents=True, exist_ok=True)
     image_grid(side_by_side(x, y), data.spec.levels, columns=min(16, len(x))).save(folder / "reconstructions.png")
-    before, question = _scored(folder), _question(found, data, n, seed)
-    record = {"autoencoder": str(autoencoder), "data": section, **question, **asdict(result)}
+    record = {"autoencoder": str(path), "data": section, **question, **asdict(result)}
     print(f"{result.n_images} test images: mean square error {result.mean_square_error:.3g}, {result.psnr_db:.2f} dB")
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
@@ -255,12 +214,11 @@ def _score(
 
         fid = score_images(y, data, cache_folder(), seed=seed, device=device)
         record["rfid"] = fid.to_dict()
-        print(
-            f"rFID {fid.generated.fid:.3f} ({fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f})"
-        )
-    elif "rfid" in before and not _differing(before, question):
+        real = f"{fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f}"
+        print(f"rFID {fid.generated.fid:.3f} ({real})")
+    elif "rfid" in before and not differing:
         record["rfid"] = before["rfid"]
     elif "rfid" in before:
-        print(f"the rFID in {folder / _RECORD} was of other weights or images and goes: --rfid measures it again")
-    write_atomic(folder / _RECORD, json.dumps({**record, "environment": environment()}, indent=1))
-    print(f"wrote {folder}/reconstructions.png and {folder / _RECORD}")
+        print(f"the rFID in {file} was of other weights or images and goes: --rfid measures it again")
+    write_atomic(file, json.dumps({**record, "environment": environment()}, indent=1))
+    print(f"wrote {folder}/reconstructions.png and {file}")

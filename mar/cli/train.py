@@ -5,26 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from mar.cli.options import Json, Overrides, print_tables
+from mar.cli.options import Json, Overrides, arg, opt, print_tables
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (see `mar recipes`) or a YAML file.")],
+    recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME.")] = None,
+    out: Annotated[Path | None, opt("The run folder; default runs/NAME.")] = None,
 ) -> None:
     """Train a model. Run the same command again to resume a run that was stopped or killed.
 
     Examples:
 
         mar train digits
-
         mar train digits ordering=spiral train.objective=next_set --out runs/spiral
-
         mar train mnist-binary data.path=~/data/binarized-mnist train.iterations=20000
-
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
@@ -49,16 +44,13 @@ def recipes(json: Json = False) -> None:
     Examples:
 
         mar recipes
-
         mar recipes --json
     """
     from mar.config import recipe_names, recipe_path
     from mar.core.table import Column, Table
 
-    headers = {
-        name: [line[1:].strip() for line in recipe_path(name).read_text().splitlines() if line.startswith("#")]
-        for name in recipe_names()
-    }
+    lines = {name: recipe_path(name).read_text().splitlines() for name in recipe_names()}
+    headers = {name: [line[1:].strip() for line in found if line.startswith("#")] for name, found in lines.items()}
     if json:
         columns = [Column[str]("recipe", str), Column[str]("description", lambda name: " ".join(headers[name]))]
         print_tables([Table(columns, list(headers))], json)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, print_tables
+from mar.cli.options import Json, arg, opt, print_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 def verify(
     targets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FILE.py:Class", help="Or module:Class; without a target, every registered class."),
+        list[str] | None, arg("Or module:Class; default every registered class.", metavar="FILE.py:Class")
     ] = None,
-    whole: Annotated[
-        bool, typer.Option("--all", help="Every combination of parts, instead of enough to cover every pair of parts.")
-    ] = False,
+    whole: Annotated[bool, opt("Every combination of parts, not every pair alone.", "--all")] = False,
     json: Json = False,
 ) -> None:
     """Test the contracts of orderings, partitions, networks and heads, your own or all registered ones.
@@ -34,18 +31,14 @@ def verify(
     Examples:
 
         mar verify my_order.py:Zigzag
-
         mar verify my_models.py:MyNetwork my_models.py:MyHead
-
         mar verify mar.networks.masked_transformer:MaskedTransformer
-
-        mar verify
-
         mar verify --all
     """
     import torch
     from rich.console import Console
 
+    from mar.core.table import Column, Table
     from mar.verification import registry
 
     torch.set_num_threads(1)  # the tensors are tiny: threads only wait for each other
@@ -61,24 +54,15 @@ def verify(
                 status.update(f"{len(verdicts)} verdicts, last of {found[-1].subject}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if json:
-        _print_json(verdicts)
+        names = ("subject", "claim", "passed", "detail")
+        columns = [Column(name, lambda verdict, name=name: getattr(verdict, name)) for name in names]
+        print_tables([Table(columns, verdicts)], json)
     else:
         (_print_each if targets else _print_by_claim)(console, verdicts)
         count = f"{len(verdicts)} verdicts, {len(failed)} failed" if failed else f"all {len(verdicts)} claims hold"
         console.print(count)
     if failed:
         raise typer.Exit(1)
-
-
-def _print_json(verdicts: list[Verdict]) -> None:
-    from mar.core.table import Column, Table
-
-    columns = [Column[Any](name, lambda verdict, name=name: getattr(verdict, name)) for name in ("subject", "claim")]
-    columns += [
-        Column[Any]("passed", lambda verdict: verdict.passed),
-        Column[Any]("detail", lambda verdict: verdict.detail),
-    ]
-    print_tables([Table(columns, verdicts)], as_json=True)
 
 
 def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
@@ -91,9 +75,9 @@ def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
         if verdict.subject != subject:
             subject = verdict.subject
             console.print(Text(f"\n{subject}", style="bold"))
-        mark = Text("✓ ", style="green") if verdict.passed else Text("✗ ", style="bold red")
-        console.print(mark + Text(verdict.claim))
-        console.print(Padding(Text(verdict.detail, style="dim" if verdict.passed else "red"), (0, 0, 0, 4)))
+        mark, style = (("✓ ", "green"), "dim") if verdict.passed else (("✗ ", "bold red"), "red")
+        console.print(Text.assemble(mark, verdict.claim))
+        console.print(Padding(Text(verdict.detail, style=style), (0, 0, 0, 4)))
 
 
 def _print_by_claim(console: Console, verdicts: Iterable[Verdict]) -> None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from mar.cli.options import arg, opt
 
 if TYPE_CHECKING:
     import torch
 
-_OTHER_FILES = (".pt", ".ckpt", ".bin", ".safetensors")
-
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[
-        Path | None, typer.Option(help="A .pth file in the released layout, or a folder in the hub's layout.")
-    ] = None,
-    push: Annotated[str, typer.Option(help="Upload to the Hugging Face hub as OWNER/NAME (extra: hub).")] = "",
-    private: Annotated[bool, typer.Option("--private", help="Make the repository of --push private.")] = False,
+    run: Annotated[Path, arg("A run folder.")],
+    out: Annotated[Path | None, opt("A .pth file in the released layout, or a folder in the hub's layout.")] = None,
+    push: Annotated[str, opt("Upload to the Hugging Face hub as OWNER/NAME (extra: hub).")] = "",
+    private: Annotated[bool, opt("Make the repository of --push private.", "--private")] = False,
 ) -> None:
     """Write a run for others: in the layout of the released MAR checkpoints (`model` and `model_ema`, for the published
     code), or as a folder or hub repository with its recipe, safetensors weights and a model card.
@@ -29,30 +25,24 @@ def export(
     Examples:
 
         mar export runs/mar-base --out mar_base.pth
-
         mar export runs/digits --out digits-model
-
         mar export runs/digits --push me/digits
     """
+    from mar.compat.hub import PretrainedRun
     from mar.core.errors import UserError
 
+    suffix = out.suffix.lower() if out is not None else ""
     if not (out or push):
         raise UserError("say where to: --out FILE.pth, --out FOLDER, or --push OWNER/NAME")
-    if out is not None and out.suffix.lower() in _OTHER_FILES:
+    if suffix in (".pt", ".ckpt", ".bin", ".safetensors"):
         raise UserError(f"{out} is neither: --out is a .pth file, the released layout, or a folder")
-    if out is not None and out.suffix.lower() == ".pth":
+    if out is not None and suffix == ".pth":
         _export_released(run, out)
     elif out is not None:
-        _pretrained(run).save_pretrained(out)
+        PretrainedRun(run, device="cpu").save_pretrained(out)
         print(f"wrote {out}: recipe, weights, README.md; read it with mar.load")
     if push:
-        print(f"uploaded {_pretrained(run).push_to_hub(push, private=private or None)}")
-
-
-def _pretrained(run: Path):
-    from mar.compat.hub import PretrainedRun
-
-    return PretrainedRun(run, device="cpu")
+        print(f"uploaded {PretrainedRun(run, device='cpu').push_to_hub(push, private=private or None)}")
 
 
 def _export_released(run: Path, out: Path) -> None:
@@ -71,27 +61,14 @@ def _export_released(run: Path, out: Path) -> None:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth, .ckpt or .safetensors file.")],
-    out: Annotated[Path, typer.Option(help="Folder to write: a run, or a diffusers autoencoder.")],
-    heads: Annotated[
-        int | None,
-        typer.Option(min=1, help="MAR: attention heads; default as published for its width, else of 64 channels."),
-    ] = None,
-    decoder_heads: Annotated[
-        int | None, typer.Option(min=1, help="MAR: attention heads of the decoder, where they differ.")
-    ] = None,
-    patch: Annotated[
-        int | None, typer.Option(min=1, help="MAR: side of a token in latents; default from the channels.")
-    ] = None,
-    vae: Annotated[
-        str,
-        typer.Option(help="MAR: the KL autoencoder of its latents, a diffusers folder or hub name; default --data's."),
-    ] = "",
-    scale: Annotated[
-        float | None,
-        typer.Option(help="Factor of the latents; default the autoencoder's own, or KL-16's .2325."),
-    ] = None,
-    data: Annotated[str, typer.Option(help="MAR: a folder of cached latents, to score and train on.")] = "",
+    file: Annotated[Path, arg("A .pth, .ckpt or .safetensors file.")],
+    out: Annotated[Path, opt("Folder to write: a run, or a diffusers autoencoder.")],
+    heads: Annotated[int | None, opt("MAR: attention heads; default as published, else of 64 channels.", min=1)] = None,
+    decoder_heads: Annotated[int | None, opt("MAR: attention heads of the decoder, where they differ.", min=1)] = None,
+    patch: Annotated[int | None, opt("MAR: side of a token in latents; default from the channels.", min=1)] = None,
+    vae: Annotated[str, opt("MAR: its KL autoencoder, a diffusers folder or hub name; default --data's.")] = "",
+    scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
+    data: Annotated[str, opt("MAR: a folder of cached latents, to score and train on.")] = "",
 ) -> None:
     """Read released weights, without executing anything in the file: a MAR (`model`, `model_ema`) becomes a run folder,
     a KL autoencoder in latent-diffusion's layout a folder that diffusers and `tokenizer.kind=kl` read.
@@ -101,11 +78,8 @@ def import_(
     Examples:
 
         mar import kl16.ckpt --out kl16
-
         mar import mar_base.pth --out runs/mar-base --vae kl16
-
         mar sample runs/mar-base --class 207 --guidance 2.9 --head start=999
-
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
     """
     from mar.compat import latent_diffusion, weights_file

@@ -376,7 +376,7 @@ def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) ->
             seconds[question.metric] = record.seconds
     shown = with_measured_sets(found, plan, engine.folder(cell).path)
     if variant is not None and variant.adaptive:  # the rule finds the order: the plan gives the set sizes alone
-        text, ordering, shown = adaptive_plan(variant.adaptive, plan.partition), variant.adaptive, None
+        text, ordering, shown = adaptive_plan(variant.adaptive, text), variant.adaptive, None
     return Row(text, ordering, partition, shown, cell.name, settings, answers, seconds, errors=tuple(errors))
 
 

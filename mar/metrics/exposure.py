@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import Field
@@ -38,39 +39,37 @@ class ExposureBias(Metric):
         return None if variant is not None and variant.is_scored_alone else self.along_plan(subject, None)
 
     def compute(self, question: Question, at: Workspace) -> Exposure:
-        assert question.plan is not None
-        (plan,) = exposed_plans(at.load(), [question.plan])
+        (plan,) = exposed_plans(at.load(), [question.plan or ""])
         o = self.options
         return measure_exposure(at.load(), plan, o.split, o.images, o.kind, o.seed, progress=at.progress)
 
     @classmethod
     def columns(cls, answers: Sequence[Exposure]) -> Sequence[Column[Exposure]]:
-        def total(title: str, curve: str) -> Column[Exposure]:
-            def text(answer: Exposure) -> str:
-                found: Curve = getattr(answer, curve)
-                return plus_minus(found.nats[-1], found.standard_error[-1], 2, "+")
+        def text(name: str) -> Callable[[Exposure], str]:
+            return lambda answer: _sum(getattr(answer, f"{name}_summed"), -1)
 
-            return Column(title, lambda answer: getattr(answer, curve).nats[-1], "lower", 2, text, "nats")
-
-        return [total("misfit", "misfit_summed"), total("exposure", "exposure_summed")]
+        return [Column(name, _end(name), "lower", 2, text(name), "nats") for name in ("misfit", "exposure")]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Exposure]]:
-        return [
-            Column("exposure_images", lambda answer: answer.n_images),
-            Column("misfit_nats_per_image", lambda answer: answer.misfit_summed.nats[-1]),
-            Column("misfit_nats_per_image_standard_error", lambda answer: answer.misfit_summed.standard_error[-1]),
-            Column("exposure_nats_per_image", lambda answer: answer.exposure_summed.nats[-1]),
-            Column("exposure_nats_per_image_standard_error", lambda answer: answer.exposure_summed.standard_error[-1]),
-        ]
+        columns: list[Column[Exposure]] = [Column("exposure_images", lambda answer: answer.n_images)]
+        for name in ("misfit", "exposure"):
+            columns.append(Column(f"{name}_nats_per_image", _end(name)))
+            columns.append(Column(f"{name}_nats_per_image_standard_error", _end(name, "standard_error")))
+        return columns
+
+
+def _end(name: str, figure: str = "nats") -> Callable[[Exposure], float]:
+    """Return the function that reads the sum over all steps."""
+    return lambda answer: getattr(getattr(answer, f"{name}_summed"), figure)[-1]
+
+
+def _sum(curve: Curve, step: int) -> str:
+    return plus_minus(curve.nats[step], curve.standard_error[step], 2, "+")
 
 
 def exposed_plans(run: Run, plans: Sequence[str]) -> list[Plans]:
-    """Return what samples each plan.
-
-    Raises:
-        Unsupported: a plan whose order is found while the model generates.
-    """
+    """Return what samples each plan. Raise Unsupported: a plan whose order is found while the model generates."""
     chosen = [run.plans(plan) for plan in plans]
     for plan in chosen:
         if plan.rule is not None or plan.learned:
@@ -88,11 +87,7 @@ def measure_exposure(
     budget: int | None = None,
     progress: Progress | None = None,
 ) -> Exposure:
-    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan.
-
-    Args:
-        budget: bytes of activations; None: the device's default.
-    """
+    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan."""
     images, labels = run.subset(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     return exposure(
@@ -103,8 +98,7 @@ def measure_exposure(
 
 def save_exposure(run: Run, result: Exposure, split: str, seed: int, weights: str) -> Path:
     """Write RUN/scores/exposure-PLAN-….json."""
-    content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}
-    return save(run, "exposure", result.plan, content)
+    return save(run, "exposure", result.plan, {"split": split, "seed": seed, "weights": weights, **asdict(result)})
 
 
 def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Units) -> Table:
@@ -119,7 +113,7 @@ def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Unit
     def total(title: str, curve: Curve) -> Column[tuple[int, int]]:
         return Column(
             title, lambda row: curve.nats[row[1] - 1], unit=units.nats,
-            text=lambda row: plus_minus(curve.nats[row[1] - 1], curve.standard_error[row[1] - 1], 2, "+"),
+            text=lambda row: _sum(curve, row[1] - 1),
         )  # fmt: skip
 
     columns: list[Column[tuple[int, int]]] = [

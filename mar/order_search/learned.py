@@ -99,7 +99,7 @@ def learned_conditionals(
 
     One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
     error covers images and orders. Arguments, and what is the same in every plan of a seed: as in
-    ``mar.likelihood.score.conditionals``.
+    ``mar.likelihood.chain.conditionals``.
 
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
@@ -122,7 +122,7 @@ def score_learned(
     model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
 ) -> Likelihood:
     """The bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return summarise(model, plan, learned_conditionals(model, images, labels, plan, **options))
+    return summarise(model.tokenizer, plan, learned_conditionals(model, images, labels, plan, **options))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from mar.core.noise import stream
-from mar.likelihood.chain import OnRows, image_noise, token_log_prob
+from mar.likelihood.chain import image_noise, token_log_prob
 from mar.model.model import Model
 from mar.model.plans import sizes_plan
 from orderings import Partition, Plan, inverse
@@ -21,13 +21,12 @@ from orderings import Partition, Plan, inverse
 class Evaluator:
     """Nats of images under fixed orders, cut into the sets of one partition.
 
-    Image k, its dequantisation and the noise of a bound are those of ``mar.likelihood.score.score`` for the same seed:
+    Image k, its dequantisation and the noise of a bound are those of ``mar.likelihood.chain.score`` for the same seed:
     all orders are compared on the same images and noise.
 
     Attributes:
         step_of_rank_L: the AR step of each rank.
         rows: rows that went through the network so far.
-        on_rows: called with the number of rows just done.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Evaluator:
         self.device = next(model.parameters()).device
         noise = image_noise(seed, len(images), self.device)
         self.model, self.kind, self.budget, self.rows = model, kind, budget, 0
-        self.on_rows: OnRows = lambda rows: None
         self.token = model.tokenizer.encode(images.to(self.device), noise.at("dequantise"))
         self.label_N = torch.full((len(images),), -1) if labels is None else labels
         self.label_N, self.noise = self.label_N.to(self.device), noise.at("head")
@@ -95,7 +93,7 @@ class Evaluator:
         plan = Plan(rank_L.expand(rows, -1), step_L.expand(rows, -1)).to(self.device)
         found = token_log_prob(
             self.model, self.token[index_N], plan, self.label_N[index_N], self.noise.rows(index_N), self.kind,
-            self.budget, self.on_rows, drawn_BK=wanted_K.expand(rows, -1).to(self.device),
+            self.budget, drawn_BK=wanted_K.expand(rows, -1).to(self.device),
         )  # fmt: skip
         self.rows += found.forward_rows
         return -found.nats_BL.double().cpu()

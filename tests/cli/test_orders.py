@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from mar.cli.orders import GALLERY, app
+from mar.cli.main import app
+from mar.cli.orders import GALLERY
 from mar.core.errors import InvalidRequest, Unsupported, UserError
 from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, PlanSpec
 
 
 def run(*words: str):
-    return CliRunner().invoke(app, words, catch_exceptions=False)
+    return CliRunner().invoke(app, ["orderings", *words], catch_exceptions=False)
 
 
 def test_list_names_everything_with_its_options():

@@ -44,8 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(folders: list[Path]) -> dict[str, Run]:
-    loaded = [load(folder) for folder in folders]
-    return dict(zip(run_names(loaded), loaded, strict=True))
+    return run_names([load(folder) for folder in folders])
 
 
 def row_of(matrix: AblationResult, name: str) -> dict[str, Row]:
