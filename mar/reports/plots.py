@@ -74,12 +74,13 @@ def svg(figure: Figure, label: str) -> str:
     with rc_context({"svg.hashsalt": label}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    shorter = re.compile(r"(\.\d)\d+")  # digits of coordinates, never of a text or a name
+    text = re.sub(r'<(?!g id="row)[^>]*>', lambda tag: shorter.sub(r"\1", tag[0]), text)
     text = re.sub(r'<g id="row ([\d ]+): ([^"]*)">', r'<g class="point" data-rows="\1"><title>\2</title>', text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures share a page
     text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r"(\.\d)\d+", r"\1", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
     return re.sub(r"<svg[^>]*>", f'<svg class="chart" {box[0]} role="img" aria-label="{escape(label)}">', text, count=1)
