@@ -81,13 +81,9 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
 
-    @cached_property
+    @property
     def fid(self) -> float:
         return self.generated.fid
-
-    @cached_property
-    def noise_floor_fid(self) -> float:
-        return self.noise_floor.fid
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON; NaN becomes None."""
@@ -355,17 +351,17 @@ class FidScorer:
     def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
         from mar.metrics import features
 
-        seed, balance = self.settings.seed, None
-        kid = precision_recall = (math.nan, math.nan)
+        seed, extractor = self.settings.seed, self.extractor
+        scores = features.inception_score(found, _inception_splits(n_floor), seed)
         if self.real is not None:
-            kid = features.kid(found, self.real, self._kid_subset(n_floor), seed)
-            precision_recall = features.precision_recall(found, self.real, self.settings.device)
-        inception_score = features.inception_score(found, _inception_splits(n_floor), seed)
+            subset, device = self._kid_subset(n_floor), self.settings.device
+            scores |= features.distances(found, self.real, subset, seed, device)
+        balance = None
+        if extractor.n_classes:
+            logits_NK = found.logits_NK[:, extractor.first_class :][:, : extractor.n_classes]
+            balance = _balance(logits_NK.argmax(1), extractor.n_classes, label_N)
         fid = features.fid(found.statistics, self.statistics)
-        if self.extractor.n_classes:
-            class_N = torch.from_numpy(features.classes_of(found, self.extractor))
-            balance = _balance(class_N, self.extractor.n_classes, label_N)
-        return ImageScores(len(found), fid, *kid, *inception_score, *precision_recall, balance)
+        return replace(NOT_SCORED, n_images=len(found), fid=fid, balance=balance, **scores)
 
 
 def _inception_splits(n: int) -> int:

@@ -93,14 +93,15 @@ class Store:
     @property
     def spec(self) -> DataSpec:
         """Shape, levels and classes of an example. Raises UserError if there is none yet."""
-        if not self._shape(0):
+        held, *shape = self._shape(0)
+        if not held:
             raise UserError(f"{self.path} holds no images yet: the command that generates them goes on")
-        return DataSpec(self._shape(0)[1:], **self.look)
+        return DataSpec(tuple(shape), **self.look)
 
     def missing(self, n: int) -> list[range]:
         """Return the shards of the first ``n`` examples that are missing or too short."""
         shards = (range(first, min(first + self.shard, n)) for first in range(0, n, self.shard))
-        return [shard for shard in shards if self._held(shard.start) < len(shard)]
+        return [shard for shard in shards if self._shape(shard.start)[0] < len(shard)]
 
     def count(self, n: int) -> int:
         """Return the number of existing examples among the first ``n``."""
@@ -110,7 +111,7 @@ class Store:
     def size(self) -> int:
         """Number of examples before the first gap."""
         total = 0
-        while (held := self._held(total)) == self.shard:
+        while (held := self._shape(total)[0]) == self.shard:
             total += held
         return total + held
 
@@ -147,17 +148,13 @@ class Store:
     def _file(self, first: int) -> Path:
         return self.path / f"{first:08d}.safetensors"
 
-    def _held(self, first: int) -> int:
-        """Return the number of examples in a shard; 0 if it is missing or cut off."""
-        return (self._shape(first) or (0,))[0]
-
     def _shape(self, first: int) -> tuple[int, ...]:
-        """Return (N, C, H, W) of a shard from its header; () if it is missing or cut off."""
+        """Return (N, C, H, W) of a shard from its header; (0,) if it is missing or cut off."""
         try:
             with safe_open(self._file(first), framework="pt") as file:
                 return tuple(file.get_slice("x").get_shape())
         except (OSError, SafetensorError):
-            return ()
+            return (0,)
 
 
 class StoredImages(Split):
