@@ -83,8 +83,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
     The same data gives the same weights for any number of threads; another kind of CPU or version of torch may round
     differently, and the hash in the name says so.
 
-    Raises:
-        UserError: the data has no labels, or its examples are not images.
+    Raises UserError: the data has no labels, or its examples are not images.
     """
     check_images(data.spec, f"data set {data.name!r}")
     if data.spec.n_classes < 2 or not data.fingerprint:  # unlabelled images

@@ -67,8 +67,7 @@ def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
         data: the scored images; it trains the classifier unless ``settings.labelled`` does.
         cache_dir: where a classifier is kept.
 
-    Raises:
-        UserError: the weights cannot be had, or there is nothing to train the classifier on.
+    Raises UserError: the weights cannot be had, or there is nothing to train the classifier on.
     """
     kind, (channels, height, width) = settings.extractor, data.spec.shape
     if isinstance(kind, Extractor):

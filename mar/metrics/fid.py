@@ -227,8 +227,7 @@ def score_images(
         cache_dir: where the classifier and the real images' features are kept, named by fingerprint and weights.
         settings: fields of ``FeatureSettings``.
 
-    Raises:
-        UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
+    Raises UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
     fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
     scorer = scorer_of(images_of(data, on), data.spec, FeatureSettings(**settings), cache_dir, data)
@@ -244,8 +243,7 @@ def scorer_of(
         own: the data set that the images imitate: its labels train the classifier, and a split of it is the noise
             floor; None: the data set of the reference, if any.
 
-    Raises:
-        UserError: the features cannot be had, or are not those of the statistics; images of another shape.
+    Raises UserError: the features cannot be had, or are not those of the statistics; images of another shape.
     """
     from mar.metrics.features import choose
 
@@ -272,8 +270,7 @@ class FidScorer:
         reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
         floor: where the images of the noise floor are drawn from; None: there is none.
 
-    Raises:
-        UserError: the statistics are of another extractor.
+    Raises UserError: the statistics are of another extractor.
     """
 
     def __init__(

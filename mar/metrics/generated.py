@@ -120,8 +120,7 @@ class RunScorer:
     def score(self, setting: Setting, n: int) -> Score:
         """Return the record of the first ``n`` images of a setting: read from RUN/scores, or generated and scored.
 
-        Raises:
-            UserError, Unsupported: a setting or reference that this run does not serve.
+        Raises UserError, Unsupported: a setting or reference that this run does not serve.
         """
         asked, split = question(self.run, setting), self.reference.name
         content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": split}
@@ -318,8 +317,7 @@ def to_text(setting: Setting) -> str:
 def parse_compared(text: str, setting: Setting) -> Setting:
     """Read ``solver=unipc:steps=10``: the setting with these values (plan, guidance, temperature, or head options).
 
-    Raises:
-        UserError: written otherwise.
+    Raises UserError: written otherwise.
     """
     parts = [part.partition("=") for part in re.split(r":(?=[a-z_]+=)", text)]
     if not all(equals for _, equals, _ in parts):
@@ -330,8 +328,7 @@ def parse_compared(text: str, setting: Setting) -> Setting:
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """Read ``guidance=1:4:0.25`` (from, to, step; both ends) or ``steps=10,25,50`` as name and values.
 
-    Raises:
-        UserError: written otherwise, or it has one value.
+    Raises UserError: written otherwise, or it has one value.
     """
     name, _, written = text.partition("=")
     values = parse_values(written)
@@ -343,8 +340,7 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
 def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, float]]:
     """Return the swept axes, and the value of each number ``written`` as an option (1 where that is a range).
 
-    Raises:
-        UserError: it is no number of at least 0, and no range of them.
+    Raises UserError: it is no number of at least 0, and no range of them.
     """
     axes, single = dict(parse_axis(text) for text in sweeps), {}
     for name, text in written.items():

@@ -92,8 +92,7 @@ Reference = Images | Statistics
 def read_statistics(path: Path) -> Statistics:
     """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches.
 
-    Raises:
-        UserError: not such a file.
+    Raises UserError: not such a file.
     """
     wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
     try:
@@ -155,11 +154,7 @@ def cache_folder() -> Path:
 
 
 def images_of(data: Data, split: str) -> Images:
-    """Return a split of a data set.
-
-    Raises:
-        UserError: no such split, or its examples are no images.
-    """
+    """Return a split of a data set. Raises UserError: no such split, or its examples are no images."""
     check_images(data.spec, f"data set {data.name!r}")
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -180,8 +175,7 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
         like: size and channels for the images of a folder; None: those of its first.
         n: images of a store; None: all.
 
-    Raises:
-        UserError: ``text`` names nothing of the kind.
+    Raises UserError: ``text`` names nothing of the kind.
     """
     path = Path(text).expanduser()
     if path.suffix == ".npz":

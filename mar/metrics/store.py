@@ -54,8 +54,7 @@ class Store:
             spec: of the data set that the examples imitate; their shape is read from the first of them.
             about: further content of ``store.json``: environment, run.
 
-        Raises:
-            UserError: the folder holds other images (the message names the first difference) or something else.
+        Raises UserError: the folder holds other images (the message names the first difference) or something else.
         """
         if (path / STORE).is_file():
             found = cls.open(path)
@@ -74,11 +73,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """Open an existing store.
-
-        Raises:
-            UserError: there is none.
-        """
+        """Open an existing store. Raises UserError: there is none."""
         try:
             content = json.loads((path / STORE).read_text())
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
@@ -124,8 +119,7 @@ class Store:
     def read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return examples and labels (-1: none) of the shard that begins at ``first``.
 
-        Raises:
-            UserError: it is missing or damaged.
+        Raises UserError: it is missing or damaged.
         """
         file = self._file(first)
         try:
