@@ -1,7 +1,4 @@
-"""Encode a data set once, in shards, with any number of processes; the same command resumes.
-
-Process r of n writes every n-th shard. The files are the same for any number of processes, and undamaged shards are
-kept.
+"""Encode a data set once, in shards: process r of n writes every n-th shard; undamaged shards are kept.
 
 n examples of a shard · C latent channels · h, w rows, columns of latents
 """
@@ -131,9 +128,13 @@ def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 
+def _record(file: Path) -> ShardRecord:
+    return _RECORD.validate_json(file.with_suffix(".json").read_bytes())
+
+
 def _is_undamaged(file: Path) -> bool:
     try:
-        record = _RECORD.validate_json(file.with_suffix(".json").read_bytes())
+        record = _record(file)
         return file.stat().st_size == record.bytes and checksum(file) == record.sha256
     except (OSError, ValueError):
         return False
@@ -143,8 +144,7 @@ def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -
     """Collect the records of all shards and the scale of the training split's latents."""
     records: dict[str, list[ShardRecord]] = {name: [] for name in SPLITS}
     for name, first in shards:
-        file = shard_file(folder, name, first // settings.shard).with_suffix(".json")
-        records[name].append(_RECORD.validate_json(file.read_bytes()))
+        records[name].append(_record(shard_file(folder, name, first // settings.shard)))
     weight_N = np.array([record.count for record in records["train"]], np.float64)
     mean_C, square_C = (
         weight_N @ np.array([getattr(record, key) for record in records["train"]]) / weight_N.sum()

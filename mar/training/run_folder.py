@@ -36,11 +36,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
 
     def recipe(self) -> Recipe:
-        """Read the recipe that the run was started with.
-
-        Raises:
-            UserError: the folder is not a run.
-        """
+        """Read the recipe that the run was started with. Raise UserError if the folder is not a run."""
         file = self.path / RUN
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
@@ -61,24 +57,18 @@ class RunFolder:
         write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
 
     def original_setting(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
-        """Return the recipe's ``train.KEY``; ``auto`` is replaced by the setting of a run that has begun.
-
-        A run goes on as it began, on any machine.
-        """
+        """Return the recipe's ``train.KEY``; ``auto`` is the setting that the run began with, on whatever machine."""
         asked, file = getattr(recipe.train, key), self.path / "environment.json"
         if asked != "auto" or not file.is_file():
             return asked
         return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
 
     def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
-        """Create the folder, or check that it belongs to the same recipe and data (the length of training, the
-        intervals of reports, the spread over processes and the location of the data may change).
+        """Create the folder, or check that it belongs to the same recipe (``_MAY_CHANGE`` apart) and data. Return notes
+        about changes.
 
         Args:
             computes: precision and the like, for ``environment.json``.
-
-        Returns:
-            Notes about changes.
 
         Raises:
             UserError: the folder holds another run (the message names the first differing key), or a longer one.
