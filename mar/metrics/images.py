@@ -6,7 +6,6 @@ N images · C channels · H height · W width · D feature width
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mar import build
 from mar.config import parse
 from mar.core.errors import UserError, unknown
 from mar.core.files import RUN, STORE, digest, write_atomic
+from mar.core.readers import read_npz, reading
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import SPLITS, Data, Split
@@ -90,24 +90,16 @@ Reference = Images | Statistics
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches.
-
-    Raises UserError: not such a file.
-    """
-    wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not {"mu", "sigma"} <= set(stored.files):
-                raise UserError(f"{path} has {', '.join(stored.files)}: {wanted}")
-            mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
-            extractor = str(stored["extractor"]) if "extractor" in stored.files else ""
-            n_images = int(stored["n_images"]) if "n_images" in stored.files else 0
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): {wanted}") from None
-    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
-        raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
-    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
-        raise UserError(f"{path} has values that are not finite: {wanted}")
+    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches. Raises UserError: no such file."""
+    what = "statistics: mu (D,) and sigma (D, D), as mar fid-stats and ADM write them"
+    stored = read_npz(path, what, ("mu", "sigma", "extractor", "n_images"))
+    with reading(path, what):
+        mu_D, sigma_DD = (stored[name].astype(np.float64) for name in ("mu", "sigma"))
+        if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
+            raise ValueError(f"mu {mu_D.shape} and sigma {sigma_DD.shape}")
+        if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
+            raise ValueError("values that are not finite")
+        extractor, n_images = str(stored.get("extractor", "")), int(stored.get("n_images", 0))
     return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem)
 
 

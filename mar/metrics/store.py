@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mar.core.errors import UserError
 from mar.core.files import STORE, check_kind, digest, settings_digest, write_atomic
+from mar.core.readers import read_json, read_tensors, reading
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Split
@@ -74,12 +75,11 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Store:
         """Open an existing store. Raises UserError: there is none."""
-        try:
-            content = json.loads((path / STORE).read_text())
+        file, what = path / STORE, "the settings of generated images"
+        content = read_json(file, what)
+        with reading(file, what):
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
-            return cls(path, content["question"], content["shard"], look)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
+            return cls(path, dict(content["question"]), int(content["shard"]), look)
 
     @cached_property
     def identity(self) -> str:
@@ -121,16 +121,12 @@ class Store:
 
         Raises UserError: it is missing or damaged.
         """
-        file = self._file(first)
-        try:
-            with safe_open(file, framework="pt") as header:
-                expected = header.metadata()["sha256"]
-            tensors = load_file(file)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise UserError(f"{file} cannot be read ({error}): delete it and generate again") from None
-        if _checksum(tensors) != expected:
-            raise UserError(f"{file} does not match its checksum: delete it and generate again")
-        return tensors["x"], tensors["label"]
+        file, what = self._file(first), "generated images (delete it and generate again)"
+        tensors = read_tensors(file, what)
+        with reading(file, what), safe_open(file, framework="pt") as header:
+            if _checksum(tensors) != header.metadata()["sha256"]:
+                raise ValueError("its checksum differs")
+            return tensors["x"], tensors["label"]
 
     def images(self, n: int | None = None) -> StoredImages:
         """Return the first ``n`` examples (None: all) as a split. Raises UserError: there are fewer."""
