@@ -5,7 +5,6 @@ N images · C channels · H height · W width · D feature width
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mar.core.readers import read_npz, reading
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import SPLITS, Data, Split
+from mar.data.files import contents
 from mar.data.folder import every_image
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
@@ -140,11 +140,6 @@ class FeatureSettings:
     batch_size: int = 64  # images at once on that device
 
 
-def cache_folder() -> Path:
-    """Return the folder of classifiers and features of real images that belong to no run."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mar"
-
-
 def images_of(data: Data, split: str) -> Images:
     """Return a split of a data set. Raises UserError: no such split, or its examples are no images."""
     check_images(data.spec, f"data set {data.name!r}")
@@ -198,7 +193,5 @@ def _folder(path: Path, like: DataSpec | None) -> Images:
     if like is not None and like.shape[1] != like.shape[2]:
         raise UserError(f"a folder of images is read square, not {like.shape[2]}x{like.shape[1]}: use statistics")
     split = every_image(path, like.shape[1] if like else 0, "grey" if like and like.shape[0] == 1 else "rgb")
-    found = ((file, (path / file).stat()) for file in split.files)
-    listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
     spec = DataSpec((1 if split.options.colour == "grey" else 3, split.options.size, split.options.size), 256)
-    return Images(path.name, split, spec, f"folder-{digest(f'{path.resolve()} {spec.shape} {listing}')}")
+    return Images(path.name, split, spec, f"folder-{digest(str(spec.shape), *contents(path, split.files))}")
