@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from mar.core.errors import UserError, unknown
+from mar.core.overrides import assigned, merge
 from mar.core.files import settings_digest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -231,14 +231,12 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
         key, text = (part.replace("train.mask_ratio", "train.objective", 1) for part in (key, text))
     if key.split(".")[0] in Recipe.model_fields and key in _components():
         text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
-    try:
-        change = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
-        if key.endswith(".kind") and key.removesuffix(".kind") in _components():
-            content = _dropped(content, key.split(".")[:-1])
-        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(change)))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{text!r}: {str(error).splitlines()[0]}") from None
-    return merged  # type: ignore[return-value]
+    change = assigned([text], "an override")
+    if key.endswith(".kind") and key.removesuffix(".kind") in _components():
+        content = _dropped(content, key.split(".")[:-1])
+    merged = dict(content)
+    merge(merged, change)
+    return merged
 
 
 def _components() -> set[str]:

@@ -11,10 +11,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import orderings
 from mar.core.errors import UserError, unknown
+from mar.core.overrides import WrittenList
 
 T = TypeVar("T")
 
@@ -51,10 +52,13 @@ def typed(cls: type, values: Mapping[str, Any], what: str, place: str = "") -> A
     for name in values:
         if name not in known:
             raise unknown(what, name, known)
+    values = dict(values)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "string_type" and isinstance(first["input"], WrittenList):  # text in brackets
+            return typed(cls, values | {str(first["loc"][0]): first["input"].text}, what, place)
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{place}{where}: {first['msg']}, got {first['input']!r}") from None
 
@@ -67,4 +71,4 @@ def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = ""
 
 @cache
 def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+    return TypeAdapter(cls, config=ConfigDict(coerce_numbers_to_str=True))
