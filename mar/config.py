@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from mar.core.errors import UserError, unknown
-from mar.core.overrides import assigned, merge
 from mar.core.files import settings_digest
+from mar.core.overrides import assigned, merge
 
 RECIPES = Path(__file__).parent / "recipes"
 _OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
@@ -29,7 +29,7 @@ Scalar = bool | int | float | str
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class Component(BaseModel):

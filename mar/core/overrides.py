@@ -13,7 +13,8 @@ from typing import Any
 from mar.core.errors import UserError
 
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
-_NUMBER = re.compile(r"[-+]?(0|[1-9][\d_]*)|[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.?(inf|nan)", re.I)
+_INT = re.compile(r"[-+]?(0|[1-9][\d_]*)")
+_FLOAT = re.compile(r"[-+]?((\d[\d_]*\.\d*|\.\d+)([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.?inf|\.?nan)", re.IGNORECASE)
 _PAIRS = (("[", "]"), ("{", "}"), ("'", "'"), ('"', '"'))
 
 
@@ -25,19 +26,22 @@ class WrittenList(list[Any]):
 
 def value_of(text: str) -> Any:
     """Return the value of a text."""
-    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     plain = text.strip()
     if plain.lower() in _WORDS:
         return _WORDS[plain.lower()]
-    if _NUMBER.fullmatch(plain):
-        number = float(plain.lstrip("+").replace(".inf", "inf").replace(".nan", "nan"))
-        return int(plain) if re.fullmatch(r"[-+]?[\d_]+", plain) else number
+    if _INT.fullmatch(plain):
+        return int(plain)
+    if _FLOAT.fullmatch(plain):
+        return float(re.sub(r"\.(?=inf|nan)", "", plain.lower()))
     if len(plain) < 2 or (plain[0], plain[-1]) not in _PAIRS:
         return text
     try:
-        found = yaml.load(plain, _loader())
-    except (yaml.YAMLError, ValueError, RecursionError):
+        found: Any = OmegaConf.to_container(OmegaConf.create(f"value: {plain}"))["value"]  # type: ignore[index,call-overload]
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError):
         return text
     if isinstance(found, list):
         found = WrittenList(found)
@@ -71,10 +75,3 @@ def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
             merge(into[key], value)
         else:
             into[key] = value
-
-
-def _loader() -> Any:
-    """Return OmegaConf's loader, which reads 1e-3 as a number, and constructs nothing but plain values."""
-    from omegaconf._utils import get_yaml_loader
-
-    return get_yaml_loader()
