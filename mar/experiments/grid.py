@@ -417,9 +417,13 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     if adds:
         axes[key] = [*axes[key], *new.values()]
         return
-    # The other values stay in the file, where conditions and published figures name them; ``only`` leaves them out.
-    axes[key] = list({**new, **there}.values())
-    plain["only"] = {key: list(new), **(plain.get("only") or {})}
+    # Values that conditions or published figures name stay in the file; ``only`` leaves them out.
+    wheres = [*(each["where"] for each in plain.get("adjust") or ()), *(plain.get("exclude") or ())]
+    wheres += [row["where"] for column in plain.get("published") or () for row in column["rows"]]
+    kept = {name for where in wheres for name in several(where.get(key, ()))} & there.keys() - new.keys()
+    axes[key] = [*new.values(), *(value for name, value in there.items() if name in kept)]
+    if kept:
+        plain["only"] = {key: list(new), **(plain.get("only") or {})}
     plain["notes"] = [
         *(plain.get("notes") or []),
         f"The command line sets the axis {key} to {', '.join(new)}; the grid has {', '.join(there)}.",
