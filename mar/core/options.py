@@ -11,11 +11,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import orderings
 from mar.core.errors import UserError, unknown
-from mar.core.overrides import WrittenList
+from mar.core.overrides import text_of
 
 T = TypeVar("T")
 
@@ -57,8 +57,8 @@ def typed(cls: type, values: Mapping[str, Any], what: str, place: str = "") -> A
         return _adapter(cls).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "string_type" and isinstance(first["input"], WrittenList):  # text in brackets
-            return typed(cls, values | {str(first["loc"][0]): first["input"].text}, what, place)
+        if first["type"] == "string_type" and len(first["loc"]) == 1 and (text := text_of(first["input"])) is not None:
+            return typed(cls, values | {str(first["loc"][0]): text}, what, place)
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{place}{where}: {first['msg']}, got {first['input']!r}") from None
 
@@ -71,4 +71,4 @@ def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = ""
 
 @cache
 def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls, config=ConfigDict(coerce_numbers_to_str=True))
+    return TypeAdapter(cls)

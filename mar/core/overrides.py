@@ -49,6 +49,13 @@ def value_of(text: str) -> Any:
     return found
 
 
+def text_of(value: Any) -> str | None:
+    """Return the text that a number or a list was written as; None: it is of another type."""
+    if isinstance(value, WrittenList):
+        return value.text
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def assigned(pairs: Iterable[str], what: str) -> dict[str, Any]:
     """Return ``key.of.section=value`` pairs as nested mappings. Raise UserError: one is not written so."""
     found: dict[str, Any] = {}
