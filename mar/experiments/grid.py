@@ -50,6 +50,7 @@ from mar.core.errors import UserError, unknown
 from mar.core.files import GRID, check_name
 from mar.core.overrides import assigned, value_of
 from mar.core.readers import read_yaml, reading
+from mar.core.records import plain as plain_of
 from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
 from mar.metrics.base import Metric, Variant
@@ -356,7 +357,7 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         for key in map(_key, of_recipe):
             if key not in Recipe.model_fields:
                 raise unknown("key of the grid or its recipes", key, {*known.model_fields, *Recipe.model_fields})
-        content = OmegaConf.merge(content, OmegaConf.create(assigned(of_grid, "an override")))
+        content = OmegaConf.merge(content, OmegaConf.create(plain_of(assigned(of_grid, "an override"))))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]

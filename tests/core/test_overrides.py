@@ -20,7 +20,8 @@ from mar.experiments.grid import read
         ("true", True), ("False", False), ("null", None), ("no", "no"), ("~", "~"), ("", ""),
         ("[1, 2]", [1, 2]), ("[raster,blocks:4:inner=serpentine]", ["raster", "blocks:4:inner=serpentine"]),
         ("{kind: made, widths: [8]}", {"kind": "made", "widths": [8]}), ("'1'", "1"), ('"a b"', "a b"),
-        ("raster/cosine:16", "raster/cosine:16"), ("a: b", "a: b"), ("[[[", "[[["), ("${oc.env:HOME}", "${oc.env:HOME}"),
+        ("raster/cosine:16", "raster/cosine:16"), ("a: b", "a: b"), ("[[[", "[[["),
+        ("${oc.env:HOME}", "${oc.env:HOME}"),
         ("[!!python/object/apply:os.getcwd []]", "[!!python/object/apply:os.getcwd []]"),
     ],
 )  # fmt: skip
