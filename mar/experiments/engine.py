@@ -31,7 +31,7 @@ from mar.core.files import GRID, check_kind, checksum, environment, folder_name,
 from mar.core.progress import Progress
 from mar.core.records import Record, plain, read, record
 from mar.data.base import Data
-from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
+from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
 from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
 from mar.experiments.statistics import compared
@@ -84,6 +84,13 @@ def cells_of(grid: GridFile) -> list[Cell]:
         source = recipe.data.model_dump_json()
         data[source] = data[source] if source in data else build.data(recipe)
         found.append(_cell(grid, plans, combination, recipe, data[source]))
+    known: dict[Any, str] = {}
+    for cell in found:
+        others = frozenset((axis, name) for axis, name in cell.settings.items() if axis != SEED)
+        if (other := known.setdefault((others, cell.fingerprint), cell.name)) != cell.name:
+            raise UserError(
+                f"{other} and {cell.name} are one model: give the values of the axis seed seeds of their own"
+            )
     return found
 
 

@@ -100,9 +100,10 @@ def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
 
 
 def read_outlines(out: Path) -> list[Outline] | None:
-    """Return the cells of a folder; None: it was written before folders had an outline."""
-    file = out / OUTLINE
-    return TypeAdapter(list[Outline]).validate_json(file.read_bytes()) if file.is_file() else None
+    """Return the cells of a folder; None: it was written before folders had an outline, or its outline is damaged."""
+    with suppress(OSError, ValueError):
+        return TypeAdapter(list[Outline]).validate_json((out / OUTLINE).read_bytes())
+    return None
 
 
 def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
