@@ -196,7 +196,7 @@ class Engine:
         file = self.file(cell, question)
         known = self._records.get(file)
         if known is None or known.question != question.content:
-            known = read(file, question.content)
+            known = read(file, question.content) if file.is_file() else None
             if known is not None and known.answer is not None:
                 self._records[file] = known
         return known
@@ -224,8 +224,7 @@ class Engine:
 
     def plan_folder(self, cell: Cell, plan: str, variant: str = "") -> Path:
         """Return the folder of the records and pictures of a cell along a plan, in a variant."""
-        folder = self.home(cell) / folder_name(plan.replace("/", "+"))
-        return folder / folder_name(variant, safe="+:=,() ")
+        return self.home(cell) / _folder(plan, variant)
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
@@ -313,6 +312,11 @@ class Engine:
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"
             )
+
+
+@cache
+def _folder(plan: str, variant: str) -> Path:
+    return Path(folder_name(plan.replace("/", "+")), folder_name(variant, safe="+:=,() ") if variant else "")
 
 
 def _weights(variant: Variant | None) -> str:

@@ -185,6 +185,8 @@ class AblationResult:
     seconds: float  # of training and evaluation, summed over models, interruptions included
     ways: tuple[str, ...] = ()  # the settings beside the axes: plan, variant, orders
 
+    __hash__ = object.__hash__  # by identity: what is derived from a result is made once (functools.lru_cache)
+
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the settings that distinguish rows."""

@@ -53,7 +53,8 @@ class Outline:
             if found and "weights" in content:
                 trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
                 content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            found.append((asked, read(out / asked.file, content)))
+            file = out / asked.file
+            found.append((asked, read(file, content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
