@@ -48,6 +48,7 @@ from mar import config
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
 from mar.core.files import GRID
+from mar.core.readers import read_yaml, reading
 from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
 from mar.metrics.base import Metric, Variant
@@ -375,7 +376,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
 
 def stored(out: Path) -> GridFile:
     """Return the grid of a folder."""
-    return grid_type().model_validate(OmegaConf.to_container(OmegaConf.load(out / GRID)))
+    with reading(out / GRID, "the grid of an ablation"):
+        return grid_type().model_validate(OmegaConf.to_container(read_yaml(out / GRID, "the grid of an ablation")))
 
 
 def _key(override: str) -> str:

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from mar import build
 from mar.core.files import environment, write_atomic
+from mar.core.readers import read_as
 from mar.likelihood.summary import Likelihood
 from mar.metrics.nll import check_comparable
 from mar.metrics.statistics import Difference, holm, paired_differences
@@ -94,7 +93,7 @@ class Matrix:
     @classmethod
     def load(cls, path: Path) -> Matrix:
         """Load the matrix that ``save`` wrote."""
-        return TypeAdapter(cls).validate_python(json.loads(path.read_text()))
+        return read_as(cls, path, "a matrix of runs and plans")
 
 
 def columns(runs: Mapping[str, Run], plans: Sequence[str]) -> tuple[str, ...]:

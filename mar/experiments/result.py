@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from mar.config import Train
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
+from mar.core.readers import reading
 from mar.likelihood.summary import data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
@@ -200,12 +201,13 @@ class AblationResult:
     @classmethod
     def load(cls, path: Path) -> AblationResult:
         """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts."""
-        content = path.read_bytes()
-        plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-        for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
-            _move_to_answers(one)
-            one["answers"] = {name: METRICS[name].typed(answer) for name, answer in one["answers"].items()}
-        return TypeAdapter(cls).validate_python(plain)
+        with reading(path, "the result of an ablation"):
+            content = path.read_bytes()
+            plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+            for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
+                _move_to_answers(one)
+                one["answers"] = {name: METRICS[name].typed(answer) for name, answer in one["answers"].items()}
+            return TypeAdapter(cls).validate_python(plain)
 
 
 def _move_to_answers(one: dict[str, Any]) -> None:

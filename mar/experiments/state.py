@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
-from pydantic import TypeAdapter
 
 from mar.config import parse
 from mar.core.files import RUN, write_atomic
+from mar.core.readers import read_as, read_yaml
 from mar.core.records import Record, read
 
 OUTLINE = "outline.json"
@@ -102,7 +102,7 @@ def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
 def read_outlines(out: Path) -> list[Outline] | None:
     """Return the cells of a folder; None: it was written before folders had an outline."""
     file = out / OUTLINE
-    return TypeAdapter(list[Outline]).validate_json(file.read_bytes()) if file.is_file() else None
+    return read_as(list[Outline], file, "the outline of an ablation") if file.is_file() else None
 
 
 def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
@@ -145,7 +145,7 @@ def trained_iterations(run: Path) -> int:
 def wanted_iterations(run: Path) -> int:
     """Return the length of a run's training, as far as it is known."""
     nats = "validation_nats_per_token"
-    content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
+    content: Any = OmegaConf.to_container(read_yaml(run / RUN, "the recipe of a run"))
     return parse(content).train.length([(line["iteration"], line[nats]) for line in _lines(run) if nats in line])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
+from mar.core.readers import read_json
 from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.metrics.base import file_name, save
@@ -147,7 +148,7 @@ class RunScorer:
     def _recorded(self, path: Path, content: Score) -> Score | None:
         if self.asked.again or not path.is_file():
             return None
-        found = json.loads(path.read_text())
+        found = read_json(path, "the FID of a run")
         same = all(found.get(key) == content[key] for key in ("question", "reference", "n_images"))
         return found if same else None
 

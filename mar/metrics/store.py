@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from mar.core.errors import UserError
 from mar.core.files import STORE, check_kind, digest, settings_digest, write_atomic
+from mar.core.readers import read_json, reading
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Split
@@ -79,12 +80,10 @@ class Store:
         Raises:
             UserError: there is none.
         """
-        try:
-            content = json.loads((path / STORE).read_text())
+        with reading(path / STORE, "the settings of a store of generated images"):
+            content = read_json(path / STORE, "the settings of a store of generated images")
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
             return cls(path, content["question"], content["shard"], look)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
 
     @cached_property
     def identity(self) -> str:
