@@ -185,6 +185,8 @@ class AblationResult:
     seconds: float  # of training and evaluation, summed over models, interruptions included
     ways: tuple[str, ...] = ()  # the settings beside the axes: plan, variant, orders
 
+    __hash__ = object.__hash__  # by identity: what is derived from a result is made once (functools.lru_cache)
+
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the settings that distinguish rows."""
@@ -200,7 +202,11 @@ class AblationResult:
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:
-        """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts."""
+        """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         with reading(path, "the result of an ablation"):
             content = path.read_bytes()
             plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)

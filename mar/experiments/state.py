@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 
 from mar.config import parse
 from mar.core.files import RUN, write_atomic
-from mar.core.readers import read_as, read_yaml
 from mar.core.records import Record, read
 
 OUTLINE = "outline.json"
@@ -53,7 +53,8 @@ class Outline:
             if found and "weights" in content:
                 trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
                 content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            found.append((asked, read(out / asked.file, content)))
+            file = out / asked.file
+            found.append((asked, read(file, content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
@@ -100,9 +101,10 @@ def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
 
 
 def read_outlines(out: Path) -> list[Outline] | None:
-    """Return the cells of a folder; None: it was written before folders had an outline."""
-    file = out / OUTLINE
-    return read_as(list[Outline], file, "the outline of an ablation") if file.is_file() else None
+    """Return the cells of a folder; None: it was written before folders had an outline, or its outline is damaged."""
+    with suppress(OSError, ValueError):
+        return TypeAdapter(list[Outline]).validate_json((out / OUTLINE).read_bytes())
+    return None
 
 
 def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
@@ -145,7 +147,7 @@ def trained_iterations(run: Path) -> int:
 def wanted_iterations(run: Path) -> int:
     """Return the length of a run's training, as far as it is known."""
     nats = "validation_nats_per_token"
-    content: Any = OmegaConf.to_container(read_yaml(run / RUN, "the recipe of a run"))
+    content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
     return parse(content).train.length([(line["iteration"], line[nats]) for line in _lines(run) if nats in line])
 
 
