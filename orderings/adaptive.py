@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from orderings.base import Component, Source, option
-from orderings.lazy import torch
+from orderings.grid import torch
 
 
 @dataclass(frozen=True)

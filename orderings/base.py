@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
-from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 GIVEN = -1  # known from the start: conditioned on, never scored
 ABSENT = 2**30  # padding: never a key, a query or a target

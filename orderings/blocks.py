@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, option, shuffle
 from orderings.curves import Hilbert
-from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 from orderings.scans import Raster
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from orderings.base import PixelOrdering, Source, inverse, option, rank_by
-from orderings.grid import Grid
-from orderings.lazy import torch
+from orderings.grid import Grid, torch
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The token lattice: 1-D for text and audio, 2-D for images, 3-D for images with channels.
+"""The token lattice: 1-D for text and audio, 2-D for images, 3-D for images with channels; errors; torch on demand.
 
 L tokens · D grid dimensions
 """
@@ -10,8 +10,23 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from orderings.lazy import torch
+if TYPE_CHECKING:
+    import torch as torch
+else:
+
+    class _Torch:
+        """torch, loaded when it is first used: names, options and texts of plans need none of its two seconds."""
+
+        def __getattr__(self, name: str) -> Any:
+            import torch
+
+            value = getattr(torch, name)
+            setattr(self, name, value)  # the next access finds it without this function
+            return value
+
+    torch = _Torch()
 
 
 class MarError(Exception):
@@ -30,11 +45,18 @@ class UnknownName(InvalidRequest):
     """A name or an option that does not exist; the message gives the nearest name that does."""
 
     def __init__(self, what: str, name: str, choices: Iterable[str]) -> None:
-        names = sorted(choices)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        rest = f"choose from {', '.join(names)}" if names else "it has none"
-        super().__init__(f"unknown {what} {name!r}: {hint}{rest}")
+        super().__init__(unknown(what, name, choices))
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> str:
+    """Return the message about a name that does not exist, with the nearest existing name."""
+    names = sorted(choices)
+    if not names:
+        return f"unknown {what} {name!r}: it has none"
+    whole_or_last = (str(name), str(name).rpartition(".")[2])  # a key may be written with its section before it
+    near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from orderings.base import Partition, option
-from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,6 @@ class SetCosts:
             each = np.full(n - s, known) if self.uniform else np.asarray(known)
             cost_SE[s, s + 1 :] = each.cumsum()
         return cost_SE
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, to a temporary file that is then renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text(json.dumps(asdict(self)))
-        aside.replace(path)
 
 
 def read_set_costs(path: str | Path) -> SetCosts:

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 
 from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
 from orderings.blocks import block_of, check_size
-from orderings.grid import Grid, InvalidRequest, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
-from orderings.grid import Grid, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, Unsupported, torch
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ L tokens · D grid dimensions · i row · j column
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from orderings.base import FixedOrdering, PixelOrdering, option, rank_by
-from orderings.grid import Grid
-from orderings.lazy import torch
+from orderings.grid import Grid, torch
 
 
 @dataclass(frozen=True)
@@ -101,26 +100,17 @@ class Spiral(PixelOrdering):
 
     def pixels(self, plane: Grid) -> torch.Tensor:
         around, backwards = (_rings, not self.inward) if self.around == "centre" else (_quarter_rings, self.inward)
+        turns = get_args(Corner).index(self.corner)  # clockwise quarter turns of the top left corner to this one
+        height, width = plane.shape[::-1] if turns % 2 else plane.shape
         # travelled backwards, a clockwise path turns anticlockwise
-        rank_L = around(*_seen_from(plane, self.corner, self.clockwise != backwards))
+        rank = around(height, width) if self.clockwise != backwards else around(width, height).T
+        rank_L = torch.rot90(rank, -turns).reshape(-1)
         return len(plane) - 1 - rank_L if backwards else rank_L
 
 
-def _seen_from(plane: Grid, corner: Corner, clockwise: bool) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-    """Return i_L, j_L, height and width after turning ``corner`` to the top left; mirrored when not clockwise."""
-    height, width = plane.shape
-    i_L, j_L = plane.coordinates().unbind(1)
-    if corner == "top-right":
-        i_L, j_L, height, width = width - 1 - j_L, i_L, width, height
-    elif corner == "bottom-right":
-        i_L, j_L = height - 1 - i_L, width - 1 - j_L
-    elif corner == "bottom-left":
-        i_L, j_L, height, width = j_L, height - 1 - i_L, width, height
-    return (i_L, j_L, height, width) if clockwise else (j_L, i_L, width, height)
-
-
-def _rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return the clockwise inward rank from the top left: by ring, then by the length walked along the ring."""
+def _rings(height: int, width: int) -> torch.Tensor:
+    """Return the clockwise inward rank (height, width): by ring, then by the length walked along the ring."""
+    i_L, j_L = Grid((height, width)).coordinates().unbind(1)
     ring_L = torch.stack([i_L, j_L, height - 1 - i_L, width - 1 - j_L]).amin(0)
     i_L, j_L = i_L - ring_L, j_L - ring_L
     bottom_L, right_L = height - 1 - 2 * ring_L, width - 1 - 2 * ring_L  # the ring's last row and column
@@ -128,14 +118,15 @@ def _rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> tor
     walked_L = torch.where(i_L == bottom_L, right_L + bottom_L + (right_L - j_L), left_side_L)
     walked_L = torch.where(j_L == right_L, right_L + i_L, walked_L)
     walked_L = torch.where(i_L == 0, j_L, walked_L)
-    return rank_by(ring_L, walked_L)
+    return rank_by(ring_L, walked_L).reshape(height, width)
 
 
-def _quarter_rings(i_L: torch.Tensor, j_L: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _quarter_rings(height: int, width: int) -> torch.Tensor:
     """Return the outward rank from the top left: pixels with max(i, j) = k, clockwise for odd k and back for even."""
+    i_L, j_L = Grid((height, width)).coordinates().unbind(1)
     ring_L = torch.maximum(i_L, j_L)
     walked_L = torch.where(j_L == ring_L, i_L, 2 * ring_L - j_L)
-    return rank_by(ring_L, torch.where(ring_L % 2 == 1, walked_L, -walked_L))
+    return rank_by(ring_L, torch.where(ring_L % 2 == 1, walked_L, -walked_L)).reshape(height, width)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from orderings.base import FixedOrdering, Ordering, Source, option, shuffle
-from orderings.grid import Grid, InvalidRequest
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, torch
 from orderings.scans import Raster
 
 

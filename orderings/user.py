@@ -20,8 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from orderings.base import FixedOrdering, Source, inverse
-from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported
-from orderings.lazy import torch
+from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported, torch
 
 
 @dataclass(frozen=True)

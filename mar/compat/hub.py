@@ -81,11 +81,7 @@ class PretrainedRun(
     (``from_pretrained``), upload (``push_to_hub``). ``PretrainedRun("runs/x")`` loads the run ``runs/x``."""
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write the run into a new or empty folder. ``options``: those of huggingface_hub's mixin.
-
-        Raises:
-            UserError: the folder is not empty.
-        """
+        """Write the run into a new or empty folder, or raise UserError. ``options``: those of the hub's mixin."""
         folder = Path(save_directory)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise UserError(f"{folder} is not empty: choose another folder, or delete it")
@@ -119,34 +115,21 @@ class PretrainedRun(
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> PretrainedRun:
-        """Load the run of a folder, or of a repository of the hub. ``options``: those of the hub's mixin (revision,
-        token, cache_dir, local_files_only, …) and of ``Run`` (ema, device).
+        """Load the run of a folder, or of a repository of the hub, or raise UserError.
 
-        Raises:
-            UserError: the hub does not give the repository, or it holds no run.
+        ``options``: those of the hub's mixin (revision, token, cache_dir, …) and of ``Run`` (ema, device).
         """
         with _answered(f"{name} is no folder, and the hub did not give it", "or give its folder"):
             return super().from_pretrained(name, **options)
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, revision: Any, cache_dir: Any, force_download: bool, local_files_only: bool, token: Any,
-        **options: Any,
-    ) -> PretrainedRun:  # fmt: skip
-        if Path(model_id).is_dir():
-            return cls(model_id, **options)
-        folder = snapshot_download(
-            model_id, revision=revision, cache_dir=cache_dir, force_download=force_download,
-            local_files_only=local_files_only, token=token,
-        )  # fmt: skip
-        return cls(folder, **options)
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> PretrainedRun:
+        names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        hub = {name: options.pop(name) for name in names}
+        return cls(model_id if Path(model_id).is_dir() else snapshot_download(model_id, **hub), **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the run as ``OWNER/NAME`` and return the address of the commit. ``options``: those of the hub's mixin.
-
-        Raises:
-            UserError: the name is invalid, or the hub refuses the upload.
-        """
+        """Upload the run as ``OWNER/NAME``; return the commit's address, or raise UserError with the hub's reason."""
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
             raise UserError(f"{repo_id!r} is no name on the hub: it is OWNER/NAME, e.g. me/digits")
         options["model_card_kwargs"] = {"repo_id": repo_id, **(options.get("model_card_kwargs") or {})}
@@ -179,11 +162,12 @@ class PretrainedRun(
         rows = []
         for path in sorted((self.folder.path / "scores").glob("*.json")):
             record = json.loads(path.read_text())
-            if isinstance(record, dict) and "nats_per_image" in record:
+            if not isinstance(record, dict):
+                continue
+            if "nats_per_image" in record:
                 figures = f"{record['nats_per_image']:.2f} ± {record['standard_error_nats']:.2f} nats, {record['kind']}"
                 rows.append((record["plan"], "NLL", figures, record["n_images"]))
-            elif isinstance(record, dict) and isinstance(record.get("generated"), dict):
-                generated = record["generated"]
+            elif isinstance(generated := record.get("generated"), dict):
                 rows.append((record.get("plan", ""), "FID", f"{generated['fid']:.2f}", generated["n_images"]))
         if not rows:
             return "None was measured with this run."

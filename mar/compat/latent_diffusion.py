@@ -47,21 +47,15 @@ def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
 def chosen_scale(scale: float | None, default: float) -> float:
     """Return the factor of the latents. Raise UserError if it is not positive and finite."""
     if scale is not None and not 0 < scale < math.inf:
-        raise UserError(
-            f"--scale is a positive number that latents are multiplied with, not {scale}: default {default:g}"
-        )
+        raise UserError(f"--scale is a positive number that multiplies the latents, not {scale}: default {default:g}")
     return default if scale is None else scale
 
 
 def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> Any:
     """Return diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict; sizes come from shapes.
 
-    Args:
-        scale: factor that gives latents unit variance, stored in the configuration; None: the published factor of
-            KL-16, 1 for other autoencoders.
-
-    Raises:
-        UserError: weights are missing or unknown, or the scale is invalid.
+    ``scale`` gives latents unit variance and is stored in the configuration; None: the published factor of KL-16, 1 for
+    other autoencoders. Raise UserError for missing or unknown weights, or an invalid scale.
     """
     from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL
@@ -73,15 +67,17 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
     published = all(config[key] == value for key, value in KL16.items())
     config["scaling_factor"] = chosen_scale(scale, KL16_SCALE if published else 1.0)
     model = AutoencoderKL(**config)
-    levels = len(config["block_out_channels"])
+    levels, wanted = len(config["block_out_channels"]), model.state_dict()
     ours = {_renamed(name, levels): value for name, value in state.items()}
-    wanted = model.state_dict()
     for name, value in ours.items():
         if name in wanted and value.ndim == 4 and wanted[name].ndim == 2:  # 1×1 convolutions became linear maps
             ours[name] = value[:, :, 0, 0]
-    shapes, theirs = ({k: v.shape for k, v in weights.items()} for weights in (wanted, ours))
-    if wrong := sorted(k for k in shapes.keys() | theirs.keys() if shapes.get(k) != theirs.get(k)):
-        raise UserError(f"{len(wrong)} weights are not those of a latent-diffusion autoencoder, first {wrong[0]!r}")
+    wrong = [
+        k for k in wanted.keys() | ours.keys() if k not in wanted or k not in ours or wanted[k].shape != ours[k].shape
+    ]
+    if wrong:
+        first = min(wrong)
+        raise UserError(f"{len(wrong)} weights are not those of a latent-diffusion autoencoder, first {first!r}")
     model.load_state_dict(ours)
     return model.eval()
 
@@ -89,19 +85,19 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
 def sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Return the configuration of diffusers' ``AutoencoderKL``. Raise KeyError if a weight is missing."""
     levels = 1 + max(_numbers(state, r"encoder\.down\.(\d+)\."))
-    blocks = 1 + max(_numbers(state, r"encoder\.down\.0\.block\.(\d+)\."))
     width = tuple(state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
     if any(channels % _GROUPS for channels in width):
         raise UserError(f"widths {width}: latent-diffusion's are multiples of {_GROUPS}")
-    down = [f"encoder.down.{i}.attn.0.q.weight" in state for i in range(levels)]
-    up = [f"decoder.up.{i}.attn.0.q.weight" in state for i in reversed(range(levels))]
+    attn = ("", "Attn")
+    down = (f"{attn[f'encoder.down.{i}.attn.0.q.weight' in state]}DownEncoderBlock2D" for i in range(levels))
+    up = (f"{attn[f'decoder.up.{i}.attn.0.q.weight' in state]}UpDecoderBlock2D" for i in reversed(range(levels)))
     return {
         "in_channels": state["encoder.conv_in.weight"].shape[1],
         "out_channels": state["decoder.conv_out.weight"].shape[0],
-        "down_block_types": tuple("AttnDownEncoderBlock2D" if attends else "DownEncoderBlock2D" for attends in down),
-        "up_block_types": tuple("AttnUpDecoderBlock2D" if attends else "UpDecoderBlock2D" for attends in up),
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(up),
         "block_out_channels": width,
-        "layers_per_block": blocks,
+        "layers_per_block": 1 + max(_numbers(state, r"encoder\.down\.0\.block\.(\d+)\.")),
         "latent_channels": state["post_quant_conv.weight"].shape[1],
         "norm_num_groups": _GROUPS,
         "sample_size": _LOWEST * 2 ** (levels - 1),

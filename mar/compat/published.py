@@ -13,62 +13,47 @@ import torch
 from mar.core.errors import UserError
 from mar.networks.masked_transformer import SIZES, MaskedTransformerOptions
 
-_NAMES = {
+_NAMES = {  # ours of each published name; a name that ends in a dot stands for all that begin with it
     "class_emb.weight": "classes.weight",
     "fake_latent": "null",
-    "z_proj.weight": "embedding.embed.weight",
-    "z_proj.bias": "embedding.embed.bias",
+    "z_proj.": "embedding.embed.",
     "encoder_pos_embed_learned": "network.encoder_position",
-    "z_proj_ln.weight": "network.embed_norm.weight",
-    "z_proj_ln.bias": "network.embed_norm.bias",
+    "z_proj_ln.": "network.embed_norm.",
     "mask_token": "network.mask_token",
     "decoder_pos_embed_learned": "network.decoder_position",
     "diffusion_pos_embed_learned": "network.target_position",
-}
-_PREFIXES = {
-    "encoder_blocks.": "network.encoder_blocks.",
-    "encoder_norm.": "network.encoder_norm.",
-    "decoder_embed.": "network.decoder_embed.",
-    "decoder_blocks.": "network.decoder_blocks.",
-    "decoder_norm.": "network.decoder_norm.",
+    **{f"{part}.": f"network.{part}." for part in ("encoder_blocks", "encoder_norm", "decoder_embed")},
+    **{f"{part}.": f"network.{part}." for part in ("decoder_blocks", "decoder_norm")},
     "diffloss.net.": "head.net.",
 }
+_OURS = {ours: published for published, ours in _NAMES.items()}
 _POSITIONS = ("encoder_pos_embed_learned", "decoder_pos_embed_learned", "diffusion_pos_embed_learned")
 _BATCHED = {"fake_latent": 1, "mask_token": 2} | dict.fromkeys(_POSITIONS, 1)  # leading dimensions of size 1
+
+
+def _other(name: str, table: Mapping[str, str]) -> str:
+    for source, target in table.items():
+        if name == source or (source.endswith(".") and name.startswith(source)):
+            return target + name.removeprefix(source)
+    raise UserError(f"{name!r} is no weight of the published MAR: give one of its state dicts (model or model_ema)")
 
 
 def rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a published state dict with the names and shapes of our ``Model`` (without its tokenizer's buffers).
 
-    Raises:
-        UserError: an entry is not of the published MAR.
+    Raise UserError for an entry that is not of the published MAR.
     """
-    return {_ours(name): _flat(value, _BATCHED.get(name, 0)) for name, value in state.items()}
+    return {_other(name, _NAMES): _flat(value, _BATCHED.get(name, 0)) for name, value in state.items()}
 
 
 def restore(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Invert ``rename``. Raise KeyError for a weight that the published MAR does not have."""
-    return {name: value[(None,) * _BATCHED.get(name, 0)] for name, value in ((_theirs(k), v) for k, v in state.items())}
+    """Invert ``rename``."""
+    named = {_other(name, _OURS): value for name, value in state.items()}
+    return {name: value[(None,) * _BATCHED.get(name, 0)] for name, value in named.items()}
 
 
 def _flat(value: torch.Tensor, leading: int) -> torch.Tensor:
     return value.flatten(0, leading) if value.ndim > leading else value
-
-
-def _theirs(name: str) -> str:
-    for published, ours in (*_NAMES.items(), *_PREFIXES.items()):
-        if name == ours or (ours.endswith(".") and name.startswith(ours)):
-            return published + name.removeprefix(ours)
-    raise KeyError(name)
-
-
-def _ours(name: str) -> str:
-    if name in _NAMES:
-        return _NAMES[name]
-    for published, ours in _PREFIXES.items():
-        if name.startswith(published):
-            return ours + name.removeprefix(published)
-    raise UserError(f"{name!r} is no weight of the published MAR: give one of its state dicts (model or model_ema)")
 
 
 @dataclass(frozen=True)
@@ -86,13 +71,10 @@ class Published:
 def infer(
     state: Mapping[str, torch.Tensor], encoder_heads: int | None = None, decoder_heads: int | None = None
 ) -> Published:
-    """Infer sizes from the shapes of a published state dict.
+    """Infer sizes from the shapes of a published state dict; UserError for missing weights or other dimensions.
 
     Shapes do not tell the number of attention heads. Defaults: the heads of the published size of this width, otherwise
     heads of 64 channels.
-
-    Raises:
-        UserError: weights of the published MAR are missing or have other dimensions.
     """
     try:
         n_tokens = state["diffusion_pos_embed_learned"].shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ def import_run(
     """Write the run folder ``out`` from a released file: ``model`` and ``model_ema``, or one state dict for both. The
     folder loads, samples and scores like a trained run; its recipe is the published training, finished.
 
+    Raise UserError if the file is not the published MAR, sizes do not fit, or ``out`` holds another run or weights.
+
     Args:
         heads: attention heads of the encoder and the decoder; None: see ``infer``.
         patch: side of a token in latents; None: inferred from the channels of the autoencoder, or of KL-16.
@@ -48,9 +50,6 @@ def import_run(
             are latents.
         scale: factor of the latents; None: the autoencoder's ``scaling_factor``, or KL-16's.
         data: folder of cached latents, to score and train on.
-
-    Raises:
-        UserError: the file is not the published MAR, sizes do not fit, or ``out`` holds another run or other weights.
     """
     plain, average = state_dicts(content)
     found = infer(plain, *heads)
@@ -72,10 +71,9 @@ def import_run(
 
 
 def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the last and the averaged weights of a released file, float32; a missing one is replaced by the other.
+    """Return the last and the averaged weights of a released file, float32; one stands for both if it is alone.
 
-    Raises:
-        UserError: there is no state dict, or a weight is not finite.
+    Raise UserError if there is no state dict, or a weight is not finite.
     """
     found = [numbers(unwrapped(content[key], key), key) for key in ("model", "model_ema") if key in content]
     found = found or [numbers(unwrapped(content))]
@@ -97,9 +95,8 @@ def described(
         raise UserError(f"{found.n_tokens} tokens are no square: the published MAR makes square images")
     if found.token_width % patch**2 or (autoencoder and found.token_width != channels * patch**2):
         asked = f"{channels} channels of {vae}" if autoencoder else "whole channels"
-        raise UserError(
-            f"tokens of {found.token_width} values are no {patch}x{patch} patches of {asked}: check --patch"
-        )
+        values = f"tokens of {found.token_width} values"
+        raise UserError(f"{values} are no {patch}x{patch} patches of {asked}: check --patch")
     spec = DataSpec((found.token_width // patch**2, side, side), 0, found.n_classes, modality="latent")
     tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch}
     tokenizer["scale"] = chosen_scale(scale, autoencoder["scaling_factor"] if autoencoder else KL16_SCALE)
@@ -121,8 +118,7 @@ def _absolute(path: str) -> str:
 def attach(run: Run, vae: str) -> None:
     """Make a run of latents decode to images with the autoencoder of a folder or hub name.
 
-    Raises:
-        UserError: the run has no bare latents, or the autoencoder has other latents.
+    Raise UserError if the run has no bare latents, or the autoencoder has other latents.
     """
     bare = run.model.tokenizer
     if not isinstance(bare, Latents):
@@ -149,11 +145,7 @@ def _network(options: MaskedTransformerOptions) -> dict[str, Any]:
 
 
 def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return ``state`` after checking that it has exactly the model's weights.
-
-    Raises:
-        UserError: a weight is missing or has another shape; the message names the first.
-    """
+    """Return ``state`` if it has exactly the model's weights, or raise UserError with the first that differs."""
     ours = {name: weight.shape for name, weight in model.named_parameters()}
     wrong = sorted(k for k in ours.keys() | state.keys() if k not in state or ours.get(k) != state[k].shape)
     if wrong:
@@ -164,42 +156,32 @@ def fill(model: Model, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def export_run(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
-    """Return a run's weights in the released layout (``model``, ``model_ema``), and the published code's factor of the
-    latents.
+    """Return a run's weights in the released layout (``model``, ``model_ema``), and the factor of its latents.
 
-    Raises:
-        Unsupported: the published code has no such model; the message gives the reason.
+    Raise Unsupported with the reason if the published code has no such model.
     """
-    if (obstacle := next(_obstacles(run), None)) is not None:
-        raise Unsupported(
-            f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers with a "
-            "diffusion head (cosine, 1000 timesteps) on a square grid of latents that are multiplied by one number"
-        )
-    tokenizer: Any = run.model.tokenizer
+    model, shape = run.model, run.model.tokenizer.shape
+    tokenizer: Any = model.tokenizer
+    chain = tuple(getattr(model.head.options, name, None) for name in ("timesteps", "schedule"))
+    per_channel = isinstance(tokenizer, KL) and (tokenizer.shift.any() or len(tokenizer.deviation.unique()) > 1)
+    obstacles = [
+        (not isinstance(model.network, MaskedTransformer), f"network {run.recipe.network.kind}"),
+        (getattr(model.network.options, "rotary", "none") != "none", "rotary positions"),
+        (not isinstance(model.head, DiffusionHead), f"head {run.recipe.head.kind}"),
+        (chain != (1000, "cosine"), f"a head of {chain[0]} timesteps with schedule {chain[1]}"),
+        (model.policy is not None, "a learned order"),
+        (not model.n_classes, "no classes"),
+        (len(shape) != 2 or shape[0] != shape[1], f"a grid of {'x'.join(map(str, shape))} tokens"),
+        (not isinstance(tokenizer, KL | Latents), f"tokenizer {run.recipe.tokenizer.kind}"),
+        (per_channel, "a scale measured per channel"),
+    ]
+    for there, obstacle in obstacles:
+        if there:
+            raise Unsupported(
+                f"{run.folder.path} has {obstacle}: the released layout holds class-conditional masked-transformers "
+                "with a diffusion head (cosine, 1000 timesteps) on a square grid of latents that one number multiplies"
+            )
     scale = tokenizer.options.scale if isinstance(tokenizer, Latents) else 1.0 / float(tokenizer.deviation[0])
     average = run.checkpoint.load_ema()
     plain = {name: weight for name, weight in run.model.state_dict().items() if name in average}
     return {"model": restore(plain), "model_ema": restore(average)}, scale
-
-
-def _obstacles(run: Run) -> Iterator[str]:
-    """Yield the settings that the published code does not support."""
-    model, tokenizer, shape = run.model, run.model.tokenizer, run.model.tokenizer.shape
-    if not isinstance(model.network, MaskedTransformer):
-        yield f"network {run.recipe.network.kind}"
-    elif model.network.options.rotary != "none":
-        yield "rotary positions"
-    if not isinstance(model.head, DiffusionHead):
-        yield f"head {run.recipe.head.kind}"
-    elif (model.head.options.timesteps, model.head.options.schedule) != (1000, "cosine"):
-        yield f"a head of {model.head.options.timesteps} timesteps with schedule {model.head.options.schedule}"
-    if model.policy is not None:
-        yield "a learned order"
-    if not model.n_classes:
-        yield "no classes"
-    if len(shape) != 2 or shape[0] != shape[1]:
-        yield f"a grid of {'x'.join(map(str, shape))} tokens"
-    if not isinstance(tokenizer, KL | Latents):
-        yield f"tokenizer {run.recipe.tokenizer.kind}"
-    elif isinstance(tokenizer, KL) and (tokenizer.shift.any() or len(tokenizer.deviation.unique()) > 1):
-        yield "a scale measured per channel"

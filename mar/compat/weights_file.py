@@ -18,11 +18,9 @@ _WRAPPER = "module."
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """Read a ``.pth``, ``.ckpt`` or ``.safetensors`` file. Pickles may hold tensors, plain containers, numbers and the
-    command line of the training (an ``argparse.Namespace``).
+    """Read a ``.pth``, ``.ckpt`` or ``.safetensors`` file. Raise UserError for other formats, and files with code.
 
-    Raises:
-        UserError: the file is missing, of another format, or holds code.
+    Pickles may hold tensors, plain containers, numbers and the command line of the training (``argparse.Namespace``).
     """
     if not path.is_file():
         raise UserError(f"no file {path}")
@@ -46,8 +44,7 @@ def read(path: Path) -> Mapping[str, Any]:
 def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
     """Return the tensors of a state dict, without DistributedDataParallel's prefix ``module.``.
 
-    Raises:
-        UserError: ``name`` is not a state dict.
+    Raise UserError if ``name`` is not a state dict.
     """
     if not isinstance(state, Mapping):
         raise UserError(f"{name} holds a {type(state).__name__}, not a state dict")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
+from orderings import grid
 from orderings.grid import InvalidRequest, MarError, Unsupported
 
 __all__ = ["InvalidRequest", "MarError", "PeerFailed", "Stopped", "Unsupported", "UserError", "unknown"]
@@ -16,13 +16,7 @@ class UserError(MarError):
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """Return the error for a name that does not exist, with the nearest existing name."""
-    names = sorted(choices)
-    if not names:
-        return UserError(f"unknown {what} {name!r}: it has none")
-    whole_or_last = (str(name), str(name).rpartition(".")[2])  # a key may be written with its section before it
-    near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}")
+    return UserError(grid.unknown(what, name, choices))
 
 
 class Stopped(Exception):

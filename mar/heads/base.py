@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
 from mar.core.options import replaced
 from mar.core.tokens import TokenKind
+
+Scale = Tensor | float  # of guidance: one for all tokens, or one for each
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,15 @@ class ScoringOptions:
 class LogProb:
     """Log-probabilities (or log-densities) of M tokens.
 
-    Attributes:
-        nats_M: log p(x_m | z_m) in nats; never averaged over channels.
-        kind: "exact", "bound" (E[nats] <= log p) or "ode".
-        evaluations: evaluations of the head's network for each token; the maximum where tokens differ.
-        estimate: nats_M depend on sampled noise; ``kind`` describes their expectation. Their exponential is
-            biased towards too-good values (Jensen), so log-mean-exp refuses them.
-        settings: further dependencies of the figure (t_min, solver, tolerance, …), to be stated with it.
+    With ``estimate`` nats_M depend on sampled noise, and ``kind`` describes their expectation. Their exponential is
+    biased towards too-good values (Jensen), so log-mean-exp refuses them.
     """
 
-    nats_M: torch.Tensor
-    kind: str
-    evaluations: int = 1
+    nats_M: Tensor  # log p(x_m | z_m); never averaged over channels
+    kind: str  # "exact", "bound" (E[nats] <= log p) or "ode"
+    evaluations: int = 1  # of the head's network for each token; the maximum where tokens differ
     estimate: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # further dependencies of the figure (t_min, solver, …)
 
 
 class Head(nn.Module):
@@ -80,11 +76,7 @@ class Head(nn.Module):
     scoring: ScoringOptions = ScoringOptions()  # likewise; a head with its own ``Scoring`` sets it
 
     def check_kind(self, kind: str | None) -> str:
-        """Return the kind of likelihood to compute; None means the default.
-
-        Raises:
-            Unsupported: this head has no such likelihood.
-        """
+        """Return the kind of likelihood to compute; None means the default. Raise Unsupported if there is none."""
         kind = kind or self.default_likelihood
         if kind not in self.likelihoods:
             known = ", ".join(sorted(self.likelihoods))
@@ -94,67 +86,56 @@ class Head(nn.Module):
     def compile_parts(self) -> None:
         """Compile the slow parts in place; none by default."""
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
         """Return loss_M, the training loss of each token (nats if the loss is a likelihood)."""
         raise NotImplementedError
 
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
         """Return log-probabilities of a kind in ``likelihoods``: guidance 1, temperature 1, no truncation."""
         raise NotImplementedError
 
     def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
+        self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
         """Return x_M (int64) or x_ME (float32). ``noise`` has one stream for each of the M tokens.
 
-        With ``z_null_MD`` the prediction is null + guidance (conditional - null): Ho & Salimans 2022, in the form
-        where 1 means no guidance.
+        With ``z_null_MD`` the prediction is ``guided`` (Ho & Salimans 2022, in the form where 1 means no guidance).
         """
         raise NotImplementedError
 
-    def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
+    def entropy(self, z_MD: Tensor) -> Tensor:
         """Return nats_M, the entropy of each token's distribution."""
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
 
 
-def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Sample with ``options`` in place of the head's own inside the block.
-
-    Raises:
-        UserError: the head has no such option; the message lists its options.
-    """
-    return _replaced(head, "sampling", options)
-
-
 @contextmanager
-def sampling_at(head: Head, progress: float) -> Iterator[None]:
-    """Sample with the head's options at a share 0..1 of a generation inside the block."""
-    before, head.sampling = head.sampling, head.sampling.at(progress)
-    try:
-        yield
-    finally:
-        head.sampling = before
-
-
-def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Compute likelihoods with ``options`` in place of the head's own inside the block.
-
-    Raises:
-        UserError: the head has no such option; the message lists its options.
-    """
-    return _replaced(head, "scoring", options)
-
-
-@contextmanager
-def _replaced(head: Head, which: Literal["sampling", "scoring"], options: dict[str, Any]) -> Iterator[None]:
+def _set(head: Head, which: Literal["sampling", "scoring"], options: Any) -> Iterator[None]:
     before = getattr(head, which)
-    setattr(head, which, replaced(before, options, f"{which} option of {type(head).__name__}:", f"{which} option "))
+    setattr(head, which, options)
     try:
         yield
     finally:
         setattr(head, which, before)
+
+
+def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Sample with ``options`` in place of the head's own inside the block. Raise UserError for unknown ones."""
+    what = f"sampling option of {type(head).__name__}:"
+    return _set(head, "sampling", replaced(head.sampling, options, what, "sampling option "))
+
+
+def sampling_at(head: Head, progress: float) -> AbstractContextManager[None]:
+    """Sample with the head's options at a share 0..1 of a generation inside the block."""
+    return _set(head, "sampling", head.sampling.at(progress))
+
+
+def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """Compute likelihoods with ``options`` in place of the head's own inside the block. Raise as sampling_options."""
+    what = f"scoring option of {type(head).__name__}:"
+    return _set(head, "scoring", replaced(head.scoring, options, what, "scoring option "))
+
+
+def guided(value_MX: Tensor, null_MX: Tensor, guidance_M: Scale) -> Tensor:
+    """Return null + guidance (value - null), with one scale for all tokens or one for each."""
+    scale = guidance_M[:, None] if isinstance(guidance_M, Tensor) else guidance_M
+    return null_MX + scale * (value_MX - null_MX)

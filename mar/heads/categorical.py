@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Categories
-from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
+from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 
 
 @dataclass(frozen=True)
@@ -51,42 +51,37 @@ class CategoricalHead(Head):
         self.token, self.options, self.sampling = token, options, CategoricalSampling()
         self.logits = nn.Linear(context_width, token.vocabulary)
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
         """Cross-entropy in nats; smoothed in training only, so that validation is an NLL."""
-        logits_MV = self.logits(z_MD).float()
         smoothing = self.options.label_smoothing if self.training else 0.0
-        return F.cross_entropy(logits_MV, x_M, reduction="none", label_smoothing=smoothing)
+        return F.cross_entropy(self.scores(z_MD), x_M, reduction="none", label_smoothing=smoothing)
 
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
-        log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)
-        return LogProb(log_p_MV.gather(1, x_M[:, None])[:, 0], "exact")
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
+        return LogProb(self.log_probabilities(z_MD).gather(1, x_M[:, None])[:, 0], "exact")
 
     def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
-        logits_MV = self.logits(z_MD).float()
+        self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
+        score_MV = self.scores(z_MD)
         if z_null_MD is not None:
-            logits_MV = guided(logits_MV, self.logits(z_null_MD).float(), guidance_M)
-        return draw(logits_MV, noise, self.sampling, temperature)
+            score_MV = guided(score_MV, self.scores(z_null_MD), guidance_M)
+        return draw(score_MV, noise, self.sampling, temperature)
 
-    def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
-        log_p_MV = F.log_softmax(self.logits(z_MD).float(), dim=-1)
+    def entropy(self, z_MD: Tensor) -> Tensor:
+        log_p_MV = self.log_probabilities(z_MD)
         return -(log_p_MV.exp() * log_p_MV).sum(-1)
 
+    def scores(self, z_MD: Tensor) -> Tensor:
+        """Return the log-probabilities of all categories up to a constant for each token (M, V), float32."""
+        return self.logits(z_MD).float()
 
-def guided(value_MX: torch.Tensor, null_MX: torch.Tensor, guidance_M: torch.Tensor | float) -> torch.Tensor:
-    """null + guidance (value - null), with one scale for all tokens or one for each."""
-    scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
-    return null_MX + scale * (value_MX - null_MX)
+    def log_probabilities(self, z_MD: Tensor) -> Tensor:
+        """Return log_p_MV of every category."""
+        return F.log_softmax(self.scores(z_MD), dim=-1)
 
 
-def draw(logits_MV: torch.Tensor, noise: Noise, sampling: CategoricalSampling, temperature: float) -> torch.Tensor:
-    """x_M from p^(1 / temperature), truncated as ``sampling`` says; at temperature 0 the likeliest category."""
+def draw(logits_MV: Tensor, noise: Noise, sampling: CategoricalSampling, temperature: float) -> Tensor:
+    """Return x_M from p^(1 / temperature), truncated as ``sampling`` says; at temperature 0 the likeliest category."""
     if sampling.greedy or temperature == 0.0:
         return logits_MV.argmax(-1)
     logits_MV = _truncate(logits_MV / temperature, sampling)
@@ -96,8 +91,8 @@ def draw(logits_MV: torch.Tensor, noise: Noise, sampling: CategoricalSampling, t
     return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=logits_MV.shape[-1] - 1)
 
 
-def _truncate(logits_MV: torch.Tensor, sampling: CategoricalSampling) -> torch.Tensor:
-    """Top-k, then top-p: everything else gets probability zero."""
+def _truncate(logits_MV: Tensor, sampling: CategoricalSampling) -> Tensor:
+    """Keep the top k, then the top p; everything else gets probability zero."""
     if 0 < sampling.top_k < logits_MV.shape[-1]:
         kth_M1 = logits_MV.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits_MV = logits_MV.masked_fill(logits_MV < kth_M1, -torch.inf)

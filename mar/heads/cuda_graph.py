@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-Evaluate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x_NE, t of shape (1,)) -> (N, outputs)
+Evaluate = Callable[[Tensor, Tensor], Tensor]  # (x_NE, t of shape (1,)) -> (N, outputs)
 
 _KEPT = 32  # graphs, of different numbers of rows; their memory is shared
 _WARM_UP = 3  # evaluations before a capture, as CUDA libraries require
@@ -34,7 +34,7 @@ class CudaGraphCache:
     def __deepcopy__(self, memo: dict[int, Any]) -> CudaGraphCache:
         return CudaGraphCache()
 
-    def bind(self, net: nn.Module, condition_NW: torch.Tensor) -> Evaluate:
+    def bind(self, net: nn.Module, condition_NW: Tensor) -> Evaluate:
         """Return ``net(x_NE, t, condition_NW)`` without gradients as a function of x and t, until the next ``bind``."""
         watched = _get_current_dispatch_mode() is not None  # a dispatch mode counts operations, which a replay hides
         if not condition_NW.is_cuda or watched or torch.cuda.is_current_stream_capturing():
@@ -42,7 +42,7 @@ class CudaGraphCache:
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
         twin = self._twin(net, dtype)
 
-        def evaluate(x_NE: torch.Tensor, t_1: torch.Tensor) -> torch.Tensor:
+        def evaluate(x_NE: Tensor, t_1: Tensor) -> Tensor:
             key = (x_NE.shape, x_NE.dtype, t_1.dtype, condition_NW.dtype, condition_NW.device)
             graph = self.graphs.pop(key, None) or _Graph(twin, x_NE, t_1, condition_NW)
             self.graphs[key] = graph
@@ -73,9 +73,9 @@ class _Graph:
 
     pools: dict[torch.device, Any] = {}  # noqa: RUF012 - one for all: graphs never run at the same time
 
-    def __init__(self, net: nn.Module, x_NE: torch.Tensor, t_1: torch.Tensor, condition_NW: torch.Tensor) -> None:
+    def __init__(self, net: nn.Module, x_NE: Tensor, t_1: Tensor, condition_NW: Tensor) -> None:
         self.inputs = [tensor.clone() for tensor in (x_NE, t_1, condition_NW)]
-        self.condition: torch.Tensor | None = None
+        self.condition: Tensor | None = None
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -87,7 +87,7 @@ class _Graph:
         with torch.cuda.graph(self.graph, pool=pool):
             self.out = net(*self.inputs)
 
-    def replay(self, x_NE: torch.Tensor, t_1: torch.Tensor, condition_NW: torch.Tensor) -> torch.Tensor:
+    def replay(self, x_NE: Tensor, t_1: Tensor, condition_NW: Tensor) -> Tensor:
         self.inputs[0].copy_(x_NE)
         self.inputs[1].copy_(t_1)
         if condition_NW is not self.condition:  # once for all timesteps of a chain

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 _FREQUENCIES = 128  # half of the sinusoidal embedding's width
@@ -25,7 +25,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, t_N: torch.Tensor) -> torch.Tensor:
+    def forward(self, t_N: Tensor) -> Tensor:
         exponent = torch.arange(_FREQUENCIES, dtype=torch.float32, device=t_N.device) / _FREQUENCIES
         angle = t_N.float()[:, None] * torch.exp(-math.log(_LONGEST_PERIOD) * exponent)
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
 
-    def forward(self, x_NW: torch.Tensor, silu_NW: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NW: Tensor, silu_NW: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation[1](silu_NW).chunk(3, dim=-1)
         return torch.addcmul(x_NW, gate, self.mlp(torch.addcmul(shift, self.in_ln(x_NW), 1 + scale)))
 
@@ -52,7 +52,7 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x_NW: torch.Tensor, silu_NW: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NW: Tensor, silu_NW: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation[1](silu_NW).chunk(2, dim=-1)
         return self.linear(torch.addcmul(shift, self.norm_final(x_NW), 1 + scale))
 
@@ -70,13 +70,11 @@ class Denoiser(nn.Module):
         self.final_layer = FinalLayer(width, outputs)
         self._initialise()
 
-    def forward(self, x_NE: torch.Tensor, t_N: torch.Tensor, condition_NW: torch.Tensor) -> torch.Tensor:
-        """(N, outputs) float32.
+    def forward(self, x_NE: Tensor, t_N: Tensor, condition_NW: Tensor) -> Tensor:
+        """Return (N, outputs) float32.
 
         Args:
-            x_NE: the noisy tokens.
-            t_N: their timesteps: whole ones (integers) in 0..timesteps-1, or fractional ones (floats); or a single
-                one, shape (1,), for all of them.
+            t_N: timesteps, whole (integers, 0..timesteps-1) or fractional (floats); or one, shape (1,), for all rows.
             condition_NW: ``cond_embed`` of the context; projected by the caller, once for all timesteps of a token.
         """
         if not t_N.is_floating_point() and len(t_N) > self.timesteps:  # each timestep is embedded once

@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Vectors
-from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
+from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.cuda_graph import CudaGraphCache
 from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_likelihood import DiffusionScoring, diffusion_log_density, log_density_bound
-from mar.heads.diffusion_process import LastTerm, NoiseSchedule, Process, spaced_timesteps, trailing_timesteps
+from mar.heads.diffusion_process import LastTerm, NoiseSchedule, Process, spaced_timesteps
 from mar.heads.ode import solve
-
-Spacing = Callable[[int, int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ class DiffusionSampling(SamplingOptions):
     solver: Literal["ancestral", "ddim", "dpm-solver++", "unipc", "heun"] = "ancestral"
     steps: int = 100
     final_steps: int = 0  # if not 0: steps falls linearly to this along the AR steps of a generation (DiSA)
-    start: int = (
-        0  # noisiest timestep of every chain; 0: the last with a signal (992 of cosine's 0..999); published: 999
-    )
+    start: int = 0  # noisiest timestep of every chain; 0: the last with a signal (cosine's 992); published: 999
     timesteps: tuple[int, ...] = ()  # of the sampling chain, spelled out in place of steps and start
     bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all from the start
 
@@ -69,9 +66,9 @@ class DiffusionSampling(SamplingOptions):
 class Losses(NamedTuple):
     """Of each row: squared error of eps, mean over channels; the bound's term in bits/dim; their sum."""
 
-    mse_N: torch.Tensor
-    vb_N: torch.Tensor
-    total_N: torch.Tensor
+    mse_N: Tensor
+    vb_N: Tensor
+    total_N: Tensor
 
 
 class DiffusionHead(Head):
@@ -95,9 +92,8 @@ class DiffusionHead(Head):
     def __init__(self, context_width: int, token: Vectors, options: DiffusionOptions) -> None:
         super().__init__()
         self.token, self.options = token, options
-        self.net = Denoiser(
-            token.width, 2 * token.width, context_width, options.width, options.depth, options.timesteps
-        )
+        sizes = (options.width, options.depth, options.timesteps)
+        self.net = Denoiser(token.width, 2 * token.width, context_width, *sizes)
         self.process, self.cuda_graphs = Process(options.schedule, options.timesteps), CudaGraphCache()
         self.sampling = DiffusionSampling(steps=min(DiffusionSampling.steps, self.process.start + 1))
         self.scoring = DiffusionScoring()
@@ -110,24 +106,23 @@ class DiffusionHead(Head):
             raise UserError(f"a chain starts at a timestep in 1..{len(self.process) - 1}, not {start}")
         return start
 
-    def chain(self, steps: int = 0, spacing: Spacing = spaced_timesteps) -> Process:
-        """Every timestep of the training chain up to the start (0 steps), or ``steps`` of them."""
-        chosen = spacing(self.start + 1, steps or self.start + 1)
+    def chain(self, steps: int = 0, trailing: bool = False) -> Process:
+        """Return the training chain up to the start (0 steps), or ``steps`` of its timesteps."""
+        chosen = spaced_timesteps(self.start + 1, steps or self.start + 1, trailing)
         return Process(self.options.schedule, self.options.timesteps, chosen)
 
     def sampling_chain(self) -> Process:
-        """The chain that ``sampling`` describes: published spacing for the ancestral sampler, trailing for solvers."""
+        """Return the chain that ``sampling`` describes: published spacing for the ancestral sampler, else trailing."""
         if self.sampling.timesteps:
             return Process(self.options.schedule, self.options.timesteps, self.sampling.timesteps)
-        spacing = spaced_timesteps if self.sampling.solver == "ancestral" else trailing_timesteps
-        return self.chain(self.sampling.steps, spacing)
+        return self.chain(self.sampling.steps, trailing=self.sampling.solver != "ancestral")
 
     def compile_parts(self) -> None:
         self.net.compile(dynamic=True)  # any number of rows
 
     # Training
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
         """loss_M: mean over ``repeats`` uniformly drawn timesteps of ``Losses.total_N``."""
         count, repeats, channels = len(x_M), self.options.repeats, self.token.width
         uniform_MR = noise.at("timestep").uniform(repeats)
@@ -137,9 +132,7 @@ class DiffusionHead(Head):
         losses = self.losses(condition_NW, x_M.float().repeat_interleave(repeats, 0), t_N, eps_NE)
         return losses.total_N.reshape(count, repeats).mean(1)
 
-    def losses(
-        self, condition_NW: torch.Tensor, x_0_NE: torch.Tensor, t_N: torch.Tensor, eps_NE: torch.Tensor
-    ) -> Losses:
+    def losses(self, condition_NW: Tensor, x_0_NE: Tensor, t_N: Tensor, eps_NE: Tensor) -> Losses:
         """The hybrid loss (Nichol & Dhariwal 2021, eq. 16, with the bound's weight 1): eps learns from its squared
         error alone, the variance from the bound, which sees eps detached. ``condition_NW`` is ``net.cond_embed(z)``.
         """
@@ -153,14 +146,11 @@ class DiffusionHead(Head):
     # Likelihood
 
     @torch.no_grad()
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
         """ "bound": E[nats] <= log p of the ancestral chain over ``sampling.bound_steps`` timesteps, with a Gaussian
         density as its last term; one draw of noise for each token and timestep, of all timesteps or of
-        ``scoring.timesteps``. "ode": the log-density of the probability-flow ODE at ``scoring.t_min``.
-
-        Raises:
-            Unsupported: for another kind.
-            UserError: t_min or the tolerance cannot be met.
+        ``scoring.timesteps``. "ode": the log-density of the probability-flow ODE at ``scoring.t_min``; UserError where
+        t_min or the tolerance cannot be met.
         """
         if self.check_kind(kind) == "ode":
             return self._ode(z_MD, x_M)
@@ -170,10 +160,10 @@ class DiffusionHead(Head):
         settings = {"bound_steps": len(process), "timesteps": drawn}
         return LogProb(nats_M, "bound", drawn, estimate=True, settings=settings)
 
-    def _ode(self, z_MD: torch.Tensor, x_ME: torch.Tensor) -> LogProb:
+    def _ode(self, z_MD: Tensor, x_ME: Tensor) -> LogProb:
         condition_MW = self.net.cond_embed(z_MD)
 
-        def predict(x_NE: torch.Tensor, t_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+        def predict(x_NE: Tensor, t_N: Tensor, row_N: Tensor) -> Tensor:
             return self.net(x_NE, t_N, condition_MW[row_N])[:, : self.token.width]
 
         nats_M, evaluations = diffusion_log_density(self.process, self.start, predict, x_ME, self.scoring)
@@ -184,20 +174,12 @@ class DiffusionHead(Head):
 
     @torch.no_grad()
     def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
-        """x_ME. The start is ``noise.at("init")``, the step to index i - 1 takes ``noise.at("step", draw=i)``.
+        self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
+        """Return x_ME. The start is ``noise.at("init")``, the step to index i - 1 takes ``noise.at("step", draw=i)``.
 
         Guidance acts on eps; the variance is the conditional one. Temperature scales the noise of the ancestral steps,
-        never the start.
-
-        Raises:
-            Unsupported: for a temperature with a deterministic solver.
+        never the start; deterministic solvers do not support it.
         """
         x_ME = noise.at("init").normal(self.token.width)
         predict = self._predictor(z_MD, z_null_MD, guidance_M)
@@ -215,21 +197,20 @@ class DiffusionHead(Head):
         return x_ME
 
     def _predictor(
-        self, z_MD: torch.Tensor, z_null_MD: torch.Tensor | None, guidance_M: torch.Tensor | float
-    ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """(x_ME, t of shape (1,)) -> eps_ME with guidance, range_ME: one evaluation of 2M rows, or M without guidance.
+        self, z_MD: Tensor, z_null_MD: Tensor | None, guidance_M: Scale
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return (x_ME, t of shape (1,)) -> eps_ME, range_ME: one evaluation of 2M rows, or of M without guidance.
 
         The context is projected here, once for all timesteps.
         """
+        E = self.token.width
         if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
-            alone, E = self.cuda_graphs.bind(self.net, self.net.cond_embed(z_MD)), self.token.width
+            alone = self.cuda_graphs.bind(self.net, self.net.cond_embed(z_MD))
             return lambda x_ME, t: ((out := alone(x_ME, t))[:, :E], out[:, E:])
         evaluate = self.cuda_graphs.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
-        scale = guidance_M[:, None] if isinstance(guidance_M, torch.Tensor) else guidance_M
 
-        def guided(x_ME: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def predict(x_ME: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             conditional, null = evaluate(torch.cat([x_ME, x_ME]), t).chunk(2)
-            (eps_ME, range_ME), null_ME = conditional.chunk(2, dim=-1), null[:, : self.token.width]
-            return null_ME + scale * (eps_ME - null_ME), range_ME
+            return guided(conditional[:, :E], null[:, :E], guidance_M), conditional[:, E:]
 
-        return guided
+        return predict

@@ -21,30 +21,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_process import LastTerm, Process
-from mar.heads.ode import Derivative, OdeScoring, log_density
-
-ROWS = 8192  # rows of one evaluation: bounds the memory
+from mar.heads.ode import ROWS, OdeScoring, log_density
 
 
 def log_density_bound(
-    net: Denoiser,
-    process: Process,
-    z_MD: torch.Tensor,
-    x_ME: torch.Tensor,
-    noise: Noise,
-    drawn: int,
-    rows: int = ROWS,
-) -> torch.Tensor:
-    """nats_M: E[nats] <= log p of the ancestral sampler over ``process``, with a Gaussian density as its last term.
+    net: Denoiser, process: Process, z_MD: Tensor, x_ME: Tensor, noise: Noise, drawn: int, rows: int = ROWS
+) -> Tensor:
+    """Return nats_M: E[nats] <= log p of the ancestral sampler over ``process``, with a Gaussian last term.
 
-    Args:
-        drawn: how many terms of the chain are evaluated for each token; all where it is the chain's length.
+    ``drawn`` terms of the chain are evaluated for each token; all where it is the chain's length.
     """
     parts = [torch.zeros(0, device=x_ME.device)]
     for row_M in torch.arange(len(x_ME), device=x_ME.device).split(rows):
@@ -59,13 +51,13 @@ def log_density_bound(
 def bound_terms(
     net: Denoiser,
     process: Process,
-    z_MD: torch.Tensor,
-    x_ME: torch.Tensor,
+    z_MD: Tensor,
+    x_ME: Tensor,
     noise: Noise,
     last_term: LastTerm = "gaussian",
     rows: int = ROWS,
-) -> torch.Tensor:
-    """nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
+) -> Tensor:
+    """Return nats_MT: each term of the bound over ``process``, summed over channels, without the prior's.
 
     The noise of a token at timestep t is ``noise.at("bound", draw=t)``: shared by chains that share the timestep.
     """
@@ -82,15 +74,9 @@ def bound_terms(
 
 @torch.no_grad()
 def estimated_terms(
-    net: Denoiser,
-    process: Process,
-    z_MD: torch.Tensor,
-    x_ME: torch.Tensor,
-    noise: Noise,
-    drawn: int,
-    rows: int = ROWS,
-) -> torch.Tensor:
-    """nats_M (float64): an unbiased estimate of the sum of ``bound_terms`` from ``drawn`` >= 2 of them.
+    net: Denoiser, process: Process, z_MD: Tensor, x_ME: Tensor, noise: Noise, drawn: int, rows: int = ROWS
+) -> Tensor:
+    """Return nats_M (float64): an unbiased estimate of the sum of ``bound_terms`` from ``drawn`` >= 2 of them.
 
     The term of index 0, -log p(x_0 | x_1), is unlike the others and always among them; the others are stratified.
     """
@@ -110,13 +96,13 @@ def estimated_terms(
 def _terms(
     net: Denoiser,
     process: Process,
-    condition_NW: torch.Tensor,
-    x_0_NE: torch.Tensor,
-    eps_NE: torch.Tensor,
-    index_N: torch.Tensor,
+    condition_NW: Tensor,
+    x_0_NE: Tensor,
+    eps_NE: Tensor,
+    index_N: Tensor,
     last_term: LastTerm = "gaussian",
-) -> torch.Tensor:
-    """nats_N: one term of the bound for each row, summed over channels."""
+) -> Tensor:
+    """Return nats_N: one term of the bound for each row, summed over channels."""
     timestep_N = torch.tensor(process.timesteps, device=x_0_NE.device)[index_N]
     x_t_NE = process.diffuse(x_0_NE, eps_NE, index_N)
     predicted_NE, range_NE = net(x_t_NE, timestep_N, condition_NW).chunk(2, dim=-1)
@@ -124,7 +110,7 @@ def _terms(
 
 
 # (x_NE, timestep of shape (N,) or (1,), row_N) -> eps_NE
-Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -151,43 +137,33 @@ class ContinuousTime:
         below = min(int(timestep), len(self.s_T) - 2)
         return float(torch.lerp(self.s_T[below], self.s_T[below + 1], timestep - below))
 
-    def timestep(self, s_N: torch.Tensor) -> torch.Tensor:
+    def timestep(self, s_N: Tensor) -> Tensor:
         s_T = self.s_T = self.s_T.to(s_N.device)
         above_N = torch.searchsorted(s_T, s_N).clamp(1, len(s_T) - 1)
         low_N, high_N = s_T[above_N - 1], s_T[above_N]
         return above_N - 1 + (s_N - low_N) / (high_N - low_N)
 
 
-def probability_flow(time: ContinuousTime, predict: Predict) -> Derivative:
-    """(x_NE, s, row_N) -> dx / ds."""
-
-    def velocity(x_NE: torch.Tensor, s_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-        noise2_N1 = torch.sigmoid(2 * s_N)[:, None]
-        eps_NE = predict(x_NE, time.timestep(s_N), row_N)
-        return noise2_N1.sqrt() * eps_NE - noise2_N1 * x_NE
-
-    return velocity
-
-
 def diffusion_log_density(
-    process: Process, start: int, predict: Predict, x_ME: torch.Tensor, scoring: DiffusionScoring
-) -> tuple[torch.Tensor, int]:
-    """nats_M (float64) and evaluations: the log-density of tokens at timestep ``scoring.t_min`` of the flow that is
-    N(0, 1) at timestep ``start``.
+    process: Process, start: int, predict: Predict, x_ME: Tensor, scoring: DiffusionScoring
+) -> tuple[Tensor, int]:
+    """Return nats_M (float64) and evaluations: the log-density of tokens at timestep ``scoring.t_min`` of the flow that
+    is N(0, 1) at timestep ``start``; ``process`` has every timestep of the training chain.
 
-    It is the density of x_t / signal, a token under noise of deviation noise / signal, not shrunk by the signal.
-
-    Args:
-        process: every timestep of the training chain.
-
-    Raises:
-        UserError: t_min is not before the start, or the tolerance cannot be met.
+    It is the density of x_t / signal, a token under noise of deviation noise / signal, not shrunk by the signal. Raise
+    UserError if t_min is not before the start, or the tolerance cannot be met.
     """
     if scoring.t_min >= start:
         raise UserError(f"t_min must be less than the chain's start, timestep {start}, not {scoring.t_min:g}")
     time = ContinuousTime(process)
+
+    def velocity(x_NE: Tensor, s_N: Tensor, row_N: Tensor) -> Tensor:
+        noise2_N1 = torch.sigmoid(2 * s_N)[:, None]
+        eps_NE = predict(x_NE, time.timestep(s_N), row_N)
+        return noise2_N1.sqrt() * eps_NE - noise2_N1 * x_NE
+
     first = time.s(scoring.t_min)
     log_signal = float(-0.5 * torch.tensor(2 * first, dtype=torch.float64).exp().log1p())
     x_t_ME = x_ME.double() * torch.tensor(log_signal, dtype=torch.float64).exp()
-    nats_M, evaluations = log_density(probability_flow(time, predict), x_t_ME, first, time.s(start), scoring)
+    nats_M, evaluations = log_density(velocity, x_t_ME, first, time.s(start), scoring)
     return nats_M + x_ME.shape[1] * log_signal, evaluations

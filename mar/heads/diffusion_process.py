@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from mar.core.errors import UserError
 
@@ -27,7 +28,7 @@ _LARGEST_BETA = 0.999  # keeps the last timesteps of the cosine schedule away fr
 _LEAST_SIGNAL = 1e-4  # abar below which a timestep says nothing about x_0 any more
 
 
-def betas(schedule: NoiseSchedule, total: int) -> torch.Tensor:
+def betas(schedule: NoiseSchedule, total: int) -> Tensor:
     """beta_T (float64) of the training chain: linear (Ho et al. 2020) or cosine (Nichol & Dhariwal 2021, eq. 17)."""
     if schedule == "linear":
         scale = 1000 / total
@@ -37,34 +38,30 @@ def betas(schedule: NoiseSchedule, total: int) -> torch.Tensor:
     return (1 - abar[1:] / abar[:-1]).clamp(max=_LARGEST_BETA)
 
 
-def spaced_timesteps(total: int, count: int) -> list[int]:
-    """``count`` of the timesteps 0..total-1, evenly spaced and with both ends (improved-diffusion's respacing)."""
+def spaced_timesteps(total: int, count: int, trailing: bool = False) -> list[int]:
+    """Return ``count`` of the timesteps 0..total-1, evenly spaced.
+
+    With both ends (improved-diffusion's respacing), or ``trailing``: back from the last (Lin et al. 2024, table 2), so
+    that the first is total / count - 1 and a solver's last step to x_0 is as long as the others.
+    """
     if not 2 <= count <= total:
         raise UserError(f"a chain of {count} timesteps cannot be cut from {total}: choose 2 to {total}")
+    if trailing:
+        return [round((index + 1) * total / count) - 1 for index in range(count)]
     # Summed, not multiplied: the accumulated rounding decides ties, and published chains were spaced that way.
     stride = (total - 1) / (count - 1)
     return [round(position) for position in accumulate([0.0] + [stride] * (count - 1))]
 
 
-def trailing_timesteps(total: int, count: int) -> list[int]:
-    """``count`` of the timesteps 0..total-1, evenly spaced back from the last (Lin et al. 2024, table 2).
-
-    The first is total / count - 1: a solver's last step to x_0 is as long as the others.
-    """
-    if not 2 <= count <= total:
-        raise UserError(f"a chain of {count} timesteps cannot be cut from {total}: choose 2 to {total}")
-    return [round((index + 1) * total / count) - 1 for index in range(count)]
-
-
 class Coefficients(NamedTuple):
     """Of one timestep: numbers, or one for each row, shape (N, 1)."""
 
-    signal: torch.Tensor | float  # sqrt(abar): x_t = signal x_0 + noise eps
-    noise: torch.Tensor | float  # sqrt(1 - abar)
-    grow: torch.Tensor | float  # 1 / sqrt(alpha): mean of x_{t-1} = grow x_t - gain eps
-    gain: torch.Tensor | float  # beta / sqrt(alpha (1 - abar))
-    log_smallest: torch.Tensor | float  # log of the variance of q(x_{t-1} | x_t, x_0), the least that p can need
-    log_largest: torch.Tensor | float  # log beta, the most
+    signal: Tensor | float  # sqrt(abar): x_t = signal x_0 + noise eps
+    noise: Tensor | float  # sqrt(1 - abar)
+    grow: Tensor | float  # 1 / sqrt(alpha): mean of x_{t-1} = grow x_t - gain eps
+    gain: Tensor | float  # beta / sqrt(alpha (1 - abar))
+    log_smallest: Tensor | float  # log of the variance of q(x_{t-1} | x_t, x_0), the least that p can need
+    log_largest: Tensor | float  # log beta, the most
 
 
 class Process:
@@ -72,9 +69,7 @@ class Process:
 
     Attributes:
         timesteps: the chosen timesteps, increasing: what the network is told.
-        table: (6, T) float64, the rows of ``Coefficients``.
-        betas: of the chosen timesteps, (T,) float64.
-        last_alpha_bar: abar at the noisiest timestep.
+        table, betas: the rows of ``Coefficients``, (6, T), and beta of the chosen timesteps, (T,); float64.
     """
 
     def __init__(self, schedule: NoiseSchedule, total: int, timesteps: Sequence[int] | None = None) -> None:
@@ -88,19 +83,11 @@ class Process:
         beta = 1 - alpha
         variance = beta * (1 - before) / (1 - abar)
         variance[0] = variance[1]  # zero otherwise: q(x_0 | x_1, x_0) is a point, p(x_0 | x_1) is not
-        self.table = torch.stack(
-            [
-                abar.sqrt(),
-                (1 - abar).sqrt(),
-                alpha.rsqrt(),
-                beta / (alpha * (1 - abar)).sqrt(),
-                variance.log(),
-                beta.log(),
-            ]
-        )
+        gain = beta / (alpha * (1 - abar)).sqrt()
+        self.table = torch.stack([abar.sqrt(), (1 - abar).sqrt(), alpha.rsqrt(), gain, variance.log(), beta.log()])
         self.betas = beta
         self.last_alpha_bar = float(abar[-1])
-        self._tables: dict[torch.device, torch.Tensor] = {}
+        self._tables: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -110,13 +97,13 @@ class Process:
         """The noisiest index that still has a signal: abar >= 1e-4.
 
         From pure noise, a step multiplies the error of eps by 1 / sqrt(alpha): 350 for the first of 100 steps of the
-        cosine chain, whose samples then explode unless the network is very well trained. Starting from N(0, 1) here
-        instead costs KL(q(x_t | x_0) || N(0, 1)), 5e-5 nats for a channel of unit variance.
+        cosine chain, whose samples explode unless the network is very well trained. Starting from N(0, 1) here instead
+        costs KL(q(x_t | x_0) || N(0, 1)), 5e-5 nats for a channel of unit variance.
         """
         return max(1, int((self.table[0].square() >= _LEAST_SIGNAL).sum()) - 1)
 
-    def stratified(self, uniform_MJ: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """index_MJ > 0 and weight_MJ (float64): J terms of the bound whose weighted sum estimates all but index 0's.
+    def stratified(self, uniform_MJ: Tensor) -> tuple[Tensor, Tensor]:
+        """Return index_MJ > 0 and weight_MJ (float64): J terms whose weighted sum estimates all but index 0's.
 
         One from each of J strata of equal share of the chain's log signal-to-noise ratio, a term as likely as its own
         share is large, weighted by the inverse of its expected count: unbiased for any network. A term is about half
@@ -129,27 +116,20 @@ class Process:
         index_MJ = torch.searchsorted(share_T.cumsum(0), place_MJ, right=True).clamp(max=len(share_T) - 1)
         return index_MJ + 1, 1 / (strata * share_T[index_MJ])
 
-    def at(self, index: int | torch.Tensor) -> Coefficients:
-        """The coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""
-        if not isinstance(index, torch.Tensor):
+    def at(self, index: int | Tensor) -> Coefficients:
+        """Return the coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""
+        if not isinstance(index, Tensor):
             return Coefficients(*self.table[:, index].tolist())
         if index.device not in self._tables:
             self._tables[index.device] = self.table.to(index.device)
         return Coefficients(*self._tables[index.device][:, index].float()[..., None])
 
-    def diffuse(self, x_0_NE: torch.Tensor, eps_NE: torch.Tensor, index: int | torch.Tensor) -> torch.Tensor:
-        """x_t ~ q(x_t | x_0) for standard normal ``eps``."""
+    def diffuse(self, x_0_NE: Tensor, eps_NE: Tensor, index: int | Tensor) -> Tensor:
+        """Return x_t ~ q(x_t | x_0) for standard normal ``eps``."""
         c = self.at(index)
         return c.signal * x_0_NE + c.noise * eps_NE
 
-    def predicted_x_0(self, x_t_NE: torch.Tensor, eps_NE: torch.Tensor, index: int | torch.Tensor) -> torch.Tensor:
-        """The x_0 that ``eps`` implies."""
-        c = self.at(index)
-        return (x_t_NE - c.noise * eps_NE) / c.signal
-
-    def reverse(
-        self, x_t_NE: torch.Tensor, eps_NE: torch.Tensor, range_NE: torch.Tensor, index: int | torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def reverse(self, x_t_NE: Tensor, eps_NE: Tensor, range_NE: Tensor, index: int | Tensor) -> tuple[Tensor, Tensor]:
         """mean_NE and log_variance_NE of p(x_{t-1} | x_t) from the network's two outputs.
 
         ``range`` -1 is the smallest variance that p can need, +1 the largest (Nichol & Dhariwal 2021, eq. 15).
@@ -159,28 +139,21 @@ class Process:
         log_variance_NE = share_NE * c.log_largest + (1 - share_NE) * c.log_smallest
         return c.grow * x_t_NE - c.gain * eps_NE, log_variance_NE
 
-    def step(
-        self,
-        x_t_NE: torch.Tensor,
-        eps_NE: torch.Tensor,
-        range_NE: torch.Tensor,
-        index: int,
-        noise_NE: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """x_{t-1} ~ p(x_{t-1} | x_t); the mean itself when ``noise_NE`` is None, as it is used at index 0."""
+    def step(self, x_t_NE: Tensor, eps_NE: Tensor, range_NE: Tensor, index: int, noise_NE: Tensor | None) -> Tensor:
+        """Return x_{t-1} ~ p(x_{t-1} | x_t); the mean itself when ``noise_NE`` is None, as it is used at index 0."""
         mean_NE, log_variance_NE = self.reverse(x_t_NE, eps_NE, range_NE, index)
         return mean_NE if noise_NE is None else mean_NE + (0.5 * log_variance_NE).exp() * noise_NE
 
     def bound_terms(
         self,
-        x_0_NE: torch.Tensor,
-        true_eps_NE: torch.Tensor,
-        eps_NE: torch.Tensor,
-        range_NE: torch.Tensor,
-        index_N: torch.Tensor,
+        x_0_NE: Tensor,
+        true_eps_NE: Tensor,
+        eps_NE: Tensor,
+        range_NE: Tensor,
+        index_N: Tensor,
         last_term: LastTerm = "gaussian",
-    ) -> torch.Tensor:
-        """nats_NE: one term of the bound for each row (Ho et al. 2020, eq. 5), where x_t = diffuse(x_0, true_eps).
+    ) -> Tensor:
+        """Return nats_NE: a term of the bound for each row (Ho et al. 2020, eq. 5); x_t = diffuse(x_0, true_eps).
 
         Index > 0: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)). Index 0: -log p(x_0 | x_1), a Gaussian density, or
         for 8-bit pixels in [-1, 1] the probability of its 256-level bin ("discretised").
@@ -198,14 +171,14 @@ class Process:
             last_NE = discretised_nats(x_0_NE, mean_NE, 0.5 * log_variance_NE)
         return torch.where(index_N[:, None] == 0, last_NE, kl_NE)
 
-    def prior_nats(self, x_0_NE: torch.Tensor) -> torch.Tensor:
-        """nats_NE (float64): KL(q(x_T | x_0) || N(0, 1)), the term of the bound that nothing can learn."""
+    def prior_nats(self, x_0_NE: Tensor) -> Tensor:
+        """Return nats_NE (float64): KL(q(x_T | x_0) || N(0, 1)), the term of the bound that nothing can learn."""
         variance = 1 - self.last_alpha_bar
         return 0.5 * (variance - 1 - math.log(variance) + self.last_alpha_bar * x_0_NE.double().square())
 
 
-def discretised_nats(x_NE: torch.Tensor, mean_NE: torch.Tensor, log_scale_NE: torch.Tensor) -> torch.Tensor:
-    """nats_NE: -log of a Gaussian's mass in the bin of x among 256 levels on [-1, 1], the outer bins open.
+def discretised_nats(x_NE: Tensor, mean_NE: Tensor, log_scale_NE: Tensor) -> Tensor:
+    """Return nats_NE: -log of a Gaussian's mass in the bin of x among 256 levels on [-1, 1], the outer bins open.
 
     The normal distribution function is the tanh approximation that published numbers use. No density bound for
     anything but 8-bit pixels.
@@ -218,5 +191,5 @@ def discretised_nats(x_NE: torch.Tensor, mean_NE: torch.Tensor, log_scale_NE: to
     return -(above_NE - below_NE).clamp(min=1e-12).log()
 
 
-def _normal_cdf(x: torch.Tensor) -> torch.Tensor:
+def _normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))

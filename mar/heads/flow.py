@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Vectors
-from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions
-from mar.heads.categorical import guided
+from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.denoiser import Denoiser
 from mar.heads.ode import Derivative, OdeScoring, Solver, integrate, log_density
 
@@ -74,9 +74,9 @@ class FlowHead(Head):
     def compile_parts(self) -> None:
         self.net.compile(dynamic=True)  # any number of rows
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
-        """loss_M: squared error of the velocity (Lipman et al. 2023, eq. 23 with sigma_min 0), mean over channels and
-        over ``repeats`` times, each drawn uniformly, one from each of as many equal parts of [0, 1]."""
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
+        """Return loss_M: squared error of the velocity (Lipman et al. 2023, eq. 23 with sigma_min 0), mean over
+        channels and ``repeats`` times, each drawn uniformly, one from each of as many equal parts of [0, 1]."""
         count, repeats, channels = len(x_M), self.options.repeats, self.token.width
         part_R = torch.arange(repeats, device=x_M.device)
         t_N = ((part_R + noise.at("time").uniform(repeats)) / repeats).reshape(-1)
@@ -87,36 +87,23 @@ class FlowHead(Head):
         return (v_NE - (x_1_NE - x_0_NE)).square().mean(-1).reshape(count, repeats).mean(1)
 
     @torch.no_grad()
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
-        """ "ode": the log-density of the ODE's samples, as exact as ``scoring`` solves it.
-
-        Raises:
-            Unsupported: for another kind.
-            UserError: the tolerance cannot be met.
-        """
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
+        """ "ode": the log-density of the ODE's samples, as exact as ``scoring`` solves it, UserError if it cannot."""
         self.check_kind(kind)
         nats_M, evaluations = log_density(self.velocity(z_MD), x_M, 1.0, 0.0, self.scoring)
         return LogProb(nats_M.float(), "ode", evaluations, settings=self.scoring.settings())
 
     @torch.no_grad()
     def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
-        """x_ME. Temperature scales the start, ``noise.at("init")``: of a Gaussian it scales the deviation. Guidance
-        acts on the velocity."""
+        self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
+        """Return x_ME. Temperature scales the start, ``noise.at("init")``; guidance acts on the velocity."""
         x_ME = temperature * noise.at("init").normal(self.token.width)
         velocity, by = self.velocity(z_MD, z_null_MD, guidance_M), self.sampling
         return integrate(velocity, x_ME, 0.0, 1.0, by.solver, by.steps, by.tolerance).state_NS.float()
 
-    def velocity(
-        self, z_MD: torch.Tensor, z_null_MD: torch.Tensor | None = None, guidance_M: torch.Tensor | float = 1.0
-    ) -> Derivative:
-        """(x_NE, time, row_N) -> v_NE of rows of ``z_MD``: one evaluation of 2N rows, or N without guidance.
+    def velocity(self, z_MD: Tensor, z_null_MD: Tensor | None = None, guidance_M: Scale = 1) -> Derivative:
+        """Return (x_NE, time, row_N) -> v_NE of rows of ``z_MD``: one evaluation of 2N rows, or N without guidance.
 
         The context is projected here, once for all times.
         """
@@ -125,10 +112,10 @@ class FlowHead(Head):
             return lambda x_NE, t_N, row_N: self.net(x_NE.float(), _TIME_SCALE * t_N, condition_MW[row_N])
         null_MW = self.net.cond_embed(z_null_MD)
 
-        def guided_velocity(x_NE: torch.Tensor, t_N: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
+        def guided_velocity(x_NE: Tensor, t_N: Tensor, row_N: Tensor) -> Tensor:
             t_2N = t_N if len(t_N) == 1 else t_N.repeat(2)
             condition_2NW = torch.cat([condition_MW[row_N], null_MW[row_N]])
             v_NE, null_NE = self.net(x_NE.float().repeat(2, 1), _TIME_SCALE * t_2N, condition_2NW).chunk(2)
-            return guided(v_NE, null_NE, guidance_M[row_N] if isinstance(guidance_M, torch.Tensor) else guidance_M)
+            return guided(v_NE, null_NE, guidance_M[row_N] if isinstance(guidance_M, Tensor) else guidance_M)
 
         return guided_velocity

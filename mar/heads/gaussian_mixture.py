@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Vectors
-from mar.heads.base import Head, HeadOptions, LogProb
-from mar.heads.categorical import CategoricalSampling, draw, guided
+from mar.heads.base import Head, HeadOptions, LogProb, Scale, guided
+from mar.heads.categorical import CategoricalSampling, draw
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Mixture(NamedTuple):
     Any covariance is one, and its density needs no triangular solve. No slopes: a diagonal covariance.
     """
 
-    log_weight_MK: torch.Tensor
-    mean_MKE: torch.Tensor
-    scale_MKE: torch.Tensor
-    slope_MKEE: torch.Tensor | None
+    log_weight_MK: Tensor
+    mean_MKE: Tensor
+    scale_MKE: Tensor
+    slope_MKEE: Tensor | None
 
 
 class GaussianMixtureHead(Head):
@@ -75,7 +76,7 @@ class GaussianMixtureHead(Head):
         nn.init.normal_(self.mean.bias)  # components start spread over tokens of unit variance
         nn.init.constant_(self.scale.bias, math.log(math.e - 1))  # softplus is 1
 
-    def mixture(self, z_MD: torch.Tensor) -> Mixture:
+    def mixture(self, z_MD: Tensor) -> Mixture:
         """Weights, means, scales and slopes of the components."""
         shape = (len(z_MD), self.options.components, self.token.width)
         return Mixture(
@@ -85,7 +86,7 @@ class GaussianMixtureHead(Head):
             self._slopes(z_MD),
         )
 
-    def _slopes(self, z_MD: torch.Tensor) -> torch.Tensor | None:
+    def _slopes(self, z_MD: Tensor) -> Tensor | None:
         if self.slope is None:
             return None
         channels = self.token.width
@@ -95,7 +96,7 @@ class GaussianMixtureHead(Head):
         slope_MKEE[..., row_P, column_P] = slope_MKP
         return slope_MKEE
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
         """-log p in nats, summed over channels."""
         log_weight_MK, mean_MKE, scale_MKE, slope_MKEE = self.mixture(z_MD)
         residual_MKE = x_M.float()[:, None] - mean_MKE
@@ -104,17 +105,12 @@ class GaussianMixtureHead(Head):
         log_normal_MKE = -0.5 * (residual_MKE / scale_MKE).square() - scale_MKE.log() - 0.5 * math.log(2 * math.pi)
         return -(log_weight_MK + log_normal_MKE.sum(-1)).logsumexp(-1)
 
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
         return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
 
     def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
+        self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
         """x_ME: a component, then its Gaussian.
 
         Temperature raises the components' weights to 1 / T and multiplies deviations by T (GIVT has both, as two
@@ -133,8 +129,6 @@ class GaussianMixtureHead(Head):
         deviation_ME = temperature * scale_MKE[token_M, component_M] * noise.at("value").normal(self.token.width)
         if slope_MKEE is not None:  # (I + slope) deviation = scale * normal
             slope_MEE = slope_MKEE[token_M, component_M]
-            deviation_ME1 = torch.linalg.solve_triangular(
-                slope_MEE, deviation_ME[..., None], upper=False, unitriangular=True
-            )
-            deviation_ME = deviation_ME1[..., 0]
+            solve = partial(torch.linalg.solve_triangular, upper=False, unitriangular=True)
+            deviation_ME = solve(slope_MEE, deviation_ME[..., None])[..., 0]
         return mean_MKE[token_M, component_M] + deviation_ME

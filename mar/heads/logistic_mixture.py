@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Categories
 from mar.heads.base import Head, HeadOptions, LogProb
-from mar.heads.categorical import CategoricalSampling, draw, guided
+from mar.heads.categorical import CategoricalHead, CategoricalSampling
 
 _ROWS = 2048  # tokens whose every level is evaluated at once: bounds the memory, rows x V x K
 
@@ -34,7 +34,7 @@ class LogisticMixtureOptions(HeadOptions):
             raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
 
 
-class LogisticMixtureHead(Head):
+class LogisticMixtureHead(CategoricalHead):
     """A categorical head whose probabilities know that levels are ordered: 3 K outputs, whatever the vocabulary.
 
     It samples as the categorical head does, from the probabilities of all levels: temperature, guidance (the geometric
@@ -42,18 +42,12 @@ class LogisticMixtureHead(Head):
     """
 
     Options = LogisticMixtureOptions
-    Sampling = CategoricalSampling
     test_options: ClassVar[dict[str, Any]] = {"components": 2}
-    tokens = Categories
-    likelihoods = frozenset({"exact"})
-    default_likelihood = "exact"
-    loss_is_nll = True
 
-    token: Categories
-    sampling: CategoricalSampling
+    options: LogisticMixtureOptions
 
     def __init__(self, context_width: int, token: Categories, options: LogisticMixtureOptions) -> None:
-        super().__init__()
+        Head.__init__(self)  # it has no linear map to logits
         if token.vocabulary < 2:
             raise UserError("a logistic mixture needs at least 2 levels: use a tokenizer with more categories")
         self.token, self.options, self.sampling = token, options, CategoricalSampling()
@@ -64,45 +58,30 @@ class LogisticMixtureHead(Head):
             mean_K.copy_(torch.linspace(-1, 1, options.components + 2)[1:-1])
             scale_K.zero_()
 
-    def loss(self, z_MD: torch.Tensor, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def loss(self, z_MD: Tensor, x_M: Tensor, noise: Noise) -> Tensor:
         """-log p in nats, from the bins of ``x_M`` alone."""
         return -self._log_p(z_MD, x_M[:, None])[:, 0]
 
-    def log_prob(self, z_MD: torch.Tensor, x_M: torch.Tensor, kind: str, noise: Noise) -> LogProb:
+    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
         return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
 
-    def sample(
-        self,
-        z_MD: torch.Tensor,
-        noise: Noise,
-        z_null_MD: torch.Tensor | None = None,
-        guidance_M: torch.Tensor | float = 1.0,
-        temperature: float = 1.0,
-    ) -> torch.Tensor:
-        log_p_MV = self.log_probabilities(z_MD)
-        if z_null_MD is not None:
-            log_p_MV = guided(log_p_MV, self.log_probabilities(z_null_MD), guidance_M)
-        return draw(log_p_MV, noise, self.sampling, temperature)
+    def scores(self, z_MD: Tensor) -> Tensor:
+        return self.log_probabilities(z_MD)
 
-    def entropy(self, z_MD: torch.Tensor) -> torch.Tensor:
-        """Exact: the sum over the levels."""
-        log_p_MV = self.log_probabilities(z_MD)
-        return -(log_p_MV.exp() * log_p_MV).sum(-1)
-
-    def log_probabilities(self, z_MD: torch.Tensor) -> torch.Tensor:
-        """log_p_MV of every level."""
+    def log_probabilities(self, z_MD: Tensor) -> Tensor:
+        """Return log_p_MV of every level."""
         level_1V = torch.arange(self.token.vocabulary, device=z_MD.device)[None]
         return torch.cat([self._log_p(rows_ND, level_1V) for rows_ND in z_MD.split(_ROWS)])
 
-    def _log_p(self, z_MD: torch.Tensor, level_MN: torch.Tensor) -> torch.Tensor:
-        """log_p_MN of some levels: (M, N), or (1, N) for the same ones in every row."""
+    def _log_p(self, z_MD: Tensor, level_MN: Tensor) -> Tensor:
+        """Return log_p_MN of some levels: (M, N), or (1, N) for the same ones in every row."""
         log_weight_MK, mean_MK, scale_MK = self.mixture(z_MD).float().chunk(3, dim=-1)
         scale_MK = F.softplus(scale_MK) + self.options.smallest_scale
         log_bin_MNK = log_bins(level_MN[..., None], self.token.vocabulary, mean_MK[:, None], scale_MK[:, None])
         return (log_weight_MK.log_softmax(-1)[:, None] + log_bin_MNK).logsumexp(-1)
 
 
-def log_bins(level: torch.Tensor, levels: int, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def log_bins(level: Tensor, levels: int, mean: Tensor, scale: Tensor) -> Tensor:
     """The log-mass of a logistic density in the bin of each level; shapes broadcast.
 
     With a and b the bin's edges, standardised, the mass is F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)), F the logistic

@@ -8,11 +8,12 @@ depend on.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
@@ -24,6 +25,11 @@ ABSENT = 2**30
 @dataclass(frozen=True)
 class NetworkOptions:
     """The base of the options of networks."""
+
+    positive: ClassVar[tuple[str, ...]] = ()  # numbers that must be at least 1
+
+    def __post_init__(self) -> None:
+        at_least_one(self, *self.positive)
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,10 @@ class GenerationOptions:
 
 
 def at_least_one(options: Any, *names: str) -> None:
-    """Raise UserError if one of these numbers is below 1."""
+    """Raise UserError if one of these numbers, or a number of one of these tuples, is below 1."""
     for name in names:
-        if (value := getattr(options, name)) < 1:
+        value = getattr(options, name)
+        if min(value, default=0) < 1 if isinstance(value, tuple) else value < 1:
             raise UserError(f"network.{name} must be at least 1, not {value}")
 
 
@@ -54,12 +61,12 @@ def in_unit_interval(options: Any, *names: str) -> None:
 class State:
     """The state of a generation without a cache: the tokens observed so far. Caching networks define their own."""
 
-    condition_BC: torch.Tensor
-    token_BLD: torch.Tensor
-    step_BL: torch.Tensor  # unknown tokens stand at the current step
+    condition_BC: Tensor
+    token_BLD: Tensor
+    step_BL: Tensor  # unknown tokens stand at the current step
     count: int  # the current step; -1 until the given tokens are observed
 
-    def observed(self, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> State:
+    def observed(self, token_BLD: Tensor, index_BL: Tensor) -> State:
         """Return the state after the tokens of one step."""
         count = self.count + 1
         waiting_BL = (self.step_BL == self.count) & ~index_BL
@@ -72,13 +79,7 @@ class State:
 
 
 class Network(nn.Module):
-    """Constructed as ``Network(shape, options)``, where ``shape`` is the grid's, e.g. ``(16, 16)``.
-
-    Attributes:
-        token_width: width of the embedded tokens.
-        condition_width: C.
-        context_width: D of the context vectors.
-    """
+    """Constructed as ``Network(shape, options)``, where ``shape`` is the grid's, e.g. ``(16, 16)``."""
 
     Options: ClassVar[type] = NetworkOptions
     test_options: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
@@ -88,14 +89,20 @@ class Network(nn.Module):
     reads_tokens: ClassVar[bool] = True  # False for a baseline whose contexts depend on no token
     cosine_token_init: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
 
-    token_width: int
-    condition_width: int
-    context_width: int
+    token_width: int  # of the embedded tokens
+    condition_width: int  # C
+    context_width: int  # D of the context vectors
     sampling: GenerationOptions = GenerationOptions()  # the sampler replaces this object; do not mutate it
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def __init__(self, shape: tuple[int, ...] = (), options: Any = None) -> None:
+        """Keep the options, the number of tokens and the widths that the options name; ``width`` names all three."""
+        super().__init__()
+        self.options, self.n_tokens = options, math.prod(shape)
+        for name in ("token_width", "condition_width", "context_width"):
+            if (width := getattr(options, name, getattr(options, "width", None))) is not None:
+                setattr(self, name, width)
+
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         """z_MD for the M targets, ``target_BL.nonzero()`` in row-major order.
 
         For each target (b, l), z depends on token[b, m] only where step[b, m] < step[b, l]. ABSENT tokens are never
@@ -113,17 +120,12 @@ class Network(nn.Module):
     def row_floats(self, n_tokens: int) -> int:
         """Return about how many numbers the forward pass of a row holds at its peak, without gradients.
 
-        For each token 16 vectors of the context width: a residual stream, queries, keys, values and a hidden layer of
-        four widths, with what PyTorch holds beside them.
+        For each token 16 vectors: a residual stream, queries, keys, values and a hidden layer of four widths.
         """
         return 16 * self.context_width * n_tokens
 
-    def check(self, step_BL: torch.Tensor) -> None:
-        """Refuse plans that this network cannot serve.
-
-        Raises:
-            Unsupported: the message names the network and a setting that works.
-        """
+    def check(self, step_BL: Tensor) -> None:
+        """Raise Unsupported for plans that this network cannot serve; name the network and a setting that works."""
         if self.shares_plan and len(step_BL) > 1 and not bool((step_BL == step_BL[:1]).all()):
             raise Unsupported(f"{type(self).__name__} wants one plan for the whole batch: use a fixed ordering")
 
@@ -136,19 +138,35 @@ class Network(nn.Module):
 
     # Incremental generation. Defaults repeat the full forward pass; networks with a cache override all three.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> Any:
         """Return the state before any token is known. ``absent_BL`` (bool) marks padding."""
         token_BLD = torch.zeros(*absent_BL.shape, self.token_width, device=absent_BL.device)
         step_BL = torch.where(absent_BL, ABSENT, GIVEN)
         return State(condition_BC, token_BLD, step_BL, count=GIVEN)
 
-    def observe(self, state: Any, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Any:
+    def observe(self, state: Any, token_BLD: Tensor, index_BL: Tensor) -> Any:
         """Return the state after the tokens of one step (``index_BL``, bool). The first call passes the GIVEN tokens.
 
         The caller reuses the memory of ``token_BLD``: copy the tokens that the state keeps.
         """
         return state.observed(token_BLD, index_BL)
 
-    def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: Any, index_BL: Tensor) -> Tensor:
         """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens."""
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
+
+
+def require_raster_order(who: str, step_BL: Tensor) -> None:
+    """Raise Unsupported unless GIVEN tokens come first, others one at a time in raster order, ABSENT ones last.
+
+    Rows may differ in how many tokens are given or absent. ``who`` is named in the message.
+    """
+    given_B1 = (step_BL == GIVEN).sum(1, keepdim=True)
+    present_B1 = (step_BL < ABSENT).sum(1, keepdim=True)
+    token_L = torch.arange(step_BL.shape[1], device=step_BL.device)
+    raster_BL = torch.where(token_L < present_B1, (token_L - given_B1).clamp(min=GIVEN), ABSENT)
+    if not torch.equal(step_BL, raster_BL):
+        raise Unsupported(
+            f"{who} serves raster order, one token at a time, given tokens before generated ones: "
+            "use ordering=raster and partition=singles"
+        )

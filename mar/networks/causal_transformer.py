@@ -17,33 +17,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.networks.attention import PackedBlock, Positions, Rotary, RotaryEmbedding, attention_of, gather_padded, rotate
+from mar.networks.attention import (
+    PackedBlock,
+    Positions,
+    Rotary,
+    RotaryEmbedding,
+    SizedOptions,
+    attention_of,
+    gather_padded,
+    rotate,
+)  # fmt: skip
 from mar.networks.base import ABSENT, GIVEN, Network
-from mar.networks.fixed_order import SizedOptions
 
 
 @dataclass(frozen=True)
 class Slots:
-    """The layout of the slots, shared by all blocks.
+    """The layout of the slots, shared by all blocks."""
 
-    Attributes:
-        contents: how many of the P slots hold contents; queries follow.
-        attention_mask_BPK: bool, the keys that each slot attends to, at least one.
-        angle_BPF: rotary angles; None: none.
-        write_BP: the places in the cache for the keys and values of the contents; None: no cache.
-    """
-
-    contents: int
-    attention_mask_BPK: torch.Tensor
-    angle_BPF: torch.Tensor | None
-    write_BP: torch.Tensor | None = None
+    contents: int  # how many of the P slots hold contents; queries follow
+    attention_mask_BPK: Tensor  # bool, the keys that each slot attends to, at least one
+    angle_BPF: Tensor | None  # rotary angles
+    write_BP: Tensor | None = None  # places in the cache for the keys and values of the contents; None: no cache
 
 
 class KVCache:
@@ -51,9 +51,9 @@ class KVCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.kv: torch.Tensor | None = None  # (2, B, capacity, H, D / H), made when the type is known
+        self.kv: Tensor | None = None  # (2, B, capacity, H, D / H), made when the type is known
 
-    def append(self, kv_new: torch.Tensor, write_BP: torch.Tensor, keys: int) -> torch.Tensor:
+    def append(self, kv_new: Tensor, write_BP: Tensor, keys: int) -> Tensor:
         """Write (2, B, P, H, D / H) new keys and values; return the first ``keys`` of all of them."""
         if self.kv is None:  # zeros, not empty(): masked positions must still be finite
             self.kv = kv_new.new_zeros(2, kv_new.shape[1], self.capacity, *kv_new.shape[3:])
@@ -67,8 +67,8 @@ class TwoStreamBlock(PackedBlock):
     """timm's pre-norm block, attending across two streams."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x_BPD: torch.Tensor, slots: Slots, cache: KVCache | None = None, last: bool = False
-    ) -> torch.Tensor:
+        self, x_BPD: Tensor, slots: Slots, cache: KVCache | None = None, last: bool = False
+    ) -> Tensor:
         """Return x_BPD; of the ``last`` block x_BTD of the queries alone."""
         attention, n, angle_BPF = self.attn, slots.contents, slots.angle_BPF
         attention_mask_BPK = slots.attention_mask_BPK
@@ -87,24 +87,15 @@ class TwoStreamBlock(PackedBlock):
         q = F.linear(h_BPD, wq, bq).unflatten(-1, heads)
         if angle_BPF is not None:
             q = rotate(q, angle_BPF)
-        x_BPD = x_BPD + attention.proj_drop(attention.proj(self._attend(q, k, v, attention_mask_BPK)))
+        if x_BPD.shape[1]:
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+            dropout = attention.attn_drop.p if self.training else 0.0
+            q = attention_of(q, k, v, attention_mask_BPK[:, None], dropout).transpose(1, 2)
+        x_BPD = x_BPD + attention.proj_drop(attention.proj(q.flatten(2)))
         return x_BPD + self.mlp(self.norm2(x_BPD))
-
-    def _attend(
-        self, q_BPHd: torch.Tensor, k_BKHd: torch.Tensor, v_BKHd: torch.Tensor, attention_mask_BPK: torch.Tensor
-    ) -> torch.Tensor:
-        """Return mixed_BPD."""
-        if not q_BPHd.shape[1]:
-            return q_BPHd.flatten(2)
-        q, k, v = (x.transpose(1, 2) for x in (q_BPHd, k_BKHd, v_BKHd))
-        dropout = self.attn.attn_drop.p if self.training else 0.0
-        out = attention_of(q, k, v, attention_mask_BPK[:, None], dropout)
-        return out.transpose(1, 2).flatten(2)
 
 
 BUCKETS = 8  # numbers of contents, and of queries, when compiled
-
-
 _START = GIVEN - 1  # the step of the start
 
 
@@ -146,20 +137,18 @@ class CacheState:
     ``query`` and ``observe`` write into it, so one state serves one generation.
     """
 
-    condition_BC: torch.Tensor
+    condition_BC: Tensor
     caches: list[KVCache]
-    count_B: torch.Tensor  # contents in the caches
-    fresh_BKD: torch.Tensor  # contents not yet in the caches
-    place_BK: torch.Tensor  # places of the fresh contents: 0 the start, 1 + l token l
-    real_BK: torch.Tensor  # bool: not padding
+    count_B: Tensor  # contents in the caches
+    fresh_BKD: Tensor  # contents not yet in the caches
+    place_BK: Tensor  # places of the fresh contents: 0 the start, 1 + l token l
+    real_BK: Tensor  # bool: not padding
 
 
 class CausalTransformer(Network):
     """One pass: contents are gathered once, and all targets of all steps are queries over them.
 
-    Attributes:
-        multiple: numbers of contents and queries are rounded up to a multiple of this, so that compiled blocks see few
-            shapes.
+    Numbers of contents and queries are rounded up to a ``multiple``, so that compiled blocks see few shapes.
     """
 
     Options = CausalTransformerOptions
@@ -167,27 +156,15 @@ class CausalTransformer(Network):
     one_pass: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: CausalTransformerOptions) -> None:
-        super().__init__()
-        self.options, self.n_tokens, self.multiple = options, math.prod(shape), 1
-        self.sizes: Sizes = options.sizes
+        super().__init__(shape, options)
+        self.multiple, self.sizes = 1, options.sizes
         width, heads = self.sizes.width, self.sizes.heads
         self.token_width = self.condition_width = self.context_width = width
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.start = nn.Parameter(0.02 * torch.randn(width))
         self.content_position = Positions(shape, width, options.position == "axes")
         self.query_position = Positions(shape, width, options.position == "axes")
-        self.blocks = nn.ModuleList(
-            TwoStreamBlock(
-                width,
-                heads,
-                mlp_ratio=options.mlp_ratio,
-                qkv_bias=True,
-                proj_drop=options.projection_dropout,
-                attn_drop=options.attention_dropout,
-            )
-            for _ in range(self.sizes.depth)
-        )
-        self.norm = norm(width)
+        self.blocks = options.blocks(self.sizes.depth, width, heads, TwoStreamBlock)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
         self.rotary = RotaryEmbedding(options.rotary, shape, width // heads)
         self._initialise()
 
@@ -209,9 +186,7 @@ class CausalTransformer(Network):
         for block in self.blocks:
             block.compile(dynamic=False)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
         content_BL = step_BL < last_B1  # positions after the last target are never queried
         place_BK, known_BK = gather_padded(F.pad(content_BL, (1, 0), value=True), self.multiple)
@@ -225,7 +200,7 @@ class CausalTransformer(Network):
         z_BTD = self._run(contents_BKD, place_BK, condition_BC, place_BT, attention_mask_BPK)
         return z_BTD[asked_BT]
 
-    def _contents(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, place_BK: torch.Tensor) -> torch.Tensor:
+    def _contents(self, token_BLD: Tensor, condition_BC: Tensor, place_BK: Tensor) -> Tensor:
         """Return contents_BKD: the start at place 0, token l at place 1 + l; unknown tokens are never read."""
         token_BK = (place_BK - 1).clamp(min=0)
         row_B1 = torch.arange(len(place_BK), device=place_BK.device)[:, None]
@@ -234,14 +209,14 @@ class CausalTransformer(Network):
 
     def _run(
         self,
-        contents_BKD: torch.Tensor,
-        place_BK: torch.Tensor,
-        condition_BC: torch.Tensor,
-        place_BT: torch.Tensor,
-        attention_mask_BPK: torch.Tensor,
-        write_BK: torch.Tensor | None = None,
+        contents_BKD: Tensor,
+        place_BK: Tensor,
+        condition_BC: Tensor,
+        place_BT: Tensor,
+        attention_mask_BPK: Tensor,
+        write_BK: Tensor | None = None,
         caches: list[KVCache] | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Return z_BTD of the queries at ``place_BT``, through all blocks."""
         queries_BTD = F.embedding((place_BT - 1).clamp(min=0), self.query_position()) + condition_BC[:, None]
         x_BPD = torch.cat([contents_BKD, queries_BTD], dim=1)
@@ -253,7 +228,7 @@ class CausalTransformer(Network):
 
     # Incremental generation: the tokens of a step go through the blocks once, together with the next queries.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> CacheState:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> CacheState:
         first_B1 = torch.zeros(len(absent_BL), 1, dtype=torch.int64, device=absent_BL.device)
         return CacheState(
             condition_BC,
@@ -264,7 +239,7 @@ class CausalTransformer(Network):
             first_B1 == 0,
         )
 
-    def observe(self, state: CacheState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> CacheState:
+    def observe(self, state: CacheState, token_BLD: Tensor, index_BL: Tensor) -> CacheState:
         place_BK, real_BK = gather_padded(F.pad(index_BL, (1, 0), value=False))
         if not place_BK.shape[1]:
             return state
@@ -273,7 +248,7 @@ class CausalTransformer(Network):
         fresh_BKD = self._contents(token_BLD, state.condition_BC, place_BK)
         return CacheState(state.condition_BC, state.caches, state.count_B, fresh_BKD, place_BK, real_BK)
 
-    def query(self, state: CacheState, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: CacheState, index_BL: Tensor) -> Tensor:
         place_BT, asked_BT = gather_padded(F.pad(index_BL, (1, 0), value=False))
         before_B11 = state.count_B[:, None, None]
         slot_BK = state.count_B[:, None] + state.real_BK.cumsum(1) - 1

@@ -10,14 +10,13 @@ by all positions. A lag from before the first known token has a coefficient vect
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mar.networks.base import Network, NetworkOptions, at_least_one
+from mar.networks.base import Network, NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,7 @@ class LinearAROptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token; at least those of a real-valued one
     context_width: int = 8
     condition_width: int = 16
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "lags", "token_width", "context_width", "condition_width")
+    positive = ("lags", "token_width", "context_width", "condition_width")
 
 
 class LinearAR(Network):
@@ -42,16 +39,11 @@ class LinearAR(Network):
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: LinearAROptions) -> None:
-        super().__init__()
-        self.options, self.n_tokens = options, math.prod(shape)
-        self.token_width, self.context_width = options.token_width, options.context_width
-        self.condition_width = options.condition_width
+        super().__init__(shape, options)
         self.lags = nn.Linear(options.lags * (options.token_width + 1), options.context_width)
         self.condition = nn.Linear(options.condition_width, options.context_width, bias=False)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         sorted_BL, line_BL = step_BL.sort(dim=1, stable=True)
         earlier_BL = torch.searchsorted(sorted_BL, step_BL.contiguous())  # how many tokens have an earlier step
         row_M, token_M = target_BL.nonzero(as_tuple=True)

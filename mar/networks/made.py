@@ -14,18 +14,17 @@ head that turns one number into two logits, each pixel has one input and one log
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
-from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one
+from mar.networks.base import GIVEN, Network, NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,14 @@ class MadeOptions(NetworkOptions):
     widths: tuple[int, ...] = (500,)  # hidden units of each layer
     masks: int = 1  # connectivities that training draws from, one an iteration; 0: a new one every time
     direct: bool = True  # connect tokens with the outputs of later ones, too
-    connectivity_weights: bool = (
-        False  # a constant input beside each token, masked with it: encodes the connectivity of a unit
-    )
+    connectivity_weights: bool = False  # a constant input beside each token, masked with it: tells a unit its mask
     token_width: int = 4  # channels of an embedded token; 1 for binary pixels
     context_width: int = 8  # outputs of a token; 1 for binary pixels
     condition_width: int = 16
+    positive = ("widths", "token_width", "context_width", "condition_width")
 
     def __post_init__(self) -> None:
-        at_least_one(self, "token_width", "context_width", "condition_width")
-        if not self.widths or min(self.widths) < 1:
-            raise UserError(f"network.widths wants at least one layer of at least one unit, not {list(self.widths)}")
+        super().__post_init__()
         if self.masks < 0:
             raise UserError(f"network.masks must be at least 0, not {self.masks}")
 
@@ -53,7 +49,7 @@ class MadeOptions(NetworkOptions):
 class MaskedLinear(nn.Linear):
     """A linear map whose weights are masked, once for each of G plans."""
 
-    def forward(self, x_GRI: torch.Tensor, mask_GOI: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, x_GRI: Tensor, mask_GOI: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         y_GRO = x_GRI @ torch.where(mask_GOI, self.weight, 0).mT
         return y_GRO if self.bias is None else y_GRO + self.bias
 
@@ -77,10 +73,7 @@ class Made(Network):
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: MadeOptions) -> None:
-        super().__init__()
-        self.options, self.n_tokens = options, math.prod(shape)
-        self.token_width, self.context_width = options.token_width, options.context_width
-        self.condition_width = options.condition_width
+        super().__init__(shape, options)
         n_inputs = self.n_tokens * (options.token_width + options.connectivity_weights)
         n_outputs = self.n_tokens * options.context_width
         sizes = (n_inputs, *options.widths, n_outputs)
@@ -90,12 +83,9 @@ class Made(Network):
         self.condition = nn.Linear(options.condition_width, options.widths[0], bias=False)
         self.output_condition = nn.Linear(options.condition_width, n_outputs, bias=False)
         uniform_SH = torch.rand(max(1, options.masks), sum(options.widths))
-        self.rank_SH: torch.Tensor
+        self.rank_SH: Tensor
         self.register_buffer("rank_SH", torch.stack([self._ranks(uniform_H) for uniform_H in uniform_SH]))
-        self.drawn_H: torch.Tensor | None = None
-        self._initialise(layers)
-
-    def _initialise(self, layers: list[MaskedLinear]) -> None:
+        self.drawn_H: Tensor | None = None
         for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
@@ -104,7 +94,7 @@ class Made(Network):
             nn.init.zeros_(self.direct.weight)
         nn.init.zeros_(self.output_condition.weight)
 
-    def _ranks(self, uniform_H: torch.Tensor) -> torch.Tensor:
+    def _ranks(self, uniform_H: Tensor) -> Tensor:
         """Ranks in 0..L-2, uniform, from the second layer on at least the lowest of the layer before (Sec. 4.2)."""
         ranks, low, end = [], 0, max(1, self.n_tokens - 1)
         for uniform in uniform_H.split(self.options.widths):
@@ -127,12 +117,10 @@ class Made(Network):
             self.drawn_H = None
         return super().train(mode)
 
-    def check(self, step_BL: torch.Tensor) -> None:
+    def check(self, step_BL: Tensor) -> None:
         """Accept every plan."""
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
         if self.options.connectivity_weights:
             token_BLD = F.pad(token_BLD, (0, 1), value=1.0)
@@ -143,7 +131,7 @@ class Made(Network):
         parts = zip(input_BI.split(rows), step_BL.split(rows), condition_BC.split(rows), strict=True)
         return torch.cat([self._contexts(*part) for part in parts])[target_BL]
 
-    def _contexts(self, input_BI: torch.Tensor, step_GL: torch.Tensor, condition_BC: torch.Tensor) -> torch.Tensor:
+    def _contexts(self, input_BI: Tensor, step_GL: Tensor, condition_BC: Tensor) -> Tensor:
         """z_BLD of every token, under one plan for all rows or one for each."""
         rank_H = self.rank_SH[0] if self.drawn_H is None else self.drawn_H
         degrees = step_GL.sort(dim=1).values[:, rank_H].split(self.options.widths, dim=1)

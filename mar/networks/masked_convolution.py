@@ -23,28 +23,22 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.networks.attention import Positions
-from mar.networks.base import GIVEN, Network, NetworkOptions, at_least_one, in_unit_interval
+from mar.networks.base import GIVEN, Network, NetworkOptions, in_unit_interval
 
 
 @dataclass(frozen=True)
 class Queries:
-    """The queried locations (row, token); each reads the tokens with a step before its own ``before``.
+    """The queried locations (row, token); each reads the tokens with a step before its own ``before``."""
 
-    Attributes:
-        step_BL: int64, the step of every location.
-        row_M, token_M: the locations.
-        before_M: int64.
-    """
-
-    step_BL: torch.Tensor
-    row_M: torch.Tensor
-    token_M: torch.Tensor
-    before_M: torch.Tensor
+    step_BL: Tensor  # of every location
+    row_M: Tensor
+    token_M: Tensor
+    before_M: Tensor
 
 
 class LocalConvolution(nn.Module):
@@ -60,7 +54,7 @@ class LocalConvolution(nn.Module):
 
     def __init__(
         self, shape: tuple[int, ...], n_inputs: int, n_outputs: int, kernel: int, dilation: int, own: bool,
-        renormalise: bool,
+        renormalise: bool
     ) -> None:  # fmt: skip
         super().__init__()
         self.n_inputs, self.renormalise = n_inputs, renormalise
@@ -72,9 +66,9 @@ class LocalConvolution(nn.Module):
         there_LKA = location_LA[:, None] + offset_KA
         inside_LK = ((there_LKA >= 0) & (there_LKA < size_A)).all(-1)
         stride_A = torch.tensor([math.prod(shape[axis + 1 :]) for axis in range(axes)])
-        self.neighbour_LK: torch.Tensor
-        self.inside_LK: torch.Tensor
-        self.own_K: torch.Tensor
+        self.neighbour_LK: Tensor
+        self.inside_LK: Tensor
+        self.own_K: Tensor
         neighbour_LK = (there_LKA * stride_A).sum(-1).masked_fill(~inside_LK, 0)
         self.register_buffer("neighbour_LK", neighbour_LK, persistent=False)
         self.register_buffer("inside_LK", inside_LK, persistent=False)
@@ -82,7 +76,7 @@ class LocalConvolution(nn.Module):
         self.kernels = nn.Linear(len(offset_KA) * n_inputs, n_outputs)
         self.seen = nn.Linear(len(offset_KA), n_outputs, bias=False)
 
-    def forward(self, x_BLI: torch.Tensor, queries: Queries) -> torch.Tensor:
+    def forward(self, x_BLI: Tensor, queries: Queries) -> Tensor:
         """Return y_MO of the queried locations."""
         neighbour_MK, row_M1 = self.neighbour_LK[queries.token_M], queries.row_M[:, None]
         earlier_MK = queries.step_BL[row_M1, neighbour_MK] < queries.before_M[:, None]
@@ -95,7 +89,7 @@ class LocalConvolution(nn.Module):
         return y_MO * (mask_MK.shape[1] / mask_MK.sum(1, keepdim=True).clamp(min=1))
 
 
-Read = Callable[[LocalConvolution, torch.Tensor], torch.Tensor]  # a layer and its input -> its output
+Read = Callable[[LocalConvolution, Tensor], Tensor]  # a layer and its input -> its output
 
 
 class GatedBlock(nn.Module):
@@ -112,7 +106,7 @@ class GatedBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.mix = nn.Linear(width, width)
 
-    def forward(self, h_MD: torch.Tensor, condition_MC: torch.Tensor, read: Read) -> torch.Tensor:
+    def forward(self, h_MD: Tensor, condition_MC: Tensor, read: Read) -> Tensor:
         """Return h_MD; ``read`` applies the convolution at these locations."""
         f_MD, g_MD = (read(self.convolution, self.norm(h_MD)) + self.condition(condition_MC)).chunk(2, dim=1)
         return h_MD + self.mix(self.dropout(f_MD.tanh() * g_MD.sigmoid()))
@@ -131,14 +125,13 @@ class MaskedConvolutionOptions(NetworkOptions):
     dropout: float = 0.0
     token_width: int = 4  # channels of an embedded token
     condition_width: int = 16
+    positive = ("width", "depth", "dilations", "token_width", "condition_width")
 
     def __post_init__(self) -> None:
-        at_least_one(self, "width", "depth", "token_width", "condition_width")
+        super().__post_init__()
         for name in ("first_kernel", "kernel"):
             if (value := getattr(self, name)) < 1 or value % 2 == 0:
                 raise UserError(f"network.{name} must be an odd number of tokens, not {value}")
-        if not self.dilations or min(self.dilations) < 1:
-            raise UserError(f"network.dilations wants numbers of at least 1, not {list(self.dilations)}")
         in_unit_interval(self, "dropout")
 
 
@@ -149,9 +142,9 @@ class CacheState:
     ``query`` and ``observe`` write into it, so one state serves one generation.
     """
 
-    condition_BC: torch.Tensor
-    step_BL: torch.Tensor  # GIVEN where a token is known, 0 elsewhere
-    inputs: dict[nn.Module, torch.Tensor]  # (B, L, I) of each layer, the first's are tokens
+    condition_BC: Tensor
+    step_BL: Tensor  # GIVEN where a token is known, 0 elsewhere
+    inputs: dict[nn.Module, Tensor]  # (B, L, I) of each layer, the first's are tokens
     given: bool = False  # the given tokens were observed
 
 
@@ -164,10 +157,8 @@ class MaskedConvolution(Network):
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: MaskedConvolutionOptions) -> None:
-        super().__init__()
-        self.options, width = options, options.width
-        self.token_width, self.context_width = options.token_width, width
-        self.condition_width = options.condition_width
+        super().__init__(shape, options)
+        width = options.width
         make = partial(LocalConvolution, shape, renormalise=options.renormalise)
         self.first = make(options.token_width, width, kernel=options.first_kernel, dilation=1, own=False)
         self.position = Positions(shape, width, axes=False)
@@ -175,26 +166,24 @@ class MaskedConvolution(Network):
         self.blocks = nn.ModuleList(
             GatedBlock(
                 make(width, 2 * width, kernel=options.kernel, dilation=dilation, own=True),
-                width, options.condition_width, options.dropout,
+                width, options.condition_width, options.dropout
             )
             for dilation in dilations
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         asks_BL = step_BL.clamp(min=0)  # a given token reads the other given tokens
         row_M, token_M = torch.ones_like(target_BL).nonzero(as_tuple=True)
         queries = Queries(step_BL, row_M, token_M, asks_BL.flatten())
 
-        def read(layer: LocalConvolution, x_MI: torch.Tensor) -> torch.Tensor:
+        def read(layer: LocalConvolution, x_MI: Tensor) -> Tensor:
             return layer(x_MI.unflatten(0, step_BL.shape), queries)
 
         h_MD = self._features(self.first(token_BLD, queries), condition_BC, queries, read)
         return self.norm(h_MD[target_BL.flatten()])
 
-    def _features(self, h_MD: torch.Tensor, condition_BC: torch.Tensor, queries: Queries, read: Read) -> torch.Tensor:
+    def _features(self, h_MD: Tensor, condition_BC: Tensor, queries: Queries, read: Read) -> Tensor:
         """Return h_MD after all blocks, from the output of the first layer."""
         h_MD = h_MD + F.embedding(queries.token_M, self.position())
         condition_MC = F.embedding(queries.row_M, condition_BC)
@@ -204,12 +193,12 @@ class MaskedConvolution(Network):
 
     # Incremental generation: the features of a location are final once its step is reached, so each is computed once.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> CacheState:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> CacheState:
         layers = [self.first, *(block.convolution for block in self.blocks)]
         inputs = {layer: condition_BC.new_zeros(*absent_BL.shape, layer.n_inputs) for layer in layers}
         return CacheState(condition_BC, torch.zeros_like(absent_BL, dtype=torch.int64), inputs)
 
-    def observe(self, state: CacheState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> CacheState:
+    def observe(self, state: CacheState, token_BLD: Tensor, index_BL: Tensor) -> CacheState:
         if state.given:
             self.query(state, index_BL)  # their features, computed before they read themselves
         state.inputs[self.first][index_BL] = token_BLD[index_BL].to(state.condition_BC.dtype)
@@ -219,15 +208,13 @@ class MaskedConvolution(Network):
         state.given = True
         return state
 
-    def query(self, state: CacheState, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: CacheState, index_BL: Tensor) -> Tensor:
         row_M, token_M = index_BL.nonzero(as_tuple=True)
         queries = Queries(state.step_BL, row_M, token_M, torch.zeros_like(row_M))
 
-        def read(layer: LocalConvolution, x_MI: torch.Tensor) -> torch.Tensor:
+        def read(layer: LocalConvolution, x_MI: Tensor) -> Tensor:
             input_BLI = state.inputs[layer]
-            input_BLI[row_M, token_M] = x_MI.to(
-                input_BLI.dtype
-            )  # no other location reads it while the token is unknown
+            input_BLI[row_M, token_M] = x_MI.to(input_BLI.dtype)  # others read it only once the token is known
             return layer(input_BLI, queries)
 
         h_MD = self._features(self.first(state.inputs[self.first], queries), state.condition_BC, queries, read)

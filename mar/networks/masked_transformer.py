@@ -7,14 +7,13 @@ places, padded with place P · D width · C condition width · H heads · M gath
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
@@ -22,15 +21,14 @@ from mar.networks.attention import (
     Packing,
     Rotary,
     RotaryEmbedding,
+    SizedOptions,
     apply_rotary,
     attention_of,
     gather_padded,
     pack_each,
-    packed_blocks,
     run_blocks,
-)
+)  # fmt: skip
 from mar.networks.base import ABSENT, GenerationOptions, Network
-from mar.networks.fixed_order import SizedOptions
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,6 @@ class Sizes:
 
 
 BUCKETS = 8  # lengths that rows and targets are padded to when compiled
-
-
 SIZES = {
     "tiny": Sizes(64, 2, 4, 64, 2, 4, 4),  # 8 × 8 digits on two CPU cores
     "small": Sizes(128, 4, 4, 128, 4, 4, 8),  # 14 × 14 patches of MNIST on a CPU
@@ -90,9 +86,8 @@ class MaskedGeneration(GenerationOptions):
 class MaskedTransformer(Network):
     """Not one-pass: the known tokens of a row are those before its earliest target.
 
-    Attributes:
-        buckets: 0, or the number of lengths that known tokens and targets are padded to: compiled blocks then see few
-            shapes, about three times as many in all. All rows are then padded to the longest of the batch.
+    ``buckets``: 0, or the number of lengths that known tokens and targets are padded to. Compiled blocks then see few
+    shapes, about three times as many in all, and all rows are padded to the longest of the batch.
     """
 
     Options = MaskedTransformerOptions
@@ -106,28 +101,20 @@ class MaskedTransformer(Network):
     sampling: MaskedGeneration = MaskedGeneration()
 
     def __init__(self, shape: tuple[int, ...], options: MaskedTransformerOptions) -> None:
-        super().__init__()
-        self.options, self.n_tokens, self.buckets = options, math.prod(shape), 0
-        self.sizes: Sizes = options.sizes
+        super().__init__(shape, options)
+        self.buckets, self.sizes = 0, options.sizes
         sizes, places = self.sizes, self.sizes.buffer + self.n_tokens
         self.token_width = self.condition_width = sizes.encoder_width
         self.context_width = sizes.decoder_width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
-        block = partial(
-            packed_blocks,
-            mlp_ratio=options.mlp_ratio,
-            qkv_bias=True,
-            proj_drop=options.projection_dropout,
-            attn_drop=options.attention_dropout,
-        )
         self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
         self.embed_norm = norm(sizes.encoder_width)
-        self.encoder_blocks = block(sizes.encoder_depth, sizes.encoder_width, sizes.encoder_heads)
+        self.encoder_blocks = options.blocks(sizes.encoder_depth, sizes.encoder_width, sizes.encoder_heads)
         self.encoder_norm = norm(sizes.encoder_width)
         self.decoder_embed = nn.Linear(sizes.encoder_width, sizes.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(sizes.decoder_width))
         self.decoder_position = nn.Parameter(torch.empty(places, sizes.decoder_width))
-        self.decoder_blocks = block(sizes.decoder_depth, sizes.decoder_width, sizes.decoder_heads)
+        self.decoder_blocks = options.blocks(sizes.decoder_depth, sizes.decoder_width, sizes.decoder_heads)
         self.decoder_norm = norm(sizes.decoder_width)
         turns = partial(RotaryEmbedding, options.rotary, shape, front=sizes.buffer)
         self.encoder_rotary = turns(channels=sizes.encoder_width // sizes.encoder_heads)
@@ -149,9 +136,7 @@ class MaskedTransformer(Network):
         for block in (*self.encoder_blocks, *self.decoder_blocks):
             block.compile(dynamic=False)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         row_R = target_BL.any(1).nonzero()[:, 0]
         if not len(row_R):
             return token_BLD.new_zeros(0, self.context_width)
@@ -164,9 +149,7 @@ class MaskedTransformer(Network):
         z_MD = self.decode(encoded_ND, known, present, wanted_M)
         return z_MD + F.embedding(token_M, self.target_position)
 
-    def encode(
-        self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, row_R: torch.Tensor, known: Packing
-    ) -> torch.Tensor:
+    def encode(self, token_BLD: Tensor, condition_BC: Tensor, row_R: Tensor, known: Packing) -> Tensor:
         """Return encoded_ND of the buffer and known tokens of rows ``row_R``, as packed by ``known``."""
         # One table of all inputs of slots; no slot points at an unknown token.
         table = torch.cat([condition_BC[:, None], token_BLD], dim=1).flatten(0, 1)
@@ -175,9 +158,7 @@ class MaskedTransformer(Network):
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
         return self.encoder_norm(run_blocks(self.encoder_blocks, x_ND, known, self.encoder_rotary))
 
-    def decode(
-        self, encoded_ND: torch.Tensor, known: Packing, present: Packing, wanted_M: torch.Tensor
-    ) -> torch.Tensor:
+    def decode(self, encoded_ND: Tensor, known: Packing, present: Packing, wanted_M: Tensor) -> Tensor:
         """Return the decoder output at the slots ``wanted_M`` of ``present``; mask tokens stand for unknown tokens."""
         x_ND = self.decoder_embed(encoded_ND)
         table = torch.cat([x_ND, self.mask_token.to(x_ND.dtype)[None]])  # unknown places point one past the last slot
@@ -191,11 +172,11 @@ class MaskedTransformer(Network):
 
     # Incremental generation: the full forward pass, or reused features.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Any:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> Any:
         begin = begin_reuse if self.sampling.refresh > 1 else Network.begin
         return begin(self, condition_BC, absent_BL)
 
-    def query(self, state: Any, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: Any, index_BL: Tensor) -> Tensor:
         if isinstance(state, FeatureReuseState):
             return query_reuse(self, state, index_BL)
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
@@ -210,24 +191,19 @@ class MaskedTransformer(Network):
 
 @dataclass
 class FeatureReuseState:
-    """The state of one generation; ``query`` and ``observe`` write into it.
+    """The state of one generation; ``query`` and ``observe`` write into it."""
 
-    Attributes:
-        token_BPD: the input of the encoder: the condition at the buffer's places, then the tokens.
-        known_BP, present_BP, fresh_BP: bool: known; not padding; became known since the last pass.
-        encoder, decoder: keys and values of each block, (2, B, P + 1, H, D / H); padding is written to the last place.
-        passes: the number of passes so far.
-    """
+    token_BPD: Tensor  # the input of the encoder: the condition at the buffer's places, then the tokens
+    known_BP: Tensor
+    present_BP: Tensor  # not padding
+    fresh_BP: Tensor  # became known since the last pass
+    encoder: list[
+        Tensor
+    ]  # keys and values of each block, (2, B, P + 1, H, D / H); padding is written to the last place
+    decoder: list[Tensor]
+    passes: int = 0  # so far
 
-    token_BPD: torch.Tensor
-    known_BP: torch.Tensor
-    present_BP: torch.Tensor
-    fresh_BP: torch.Tensor
-    encoder: list[torch.Tensor]
-    decoder: list[torch.Tensor]
-    passes: int = 0
-
-    def observed(self, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> FeatureReuseState:
+    def observed(self, token_BLD: Tensor, index_BL: Tensor) -> FeatureReuseState:
         """Add the tokens of one step."""
         buffer = self.known_BP.shape[1] - index_BL.shape[1]
         new_BP = F.pad(index_BL, (buffer, 0), value=False)
@@ -236,7 +212,7 @@ class FeatureReuseState:
         return self
 
 
-def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> FeatureReuseState:
+def begin_reuse(net: MaskedTransformer, condition_BC: Tensor, absent_BL: Tensor) -> FeatureReuseState:
     (B, L), S = absent_BL.shape, net.sizes.buffer
     token_BPD = torch.cat([condition_BC[:, None].expand(-1, S, -1), condition_BC.new_zeros(B, L, net.token_width)], 1)
     known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
@@ -244,7 +220,7 @@ def begin_reuse(net: MaskedTransformer, condition_BC: torch.Tensor, absent_BL: t
     return FeatureReuseState(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])
 
 
-def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: torch.Tensor) -> torch.Tensor:
+def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: Tensor) -> Tensor:
     """Return z_MD of the unknown tokens ``index_BL``."""
     asked_BP = F.pad(index_BL, (net.sizes.buffer, 0), value=False)
     full = state.passes % net.sampling.refresh == 0
@@ -274,26 +250,26 @@ def query_reuse(net: MaskedTransformer, state: FeatureReuseState, index_BL: torc
     return z_MD + F.embedding(index_BL.nonzero(as_tuple=True)[1], net.target_position)
 
 
-def _active(keep_BP: torch.Tensor) -> torch.Tensor:
+def _active(keep_BP: Tensor) -> Tensor:
     """Return place_BA: the kept places of each row in their order, padded with P."""
     place_BA, real_BA = gather_padded(keep_BP)
     return torch.where(real_BA, place_BA, keep_BP.shape[1])
 
 
-def _take(x_BPD: torch.Tensor, place_BA: torch.Tensor) -> torch.Tensor:
+def _take(x_BPD: Tensor, place_BA: Tensor) -> Tensor:
     row_B1 = torch.arange(len(place_BA), device=place_BA.device)[:, None]
     return x_BPD[row_B1, place_BA.clamp(max=x_BPD.shape[1] - 1)]
 
 
 def _block(
     block: Any,
-    x_BAD: torch.Tensor,
-    angle_BAF: torch.Tensor | None,
-    caches: list[torch.Tensor],
+    x_BAD: Tensor,
+    angle_BAF: Tensor | None,
+    caches: list[Tensor],
     number: int,
-    place_BA: torch.Tensor,
-    attention_mask_BP: torch.Tensor,
-) -> torch.Tensor:
+    place_BA: Tensor,
+    attention_mask_BP: Tensor,
+) -> Tensor:
     """Apply a ``PackedBlock`` to the active places; keys and values of the other places come from the cache."""
     attention, (B, A, D) = block.attn, x_BAD.shape
     qkv_BAD = attention.qkv(block.norm1(x_BAD))

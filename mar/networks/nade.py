@@ -18,17 +18,15 @@ For binary pixels the published network is ``token_width=1, context_width=1``, a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
-from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions, at_least_one
+from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,15 @@ class NadeOptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token; 1 for binary pixels
     context_width: int = 8  # outputs of a token; 1 for binary pixels
     condition_width: int = 16
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "token_width", "context_width", "condition_width")
-        if not self.widths or min(self.widths) < 1:
-            raise UserError(f"network.widths wants at least one layer of at least one unit, not {list(self.widths)}")
+    positive = ("widths", "token_width", "context_width", "condition_width")
 
 
 @dataclass(frozen=True)
 class Known:
     """The state of a generation: the first layer's sums over the known tokens, sum_BH, and its bias and condition."""
 
-    sum_BH: torch.Tensor
-    start_BH: torch.Tensor
+    sum_BH: Tensor
+    start_BH: Tensor
 
 
 class Nade(Network):
@@ -64,10 +58,7 @@ class Nade(Network):
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: NadeOptions) -> None:
-        super().__init__()
-        self.options, self.n_tokens = options, math.prod(shape)
-        self.token_width, self.context_width = options.token_width, options.context_width
-        self.condition_width = options.condition_width
+        super().__init__(shape, options)
         sizes = (self.n_tokens * (options.token_width + 1), *options.widths)
         hidden = [nn.Linear(i, o) for i, o in pairwise(sizes)]
         self.hidden = nn.ModuleList(hidden)
@@ -84,9 +75,7 @@ class Nade(Network):
         widths = self.options.widths
         return n_tokens * (3 * widths[0] + 2 * sum(widths) + widths[-1] + 4 * self.context_width)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         first_B1 = torch.where(target_BL, step_BL, ABSENT).amin(1, keepdim=True)
         last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
         if bool((first_B1 >= last_B1).all()):  # one known set a row
@@ -102,9 +91,7 @@ class Nade(Network):
         z_BLD = torch.einsum("blh,ldh->bld", h_BLH, weight_LDH) + self.output.bias.view(self.n_tokens, -1)
         return z_BLD[row_M, token_M]
 
-    def _sums(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, last_B1: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _sums(self, token_BLD: Tensor, step_BL: Tensor, last_B1: Tensor) -> tuple[Tensor, Tensor]:
         """The first layer's sums over the first 0, 1, … L tokens of each row's order (B, 1 + L, H), and number_BL: over
         how many each token is predicted from. Tokens that are not conditioned on contribute zero."""
         known_BLE = torch.where((step_BL < last_B1)[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
@@ -113,22 +100,22 @@ class Nade(Network):
         sum_BLH = part_BLH.gather(1, order_BL[..., None].expand_as(part_BLH)).cumsum(1)
         return F.pad(sum_BLH, (0, 0, 1, 0)), torch.searchsorted(sorted_BL, step_BL.contiguous())
 
-    def _sum(self, token_BLD: torch.Tensor, known_BL: torch.Tensor) -> torch.Tensor:
+    def _sum(self, token_BLD: Tensor, known_BL: Tensor) -> Tensor:
         """Return sum_BH of one known set for each row."""
         known_BLE = torch.where(known_BL[..., None], F.pad(token_BLD, (0, 1), value=1.0), 0)
         return F.linear(known_BLE.flatten(1), self._weight_HLE().flatten(1))
 
-    def _weight_HLE(self) -> torch.Tensor:
+    def _weight_HLE(self) -> Tensor:
         """The first layer's weights for the channels of each token and for its mask."""
         first: Any = self.hidden[0]
         return first.weight.unflatten(1, (self.n_tokens, -1))
 
-    def _start(self, condition_BC: torch.Tensor) -> torch.Tensor:
+    def _start(self, condition_BC: Tensor) -> Tensor:
         """Return start_BH: the first layer when no token is known."""
         first: Any = self.hidden[0]
         return first.bias + self.condition(condition_BC)
 
-    def _hidden(self, sum_RH: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, sum_RH: Tensor) -> Tensor:
         """Return h_RH of the last hidden layer."""
         h_RH = F.relu(sum_RH)
         for layer in list(self.hidden)[1:]:
@@ -137,11 +124,11 @@ class Nade(Network):
 
     # Incremental generation: the first layer's sums grow with each known token.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> Known:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> Known:
         start_BH = self._start(condition_BC)
         return Known(torch.zeros_like(start_BH, dtype=torch.float32), start_BH)
 
-    def observe(self, state: Known, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> Known:
+    def observe(self, state: Known, token_BLD: Tensor, index_BL: Tensor) -> Known:
         row_M, token_M = index_BL.nonzero(as_tuple=True)
         if len(row_M) > len(index_BL):
             return replace(state, sum_BH=state.sum_BH + self._sum(token_BLD, index_BL))
@@ -150,7 +137,7 @@ class Nade(Network):
         part_MH = torch.einsum("me,hme->mh", F.pad(token_BLD[row_M, token_M], (0, 1), value=1.0), weight_HME)
         return replace(state, sum_BH=state.sum_BH.index_add(0, row_M, part_MH.float()))
 
-    def query(self, state: Known, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: Known, index_BL: Tensor) -> Tensor:
         h_BH = self._hidden(state.sum_BH + state.start_BH)
         row_M, token_M = index_BL.nonzero(as_tuple=True)
         if len(row_M) > len(h_BH):

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import Unsupported
-from mar.networks.base import Network, NetworkOptions, at_least_one
+from mar.networks.base import Network, NetworkOptions
 
 LARGEST = 256  # tokens
 
@@ -29,17 +29,11 @@ class PerPositionOptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token
     context_width: int = 8
     condition_width: int = 16
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "hidden", "token_width", "context_width", "condition_width")
+    positive = ("hidden", "token_width", "context_width", "condition_width")
 
 
 class PerPosition(Network):
-    """One pass: the L perceptrons run as one batched product.
-
-    Raises:
-        Unsupported: the grid has more than 256 tokens.
-    """
+    """One pass: the L perceptrons run as one batched product. Grids of more than 256 tokens are unsupported."""
 
     Options = PerPositionOptions
     test_options: ClassVar[dict[str, Any]] = {"hidden": 8}
@@ -47,26 +41,21 @@ class PerPosition(Network):
     cosine_token_init: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: PerPositionOptions) -> None:
-        super().__init__()
-        n_tokens, hidden = math.prod(shape), options.hidden
+        super().__init__(shape, options)
+        n_tokens, hidden = self.n_tokens, options.hidden
         if n_tokens > LARGEST:
             raise Unsupported(
                 f"network per-position keeps one network for each token, of at most {LARGEST}, not {n_tokens}: "
                 "use network=made, or larger patches"
             )
-        self.token_width, self.context_width = options.token_width, options.context_width
-        self.condition_width = options.condition_width
         n_inputs = n_tokens * (options.token_width + 1) + options.condition_width
         self.hidden_weight_LIH = nn.Parameter(torch.randn(n_tokens, n_inputs, hidden) * math.sqrt(2 / n_inputs))
         self.hidden_bias = nn.Parameter(torch.zeros(n_tokens * hidden))  # flat, as biases that are not decayed are
-        self.output_weight_LHD = nn.Parameter(
-            torch.randn(n_tokens, hidden, options.context_width) * math.sqrt(1 / hidden)
-        )
+        output_LHD = torch.randn(n_tokens, hidden, options.context_width) * math.sqrt(1 / hidden)
+        self.output_weight_LHD = nn.Parameter(output_LHD)
         self.output_bias = nn.Parameter(torch.zeros(n_tokens * options.context_width))
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         knows_LBL = (step_BL[:, None] < step_BL[:, :, None]).transpose(0, 1)  # position, row, token
         flagged_BLD = F.pad(token_BLD, (0, 1), value=1.0)
         input_LBI = torch.where(knows_LBL[..., None], flagged_BLD, 0).flatten(2)

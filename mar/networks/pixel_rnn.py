@@ -16,23 +16,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import Unsupported, UserError
-from mar.networks.base import Network, NetworkOptions, State, at_least_one
-from mar.networks.fixed_order import require_raster_order
+from mar.networks.base import Network, NetworkOptions, State, require_raster_order
 
 
 @dataclass(frozen=True)
 class PixelRNNOptions(NetworkOptions):
     width: int = 64
     depth: int = 4
+    positive = ("depth",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.width < 2 or self.width % 2:
             raise UserError(f"network.width must be even and at least 2, not {self.width}")
-        at_least_one(self, "depth")
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -44,11 +44,11 @@ class MaskedConv2d(nn.Conv2d):
         place = torch.arange(rows * columns).reshape(kernel)
         self.register_buffer("mask", place < rows * columns // 2 + itself, persistent=False)
 
-    def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BDIJ: Tensor) -> Tensor:
         return F.conv2d(x_BDIJ, self.weight * self.mask, self.bias, padding=self.padding)  # pyright: ignore
 
 
-def lstm(gates: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return (h, c) of a convolutional LSTM (eq. 3) from ``gates`` (B, 4 F, …) and the previous ``c`` (B, F, …)."""
     o, f, i, g = gates.chunk(4, dim=1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -68,17 +68,16 @@ class PixelRNN(Network):
     layer: ClassVar[type[nn.Module]]
 
     def __init__(self, shape: tuple[int, ...], options: PixelRNNOptions) -> None:
-        super().__init__()
+        super().__init__(shape, options)
         if len(shape) != 2:
             raise Unsupported(f"{self.name} serves 2-D grids, not {len(shape)}-D ones: use network=lstm")
         self.columns, D = shape[1], options.width
-        self.token_width = self.condition_width = self.context_width = D
         self.first = MaskedConv2d(D, D, (7, 7), itself=False)
         self.layers = nn.ModuleList(self.layer(D) for _ in range(options.depth))
         self.residuals = nn.ModuleList(nn.Conv2d(D // 2, D, 1) for _ in range(options.depth))
         self.norm, self.out = nn.LayerNorm(D), nn.Linear(D, D)
 
-    def check(self, step_BL: torch.Tensor) -> None:
+    def check(self, step_BL: Tensor) -> None:
         super().check(step_BL)
         require_raster_order(self.name, step_BL)
 
@@ -87,13 +86,11 @@ class PixelRNN(Network):
         for layer in self.layers:
             layer.compile(dynamic=False)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         self.check(step_BL)  # any other order would leak later tokens
         return self._contexts(token_BLD, condition_BC, target_BL)
 
-    def _contexts(self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
+    def _contexts(self, token_BLD: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         """Return z_MD, each from the tokens before it in raster order."""
         row_M, token_M = target_BL.nonzero(as_tuple=True)
         if not len(row_M):
@@ -108,7 +105,7 @@ class PixelRNN(Network):
 
     # Incremental generation: the default state holds the tokens; each query repeats the pass.
 
-    def observe(self, state: State, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> State:
+    def observe(self, state: State, token_BLD: Tensor, index_BL: Tensor) -> State:
         after = super().observe(state, token_BLD, index_BL)
         known_BL = after.step_BL < after.count
         gap = (known_BL[:, 1:] & ~known_BL[:, :-1]).any()
@@ -117,17 +114,17 @@ class PixelRNN(Network):
             raise Unsupported(f"{self.name} serves raster order, one token at a time, and no adaptive order")
         return after
 
-    def query(self, state: State, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: State, index_BL: Tensor) -> Tensor:
         return self._contexts(state.token_BLD, state.condition_BC, index_BL)
 
 
-def skewed(x_BDIJ: torch.Tensor) -> torch.Tensor:
+def skewed(x_BDIJ: Tensor) -> Tensor:
     """Return x_BDIP: row i shifted i places to the right (Fig. 3), so columns are the diagonals; zeros elsewhere."""
     I, J = x_BDIJ.shape[2:]
     return F.pad(x_BDIJ, (0, I)).flatten(2)[..., : I * (I + J - 1)].unflatten(2, (I, I + J - 1))
 
 
-def unskewed(x_BDIP: torch.Tensor) -> torch.Tensor:
+def unskewed(x_BDIP: Tensor) -> Tensor:
     """Invert ``skewed``."""
     I, P = x_BDIP.shape[2:]
     return F.pad(x_BDIP.flatten(2), (0, I)).unflatten(2, (I, P + 1))[..., : P + 1 - I]
@@ -142,7 +139,7 @@ class DiagonalScan(nn.Module):
         self.from_input = nn.Conv2d(width, 4 * self.features, 1)
         self.from_state = nn.Conv1d(self.features, 4 * self.features, 2, bias=False)
 
-    def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BDIJ: Tensor) -> Tensor:
         """Return h_BFIJ."""
         h_BFI = c_BFI = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[2])
         diagonals = []
@@ -163,7 +160,7 @@ class DiagonalLayer(nn.Module):
         super().__init__()
         self.from_left, self.from_right = DiagonalScan(width), DiagonalScan(width)
 
-    def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BDIJ: Tensor) -> Tensor:
         """Return h_BFIJ."""
         right_BFIJ = self.from_right(x_BDIJ.flip(3)).flip(3)
         return self.from_left(x_BDIJ) + F.pad(right_BFIJ[:, :, :-1], (0, 0, 1, 0))
@@ -186,7 +183,7 @@ class RowLayer(nn.Module):
         self.from_input = MaskedConv2d(width, 4 * self.features, (1, 3), itself=True)
         self.from_state = nn.Conv1d(self.features, 4 * self.features, 3, padding=1, bias=False)
 
-    def forward(self, x_BDIJ: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BDIJ: Tensor) -> Tensor:
         """Return h_BFIJ."""
         h_BFJ = c_BFJ = x_BDIJ.new_zeros(len(x_BDIJ), self.features, x_BDIJ.shape[3])
         rows = []

@@ -10,23 +10,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mar.networks.base import at_least_one, in_unit_interval
+from mar.networks.base import in_unit_interval
 from mar.networks.sequence import Sequence, SequenceOptions
 
-Memory = tuple[torch.Tensor, ...]  # h_NBD, and c_NBD of an LSTM
+Memory = tuple[Tensor, ...]  # h_NBD, and c_NBD of an LSTM
 
 
 @dataclass(frozen=True)
 class RecurrentOptions(SequenceOptions):
     depth: int = 2
     dropout: float = 0.0  # between layers, in training
+    positive = ("width", "depth")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(self, "depth")
         in_unit_interval(self, "dropout")
 
 
@@ -43,10 +43,10 @@ class Recurrent(Sequence):
     def compile_parts(self) -> None:
         """Compile nothing: the layers are one library call."""
 
-    def run(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def run(self, x_BTD: Tensor) -> Tensor:
         return self.rnn(x_BTD)[0]
 
-    def advance(self, memory: Memory | None, x_BKD: torch.Tensor, length_B: torch.Tensor) -> Memory:
+    def advance(self, memory: Memory | None, x_BKD: Tensor, length_B: Tensor) -> Memory:
         x: Any = x_BKD
         if x_BKD.shape[1] > 1:  # a packed sequence stops at each row's own length, of at least one
             x = pack_padded_sequence(x_BKD, length_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
@@ -58,7 +58,7 @@ class Recurrent(Sequence):
         moved_B1 = (length_B > 0)[:, None]
         return tuple(torch.where(moved_B1, new, old) for new, old in zip(after, memory, strict=True))
 
-    def state_of(self, memory: Memory) -> torch.Tensor:
+    def state_of(self, memory: Memory) -> Tensor:
         return memory[0][-1]
 
 

@@ -10,17 +10,15 @@ joins it with the position of the target.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.networks.attention import Positions
-from mar.networks.base import Network, NetworkOptions, at_least_one
-from mar.networks.fixed_order import require_raster_order
+from mar.networks.base import Network, NetworkOptions, require_raster_order
 
 Position = Literal["token", "axes", "none"]
 
@@ -31,16 +29,14 @@ class SequenceOptions(NetworkOptions):
 
     width: int = 128
     position: Position = "token"
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "width")
+    positive = ("width",)
 
 
 @dataclass
 class RecurrentState:
     """The state of a generation. The network may write into ``memory``, so one state serves one generation."""
 
-    condition_BC: torch.Tensor
+    condition_BC: Tensor
     memory: Any
 
 
@@ -56,7 +52,7 @@ class Readout(nn.Module):
         self.hidden, self.out = nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, h_MD: torch.Tensor, token_M: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, h_MD: Tensor, token_M: Tensor | None = None) -> Tensor:
         """Return z_MD of targets ``token_M``; with None, z_BLD from h_BLD of all tokens in their places."""
         hidden = self.hidden(h_MD)
         if self.position is not None:
@@ -81,34 +77,31 @@ class Sequence(Network):
     one_pass: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], options: SequenceOptions) -> None:
-        super().__init__()
-        self.n_tokens, width = math.prod(shape), options.width
-        self.token_width = self.condition_width = self.context_width = width
+        super().__init__(shape, options)
+        width = options.width
         self.start = nn.Parameter(0.02 * torch.randn(width))
         self.source = _positions(shape, width, options.position, std=0.02)
         self.norm = nn.LayerNorm(width)
         self.readout = Readout(shape, width, options.position)
 
-    def run(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def run(self, x_BTD: Tensor) -> Tensor:
         """Return h_BTD: the state after each input, a function of this input and earlier ones."""
         raise NotImplementedError
 
-    def advance(self, memory: Any, x_BKD: torch.Tensor, length_B: torch.Tensor) -> Any:
+    def advance(self, memory: Any, x_BKD: Tensor, length_B: Tensor) -> Any:
         """Return the memory after the first ``length_B`` (possibly 0) of K inputs; ``memory`` is None at the start."""
         raise NotImplementedError
 
-    def state_of(self, memory: Any) -> torch.Tensor:
+    def state_of(self, memory: Any) -> Tensor:
         """Return h_BD: the state after the last input."""
         raise NotImplementedError
 
-    def check(self, step_BL: torch.Tensor) -> None:
+    def check(self, step_BL: Tensor) -> None:
         super().check(step_BL)
         if self.source is None:
             require_raster_order("network.position=none", step_BL)
 
-    def forward(
-        self, token_BLD: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
         if self.source is None:
             self.check(step_BL)
         row_M, token_M = target_BL.nonzero(as_tuple=True)
@@ -125,13 +118,11 @@ class Sequence(Network):
         h_MD = F.embedding(row_M * (n + 1) + before_M, h_BTD.flatten(0, 1))
         return self.readout(h_MD, token_M)
 
-    def _start(self, condition_BC: torch.Tensor) -> torch.Tensor:
+    def _start(self, condition_BC: Tensor) -> Tensor:
         """Return x_B1D."""
         return self.norm(self.start + condition_BC)[:, None]
 
-    def _known(
-        self, token_BLD: torch.Tensor, condition_BC: torch.Tensor, place_BK: torch.Tensor | None, n: int
-    ) -> torch.Tensor:
+    def _known(self, token_BLD: Tensor, condition_BC: Tensor, place_BK: Tensor | None, n: int) -> Tensor:
         """Return the inputs (B, n, D): the tokens at the first n of ``place_BK``; None: the first n tokens."""
         table = None if self.source is None else self.source()
         if place_BK is None:
@@ -145,11 +136,11 @@ class Sequence(Network):
 
     # Incremental generation: each token is processed once.
 
-    def begin(self, condition_BC: torch.Tensor, absent_BL: torch.Tensor) -> RecurrentState:
+    def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> RecurrentState:
         one_B = torch.ones(len(absent_BL), dtype=torch.int64, device=absent_BL.device)
         return RecurrentState(condition_BC, self.advance(None, self._start(condition_BC), one_B))
 
-    def observe(self, state: RecurrentState, token_BLD: torch.Tensor, index_BL: torch.Tensor) -> RecurrentState:
+    def observe(self, state: RecurrentState, token_BLD: Tensor, index_BL: Tensor) -> RecurrentState:
         place_BK, length_B = _places(index_BL)
         K = place_BK.shape[1]
         if not K:
@@ -157,12 +148,12 @@ class Sequence(Network):
         x_BKD = self._known(token_BLD, state.condition_BC, place_BK, K)
         return RecurrentState(state.condition_BC, self.advance(state.memory, x_BKD, length_B))
 
-    def query(self, state: RecurrentState, index_BL: torch.Tensor) -> torch.Tensor:
+    def query(self, state: RecurrentState, index_BL: Tensor) -> Tensor:
         row_M, token_M = index_BL.nonzero(as_tuple=True)
         return self.readout(self.state_of(state.memory)[row_M], token_M)
 
 
-def _generation_order(step_BL: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+def _generation_order(step_BL: Tensor) -> tuple[Tensor | None, Tensor]:
     """Return the tokens by step, ties by index (None: they are in order), and their steps, step_of_rank_BL."""
     if bool((step_BL[:, 1:] >= step_BL[:, :-1]).all()):
         return None, step_BL.contiguous()
@@ -170,12 +161,12 @@ def _generation_order(step_BL: torch.Tensor) -> tuple[torch.Tensor | None, torch
     return order_BL, step_of_rank_BL
 
 
-def _one_by_one(before_BL: torch.Tensor) -> bool:
+def _one_by_one(before_BL: Tensor) -> bool:
     """True if token l comes after l others in every row."""
     return bool((before_BL == torch.arange(before_BL.shape[1], device=before_BL.device)).all())
 
 
-def _places(index_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _places(index_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Return place_BK, the marked tokens of each row by grid index, padded with token 0, and their number length_B.
 
     ``nonzero`` is much faster here than the sort of ``gather_padded``: a step marks few tokens.

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.networks.base import at_least_one
 from mar.networks.sequence import Sequence, SequenceOptions
 
 
@@ -28,10 +27,7 @@ class WaveNetOptions(SequenceOptions):
     width: int = 64
     layers: int = 6  # of a block: dilations 1, 2, …, 2^(layers - 1)
     blocks: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one(self, "layers", "blocks")
+    positive = ("width", "layers", "blocks")
 
 
 class Stack(nn.Module):
@@ -41,12 +37,11 @@ class Stack(nn.Module):
         super().__init__()
         self.width, self.dilations = width, dilations
         self.gates = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in dilations)
-        self.residuals = nn.ModuleList(
-            nn.Linear(width, width, bias=False) for _ in dilations[1:]
-        )  # none after the last
+        # none after the last
+        self.residuals = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in dilations[1:])
         self.skip = nn.Linear(len(dilations) * width, width)  # the skip connections of all layers, summed
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BTD: Tensor) -> Tensor:
         skip_BTD = self.skip.bias
         last = len(self.dilations) - 1
         for i, weight_DD in enumerate(self.skip.weight.split(self.width, dim=1)):
@@ -58,7 +53,7 @@ class Stack(nn.Module):
         return skip_BTD.relu()
 
 
-def _delayed(x_BTD: torch.Tensor, by: int) -> torch.Tensor:
+def _delayed(x_BTD: Tensor, by: int) -> Tensor:
     """The input ``by`` slots before; zeros before the first."""
     T = x_BTD.shape[1]
     return F.pad(x_BTD[:, : max(0, T - by)], (0, 0, min(by, T), 0))
@@ -71,7 +66,7 @@ class Rings:
     layer and a dozen more, however long the sequence. Rows advance independently, since their sets differ in size.
     """
 
-    def __init__(self, stack: Stack, x_BD: torch.Tensor) -> None:
+    def __init__(self, stack: Stack, x_BD: Tensor) -> None:
         D, device = stack.width, x_BD.device
         gates: Any = stack.gates
         residuals: Any = stack.residuals
@@ -88,7 +83,7 @@ class Rings:
         self.count_B = torch.zeros_like(self.row_B)  # inputs so far
         self.h_BD = torch.zeros_like(x_BD)
 
-    def push(self, x_BD: torch.Tensor, real_B: torch.Tensor) -> None:
+    def push(self, x_BD: Tensor, real_B: Tensor) -> None:
         """One more input, in the rows ``real_B`` (bool)."""
         slot_NB = self.offset_N1 + self.count_B % self.dilation_N1
         past_NBD = self.ring_RBD[slot_NB, self.row_B]
@@ -119,14 +114,14 @@ class WaveNet(Sequence):
         """The layers over whole sequences: few shapes where targets reach the last step."""
         self.stack.compile(dynamic=False)
 
-    def run(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def run(self, x_BTD: Tensor) -> Tensor:
         return self.stack(x_BTD)
 
-    def advance(self, memory: Rings | None, x_BKD: torch.Tensor, length_B: torch.Tensor) -> Rings:
+    def advance(self, memory: Rings | None, x_BKD: Tensor, length_B: Tensor) -> Rings:
         rings = Rings(self.stack, x_BKD[:, 0]) if memory is None else memory
         for k, x_BD in enumerate(x_BKD.unbind(1)):
             rings.push(x_BD, k < length_B)
         return rings
 
-    def state_of(self, memory: Rings) -> torch.Tensor:
+    def state_of(self, memory: Rings) -> Tensor:
         return memory.h_BD

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
@@ -34,11 +36,11 @@ class Case:
 
     name: str
     plan: Plan
-    token_BLD: torch.Tensor
-    condition_BC: torch.Tensor
+    token_BLD: Tensor
+    condition_BC: Tensor
 
 
-def normal(seed: int, purpose: str, *shape: int) -> torch.Tensor:
+def normal(seed: int, purpose: str, *shape: int) -> Tensor:
     """Return standard normals of a shape, a function of seed and purpose."""
     return stream(seed, f"verify/{purpose}", shape[0]).normal(math.prod(shape[1:])).reshape(shape)
 
@@ -67,15 +69,12 @@ def raster_plan(n_tokens: int, batch: int, n_given: int = 0, one_set: bool = Fal
 
 def plans(network: Network, n_tokens: int, batch: int = 4, seed: int = 0) -> dict[str, Plan]:
     """Return every kind of plan that the network accepts, by name."""
-
-    def shared(plan: Plan) -> Plan:
-        return plan.rows(torch.zeros(batch, dtype=torch.int64))
-
+    first = torch.zeros(batch, dtype=torch.int64)
     candidates = {
         "random sets": random_plan(n_tokens, batch, seed),
         "random sets, given and absent tokens": random_plan(n_tokens, batch, seed + 1, given=True, absent=True),
-        "the same random sets in every row": shared(random_plan(n_tokens, 1, seed + 2)),
-        "the same random sets, given and absent tokens": shared(random_plan(n_tokens, 1, seed + 5, True, True)),
+        "the same random sets in every row": random_plan(n_tokens, 1, seed + 2).rows(first),
+        "the same random sets, given and absent tokens": random_plan(n_tokens, 1, seed + 5, True, True).rows(first),
         "raster": raster_plan(n_tokens, batch),
         "raster after a given prefix": raster_plan(n_tokens, batch, n_given=n_tokens // 3),
         "everything at once": raster_plan(n_tokens, batch, one_set=True),
@@ -84,11 +83,10 @@ def plans(network: Network, n_tokens: int, batch: int = 4, seed: int = 0) -> dic
 
 
 def accepts(network: Network, plan: Plan) -> bool:
-    try:
+    with suppress(Unsupported):
         network.check(plan.step_BL)
-    except Unsupported:
-        return False
-    return True
+        return True
+    return False
 
 
 def cases(network: Network, n_tokens: int, batch: int = 4) -> list[Case]:
@@ -101,29 +99,26 @@ def case(name: str, network: Network, plan: Plan) -> Case:
     return Case(name, plan, token_BLD, normal(0, f"condition/{name}", batch, network.condition_width))
 
 
-def small_network(cls: type[Network], shape: tuple[int, ...]) -> Network:
-    """Return an instance with its ``test_options`` and randomized weights.
+Module = TypeVar("Module", bound=nn.Module)
 
-    Raises:
-        Unsupported, UserError: the network does not serve this shape.
-    """
+
+def seeded(make: Callable[[], Module]) -> Module:
+    """Return the module with weights as initialised from seed 0; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: Network = cls(shape, cls.Options(**cls.test_options))  # pyright: ignore[reportCallIssue]
-    return randomize_weights(network)
+        return make()
+
+
+def small_network(cls: type[Network], shape: tuple[int, ...]) -> Network:
+    """Return an instance with its ``test_options`` and randomized weights, or raise Unsupported or UserError."""
+    return randomize_weights(seeded(lambda: cls(shape, cls.Options(**cls.test_options))))
 
 
 def small_head(cls: type[Head], token: TokenKind, context_width: int = WIDTH, live: bool = True) -> Head:
-    """As ``small_network``; without ``live`` the weights stay as initialised.
-
-    Raises:
-        Unsupported: the head does not model such tokens.
-    """
+    """Return an instance as ``small_network`` does; without ``live`` its weights stay as initialised."""
     if not isinstance(token, cls.tokens):
         raise Unsupported(f"{cls.__name__} does not model {token}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        head = cls(context_width, token, cls.Options(**cls.test_options))  # pyright: ignore[reportCallIssue]
+    head = seeded(lambda: cls(context_width, token, cls.Options(**cls.test_options)))
     head.sampling, head.scoring = cls.Sampling(**cls.test_sampling), cls.Scoring(**cls.test_scoring)
     return randomize_weights(head) if live else head.eval()
 
@@ -138,9 +133,6 @@ def served(make: Any, cls: type, candidates: tuple[Any, ...]) -> tuple[dict[str,
         except (Unsupported, UserError) as refusal:
             refusals.append(f"{name}: {refusal}")
     return made, "; ".join(refusals)
-
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def randomize_weights(module: Module, scale: float = 0.3) -> Module:
@@ -158,8 +150,8 @@ class HeadCase:
     """A head with a few contexts, tokens and streams of noise."""
 
     head: Head
-    z_MD: torch.Tensor
-    x_M: torch.Tensor
+    z_MD: Tensor
+    x_M: Tensor
     noise: Noise
 
     @classmethod
@@ -176,6 +168,6 @@ def streams(count: int) -> Noise:
     return stream(7, "verify/head", 1).tokens(torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
-def all_images(vocabulary: int, n_tokens: int) -> torch.Tensor:
+def all_images(vocabulary: int, n_tokens: int) -> Tensor:
     """Return every image: (vocabulary ** n_tokens, n_tokens) int64."""
     return torch.tensor(list(itertools.product(range(vocabulary), repeat=n_tokens)), dtype=torch.int64)

@@ -5,12 +5,12 @@ B batch · L tokens · P plans (rows of a Plan) · V vocabulary · N draws
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mar.core.noise import Noise, stream
 from mar.core.tokens import Categories, TokenKind, Vectors
@@ -27,10 +27,11 @@ from mar.verification.cases import (
     normal,
     plans,
     randomize_weights,
+    seeded,
     served,
     small_head,
     small_network,
-)
+)  # fmt: skip
 from mar.verification.verdict import ALPHA, Verdict, claim, p_value, require
 from orderings import GIVEN, Grid, Plan
 
@@ -45,51 +46,36 @@ class BareTokens(Tokenizer):
         super().__init__()
         self.shape, self.token, self.dimensions = shape, token, len(Grid(shape))
 
-    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+    def encode(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         return x
 
-    def decode(self, token: torch.Tensor) -> torch.Tensor:
+    def decode(self, token: Tensor) -> Tensor:
         return token
 
 
 def small_model(network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind) -> Model:
-    """Return a class-conditional instance with randomized weights.
-
-    Raises:
-        Unsupported, UserError: the parts do not support this grid or token.
-    """
+    """Return a class-conditional instance with randomized weights, or raise Unsupported or UserError."""
     built = small_network(network, shape)
-    tokenizer = BareTokens(shape, token)
     under = small_head(head, token, built.context_width)
     if "steps" in vars(under.scoring):  # the accuracy of the integration is a claim about the head alone
         under.scoring = replace(under.scoring, steps=4)  # pyright: ignore[reportCallIssue]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Model(tokenizer, built, under, _N_CLASSES)
+    model = seeded(lambda: Model(BareTokens(shape, token), built, under, _N_CLASSES))
     calm = isinstance(token, Vectors)  # without norms generated values grow along a plan
     return randomize_weights(model, 0.1 if calm else 0.3)
 
 
 def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) -> list[Verdict]:
     """Test the network under a categorical head: probabilities sum to one, and the sampler follows them."""
-
-    def make(network: type[Network], shape: tuple[int, ...]) -> Model:
-        return small_model(network, head, shape, Categories(2))
-
+    models, _ = served(lambda network, shape: small_model(network, head, shape, Categories(2)), cls, SMALL)
     verdicts = []
-    for name, model in served(make, cls, SMALL)[0].items():
-        kinds = plans(model.network, len(Grid(model.tokenizer.shape)), batch=3)
-        found = [verify_model(model, plan, f"{subject} on {name}, {kind}") for kind, plan in kinds.items()]
-        verdicts += [_all_of(of_claim, f"{subject} on {name}") for of_claim in zip(*found, strict=True)]
+    for name, model in models.items():
+        on, kinds = f"{subject} on {name}", plans(model.network, len(Grid(model.tokenizer.shape)), batch=3)
+        found = [verify_model(model, plan, f"{on}, {kind}") for kind, plan in kinds.items()]
+        for of_claim in zip(*found, strict=True):  # the first that failed, or all as one
+            first, failed = of_claim[0], [verdict for verdict in of_claim if not verdict.passed]
+            detail = f"{len(of_claim)} kinds of plan, the first: {first.detail}"
+            verdicts.append(failed[0] if failed else Verdict(first.claim, on, True, detail))
     return verdicts
-
-
-def _all_of(verdicts: Sequence[Verdict], subject: str) -> Verdict:
-    """One verdict of several of the same claim: the first that failed, or all."""
-    for verdict in verdicts:
-        if not verdict.passed:
-            return verdict
-    return Verdict(verdicts[0].claim, subject, True, f"{len(verdicts)} kinds of plan, the first: {verdicts[0].detail}")
 
 
 def verify_model(model: Model, plan: Plan, subject: str) -> list[Verdict]:
@@ -100,7 +86,7 @@ def verify_model(model: Model, plan: Plan, subject: str) -> list[Verdict]:
     return [check(subject, model, plan) for check in checks]
 
 
-def _labels(batch: int) -> torch.Tensor:
+def _labels(batch: int) -> Tensor:
     return torch.arange(batch) % (_N_CLASSES + 1) - 1  # both classes and none
 
 
@@ -108,7 +94,7 @@ def _noise(batch: int) -> Noise:
     return stream(9, "verify/model", batch)
 
 
-def _tokens(model: Model, batch: int) -> torch.Tensor:
+def _tokens(model: Model, batch: int) -> Tensor:
     """Any tokens of the model's kind."""
     n_tokens, token = len(Grid(model.tokenizer.shape)), model.tokenizer.token
     if isinstance(token, Categories):
@@ -116,26 +102,17 @@ def _tokens(model: Model, batch: int) -> torch.Tensor:
     return normal(10, "tokens", batch, n_tokens, token.width)
 
 
-def _every_image(model: Model, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
-    """(row_R, token_RL): for each row of the plan, every image that agrees with its given tokens."""
+def _probabilities(model: Model, plan: Plan) -> list[Tensor]:
+    """Return for each row of the plan the probability of every image that agrees with its given tokens."""
     assert isinstance(model.tokenizer.token, Categories)
-    base_PL, rows, tokens = _tokens(model, len(plan.step_BL)), [], []
+    base_PL, label_P, probabilities = _tokens(model, len(plan.step_BL)), _labels(len(plan.step_BL)), []
     for row, scored_L in enumerate(plan.scored_BL):
         image_NU = all_images(model.tokenizer.token.vocabulary, int(scored_L.sum()))
-        token_NL = base_PL[row].repeat(len(image_NU), 1)
+        token_NL, row_N = base_PL[row].repeat(len(image_NU), 1), torch.full((len(image_NU),), row)
         token_NL[:, scored_L] = image_NU
-        rows.append(torch.full((len(image_NU),), row))
-        tokens.append(token_NL)
-    return torch.cat(rows), torch.cat(tokens)
-
-
-def _probabilities(model: Model, plan: Plan) -> list[torch.Tensor]:
-    """For each row of the plan, the probability of every image."""
-    row_R, token_RL = _every_image(model, plan)
-    label_R = _labels(len(plan.step_BL))[row_R]
-    result = token_log_prob(model, token_RL, plan.rows(row_R), label_R, _noise(len(row_R)))
-    p_R = result.nats_BL.double().sum(1).exp()
-    return [p_R[row_R == row] for row in range(len(plan.step_BL))]
+        result = token_log_prob(model, token_NL, plan.rows(row_N), label_P[row_N], _noise(len(row_N)))
+        probabilities.append(result.nats_BL.double().sum(1).exp())
+    return probabilities
 
 
 @claim("probabilities of all images sum to 1")

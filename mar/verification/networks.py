@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from mar.core.noise import stream
 from mar.networks.base import Network
@@ -37,7 +38,7 @@ def accepts_a_plan(network: Network, cases: list[Case]) -> str:
     return ", ".join(case.name for case in cases)
 
 
-def _steps(case: Case) -> Iterator[torch.Tensor]:
+def _steps(case: Case) -> Iterator[Tensor]:
     """step_B: every step in all rows together, then a different step in each row."""
     n_steps_B = case.plan.n_steps_B
     for step in range(int(n_steps_B.max())):
@@ -45,12 +46,12 @@ def _steps(case: Case) -> Iterator[torch.Tensor]:
     yield torch.arange(len(n_steps_B)) % n_steps_B
 
 
-def _targets(network: Network, case: Case, step_B: torch.Tensor) -> torch.Tensor:
+def _targets(network: Network, case: Case, step_B: Tensor) -> Tensor:
     """What is asked for at a step: everything, of a network that answers in one pass."""
     return case.plan.scored_BL if network.one_pass else case.plan.target(step_B)
 
 
-def _asked(network: Network, cases: list[Case]) -> Iterator[tuple[Case, torch.Tensor, torch.Tensor]]:
+def _asked(network: Network, cases: list[Case]) -> Iterator[tuple[Case, Tensor, Tensor]]:
     """Yield case, step_B and target_BL for every step of every case."""
     for case in cases:
         for step_B in _steps(case):
@@ -58,7 +59,7 @@ def _asked(network: Network, cases: list[Case]) -> Iterator[tuple[Case, torch.Te
 
 
 @torch.no_grad()
-def _ask(network: Network, case: Case, token_BLD: torch.Tensor, target_BL: torch.Tensor) -> torch.Tensor:
+def _ask(network: Network, case: Case, token_BLD: Tensor, target_BL: Tensor) -> Tensor:
     return network(token_BLD, case.plan.step_BL, case.condition_BC, target_BL)
 
 
@@ -182,7 +183,7 @@ def cached_equals_uncached(network: Network, cases: list[Case]) -> str:
     return f"{len(cases)} kinds of plan, largest difference {worst:.1e}"
 
 
-def _require_close(a: torch.Tensor, b: torch.Tensor, otherwise: str) -> None:
+def _require_close(a: Tensor, b: Tensor, otherwise: str) -> None:
     require(a.shape == b.shape, f"{otherwise} (shapes {tuple(a.shape)} and {tuple(b.shape)})")
     if a.numel():
         apart = float(((a - b).abs() / (1 + b.abs())).max())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise, stream
@@ -22,25 +23,21 @@ _BATCH = 6
 
 def verify_ordering(ordering: Ordering, subject: str) -> list[Verdict]:
     """Test every claim of the ``Ordering`` contract."""
-    return [
-        check(subject, ordering)
-        for check in (is_permutation, is_seeded, rows_are_independent, stays_an_ordering, is_a_value)
-    ]
+    checks = (is_permutation, is_seeded, rows_are_independent, stays_an_ordering, is_a_value)
+    return [check(subject, ordering) for check in checks]
 
 
 def verify_partition(partition: Partition, subject: str) -> list[Verdict]:
     """Test every claim of the ``Partition`` contract."""
-    return [
-        check(subject, partition)
-        for check in (covers, sizes_add_up, passes_marks_through, depends_on_one_row, is_a_value)
-    ]
+    checks = (covers, sizes_add_up, passes_marks_through, depends_on_one_row, is_a_value)
+    return [check(subject, partition) for check in checks]
 
 
 def _source(seed: int, batch: int = _BATCH) -> Noise:
     return stream(seed, "verify/ordering", batch)
 
 
-def _ranks(ordering: Ordering, seed: int = 0, least: int = 1) -> list[tuple[Grid, torch.Tensor]]:
+def _ranks(ordering: Ordering, seed: int = 0, least: int = 1) -> list[tuple[Grid, Tensor]]:
     """rank_BL on every grid of at least ``least`` tokens that the ordering serves."""
     ranks, refusal = [], ""
     for grid in GRIDS:
@@ -60,7 +57,7 @@ def is_permutation(ordering: Ordering) -> str:
     return f"on {len(ranks)} grids"
 
 
-def _require_permutation(rank_BL: torch.Tensor, grid: Grid) -> None:
+def _require_permutation(rank_BL: Tensor, grid: Grid) -> None:
     want = (_BATCH, len(grid))
     require(rank_BL.dtype == torch.int64, f"on {grid} the ranks are {rank_BL.dtype}, not int64")
     require(tuple(rank_BL.shape) == want, f"on {grid} the ranks have shape {tuple(rank_BL.shape)}, not {want}")
@@ -164,7 +161,7 @@ def depends_on_one_row(partition: Partition) -> str:
     return f"{len(plans)} plans, row by row"
 
 
-def _steps(partition: Partition) -> list[tuple[Grid, torch.Tensor, torch.Tensor]]:
+def _steps(partition: Partition) -> list[tuple[Grid, Tensor, Tensor]]:
     """(grid, rank_BL, step_BL) of random orders with and without given and absent tokens, where served."""
     steps, refusal = [], ""
     for grid in GRIDS:

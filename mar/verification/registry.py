@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -30,16 +31,10 @@ from mar.verification.verdict import Verdict
 from orderings import ORDERINGS, PARTITIONS, Grid, Ordering, Partition, Plan
 from orderings.user import load_class
 
-_CONTRACTS = (Ordering, Partition, Network, Head)
-
 
 def load(target: str) -> type:
-    """Return the class of ``FILE.py:Class`` or ``module:Class``.
-
-    Raises:
-        UserError: the file, the module or the class does not exist, or the class belongs to another family.
-    """
-    return load_class(target, _CONTRACTS, UserError)
+    """Return the class of ``FILE.py:Class`` or ``module:Class``, or raise UserError."""
+    return load_class(target, (Ordering, Partition, Network, Head), UserError)
 
 
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
@@ -76,10 +71,7 @@ def pairwise_cells() -> list[Cell]:
 
 
 def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, ...]], bool]) -> list[tuple[str, ...]]:
-    """Return a greedy covering array: rows with every pair of values of two factors that a supported row holds.
-
-    For each missing pair, the supported row that covers most of the missing pairs is added.
-    """
+    """Return a greedy covering array: rows with every pair of values of two factors that a supported row holds."""
     places = list(itertools.combinations(range(len(factors)), 2))
     missing = {(i, a, j, b): None for i, j in places for a in factors[i] for b in factors[j]}  # a dict keeps its order
     rows = []
@@ -91,69 +83,53 @@ def pairwise(factors: Sequence[Sequence[str]], supported: Callable[[tuple[str, .
         i, a, j, b = next(iter(missing))
         fixed = [[a] if k == i else [b] if k == j else values for k, values in enumerate(factors)]
         candidates = sorted(itertools.product(*fixed), key=lambda row: -sum(pair in missing for pair in pairs(row)))
-        row = next((row for row in candidates if supported(row)), None)
-        if row is None:  # no supported row holds this pair
-            del missing[i, a, j, b]
-            continue
-        rows.append(row)
-        for pair in pairs(row):
+        found = next(([row] for row in candidates if supported(row)), [])  # the one with most of the missing pairs
+        rows += found
+        for pair in [(i, a, j, b), *(pair for row in found for pair in pairs(row))]:
             missing.pop(pair, None)
     return rows
 
 
 def supported(cell: Cell) -> bool:
     """True if the parts of the cell support its grid, its tokens and each other."""
-    return _has_tokens(cell.head) and _plan_of(cell.ordering, cell.partition, cell.network, cell.grid) is not None
-
-
-@cache
-def _has_tokens(head: str) -> bool:
-    return any(isinstance(token, HEADS[head].tokens) for token in _TOKENS)
+    has_tokens = any(isinstance(token, HEADS[cell.head].tokens) for token in _TOKENS)
+    return has_tokens and _plan_of(cell.ordering, cell.partition, cell.network, cell.grid) is not None
 
 
 @cache
 def _plan_of(ordering: str, partition: str, network: str, grid: str) -> Plan | None:
     """Return a plan with a given token in the middle, or first if the network supports no other; None: neither."""
-    asked = _network(network, grid)
-    if asked is None:
-        return None
-    for given in (len(Grid.parse(grid)) // 2, 0):
-        plan = _plan(ordering, partition, grid, given)
-        if plan is not None and accepts(asked, plan):
-            return plan
+    if (asked := _network(network, grid)) is not None:
+        for given in (len(Grid.parse(grid)) // 2, 0):
+            plan = _plan(ordering, partition, grid, given)
+            if plan is not None and accepts(asked, plan):
+                return plan
     return None
 
 
 @cache
 def _network(network: str, grid: str) -> Network | None:
-    try:
+    with suppress(Unsupported, UserError):
         return small_network(NETWORKS[network], Grid.parse(grid).shape)
-    except (Unsupported, UserError):
-        return None
 
 
 @cache
 def _plan(ordering: str, partition: str, grid: str, given: int) -> Plan | None:
     """Return three rows under test options, with a given token; None if the parts refuse."""
-    try:
+    with suppress(Unsupported, UserError):
         lattice = Grid.parse(grid)
         given_BL = torch.arange(len(lattice)) == given
         source = stream(0, "verify/cell", _ROWS)
         order_class, cut_class = ORDERINGS[ordering], PARTITIONS[partition]
         order, cut = order_class(**order_class.test_options), cut_class(**cut_class.test_options)
         return Plan.sample(order, cut, lattice, _ROWS, source, given_BL=given_BL.expand(_ROWS, -1))
-    except (Unsupported, UserError):
-        return None
 
 
 @cache
 def _model(network: str, head: str, grid: str) -> Model | None:
-    network_class, head_class = NETWORKS[network], HEADS[head]
     for token in _TOKENS:
-        try:
-            return small_model(network_class, head_class, Grid.parse(grid).shape, token)
-        except (Unsupported, UserError):
-            continue
+        with suppress(Unsupported, UserError):
+            return small_model(NETWORKS[network], HEADS[head], Grid.parse(grid).shape, token)
     return None
 
 
@@ -172,16 +148,12 @@ _NEED_A_FILE = {"file", "optimal"}
 
 def verify(cls: type, subject: str | None = None) -> list[Verdict]:
     """Test the contract of an ordering or a partition (with default options), or of a network or a head (with its
-    ``test_options``).
-
-    Raises:
-        UserError: ``cls`` is of another family.
+    ``test_options``). Raise UserError if ``cls`` is of another family.
     """
     subject = subject or cls.__name__
-    if issubclass(cls, Ordering):
-        return [verdict for name, part in _instances(cls, subject) for verdict in verify_ordering(part, name)]
-    if issubclass(cls, Partition):
-        return [verdict for name, part in _instances(cls, subject) for verdict in verify_partition(part, name)]
+    if issubclass(cls, Ordering | Partition):
+        check: Any = verify_ordering if issubclass(cls, Ordering) else verify_partition
+        return [verdict for name, part in _instances(cls, subject) for verdict in check(part, name)]
     if issubclass(cls, Network):
         return verify_network(cls, subject) + verify_network_in_model(cls, CategoricalHead, subject)
     if issubclass(cls, Head):

@@ -67,7 +67,7 @@ def test_rounded_lengths_come_from_few_values():
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_packed_block_computes_what_timm_computes_on_each_row_alone(wanted: bool):
     torch.manual_seed(0)
-    block = PackedBlock(12, 3, qkv_bias=True).eval()
+    block = PackedBlock(12, 3).eval()
     keep_RP = random_keep(11, 9, seed=1)
     x_RPD = torch.randn(11, 9, 12)
     packing = pack(keep_RP, groups=3)

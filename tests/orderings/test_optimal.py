@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mar.core.files import write_atomic
 from mar.model.plans import costs_file, resolve_optimal
 from mar.verification.orderings import verify_partition
 from orderings import GIVEN, Grid, InvalidRequest, Plan, PlanSpec, Unsupported, parse_partition
@@ -19,6 +21,10 @@ from tests.orderings import cases
 
 def uniform_costs(nats: list[float]) -> SetCosts:
     return SetCosts("random", str(len(nats)), True, nats, [0.0] * len(nats), 2)
+
+
+def write(costs: SetCosts, path: Path) -> None:
+    write_atomic(path, json.dumps(asdict(costs)))
 
 
 def fixed_costs(n: int, seed: int) -> SetCosts:
@@ -89,7 +95,7 @@ def test_a_thousand_tokens_are_solved_for_every_number_of_sets():
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "costs.json"
-    fixed_costs(16, seed=0).write(file)
+    write(fixed_costs(16, seed=0), file)
     return file
 
 
@@ -117,9 +123,9 @@ def test_with_given_tokens_the_rest_is_cut_as_the_end_of_an_order_is(path):
 
 def test_a_new_measurement_is_read_anew(path):
     partition = Optimal(2, str(path))
-    uniform_costs([2.0] + [1.0] * 15).write(path)
+    write(uniform_costs([2.0] + [1.0] * 15), path)
     assert partition.sizes(16).tolist() == [1, 15]
-    uniform_costs([3.0 - 0.1 * t for t in range(16)]).write(path)
+    write(uniform_costs([3.0 - 0.1 * t for t in range(16)]), path)
     assert partition.sizes(16).tolist() == [8, 8]
 
 
@@ -137,7 +143,7 @@ def test_a_run_reads_its_own_costs_for_each_ordering(tmp_path):
         resolve_optimal(Optimal(3), "random", tmp_path)
     file = costs_file(tmp_path, "random")
     assert file == tmp_path / "scores" / "set-costs-random.json"
-    random_costs(16, seed=0).write(file)
+    write(random_costs(16, seed=0), file)
     assert resolve_optimal(Optimal(3), "random", tmp_path) == Optimal(3, str(file))
     assert resolve_optimal(Optimal(3, "mine.json"), "raster", tmp_path) == Optimal(3, "mine.json")
     assert resolve_optimal(parse_partition("cosine:3"), "raster", tmp_path) == parse_partition("cosine:3")

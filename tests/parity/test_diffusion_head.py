@@ -89,7 +89,8 @@ def test_terms_of_the_bound(head, recorded):
     mean, log_variance = process.reverse(x_t, predicted, share, t)
     near(mean, recorded["terms.mean"], 1e-5, 1e-4)
     near(log_variance, recorded["terms.log_variance"], 1e-5, 1e-4)
-    x_0_hat, theirs = process.predicted_x_0(x_t, predicted, t), recorded["terms.pred_x_0"]
+    c, theirs = process.at(t), recorded["terms.pred_x_0"]
+    x_0_hat = (x_t - c.noise * predicted) / c.signal
     largest = theirs.abs().amax(1, keepdim=True)  # at t = 999 a rounding error of eps is multiplied by 20,000
     near(x_0_hat / largest, theirs / largest, 1e-5)
     nats = process.bound_terms(x_0, eps, predicted, share, t, "discretised")
