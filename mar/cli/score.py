@@ -220,9 +220,8 @@ def matrix(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.experiments.matrix import score_matrix
     from mar.metrics.nll import read_nll, run_names, score_plan
-    from mar.reports.matrix import terminal, write_matrix
+    from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
     from mar.run import load
 
     if plans.partitions and not plans.plans:
@@ -239,7 +238,7 @@ def matrix(
     if as_json:
         print(written[0].read_text())
         return
-    wide_console().print(*terminal(found), sep="\n")
+    wide_console().print(*matrix_tables(found), sep="\n")
     print(*(f"wrote {path}" for path in written), sep="\n")
 
 

@@ -75,15 +75,15 @@ class Variant(Section):
         return not (self.adaptive and parse_adaptive(self.adaptive).uses_sampled_values)
 
 
-def plan_variants(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[tuple[str, Variant | None]]:
+def plan_variants(plans: Iterable[PlanSpec], variants: tuple[Variant, ...]) -> list[tuple[PlanSpec, Variant | None]]:
     """Return each plan in each variant; without variants, each plan with None.
 
     An adaptive variant takes only the set sizes from a plan: it is paired with the first plan of each partition.
     """
-    found: dict[tuple[str, str], tuple[str, Variant | None]] = {}
+    found: dict[tuple[Any, str], tuple[PlanSpec, Variant | None]] = {}
     for plan in plans:
         for variant in variants or (None,):
-            along = to_text(PlanSpec.parse(plan)[1]) if variant and variant.adaptive else plan
+            along = plan.partition if variant and variant.adaptive else plan
             found.setdefault((along, variant.name if variant else ""), (plan, variant))
     return list(found.values())
 
@@ -94,14 +94,13 @@ class Subject:
 
     recipe: str  #: the recipe's fingerprint
     weights: str  #: a hash of the scored weights; empty: the model is not trained
-    plan: str  #: canonical short text
+    plan: PlanSpec
     variant: Variant | None = None
 
     @cached_property
     def measured_along(self) -> str | None:
         """The ordering, short text, along which the plan's set costs are measured; None: it needs none."""
-        ordering, partition = PlanSpec.parse(self.plan)
-        return to_text(ordering) if awaits_costs(partition) else None
+        return to_text(self.plan.ordering) if awaits_costs(self.plan.partition) else None
 
 
 @dataclass(frozen=True)
@@ -208,11 +207,11 @@ class Metric(ABC):
 
     def along_plan(self, subject: Subject, variant: Variant | None) -> Question:
         """Return a question along a plan; ``variant``: None where it does not change the answer."""
-        content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
+        content: dict[str, Any] = {"plan": str(subject.plan), "weights": subject.weights}
         sections = {"variant": variant, "sets": self.asked["sets"] if subject.measured_along else None}
         content |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
         content |= self.options.model_dump(mode="json")
-        return Question(self.name, subject.plan, "" if variant is None else variant.name, content)
+        return Question(self.name, content["plan"], "" if variant is None else variant.name, content)
 
 
 @dataclass(frozen=True)
@@ -225,13 +224,13 @@ class PlanMap:
     step_L: tuple[int, ...]
 
 
-def plan_map(model: Model, plan: str) -> PlanMap:
+def plan_map(model: Model, plan: PlanSpec) -> PlanMap:
     """Return the plan on the model's grid: equal sets stand in for sets that are not measured yet.
 
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
-    ordering, partition = PlanSpec.parse(plan)
+    ordering, partition = plan
     if isinstance(partition, Optimal) and awaits_costs(partition):
         partition = Linear(partition.k)
     grid = Grid(model.tokenizer.shape)

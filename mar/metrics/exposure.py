@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from mar.config import Section
 from mar.core.errors import Unsupported
 from mar.core.progress import Progress
-from mar.core.table import Column, Table, plus_minus
+from mar.core.table import Column, Table, fields, plus_minus, with_error
 from mar.likelihood.exposure import Curve, Exposure, exposure
 from mar.metrics.base import Metric, Question, SplitName, Subject, Units, Workspace, save
 from mar.model.plans import Plans
@@ -45,27 +45,22 @@ class ExposureBias(Metric):
 
     @classmethod
     def columns(cls, answers: Sequence[Exposure]) -> Sequence[Column[Exposure]]:
-        def text(name: str) -> Callable[[Exposure], str]:
-            return lambda answer: _sum(getattr(answer, f"{name}_summed"), -1)
-
-        return [Column(name, _end(name), "lower", 2, text(name), "nats") for name in ("misfit", "exposure")]
+        return [
+            with_error(
+                name, f"{name}_summed.nats.-1", f"{name}_summed.standard_error.-1", 2, "+", better="lower", unit="nats"
+            )
+            for name in ("misfit", "exposure")
+        ]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Exposure]]:
-        columns: list[Column[Exposure]] = [Column("exposure_images", lambda answer: answer.n_images)]
-        for name in ("misfit", "exposure"):
-            columns.append(Column(f"{name}_nats_per_image", _end(name)))
-            columns.append(Column(f"{name}_nats_per_image_standard_error", _end(name, "standard_error")))
-        return columns
-
-
-def _end(name: str, figure: str = "nats") -> Callable[[Exposure], float]:
-    """Return the function that reads the sum over all steps."""
-    return lambda answer: getattr(getattr(answer, f"{name}_summed"), figure)[-1]
-
-
-def _sum(curve: Curve, step: int) -> str:
-    return plus_minus(curve.nats[step], curve.standard_error[step], 2, "+")
+        return fields(
+            exposure_images="n_images",
+            misfit_nats_per_image="misfit_summed.nats.-1",
+            misfit_nats_per_image_standard_error="misfit_summed.standard_error.-1",
+            exposure_nats_per_image="exposure_summed.nats.-1",
+            exposure_nats_per_image_standard_error="exposure_summed.standard_error.-1",
+        )
 
 
 def exposed_plans(run: Run, plans: Sequence[str]) -> list[Plans]:
@@ -113,7 +108,7 @@ def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Unit
     def total(title: str, curve: Curve) -> Column[tuple[int, int]]:
         return Column(
             title, lambda row: curve.nats[row[1] - 1], unit=units.nats,
-            text=lambda row: _sum(curve, row[1] - 1),
+            text=lambda row: plus_minus(curve.nats[row[1] - 1], curve.standard_error[row[1] - 1], 2, "+"),
         )  # fmt: skip
 
     columns: list[Column[tuple[int, int]]] = [

@@ -21,13 +21,14 @@ from mar.core.errors import UserError
 from mar.core.files import digest, environment, settings_digest, short, write_atomic
 from mar.core.progress import bar
 from mar.core.records import Partial
-from mar.core.table import Column, Table, fields, plus_minus, with_interval
+from mar.core.table import Column, Table, fields, with_error, with_interval
+from mar.core.table import field as field_of
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
 from mar.data.base import fingerprint as content_hash
 from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Estimator, Repeats, parse_target, until_error
-from mar.likelihood.summary import Conditionals, EnsemblePoint, Likelihood, summarise
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.metrics.base import (
     Baseline,
     Metric,
@@ -88,10 +89,7 @@ class NLL(Metric):
         if any(answer.bits_per_dim is not None for answer in answers):
             unit, mean, error, digits = "bits/dim", "bits_per_dim", "standard_error_bits_per_dim", 4
 
-        def text(answer: Likelihood) -> str:
-            return plus_minus(getattr(answer, mean), getattr(answer, error), digits)
-
-        return [Column("NLL", lambda answer: getattr(answer, mean), "lower", digits, text, unit)]
+        return [with_error("NLL", mean, error, digits, better="lower", unit=unit)]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Likelihood]]:
@@ -383,8 +381,8 @@ class _Row(NamedTuple):
     name: str
     found: Likelihood
     kind: str
-    per_dimension: float | None  # bits, or nats per latent dimension
-    error: float | None  # of per_dimension
+    per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
+    per_symbol: tuple[float | None, float | None]  # nats
     difference: Difference | None
 
 
@@ -400,51 +398,35 @@ def nll_tables(
 
     ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
-    nats, rows = units.nats, []
+    nats, rows, tables = units.nats, [], []
     for name, r in likelihoods.items():
         figures = (r.bits_per_dim, r.standard_error_bits_per_dim)
+        in_nats = tuple(None if bits is None else bits * math.log(2.0) for bits in figures)
         if r.nats_per_latent_dimension is not None:
             figures = (r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension)
-        rows.append(_Row(name, r, kind_text(r), *figures, differences.get(name)))
-    columns: list[Column[_Row]] = [
-        Column("plan", lambda row: row.name, words=True),
-        Column("kind", lambda row: row.kind, words=True),
-        Column("n", lambda row: row.found.n_images),
-        _with_error(nats, lambda row: (row.found.nats_per_image, row.found.standard_error_nats), 2),
-    ]
-    if units.symbol:
-        columns.append(_with_error(f"nats/{units.symbol}", lambda row: _scaled(row, math.log(2.0)), 4))
-    columns.append(_with_error(units.per_dimension, lambda row: (row.per_dimension, row.error), 4))
-    columns.append(Column("AR steps", lambda row: row.found.steps))
-    if reference:
-        columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference)
-    tables = []
-    for name, found in likelihoods.items():
-        if found.ensemble:
-            shown: list[Column[EnsemblePoint]] = [
-                Column("orders", lambda p: p.orders),
-                _with_error(f"{nats} ± over {units.example}s", lambda p: (p.nats_per_image, p.standard_error_nats), 2),
-                Column("± over orders", lambda p: p.standard_error_orders_nats, digits=2),
-                _with_error(units.per_dimension, lambda p: (p.bits_per_dim, p.standard_error_bits_per_dim), 4),
+        rows.append(_Row(name, r, kind_text(r), figures, in_nats, differences.get(name)))
+        if r.ensemble:
+            columns = [
+                *fields(orders="orders"),
+                with_error(f"{nats} ± over {units.example}s", "nats_per_image", "standard_error_nats", 2),
+                Column("± over orders", field_of("standard_error_orders_nats"), digits=2),
+                with_error(units.per_dimension, "bits_per_dim", "standard_error_bits_per_dim", 4),
             ]
             tables.append(
-                Table(shown, found.ensemble, title=f"ensembles of orders, {name}, {found.n_images} {units.example}s")
+                Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
+    columns = [
+        Column("plan", field_of("name"), words=True),
+        Column("kind", field_of("kind"), words=True),
+        *fields(n="found.n_images"),
+        with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
+        *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
+        with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
+        Column("AR steps", field_of("found.steps")),
+        *(difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference) if reference else []),
+    ]
     notes = nll_notes(likelihoods, random, units)
     return [*tables, Table(columns, rows, notes, f"negative log-likelihood, {title} (lower is better)")]
-
-
-def _with_error(title: str, figures: Callable[[Any], tuple[float | None, float | None]], digits: int) -> Column[Any]:
-    """A column of (figure, standard error)."""
-    return Column(
-        title, lambda row: figures(row)[0], text=lambda row: plus_minus(*(f or 0.0 for f in figures(row)), digits)
-    )
-
-
-def _scaled(row: _Row, factor: float) -> tuple[float | None, float | None]:
-    if row.per_dimension is None or row.error is None:
-        return None, None
-    return row.per_dimension * factor, row.error * factor
 
 
 def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> list[Column[Any]]:

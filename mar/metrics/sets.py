@@ -69,9 +69,9 @@ class Sets(Metric):
         return ()
 
 
-def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
+def with_measured_sets(found: PlanMap, plan: PlanSpec, folder: Path) -> PlanMap:
     """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""
-    ordering, partition = PlanSpec.parse(plan)
+    ordering, partition = plan
     if not awaits_costs(partition) or not costs_file(folder, to_text(ordering)).is_file():
         return found
     sets = resolve_optimal(partition, to_text(ordering), folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from operator import attrgetter
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from mar.experiments.statistics import (
     Agreement,
     Range,
     SeedRow,
-    Spread,
     agreement,
     by_seed,
     over_seeds,
@@ -40,6 +39,7 @@ SEED_NOTE = (
 )
 
 
+@lru_cache(maxsize=4)
 def grid_table(result: AblationResult) -> Table[Row]:
     """Return the printed table of every row; columns without values are dropped."""
     return Table(columns(result), result.rows, notes_of(result), result.name, result.baselines).without_empty()
@@ -50,6 +50,7 @@ def data_table(result: AblationResult) -> Table[Row]:
     return Table(data_columns(result), result.rows, baselines=result.baselines)
 
 
+@lru_cache(maxsize=4)
 def seeds_table(result: AblationResult) -> Table[SeedRow]:
     """Return the printed table over seeds: means ± deviations; without rows unless the grid has several seeds."""
     rows, printed = over_seeds(result), {column.title: column for column in columns(result)}
@@ -66,7 +67,7 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
     ]
     for name, (title, _) in _figures(result).items():
         if title in printed:
-            shown.append(_mean_of(printed[title], attrgetter(name), result))
+            shown.append(_mean_of(printed[title], name, result))
         if name == "difference":
             shown.append(Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)))
     return Table([*shown, *published_columns(result)], rows, [SEED_NOTE], "Over seeds").without_empty()
@@ -80,10 +81,8 @@ def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
         Column[SeedRow]("seeds", _seeds),
     ]
     for name, (_, key) in _figures(result).items():
-        shown.append(Column(f"{key}_mean", lambda row, of=attrgetter(name): of(row) and of(row).mean))
-        shown.append(
-            Column(f"{key}_standard_deviation", lambda row, of=attrgetter(name): of(row) and of(row).deviation)
-        )
+        shown.append(Column(f"{key}_mean", _mean(name)))
+        shown.append(Column(f"{key}_standard_deviation", _deviation(name)))
     shown.append(Column("difference_p_holm", lambda row: row.p_holm))
     return Table([*shown, *published_columns(result, data=True)], over_seeds(result))
 
@@ -100,7 +99,15 @@ def _figures(result: AblationResult) -> dict[str, tuple[str, str]]:
     }
 
 
-def _mean_of(column: Column[Row], of: Callable[[SeedRow], Spread | None], result: AblationResult) -> Column[SeedRow]:
+def _mean(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].mean if name in row.figures else None
+
+
+def _deviation(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].sd or 0.0 if name in row.figures else None
+
+
+def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[SeedRow]:
     """Return the column over seeds; means compete with those over the same seeds, each scored alike."""
     alike: dict[Hashable, Hashable] = {}
     for rows in by_seed(result.rows):
@@ -110,12 +117,11 @@ def _mean_of(column: Column[Row], of: Callable[[SeedRow], Spread | None], result
         alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
 
     def text(row: SeedRow) -> str:
-        spread = of(row)
-        assert spread is not None
-        return plus_minus(spread.mean, spread.deviation, column.digits, "+" if column.title.startswith("Δ") else "")
+        found = row.figures[name]
+        return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
 
     return Column(
-        column.title, lambda row: (spread := of(row)) and spread.mean, column.better, column.digits, text, column.unit,
+        column.title, _mean(name), column.better, column.digits, text, column.unit,
         alike=lambda row: alike.get(_key(row.plan, row.settings)),
     )  # fmt: skip
 
@@ -164,6 +170,7 @@ def terminal(result: AblationResult) -> list[RenderableType]:
     return [*tables, *failures, *(Text(f"· {note}") for note in (*notes_of(result), *over.notes))]
 
 
+@lru_cache(maxsize=4)
 def notes_of(result: AblationResult) -> list[str]:
     """Return how to read the table: one line for each claim, warnings last."""
     notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]
@@ -265,4 +272,4 @@ def _range(spread: Range) -> str:
 
 
 def _seeds(row: SeedRow) -> int | None:
-    return max((each.n for each in (row.nll, row.fid, row.probe) if each is not None), default=None)
+    return max((len(each.values) for each in row.figures.values()), default=None)

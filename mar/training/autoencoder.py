@@ -33,7 +33,7 @@ from mar.training.job import Job, Progress
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
-_MAY_CHANGE = {"iterations", "log_every", "save_every"}
+_MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
 _DECAY = 0.99
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 
