@@ -7,7 +7,8 @@ B batch · L tokens
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,13 +96,22 @@ def _load(section: Component) -> Data:
     return DATA[section.kind].load(_options("data", section))
 
 
+def moved(about: About, recipe: Recipe) -> About:
+    """Return the metadata; the autoencoder of a cache that has moved is the one in the recipe's ``data.path``."""
+    latents, path = about.spec.latents, (recipe.data.model_extra or {}).get("path", "")
+    if latents is None or Path(latents.folder).is_dir() or not Path(path).expanduser().is_dir():
+        return about
+    folder = str((Path(path).expanduser() / "tokenizer").resolve())
+    return replace(about, spec=replace(about.spec, latents=replace(latents, folder=folder)))
+
+
 def images(dataset: Data) -> Data:
     """Return the data set, or the images of a cache of latents. Raise UserError if these are missing or changed."""
     if dataset.source is None:
         return dataset
     section, fingerprint = dataset.source
     found = _load(Component.model_validate(section))
-    if found.fingerprint != fingerprint:
+    if not found.about.recorded_as(fingerprint):
         raise UserError(f"the images of {found.name} are not those that the cache was made from: set data.images")
     return found
 

@@ -13,6 +13,7 @@ import copy
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -161,7 +162,9 @@ class Run:
         self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
-        self.parts = build.assemble(self.recipe, self.about, check=False)
+        located = self.folder.located()
+        parts = build.assemble(located, build.moved(self.about, located), check=False)
+        self.parts = replace(parts, recipe=self.recipe)
         self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
@@ -178,7 +181,7 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        return build.data(self.recipe)
+        return build.data(self.folder.located())
 
     @cached_property
     def images(self) -> Data:
@@ -397,8 +400,7 @@ class Run:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
         if self.trained < (length := self.recipe.train.length(self.folder.validations())):
             said.append(f"an unfinished run: {self.trained} of {length} iterations")
-        known = ("", self.data.fingerprint) if "data" in self.__dict__ else (self.about.fingerprint,)
-        if self.about.fingerprint not in known:  # read, and not as trained on
+        if "data" in self.__dict__ and not self.data.about.recorded_as(self.about.fingerprint):
             said.append(f"the data of {self.folder.path} have changed since training: {self.about.fingerprint[:12]} "
                         f"then, {self.data.fingerprint[:12]} now")  # fmt: skip
         return (*said, *self.about.notes.values())

@@ -131,10 +131,11 @@ def fid_stats(
         mar fid-stats fashion-mnist:~/data/fashion-mnist --split test --out fashion.npz
     """
     from mar.core.errors import UserError
+    from mar.core.files import cache_folder
     from mar.core.progress import wide_console
     from mar.core.spec import DataSpec
     from mar.metrics.fid import scorer_of
-    from mar.metrics.images import Images, cache_folder, open_source, write_statistics
+    from mar.metrics.images import Images, open_source, write_statistics
 
     if out.suffix != ".npz":
         raise UserError(f"--out is an .npz file, not {out}")

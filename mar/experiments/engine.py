@@ -301,7 +301,7 @@ class Engine:
         """Raise UserError if the cell's run was trained on other data."""
         folder = self.folder(cell)
         about = folder.about()
-        if about is not None and about.fingerprint not in ("", cell.data.fingerprint):
+        if about is not None and not cell.data.about.recorded_as(about.fingerprint):
             raise UserError(
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"

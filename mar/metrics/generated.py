@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mar.core.errors import UserError
-from mar.core.files import digest, environment, settings_digest, write_atomic
+from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
 from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.metrics.base import file_name, save
 from mar.metrics.fid import FidScorer, scorer_of
-from mar.metrics.images import FeatureSettings, Images, Reference, cache_folder, images_in, images_of, open_source
+from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
 from mar.metrics.samples import Setting, check_decodes, fill, question
 from mar.metrics.statistics import Spread, relative_change, spread
 from mar.run import Run

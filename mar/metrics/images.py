@@ -5,8 +5,6 @@ N images · C channels · H height · W width · D feature width
 
 from __future__ import annotations
 
-import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,11 @@ from mar import build
 from mar.config import parse
 from mar.core.errors import UserError, unknown
 from mar.core.files import RUN, STORE, digest, write_atomic
+from mar.core.readers import read_npz, reading
 from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import SPLITS, Data, Split
+from mar.data.files import contents
 from mar.data.folder import every_image
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
@@ -96,15 +96,12 @@ def read_statistics(path: Path) -> Statistics:
         UserError: not such a file.
     """
     wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not {"mu", "sigma"} <= set(stored.files):
-                raise UserError(f"{path} has {', '.join(stored.files)}: {wanted}")
-            mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
-            extractor = str(stored["extractor"]) if "extractor" in stored.files else ""
-            n_images = int(stored["n_images"]) if "n_images" in stored.files else 0
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): {wanted}") from None
+    with reading(path, wanted):
+        stored = read_npz(path, wanted, ("mu", "sigma", "extractor", "n_images"))
+        if not {"mu", "sigma"} <= stored.keys():
+            raise UserError(f"{path} has no arrays mu and sigma: {wanted}")
+        mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
+        extractor, n_images = str(stored.get("extractor", "")), int(stored.get("n_images", 0))
     if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
         raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
     if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
@@ -147,11 +144,6 @@ class FeatureSettings:
     seed: int = 0  # of the subsets of KID, the splits of the Inception score and the images of the noise floor
     device: torch.device | str = "cpu"
     batch_size: int = 64  # images at once on that device
-
-
-def cache_folder() -> Path:
-    """Return the folder of classifiers and features of real images that belong to no run."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mar"
 
 
 def images_of(data: Data, split: str) -> Images:
@@ -212,7 +204,5 @@ def _folder(path: Path, like: DataSpec | None) -> Images:
     if like is not None and like.shape[1] != like.shape[2]:
         raise UserError(f"a folder of images is read square, not {like.shape[2]}x{like.shape[1]}: use statistics")
     split = every_image(path, like.shape[1] if like else 0, "grey" if like and like.shape[0] == 1 else "rgb")
-    found = ((file, (path / file).stat()) for file in split.files)
-    listing = "".join(f"{file} {stat.st_size} {stat.st_mtime_ns};" for file, stat in found)
     spec = DataSpec((1 if split.options.colour == "grey" else 3, split.options.size, split.options.size), 256)
-    return Images(path.name, split, spec, f"folder-{digest(f'{path.resolve()} {spec.shape} {listing}')}")
+    return Images(path.name, split, spec, f"folder-{digest(str(spec.shape), *contents(path, split.files))}")

@@ -32,7 +32,7 @@ from mar.training.batches import Batch
 from mar.training.loop import Job, Progress, Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
-_MAY_CHANGE = {"iterations", "log_every", "save_every"}
+_MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
 _DECAY = 0.99
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from mar.core.errors import UserError
 from mar.core.files import CACHE, checksum, write_atomic
 from mar.core.processes import Processes
+from mar.core.readers import read_json
 from mar.core.records import refuse_other
 from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
@@ -77,7 +78,8 @@ def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) ->
     """Create the folder with its settings and a copy of the autoencoder."""
     file = folder / CACHE
     if file.is_file():
-        refuse_other(folder, "a cache of other settings", json.loads(file.read_text()), asdict(settings))
+        there = read_json(file, "the settings of a cache")
+        refuse_other(folder, "a cache of other settings", there, asdict(settings), {"data.path", "data.workers"})
     for name in ("tokenizer", *SPLITS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for source in tokenizer.folder.files:
