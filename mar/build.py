@@ -7,7 +7,8 @@ B batch · L tokens
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,12 @@ from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, pars
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
 
-def assemble(recipe: Recipe, dataset: Data | About | None = None) -> Parts:
+def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = True) -> Parts:
     """Build and check everything a recipe names. The model is untrained, initialised from the recipe's seed.
 
     Args:
         dataset: data that are loaded already, or their metadata; default: resolve the recipe and load its data.
+        check: that the network serves plan and objective; training did where the model is trained.
 
     Raises:
         UserError, Unsupported: the components do not fit each other; the message says which would.
@@ -50,22 +52,25 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None) -> Parts:
         if order.learned:  # last, so that all other weights start as they do under ordering=random
             model.policy = _policy(recipe, model, loss)
             loss = LearnedOrder()
-    plan = Plan.sample(order, sets, Grid(model.tokenizer.shape), 2, stream(recipe.seed, "check", 2))
-    model.network.check(plan.step_BL)
-    _check_lengths(model, plan, recipe.network.kind)
-    _check_tasks(model, plan, loss, recipe)
-    return Parts(recipe, dataset, model, order, sets, loss)
+    parts = Parts(recipe, dataset, model, order, sets, loss)
+    if check:
+        _check(parts)
+    return parts
 
 
 def resolve(recipe: Recipe) -> Recipe:
     """Return the recipe with every option of every component written out and checked."""
-    filled = recipe.as_dict()
+
+    def filled(family: str, component: Component) -> dict[str, Any]:
+        return {"kind": component.kind, **asdict(_options(family, component))}
+
+    content = recipe.as_dict()
     for family in ("data", "tokenizer", "network", "head"):
-        filled[family] = _filled(family, getattr(recipe, family))
+        content[family] = filled(family, getattr(recipe, family))
     for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
-        filled[family] = {"kind": name_of(component), **as_options(component)}
-    filled["train"]["mask_ratio"] = _filled("objective", recipe.train.objective)
-    return Recipe.model_validate(filled)
+        content[family] = {"kind": name_of(component), **as_options(component)}
+    content["train"]["mask_ratio"] = filled("objective", recipe.train.objective)
+    return Recipe.model_validate(content)
 
 
 def ordering(recipe: Recipe) -> Ordering:
@@ -84,22 +89,30 @@ def objective(recipe: Recipe) -> Objective:
 
 def data(recipe: Recipe) -> Data:
     """Load the data set."""
-    return DATA[recipe.data.kind].load(DATA.options(recipe.data.kind, recipe.data.model_extra or {}))
+    return _load(recipe.data)
+
+
+def _load(section: Component) -> Data:
+    return DATA[section.kind].load(_options("data", section))
+
+
+def moved(about: About, recipe: Recipe) -> About:
+    """Return the metadata; the autoencoder of a cache that has moved is the one in the recipe's ``data.path``."""
+    latents, path = about.spec.latents, (recipe.data.model_extra or {}).get("path", "")
+    if latents is None or Path(latents.folder).is_dir() or not Path(path).expanduser().is_dir():
+        return about
+    folder = str((Path(path).expanduser() / "tokenizer").resolve())
+    return replace(about, spec=replace(about.spec, latents=replace(latents, folder=folder)))
 
 
 def images(dataset: Data) -> Data:
-    """Return the data set, or the images that a cache of latents was made from.
-
-    Raises:
-        UserError: the images are missing or have changed.
-    """
+    """Return the data set, or the images of a cache of latents. Raise UserError if these are missing or changed."""
     if dataset.source is None:
         return dataset
     section, fingerprint = dataset.source
-    component = Component.model_validate(section)
-    found = DATA[component.kind].load(DATA.options(component.kind, component.model_extra or {}))
-    if found.fingerprint != fingerprint:
-        raise UserError(f"the images of {component.kind} are not those that the cache was made from: set data.images")
+    found = _load(Component.model_validate(section))
+    if not found.about.recorded_as(fingerprint):
+        raise UserError(f"the images of {found.name} are not those that the cache was made from: set data.images")
     return found
 
 
@@ -140,30 +153,27 @@ def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
             "ordering=learned trains on one step drawn uniformly, all unknown tokens its targets: "
             "use train.objective=any_order"
         )
-    network = model.network
-    return OrderPolicy(
-        len(Grid(model.tokenizer.shape)), model.tokenizer.token, network.context_width, network.token_width,
-        network.condition_width,
-    )  # fmt: skip
+    tokens, network = model.tokenizer, model.network
+    widths = network.context_width, network.token_width, network.condition_width
+    return OrderPolicy(len(Grid(tokens.shape)), tokens.token, *widths)
 
 
-def _check_lengths(model: Model, plan: Plan, network: str) -> None:
-    """Reject options that do not support variable-length examples."""
-    model.tokenizer.check(plan.step_BL)
-    if model.tokenizer.end is not None and (model.network.shares_plan or not model.network.one_pass):
+def _check(parts: Parts) -> None:
+    """Raise Unsupported if the network does not serve the plan, examples of their own lengths, or the tasks."""
+    recipe, network, tokenizer = parts.recipe, parts.model.network, parts.model.tokenizer
+    noise = stream(recipe.seed, "check", 2)
+    plan = Plan.sample(parts.ordering, parts.partition, Grid(tokenizer.shape), 2, noise)
+    network.check(plan.step_BL)
+    tokenizer.check(plan.step_BL)
+    if tokenizer.end is not None and (network.shares_plan or not network.one_pass):
         raise Unsupported(
-            f"network={network} would be told where a document ends: use one that reads from left to "
+            f"network={recipe.network.kind} would be told where a document ends: use one that reads from left to "
             "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
         )
-
-
-def _check_tasks(model: Model, plan: Plan, objective: Objective, recipe: Recipe) -> None:
-    """Reject an objective with tasks that the network does not serve, although it serves the plan."""
-    position_B, iteration = torch.arange(len(plan.step_BL)), stream(recipe.seed, "check", 1)
-    task = objective.task(plan, position_B, iteration, model.network.one_pass)
+    task = parts.objective.task(plan, torch.arange(2), noise.rows(slice(1)), network.one_pass)
     try:
         for row in task.step_BL.split(1):
-            model.network.check(row)
+            network.check(row)
     except Unsupported as refusal:
         asked = f"train.objective={recipe.train.objective.kind} asks for other plans"
         raise Unsupported(f"{asked}: use train.objective=next_set ({refusal})") from None
@@ -171,7 +181,3 @@ def _check_tasks(model: Model, plan: Plan, objective: Objective, recipe: Recipe)
 
 def _options(family: str, component: Component) -> Any:
     return FAMILIES[family].options(component.kind, component.model_extra or {})
-
-
-def _filled(family: str, component: Component) -> dict[str, Any]:
-    return {"kind": component.kind, **asdict(_options(family, component))}

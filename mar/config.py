@@ -64,6 +64,10 @@ class ScheduledSampling(Section):
         return self.probability * (min(1.0, (progress - self.start) / self.ramp) if self.ramp else 1.0)
 
 
+def _renamed(content: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {(new if key == old else key): value for key, value in content.items()}
+
+
 class Train(Section):
     iterations: int = Field(default=2000, ge=1, description="with until=plateau: at most")
     until: Literal["iterations", "plateau"] = Field(default="iterations", description="what ends the training")
@@ -99,7 +103,7 @@ class Train(Section):
         """Read ``mask_ratio`` as ``objective``, and the old names of the objectives as the new ones."""
         if not isinstance(content, dict):
             return content
-        content = {("objective" if key == "mask_ratio" else key): value for key, value in content.items()}
+        content = _renamed(content, "mask_ratio", "objective")
         chosen = content.get("objective")
         if isinstance(chosen, dict) and str(chosen.get("kind")) in _OLD_OBJECTIVES:
             content["objective"] = {**chosen, "kind": _OLD_OBJECTIVES[chosen["kind"]]}
@@ -109,16 +113,12 @@ class Train(Section):
     def _in_old_form(self, dump: Any) -> dict[str, Any]:
         """Omit disabled sections and write ``objective`` as ``mask_ratio``: existing recipes keep their fingerprint."""
         old_names = {new: old for old, new in _OLD_OBJECTIVES.items()}
-        content = {("mask_ratio" if key == "objective" else key): value for key, value in dump(self).items()}
+        content = _renamed(dump(self), "objective", "mask_ratio")
         chosen = content["mask_ratio"]
         content["mask_ratio"] = {**chosen, "kind": old_names.get(chosen["kind"], chosen["kind"])}
-        if not self.scheduled_sampling.probability:
-            del content["scheduled_sampling"]
-        if not self.keep_best:
-            del content["keep_best"]
-        if self.until == "iterations":
-            del content["until"], content["plateau"]
-        return content
+        off = ["until", "plateau"] * (self.until == "iterations") + ["keep_best"] * (not self.keep_best)
+        off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
+        return {key: value for key, value in content.items() if key not in off}
 
     @model_validator(mode="after")
     def _can_see_a_plateau(self) -> Train:
@@ -178,6 +178,9 @@ class Recipe(Section):
         return settings_digest(content, 12)
 
 
+_COMPONENTS = {key for key, field in Recipe.model_fields.items() if field.annotation is Component} | {"train.objective"}
+
+
 def recipe_names() -> list[str]:
     return sorted(p.stem for p in RECIPES.glob("*.yaml"))
 
@@ -213,8 +216,8 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Make a recipe from plain values and ``key=value`` overrides. Changing a component drops its old options."""
     train = content.get("train")
-    if isinstance(train, dict) and "mask_ratio" in train:  # overrides use the new key
-        content = {**content, "train": {("objective" if k == "mask_ratio" else k): v for k, v in train.items()}}
+    if isinstance(train, dict):  # overrides use the new key
+        content = {**content, "train": _renamed(train, "mask_ratio", "objective")}
     for text in overrides:
         content = _override(content, text)
     try:
@@ -229,30 +232,25 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
         raise UserError(f"an override is written key=value, not {text!r}")
     if key.startswith("train.mask_ratio"):
         key, text = (part.replace("train.mask_ratio", "train.objective", 1) for part in (key, text))
-    if key.split(".")[0] in Recipe.model_fields and key in _components():
+    if key in _COMPONENTS:
         text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
     try:
         change = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
-        if key.endswith(".kind") and key.removesuffix(".kind") in _components():
-            content = _dropped(content, key.split(".")[:-1])
+        if key.endswith(".kind") and (component := key.removesuffix(".kind")) in _COMPONENTS:
+            content = _without(content, component)
         merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(change)))
     except OmegaConfBaseException as error:
         raise UserError(f"{text!r}: {str(error).splitlines()[0]}") from None
     return merged  # type: ignore[return-value]
 
 
-def _components() -> set[str]:
-    top = {k for k, f in Recipe.model_fields.items() if f.annotation is Component}
-    return top | {"train.objective"}
-
-
-def _dropped(content: dict[str, Any], path: list[str]) -> dict[str, Any]:
-    """Return ``content`` without the options of the component at ``path``."""
-    head, *rest = path
-    inner = content.get(head)
+def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return ``content`` without the dotted ``key``."""
+    first, _, rest = key.partition(".")
     if not rest:
-        return {k: v for k, v in content.items() if k != head}
-    return {**content, head: _dropped(inner, rest)} if isinstance(inner, dict) else content
+        return {k: v for k, v in content.items() if k != first}
+    inner = content.get(first)
+    return {**content, first: _without(inner, rest)} if isinstance(inner, dict) else content
 
 
 def _readable(error: ValidationError) -> str:
@@ -268,10 +266,7 @@ def _readable(error: ValidationError) -> str:
 
 
 def _valid_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
+    model: Any = Recipe
     for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
+        model = model.model_fields[str(part)].annotation
     return list(model.model_fields)

@@ -13,6 +13,7 @@ import copy
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +30,8 @@ from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
+from mar.likelihood.chain import TokenScores, conditionals
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
-from mar.likelihood.score import TokenScores, conditionals
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
@@ -41,7 +42,8 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
-from mar.training.loop import ModelJob, Trainer, check
+from mar.training.loop import Trainer
+from mar.training.model_job import ModelJob, check
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, PlanSpec
@@ -80,8 +82,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
 
 
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
-    """Examples of the training split, for what a tokenizer measures; each batch is spread over the whole split, whose
-    first examples may be of one class."""
+    """Examples for what a tokenizer measures; each batch is spread over the training split, which may be sorted."""
     index = evenly_spaced(len(data.train), limit)
     batches = -(-len(index) // 500)
     for first in range(batches):
@@ -91,12 +92,9 @@ def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
 def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 0, **options: Any) -> torch.Tensor:
     """(N, 1, 1, T) levels: N texts of ``length`` characters, or one window if that is 0, that begin with the prompt.
 
-    Each further window is given the last half of the text so far and adds another half: its conditionals forget what
-    came before. Documents end by themselves, with the level ``end``, or are cut off at the window.
-    ``options`` are those of ``mar.run.Run.sample``.
-
-    Raises:
-        UserError: the length leaves nothing to write, or is asked of documents.
+    Each further window is given the last half of the text so far and adds another half. Documents end by themselves,
+    with the level ``end``, or are cut off at the window. ``options`` are those of ``Run.sample``. Raises UserError: the
+    length leaves nothing to write, or is asked of documents.
     """
     window = run.spec.shape[-1]
     if run.spec.end is not None:
@@ -164,29 +162,26 @@ class Run:
         self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
-        self.parts = build.assemble(self.recipe, self.about)
+        located = self.folder.located()
+        parts = build.assemble(located, build.moved(self.about, located), check=False)
+        self.parts = replace(parts, recipe=self.recipe)
         self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
 
     def __repr__(self) -> str:
-        recipe, weights = self.recipe, "averaged" if self.ema else "last"
-        parameters = sum(p.numel() for p in self.model.parameters())
+        recipe, parameters = self.recipe, sum(p.numel() for p in self.model.parameters())
         return (
             f"Run({self.folder.path}: {recipe.network.kind}, {recipe.head.kind} head, {self.about.name}, plan "
-            f"{self.training_plan}, {parameters:,} parameters, {weights} weights of iteration "
-            f"{self.checkpoint.iteration})"
+            f"{self.training_plan}, {parameters:,} parameters, {'averaged' if self.ema else 'last'} weights of "
+            f"iteration {self.checkpoint.iteration})"
         )
 
     @cached_property
     def data(self) -> Data:
-        """The data of the recipe, loaded lazily; not needed for sampling. May be assigned.
-
-        Raises:
-            UserError: its files are not there.
-        """
-        return build.data(self.recipe)
+        """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
+        return build.data(self.folder.located())
 
     @cached_property
     def images(self) -> Data:
@@ -226,7 +221,7 @@ class Run:
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
             given: (N, L) bool, tokens that are conditioned on and not scored, of tokens of one dimension each.
-            options: those of ``mar.likelihood.score.score``: kind, budget, estimator.
+            options: those of ``mar.likelihood.chain.score``: kind, budget, estimator.
 
         Raises:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
@@ -234,17 +229,15 @@ class Run:
         if images is None:
             images, labels = self.subset(split, limit)
         plans = self.plans(plan)
-        warnings = self.warnings(plans.text)
 
-        def score_one(order: int | None = None, **asked: Any) -> Likelihood:
-            asked = {"partial": kept, **options, **asked}
-            found = self._conditionals(plans, images, labels, seed, given, order, **asked)
-            return summarise(self.model, plans.text, found, warnings)
+        def score_one(**asked: Any) -> Likelihood:
+            found = self._conditionals(plans, images, labels, seed, given, **{"partial": kept, **options, **asked})
+            return summarise(self.model.tokenizer, plans.text, found, self.warnings(plans.text))
 
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            return score_several(self.model, score_one, repeats, progress, kept)
+            return score_several(self.model.tokenizer, score_one, repeats, progress, kept)
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
@@ -258,7 +251,7 @@ class Run:
         labels: torch.Tensor | None,
         seed: int,
         given: torch.Tensor | None,
-        order: int | None,
+        order: int | None = None,
         **asked: Any,
     ) -> Conditionals:
         if plans.learned:
@@ -289,18 +282,16 @@ class Run:
         """
         plans = self.plans(plan)
         with scoring_options(self.model, likelihood or {}):
-            found = self._conditionals(plans, images, labels, seed, options.pop("given", None), None, **options)
+            found = self._conditionals(plans, images, labels, seed, options.pop("given", None), **options)
         return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
 
     def plans(self, plan: PlanLike | Plans | None) -> Plans:
-        """What draws a plan for every image; None: the training plan.
-
-        Raises:
-            UserError: a learned order without a policy. InvalidRequest, Unsupported: as ``Plans``.
-        """
+        """What draws a plan for every image; None: the training plan. Errors: a learned order without a policy, those
+        of ``Plans``."""
         if isinstance(plan, Plans):
             return plan
-        plans = Plans(self.training_plan if plan is None else plan, self.grid, self.folder.path, self.device)
+        trained = PlanSpec(self.parts.ordering, self.parts.partition)
+        plans = Plans(trained if plan is None else plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:
@@ -409,8 +400,7 @@ class Run:
             said.append("trained with scheduled sampling, whose optimum is not at the data's conditionals")
         if self.trained < (length := self.recipe.train.length(self.folder.validations())):
             said.append(f"an unfinished run: {self.trained} of {length} iterations")
-        known = ("", self.data.fingerprint) if "data" in self.__dict__ else (self.about.fingerprint,)
-        if self.about.fingerprint not in known:  # read, and not as trained on
+        if "data" in self.__dict__ and not self.data.about.recorded_as(self.about.fingerprint):
             said.append(f"the data of {self.folder.path} have changed since training: {self.about.fingerprint[:12]} "
                         f"then, {self.data.fingerprint[:12]} now")  # fmt: skip
         return (*said, *self.about.notes.values())
@@ -456,13 +446,11 @@ def _kind(network: str | type[Network] | Network) -> str:
     """The network's name in the registry, where it is put."""
     if isinstance(network, str):
         return network
-    if isinstance(network, type):
-        cls = network
-    else:  # "constructing" it copies the instance
+    if isinstance(network, Network):  # "constructing" it copies the instance
         copied = {"Options": NetworkOptions, "__new__": lambda *_: copy.deepcopy(network)}
-        cls = type(type(network).__name__, (type(network),), copied)
-    NETWORKS[cls.__name__] = cls
-    return cls.__name__
+        network = type(type(network).__name__, (type(network),), copied)
+    NETWORKS[network.__name__] = network
+    return network.__name__
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:

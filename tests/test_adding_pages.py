@@ -10,11 +10,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from pydantic import create_model
 
 from mar.data.base import DataSpec
 from mar.experiments.engine import Engine, assemble
-from mar.experiments.grid import GridFile, referring
+from mar.experiments.grid import grid_type, referring
 from mar.metrics import METRICS
 from mar.reports.tables import data_table, grid_table
 from mar.verification.heads import verify_head
@@ -73,7 +72,7 @@ def test_the_data_set_loads(example):
 def test_a_grid_asks_the_metric_and_shows_its_columns(example, tmp_path, monkeypatch):
     cls = example("adding-a-metric.md").Distinct
     monkeypatch.setitem(METRICS, "distinct", cls)
-    grid = create_model("Grid", __base__=GridFile, distinct=(cls.Options | None, None))(
+    grid = grid_type()(
         name="tiny", recipe="digits", orderings=("raster",), partitions=("linear:2",), nll=None, distinct={"images": 4},
         overrides=("train.iterations=1", "train.batch_size=2", "train.validate_every=0", "train.sample_every=0",
                    *(f"network.{part}_{size}" for part in ("encoder", "decoder") for size in ("width=32", "depth=1"))),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mar.data.digits import Digits
-from mar.likelihood.score import score
+from mar.likelihood.chain import score
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "minimal.py"
 

@@ -31,7 +31,7 @@ from mar.core.tokens import Vectors
 from mar.heads.diffusion import DiffusionHead, DiffusionSampling
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.training.loop import make_optimizer
+from mar.training.optimizer import make_optimizer
 
 PUBLISHED_STEPS = 100  # of the head's ancestral sampling, for every published FID
 _PACKAGES = ("models", "diffusion", "util")  # top-level names of the checkout, given back after the measurement

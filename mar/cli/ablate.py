@@ -93,10 +93,11 @@ def reproduce(
 
     if name is None:
         for title, scales in tables().items():
-            print(f"{title}\n    {scales[0].asks}")
+            print(f"{title}\n    {scales[0].header[0]}")
             for table in scales:
-                needs = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in table.needs)
-                print(f"    --scale {table.scale}{needs}: {table.time}")
+                needs = [key for key, needed in table.given.items() if needed]
+                asked = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in needs)
+                print(f"    --scale {table.scale}{asked}: {table.header[1]}")
         return
     table = find(name, scale)
     given = [*_data_override(table, data, overrides or []), *(overrides or [])]
@@ -115,12 +116,12 @@ def _data_override(table, data: Path | None, overrides: list[str]) -> list[str]:
 
     what = f"{table.name} at the scale {table.scale}"
     given = {text.partition("=")[0] for text in overrides} | ({"given.data"} if data is not None else set())
-    if missing := [key for key in table.needs if f"given.{key}" not in given]:
+    if missing := [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]:
         wanted = " ".join("--data PATH" if key == "data" else f"given.{key}=…" for key in missing)
         raise UserError(f"{what} needs {wanted}: see the top of {table.path}")
     if data is None:
         return []
-    if not table.takes_data:
+    if "data" not in table.given:
         raise UserError(f"{what} reads no data but the project's own: leave --data out")
     if not data.expanduser().exists():
         raise UserError(f"--data: there is no {data}")
@@ -150,9 +151,9 @@ def status(out: Annotated[Path, arg("The folder of an ablation, or a run folder.
     outlines = read_outlines(out)
     if outlines is None:  # a folder from before outlines
         from mar.experiments.engine import Engine
-        from mar.experiments.launch import read_grid
+        from mar.experiments.grid import stored
 
-        outlines = Engine(read_grid(out), out).outlines
+        outlines = Engine(stored(out), out).outlines
     found = states_of(out, outlines)
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),

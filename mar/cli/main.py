@@ -28,6 +28,7 @@ COMMANDS: dict[str, Any] = {
         "List, show and draw orderings and partitions.",
         {"list": "orders.list_", "show": "orders.show", "gallery": "orders.gallery"},
     ),
+    "data": ("Look at data sets.", {"check": "data.check"}),
     "tokenizer": (
         "Train and score autoencoders of images.", {"train": "tokenizer.train", "score": "tokenizer.score"},
     ),

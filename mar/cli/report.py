@@ -37,10 +37,10 @@ def report(
         mar report results/mar-steps --csv --seeds
     """
     from mar.core.errors import UserError
+    from mar.experiments.result import read_result
     from mar.reports import tables
     from mar.reports.columns import in_asked_unit
     from mar.reports.page import write_page
-    from mar.reports.publish import read_result
 
     result = in_asked_unit(read_result(folder))
     chosen = [name for name, asked in _forms(markdown, csv, latex, json).items() if asked]

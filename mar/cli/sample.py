@@ -129,7 +129,7 @@ def generate(
         torchrun --nproc_per_node 8 -m mar generate runs/x --out samples/x --guidance 2.5 --plan random/cosine:64
     """
     from mar.core.processes import Processes
-    from mar.metrics.images import write_npz
+    from mar.metrics.images import images_in, write_npz
     from mar.metrics.samples import fill
     from mar.sampling.output import image_grid
 
@@ -141,6 +141,6 @@ def generate(
         if store.spec.modality == "image":
             image_grid(store.read(0)[0][:100], store.spec.levels).save(out / "grid.png")
         if npz is not None:
-            write_npz(store.images(n), npz)
+            write_npz(images_in(store, n), npz)
         print(f"{n} examples of {setting.plan} in {out}; score them: mar fid {out} --against DATA")
     processes.end()

@@ -102,8 +102,8 @@ def print_nll(run: Run, request: NllRequest, as_json: bool = False) -> None:
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
     plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
-    random, reference = {plan for plan in found.likelihoods if run.plans(plan).random}, request.paired_with or None
-    tables = nll_tables(found.likelihoods, found.differences, reference, title, Units.of_run(run), random)
+    units, reference = Units.of_run(run), request.paired_with or None
+    tables = nll_tables(found.likelihoods, found.differences, reference, title, units, found.random)
     line = f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}"
     o.print_tables(tables, as_json, line)
 
@@ -220,9 +220,8 @@ def matrix(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.experiments.matrix import named, score_matrix
-    from mar.metrics.nll import read_nll, score_plan
-    from mar.reports.matrix import terminal, write_matrix
+    from mar.metrics.nll import read_nll, run_names, score_plan
+    from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
     from mar.run import load
 
     if plans.partitions and not plans.plans:
@@ -233,13 +232,13 @@ def matrix(
         say(f"{name} along {plan}")
         return read_nll(score_plan(run, plan, request, say))
 
-    loaded = named([load(path, ema=not scoring.last_weights) for path in runs])
+    loaded = run_names([load(path, ema=not scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
     written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
     if as_json:
         print(written[0].read_text())
         return
-    wide_console().print(*terminal(found), sep="\n")
+    wide_console().print(*matrix_tables(found), sep="\n")
     print(*(f"wrote {path}" for path in written), sep="\n")
 
 

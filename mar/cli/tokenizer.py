@@ -55,11 +55,11 @@ def train(
     section, source = data_of(data, overrides or [])
     architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)
     architecture.check(source.spec)
-    recipe = AutoencoderRecipe(
-        section, source.fingerprint, architecture, 1 if loss == "l1" else 2, weight, iterations, batch_size,
-        learning_rate, ema, precision, seed, save_every=save_every,
-    )  # fmt: skip
     folder = out or Path("runs") / f"{source.name}-{kind}"
+    recipe = AutoencoderRecipe(
+        section, _identity(source, folder / TOKENIZER), architecture, 1 if loss == "l1" else 2, weight,
+        iterations, batch_size, learning_rate, ema, precision, seed, save_every=save_every,
+    )  # fmt: skip
     processes = Processes(original_precision(folder, recipe))
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
@@ -129,16 +129,17 @@ def cache(
     from mar.tokenizers.autoencoder import AutoencoderFolder
     from mar.training.caching import encode_all
 
-    section, source = data_of(data, overrides or [])
+    section, source = data_of(data, overrides or [], relative=out is None or not out.is_absolute())
     if source.spec.latents is not None:
         raise UserError(f"{data} is a cache of latents already: name the images, e.g. folder:PATH data.size=256")
     found = AutoencoderFolder.find(tokenizer)
     cls: Any = TOKENIZERS[found.kind]
     encoder = cls(source.spec, cls.Options(path=str(found.path)))
-    settings = Settings(
-        source.name, section, source.fingerprint, source.spec, found.kind, found.sha256, flips, precision, shard
-    )
     folder, processes = out or Path("caches") / f"{source.name}-{found.kind}", Processes()
+    settings = Settings(
+        source.name, section, _identity(source, folder / CACHE), source.spec, found.kind, found.sha256, flips, precision,
+        shard,
+    )  # fmt: skip
     with ExitStack() as stack, bar("shards", processes.is_main) as progress:
         processes.on_main(lambda: stack.enter_context(locked(folder, CACHE)))
         manifest = encode_all(source, encoder, settings, folder, processes, batch_size, progress)
@@ -152,8 +153,19 @@ def cache(
     processes.end()
 
 
-def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
-    """Return the resolved ``data`` section of ``kind:path`` or of a recipe, its path absolute, and the data set.
+def _identity(data: Data, file: Path) -> str:
+    """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
+    from mar.core.readers import read_json
+
+    there = read_json(file, "the settings of this folder") if file.is_file() else {}
+    return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
+
+
+def data_of(text: str, overrides: list[str], relative: bool = False) -> tuple[dict[str, Any], Data]:
+    """Return the resolved ``data`` section of ``kind:path`` or of a recipe, and the data set.
+
+    Args:
+        relative: keep a path as it was typed; otherwise it becomes absolute.
 
     Raises UserError: no such kind or recipe, or its files are not there.
     """
@@ -162,13 +174,14 @@ def data_of(text: str, overrides: list[str]) -> tuple[dict[str, Any], Data]:
 
     kind, path = DATA.split(text)
     if path or ":" in kind or kind in DATA:
-        options = {"path": str(Path(path).expanduser().resolve())} if path else {}
+        options = {"path": path} if path else {}
         recipe = config.parse({"data": {"kind": kind, **options}}, overrides)
     else:
         recipe = config.read(text, overrides)
     section = build.resolve(recipe).data.model_dump(mode="json")
     if section.get("path"):
-        section["path"] = str(Path(section["path"]).expanduser().resolve())
+        typed = Path(section["path"]).expanduser()
+        section["path"] = str(typed if relative else typed.resolve())
     return section, build.data(recipe)
 
 
@@ -209,8 +222,8 @@ def _score(
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
     if rfid:
+        from mar.core.files import cache_folder
         from mar.metrics.fid import score_images
-        from mar.metrics.images import cache_folder
 
         fid = score_images(y, data, cache_folder(), seed=seed, device=device)
         record["rfid"] = fid.to_dict()

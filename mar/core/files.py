@@ -128,6 +128,24 @@ def check_name(name: str, option: str) -> None:
         )
 
 
+def near(path: str, folder: Path, started: str = "") -> str:
+    """Return ``path``, or where a relative path that is not here lies, as seen by the command that wrote ``folder``.
+
+    Args:
+        started: the folder in which that command ran, relative to ``folder``; "": one of its parents.
+    """
+    given, home = Path(path).expanduser(), folder.resolve()
+    if not path or given.is_absolute() or given.exists():
+        return path
+    bases = (*([home / started] if started else []), *home.parents[:3])
+    return next((os.path.normpath(base / given) for base in bases if (base / given).exists()), path)
+
+
+def cache_folder() -> Path:
+    """Return the user's folder of results that belong to no run: classifiers, features, hashes of files."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mar"
+
+
 def check_kind(path: Path, kind: str) -> None:
     """Check that ``path`` may hold a folder of ``kind`` (its marker file). UserError: it is a file or another kind."""
     there = next(place for place in (path, *path.parents) if place.exists())

@@ -108,10 +108,20 @@ def field(path: str) -> Callable[[Any], Any]:
 
     def read(row: Any) -> Any:
         for part in path.split("."):
-            row = None if row is None else row[int(part)] if part.isdecimal() else getattr(row, part)
+            row = None if row is None else row[int(part)] if part.lstrip("-").isdecimal() else getattr(row, part)
         return row
 
     return read
+
+
+def with_error(title: str, mean: str, error: str, digits: int, sign: str = "", **options: Any) -> Column[Any]:
+    """Return the column of a figure and its standard error, both paths as in ``fields``."""
+    value, of = field(mean), field(error)
+
+    def text(row: Any) -> str:
+        return plus_minus(value(row), of(row), digits, sign)
+
+    return Column(title, value, digits=digits, text=text, **options)
 
 
 @dataclass(frozen=True)

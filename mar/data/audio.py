@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
-from mar.data.files import folder_at
+from mar.data.files import folder_at, walk
 
 LEVELS = 256
 _MU = LEVELS - 1
@@ -116,10 +117,11 @@ def _windows(
 
 
 def _files(path: str) -> list[Path]:
-    root = folder_at(path, _EXPECTED, _HOME)
-    if not (found := sorted(root.glob("*.wav"))):
-        raise UserError(f"{root} holds no .wav file: it should hold {_EXPECTED}; {_HOME}")
-    return found
+    listing = walk(folder_at(path, _EXPECTED, _HOME), (".wav",), deep=False)
+    if not listing.files:
+        raise UserError(f"{listing.root} holds no .wav file: it should hold {_EXPECTED}; {_HOME}")
+    listing.say(f"{len(listing.files):,} recordings")
+    return [listing.root / name for name in listing.files]
 
 
 def _read(file: Path, context: int) -> Recording:
@@ -129,7 +131,9 @@ def _read(file: Path, context: int) -> Recording:
     if not (named := _NAME.fullmatch(file.stem)):
         raise UserError(f"{file} is not named by class and index: expected {_EXPECTED}")
     try:
-        rate, sample_T = wavfile.read(file)
+        with warnings.catch_warnings():  # a file shorter than its header says is only a warning there
+            warnings.filterwarnings("error", "Reached EOF prematurely")
+            rate, sample_T = wavfile.read(file)
     except Exception as error:  # on a damaged file scipy raises almost anything
         raise UserError(f"{file} is no readable .wav file ({error}); expected {_EXPECTED}; {_HOME}") from None
     if sample_T.dtype != np.int16 or sample_T.ndim != 1:

@@ -47,12 +47,25 @@ class TensorSplit(Split):
 
 @dataclass(frozen=True)
 class About:
-    """The metadata that a run stores, so that it loads and samples without the data."""
+    """The metadata that a run stores, so that it loads and samples without the data.
+
+    Attributes:
+        former: the fingerprint of the same data in earlier versions (names and sizes of files, not their content).
+    """
 
     name: str
     spec: DataSpec
     fingerprint: str
     notes: dict[str, str] = field(default_factory=dict)
+    former: str = ""
+
+    def recorded_as(self, fingerprint: str) -> bool:
+        """Return True if a file that holds ``fingerprint`` was made with these data; "" fits all."""
+        return fingerprint in ("", self.fingerprint, self.former)
+
+    def identity(self, recorded: str) -> str:
+        """Return the fingerprint for a file that holds ``recorded`` or "": the former one if it holds that."""
+        return self.former if recorded and recorded == self.former else self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Data:
         fingerprint: identifies the exact examples (a hash of the content).
         notes: facts to state beside figures on these data.
         source: of a cache: the ``data`` section and the fingerprint of the encoded images.
+        former: as in ``About``.
     """
 
     name: str
@@ -73,11 +87,12 @@ class Data:
     fingerprint: str
     notes: dict[str, str] = field(default_factory=dict)
     source: tuple[dict[str, Any], str] | None = None
+    former: str = ""
 
     @property
     def about(self) -> About:
         """The metadata without the examples."""
-        return About(self.name, self.spec, self.fingerprint, self.notes)
+        return About(self.name, self.spec, self.fingerprint, self.notes, self.former)
 
     def split(self, name: str) -> Split:
         return (self.train, self.validation, self.test)[SPLITS.index(name)]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.files import near
 from mar.core.spec import Latents
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split
 from mar.data.files import folder_at
@@ -112,7 +113,8 @@ class Cache(DataSource):
         limits = {"train": options.damaged_limit}  # held-out splits must be intact
         train, validation, test = (CachedSplit(folder, name, manifest, limits.get(name, 0)) for name in SPLITS)
         latents = Latents(made.kind, str((folder / "tokenizer").resolve()), made.sha256, manifest.mean, manifest.std)
-        source = {**made.data, "path": options.images} if options.images else made.data
+        images = options.images or near(str(made.data.get("path") or ""), folder)
+        source = {**made.data, "path": images} if images else made.data
         name, spec = f"{made.name} as {made.kind} latents", replace(made.spec, latents=latents)
         origin = (source, made.fingerprint)
         return Data(name, spec, train, validation, test, manifest.fingerprint, source=origin)

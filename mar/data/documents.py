@@ -6,7 +6,6 @@ T characters of all documents · N documents · B batch · L characters of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import AnyStr, Literal, cast
 
 import torch
 
@@ -14,16 +13,16 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, fingerprint
-from mar.data.files import byte_levels, character_levels, read_bytes, read_characters, text_files
+from mar.data.text import Unit, levels, read_text, text_files
 
-_WRITTEN = {r"\n": "\n", r"\t": "\t"}  # how a separator is written in a recipe
+_WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a recipe
 
 
 @dataclass(frozen=True)
 class DocumentsOptions(DataOptions):
     path: str = ""  # a text file, or a folder of .txt files
     separator: str = ""  # between documents, e.g. \n or \n\n; "": each file is one
-    unit: Literal["character", "byte"] = "character"
+    unit: Unit = "character"
     context: int = 256  # characters of the longest example: longer documents are cut
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
@@ -62,10 +61,10 @@ class DocumentSplit(Split):
 
 
 class Documents(DataSource):
-    """One fixed shuffle of the documents, then train, validation and test. The level after the alphabet's ends one.
+    """One fixed shuffle, then train, validation and test; the level after the alphabet's ends a document.
 
-    A document of n < L characters is n + 1 tokens, its end included. One of L characters or more is its first L:
-    whether it goes on is not asked, so that the probabilities of all documents, those cut off too, sum to one.
+    A document of n < L characters is n + 1 tokens, its end included; a longer one is its first L, without an end, so
+    that the probabilities of all documents, those cut off too, sum to one.
     """
 
     Options = DocumentsOptions
@@ -74,7 +73,7 @@ class Documents(DataSource):
     @classmethod
     def load(cls, options: DocumentsOptions) -> Data:
         """Return the splits; the alphabet is that of all documents, sorted by code point."""
-        text_T, alphabet, length_N = _read(options)
+        text_T, alphabet, length_N = levels(_documents(options), options.unit, options.path)
         end, context = len(alphabet) or 256, options.context
         text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
         start_N = length_N.cumsum(0) - length_N
@@ -98,24 +97,13 @@ def _notes(splits: list[DocumentSplit], options: DocumentsOptions) -> dict[str, 
     return {"cut": note} if any(cut) else {}
 
 
-def _read(options: DocumentsOptions) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
-    """Return text_T, alphabet, length_N: all documents one after the other, without empty ones."""
-    separator = options.separator
+def _documents(options: DocumentsOptions) -> list[bytes]:
+    """Return all documents but empty ones. With a separator bytes are text, too: line ends become newlines."""
+    separator = options.separator.encode()
     for written, meant in _WRITTEN.items():
         separator = separator.replace(written, meant)
-    files = text_files(options.path)
-    if options.unit == "byte":
-        raw = [part for file in files for part in _cut(read_bytes(file), separator.encode())]
-        text_T, alphabet, length_N = byte_levels(b"".join(raw)), (), torch.tensor([*map(len, raw)])
-    else:
-        texts = [part for file in files for part in _cut(read_characters(file), separator)]
-        text_T, alphabet = character_levels("".join(texts), options.path)
-        length_N = torch.tensor([*map(len, texts)])
-    return text_T, alphabet, length_N
-
-
-def _cut(text: AnyStr, separator: AnyStr) -> list[AnyStr]:
-    parts = cast("list[AnyStr]", text.split(separator) if separator else [text])
+    texts = [read_text(file, options.unit, line_ends=bool(separator)) for file in text_files(options.path)]
+    parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
     return [part for part in parts if part]
 
 

@@ -1,23 +1,29 @@
-"""Readers of files: published files found and compared with their checksum, images, and text.
-
-C channels · T characters of the text · V alphabet
-"""
+"""Files of data sets: one walk over a folder for every kind, the identity of their content, and published files."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import os
+import sys
+import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Any
 
 from mar.core.errors import UserError
+from mar.core.files import cache_folder, checksum, digest, held, write_atomic
 
 _GZIP = b"\x1f\x8b"
+_CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
+_SETTLED_NS = 2_000_000_000  # a younger file may change again within the resolution of its time stamp
+_LARGE = 2**31  # bytes
+_SAID: set[str] = set()
 
 
 def folder_at(path: str, holds: str, home: str = "") -> Path:
@@ -29,6 +35,137 @@ def folder_at(path: str, holds: str, home: str = "") -> Path:
     if not root.is_dir():
         raise UserError(f"data.path={path} is not a folder: {should}")
     return root
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder that a data set reads, and the others by the reason for leaving them out.
+
+    Attributes:
+        files, folders: relative to ``root``, with forward slashes, sorted.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    ignored: dict[str, list[str]] = field(default_factory=dict)
+
+    def ignore(self, reason: str, names: Sequence[str]) -> None:
+        if names:
+            self.ignored.setdefault(reason, []).extend(names)
+
+    def say(self, found: str) -> None:
+        """Print ``found`` and what is left out on standard error, once for each process that started a command."""
+        left = ", ".join(f"{len(names):,} {reason}" for reason, names in self.ignored.items() if reason != HIDDEN)
+        rest = f"; left out: {left} (mar data check lists them)" if left else ""
+        line = printable(f"{self.root}: {found}{rest}")
+        if line not in _SAID and os.environ.get("RANK", "0") == "0":
+            _SAID.add(line)
+            print(line, file=sys.stderr)
+
+
+HIDDEN, DANGLING, LOOPS = "hidden", "links without a target", "links to folders inside or above the folder"
+OTHER, DEEPER = "files of other kinds", "folders (their files are not read)"
+
+
+def printable(text: str) -> str:
+    """Return a text without the surrogates of file names that are not UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
+    """List the files below ``root`` that end in ``suffixes``, upper or lower case; ``deep``: in sub-folders, too.
+
+    Names that begin with a dot and the clutter of other systems are hidden. Links are followed, except those to a
+    folder inside or above ``root`` or on the way to the link, so that every file counts once.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    files, folders, ignored = [], [], Listing(root, (), ())
+
+    def visit(place: str, real: tuple[str, ...], prefix: str) -> None:
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"{printable(place)} cannot be read: {error.strerror}") from None
+        for entry in entries:
+            name, linked = prefix + entry.name, entry.is_symlink()
+            if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
+                ignored.ignore(HIDDEN, [name])
+            elif os.path.isdir(entry.path) if linked else entry.is_dir():
+                target = os.path.realpath(entry.path) if linked else os.path.join(real[-1], entry.name)
+                if not deep:
+                    ignored.ignore(DEEPER, [name])
+                elif linked and _leads_back(target, real):
+                    ignored.ignore(LOOPS, [name])
+                else:
+                    folders.append(name)
+                    visit(entry.path, (*real, target), f"{name}/")
+            elif not entry.name.lower().endswith(suffixes):
+                ignored.ignore(OTHER, [name])
+            elif os.path.isfile(entry.path):
+                files.append(name)
+            else:
+                ignored.ignore(DANGLING, [name])
+
+    visit(str(root), (os.path.realpath(root),), "")
+    return Listing(root, tuple(sorted(files)), tuple(sorted(folders)), ignored.ignored)
+
+
+def _leads_back(target: str, real: tuple[str, ...]) -> bool:
+    """Return True for a folder inside the first of the ``real`` folders on the way, or at or above one of them."""
+    return f"{target}/".startswith(f"{real[0]}/") or any(f"{above}/".startswith(f"{target}/") for above in real)
+
+
+def contents(root: Path, files: Sequence[str]) -> list[str]:
+    """Return the SHA-256 of each file, "unreadable" for one that cannot be read.
+
+    A file is read once: its hash is kept in the user's cache by path, size, time of change and inode.
+    """
+    store = cache_folder() / "content" / f"{digest(os.fsencode(root.resolve()), digits=16)}.json"
+    states = {name: _state(root / name) for name in files}
+    known: dict[str, list[Any]] = {}
+    with suppress(OSError, UserError), held(store.parent, wait=True):  # one of several processes reads the files
+        known = _kept(store)
+        if new := {name: state for name, state in states.items() if known.get(name, [])[:3] != state}:
+            known = {name: known[name] for name in files if name not in new} | _hashed(root, new)
+            settled = time.time_ns() - _SETTLED_NS
+            if keep := {name: kept for name, kept in known.items() if kept[1] < settled}:
+                write_atomic(store, json.dumps(keep))
+    if not known:  # no place to keep hashes
+        known = _hashed(root, states)
+    return [known[name][3] for name in files]
+
+
+def _state(file: Path) -> list[int]:
+    try:
+        found = file.stat()
+        return [found.st_size, found.st_mtime_ns, found.st_ino]
+    except OSError:
+        return [0, 0, 0]
+
+
+def _kept(store: Path) -> dict[str, list[Any]]:
+    """Return what the cache knows; a damaged file is made again."""
+    try:
+        known = json.loads(store.read_text())
+        return known if all(len(kept) == 4 for kept in known.values()) else {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}
+
+
+def _hashed(root: Path, states: dict[str, list[int]]) -> dict[str, list[Any]]:
+    def hashed(name: str) -> str:
+        try:
+            return checksum(root / name)
+        except OSError:
+            return "unreadable"
+
+    if (size := sum(state[0] for state in states.values())) > _LARGE:
+        print(f"{root}: reading {len(states):,} files once to identify them, {size / 1e9:.3g} GB", file=sys.stderr)
+    with ThreadPoolExecutor() as pool:
+        return {name: [*states[name], found] for name, found in zip(states, pool.map(hashed, states), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -44,13 +181,13 @@ class PublishedFile:
         """Return the file in the folder ``path`` or one of its ``nested`` folders. UserError: it is missing."""
         want = f"{self.names[0]}(.gz)"
         root = folder_at(path, want, f"get it from {self.home}")
-        for folder in (root, *(root / name for name in nested)):
-            for name in self.names:
-                for file in (folder / name, folder / f"{name}.gz"):
-                    if file.is_file():
-                        return file
-        places = ", ".join((".", *nested))
-        raise UserError(f"{want} is not in {root} (looked in {places}): {self.expected}; get it from {self.home}")
+        places = (root / folder / name for folder in (".", *nested) for name in self.names)
+        for place in places:
+            for file in (place, place.with_name(f"{place.name}.gz")):
+                if file.is_file():
+                    return file
+        looked = ", ".join((".", *nested))
+        raise UserError(f"{want} is not in {root} (looked in {looked}): {self.expected}; get it from {self.home}")
 
     def read(self, file: Path) -> bytes:
         """Return the unpacked content; the content, not the name, tells if it is packed."""
@@ -72,94 +209,3 @@ class PublishedFile:
         if md5 == self.md5:
             return {}
         return {self.names[0]: f"md5 {md5} is not the published {self.md5}: figures may not compare with papers"}
-
-
-class DamagedImage(UserError):
-    """The file is not a readable image."""
-
-
-def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
-    """Return (C, size, size) uint8. Raises UserError naming a file that is damaged, too small, or over 8 bits."""
-    try:
-        with Image.open(file) as image:
-            image.load()
-            mode, loaded = image.mode, image.convert("RGB" if colour == "rgb" else "L")
-    except Exception as error:  # Pillow raises many types on damaged files
-        raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
-    if mode.startswith(("I", "F")):
-        raise UserError(f"{file} has more than 8 bits a channel: convert it to 8")
-    if min(loaded.size) < size:
-        width, height = loaded.size
-        raise UserError(f"{file} is {width}x{height}, smaller than data.size={size}: lower the size or remove it")
-    pixels = np.array(centre_crop(loaded, size)).reshape(size, size, -1)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Return the centred square at ``size``, as ADM prepares ImageNet (Dhariwal and Nichol 2021).
-
-    The image is halved with a box filter while at least twice too large, resized bicubically, then cropped.
-    """
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-_HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-_LARGEST = 2**15 - 2  # levels of int16, less one that ends a document
-
-
-def text_files(path: str) -> list[Path]:
-    """Return the file, or the .txt files of the folder sorted by name.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if not path:
-        raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise UserError(f"data.path={path} is not a folder of .txt files, nor a text file; {_HINT}")
-    if not (found := sorted(root.glob("*.txt"))):
-        raise UserError(f"{root} holds no .txt file: it should hold the text; {_HINT}")
-    return found
-
-
-def read_bytes(file: Path) -> bytes:
-    """Return the content. Raises UserError if the file cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-
-
-def read_characters(file: Path) -> str:
-    """Return the text with line ends as newlines. Raises UserError if it is not UTF-8."""
-    try:
-        return read_bytes(file).decode().replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
-
-
-def byte_levels(raw: bytes) -> torch.Tensor:
-    """Return text_T (uint8) of bytes: a byte is its own level."""
-    return torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
-
-
-def character_levels(text: str, path: str) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """Return text_T (uint8, or int16 above 256 characters) and the alphabet, sorted by code point.
-
-    Raises:
-        UserError: fewer than two different characters, or too many.
-    """
-    points_T = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    point_V, level_T = np.unique(points_T, return_inverse=True)
-    if not 2 <= len(point_V) <= _LARGEST:
-        raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
-    level_T = level_T.astype(np.uint8 if len(point_V) <= 256 else np.int16)
-    return torch.from_numpy(level_T), tuple(map(chr, point_V))

@@ -2,7 +2,7 @@
 
 ``path/train/<class>/…`` with ``path/val`` and ``path/test`` beside it, or ``path/<class>/…`` alone: a missing split is
 cut out of the training images by a hash of each image's path inside its split. Images outside class folders make a
-data set without labels.
+data set without labels. ``docs/data.md`` has the rules as a table.
 
 N examples · B batch · C, H, W channels, rows, columns of an image
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,13 +23,17 @@ from PIL import Image
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.readers import reading
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, Split
-from mar.data.files import DamagedImage, folder_at, read_image
+from mar.data.files import Listing, contents, folder_at, printable, walk
+from mar.data.pictures import SUFFIXES, DamagedImage, as_shown, read_image
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _COUNTING = Lock()  # of damaged images, by the threads that decode
-_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_ROLES = {"train": "train|training", "validation": "val|valid|validation", "test": "test|testing"}
+_NAMES = "|".join(f"(?P<{role}>{names})" for role, names in _ROLES.items())
+_ROLE = re.compile(f"(?P<before>.*[_ -])?(?:{_NAMES})(?:[_ -]?(?:set|images|data|split))?", re.IGNORECASE)
+_TEXTS = (".txt", ".xml", ".json", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,14 @@ class FolderOptions(DataOptions):
     colour: Literal["rgb", "grey"] = "rgb"
     flip: bool = False  # each training image twice: example N + i is example i mirrored
     validation: float = 0.05  # share of the images, without a folder of validation images
-    test: float = 0.05  # share of the images, without a folder of test images
+    test: float = 0.05  # share of the images, without a folder of test images; 0: the validation images are the test
     workers: int = 4  # threads that decode
     damaged_limit: int = 10  # unreadable training images that the next ones replace; more are refused
 
     def __post_init__(self) -> None:
         if min(self.size, self.workers) < 1:
             raise UserError(f"data.size and data.workers must be at least 1, not {self.size} and {self.workers}")
-        if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
+        if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):
             raise UserError(
                 f"data.validation and data.test are shares that leave some to train on, "
                 f"not {self.validation} and {self.test}"
@@ -122,18 +127,20 @@ class Folder(DataSource):
     @classmethod
     def load(cls, options: FolderOptions) -> Data:
         """List the files and read one image of each split; the others are decoded on access."""
-        root = folder_at(options.path, "one folder of images a class")
-        files, notes = _find_splits(root, options)
-        classes = _classes(files, root)
+        listing = walk(folder_at(options.path, "one folder of images a class"), SUFFIXES)
+        files, classes, notes = find_splits(listing, options)
         number = {name: i for i, name in enumerate(classes)}
         splits: dict[str, Any] = {}
         for split, pairs in files.items():
             label_N = torch.tensor([number[_class(inside)] for _, inside in pairs]) if classes else None
             own = options if split == "train" else replace(options, flip=False, damaged_limit=0)
-            splits[split] = FolderSplit(root, tuple(file for file, _ in pairs), label_N, own)
+            splits[split] = FolderSplit(listing.root, tuple(file for file, _ in pairs), label_N, own)
             splits[split].batch(torch.tensor([0]))  # an error in all files appears now
+        counts = ", ".join(f"{len(files[split]):,} {split}" for split in ("train", "validation", "test"))
+        listing.say(f"{counts} images of {len(classes) or 'no'} classes")
         spec = DataSpec((3 if options.colour == "rgb" else 1, options.size, options.size), 256, len(classes), classes)
-        return Data(cls.name, spec, **splits, fingerprint=_fingerprint(root, files, options), notes=notes)
+        now, former = _identities(listing.root, files, options)
+        return Data(cls.name, spec, **splits, fingerprint=now, notes=notes, former=former)
 
 
 def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb") -> FolderSplit:
@@ -142,79 +149,148 @@ def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb
     Raises:
         UserError: the folder has no images.
     """
-    files = _images(path)
-    if not files:
-        raise UserError(f"{path} has no images ({', '.join(_SUFFIXES)})")
+    listing = walk(path, SUFFIXES)
+    if not listing.files:
+        raise UserError(f"{path} has no images ({', '.join(SUFFIXES)})")
     if not size:
-        with Image.open(path / files[0]) as first:
-            size = min(first.size)
-    return FolderSplit(path, tuple(files), None, FolderOptions(str(path), size, colour, damaged_limit=0))
+        with reading(path / listing.files[0], "an image"), Image.open(path / listing.files[0]) as first:
+            size = min(as_shown(first, path / listing.files[0]).size)
+    listing.say(f"{len(listing.files):,} images")
+    return FolderSplit(path, listing.files, None, FolderOptions(str(path), size, colour, damaged_limit=0))
 
 
 Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its path inside the split's folder
 
 
-def _find_splits(root: Path, options: FolderOptions) -> tuple[dict[str, Pairs], dict[str, str]]:
-    """Return the images of each split in a fixed order, and notes on splits cut out of the training images."""
-    if not (root / "train").is_dir():
-        files = {"train": [(inside, inside) for inside in _images(root)]}
+def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pairs], tuple[str, ...], dict[str, str]]:
+    """Return the images of each split in a fixed order, the classes, and notes.
+
+    Raises:
+        UserError: split folders or class folders are ambiguous, or a split or class has no images.
+    """
+    root, notes, start = listing.root, {}, 0.0
+    roles = _roles(listing)
+    if roles:
+        files = {split: _below(listing, folder) for split, folder in roles.items()}
+        taken = {file for pairs in files.values() for file, _ in pairs}
+        listing.ignore("images outside the split folders", [file for file in listing.files if file not in taken])
     else:
-        files = {}
-        for split, names in _FOLDERS.items():
-            name = next((name for name in names if (root / name).is_dir()), None)
-            if name:
-                files[split] = [(f"{name}/{inside}", inside) for inside in _images(root / name)]
-    notes, start = {}, 0.0
+        files = {"train": _below(listing, "")}
     everything = files["train"]
+    classes = _classes(files, listing, roles.get("train", ""), notes)
     for split, share in (("test", options.test), ("validation", options.validation)):
-        if split not in files:
-            files[split] = [pair for pair in everything if start <= _position(pair[1]) < start + share]
-            files["train"] = [pair for pair in files["train"] if not start <= _position(pair[1]) < start + share]
-            notes[split] = f"cut out of the training images by a hash of the path, share {share}"
+        if split in files:
+            continue
+        if not share:
+            if "validation" not in files:
+                raise UserError(f"data.test=0 makes the validation images the test split, and {root} has no val/")
+            files[split] = files["validation"]
+            notes[split] = "the test split is the validation split"
+            continue
+        files[split] = [pair for pair in everything if start <= _position(pair[1]) < start + share]
+        kept = "; data.test=0 trains on them and tests on val/" * (split == "test" and "validation" in files)
+        notes[split] = f"cut out of the training images by a hash of the path, share {share}{kept}"
         start += share
+        held_out = {*files[split]}
+        files["train"] = [pair for pair in files["train"] if pair not in held_out]
+    _keep_one_of_each(files, everything, notes)
     for split, pairs in files.items():
         if not pairs:
             what = "no images" if not everything else f"no images for {split}"
-            raise UserError(f"{root} has {what} ({', '.join(_SUFFIXES)}): add some, or raise data.{split}'s share")
-    return files, notes
+            raise UserError(f"{root} has {what} ({', '.join(SUFFIXES)}): add some, or raise data.{split}'s share")
+    return files, classes, notes
 
 
-def _images(folder: Path) -> list[str]:
-    """Return the paths of the images below ``folder``, relative to it, with forward slashes, sorted."""
-    found = []
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = Path(here).relative_to(folder).as_posix()
-        wanted = (name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith("."))
-        found += [name if prefix == "." else f"{prefix}/{name}" for name in wanted]
-    return sorted(found)
+def _below(listing: Listing, folder: str) -> Pairs:
+    prefix = f"{folder}/" if folder else ""
+    return [(file, file.removeprefix(prefix)) for file in listing.files if file.startswith(prefix)]
+
+
+def _roles(listing: Listing) -> dict[str, str]:
+    """Return the folder of each split; {} if the folders are classes. UserError: they may be either."""
+    tops = [name for name in listing.folders if "/" not in name]
+    named = [(name, match) for name in tops if (match := _ROLE.fullmatch(name))]
+    plain = [(name, match.lastgroup) for name, match in named if not match["before"]]
+    if not any(role == "train" for _, role in plain) and len(named) == len(tops):  # seg_train beside seg_test
+        plain = [(name, match.lastgroup) for name, match in named]
+    found: dict[str, str] = {}
+    for name, role in plain:
+        if role in found:
+            raise UserError(f"{listing.root} has {found[role]}/ and {name}/ for the {role} split: keep one")
+        found[str(role)] = name
+    if found and "train" not in found:
+        other = next(iter(found.values()))
+        raise UserError(f"{listing.root} has {other}/ and no train/: name the folder of training images train")
+    return {split: found[split] for split in _ROLES if split in found}
 
 
 def _position(inside: str) -> float:
     """Return a number in [0, 1), a function of the path only."""
-    return int.from_bytes(hashlib.sha256(inside.encode()).digest()[:6], "little") * 2.0**-48
+    return int.from_bytes(hashlib.sha256(os.fsencode(inside)).digest()[:6], "little") * 2.0**-48
 
 
 def _class(inside: str) -> str:
     return inside.split("/")[0] if "/" in inside else ""
 
 
-def _classes(files: dict[str, Pairs], root: Path) -> tuple[str, ...]:
-    """Return the sorted class names; () if no image lies in a class folder."""
+def _keep_one_of_each(files: dict[str, Pairs], everything: Pairs, notes: dict[str, str]) -> None:
+    """Train on the first image of a class whose images were all cut out for other splits."""
+    trained = {_class(inside) for _, inside in files["train"]}
+    for pair in everything:
+        if (name := _class(pair[1])) not in trained:
+            trained.add(name)
+            for split in ("validation", "test"):
+                if split in notes and pair in files[split]:
+                    files[split].remove(pair)
+            files["train"] = [some for some in everything if some in {*files["train"], pair}]
+
+
+def _classes(files: dict[str, Pairs], listing: Listing, training: str, notes: dict[str, str]) -> tuple[str, ...]:
+    """Return the sorted class names; () if no image lies in a class folder.
+
+    Raises:
+        UserError: a class folder has no training images, or images lie beside class folders.
+    """
     names = {split: {_class(inside) for _, inside in pairs} for split, pairs in files.items()}
-    everywhere = set().union(*names.values())
-    if everywhere == {""}:
+    everywhere, root = set().union(*names.values()), listing.root
+    if everywhere <= {""}:
         return ()
     if "" in everywhere:
         raise UserError(f"{root} has images both in class folders and beside them: move all into class folders")
-    extra = sorted(everywhere - names["train"])
-    if extra:
+    prefix = f"{training}/" if training else ""
+    folders = [name.removeprefix(prefix) for name in listing.folders if name.startswith(prefix)]
+    others = []
+    for name in sorted({folder for folder in folders if "/" not in folder} - names["train"]):
+        held = [file for every in listing.ignored.values() for file in every if file.startswith(f"{prefix}{name}/")]
+        if held and name not in everywhere and all(file.lower().endswith(_TEXTS) for file in held):
+            others.append(name)
+            continue
+        endings = ", ".join(sorted({Path(file).suffix or "no suffix" for file in held})[:5])
+        has = f"files of {endings}" if held else "nothing"
+        raise UserError(
+            f"class {name!r} in {root} has no training images ({has} in {prefix}{name}): add or convert some "
+            f"({', '.join(SUFFIXES)}), or remove the folder"
+        )
+    if others:
+        notes["folders"] = f"folders with text files alone are no classes: {', '.join(others)}"
+    if extra := sorted(everywhere - names["train"]):
         raise UserError(f"class {extra[0]!r} in {root} has no training images: add some or remove it")
+    if foreign := [name for name in everywhere if printable(name) != name]:
+        raise UserError(
+            f"the class folder {os.fsencode(foreign[0])!r} in {root} has a name that is not UTF-8: rename it"
+        )
     return tuple(sorted(everywhere))
 
 
-def _fingerprint(root: Path, files: dict[str, Pairs], options: FolderOptions) -> str:
-    """Return a sha256 over the listing with file sizes, and the options that change examples (contents: too slow)."""
-    listing = ((split, file) for split, pairs in sorted(files.items()) for file, _ in pairs)
-    sizes = (f"{split} {file} {(root / file).stat().st_size};" for split, file in listing)
-    return digest(f"{options.size} {options.colour} {options.flip};", *sizes)
+def _identities(root: Path, files: dict[str, Pairs], options: FolderOptions) -> tuple[str, str]:
+    """Return the SHA-256 over the options that change examples and the listing with the files' content; and the one
+    that earlier versions recorded, with sizes in place of content."""
+    listing = [(split, file) for split, pairs in sorted(files.items()) for file, _ in pairs]
+    chosen, unique = f"{options.size} {options.colour} {options.flip};", sorted({file for _, file in listing})
+    hashes = dict(zip(unique, contents(root, unique), strict=True))
+    sizes = {file: (root / file).stat().st_size for file in unique}
+    now, former = (
+        digest(kind + chosen, *(os.fsencode(f"{split} {file} {of[file]};") for split, file in listing))
+        for kind, of in (("content;", hashes), ("", sizes))
+    )
+    return now, former

@@ -5,7 +5,6 @@ N examples · L values of an example
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.readers import read_npz
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 
@@ -71,15 +71,12 @@ def _read(path: str) -> dict[str, np.ndarray]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"data.path={path} is not a file: it should be {_EXPECTED}; {_HOME}")
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            found = {split: next((n for n in names if n in stored), None) for split, names in _NAMES.items()}
-            if missing := [split for split, name in found.items() if name is None]:
-                held = ", ".join(stored.files)
-                raise UserError(f"{file} has no array of the {missing[0]} split (it has {held}); expected {_EXPECTED}")
-            return {split: stored[name] for split, name in found.items() if name is not None}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is no readable .npz file ({error}); expected {_EXPECTED}; {_HOME}") from None
+    stored = read_npz(file, _EXPECTED)
+    found = {split: next((stored[n] for n in names if n in stored), None) for split, names in _NAMES.items()}
+    if missing := [split for split, array in found.items() if array is None]:
+        held = ", ".join(stored)
+        raise UserError(f"{file} has no array of the {missing[0]} split (it has {held}); expected {_EXPECTED}")
+    return {split: array for split, array in found.items() if array is not None}
 
 
 def _levels(arrays: dict[str, np.ndarray], options: NpzOptions) -> int:

@@ -1,27 +1,88 @@
-"""Windows of text, its characters or its bytes, from a file or a folder of files.
+"""Windows of text, its characters or its bytes, from a file or a folder of files; the readers of text.
 
-T characters of the text · N windows · L characters of a window
+T characters of the text · N windows · L characters of a window · V alphabet
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
-from mar.data.files import byte_levels, character_levels, read_bytes, read_characters, text_files
+from mar.data.files import walk
 
+Unit = Literal["character", "byte"]
 _ROUNDING = 1e-9  # 0.9 + 0.1 is the whole text
+_HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_LARGEST = 2**15 - 2  # levels of int16, less one that ends a document
+_MARK = b"\xef\xbb\xbf"  # the byte order mark of UTF-8
+
+
+def text_files(path: str) -> list[Path]:
+    """Return the file, or the .txt files of the folder sorted by name. Raises UserError if there is no such file."""
+    if not path:
+        raise UserError(f"data.path is not set: it names a text file, or a folder of .txt files; {_HINT}")
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"data.path={path} is not a folder of .txt files, nor a text file; {_HINT}")
+    listing = walk(root, (".txt",), deep=False)
+    if not listing.files:
+        raise UserError(f"{root} holds no .txt file: it should hold the text; {_HINT}")
+    listing.say(f"{len(listing.files):,} text files")
+    return [root / name for name in listing.files]
+
+
+def read_text(file: Path, unit: Unit, line_ends: bool = True) -> bytes:
+    """Return the content of a text file without its byte order mark; by characters it is UTF-8.
+
+    Args:
+        line_ends: in bytes, too, replace the line ends of other systems with newlines, as in characters.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        raw = file.read_bytes().removeprefix(_MARK)
+        if unit == "character":
+            raw.decode()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if line_ends or unit == "character" else raw
+
+
+def levels(parts: list[bytes], unit: Unit, path: str) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
+    """Return text_T of all parts (uint8, or int16 above 256 characters), the alphabet and the length_N of each part.
+
+    The alphabet is sorted by code point; a byte is its own level, and the alphabet is ().
+
+    Raises:
+        UserError: fewer than two different characters, or too many.
+    """
+    if unit == "byte":
+        text_T = np.frombuffer(b"".join(parts), np.uint8).copy()
+        return torch.from_numpy(text_T), (), torch.tensor([*map(len, parts)])
+    texts = [part.decode() for part in parts]
+    point_V, level_T = np.unique(np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32), return_inverse=True)
+    if not 2 <= len(point_V) <= _LARGEST:
+        raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
+    text_T = torch.from_numpy(level_T.astype(np.uint8 if len(point_V) <= 256 else np.int16))
+    return text_T, tuple(map(chr, point_V)), torch.tensor([*map(len, texts)])
 
 
 @dataclass(frozen=True)
 class TextOptions(DataOptions):
     path: str = ""  # a text file, or a folder: its .txt files in the order of their names, as one text
-    unit: Literal["character", "byte"] = "character"
+    unit: Unit = "character"
     context: int = 64  # characters of a window
     stride: int = 1  # characters between the starts of training windows
     train: float = 0.9  # share of the text, from its start
@@ -46,11 +107,8 @@ class Text(DataSource):
     @classmethod
     def load(cls, options: TextOptions) -> Data:
         """Return the splits; the alphabet is that of the whole text, sorted by code point."""
-        files = text_files(options.path)
-        if options.unit == "byte":
-            text_T, alphabet = byte_levels(b"".join(map(read_bytes, files))), ()
-        else:
-            text_T, alphabet = character_levels("".join(map(read_characters, files)), options.path)
+        parts = [read_text(file, options.unit, line_ends=False) for file in text_files(options.path)]
+        text_T, alphabet, _ = levels(parts, options.unit, options.path)
         cuts, notes = _cuts(len(text_T), options)
         splits = []
         for split, (first, end) in cuts.items():

@@ -13,10 +13,9 @@ of processes may work in one folder: one process at a time holds a cell.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
@@ -34,22 +33,11 @@ from mar.core.records import Record, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
-from mar.experiments.state import Outline, OutlinedQuestion, State, states_of, write_outlines
+from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
+from mar.experiments.statistics import compared
 from mar.likelihood.summary import EnsemblePoint, Likelihood
-from mar.metrics import METRICS
-from mar.metrics.base import (
-    PlanMap,
-    Question,
-    Subject,
-    Variant,
-    Workspace,
-    adaptive_plan,
-    plan_map,
-    plan_variants,
-)
+from mar.metrics.base import PlanMap, Question, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
 from mar.metrics.sets import with_measured_sets
-from mar.metrics.statistics import comparable, holm, paired_differences
-from mar.model.model import Model
 from mar.run import Run, load, train
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder
@@ -58,11 +46,6 @@ from orderings import PlanSpec, parse_partition, to_text
 Bar = Callable[[str], AbstractContextManager[Progress]]
 Trainer = Callable[[Recipe, Path], None]
 TRAINING = "training"
-
-
-def silent(text: str) -> AbstractContextManager[Progress]:
-    """Show no progress bar."""
-    return nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ class Cell:
         fingerprint: of the recipe.
         n_parameters: 0 where the recipe is refused.
         data: the training data; cells of one data set share it.
-        plans: the plans that it is scored under, in canonical text: the plan on its grid, or the reason of a refusal.
+        plans: the plans that it is scored under: the plan on its grid, or the reason of a refusal.
     """
 
     name: str
@@ -85,56 +68,41 @@ class Cell:
     fingerprint: str
     n_parameters: int
     data: Data
-    plans: Mapping[str, PlanMap | str]
+    plans: Mapping[PlanSpec, PlanMap | str]
 
     @property
-    def served(self) -> list[str]:
+    def served(self) -> list[PlanSpec]:
         """Plans that the model accepts. A cell without any is not trained."""
         return [plan for plan, found in self.plans.items() if isinstance(found, PlanMap)]
 
 
 def cells_of(grid: GridFile) -> list[Cell]:
-    """Return every cell.
-
-    Raises:
-        UserError: a recipe is wrong, or its data are not there.
-        Unsupported: the one recipe of a grid without axes, or one of its plans, is impossible.
-    """
+    """Return every cell. Raise UserError, Unsupported: as ``Engine``."""
     data: dict[str, Data] = {}
-    found = []
+    plans, found = grid.plans(), []
     for combination, recipe in [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]:
         source = recipe.data.model_dump_json()
         data[source] = data[source] if source in data else build.data(recipe)
-        found.append(_cell(grid, combination, recipe, data[source]))
+        found.append(_cell(grid, plans, combination, recipe, data[source]))
     return found
 
 
-def _cell(grid: GridFile, combination: Combination, recipe: Recipe, data: Data) -> Cell:
-    plans = grid.plans() or _own_plans(grid, recipe)
-    try:
-        model = build.assemble(recipe, data).model
-        n_parameters, found = model.n_parameters, {plan: _served(model, plan, bool(grid.axes)) for plan in plans}
-    except Unsupported as refusal:
-        if not grid.axes:
-            raise
-        n_parameters, found = 0, dict.fromkeys(plans, str(refusal))
+def _cell(grid: GridFile, plans: list[PlanSpec], combination: Combination, recipe: Recipe, data: Data) -> Cell:
+    if not plans:  # the recipe's own ordering, in the grid's sets or its own
+        partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
+        plans = [PlanSpec(build.ordering(recipe), partition) for partition in partitions]
+    model, found = None, {}
+    for plan in plans:
+        try:
+            model = model or build.assemble(recipe, data).model
+            found[plan] = plan_map(model, plan)
+        except Unsupported as refusal:
+            if not grid.axes:
+                raise
+            found[plan] = str(refusal)
     name = ", ".join(combination.settings.values()) or recipe.name
+    n_parameters = 0 if model is None else model.n_parameters
     return Cell(name, combination.settings, recipe, recipe.fingerprint(), n_parameters, data, found)
-
-
-def _own_plans(grid: GridFile, recipe: Recipe) -> list[str]:
-    """Return the recipe's own ordering in the grid's sets, or in the recipe's own."""
-    partitions = [parse_partition(text) for text in grid.partitions] or [build.partition(recipe)]
-    return [str(PlanSpec(build.ordering(recipe), partition)) for partition in partitions]
-
-
-def _served(model: Model, plan: str, may_refuse: bool) -> PlanMap | str:
-    try:
-        return plan_map(model, plan)
-    except Unsupported as refusal:
-        if not may_refuse:
-            raise
-        return str(refusal)
 
 
 class Engine:
@@ -143,7 +111,7 @@ class Engine:
     Args:
         grid: the cells and the metrics.
         out: the folder.
-        bar: makes a progress bar from a text.
+        bar: makes a progress bar from a text; None: shows none.
         trainer: trains a recipe in a folder (``mar.experiments.launch``); default: in this process.
 
     Raises:
@@ -151,15 +119,15 @@ class Engine:
             trained. Or the folder is of another kind, or its models were trained on different data.
     """
 
-    def __init__(self, grid: GridFile, out: Path, bar: Bar = silent, trainer: Trainer | None = None) -> None:
-        self.grid, self.out, self.bar, self.trainer = grid, out, bar, trainer
-        self._folders: dict[str, RunFolder] = {}
+    def __init__(self, grid: GridFile, out: Path, bar: Bar | None = None, trainer: Trainer | None = None) -> None:
+        self.grid, self.out, self.trainer = grid, out, trainer
+        self.bar: Bar = bar or (lambda text: nullcontext(lambda done, total: None))
         self._records: dict[Path, Record] = {}  # answers read so far
-        self._along: dict[tuple[str, str, str, str], list[Question]] = {}
         check_kind(out, GRID)
-        asked = grid.asked()
-        self.metrics = {name: METRICS[name](options, asked) for name, options in asked.items()}
+        self.metrics = grid.metrics()
         self.cells = cells_of(grid)
+        self._folders = {cell.fingerprint: RunFolder(out / "runs" / cell.fingerprint) for cell in self.cells}
+        self._questions: dict[Any, dict[tuple[PlanSpec, str], list[Question]]] = {}
         for cell in self.cells:
             self._check_data(cell)
 
@@ -171,22 +139,22 @@ class Engine:
     @cached_property
     def outlines(self) -> list[Outline]:
         """Every cell with its questions, whatever its weights."""
-        return [self._outline(cell) for cell in self.cells]
 
-    def _outline(self, cell: Cell) -> Outline:
-        run = str(self.folder(cell).path.relative_to(self.out))
-        if not cell.served:
-            reason = next(reason for reason in cell.plans.values() if isinstance(reason, str))
-            return Outline(cell.name, run, cell.recipe.train.iterations, reason)
-        questions = tuple(
-            OutlinedQuestion(
-                question.metric, str(self.file(cell, question).relative_to(self.out)), plain(question.content),
-                question.metric != TRAINING and self.metrics[question.metric].alone,
-                variant.weights if (variant := self.grid.variant(question.variant)) is not None else "",
+        def asked(cell: Cell, question: Question) -> Asked:
+            alone = question.metric != TRAINING and self.metrics[question.metric].alone
+            file = str(self.file(cell, question).relative_to(self.out))
+            return Asked(
+                question.metric, file, plain(question.content), alone, _weights(self.grid.variant(question.variant))
             )
-            for question in self.questions(cell)
-        )  # fmt: skip
-        return Outline(cell.name, run, cell.recipe.train.iterations, questions=questions)
+
+        def outline(cell: Cell) -> Outline:
+            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+            if not cell.served:
+                return Outline(cell.name, run, iterations, str(next(iter(cell.plans.values()))))
+            questions = tuple(asked(cell, question) for question in self.questions(cell))
+            return Outline(cell.name, run, iterations, questions=questions)
+
+        return [outline(cell) for cell in self.cells]
 
     def states(self) -> list[State]:
         """Return the state of every cell, in the grid's order."""
@@ -195,10 +163,8 @@ class Engine:
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
 
-        May be stopped and called again at any moment. Metrics that are measured alone are left to ``measure_alone``.
-
-        Args:
-            go_on: asked before each cell.
+        May be stopped and called again at any moment. ``go_on`` is asked before each cell. Metrics that are measured
+        alone are left to ``measure_alone``.
         """
         todo = [cell for cell in self.cells if cell.served]
         for number, cell in enumerate(todo, start=1):
@@ -206,14 +172,17 @@ class Engine:
                 return
             with held(self.home(cell), wait) as mine:
                 if mine:
-                    self._work_on(cell, f"{number:>3}/{len(todo)}")
+                    training = self.training(cell)
+                    found = record(self.file(cell, training), training.content, lambda cell=cell: self._train(cell))
+                    if found.error is None:
+                        self._answer(cell, f"{number:>3}/{len(todo)}", alone=False)
 
     def measure_alone(self) -> None:
         """Answer what is measured alone, one model after the other in this process, when nothing else runs."""
-        for cell in self.cells if any(metric.alone for metric in self.metrics.values()) else ():
-            if cell.served:
+        if any(metric.alone for metric in self.metrics.values()):
+            for cell in filter(lambda cell: cell.served, self.cells):
                 with held(self.home(cell), wait=True):
-                    self._answer(cell, f"{cell.name}", alone=True)
+                    self._answer(cell, cell.name, alone=True)
 
     def record(self, cell: Cell, question: Question) -> Record | None:
         """Return the record of an answered question, read once; None: it is not answered."""
@@ -226,22 +195,21 @@ class Engine:
         return known
 
     def questions(self, cell: Cell) -> list[Question]:
-        """Return every question about a cell, in the order in which they are asked."""
-        ways = plan_variants(cell.served, self.grid.variants)
-        along = [question for way in ways for question in self.questions_along(cell, *way)]
-        of_model = [question for question in along if question.plan is None]
-        ordered = [question for question in along if question.plan is not None] + of_model
+        """Return every question about a cell, in the order in which they are asked: about the model itself last."""
+        every = [question for asked in self.along(cell).values() for question in asked]
+        ordered = sorted(every, key=lambda question: question.plan is None)
         return [self.training(cell), *dict.fromkeys(ordered)]
 
-    def questions_along(self, cell: Cell, plan: str, variant: Variant | None) -> list[Question]:
-        """Return the metrics' questions about a cell along a plan in a variant, and those about the model itself."""
-        weights = self.weights(cell, variant.weights if variant is not None else "")
-        key = cell.fingerprint, plan, variant.name if variant is not None else "", weights
-        if key not in self._along:
-            subject = Subject(cell.fingerprint, weights, plan, variant)
-            asked = (metric.question(subject) for metric in self.metrics.values())
-            self._along[key] = [question for question in asked if question is not None]
-        return self._along[key]
+    def along(self, cell: Cell) -> Mapping[tuple[PlanSpec, str], list[Question]]:
+        """Return the metrics' questions along each plan in each variant (its name), those about the model included."""
+        key = cell.fingerprint, self.weights(cell), tuple(cell.served)
+        if key not in self._questions:
+            found = self._questions.setdefault(key, {})
+            for plan, variant in plan_variants(cell.served, self.grid.variants):
+                subject = Subject(cell.fingerprint, self.weights(cell, _weights(variant)), plan, variant)
+                asked = [metric.question(subject) for metric in self.metrics.values()]
+                found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
+        return self._questions[key]
 
     def home(self, cell: Cell) -> Path:
         """Return the folder of a cell's records."""
@@ -254,60 +222,40 @@ class Engine:
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
-        if cell.fingerprint not in self._folders:
-            self._folders[cell.fingerprint] = RunFolder(self.out / "runs" / cell.fingerprint)
         return self._folders[cell.fingerprint]
 
     def weights(self, cell: Cell, which: str = "") -> str:
         """Return a hash of the scored weights, or of those that a variant names; empty: the cell is not trained."""
         record = self.record(cell, self.training(cell))
-        if record is None or record.answer is None:
-            return ""
-        return record.answer.get(which, record.answer)["weights"]
+        return "" if record is None or record.answer is None else record.answer.get(which, record.answer)["weights"]
 
     def file(self, cell: Cell, question: Question) -> Path:
         """Return the file of a question's record."""
-        plan, variant = question.plan, question.variant
-        folder = self.home(cell) if plan is None else self.plan_folder(cell, plan, variant)
+        of_model = question.plan is None
+        folder = self.home(cell) if of_model else self.plan_folder(cell, question.plan, question.variant)
         return folder / f"{question.metric}.json"
 
     def training(self, cell: Cell) -> Question:
         """Return the question that training answers."""
-        content: dict[str, Any] = {"recipe": cell.fingerprint, "select": self.grid.select}
-        if named := sorted({variant.weights for variant in self.grid.variants} - {""}):
-            content["weights"] = named
+        named = sorted({variant.weights for variant in self.grid.variants} - {""})
+        content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
         return Question(TRAINING, content=content)
-
-    def _work_on(self, cell: Cell, place: str) -> None:
-        """Train the cell and answer the questions that are left."""
-        training = self.training(cell)
-        found = record(self.file(cell, training), training.content, lambda: self._train(cell))
-        if found.error is None:
-            self._answer(cell, place, alone=False)
 
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
-        loaded = cache(lambda which: self._load(cell, which))
+        loaded = cache(partial(self._load, cell))
         for question in self.questions(cell):
             metric = self.metrics.get(question.metric)
             if metric is None or metric.alone != alone or self.record(cell, question) is not None:
                 continue
-
-            def compute(question: Question = question, metric=metric) -> dict[str, Any]:
-                variant = self.grid.variant(question.variant)
-                with self.bar(f"{place} {metric.title:<7} {self._text(cell, question)}") as progress:
-                    folder, features = self.file(cell, question).parent, self.out / "features"
-                    load = partial(loaded, variant.weights if variant is not None else "")
-                    at = Workspace(load, cell.recipe, cell.data, variant, folder, features, progress)
-                    return asdict(metric.compute(question, at))
-
-            record(self.file(cell, question), question.content, compute)
-
-    def _text(self, cell: Cell, question: Question) -> str:
-        """Return what a progress bar calls a question."""
-        of_cell = [cell.name] if cell.settings else []
-        of_plan = [question.plan] if len(cell.plans) > 1 or not cell.settings else []
-        return ": ".join(filter(None, [*of_cell, *of_plan, question.variant]))
+            file, variant = self.file(cell, question), self.grid.variant(question.variant)
+            of_plan = question.plan if len(cell.plans) > 1 or not cell.settings else None
+            text = ": ".join(filter(None, [cell.name if cell.settings else "", of_plan, question.variant]))
+            with self.bar(f"{place} {metric.title:<7} {text}") as progress:
+                load = partial(loaded, _weights(variant))
+                at = Workspace(load, cell.recipe, cell.data, variant, file.parent, self.out / "features", progress)
+                compute = partial(metric.compute, question, at)
+                record(file, question.content, lambda compute=compute: asdict(compute()))
 
     def _train(self, cell: Cell) -> dict[str, Any]:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
@@ -353,11 +301,16 @@ class Engine:
         """Raise UserError if the cell's run was trained on other data."""
         folder = self.folder(cell)
         about = folder.about()
-        if about is not None and about.fingerprint not in ("", cell.data.fingerprint):
+        if about is not None and not cell.data.about.recorded_as(about.fingerprint):
             raise UserError(
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"
             )
+
+
+def _weights(variant: Variant | None) -> str:
+    """Return the checkpoint that a variant names; empty: the one that the grid selects."""
+    return "" if variant is None else variant.weights
 
 
 def assemble(engine: Engine) -> AblationResult:
@@ -365,8 +318,17 @@ def assemble(engine: Engine) -> AblationResult:
     grid = engine.grid
     ways = [(cell, *way) for cell in engine.cells for way in plan_variants(cell.plans, grid.variants)]
     rows = [row for way in ways for row in _over_orders(_row(engine, *way), _is_first_of_likelihood(grid, way[2]))]
-    assert isinstance(grid.reference, dict)
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
+    data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
+    assert isinstance(grid.reference, dict)
+    by_key, reference = {_key(row): row for row in rows}, grid.reference
+
+    def base(row: Row) -> Row | None:
+        """The row of the reference's settings, and the row's own on the axes that it does not name, on equal data."""
+        found = by_key.get(_key(row, reference))
+        return found if found is not None and data_of[row.model] == data_of[found.model] else None
+
+    seconds = (engine.record(cell, question) for cell in engine.cells for question in engine.questions(cell))
     return AblationResult(
         name=grid.name,
         grid=grid.model_dump(mode="json"),
@@ -379,24 +341,29 @@ def assemble(engine: Engine) -> AblationResult:
         data_fingerprint=", ".join(data),
         environment=environment(),
         reference=", ".join(map(str, grid.reference.values())),
-        rows=tuple(_compared(rows, grid.reference, grid.confidence, engine)),
+        rows=tuple(compared(rows, base, grid.confidence)),
         baselines=tuple(_baselines(engine)),
-        seconds=math.fsum(record.seconds for cell in engine.cells for record in _records(engine, cell)),
+        seconds=math.fsum(record.seconds for record in seconds if record is not None),
     )
 
 
-def _records(engine: Engine, cell: Cell) -> Iterator[Record]:
-    for question in engine.questions(cell):
-        if (record := engine.record(cell, question)) is not None:
-            yield record
-
-
-def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
-    row = _unscored(engine, cell, plan, variant)
-    if row.refused:
-        return row
+def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) -> Row:
+    """Return the row of a cell along a plan in a variant, with the answers of its questions."""
+    grid, found = engine.grid, cell.plans[plan]
+    text, (ordering, partition) = str(plan), map(to_text, plan)
+    settings = dict(cell.settings)
+    if grid.orderings and (grid.axes or grid.variants or grid.orders):
+        settings[PLAN] = text
+    elif grid.partitions and not grid.orderings:
+        settings[PARTITION] = partition
+    if variant is not None:
+        settings[VARIANT] = variant.name
+    if grid.orders:
+        settings[ORDERS] = "1"
+    if not isinstance(found, PlanMap):
+        return Row(text, ordering, partition, model=cell.name, settings=settings, refused=found)
     answers, seconds, errors = {}, {}, []
-    along = engine.questions_along(cell, plan, variant)
+    along = engine.along(cell).get((plan, variant.name if variant is not None else ""), [])
     for question in (engine.training(cell), *along):
         record, metric = engine.record(cell, question), engine.metrics.get(question.metric)
         if record is None:
@@ -405,30 +372,12 @@ def _row(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
             errors.append(f"{metric.title if metric else question.metric}: {record.error}")
         elif metric is not None and not metric.alone:
             folder = engine.file(cell, question).parent.relative_to(engine.out)
-            answers[metric.name] = metric.read(record.answer, str(folder))
-            seconds[metric.name] = record.seconds
-    return replace(row, answers=answers, seconds=seconds, errors=tuple(errors))
-
-
-def _unscored(engine: Engine, cell: Cell, plan: str, variant: Variant | None) -> Row:
-    """Return the row without answers."""
-    grid, found = engine.grid, cell.plans[plan]
-    settings, orders = dict(cell.settings), grid.orders
-    ordering, partition = PlanSpec.parse(plan)
-    if grid.orderings and (grid.axes or grid.variants or orders):
-        settings[PLAN] = plan
-    elif grid.partitions and not grid.orderings:
-        settings[PARTITION] = to_text(partition)
-    if variant is not None:
-        settings[VARIANT] = variant.name
-    if orders:
-        settings[ORDERS] = "1"
-    row = Row(plan, to_text(ordering), to_text(partition), model=cell.name, settings=settings)
-    if not isinstance(found, PlanMap):
-        return replace(row, refused=found)
+            answers[question.metric] = metric.read(record.answer, str(folder))
+            seconds[question.metric] = record.seconds
+    shown = with_measured_sets(found, plan, engine.folder(cell).path)
     if variant is not None and variant.adaptive:  # the rule finds the order: the plan gives the set sizes alone
-        return replace(row, plan=adaptive_plan(variant.adaptive, plan), ordering=variant.adaptive)
-    return replace(row, map=with_measured_sets(found, plan, engine.folder(cell).path))
+        text, ordering, shown = adaptive_plan(variant.adaptive, text), variant.adaptive, None
+    return Row(text, ordering, partition, shown, cell.name, settings, answers, seconds, errors=tuple(errors))
 
 
 def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
@@ -439,7 +388,7 @@ def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
 
 def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
     """Return the row of the mean over orders; with ``mixtures`` also a row for the mixture of 1, 2, 4, … orders."""
-    scored = row.likelihood
+    scored: Likelihood | None = row.likelihood
     if scored is None or not scored.ensemble:
         return (row,)
     mean = replace(row, settings={**row.settings, ORDERS: f"mean of {scored.orders}"})
@@ -447,6 +396,7 @@ def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
 
 
 def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
+    """Return the row of a mixture of orders, which has the NLL alone."""
     likelihood = replace(
         scored, kind=scored.head_kind, orders=point.orders, ensemble=(), nats_per_image=point.nats_per_image,
         standard_error_nats=point.standard_error_nats, bits_per_dim=point.bits_per_dim,
@@ -454,34 +404,7 @@ def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:
         nats_of_image=(), nats_per_step=(), tokens_per_step=(), nats_per_position=(),
     )  # fmt: skip
     settings = {**row.settings, ORDERS: str(point.orders)}
-    return Row(
-        row.plan, row.ordering, row.partition, model=row.model, settings=settings, answers={"nll": likelihood}
-    )  # fmt: skip
-
-
-def _compared(rows: list[Row], reference: dict[str, Any], confidence: float, engine: Engine) -> list[Row]:
-    """Return the rows with their differences to their reference row, where both were scored alike on the same data.
-
-    The reference row of a row has the reference's settings, and the row's own on the axes that it does not name. Holm's
-    correction covers every comparison of the table.
-    """
-    by_key = {_key(row): number for number, row in enumerate(rows)}
-    data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
-    found = {}
-    for number, row in enumerate(rows):
-        base = by_key.get(_key(row, reference))
-        if base is None or row.likelihood == rows[base].likelihood:  # the reference, or another variant's likelihood
-            continue
-        scored = (row.likelihood, rows[base].likelihood)
-        if data_of[row.model] == data_of[rows[base].model] and comparable(*scored):
-            pair = {"row": scored[0], "base": scored[1]}
-            difference = paired_differences(pair, "base", confidence)["row"]  # type: ignore[arg-type]
-            found[number] = replace(difference, reference=rows[base].name)
-    adjusted = dict(zip(found, holm([difference.p_value for difference in found.values()]), strict=True))
-    return [
-        replace(row, difference=replace(found[number], p_holm=adjusted[number])) if number in found else row
-        for number, row in enumerate(rows)
-    ]
+    return Row(row.plan, row.ordering, row.partition, None, row.model, settings, {"nll": likelihood})
 
 
 def _key(row: Row, changed: dict[str, Any] | None = None) -> tuple[tuple[str, str], ...]:
@@ -497,112 +420,20 @@ def _baselines(engine: Engine) -> Iterator[Row]:
         name = f" of {cell.data.name}" if len(first) > 1 else ""
         for metric in engine.metrics.values():
             for each in metric.baselines(cell.recipe, cell.data):
-                yield Row(
-                    each.plan + name, each.ordering + name, each.partition, answers={metric.name: each.answer}
-                )  # fmt: skip
+                answers = {metric.name: each.answer}
+                yield Row(each.plan + name, each.ordering + name, each.partition, answers=answers)
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:
-    model = TrainedModel(
-        cell.name, cell.settings, cell.recipe.as_dict(), cell.fingerprint, cell.n_parameters, "", None
-    )  # fmt: skip
-    if not cell.served:
-        return model
-    training, *asked = engine.questions(cell)
-    answers = {}
-    for question in asked:
-        metric, record = engine.metrics[question.metric], engine.record(cell, question)
-        if metric.alone and record is not None and record.answer is not None:
-            answers[metric.name] = metric.read(record.answer, "")
-    record = engine.record(cell, training)
-    model = replace(model, answers=answers)
-    if record is None or record.answer is None:
-        return model
-    curve = _training(cell, record.answer["iteration"], engine.folder(cell).history())
-    return replace(model, weights=record.answer["weights"], training=curve)
-
-
-def _training(cell: Cell, scored: int, history: Sequence[dict[str, Any]]) -> Training:
-    losses = [line for line in history if "loss_nats_per_token" in line]
-    nats = "validation_nats_per_token"
-    validations = [line for line in history if nats in line]
-    return Training(
-        iterations=cell.recipe.train.length([(line["iteration"], line[nats]) for line in validations]),
-        batch_size=cell.recipe.train.batch_size,
-        scored=scored,
-        seconds=_seconds([line["seconds"] for line in losses]),
-        loss_iteration=tuple(line["iteration"] for line in losses),
-        loss_nats=tuple(line["loss_nats_per_token"] for line in losses),
-        validation_iteration=tuple(line["iteration"] for line in validations),
-        validation_nats=tuple(line[nats] for line in validations),
-    )
-
-
-def _seconds(clock: list[float]) -> float:
-    """Return training time from a clock that restarts whenever the run is resumed."""
-    return math.fsum(now if now < before else now - before for before, now in zip([0.0, *clock], clock, strict=False))
-
-
-@dataclass(frozen=True)
-class TrainedAt:
-    """Cells whose training last ran at one revision on one machine.
-
-    Attributes:
-        cells: their names.
-    """
-
-    revision: str
-    device: str
-    cpu: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """
-    Attributes:
-        grid: its name.
-        environment: of the command that wrote the table (``mar.core.files.environment``).
-        clean: no tracked file differed from the revision; None: unknown.
-        trained: revision and machine of each training.
-        seconds: of each part, summed over cells and so over workers: of an interrupted part the last run, of training
-            all of it.
-    """
-
-    grid: str
-    environment: dict[str, Any]
-    clean: bool | None
-    trained: tuple[TrainedAt, ...]
-    seconds: dict[str, float]
-
-    @property
-    def elsewhere(self) -> list[TrainedAt]:
-        """Cells trained at another revision than the table's."""
-        return [each for each in self.trained if each.revision != self.environment["revision"]]
-
-
-def provenance(engine: Engine, result: AblationResult, preparation_seconds: float = 0.0) -> Provenance:
-    """Return revision, machine and time of a result that was assembled from the engine's folder."""
-    revision = result.environment["revision"]
-    trained: dict[tuple[str, str, str], list[str]] = {}
-    for cell in engine.cells:
-        file = engine.folder(cell).path / "environment.json"
-        if file.is_file():
-            about = json.loads(file.read_text())
-            trained.setdefault((about["revision"], about["device"], about.get("cpu", "unknown")), []).append(cell.name)
-    curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
-    seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}
-    cells = {cell.fingerprint: cell for cell in engine.cells if cell.served}
-    for cell in cells.values():
-        for question in engine.questions(cell)[1:]:
-            if (record := engine.record(cell, question)) is not None:
-                title = engine.metrics[question.metric].title
-                seconds[title] = seconds.get(title, 0.0) + record.seconds
-    seconds["preparation"] = preparation_seconds
-    return Provenance(
-        result.name,
-        result.environment,
-        None if revision == "unknown" else not revision.endswith("-dirty"),
-        tuple(TrainedAt(*key, tuple(names)) for key, names in trained.items()),
-        {part: value for part, value in seconds.items() if value},
-    )
+    answers, weights, curve = {}, "", None
+    for question in engine.questions(cell) if cell.served else ():
+        metric, record = engine.metrics.get(question.metric), engine.record(cell, question)
+        if record is None or record.answer is None:
+            continue
+        if metric is None:
+            weights = record.answer["weights"]
+            curve = Training.of(engine.folder(cell).history(), cell.recipe.train, record.answer["iteration"])
+        elif metric.alone:
+            answers[question.metric] = metric.read(record.answer, "")
+    recipe = cell.recipe.as_dict()
+    return TrainedModel(cell.name, cell.settings, recipe, cell.fingerprint, cell.n_parameters, weights, curve, answers)

@@ -5,7 +5,13 @@ given: {data: "???"}                  # the value of ${given.data}; ???: on the 
 prepare: [cache ${given.data} …]      # mar commands that make the inputs of the recipes (mar.experiments.launch)
 recipe: digits                        # a shipped recipe or a file
 overrides: [train.iterations=1500]    # of that recipe
-axes: {ordering: [raster, random]}    # a model for each combination ; without axes there is one
+axes:                                 # a model for each combination; without axes there is one
+  network:                            # a value is a scalar, or several recipe keys; its name is the value of the axis
+    - {network: {kind: lstm, width: 96}, train.learning_rate: 3.0e-3}
+    - {name: small, network: made}
+  ordering: [raster, random]
+adjust: [{where: {network: small, ordering: random}, set: {train.iterations: 4000}}]
+exclude: [{network: lstm, ordering: [random]}]
 orderings: [raster, spiral, random]   # what each model is scored under; with axes and without this, its own plan
 partitions: [singles, "cosine:16"]    # default singles; without orderings: the sets of each model's own ordering
 variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan
@@ -13,32 +19,13 @@ reference: raster                     # what the others are compared with; defau
 matched: parameters                   # or compute, images: what makes the cells comparable
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 unit: nats                            # an example, in tables and pictures; default bits/dim
-nll: {split: test}
-fid: {images: 360}                    # null: not asked
-speed: {batch: 64}
-probe: {}
+nll: {split: test}                    # a section for each metric of mar.metrics; null: not asked
 published:                            # columns of papers, beside the grid's own
   - title: FID, ImageNet 256²
-    of: fid                               # our column whose order of rows is compared with theirs
+    of: fid                           # our column whose order of rows is compared with theirs
     source: MAR (Li et al. 2024), Table 1
-    recalled: true                        # from memory; a dagger and a note say so
-    rows:
-      - {where: {ordering: raster, attention: causal}, value: 19.23}
-
-A value of an axis is a scalar, for the recipe key that the axis is named after, or a mapping of several recipe keys, so
-that each network brings its learning rate along. It may have a ``name``; otherwise the name is its value of the axis's
-key. Every combination of values is a cell, a recipe of its own.
-
-axes:
-  network:
-    - {network: {kind: lstm, width: 96}, train.learning_rate: 3.0e-3}
-    - made
-  ordering: [raster, random]
-adjust:
-  - where: {network: made, ordering: random}
-    set: {train.iterations: 4000}
-exclude:
-  - {network: lstm, ordering: [random]}
+    recalled: true                    # from memory; a dagger and a note say so
+    rows: [{where: {ordering: raster, attention: causal}, value: 19.23}]
 
 A shipped grid file begins with its command, its question, and ``Time:``.
 """
@@ -60,9 +47,10 @@ from pydantic import Field, ValidationError, create_model, field_validator
 from mar import config
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
+from mar.core.files import GRID
 from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
-from mar.metrics.base import Variant
+from mar.metrics.base import Metric, Variant
 from orderings import PlanSpec, parse_ordering, parse_partition, to_text
 
 Value = Scalar | dict[str, Any]
@@ -102,7 +90,7 @@ def combinations(
         settings = {axis: name for axis, (name, _) in zip(names, chosen, strict=True)}
         if not matches(settings, only) or any(matches(settings, where) for where in exclude):
             continue
-        changes = [change for _, (_, value) in zip(names, chosen, strict=True) for change in value]
+        changes = [change for _, value in chosen for change in as_overrides(value)]
         changes += [c for each in adjust if matches(settings, each.where) for c in as_overrides(each.set)]
         found.append(Combination(settings, tuple(changes)))
     if not found:
@@ -123,15 +111,14 @@ def _flat(keys: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", keys[key]
 
 
-def named(axis: str, values: Sequence[Value]) -> dict[str, list[str]]:
-    """Return the overrides of each value of an axis by the value's name."""
-    found: dict[str, list[str]] = {}
+def named(axis: str, values: Sequence[Value]) -> dict[str, dict[str, Any]]:
+    """Return the recipe keys of each value of an axis by the value's name."""
+    found: dict[str, dict[str, Any]] = {}
     for value in values:
-        keys = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {axis: value}
         name = _name(axis, value)
         if name in found:
             raise UserError(f"two values of the axis {axis} are called {name!r}: give one another name")
-        found[name] = as_overrides(keys)
+        found[name] = {k: v for k, v in value.items() if k != "name"} if isinstance(value, Mapping) else {axis: value}
     if not found:
         raise UserError(f"the axis {axis} has no values")
     return found
@@ -211,48 +198,25 @@ class Published(Section):
         """Return the figure of a row of the table; None where the paper has none."""
         return next((row.value for row in self.rows if matches(settings, row.where)), None)
 
+    def check(self, names: Mapping[str, Collection[str]]) -> None:
+        """Refuse figures that no row could have, and two for one row, by what tells rows apart -> its names."""
+        try:
+            for row in self.rows:
+                check(row.where, {name: known for name, known in names.items() if name != SEED})  # of every seed
+        except UserError as error:
+            raise UserError(f"published {self.title!r}: {error}") from None
+        for one, other in pairs_of((row.where for row in self.rows), 2):
+            if all(set(several(one[axis])) & set(several(other[axis])) for axis in one.keys() & other.keys()):
+                raise UserError(f"published {self.title!r}: {one} and {other} may be one row: name more axes in both")
+
 
 def published_of(grid: Mapping[str, Any]) -> tuple[Published, ...]:
     """Return the published columns of a resolved grid."""
     return tuple(Published.model_validate(each) for each in grid.get("published", ()))
 
 
-def check_published(published: Collection[Published], names: Mapping[str, Collection[str]]) -> None:
-    """Refuse figures that no row could have, and two for one row.
-
-    Args:
-        names: what tells rows apart (an axis, the plan, …) -> what each can be called; a figure is of every seed.
-
-    Raises:
-        UserError: it names the column, and the nearest name that exists.
-    """
-    names = {name: known for name, known in names.items() if name != SEED}
-    for column in published:
-        try:
-            for row in column.rows:
-                check(row.where, names)
-        except UserError as error:
-            raise UserError(f"published {column.title!r}: {error}") from None
-        for one, other in pairs_of((row.where for row in column.rows), 2):
-            if _overlap(one, other):
-                raise UserError(f"published {column.title!r}: {one} and {other} may be one row: name more axes in both")
-
-
-def _overlap(one: RowSelector, other: RowSelector) -> bool:
-    """True if one row can match both."""
-    return all(set(several(one[axis])) & set(several(other[axis])) for axis in one.keys() & other.keys())
-
-
-# A field for each metric: its options; None: the metric is not asked.
-_Metrics = create_model(
-    "_Metrics",
-    __base__=Section,
-    **{name: (metric.Options | None, metric.default) for name, metric in METRICS.items()},  # type: ignore[arg-type]
-)
-
-
-class GridFile(_Metrics):  # type: ignore[valid-type,misc]
-    """Recipes, and the metrics asked of each."""
+class GridFile(Section):
+    """Recipes, and the metrics asked of each. ``grid_type`` adds a section for each metric."""
 
     name: str
     given: dict[str, str] = Field(default={}, description="values that ${given.NAME} stands for in this file")
@@ -279,24 +243,20 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
-    def plans(self) -> list[str]:
-        """Return every ordering under the first partition, then under the second, …, in canonical text. Empty: each
-        model's own.
-
-        Raises:
-            ValueError: an ordering or a partition that does not exist; the message names the nearest.
-        """
+    def plans(self) -> list[PlanSpec]:
+        """Return every ordering under the first partition, then under the second, …. Empty: each model's own."""
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
-        return list(dict.fromkeys(str(PlanSpec(ordering, partition)) for partition, ordering in pairs))
+        return list(dict.fromkeys(PlanSpec(ordering, partition) for partition, ordering in pairs))
 
-    def asked(self) -> dict[str, Section]:
-        """Return the options of each metric that is asked, in the order of ``METRICS``."""
-        return {name: options for name in METRICS if (options := getattr(self, name)) is not None}
+    def metrics(self) -> dict[str, Metric]:
+        """Return each metric that is asked, in the order of ``METRICS``."""
+        asked = {name: options for name in METRICS if (options := getattr(self, name, None)) is not None}
+        return {name: METRICS[name](options, asked) for name, options in asked.items()}
 
     @property
     def orders(self) -> int:
         """Random orders that all images share in scoring; 0: each image has its own."""
-        return getattr(self.nll, "orders", 0)
+        return getattr(getattr(self, "nll", None), "orders", 0)
 
     def variant(self, name: str) -> Variant | None:
         """Return the variant of a name; None for a grid without variants."""
@@ -307,20 +267,22 @@ class GridFile(_Metrics):  # type: ignore[valid-type,misc]
         return combinations(self.axes, self.adjust, self.exclude, self.only)
 
     def recipes(self) -> Iterator[tuple[Combination, Recipe]]:
-        """Yield every cell with its recipe."""
+        """Yield every cell with its recipe; to choose the best checkpoint, each validated one is kept."""
         base = config.read(self.recipe, self.overrides).as_dict()
         for combination in self.combinations():
-            yield combination, self._selecting(config.parse(base, [*combination.overrides, *self.command]))
+            recipe = config.parse(base, [*combination.overrides, *self.command])
+            if self.select == "best":
+                if not (every := recipe.train.validate_every):
+                    raise UserError("select=best chooses by the validation loss: it wants train.validate_every >= 1")
+                kept = {"save_every": every, "keep": 1 + recipe.train.iterations // every}
+                recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=kept)})
+            yield combination, recipe
 
-    def _selecting(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the checkpoints among which the grid chooses."""
-        if self.select == "last":
-            return recipe
-        if not recipe.train.validate_every:
-            raise UserError("select=best chooses by the validation loss: it wants train.validate_every of at least 1")
-        every = recipe.train.validate_every  # each validated state is kept until the best is known
-        keep = 1 + recipe.train.iterations // every
-        return recipe.model_copy(update={"train": recipe.train.model_copy(update={"save_every": every, "keep": keep})})
+
+def grid_type() -> type[GridFile]:
+    """Return the type of a grid file: GridFile with a section for each registered metric; None: it is not asked."""
+    sections: dict[str, Any] = {name: (metric.Options | None, metric.default) for name, metric in METRICS.items()}
+    return create_model("Grid", __base__=GridFile, **sections)
 
 
 def referring(grid: GridFile) -> GridFile:
@@ -329,30 +291,31 @@ def referring(grid: GridFile) -> GridFile:
     Raises:
         UserError: a name that does not exist, or two variants of one. ValueError: a plan that does not exist.
     """
-    plans, cells = grid.plans(), grid.combinations()
+    plans, cells = [str(plan) for plan in grid.plans()], grid.combinations()
     if not plans and not grid.axes:
         raise UserError("a grid has axes, orderings, or both: what should its one model be scored under?")
     next(grid.recipes())  # report a wrong recipe key now
     if twice := [v.name for v in grid.variants if sum(w.name == v.name for w in grid.variants) > 1]:
         raise UserError(f"two variants are called {twice[0]!r}: give one another name")
-    names = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
-    names |= {PLAN: set(plans)} if plans else {}
-    if grid.partitions and not grid.orderings:
-        names[PARTITION] = {to_text(parse_partition(text)) for text in grid.partitions}
-    names |= {VARIANT: {variant.name for variant in grid.variants}} if grid.variants else {}
+    names: dict[str, Collection[str]] = {axis: {cell.settings[axis] for cell in cells} for axis in grid.axes}
     first = {axis: name for axis, name in cells[0].settings.items() if axis != SEED}  # a seed has its own reference
-    reference = {**first, **({PLAN: plans[0]} if plans else {})}
-    reference |= {VARIANT: grid.variants[0].name} if grid.variants else {}
-    if isinstance(grid.reference, dict):
-        reference = {axis: str(name) for axis, name in grid.reference.items()}
-    elif grid.reference:
-        reference = {PLAN: grid.reference}
+    if plans:
+        names[PLAN], first[PLAN] = set(plans), plans[0]
+    elif grid.partitions:
+        names[PARTITION] = {to_text(parse_partition(text)) for text in grid.partitions}
+    if grid.variants:
+        names[VARIANT], first[VARIANT] = {variant.name for variant in grid.variants}, grid.variants[0].name
+    every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
+    counts = range(1, 1 + grid.orders)
+    orders = {ORDERS: [f"mean of {grid.orders}", *map(str, counts)]} if grid.orders else {}
+    for column in grid.published:
+        column.check({**names, **every, **orders})
+    reference = first
+    if grid.reference:
+        given = grid.reference if isinstance(grid.reference, dict) else {PLAN: grid.reference}
+        reference = {axis: str(name) for axis, name in given.items()}
     if PLAN in reference:
         reference = {**reference, PLAN: str(PlanSpec.parse(reference[PLAN]))}
-    every = {axis: named(axis, values) for axis, values in grid.axes.items()}  # those that only leaves out, too
-    most = grid.orders
-    orders = {ORDERS: [f"mean of {most}", *(str(1 + k) for k in range(most))]} if most else {}
-    check_published(grid.published, {**names, **every, **orders})
     for axis, name in reference.items():
         if axis not in names:
             raise unknown("axis of the reference", axis, names)
@@ -365,32 +328,33 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     """Return the grid of a file or a shipped name.
 
     Args:
-        overrides: ``key=value``, of the grid (``fid.images=1000``), of one of its axes (``seed=[0,1,2,3]``), or else of
-            its recipes (``train.iterations=9``). ``key+=[value]`` adds to a list of the grid or to an axis: beside
-            values of several keys, a text takes the place of the first value's name in a copy of that value.
+        overrides: ``key=value``, of the grid (``fid.images=1000``), of one of its axes, or else of its recipes
+            (``train.iterations=9``). An axis takes the values given, and a note says so: ``seed=[0,1,2,3]``, or the
+            name of one of its values. ``key+=[value]`` adds to a list of the grid or to an axis: beside values of
+            several keys, a text takes the place of the first value's name in a copy of that value.
         out: the folder of the grid, ``given.out``; None: the default.
 
     Raises:
         UserError: no such grid; a key, a value, a plan or the YAML is wrong.
     """
-    path = grid_path(name)
+    path, known = grid_path(name), grid_type()
     base = {"name": grid_name(path), "given": {"out": str(out or default_out("${name}"))}}
     try:
         file = extended(path)
         content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
-        of_lists = {text: parts for text in overrides if (parts := _list_override(text, axes)) is not None}
-        others = [text for text in overrides if text not in of_lists]
-        of_grid = [text for text in others if _key(text) in GridFile.model_fields]
-        of_recipe = [text for text in others if text not in of_grid]
+        of_lists = [text for text in overrides if _list_key(text, axes)]
+        of_grid = [text for text in overrides if text not in of_lists and _key(text) in known.model_fields]
+        of_recipe = [text for text in overrides if text not in of_lists and text not in of_grid]
         for key in map(_key, of_recipe):
             if key not in Recipe.model_fields:
-                raise unknown("key of the grid or its recipes", key, {*GridFile.model_fields, *Recipe.model_fields})
+                raise unknown("key of the grid or its recipes", key, {*known.model_fields, *Recipe.model_fields})
         content = OmegaConf.merge(content, OmegaConf.from_dotlist(of_grid))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
-        for key, values, adds in of_lists.values():
-            _set_list(plain, key, values, adds)
+        for text in of_lists:
+            _set_list(plain, text, _list_key(text, axes))
+        _check_names(plain.get("axes") or {}, [text.partition("=")[0] for text in of_recipe])
     except UserError:
         raise
     except MissingMandatoryValue as error:
@@ -401,7 +365,17 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     except Exception as error:  # YAML's own errors share no base with omegaconf's
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     plain["command"] = [*(plain.get("command") or []), *of_recipe]
-    return checked(path, plain)
+    try:
+        return referring(known.model_validate(plain))
+    except ValidationError as error:
+        raise UserError(_readable(path, error)) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def stored(out: Path) -> GridFile:
+    """Return the grid of a folder."""
+    return grid_type().model_validate(OmegaConf.to_container(OmegaConf.load(out / GRID)))
 
 
 def _key(override: str) -> str:
@@ -409,25 +383,52 @@ def _key(override: str) -> str:
     return override.partition("=")[0].split(".")[0]
 
 
-def _list_override(override: str, axes: Collection[str]) -> tuple[str, list[Any], bool] | None:
-    """Return key, values and whether they are added: of ``key+=values``, or of ``axis=[values]``; None: neither."""
-    key, _, text = override.partition("=")
-    adds, key = key.endswith("+"), key.removesuffix("+").removeprefix("axes.")
-    if not adds and not (key in axes and text.startswith("[")):
-        return None
-    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-    return key, value if isinstance(value, list) else [value], adds
+def _list_key(override: str, axes: Collection[str]) -> str:
+    """Return the key of ``key+=values``, or the axis of ``axis=values``; empty: neither."""
+    key = override.partition("=")[0]
+    axis = key.removesuffix("+").removeprefix("axes.").removesuffix(".kind")
+    if axis in axes:
+        return axis
+    return key.removesuffix("+") if key.endswith("+") else ""
 
 
-def _set_list(plain: dict[str, Any], key: str, values: list[Any], adds: bool) -> None:
+def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
+    """Add the values of an override to a list of the grid, or let an axis have these values alone."""
+    text, adds = override.partition("=")[2], override.partition("=")[0].endswith("+")
+    given = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    values = given if isinstance(given, list) else [given]
     axes = plain.get("axes") or {}
-    place = axes if key in axes else plain
-    if key not in axes and not (adds and isinstance(plain.get(key, []), list) and key in GridFile.model_fields):
-        raise unknown("list of the grid", key, {*axes, "orderings", "partitions", "variants", "overrides", "notes"})
-    if key in axes and isinstance(first := axes[key][0], dict):
-        name = _name(key, first)
-        values = [value if isinstance(value, dict) else _renamed(first, name, str(value)) for value in values]
-    place[key] = [*(place.get(key) or []), *values] if adds else values
+    if key not in axes:
+        if not (isinstance(plain.get(key, []), list) and key in GridFile.model_fields):
+            raise unknown("list of the grid", key, {*axes, "orderings", "partitions", "variants", "overrides", "notes"})
+        plain[key] = [*(plain.get(key) or []), *values]
+        return
+    there = {_name(key, value): value for value in axes[key]}
+    new = {_name(key, value): there.get(_name(key, value), _like(key, axes[key][0], value)) for value in values}
+    if adds:
+        axes[key] = [*axes[key], *new.values()]
+        return
+    # Values that conditions or published figures name stay in the file; ``only`` leaves them out.
+    wheres = [*(each["where"] for each in plain.get("adjust") or ()), *(plain.get("exclude") or ())]
+    wheres += [row["where"] for column in plain.get("published") or () for row in column["rows"]]
+    kept = {name for where in wheres for name in several(where.get(key, ()))} & there.keys() - new.keys()
+    axes[key] = [*new.values(), *(value for name, value in there.items() if name in kept)]
+    if kept:
+        plain["only"] = {key: list(new), **(plain.get("only") or {})}
+    plain["notes"] = [
+        *(plain.get("notes") or []),
+        f"The command line sets the axis {key} to {', '.join(new)}; the grid has {', '.join(there)}.",
+    ]
+    reference = plain.get("reference")
+    if isinstance(reference, dict) and str(reference.get(key)) not in new:
+        plain["reference"] = {axis: name for axis, name in reference.items() if axis != key}
+
+
+def _like(axis: str, first: Any, value: Any) -> Any:
+    """Return the value; a text beside values of several keys is a copy of the first with another name in it."""
+    if not isinstance(first, dict) or isinstance(value, dict):
+        return value
+    return _renamed(first, _name(axis, first), str(value))
 
 
 def _renamed(value: Any, name: str, new: str) -> Any:
@@ -439,18 +440,17 @@ def _renamed(value: Any, name: str, new: str) -> Any:
     return new if value == name else value
 
 
-def checked(path: Path, plain: Any) -> GridFile:
-    """Return the grid of plain values.
-
-    Raises:
-        UserError: a key, a value or a plan is wrong; the message begins with ``path``.
-    """
-    try:
-        return referring(GridFile.model_validate(plain))
-    except ValidationError as error:
-        raise UserError(_readable(path, error)) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+def _check_names(axes: Mapping[str, Sequence[Value]], overridden: Collection[str]) -> None:
+    """Refuse an override of the one key in which values of an axis differ: their rows would share a model."""
+    for axis, values in axes.items():
+        keys = [{k.removesuffix(".kind"): str(v) for k, v in _flat(v, "")} for v in named(axis, values).values()]
+        for key in (text.removesuffix(".kind") for text in overridden):
+            left = {tuple(sorted(item for item in value.items() if item[0] != key)) for value in keys}
+            if any(key in value for value in keys) and len(left) < len(keys):
+                raise UserError(
+                    f"{key}=… would make one model of several values of the axis {axis}: choose values of the axis "
+                    f"instead, {axis}=… or only.{axis}=…"
+                )
 
 
 def _readable(path: Path, error: ValidationError) -> str:
@@ -461,5 +461,5 @@ def _readable(path: Path, error: ValidationError) -> str:
     if section and section[0] == "published":
         known = PublishedRow if "rows" in section else Published
     else:
-        known = METRICS[section[0]].Options if section and section[0] in METRICS else GridFile
+        known = METRICS[section[0]].Options if section and section[0] in METRICS else grid_type()
     return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"

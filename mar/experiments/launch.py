@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -22,12 +23,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import dropwhile
-from json import dumps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -50,24 +48,41 @@ _LAUNCHERS = re.compile(r"^[EW]\d{4} .*torch/distributed/", re.MULTILINE)  # whe
 _FIRST_CODE = re.compile(r"^Root Cause.*?exitcode\s*: (-?\d+)", re.MULTILINE | re.DOTALL)
 
 
-def read_grid(out: Path) -> GridFile:
-    """Return the grid of a folder."""
-    from mar.experiments.grid import GridFile
+def start(
+    command: Sequence[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, which Ctrl-C does not reach directly.
 
-    return GridFile.model_validate(OmegaConf.to_container(OmegaConf.load(out / "grid.yaml")))
+    Args:
+        own: environment variables beside this process's.
+        log: takes its output; None: it is this process's.
+        keep: file descriptors that it inherits.
+    """
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **own}, pass_fds=keep,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _finish(command: Sequence[str], own: dict[str, str], log: IO[bytes] | None = None, keep: Sequence[int] = ()) -> int:
+    """Run a command as ``start`` does; return its exit code. Raise Stopped at a signal, which was passed on."""
+    children: list[subprocess.Popen[bytes]] = []
+    with forward_signals(children) as stopped:
+        children.append(start(command, own, log, keep))
+        if stopped:
+            children[0].terminate()
+        code = children[0].wait()
+    if stopped:
+        raise Stopped(stopped[0])
+    return code
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """
-    Attributes:
-        out: the folder of the grid, with its ``grid.yaml``.
-        processes: that a cell is trained in.
-        speeds: answer only what is measured alone.
-    """
+    """A worker in the grid's folder ``out``. ``speeds``: it answers only what is measured alone."""
 
     out: Path
-    processes: int = 1
+    processes: int = 1  # that a cell is trained in
     speeds: bool = False
 
     @property
@@ -81,10 +96,7 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
     """Run ``count`` workers until no cell is left, and return their exit codes. ``watch`` is called every two seconds.
 
     Each has its share of the cores, GPUs of its own where there are several, and a log in OUT/logs. A signal stops
-    all workers; their training is saved.
-
-    Raises:
-        Stopped: by a signal.
+    all workers, which save their training, and raises Stopped.
     """
     logs = spec.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -93,21 +105,13 @@ def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list
         for number in range(count):
             if not stopped:
                 with (logs / f"worker-{number}.txt").open("ab") as log:
-                    workers.append(start(spec, _worker_environment(number, count, spec.processes), log))
+                    workers.append(start(spec.command, _worker_environment(number, count, spec.processes), log))
         while any(worker.poll() is None for worker in workers):
             watch()
             time.sleep(_POLL if not stopped else 0.1)
     if stopped:
         raise Stopped(stopped[0])
     return [worker.returncode for worker in workers]
-
-
-def start(spec: WorkerSpec, environment: dict[str, str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Start a worker that prints into ``log``, or to this process's output. Ctrl-C does not reach it directly."""
-    return subprocess.Popen(
-        spec.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        env={**os.environ, **environment},
-    )  # fmt: skip
 
 
 def shared_cores(count: int) -> dict[str, str]:
@@ -131,11 +135,12 @@ def work(spec: WorkerSpec) -> int:
     import torch
 
     from mar.experiments.engine import Engine
+    from mar.experiments.grid import stored
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     parent = os.getppid()
     try:
-        engine = Engine(read_grid(spec.out), spec.out, trainer=trainer(spec.processes))
+        engine = Engine(stored(spec.out), spec.out, trainer=trainer(spec.processes))
         if spec.speeds:
             engine.measure_alone()
         else:
@@ -151,16 +156,19 @@ def work(spec: WorkerSpec) -> int:
 Command = Callable[[int, Path], list[str]]
 
 
+def torchrun(processes: int, path: Path) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
+
+
 class TrainingFailed(Exception):
     """The processes of a training ended with an error; the message has their last lines."""
 
 
 def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe, Path], None] | None:
-    """Return the function that trains a cell in several processes of this machine, each with a GPU of its own where
-    there are any. One process takes no launcher: None.
+    """Return the function that trains a cell in several processes of this machine; None: one takes no launcher.
 
-    Raises:
-        UserError: fewer GPUs than processes.
+    Each process has a GPU of its own where there are any. Raises UserError: fewer GPUs than processes.
     """
     import torch
 
@@ -172,52 +180,26 @@ def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe,
 
 
 def train_launched(processes: int, recipe: Recipe, path: Path, command: Command | None = None) -> None:
-    """Train ``recipe`` in the folder ``path``, or resume it, in ``processes`` processes.
-
-    Args:
-        command: returns the launcher's command; default: torchrun's.
+    """Train ``recipe`` in the folder ``path``, or resume it, in processes that ``command`` starts (default: torchrun).
 
     Raises:
         Stopped: by a signal; the training is saved.
         TrainingFailed: with the last lines of the output.
     """
     write_atomic(path / RECIPE, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-    children: list[subprocess.Popen[bytes]] = []
-    with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
-        begin = log.tell()
-        with forward_signals(children) as stopped:
-            launcher = subprocess.Popen(
-                (command or _torchrun)(processes, path), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=_training_environment(processes), pass_fds=[alone.fileno()], start_new_session=True,
-            )  # fmt: skip
-            children.append(launcher)
-            if stopped:
-                launcher.terminate()
-            code = launcher.wait()
-    if stopped:
-        raise Stopped(stopped[0])
-    if code:
-        _raise_failure(path / LOG, begin)
-
-
-def _torchrun(processes: int, path: Path) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*launcher, "-m", "mar", "train", str(path / RECIPE), "--out", str(path)]
-
-
-def _training_environment(processes: int) -> dict[str, str]:
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS", cores())) // processes)
     shutdown = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to save in
     own = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": shutdown, "TERM": "dumb"}
-    return {**os.environ, **own}
+    with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
+        begin = log.tell()
+        if _finish((command or torchrun)(processes, path), own, log, (alone.fileno(),)):
+            _raise_failure(path / LOG, begin)
 
 
 def _raise_failure(file: Path, begin: int) -> None:
     """Raise the error of a training. torchrun always ends with 1: the exit code of its processes is in its report."""
-    with file.open("rb") as log:
-        log.seek(begin)
-        text = log.read().decode(errors="replace")
+    text = file.read_bytes()[begin:].decode(errors="replace")
     first = _FIRST_CODE.search(text)
     code = int(first[1]) if first else 0
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # another program stopped a process, and with it all
@@ -228,11 +210,7 @@ def _raise_failure(file: Path, begin: int) -> None:
 
 
 def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> None:
-    """Run the pending ``prepare`` commands in order; wait for another process that does so.
-
-    Args:
-        out: the grid's folder.
-        say: is told each command before it runs.
+    """Run the pending ``prepare`` commands in order, each told to ``say``; wait for another process that does so.
 
     Raises:
         UserError: a command failed; the grid's command, given again, resumes it.
@@ -240,42 +218,47 @@ def prepare(grid: GridFile, out: Path, say: Callable[[str], None] = print) -> No
     """
     if not grid.prepare:
         return
-    for command in grid.prepare:  # check all before any is run
-        _words(grid, command)
+    words = [_words(grid, command) for command in grid.prepare]  # checked before any is run
     with held(out / "prepared", wait=True):
-        todo = pending(grid, out)
-        for command in todo:  # after a kill, a command that has to run again must not count as finished
-            _prepared(grid, out, command).unlink(missing_ok=True)
-        for command in todo:
-            say(f"mar {command}")
+        todo = range(len(words) - len(pending(grid, out)), len(words))
+        for number in todo:  # after a kill, a command that has to run again must not count as finished
+            _prepared(out, number).unlink(missing_ok=True)
+        for number in todo:
+            say(f"mar {grid.prepare[number]}")
             started = time.monotonic()
-            _run(_words(grid, command))
+            if code := _finish([*PROGRAM, *words[number]], {}):
+                said = f"mar {shlex.join(words[number])}"
+                raise UserError(f"prepare: `{said}` ended with code {code} (see its output above); repeat it to resume")
             made_by = {"revision": environment()["revision"]}
-            record = Record({"command": command}, time.monotonic() - started, made_by, None)
-            write_atomic(_prepared(grid, out, command), dumps(asdict(record)))
+            record = Record({"command": grid.prepare[number]}, time.monotonic() - started, made_by, None)
+            write_atomic(_prepared(out, number), json.dumps(asdict(record)))
 
 
 def pending(grid: GridFile, out: Path) -> list[str]:
     """Return the first unfinished command and all after it, which may read its output."""
-
-    def is_done(command: str) -> bool:
-        return _record(grid, out, command) is not None and all(path.exists() for path in _made(_words(grid, command)))
-
-    return list(dropwhile(is_done, grid.prepare))
+    for number, (command, record) in enumerate(zip(grid.prepare, _records(grid, out), strict=True)):
+        words = _words(grid, command)
+        made = words[words.index("--out") + 1 :][:1] if "--out" in words else []
+        if record is None or not all(Path(path).exists() for path in made):
+            return list(grid.prepare[number:])
+    return []
 
 
 def preparation_seconds(grid: GridFile, out: Path) -> float:
     """Return the wall-clock time of the finished ``prepare`` commands, each in its last run."""
-    records = (_record(grid, out, command) for command in grid.prepare)
-    return sum(record.seconds for record in records if record is not None)
+    return sum(record.seconds for record in _records(grid, out) if record is not None)
+
+
+def _prepared(out: Path, number: int) -> Path:
+    return out / "prepared" / f"{number}.json"
+
+
+def _records(grid: GridFile, out: Path) -> list[Record | None]:
+    return [read(_prepared(out, number), {"command": command}) for number, command in enumerate(grid.prepare)]
 
 
 def _words(grid: GridFile, command: str) -> list[str]:
-    """Split a command into arguments, in a shell's quoting.
-
-    Raises:
-        UserError: a quote is not closed, or a given value would be split.
-    """
+    """Split a command in a shell's quoting. Raise UserError: a quote is not closed, or a given value would be split."""
     for key, value in grid.given.items():
         if value in command and len(value.split()) > 1:
             raise UserError(
@@ -287,42 +270,9 @@ def _words(grid: GridFile, command: str) -> list[str]:
         raise UserError(f"prepare: {command!r}: {error}") from None
 
 
-def _made(words: list[str]) -> Iterator[Path]:
-    """Yield the output of a command."""
-    with suppress(ValueError, IndexError):
-        yield Path(words[words.index("--out") + 1])
-
-
-def _prepared(grid: GridFile, out: Path, command: str) -> Path:
-    return out / "prepared" / f"{grid.prepare.index(command)}.json"
-
-
-def _record(grid: GridFile, out: Path, command: str) -> Record | None:
-    return read(_prepared(grid, out, command), {"command": command})
-
-
-def _run(words: list[str]) -> None:
-    children: list[subprocess.Popen[bytes]] = []
-    with forward_signals(children) as stopped:
-        child = subprocess.Popen([*PROGRAM, *words], stdin=subprocess.DEVNULL, start_new_session=True)
-        children.append(child)
-        if stopped:
-            child.terminate()
-        code = child.wait()
-    if stopped:
-        raise Stopped(stopped[0])
-    if code:
-        command = f"mar {shlex.join(words)}"
-        raise UserError(f"prepare: `{command}` ended with code {code} (see its output above); repeat it to resume")
-
-
-def spec_from_argv() -> WorkerSpec:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--speeds", action="store_true")
-    return WorkerSpec(**vars(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    sys.exit(work(spec_from_argv()))
+    sys.exit(work(WorkerSpec(**vars(parser.parse_args()))))

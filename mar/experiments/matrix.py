@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from mar import build
 from mar.core.files import environment, write_atomic
 from mar.likelihood.summary import Likelihood
-from mar.metrics.nll import check_comparable, run_names
+from mar.metrics.nll import check_comparable
 from mar.metrics.statistics import Difference, holm, paired_differences
 from mar.run import Run
 from orderings import PlanSpec
@@ -95,15 +95,6 @@ class Matrix:
     def load(cls, path: Path) -> Matrix:
         """Load the matrix that ``save`` wrote."""
         return TypeAdapter(cls).validate_python(json.loads(path.read_text()))
-
-
-def named(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by their folders' names, or by their paths where two folders have one name.
-
-    Raises:
-        UserError: one run is there twice.
-    """
-    return dict(zip(run_names(runs), runs, strict=True))
 
 
 def columns(runs: Mapping[str, Run], plans: Sequence[str]) -> tuple[str, ...]:

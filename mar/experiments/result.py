@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,15 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
+from mar.config import Train
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
-from mar.likelihood.summary import Likelihood, data_frame
+from mar.likelihood.summary import data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
-from mar.metrics.exposure import Exposure
-from mar.metrics.fid import FidResult, GeneratedImages
-from mar.metrics.probe import Probe
-from mar.metrics.speed import Speed
 from mar.metrics.statistics import Difference
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["falling", "flat", "overfits", "unknown"]
 
+RESULT = "result.json"
 LATE = 0.25  # the last part of a training, in which a curve that has settled no longer falls
 PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
@@ -45,10 +44,7 @@ MEANINGS: dict[Verdict, str] = {
 
 
 def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
-    """Return the verdict on a validation curve in nats per token.
-
-    A curve that fell late and rose again overfits: more training would not help it.
-    """
+    """Return the verdict on a validation curve in nats per token; one that fell late and rose again overfits."""
     if len(nats) < 2:
         return "unknown"
     lowest = min(nats)
@@ -58,114 +54,58 @@ def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
     return "falling" if not early or min(early) - lowest > PLATEAU else "flat"
 
 
-_BARS = "▁▂▃▄▅▆▇█"
-
-
 def sparkline(nats: Sequence[float], most: int = 12) -> str:
-    """Return the curve as at most ``most`` bars, each the mean of its part.
-
-    The bars show the lowest value up to twice the range of the later half.
-    """
-    if not nats:
-        return ""
-    count = min(most, len(nats))
-    edges = [round(k * len(nats) / count) for k in range(count + 1)]
+    """Return the curve as at most ``most`` bars, each the mean of its part: the lowest up to twice the later range."""
+    count, bars = min(most, len(nats)), "▁▂▃▄▅▆▇█"
+    edges = [round(k * len(nats) / count) for k in range(count + 1)] if nats else []
     means = [sum(nats[a:b]) / (b - a) for a, b in pairwise(edges)]
-    late = means[len(means) // 2 :]
-    low = min(means)
-    span = max(2.0 * (max(late) - low), PLATEAU)
-    return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in means)
+    low, late = min(means, default=0.0), max(means[len(means) // 2 :], default=0.0)
+    span = max(2.0 * (late - low), PLATEAU)
+    return "".join(bars[min(len(bars) - 1, int((value - low) / span * len(bars)))] for value in means)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a model along a plan, or a baseline without a model.
+    """One line of the table: a model along a plan, or a baseline without a model."""
 
-    Attributes:
-        plan: canonical short text.
-        ordering, partition: its two parts.
-        map: None for a row without a plan, or with one that the model refuses.
-        model: the name of the model, one of the result's; empty: a baseline.
-        settings: the model's values on the axes; beside them the plan, the variant, the number of orders where rows
-            differ in these.
-        answers: name of a metric -> its answer; a metric that is not asked or failed has none.
-        seconds: name of a metric -> wall-clock time of its answer.
-        difference: to the reference row; None: not compared.
-        refused: why there can be no such cell; empty: there is one.
-        errors: what failed and why, one line each.
-    """
-
-    plan: str
+    plan: str  # canonical short text
     ordering: str
     partition: str
-    map: PlanMap | None = None
-    model: str = ""
-    settings: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    difference: Difference | None = None
-    refused: str = ""
-    errors: tuple[str, ...] = ()
+    map: PlanMap | None = None  # None: no plan, or one that the model refuses
+    model: str = ""  # the name of one of the result's models; empty: a baseline
+    settings: dict[str, str] = field(default_factory=dict)  # on the axes; plan, variant, orders if rows differ
+    answers: dict[str, Any] = field(default_factory=dict)  # by the metric's name; not asked or failed: none
+    seconds: dict[str, float] = field(default_factory=dict)  # of answering, by the metric's name
+    difference: Difference | None = None  # to the reference row; None: not compared
+    refused: str = ""  # why there can be no such cell
+    errors: tuple[str, ...] = ()  # what failed and why, one line each
 
-    @cached_property
-    def likelihood(self) -> Likelihood | None:
-        return self.answers.get("nll")
-
-    @cached_property
-    def generated(self) -> GeneratedImages | None:
-        return self.answers.get("fid")
-
-    @cached_property
-    def images(self) -> FidResult | None:
-        """The scores of the generated images."""
-        return self.generated and self.generated.scores
-
-    @cached_property
-    def probe(self) -> Probe | None:
-        return self.answers.get("probe")
-
-    @cached_property
-    def exposure(self) -> Exposure | None:
-        return self.answers.get("exposure")
-
-    @cached_property
-    def nll_seconds(self) -> float | None:
-        """Wall-clock time of scoring all images."""
-        return self.seconds.get("nll")
-
-    @cached_property
-    def sampling_seconds(self) -> float | None:
-        """Time of generating ``images``, by the clock of the grid's ``speed``."""
-        return self.generated and self.generated.seconds
-
-    @cached_property
-    def samples(self) -> str | None:
-        """A picture, relative to the grid's folder."""
-        return self.generated and self.generated.samples
-
-    @cached_property
-    def animation(self) -> str | None:
-        """A moving picture, relative to the grid's folder."""
-        return self.generated and self.generated.animation
+    # Answers by the names that tables use; None: not asked, or failed.
+    likelihood = property(lambda row: row.answers.get("nll"))
+    probe = property(lambda row: row.answers.get("probe"))
+    generated = property(lambda row: row.answers.get("fid"))
+    images = property(lambda row: row.generated and row.generated.scores)
+    samples = property(lambda row: row.generated and row.generated.samples)  # a picture, relative to the grid's folder
+    animation = property(lambda row: row.generated and row.generated.animation)
+    nll_seconds = property(lambda row: row.seconds.get("nll"))
+    sampling_seconds = property(lambda row: row.generated and row.generated.seconds)  # by the clock of ``speed``
 
     @cached_property
     def steps(self) -> int | None:
         """AR steps along the plan."""
-        if self.map is not None:
-            return max(self.map.step_L) + 1
-        return self.likelihood and self.likelihood.steps
+        return max(self.map.step_L) + 1 if self.map is not None else self.likelihood and self.likelihood.steps
 
     @cached_property
     def problem(self) -> str | None:
         """The refusal or the errors, for print."""
         return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan
 
-    @cached_property
+    @property
     def images_per_second(self) -> float | None:
         """Generation speed on the machine of the run."""
         return self.generated and self.generated.images_per_second
@@ -173,30 +113,39 @@ class Row:
 
 @dataclass(frozen=True)
 class Training:
-    """The length of a training, and its curve.
-
-    Attributes:
-        scored: the iteration after which the weights that are scored were taken.
-        seconds: wall-clock time.
-        validation_iteration, validation_nats: the objective on held-out examples, nats per token.
-        loss_iteration, loss_nats: the training loss, nats per token where the head's loss is a likelihood.
-    """
+    """The length of a training, and its curve."""
 
     iterations: int
     batch_size: int
-    scored: int
-    seconds: float
+    scored: int  # the iteration after which the scored weights were taken
+    seconds: float  # wall-clock time
     loss_iteration: tuple[int, ...]
-    loss_nats: tuple[float, ...]
+    loss_nats: tuple[float, ...]  # per token, where the head's loss is a likelihood
     validation_iteration: tuple[int, ...]
-    validation_nats: tuple[float, ...]
+    validation_nats: tuple[float, ...]  # the objective on held-out examples, per token
+
+    @classmethod
+    def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int) -> Training:
+        """Return the training of the logged lines of a run."""
+        losses = [line for line in history if "loss_nats_per_token" in line]
+        validations = [line for line in history if "validation_nats_per_token" in line]
+        clock = [0.0, *(line["seconds"] for line in losses)]  # restarts whenever the run is resumed
+        curve = [(line["iteration"], line["validation_nats_per_token"]) for line in validations]
+        return cls(
+            train.length(curve), train.batch_size, scored,
+            math.fsum(now if now < before else now - before for before, now in pairwise(clock)),
+            tuple(line["iteration"] for line in losses),
+            tuple(line["loss_nats_per_token"] for line in losses),
+            tuple(iteration for iteration, _ in curve),
+            tuple(nats for _, nats in curve),
+        )  # fmt: skip
 
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
-    @cached_property
+    @property
     def lowest_nats(self) -> float | None:
         """The lowest validation loss, nats per token; None without validation."""
         return min(self.validation_nats, default=None)
@@ -204,62 +153,36 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One cell: a recipe and its model.
+    """One cell: a recipe and its model."""
 
-    Attributes:
-        name: its values on the axes; the recipe's name where there are none.
-        settings: axis -> value.
-        recipe: resolved.
-        fingerprint: of that recipe; its run folder is ``runs/FINGERPRINT``.
-        parameters: trainable; 0 where the recipe is refused.
-        weights: a hash of the weights that were scored; empty: there are none.
-        training: None when it failed or the recipe is refused.
-        answers: name of a metric that describes the model -> its answer.
-    """
+    name: str  # its values on the axes; the recipe's name where there are none
+    settings: dict[str, str]  # axis -> value
+    recipe: dict[str, Any]  # resolved
+    fingerprint: str  # of that recipe; the run folder is runs/FINGERPRINT
+    parameters: int  # trainable; 0 where the recipe is refused
+    weights: str  # a hash of the weights that were scored; empty: there are none
+    training: Training | None  # None when it failed or the recipe is refused
+    answers: dict[str, Any] = field(default_factory=dict)  # of the metrics that describe the model, by name
 
-    name: str
-    settings: dict[str, str]
-    recipe: dict[str, Any]
-    fingerprint: str
-    parameters: int
-    weights: str
-    training: Training | None
-    answers: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def speed(self) -> Speed | None:
-        return self.answers.get("speed")
+    speed = property(lambda model: model.answers.get("speed"))
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """All figures of the table and the page.
-
-    Attributes:
-        grid: the resolved grid file.
-        axes: names of the axes; empty: one model.
-        ways: names of the settings beside them: plan, variant, orders.
-        models: the cells, in the grid's order.
-        data: name of the data set, with its fingerprint.
-        environment: versions, device, revision, command.
-        reference: of the differences: a plan, or values of some axes.
-        rows: every model along its plans, in the grid's order.
-        baselines: rows without a model.
-        seconds: of training and evaluation, summed over models, interruptions included.
-    """
+    """All figures of the table and the page; models and rows are in the grid's order."""
 
     name: str
-    grid: dict[str, Any]
-    axes: tuple[str, ...]
+    grid: dict[str, Any]  # the resolved grid file
+    axes: tuple[str, ...]  # empty: one model
     models: tuple[TrainedModel, ...]
-    data: str
+    data: str  # the name of the data set
     data_fingerprint: str
-    environment: dict[str, Any]
-    reference: str
+    environment: dict[str, Any]  # versions, device, revision, command
+    reference: str  # of the differences: a plan, or values of some axes
     rows: tuple[Row, ...]
     baselines: tuple[Row, ...]
-    seconds: float
-    ways: tuple[str, ...] = ()
+    seconds: float  # of training and evaluation, summed over models, interruptions included
+    ways: tuple[str, ...] = ()  # the settings beside the axes: plan, variant, orders
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -313,16 +236,25 @@ def generation_rates(result: AblationResult) -> list[float | None]:
     return [None if speed is None else speed.sample_images_per_second for speed in speeds]
 
 
+def read_result(folder: Path) -> AblationResult:
+    """Return the result of a grid's folder or a results folder.
+
+    Raises:
+        UserError: the folder has no result.
+    """
+    for name in (RESULT, f"{RESULT}.gz"):
+        if (folder / name).is_file():
+            return AblationResult.load(folder / name)
+    raise UserError(f"{folder} has no {RESULT}: name the --out of mar ablate, or a results folder")
+
+
 def results(folder: str | Path) -> DataFrame:
     """Return the rows of an ablation or a results folder as a pandas frame, with units in the column names.
 
     Raises:
         UserError: the folder has no result, or pandas is not installed.
     """
-    path = next((p for p in (Path(folder) / "result.json", Path(folder) / "result.json.gz") if p.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder} has no result.json: mar ablate writes it when the grid is done")
-    found = AblationResult.load(path)
+    found = read_result(Path(folder))
     return data_frame([_flat(asdict(row)) for row in (*found.rows, *found.baselines)])
 
 

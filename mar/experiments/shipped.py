@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -72,48 +73,33 @@ class Table:
 
     @property
     def path(self) -> Path:
-        return TABLES / self.name / f"{self.scale}.yaml"
+        return TABLES / f"{self.grid}.yaml"
 
     @property
-    def asks(self) -> str:
-        """What it asks: the first sentence."""
-        return _SENTENCE.split(self._header()[0], maxsplit=1)[0]
+    def header(self) -> tuple[str, str]:
+        """Its question, and how long it takes; empty: the file does not say."""
+        lines = [line.lstrip("# ") for line in self.path.read_text().splitlines() if line.startswith("#")]
+        asks, _, time = " ".join(lines[1:]).partition("Time: ")  # the first line is the command
+        return _SENTENCE.split(asks.strip(), maxsplit=1)[0], time.strip()
 
     @property
-    def time(self) -> str:
-        """How long it takes, as its file says; empty: it does not say."""
-        return self._header()[1]
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the given values that have no default."""
+    def given(self) -> dict[str, bool]:
+        """Names of the given values; True: it has no default."""
         given = extended(self.path).get("given") or {}
-        return [str(key) for key in given if OmegaConf.is_missing(given, key)]
-
-    @property
-    def takes_data(self) -> bool:
-        """Whether it reads data that do not come with the project."""
-        return "data" in (extended(self.path).get("given") or {}).keys()  # noqa: SIM118 - a missing value is not "in"
-
-    def _header(self) -> tuple[str, str]:
-        lines = [line for line in self.path.read_text().splitlines() if line.startswith("#")]
-        text = " ".join(line.lstrip("# ") for line in lines[1:])
-        asks, _, time = text.partition("Time: ")
-        return asks.strip(), time.strip()
+        return {str(key): OmegaConf.is_missing(given, key) for key in given}
 
 
 def tables() -> dict[str, list[Table]]:
-    """name -> its scales, the smallest first."""
-    files = {(path.parent.name, path.stem) for path in TABLES.glob("*/*.yaml")}
-    names = sorted({name for name, _ in files})
-    return {name: [Table(name, scale) for scale in SCALES if (name, scale) in files] for name in names}
+    """Return the scales of each table, the smallest first."""
+    files = sorted(TABLES.glob("*/*.yaml"), key=lambda path: (path.parent.name, SCALES.index(path.stem)))
+    return {name: [Table(name, path.stem) for path in paths] for name, paths in groupby(files, lambda p: p.parent.name)}
 
 
 def find(name: str, scale: str | None = None) -> Table:
-    """The table at a scale; None: at its smallest.
+    """Return the table at a scale; None: at its smallest.
 
     Raises:
-        UserError: there is none of the name, or not at this scale; the message says which there are.
+        UserError: no table has the name, or it has no such scale; the message lists them.
     """
     known = tables()
     if name not in known:

@@ -16,40 +16,41 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from mar.core.errors import Stopped, UserError, unknown
+from mar.core.errors import UserError, unknown
 from mar.core.files import held, write_atomic
 from mar.core.signals import forward_signals
 from mar.experiments.engine import Engine
 from mar.experiments.launch import WorkerSpec, shared_cores, start
-from mar.experiments.state import answered
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-Kind = Literal["slurm", "local", "debug"]
-_COMMON = {"timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"}  # known to every executor of submitit
+Kind = Literal["slurm", "local"]
+POLL_SECONDS = {"slurm": 10.0, "local": 1.0}
+_COMMON = {"timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "name"}  # known to every executor of submitit
 _SAME = {"time": "timeout_min", "job_name": "name"}
-_ONE_NODE = ("nodes", "tasks_per_node", "ntasks_per_node")
+_ONE_NODE = {"nodes", "tasks_per_node", "ntasks_per_node"}
 _NOT_TEXT = {"additional_parameters", "num_gpus", "use_srun", "stderr_to_stdout", "wckey"}  # useless on a command line
 _LISTS = ("setup", "teardown", "srun_args")
-_DAY = 24 * 60  # minutes
+_DEFAULTS = {"timeout_min": 24 * 60, "slurm_signal_delay_s": 300, "stderr_to_stdout": True}
 _OFTEN = 1000  # times that a job returns to the queue
+_MOST = 32  # jobs, without jobs=N
+_JOB_POLL = 0.5  # seconds
+_GRACE = 600.0  # seconds in which Slurm follows a SIGTERM up
+_WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit codes of a finished or stopped worker
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster that takes the jobs.
+    """The cluster that takes the jobs: at most ``jobs`` (None: one for each unfinished cell, within bounds).
 
-    Attributes:
-        kind: ``slurm``; ``local``: processes of this machine; ``debug``: one job in this process.
-        jobs: at most; None: one for each unfinished cell, within bounds.
-        parameters: of submitit's AutoExecutor.
+    ``parameters`` are those of submitit's AutoExecutor. ``local`` jobs are processes of this machine.
     """
 
     kind: Kind
@@ -57,18 +58,13 @@ class Cluster:
     parameters: dict[str, Any]
 
     def executor(self, folder: Path, name: str) -> Any:
-        """Return submitit's executor, which keeps its files in ``folder``.
-
-        Raises:
-            UserError: there is no Slurm here, or a value is wrong.
-        """
+        """Return submitit's executor with its files in ``folder``. Raise UserError: no Slurm here, or a wrong value."""
         import submitit
 
-        defaults = {"name": name, "timeout_min": _DAY, "slurm_signal_delay_s": 300, "stderr_to_stdout": True}
         often = {"slurm_max_num_timeout": _OFTEN, "local_max_num_timeout": _OFTEN}
         try:
             executor = submitit.AutoExecutor(folder, cluster=self.kind, **often)
-            executor.update_parameters(**{**defaults, **self.parameters})
+            executor.update_parameters(**{"name": name, **_DEFAULTS, **self.parameters})
         except RuntimeError:
             raise UserError(
                 "no Slurm here (srun is not on the PATH): submit from a login node, or try it out on this machine with "
@@ -80,20 +76,17 @@ class Cluster:
 
 
 def read_cluster(pairs: Sequence[str]) -> Cluster:
-    """Read ``KEY=VALUE`` pairs: ``cluster``, ``jobs``, and submitit's names of sbatch's options.
-
-    Raises:
-        UserError: a key that does not exist, or a value that cannot be.
-    """
+    """Read ``KEY=VALUE`` pairs: ``cluster``, ``jobs``, and submitit's names of sbatch's options. Raise UserError."""
     try:
         from submitit import SlurmExecutor
     except ImportError:
         raise UserError("--slurm wants submitit: pip install 'mar-orderings[slurm]'") from None
-    known = (SlurmExecutor._valid_parameters() | _COMMON | {"name", "jobs", "cluster"}) - _NOT_TEXT - {*_ONE_NODE}
-    kind, jobs, parameters = "slurm", None, {}
+    known = (SlurmExecutor._valid_parameters() | _COMMON | {"jobs", "cluster"}) - _NOT_TEXT - _ONE_NODE
+    found: dict[str, Any] = {"cluster": "slurm", "jobs": None}
+    parameters = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        value = _value(text)
+        name, value = _SAME.get(key, key), _value(text)
         if key in _ONE_NODE:
             raise UserError(f"--slurm {key}: a job is one worker on one node; jobs=N runs N of them, and --processes N "
                             "trains a cell on N GPUs of a node (gpus_per_node=N)")  # fmt: skip
@@ -101,48 +94,30 @@ def read_cluster(pairs: Sequence[str]) -> Cluster:
             raise unknown("--slurm key", key, known)
         if not equals:
             raise UserError(f"--slurm is written KEY=VALUE, not {pair!r}")
-        if key == "cluster":
-            if value not in get_args(Kind):
-                raise unknown("cluster", text, get_args(Kind))
-            kind = cast(Kind, value)
-        elif key == "jobs":
-            jobs = _at_least_one(key, value)
+        if key == "cluster" and text not in POLL_SECONDS:
+            raise unknown("cluster", text, POLL_SECONDS)
+        if name in ("jobs", "timeout_min") and (not isinstance(value, int) or value < 1):
+            unit = "" if name == "jobs" else " (minutes)"
+            raise UserError(f"--slurm {key}{unit} is a whole number of at least 1, not {value!r}")
+        if key in found:
+            found[key] = value
         elif key in _LISTS:
             parameters.setdefault(f"slurm_{key}", []).append(text)
         else:
-            name = _SAME.get(key, key)
-            value = _at_least_one(f"{key} (minutes)", value) if name == "timeout_min" else value
-            parameters[name if name in _COMMON or name == "name" else f"slurm_{name}"] = value
-    return Cluster(kind, jobs, parameters)
-
-
-def _at_least_one(key: str, value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"--slurm {key} is a whole number of at least 1, not {value!r}")
-    return value
+            parameters[name if name in _COMMON else f"slurm_{name}"] = value
+    return Cluster(found["cluster"], found["jobs"], parameters)
 
 
 def _value(text: str) -> Any:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return {"true": True, "false": None}.get(text.lower(), text)
-
-
-_JOB_POLL = 0.5  # seconds
-_GRACE = 600.0  # seconds in which Slurm follows a SIGTERM up
 
 
 @dataclass
 class Job:
-    """The callable that submitit pickles and calls on the job's machine.
-
-    Attributes:
-        spec: of the worker.
-        sharing: how many jobs share the cores that this one sees.
-    """
+    """The callable that submitit pickles and calls on the job's machine; ``sharing`` jobs share the cores it sees."""
 
     spec: WorkerSpec
     sharing: int = 1
@@ -152,7 +127,7 @@ class Job:
         """Run the worker until it finds no free cell; return its exit code."""
         children: list[subprocess.Popen[bytes]] = []
         with forward_signals(children) as stopped:
-            self._worker = start(self.spec, shared_cores(self.sharing))
+            self._worker = start(self.spec.command, shared_cores(self.sharing))
             children.append(self._worker)
             while self._worker.poll() is None:
                 time.sleep(_JOB_POLL)
@@ -169,11 +144,6 @@ class Job:
                 os.kill(self._worker.pid, signal.SIGTERM)
                 os.waitpid(self._worker.pid, 0)  # not Popen.wait: the handler may have interrupted it
         return DelayedSubmission(replace(self))
-
-
-_MOST = 32  # jobs, without jobs=N
-POLL_SECONDS = {"slurm": 10.0, "local": 1.0, "debug": 0.0}
-_WELL = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # exit codes of a finished or stopped worker
 
 
 @dataclass(frozen=True)
@@ -213,12 +183,7 @@ class Submitted:
 
 
 class Jobs:
-    """The jobs of a grid.
-
-    Args:
-        watch: called repeatedly while they are waited for.
-        poll_seconds: between two looks at the jobs; default: what suits the cluster.
-    """
+    """The jobs of a grid. ``watch`` is called every ``poll_seconds`` (default: what suits the cluster)."""
 
     def __init__(
         self, engine: Engine, cluster: Cluster, watch: Callable[[], None], poll_seconds: float | None = None
@@ -234,61 +199,40 @@ class Jobs:
         Jobs of an earlier command that still wait or run count, and are waited for.
 
         Raises:
-            UserError: the cluster takes no job. Stopped: a job of the cluster ``debug``, by a signal.
+            UserError: the cluster takes no job.
         """
-        troubles = self._finish(spec, min(self._left(), self.cluster.jobs or _MOST))
-        if self._alone_left():
+        left = sum(state.kind in ("training", "evaluation", "waiting") for state in self.engine.states())
+        troubles = self._finish(spec, min(left, self.cluster.jobs or _MOST))
+        answers = [pair for cell in self.engine.outlines for pair in cell.answers(self.engine.out)]
+        if any(asked.alone and record is None for asked, record in answers):
             troubles += self._finish(replace(spec, speeds=True), 1)
         return troubles
 
-    def _left(self) -> int:
-        return sum(state.kind in ("training", "evaluation", "waiting") for state in self.engine.states())
-
-    def _alone_left(self) -> bool:
-        """True if a metric that is measured alone has an unanswered question."""
-        pairs = ((cell, answered(self.engine.out, cell)) for cell in self.engine.outlines if not cell.refused)
-        return any(q.alone and r is None for cell, found in pairs for q, r in zip(cell.questions, found, strict=True))
-
     def _finish(self, spec: WorkerSpec, wanted: int) -> list[str]:
         """Submit jobs up to ``wanted`` live ones, and wait for all."""
+        file = self.folder / "submitted.json"
         with held(self.folder, wait=True):  # one process submits at a time
-            self.now = [job for job in self._recorded() if job.lives(self.folder)]
+            known = [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
+            self.now = [job for job in known if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
                 self.now += self.submit(spec, more)
-                write_atomic(self.folder / "submitted.json", json.dumps([asdict(job) for job in self.now]))
+                write_atomic(file, json.dumps([asdict(job) for job in self.now]))
         while any(job.lives(self.folder) for job in self.now):
             self.watch()
             time.sleep(self.poll_seconds)
         self.watch()
         return [trouble for job in self.now if (trouble := job.trouble(self.folder)) is not None]
 
-    def _recorded(self) -> list[Submitted]:
-        file = self.folder / "submitted.json"
-        return [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
-
     def submit(self, spec: WorkerSpec, count: int) -> list[Submitted]:
-        """Submit ``count`` jobs. Raises UserError: the cluster takes no job."""
-        kind = self.cluster.kind
-        count = 1 if kind == "debug" else count  # the first job does all the work
+        """Submit ``count`` jobs, as one array. Raise UserError: the cluster takes no job."""
+        kind, jobs = self.cluster.kind, []
         executor = self.cluster.executor(self.folder, f"mar-{self.engine.grid.name}")
-        jobs: list[Any] = []
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # jobs inherit it and outlive a Ctrl-C in this terminal
         try:
-            with _ignore_sigint(), executor.batch():  # Slurm: one array
+            with executor.batch():
                 jobs += [executor.submit(Job(spec, count if kind == "local" else 1)) for _ in range(count)]
         except RuntimeError as error:
             raise UserError(f"{kind} takes no job: {' '.join(str(error).split())}") from None
-        if kind == "debug":
-            if (code := jobs[0].result()) > 128:
-                raise Stopped(code - 128)
-            return []
+        finally:
+            signal.signal(signal.SIGINT, before)
         return [Submitted(kind, job.job_id) for job in jobs]
-
-
-@contextmanager
-def _ignore_sigint() -> Iterator[None]:
-    """Let processes started here inherit an ignored SIGINT, so that they outlive a Ctrl-C in this terminal."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,37 +25,57 @@ _TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
 
 
 @dataclass(frozen=True)
-class OutlinedQuestion:
-    """
-    Attributes:
-        metric: its name, or "training".
-        file: of its record, relative to the grid's folder.
-        content: what identifies the answer; the hash of the weights is that of the cell's training.
-        alone: measured when nothing else runs.
-        weights: a checkpoint that a variant names; empty: the one that the grid selects.
-    """
+class Asked:
+    """A question of a metric, or of "training". ``content`` identifies the answer, its weights the cell's training."""
 
     metric: str
-    file: str
+    file: str  # of its record, relative to the grid's folder
     content: dict[str, Any]
-    alone: bool = False
-    weights: str = ""
+    alone: bool = False  # measured when nothing else runs
+    weights: str = ""  # a checkpoint that a variant names; empty: the one that the grid selects
 
 
 @dataclass(frozen=True)
 class Outline:
-    """One cell with its questions, training first.
-
-    Attributes:
-        run: its run folder, relative to the grid's folder.
-        refused: why the cell is not trained; empty: it is.
-    """
+    """One cell with its questions, training first."""
 
     name: str
-    run: str
+    run: str  # its run folder, relative to the grid's folder
     iterations: int
-    refused: str = ""
-    questions: tuple[OutlinedQuestion, ...] = field(default=())
+    refused: str = ""  # why the cell is not trained
+    questions: tuple[Asked, ...] = ()
+
+    def answers(self, out: Path) -> list[tuple[Asked, Record | None]]:
+        """Return each question with its record; None: it is not answered."""
+        found: list[tuple[Asked, Record | None]] = []
+        for asked in self.questions:
+            training, content = found[0][1] if found else None, asked.content
+            if found and "weights" in content:
+                trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
+                content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
+            found.append((asked, read(out / asked.file, content)))
+        return found
+
+    def state(self, out: Path) -> State:
+        if self.refused:
+            return State(self.name, "refused", self.refused, None)
+        found = self.answers(out)
+        (_, training), count = found[0], len(found) - 1
+        errors = [f"{asked.metric}: {record.error}" for asked, record in found if record and record.error is not None]
+        left = [asked for asked, record in found if record is None]
+        if errors and (training is None or training.error or not left):
+            return State(self.name, "failed", "; ".join(errors), 1.0)
+        if not left:
+            return State(self.name, "done", f"{count} evaluations", 1.0)
+        if training is not None and all(asked.alone for asked in left):
+            return State(self.name, "speed", "its speed is measured when all are trained", 0.99)
+        if training is not None:
+            done = count - len(left)
+            share = _TRAINING_SHARE + (1.0 - _TRAINING_SHARE) * done / count
+            return State(self.name, "evaluation", f"{done} of {count} evaluations", share)
+        last = trained_iterations(out / self.run)
+        text = f"{last} of {self.iterations} iterations" if last else f"{self.iterations} iterations"
+        return State(self.name, "training" if last else "waiting", text, _TRAINING_SHARE * last / self.iterations)
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,6 @@ class State:
     """How far one cell is.
 
     Attributes:
-        name: of the cell.
         kind: "speed": only metrics that are measured alone are left; "failed": a part failed, and the rest is done.
         text: a line for a reader.
         share: of its work that is done, 0..1; None: it has none.
@@ -88,53 +107,14 @@ def read_outlines(out: Path) -> list[Outline] | None:
 
 def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
     """Return the state of every cell."""
-    return [_state(out, outline) for outline in outlines]
-
-
-def _state(out: Path, cell: Outline) -> State:
-    if cell.refused:
-        return State(cell.name, "refused", cell.refused, None)
-    records = answered(out, cell)
-    errors = [
-        f"{q.metric}: {r.error}" for q, r in zip(cell.questions, records, strict=True) if r and r.error is not None
-    ]
-    training, asked = records[0], len(records) - 1
-    if errors and (training is None or training.error or all(records)):
-        return State(cell.name, "failed", "; ".join(errors), 1.0)
-    left = [question for question, record in zip(cell.questions, records, strict=True) if record is None]
-    if not left:
-        return State(cell.name, "done", f"{asked} evaluations", 1.0)
-    if training is not None and all(question.alone for question in left):
-        return State(cell.name, "speed", "its speed is measured when all are trained", 0.99)
-    if training is not None:
-        done = asked - len(left)
-        share = _TRAINING_SHARE + (1.0 - _TRAINING_SHARE) * done / asked
-        return State(cell.name, "evaluation", f"{done} of {asked} evaluations", share)
-    last = trained_iterations(out / cell.run)
-    if not last:
-        return State(cell.name, "waiting", f"{cell.iterations} iterations", 0.0)
-    share = _TRAINING_SHARE * last / cell.iterations
-    return State(cell.name, "training", f"{last} of {cell.iterations} iterations", share)
-
-
-def answered(out: Path, cell: Outline) -> list[Record | None]:
-    """Return the record of each question; None: it is not answered."""
-    training, *others = cell.questions
-    first = read(out / training.file, training.content)
-    trained: dict[str, Any] = first.answer if first is not None and first.answer is not None else {"weights": ""}
-    contents = (
-        {**q.content, "weights": trained.get(q.weights, trained)["weights"]} if "weights" in q.content else q.content
-        for q in others
-    )
-    return [first, *(read(out / q.file, content) for q, content in zip(others, contents, strict=True))]
+    return [outline.state(out) for outline in outlines]
 
 
 def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:
     """Delete the records of failures, so that the next call of ``Engine.work`` tries them again."""
-    for cell in outlines:
-        for question, record in zip(cell.questions, answered(out, cell) if cell.questions else (), strict=True):
-            if record is not None and record.error is not None:
-                (out / question.file).unlink(missing_ok=True)
+    for asked, record in (pair for cell in outlines for pair in cell.answers(out)):
+        if record is not None and record.error is not None:
+            (out / asked.file).unlink(missing_ok=True)
 
 
 def share(found: Sequence[State]) -> float:
@@ -158,21 +138,21 @@ class Clock:
 
 
 def trained_iterations(run: Path) -> int:
-    """Return the last logged iteration of a run folder; a line cut off by a kill does not count."""
-    file = run / "metrics.jsonl"
-    for line in reversed(file.read_text().splitlines() if file.is_file() else []):
-        with suppress(ValueError):
-            return json.loads(line)["iteration"]
-    return 0
+    """Return the last logged iteration of a run folder."""
+    return _lines(run)[-1]["iteration"] if _lines(run) else 0
 
 
 def wanted_iterations(run: Path) -> int:
     """Return the length of a run's training, as far as it is known."""
-    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else []
-    curve = []
-    for line in lines:
-        with suppress(ValueError, KeyError):
-            found = json.loads(line)
-            curve.append((found["iteration"], found["validation_nats_per_token"]))
+    nats = "validation_nats_per_token"
     content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
-    return parse(content).train.length(curve)
+    return parse(content).train.length([(line["iteration"], line[nats]) for line in _lines(run) if nats in line])
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """Return the logged lines; one cut off by a kill does not count."""
+    found = []
+    for line in (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found

@@ -1,4 +1,4 @@
-"""Statistics over the rows of a result: over seeds, of what the cells have in common, and against published columns.
+"""Statistics over the rows of a result: paired differences, over seeds, of matched cells, against published columns.
 
 A test over images speaks of trained models; a test over seeds speaks of recipes, and needs several of each. Figures of
 papers are of other data and another scale: only the order of the rows is compared (Kendall's rank correlation).
@@ -13,41 +13,64 @@ from typing import Any
 
 import numpy as np
 
-from mar.experiments.grid import OURS, PLAN, SEED, Of, Published
-from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.metrics.statistics import holm, p_value
+from mar.experiments.grid import OURS, PLAN, SEED, Published
+from mar.experiments.result import AblationResult, Row, generation_rates
+from mar.metrics.statistics import Spread, comparable, holm, p_value, paired_differences, spread
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (of one seed, n - 1 in the denominator) over ``n`` seeds."""
+def compared(
+    rows: Sequence[Row], reference: Callable[[Row], Row | None], confidence: float,
+    name: Callable[[Row], str] = lambda base: base.name,
+) -> list[Row]:  # fmt: skip
+    """Return the rows with their paired differences to their reference rows, where both were scored alike.
 
-    n: int
-    mean: float
-    deviation: float
+    Holm's correction covers every comparison of the table. ``name`` returns what a difference calls its reference row.
+    """
+    found = {}
+    for number, row in enumerate(rows):
+        base = reference(row)
+        if base is None or row.likelihood == base.likelihood:  # the reference, or another variant's likelihood
+            continue
+        if comparable(row.likelihood, base.likelihood):
+            pair = {"row": row.likelihood, "base": base.likelihood}
+            difference = paired_differences(pair, "base", confidence)["row"]
+            found[number] = replace(difference, reference=name(base))
+    shown = list(rows)
+    for (number, difference), p in zip(found.items(), holm([each.p_value for each in found.values()]), strict=True):
+        shown[number] = replace(rows[number], difference=replace(difference, p_holm=p))
+    return shown
+
+
+Figure = Callable[[Row], float | None]
+
+
+def in_bits(found: Any) -> float | None:
+    """Return a likelihood or a difference in bits/dim, or in nats per image where it has none."""
+    return found and (found.nats_per_image if found.bits_per_dim is None else found.bits_per_dim)
+
+
+FIGURES: dict[str, Figure] = {
+    "nll": lambda row: in_bits(row.likelihood),
+    "difference": lambda row: in_bits(row.difference),
+    "fid": lambda row: row.images and row.images.fid,
+    "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
+    "images_per_second": lambda row: row.images_per_second,
+    "probe": lambda row: row.probe and row.probe.accuracy,
+}
 
 
 @dataclass(frozen=True)
 class SeedRow:
-    """Rows that differ in their seed alone. A figure is None unless every seed has it.
+    """Rows that differ in their seed alone: their other settings, and mean and deviation of ``FIGURES`` over seeds.
 
-    Attributes:
-        settings: values on the other axes.
-        plan: canonical short text.
-        nll: bits/dim, or nats per image where there are no bits/dim.
-        difference: to the reference of the same seed, in the same unit.
-        p_holm: two-sided paired t-test over seeds that the mean difference is zero, Holm-corrected over this table.
-        fid, images_per_second, probe: likewise.
+    ``p_holm`` is of the two-sided paired t-test over seeds that the mean difference to the reference of the same seed
+    is zero, Holm-corrected over this table.
     """
 
     settings: dict[str, str]
     plan: str
-    nll: Spread | None
-    difference: Spread | None
+    figures: dict[str, Spread]  # without those that a seed lacks
     p_holm: float | None
-    fid: Spread | None
-    images_per_second: Spread | None
-    probe: Spread | None
 
 
 def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
@@ -55,9 +78,14 @@ def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
     groups = [rows for rows in by_seed(result.rows) if SEED in rows[0].settings]
     if max(map(len, groups), default=0) < 2:
         return ()
-    found = [_over(rows) for rows in groups]
+    found = []
+    for rows in groups:
+        values = {name: values_of(rows, figure) for name, figure in FIGURES.items()}
+        figures = {name: spread(each) for name, each in values.items() if each}
+        p = p_value(np.asarray(values["difference"])) if len(values["difference"]) > 1 else None
+        found.append(SeedRow(settings_without_seed(rows[0]), rows[0].plan, figures, p))
     tested = [k for k, row in enumerate(found) if row.p_holm is not None]
-    for k, adjusted in zip(tested, holm([found[k].p_holm or 0.0 for k in tested]), strict=True):
+    for k, adjusted in zip(tested, holm([found[k].p_holm for k in tested]), strict=True):
         found[k] = replace(found[k], p_holm=adjusted)
     return tuple(found)
 
@@ -75,48 +103,10 @@ def settings_without_seed(row: Row) -> dict[str, str]:
     return {axis: name for axis, name in row.settings.items() if axis != SEED}
 
 
-def _over(rows: Sequence[Row]) -> SeedRow:
-    """Return one row of the table, its p-value not corrected yet."""
-    differences = values_of(rows, _difference)
-    return SeedRow(
-        settings=settings_without_seed(rows[0]),
-        plan=rows[0].plan,
-        nll=_spread(values_of(rows, nll_of)),
-        difference=_spread(differences),
-        p_holm=p_value(np.asarray(differences)) if len(differences) > 1 else None,
-        fid=_spread(values_of(rows, lambda row: row.images and row.images.fid)),
-        images_per_second=_spread(values_of(rows, lambda row: row.images_per_second)),
-        probe=_spread(values_of(rows, lambda row: row.probe and row.probe.accuracy)),
-    )
-
-
-def nll_of(row: Row) -> float | None:
-    """Return bits/dim, or nats per image where there are no bits/dim."""
-    likelihood = row.likelihood
-    if likelihood is None:
-        return None
-    return likelihood.nats_per_image if likelihood.bits_per_dim is None else likelihood.bits_per_dim
-
-
-def _difference(row: Row) -> float | None:
-    difference = row.difference
-    if difference is None:
-        return None
-    return difference.nats_per_image if difference.bits_per_dim is None else difference.bits_per_dim
-
-
-def values_of(rows: Sequence[Row], value: Callable[[Row], float | None]) -> list[float]:
+def values_of(rows: Sequence[Row], figure: Figure) -> list[float]:
     """Return a figure of every row; empty if one row lacks it."""
-    found = [value(row) for row in rows]
-    return [] if None in found else [each for each in found if each is not None]
-
-
-def _spread(values: Sequence[float]) -> Spread | None:
-    if not values:
-        return None
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
-    return Spread(len(values), mean, deviation)
+    found = [value for row in rows if (value := figure(row)) is not None]
+    return found if len(found) == len(rows) else []
 
 
 FAIR = 0.1  # of the smallest: a wider spread of the matched quantity is warned of
@@ -137,36 +127,21 @@ class Range:
 
 
 def spreads(result: AblationResult) -> dict[str, Range]:
-    """Return the range of each of ``QUANTITIES`` over the trained cells, where every cell has it.
-
-    Compute is known where the speed of every cell was measured.
-    """
-    trained = [model for model in result.models if model.training is not None]
-    found = {}
-    for name in QUANTITIES:
-        values = [quantity(model, name) for model in trained]
-        numbers = [value for value in values if value]
-        if numbers and len(numbers) == len(values):
-            found[name] = Range(min(numbers), max(numbers))
-    return found
-
-
-def quantity(model: TrainedModel, name: str) -> float | None:
-    """Return one of ``QUANTITIES`` of a trained cell; None: unknown."""
-    if name == "parameters":
-        return model.parameters
-    if model.training is None:
-        return None
-    images = model.training.iterations * model.training.batch_size
-    if name == "images":
-        return images
-    return None if model.speed is None else images * model.speed.train_flops_per_image
+    """Return the range of each of ``QUANTITIES`` over the trained cells; compute wants the speed of each."""
+    found: dict[str, list[float]] = {name: [] for name in QUANTITIES}
+    for model in result.models:
+        if model.training is not None:
+            images = model.training.iterations * model.training.batch_size
+            flops = 0.0 if model.speed is None else model.speed.train_flops_per_image
+            for name, value in zip(QUANTITIES, (model.parameters, images, images * flops), strict=True):
+                found[name].append(value)
+    return {name: Range(min(values), max(values)) for name, values in found.items() if values and all(values)}
 
 
 def unfair(result: AblationResult) -> bool:
     """True if the quantity that the grid declares matched spreads by more than ``FAIR``."""
-    spread = spreads(result).get(result.grid.get("matched") or "")
-    return spread is not None and spread.excess > FAIR
+    found = spreads(result).get(result.grid.get("matched") or "")
+    return found is not None and found.excess > FAIR
 
 
 FEWEST = 3  # rows: two are in the same order by chance half the time
@@ -174,14 +149,10 @@ FEWEST = 3  # rows: two are in the same order by chance half the time
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike our column and a published one rank the rows that have both figures.
+    """How alike our column and a published one rank the ``n`` rows that have both figures, seeds taken together.
 
-    Attributes:
-        n: such rows; those that differ in their seed alone are one, of the mean over seeds.
-        tau: Kendall's τ-b (1945); 1: the same order of quality, -1: the reverse. None: too few rows, or one column's
-            figures are all equal.
-        p_value: two-sided, of "no association".
-        exact: over all permutations; with ties, the normal approximation.
+    ``tau`` is Kendall's τ-b (1945): 1 the same order of quality, -1 the reverse; None: too few rows, or one column's
+    figures are all equal. ``p_value`` is two-sided, of "no association": exact, or with ties the normal approximation.
     """
 
     n: int
@@ -197,8 +168,10 @@ def published_figure(column: Published, row: Row | SeedRow) -> float | None:
 
 def agreement(result: AblationResult, column: Published) -> Agreement:
     """Return the agreement of our column with a published one."""
-    ours, theirs = [], []
-    figure = _figures(result)[column.of]
+    ours, theirs, figure = [], [], FIGURES[column.of]
+    if column.of == "images_per_second":
+        rates = {id(row): rate for row, rate in zip(result.rows, generation_rates(result), strict=True)}
+        figure = lambda row: rates[id(row)]  # noqa: E731
     for rows in by_seed(result.rows):
         values = values_of(rows, figure)
         published = column.figure({PLAN: rows[0].plan, **settings_without_seed(rows[0])})
@@ -213,15 +186,3 @@ def agreement(result: AblationResult, column: Published) -> Agreement:
     found: Any = stats.kendalltau(ours, [turned * value for value in theirs])
     exact = len(set(ours)) == len(set(theirs)) == len(ours)
     return Agreement(len(ours), float(found.statistic), float(found.pvalue), exact)
-
-
-def _figures(result: AblationResult) -> dict[Of, Callable[[Row], float | None]]:
-    """Return for each of our columns the figure of a row."""
-    rates = {id(row): rate for row, rate in zip(result.rows, generation_rates(result), strict=True)}
-    return {
-        "nll": nll_of,
-        "fid": lambda row: row.images and row.images.fid,
-        "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
-        "probe": lambda row: row.probe and row.probe.accuracy,
-        "images_per_second": lambda row: rates[id(row)],
-    }

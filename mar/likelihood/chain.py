@@ -1,6 +1,6 @@
 """log p(x | plan) token by token: the sum over steps and over the tokens of each set.
 
-B batch · L tokens · M gathered tokens · R (image, step) pairs · K AR steps
+B batch · N images · L tokens · M gathered tokens · R (image, step) pairs · K AR steps
 
     -log p(x | plan) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})        (ARCHITECTURE: mathematics, point 3)
 
@@ -14,6 +14,10 @@ the tokens already known (ties by token number). So every image lies on one path
 of conditionals along it is a normalised density (ARCHITECTURE: mathematics, point 9): the sum over the last set's
 values is one, then that over the set before it, and so on. A rule that depends on the values just drawn has no such
 tree.
+
+Everything that is drawn for image k (its plan, the steps of an estimate, its dequantisation, the noise of a bound) is a
+function of (seed, k) and the numbers of a repeat alone, so two plans scored with one seed are compared on the same
+images, noise and steps.
 """
 
 from __future__ import annotations
@@ -28,9 +32,12 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from mar.core.records import Part
+from mar.core.progress import Counter, Progress
+from mar.core.records import Part, Partial
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
+from mar.likelihood.estimate import EVERY_STEP, Estimator
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
 from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision
 from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
@@ -40,27 +47,37 @@ _CPU_BUDGET = 2**25  # bytes; larger batches only leave a CPU's caches (8 x 8 di
 _GPU_BUDGET = 2**30
 
 OnRows = Callable[[int], None]  # called with the number of rows just done
+DrawPlan = Callable[[Noise], Plan]  # one plan for each stream, the same for the same key
 
 
 @dataclass(frozen=True)
 class TokenLogProb:
-    """Log-probabilities of the tokens of a batch.
+    """Log-probabilities of the tokens of a batch."""
 
-    Attributes:
-        nats_BL: log p(x_l | x_{S_<k}) in nats; 0 where a token is given or absent.
-        kind: "exact", "bound" or "ode".
-        evaluations: evaluations of the head per token, the most for any.
-        forward_rows: rows that went through the network.
-        estimate: the head's log-probabilities depend on drawn noise (``LogProb.estimate``).
-        settings: the head's, for these log-probabilities.
-    """
+    nats_BL: torch.Tensor  # log p(x_l | x_{S_<k}) in nats; 0 where a token is given or absent
+    kind: str  # "exact", "bound" or "ode"
+    evaluations: int  # of the head per token, the most for any
+    forward_rows: int  # rows that went through the network
+    estimate: bool = False  # they depend on drawn noise (``LogProb.estimate``)
+    settings: dict[str, Any] = field(default_factory=dict)  # the head's
 
-    nats_BL: torch.Tensor
-    kind: str
-    evaluations: int
-    forward_rows: int
-    estimate: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
+
+@dataclass(frozen=True, repr=False)
+class TokenScores:
+    """Log-probabilities of every token of N examples along a plan."""
+
+    plan: str  #: short text
+    kind: str  #: "exact"; "bound": at most log p, in expectation; "ode"
+    #: log p(x_l | x_{S_<k}) in nats; 0 where a token is given or absent. Densities of continuous tokens are without the
+    #: Jacobian that a Likelihood includes
+    nats_NL: torch.Tensor
+    step_NL: torch.Tensor  #: the AR step of each token (GIVEN, 0.., ABSENT)
+    position_LD: torch.Tensor  #: the place of each token on the grid, (row, column) of an image
+
+    def __repr__(self) -> str:
+        n, length = self.nats_NL.shape
+        nats = float(self.nats_NL.sum(1).mean())
+        return f"TokenScores({self.plan}, {self.kind}: {n} examples of {length} tokens, {nats:.2f} nats each)"
 
 
 @dataclass(frozen=True)
@@ -97,37 +114,26 @@ def image_noise(seed: int, index: int | torch.Tensor, device: torch.device | str
     return stream(seed, "nll", index, device)
 
 
-def default_budget(device: torch.device) -> int:
-    """Bytes of activations: 32 MiB on a CPU, 1 GiB elsewhere."""
-    return _CPU_BUDGET if device.type == "cpu" else _GPU_BUDGET
-
-
 def rows_in_budget(model: Model, budget: int | None = None) -> int:
     """How many rows at a time keep the activations of a forward pass (no gradients) within ``budget`` bytes.
 
-    Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token. None:
-    ``default_budget``.
+    Counted in float32: the network's own (``row_floats``), and four of the vocabulary for each token. None: 32 MiB on
+    a CPU, 1 GiB elsewhere.
     """
     n_tokens, token = math.prod(model.tokenizer.shape), model.tokenizer.token
     head = 4 * token.vocabulary if isinstance(token, Categories) else 0
-    budget = budget or default_budget(next(model.parameters()).device)
+    budget = budget or (_CPU_BUDGET if next(model.parameters()).device.type == "cpu" else _GPU_BUDGET)
     return max(1, budget // (4 * (model.network.row_floats(n_tokens) + n_tokens * head)))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Some (image, step) pairs that went through the network together.
-
-    Attributes:
-        image_R, step_R: the pairs.
-        target_RL: bool, the tokens whose contexts were asked for.
-        z_MD: the contexts, M = ``target_RL.nonzero()`` row-major.
-    """
+    """Some (image, step) pairs that went through the network together."""
 
     image_R: torch.Tensor
     step_R: torch.Tensor
-    target_RL: torch.Tensor
-    z_MD: torch.Tensor
+    target_RL: torch.Tensor  # bool, the tokens whose contexts were asked for
+    z_MD: torch.Tensor  # the contexts, M = ``target_RL.nonzero()`` row-major
 
     @cached_property
     def at_M(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,8 +150,7 @@ def pairs(
     budget: int | None = None,
     drawn_BK: torch.Tensor | None = None,
     pooled: bool = False,
-    chosen_R: torch.Tensor | None = None,
-    rows: int | None = None,
+    first: int = 0,
 ) -> Iterator[Pairs]:
     """The contexts of every (image, step) pair of a batch, by step, so that pairs of a pass know equally many tokens.
 
@@ -153,20 +158,17 @@ def pairs(
         token: (B, L) int64 or (B, L, E) float32.
         plan: one row for each row of ``token``, on its device.
         label_B: classes; negative: none.
-        budget: bytes of activations; None: ``default_budget``.
+        budget: bytes of activations; None: what suits the device.
         drawn_BK: bool, the steps wanted; None: all.
         pooled: after each step's past, ask for all unknown tokens, not those of the step alone.
-        chosen_R: the numbers of the pairs wanted; None: all.
-        rows: pairs at a time; None: as many as the budget holds.
+        first: so many pairs are left out, which are done already.
     """
     one_pass = model.network.one_pass and not pooled
-    image_R, step_R = _index(plan, one_pass, drawn_BK)
-    if chosen_R is not None:
-        image_R, step_R = image_R[chosen_R], step_R[chosen_R]
+    image_R, step_R = (index_R[first:] for index_R in _index(plan, one_pass, drawn_BK))
     wanted_BL = plan.scored_BL
     if drawn_BK is not None:
         wanted_BL = wanted_BL & drawn_BK.gather(1, plan.step_BL.clamp(0, drawn_BK.shape[1] - 1))
-    condition_BC, rows = model.condition(label_B), rows or rows_in_budget(model, budget)
+    condition_BC, rows = model.condition(label_B), rows_in_budget(model, budget)
     if model.network.shares_plan and (pooled or not bool((plan.step_BL == plan.step_BL[:1]).all())):
         rows = 1  # every row has its own plan
     if not len(image_R):
@@ -195,9 +197,7 @@ def _index(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None) -> tuple[t
 
 def n_pairs(plan: Plan, one_pass: bool, drawn_BK: torch.Tensor | None = None) -> int:
     """How many rows ``pairs`` sends through the network."""
-    if one_pass:
-        return len(plan.step_BL)
-    return int(plan.n_steps_B.sum() if drawn_BK is None else drawn_BK.sum())
+    return len(_index(plan, one_pass, drawn_BK)[0])
 
 
 @torch.no_grad()
@@ -238,9 +238,9 @@ def token_log_prob(
     nats_BL, total = kept["nats_BL"].to(token.device), n_pairs(plan, model.network.one_pass, drawn_BK)
     if notes["done"]:
         on_rows(notes["done"])
-    left_R = torch.arange(notes["done"], total, device=token.device)
-    for some in pairs(model, token, plan, label_B, budget, drawn_BK, chosen_R=left_R):
-        with full_precision(some.z_MD) as z_MD:
+    for some in pairs(model, token, plan, label_B, budget, drawn_BK, first=notes["done"]):
+        with torch.autocast(token.device.type, enabled=False):  # a network may run in bfloat16, probabilities never do
+            z_MD = some.z_MD.to(torch.promote_types(some.z_MD.dtype, torch.float32))
             result = model.head.log_prob(z_MD, token[some.at_M], kind, noise.tokens(*some.at_M))
         nats_BL[some.at_M] = result.nats_M.float()
         notes = {
@@ -326,3 +326,104 @@ def adaptive_log_prob(
     place_BL = inverse(torch.argsort(step_BL, dim=1, stable=True))  # given tokens first, absent ones last
     rank_BL = place_BL - (step_BL == GIVEN).sum(1, keepdim=True)
     return result, Plan(torch.where((step_BL > GIVEN) & (step_BL < ABSENT), rank_BL, step_BL), step_BL)
+
+
+def conditionals(
+    model: Model,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    draw_plan: DrawPlan,
+    seed: int = 0,
+    kind: str | None = None,
+    budget: int | None = None,
+    progress: Progress | None = None,
+    estimator: Estimator = EVERY_STEP,
+    repeat: int = 0,
+    dequantisation: int = 0,
+    partial: Partial | None = None,
+    name: str = "images",
+    rule: Adaptive | None = None,
+) -> Conditionals:
+    """The conditionals of ``images`` (N, C, H, W), in the data set's levels, along plans.
+
+    Args:
+        draw_plan: from one stream per image, their plans.
+        kind: one of the head's likelihoods; None: its default.
+        budget: bytes of activations; None: what suits the device.
+        progress: called with (rows done, rows in all).
+        estimator: which steps are computed.
+        repeat: which independent draw of orders, steps and noise.
+        dequantisation: which independent draw of it.
+        partial: where finished work is kept, under ``name-…``, and taken up again.
+        rule: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
+
+    Raises:
+        UserError: there are no images.
+        Unsupported: the head has no likelihood of this kind; or sub-sampled steps of an order found along the way.
+    """
+    if rule is not None and estimator != EVERY_STEP:
+        raise Unsupported("an order found along the way needs every step before the one drawn: use --estimator exact")
+    batches = list(image_batches(model, images, labels, seed))
+    drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
+    one_pass = model.network.one_pass and rule is None
+    count = Counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
+    steps, results = [], []
+    for k, (batch, (plan, drawn_BK, _)) in enumerate(zip(batches, drawn, strict=True)):
+        token, step_BL = batch.tokens(model, dequantisation), plan.step_BL
+        part = partial.part(f"{name}-{k:05d}") if partial else None
+        asked = (batch.label_B, batch.repeated(repeat).at("head"), kind, budget, count)
+        if rule is None:
+            result = token_log_prob(model, token, plan, *asked, drawn_BK, part)
+        elif part and (kept := part.read()):  # an order found along the way is kept when all of it is found
+            result, step_BL = TokenLogProb(kept[0]["nats_BL"].to(token.device), **kept[1]), kept[0]["step_BL"]
+            count(result.forward_rows)
+        else:
+            result, found = adaptive_log_prob(model, token, plan, rule, *asked)
+            step_BL = found.step_BL
+            if part:
+                notes = {key: value for key, value in vars(result).items() if key != "nats_BL"}
+                part.write({"nats_BL": result.nats_BL, "step_BL": step_BL}, notes)
+        results.append(result)
+        steps.append(step_BL.cpu())
+    weights = [weight_BL for _, _, weight_BL in drawn if weight_BL is not None]
+    return Conditionals(
+        torch.cat(steps),
+        -torch.cat([r.nats_BL for r in results]).double().cpu(),
+        results[0].kind,
+        max(r.evaluations for r in results),
+        sum(r.forward_rows for r in results),
+        results[0].estimate,
+        results[0].settings,
+        torch.cat(weights).cpu() if weights else None,
+        str(estimator) if weights else "exact",
+    )
+
+
+def _draw(
+    model: Model, batch: ImageBatch, draw_plan: DrawPlan, estimator: Estimator, repeat: int
+) -> tuple[Plan, torch.Tensor | None, torch.Tensor | None]:
+    """(plan, drawn_BK, weight_BL): the plans of some images, and the steps drawn if not all are."""
+    noise, tokenizer = batch.repeated(repeat), model.tokenizer
+    plan = draw_plan(noise.at("order"))
+    if tokenizer.end is not None:  # examples that end by themselves
+        plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x.to(batch.label_B.device))))
+    weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
+    if weight_BK is None:
+        return plan, None, None
+    weight_BL = weight_BK.gather(1, plan.step_BL.clamp(0, weight_BK.shape[1] - 1))
+    return plan, weight_BK > 0, weight_BL
+
+
+def score(
+    model: Model,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    draw_plan: DrawPlan,
+    plan: str,
+    seed: int = 0,
+    warnings: tuple[str, ...] = (),
+    **options: Any,
+) -> Likelihood:
+    """The likelihood of ``images`` along plans. Arguments: those of ``conditionals`` and ``summarise``."""
+    found = conditionals(model, images, labels, draw_plan, seed, **options)
+    return summarise(model.tokenizer, plan, found, warnings)

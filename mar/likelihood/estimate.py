@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -29,7 +28,14 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Progress
 from mar.core.records import Partial
-from mar.likelihood.summary import EnsemblePoint, Likelihood, is_dequantised, length_of, per_dimension
+from mar.likelihood.summary import (
+    EnsemblePoint,
+    Likelihood,
+    error_over_images,
+    is_dequantised,
+    length_of,
+    per_dimension,
+)
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
 
@@ -45,11 +51,7 @@ class Estimator:
 
     @classmethod
     def parse(cls, text: str) -> Estimator:
-        """``exact`` or ``steps:8``.
-
-        Raises:
-            UserError: it is neither.
-        """
+        """``exact`` or ``steps:8``. Raises UserError: it is neither."""
         if text == "exact":
             return cls()
         name, _, number = text.partition(":")
@@ -126,17 +128,11 @@ def standard_error(y_NS: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Repeats:
-    """How often the same images are scored, and what differs between the times; one of the three at most.
+    """How often the same images are scored, and what differs between the times; one of the three at most."""
 
-    Attributes:
-        orders: random orders shared by all images; 0: every image has its own.
-        orders_per_image: an image's own orders (and steps drawn), whose mean counts.
-        draws: dequantisations of an image, combined by log-mean-exp.
-    """
-
-    orders: int = 0
-    orders_per_image: int = 1
-    draws: int = 1
+    orders: int = 0  #: random orders shared by all images; 0: every image has its own
+    orders_per_image: int = 1  #: an image's own orders (and steps drawn), whose mean counts
+    draws: int = 1  #: dequantisations of an image, combined by log-mean-exp
 
     def __post_init__(self) -> None:
         if (self.orders > 0) + (self.orders_per_image > 1) + (self.draws > 1) > 1:
@@ -145,55 +141,45 @@ class Repeats:
 
 SINGLE = Repeats()
 
-
 ScoreOne = Callable[..., Likelihood]  # (progress, name, repeat, dequantisation, order: None or the shared one's number)
 
 
 def score_several(
-    model: Model, score_one: ScoreOne, repeats: Repeats, progress: Progress | None, partial: Partial | None
+    tokenizer: Tokenizer, score_one: ScoreOne, repeats: Repeats, progress: Progress | None, partial: Partial | None
 ) -> Likelihood:
     """Score the same images as often as wanted, one time after the other, and combine.
 
     Finished times are kept in ``partial`` and taken from there: asking for more later costs only what is new.
     """
+
+    def each(what: str, count: int, numbered: Callable[[int], dict[str, int]], mixed: bool = False) -> list[Likelihood]:
+        found = []
+        for s in range(count):
+            name = f"{what}{s:04d}"
+            if partial and (known := partial.finished(name)):
+                found.append(TypeAdapter(Likelihood).validate_python(known))
+                continue
+            found.append(score_one(name=name, progress=_share(progress, s, count), **numbered(s)))
+            if mixed:
+                check_log_mean_exp(found[-1])  # before the others are paid for
+            if partial:
+                partial.finish(name, found[-1].to_dict())
+        return found
+
     if repeats.orders:
-        found = _each(lambda s, **to: score_one(repeat=s, order=s, **to), repeats.orders, "order", progress, partial)
-        return mean_over_orders(model, found)
+        return mean_over_orders(tokenizer, each("order", repeats.orders, lambda s: {"repeat": s, "order": s}))
     if repeats.draws > 1:
-
-        def one_draw(s: int, **to: Any) -> Likelihood:
-            result = score_one(dequantisation=s, **to)
-            check_log_mean_exp(result)  # before the others are paid for
-            return result
-
-        return mixture_of_draws(model, _each(one_draw, repeats.draws, "draw", progress, partial))
-    if repeats.orders_per_image > 1:
-        count = repeats.orders_per_image
-        found = _each(lambda s, **to: score_one(repeat=s, dequantisation=s, **to), count, "own", progress, partial)
-        return replace(average(model, found, _over_images(_nats(found).mean(0))), orders_per_image=count)
+        return mixture_of_draws(tokenizer, each("draw", repeats.draws, lambda s: {"dequantisation": s}, mixed=True))
+    if (count := repeats.orders_per_image) > 1:
+        found = each("own", count, lambda s: {"repeat": s, "dequantisation": s})
+        mean = average(tokenizer, found, error_over_images(_nats(found).mean(0)))
+        return replace(mean, orders_per_image=count)
     return score_one(progress=progress, name="images")
 
 
-def _each(
-    score_one: ScoreOne, count: int, what: str, progress: Progress | None, partial: Partial | None
-) -> list[Likelihood]:
-    found = []
-    for s in range(count):
-        name = f"{what}{s:04d}"
-        known = partial.finished(name) if partial else None
-        if known is not None:
-            found.append(TypeAdapter(Likelihood).validate_python(known))
-            continue
-        share = None if progress is None else _share(progress, s, count)
-        found.append(score_one(s, name=name, progress=share))
-        if partial:
-            partial.finish(name, found[-1].to_dict())
-    return found
-
-
-def _share(progress: Progress, s: int, count: int) -> Progress:
+def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
     """Progress of the s-th of ``count`` equal shares."""
-    return lambda done, total: progress(s * total + done, count * total)
+    return progress and (lambda done, total: progress(s * total + done, count * total))
 
 
 def _nats(results: Sequence[Likelihood]) -> torch.Tensor:
@@ -202,14 +188,15 @@ def _nats(results: Sequence[Likelihood]) -> torch.Tensor:
 
 
 def average(
-    model: Model, results: Sequence[Likelihood], error: float, nats_N: torch.Tensor | None = None
+    tokenizer: Tokenizer, results: Sequence[Likelihood], error: float, nats_N: torch.Tensor | None = None
 ) -> Likelihood:
     """The mean of scorings of the same images; ``error`` is the standard error of its nats per image.
 
-    ``nats_N``: nats of each image that are not the mean of theirs.
-
     The errors of the curve and the map add the spread between the scorings to the mean error within one: never too
     small, a little large where images and orders interact.
+
+    Args:
+        nats_N: nats of each image that are not the mean of theirs.
     """
     first, nats_SN = results[0], _nats(results)
     mean = float((nats_SN if nats_N is None else nats_N).mean())
@@ -219,7 +206,7 @@ def average(
         first,
         nats_per_image=mean,
         standard_error_nats=error,
-        **per_dimension(model, mean, error, length_of(model, first)),
+        **per_dimension(tokenizer, mean, error, length_of(tokenizer, first)),
         evaluations=max(r.evaluations for r in results),
         forward_rows_per_image=sum(r.forward_rows_per_image for r in results),
         nats_per_step=curve,
@@ -230,21 +217,21 @@ def average(
     )
 
 
-def mean_over_orders(model: Model, results: Sequence[Likelihood]) -> Likelihood:
+def mean_over_orders(tokenizer: Tokenizer, results: Sequence[Likelihood]) -> Likelihood:
     """S orders shared by all images: their mean, with its error over images and orders, and the ensemble's curve.
 
     The ensemble is left out, with a warning that says why, where the log-probabilities are estimates.
     """
     nats_SN = _nats(results)
-    mean = replace(average(model, results, standard_error(nats_SN.T)), orders=len(results))
+    mean = replace(average(tokenizer, results, standard_error(nats_SN.T)), orders=len(results))
     try:
         check_log_mean_exp(results[0])
     except Unsupported as why:
         return replace(mean, warnings=(*mean.warnings, f"no ensemble of orders: {why}"))
-    return replace(mean, ensemble=ensemble_curve(model, -nats_SN))
+    return replace(mean, ensemble=ensemble_curve(tokenizer, -nats_SN))
 
 
-def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
+def mixture_of_draws(tokenizer: Tokenizer, results: Sequence[Likelihood]) -> Likelihood:
     """D dequantisations of the same images: -log mean_d p(x + u_d), over whole images.
 
     In expectation at least the NLL of the integer data, and the nearer the more draws (Burda et al. 2016, theorem 1).
@@ -255,23 +242,19 @@ def mixture_of_draws(model: Model, results: Sequence[Likelihood]) -> Likelihood:
     """
     check_log_mean_exp(results[0])
     nats_N = -_log_mean_exp(-_nats(results))
-    return replace(average(model, results, _over_images(nats_N), nats_N), dequantisation_draws=len(results))
+    mixture = average(tokenizer, results, error_over_images(nats_N), nats_N)
+    return replace(mixture, dequantisation_draws=len(results))
 
 
 def check_draws(model: Model, kind: str | None, estimator: Estimator) -> None:
-    """Refuse several dequantisations before anything is scored.
-
-    Raises:
-        UserError: there is nothing to dequantise.
-        Unsupported: sub-sampled steps.
-    """
-    if not is_dequantised(model):
+    """Refuse several dequantisations before anything is scored: sub-sampled steps, or nothing to dequantise."""
+    if not is_dequantised(model.tokenizer):
         raise UserError("draws are dequantisations of integer data as continuous tokens: there are none here")
     _refuse_estimates(str(estimator), model.head.check_kind(kind), False)
 
 
 def check_log_mean_exp(result: Likelihood) -> None:
-    """Raises Unsupported, with the reason, if the log-probabilities are estimates."""
+    """Raise Unsupported, with the reason, if the log-probabilities are estimates."""
     _refuse_estimates(result.estimator, result.head_kind, result.head_estimate)
 
 
@@ -288,20 +271,16 @@ def _log_mean_exp(log_p_SN: torch.Tensor) -> torch.Tensor:
     return log_p_SN.logsumexp(0) - math.log(len(log_p_SN))
 
 
-def ensemble_curve(model: Model, log_p_SN: torch.Tensor) -> tuple[EnsemblePoint, ...]:
+def ensemble_curve(tokenizer: Tokenizer, log_p_SN: torch.Tensor) -> tuple[EnsemblePoint, ...]:
     """The mixtures of the first 1, 2, 4, … and of all S orders."""
     counts = [2**k for k in range(len(log_p_SN).bit_length()) if 2**k < len(log_p_SN)] + [len(log_p_SN)]
     points = []
     for count in counts:
         nats_N = -_log_mean_exp(log_p_SN[:count])
-        mean, error, order_error = float(nats_N.mean()), _over_images(nats_N), _over_orders(log_p_SN, count)
-        bits, bits_error, *_ = per_dimension(model, mean, error).values()
+        mean, error, order_error = float(nats_N.mean()), error_over_images(nats_N), _over_orders(log_p_SN, count)
+        bits, bits_error, *_ = per_dimension(tokenizer, mean, error).values()
         points.append(EnsemblePoint(count, mean, error, order_error, bits, bits_error))
     return tuple(points)
-
-
-def _over_images(nats_N: torch.Tensor) -> float:
-    return float(nats_N.std() / math.sqrt(len(nats_N))) if len(nats_N) > 1 else math.nan
 
 
 def _over_orders(log_p_SN: torch.Tensor, count: int) -> float:
@@ -328,10 +307,9 @@ def _mean_and_error(parts: Sequence[tuple[_Values, _Values]]) -> tuple[_Values, 
 def until_error(score: Callable[[int], Likelihood], target_nats: float, most_images: int) -> Likelihood:
     """Score ever more images until the standard error is at most ``target_nats``, or there are no more images.
 
-    The first look is at 32 images; each further one at as many as reach the target if the spread over images stays as
-    it is, and at least at twice as many. The stopping rule reads the spread over images, never their mean, so it
-    prefers neither low nor high figures: the mean is unbiased where nats are distributed symmetrically over images, and
-    otherwise biased by the order of 1/N beside a standard error of the order of 1/sqrt(N).
+    Each look is at as many images as reach the target if the spread over images stays as it is, and at least at twice
+    as many as the last. The rule reads the spread, never the mean, so it prefers neither low nor high figures: the mean
+    is unbiased where nats are distributed symmetrically over images, and otherwise biased by the order of 1/N.
 
     Args:
         score: scores this many images, spread over the split.
@@ -351,11 +329,7 @@ def until_error(score: Callable[[int], Likelihood], target_nats: float, most_ima
 
 
 def parse_target(text: str, tokenizer: Tokenizer) -> float:
-    """``0.01`` (bits/dim) or ``0.5nats`` (per image) -> nats per image.
-
-    Raises:
-        UserError: it is no positive number, or latents have no bits/dim.
-    """
+    """``0.01`` (bits/dim) or ``0.5nats`` (per image) -> nats per image. Raises UserError: neither, or no bits/dim."""
     number = text.removesuffix("nats").strip()
     try:
         value = float(number)

@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -31,8 +30,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Counter, Progress
 from mar.heads.base import Head
-from mar.likelihood.chain import ImageBatch, OnRows, image_batches, n_pairs, pairs
-from mar.likelihood.score import DrawPlan
+from mar.likelihood.chain import DrawPlan, ImageBatch, OnRows, image_batches, n_pairs, pairs
 from mar.model.model import Model
 from orderings import Plan
 
@@ -49,37 +47,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Nats of each step on data and on the model's own samples, without a scaling's Jacobian, and their difference.
+    """Nats of each step on data and on the model's own samples, without a scaling's Jacobian, and their difference."""
 
-    Attributes:
-        plan: short text.
-        kind: of the log-probabilities: "exact", "bound" or "ode".
-        n_images: N images of the data, and N samples.
-        tokens_per_step: (K,) mean tokens of each step.
-        data, own: NLL of the data, and of the samples.
-        expected_after_data, expected_after_own: the model's entropy after each kind of past.
-        difference: own minus data.
-        misfit: data minus expected_after_data.
-        exposure: expected_after_own minus expected_after_data.
-        misfit_summed, exposure_summed: over steps 0..k.
-    """
-
-    plan: str
-    kind: str
-    n_images: int
-    tokens_per_step: tuple[float, ...]
-    data: Curve
-    own: Curve
-    expected_after_data: Curve
+    plan: str  # short text
+    kind: str  # of the log-probabilities: "exact", "bound" or "ode"
+    n_images: int  # of the data, and as many samples
+    tokens_per_step: tuple[float, ...]  # (K,) means
+    data: Curve  # NLL of the data
+    own: Curve  # NLL of the samples
+    expected_after_data: Curve  # the model's entropy after the data's past
     expected_after_own: Curve
-    difference: Curve
-    misfit: Curve
-    exposure: Curve
-    misfit_summed: Curve
+    difference: Curve  # own minus data
+    misfit: Curve  # data minus expected_after_data
+    exposure: Curve  # expected_after_own minus expected_after_data
+    misfit_summed: Curve  # over steps 0..k
     exposure_summed: Curve
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def exposure(
@@ -100,13 +82,10 @@ def exposure(
     and is scored as the tokens that were generated, never decoded. Standard errors of differences are over pairs.
 
     Args:
-        model: in evaluation mode.
-        draw_plan: from one stream per image, their plans.
         generate: draws tokens at guidance 1, temperature 1 and without truncation, as likelihoods mean.
         plan: the plan's short text.
-        kind: one of the head's likelihoods; None: its default.
-        budget: bytes of activations; None: what suits the device.
         progress: called with (rows done, rows in all); generation counts as one pass a step.
+        labels, draw_plan, seed, kind, budget: as in ``mar.likelihood.chain.conditionals``.
 
     Raises:
         UserError: fewer than two images.

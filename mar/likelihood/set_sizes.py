@@ -41,17 +41,11 @@ SCHEDULES = {"optimal": "optimal", "equal": "linear", "cosine": "cosine"}  # as 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Schedules of k sets by the measured costs.
-
-    Attributes:
-        k: sets.
-        excess_nats: by schedule (optimal, equal, cosine): nats per image above one token at a time.
-        optimal_sizes: of the best k sets.
-    """
+    """Schedules of k sets by the measured costs."""
 
     k: int
-    excess_nats: Mapping[str, float]
-    optimal_sizes: tuple[int, ...]
+    excess_nats: Mapping[str, float]  # by schedule (optimal, equal, cosine): nats per image above one token at a time
+    optimal_sizes: tuple[int, ...]  # of the best k sets
 
 
 def predictions(costs: SetCosts, ks: Sequence[int]) -> list[Predicted]:
@@ -96,11 +90,8 @@ def measure_set_costs(
     known tokens.
 
     Args:
-        model: in evaluation mode.
         orders: of each image, where the ordering is random: for a split with few images.
-        kind: one of the head's likelihoods; None: its default.
-        budget: bytes of activations; None: what suits the device.
-        progress: called with (rows done, rows in all).
+        labels, seed, kind, budget, progress: as in ``mar.likelihood.chain.conditionals``.
 
     Raises:
         UserError: fewer than two images.

@@ -12,18 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mar.core.errors import UserError
-from mar.core.files import settings_digest
 from mar.core.tokens import Categories, Vectors
-from mar.model.model import Model
+from mar.tokenizers.base import Tokenizer
 from orderings import GIVEN
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-
-def fingerprint(settings: dict[str, Any]) -> str:
-    """16 hexadecimal digits of everything that an answer depends on (plain values)."""
-    return settings_digest(settings, 16)
 
 
 @dataclass(frozen=True)
@@ -44,66 +38,57 @@ class EnsemblePoint:
 
 @dataclass(frozen=True, repr=False)
 class Likelihood:
-    """The negative log-likelihood of N images along a plan.
+    """The negative log-likelihood of N images along a plan, over L grid positions and K AR steps."""
 
-    Attributes:
-        plan: short text, e.g. "spiral/cosine:16".
-        kind: "exact"; "bound": at least the NLL, in expectation; "ode"; "estimate": unbiased for ``head_kind``.
-        n_images: N.
-        nats_per_image: mean of -log p(data | plan): for integer data with continuous tokens, of the dequantised bound.
-        standard_error_nats: of that mean, over images, their orders where the order is random, and the steps drawn.
-        bits_per_dim: nats_per_image over log 2 times the data's dimensions; None for latents and colours of a palette.
-            Of documents: the nats of all over the tokens of all, their ends among them.
-        standard_error_bits_per_dim: of it.
-        steps: the largest number of AR steps.
-        evaluations: evaluations of the head per token.
-        forward_rows_per_image: rows of the network's forward pass for one image.
-        warnings: what to know before quoting the figure.
-        nats_per_step: (K,) mean nats of each step: the curve of conditional entropies along the order. For vector
-            tokens this and nats_per_position are of the tokens, without the Jacobian that nats_per_image includes.
-            Of an estimate: over the images that drew the step; not a number where none did.
-        tokens_per_step: (K,) mean tokens of each step.
-        nats_per_position: (L,) mean nats of each grid position, row-major.
-        nats_of_image: (N,) for paired comparisons: in the order in which they were scored.
-        standard_error_per_step: (K,) of nats_per_step.
-        standard_error_per_position: (L,) of nats_per_position.
-        head_kind: the kind of the head's log-probabilities: "exact", "bound" or "ode".
-        estimator: "exact" (every step) or how the steps were drawn, e.g. "steps:8".
-        head_estimate: they depend on drawn noise and only their expectation is of that kind.
-        settings: the head's options for scoring (timesteps, solver, tolerance, …), where it has any.
-        orders: orders shared by all images whose mean this is; 0: every image has its own.
-        orders_per_image: an image's own orders, whose mean this is.
-        dequantisation_draws: dequantisations of each image, combined by log-mean-exp; 0: nothing is dequantised.
-        ensemble: the mixture of the first 1, 2, 4, … of ``orders``.
-        nats_per_latent_dimension: nats_per_image over tokens times channels, where there are no bits_per_dim.
-        standard_error_nats_per_latent_dimension: of it.
-    """
-
+    #: short text, e.g. "spiral/cosine:16"
     plan: str
+    #: "exact"; "bound": at least the NLL, in expectation; "ode"; "estimate": unbiased for ``head_kind``
     kind: str
     n_images: int
+    #: mean of -log p(data | plan): for integer data with continuous tokens, of the dequantised bound
     nats_per_image: float
+    #: of that mean, over images, their orders where the order is random, and the steps drawn
     standard_error_nats: float
+    #: nats_per_image over log 2 times the data's dimensions; None for latents and colours of a palette. Of documents:
+    #: the nats of all over the tokens of all, their ends among them
     bits_per_dim: float | None
     standard_error_bits_per_dim: float | None
+    #: the largest number of AR steps
     steps: int
+    #: evaluations of the head per token
     evaluations: int
+    #: rows of the network's forward pass for one image
     forward_rows_per_image: float
+    #: what to know before quoting the figure
     warnings: tuple[str, ...]
+    #: (K,) mean nats of each step: the curve of conditional entropies along the order. Of vector tokens, without the
+    #: Jacobian that nats_per_image includes. Of an estimate: over the images that drew the step; nan where none did
     nats_per_step: tuple[float, ...]
+    #: (K,) mean tokens of each step
     tokens_per_step: tuple[float, ...]
+    #: (L,) mean nats of each grid position, row-major, as nats_per_step
     nats_per_position: tuple[float, ...]
+    #: (N,) for paired comparisons, in the order in which the images were scored
     nats_of_image: tuple[float, ...]
     standard_error_per_step: tuple[float, ...] = ()
     standard_error_per_position: tuple[float, ...] = ()
+    #: the kind of the head's log-probabilities: "exact", "bound" or "ode"
     head_kind: str = ""
+    #: they depend on drawn noise and only their expectation is of that kind
     head_estimate: bool = False
+    #: "exact" (every step) or how the steps were drawn, e.g. "steps:8"
     estimator: str = "exact"
+    #: the head's options for scoring (timesteps, solver, tolerance, …), where it has any
     settings: dict[str, Any] = field(default_factory=dict)
+    #: orders shared by all images whose mean this is; 0: every image has its own
     orders: int = 0
+    #: an image's own orders, whose mean this is
     orders_per_image: int = 1
+    #: dequantisations of each image, combined by log-mean-exp; 0: nothing is dequantised
     dequantisation_draws: int = 0
+    #: the mixture of the first 1, 2, 4, … of ``orders``
     ensemble: tuple[EnsemblePoint, ...] = ()
+    #: nats_per_image over tokens times channels, where there are no bits_per_dim
     nats_per_latent_dimension: float | None = None
     standard_error_nats_per_latent_dimension: float | None = None
 
@@ -138,11 +123,7 @@ class Likelihood:
 
 
 def data_frame(columns: Any) -> DataFrame:
-    """A pandas frame of columns, or of rows.
-
-    Raises:
-        UserError: pandas is not installed.
-    """
+    """A pandas frame of columns, or of rows. Raises UserError: pandas is not installed."""
     try:
         import pandas
     except ImportError:
@@ -152,37 +133,26 @@ def data_frame(columns: Any) -> DataFrame:
 
 @dataclass(frozen=True)
 class Conditionals:
-    """Every conditional of N images, or those of the steps drawn.
+    """Every conditional of N images, or those of the steps drawn."""
 
-    Attributes:
-        step_NL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
-        nats_NL: -log p(x_l | x_{S_<k}) in nats; 0 where a token is given, absent or not drawn.
-        kind: of the head's log-probabilities.
-        evaluations: evaluations of the head per token, the most for any.
-        forward_rows: rows that went through the network, for all images together.
-        head_estimate: the head's log-probabilities depend on drawn noise.
-        settings: the head's options for them.
-        weight_NL: 1 over the probability that the token's step was drawn, 0 where it was not; None: all were computed.
-            Rows are drawn independently, so the spread of the rows' sums includes the variance over steps.
-        estimator: what drew the steps; "exact" where all were computed.
-    """
-
-    step_NL: torch.Tensor
-    nats_NL: torch.Tensor
-    kind: str
-    evaluations: int
-    forward_rows: int
-    head_estimate: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
+    step_NL: torch.Tensor  # int64, the AR step of each token (GIVEN, 0.., ABSENT)
+    nats_NL: torch.Tensor  # -log p(x_l | x_{S_<k}); 0 where a token is given, absent or not drawn
+    kind: str  # of the head's log-probabilities
+    evaluations: int  # of the head per token, the most for any
+    forward_rows: int  # rows that went through the network, for all images together
+    head_estimate: bool = False  # the head's log-probabilities depend on drawn noise
+    settings: dict[str, Any] = field(default_factory=dict)  # the head's options for them
+    # 1 over the probability that the token's step was drawn, 0 where it was not; None: all were computed. Rows are
+    # drawn independently, so the spread of the rows' sums includes the variance over steps.
     weight_NL: torch.Tensor | None = None
-    estimator: str = "exact"
+    estimator: str = "exact"  # what drew the steps
 
 
-def summarise(model: Model, plan: str, found: Conditionals, warnings: tuple[str, ...] = ()) -> Likelihood:
+def summarise(tokenizer: Tokenizer, plan: str, found: Conditionals, warnings: tuple[str, ...] = ()) -> Likelihood:
     """The likelihood of N images, whatever chose their plans, as long as each plan's product is a density.
 
     Args:
-        model: its tokenizer says what a token's nats are worth in bits/dim.
+        tokenizer: says what a token's nats are worth in bits/dim.
         plan: the plans' short text.
         warnings: what to know before quoting the figure.
     """
@@ -190,19 +160,19 @@ def summarise(model: Model, plan: str, found: Conditionals, warnings: tuple[str,
     weight_NL = torch.ones_like(nats_NL) if found.weight_NL is None else found.weight_NL.double().cpu()
     scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
     share_N = scored_NL.double().mean(1)  # of the tokens, and so of the Jacobian
-    nats_N = (weight_NL * nats_NL).sum(1) - model.tokenizer.log_jacobian * share_N
-    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(n)) if n > 1 else math.nan
+    nats_N = (weight_NL * nats_NL).sum(1) - tokenizer.log_jacobian * share_N
+    mean, error = float(nats_N.mean()), error_over_images(nats_N)
     n_steps = int(step_NL[scored_NL].max()) + 1
     curve_K, curve_error_K = weighted_mean(*per_step(step_NL, nats_NL, weight_NL, n_steps))
     map_L, map_error_L = weighted_mean(nats_NL, torch.where(scored_NL, weight_NL, 1.0))
-    whole = model.tokenizer.end is None and not bool((step_NL == GIVEN).any())  # every example has all tokens scored
+    whole = tokenizer.end is None and not bool((step_NL == GIVEN).any())  # every example has all tokens scored
     return Likelihood(
         plan=plan,
         kind=found.kind if found.estimator == "exact" else "estimate",
         n_images=n,
         nats_per_image=mean,
         standard_error_nats=error,
-        **(per_dimension(model, mean, error) if whole else per_token(nats_N, scored_NL.sum(1))),
+        **(per_dimension(tokenizer, mean, error) if whole else per_token(nats_N, scored_NL.sum(1))),
         steps=n_steps,
         evaluations=found.evaluations,
         forward_rows_per_image=found.forward_rows / n,
@@ -217,24 +187,26 @@ def summarise(model: Model, plan: str, found: Conditionals, warnings: tuple[str,
         head_estimate=found.head_estimate,
         estimator=found.estimator,
         settings=found.settings,
-        dequantisation_draws=int(is_dequantised(model)),
+        dequantisation_draws=int(is_dequantised(tokenizer)),
     )
 
 
-def is_dequantised(model: Model) -> bool:
+def error_over_images(nats_N: torch.Tensor) -> float:
+    """The standard error of the mean; of one image: nan."""
+    return float(nats_N.std() / math.sqrt(len(nats_N))) if len(nats_N) > 1 else math.nan
+
+
+def is_dequantised(tokenizer: Tokenizer) -> bool:
     """Whether integer data become continuous tokens, so that their likelihood is a bound over added uniform noise."""
-    tokenizer = model.tokenizer
     return not isinstance(tokenizer.token, Categories) and tokenizer.dimensions > 0 and not tokenizer.real
 
 
-def per_dimension(model: Model, nats: float, error: float, length: float | None = None) -> dict[str, Any]:
+def per_dimension(tokenizer: Tokenizer, nats: float, error: float, length: float | None = None) -> dict[str, Any]:
     """The fields that divide nats per image by dimensions: of the data, or of latents, never both.
 
     ``length``: mean scored tokens, one dimension each, of examples that end by themselves or are scored in part.
     """
-    tokenizer = model.tokenizer
-    whole = tokenizer.dimensions if tokenizer.end is None else None
-    dimensions = whole if length is None else length
+    dimensions = length if length is not None else tokenizer.dimensions if tokenizer.end is None else None
     bits = math.log(2.0) * dimensions if dimensions else None
     latent = None
     if not tokenizer.dimensions:
@@ -248,18 +220,17 @@ def per_dimension(model: Model, nats: float, error: float, length: float | None 
     }
 
 
-def length_of(model: Model, scored: Likelihood) -> float | None:
+def length_of(tokenizer: Tokenizer, scored: Likelihood) -> float | None:
     """Mean scored tokens where they are not all tokens of every example; None where they are."""
     length = sum(scored.tokens_per_step)
-    whole = model.tokenizer.end is None and length > math.prod(model.tokenizer.shape) - 1e-6  # summed means
+    whole = tokenizer.end is None and length > math.prod(tokenizer.shape) - 1e-6  # summed means
     return None if whole else length
 
 
 def per_token(nats_N: torch.Tensor, length_N: torch.Tensor) -> dict[str, Any]:
     """The fields of ``per_dimension`` for examples of their own lengths: the nats of all over the tokens of all."""
     (mean,), (error,) = weighted_mean((nats_N / length_N)[:, None], length_N[:, None].double())
-    bits = {"bits_per_dim": float(mean) / math.log(2.0), "standard_error_bits_per_dim": float(error) / math.log(2.0)}
-    return {**bits, "nats_per_latent_dimension": None, "standard_error_nats_per_latent_dimension": None}
+    return {"bits_per_dim": float(mean) / math.log(2.0), "standard_error_bits_per_dim": float(error) / math.log(2.0)}
 
 
 def per_step(

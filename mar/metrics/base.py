@@ -17,20 +17,19 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, field_validator, model_serializer
 
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError
-from mar.core.files import environment, short, write_atomic
+from mar.core.files import environment, settings_digest, short, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.core.table import Column
 from mar.core.tokens import Categories
 from mar.data.base import Data
-from mar.likelihood.summary import fingerprint
 from mar.model.model import Model
 from mar.run import Run
 from mar.tokenizers.base import Tokenizer
@@ -76,83 +75,59 @@ class Variant(Section):
         return not (self.adaptive and parse_adaptive(self.adaptive).uses_sampled_values)
 
 
-def plan_variants(plans: Iterable[str], variants: tuple[Variant, ...]) -> list[tuple[str, Variant | None]]:
+def plan_variants(plans: Iterable[PlanSpec], variants: tuple[Variant, ...]) -> list[tuple[PlanSpec, Variant | None]]:
     """Return each plan in each variant; without variants, each plan with None.
 
     An adaptive variant takes only the set sizes from a plan: it is paired with the first plan of each partition.
     """
-    found: dict[tuple[str, str], tuple[str, Variant | None]] = {}
+    found: dict[tuple[Any, str], tuple[PlanSpec, Variant | None]] = {}
     for plan in plans:
         for variant in variants or (None,):
-            along, name = plan, variant.name if variant is not None else ""
-            if variant is not None and variant.adaptive:
-                along = to_text(PlanSpec.parse(plan)[1])
-            found.setdefault((along, name), (plan, variant))
+            along = plan.partition if variant and variant.adaptive else plan
+            found.setdefault((along, variant.name if variant else ""), (plan, variant))
     return list(found.values())
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model along a plan, in a variant.
+    """A trained model along a plan, in a variant."""
 
-    Attributes:
-        recipe: the recipe's fingerprint.
-        weights: a hash of the scored weights; empty: the model is not trained.
-        plan: canonical short text.
-    """
-
-    recipe: str
-    weights: str
-    plan: str
+    recipe: str  #: the recipe's fingerprint
+    weights: str  #: a hash of the scored weights; empty: the model is not trained
+    plan: PlanSpec
     variant: Variant | None = None
 
     @cached_property
     def measured_along(self) -> str | None:
         """The ordering, short text, along which the plan's set costs are measured; None: it needs none."""
-        ordering, partition = PlanSpec.parse(self.plan)
-        return to_text(ordering) if awaits_costs(partition) else None
+        return to_text(self.plan.ordering) if awaits_costs(self.plan.partition) else None
 
 
 @dataclass(frozen=True)
 class Question:
-    """What identifies an answer.
+    """What identifies an answer."""
 
-    Attributes:
-        metric: a name of ``METRICS``, or "training".
-        plan: None for a question about the model itself.
-        variant: the name of a variant; empty where no variant changes the answer.
-        content: every setting that the answer depends on, in plain values; an answer to other content is computed anew.
-    """
-
-    metric: str
-    plan: str | None = None
-    variant: str = ""
+    metric: str  #: a name of ``METRICS``, or "training"
+    plan: str | None = None  #: None for a question about the model itself
+    variant: str = ""  #: the name of a variant; empty where no variant changes the answer
+    #: every setting that the answer depends on, in plain values; an answer to other content is computed anew
     content: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a metric computes with.
+    """What a metric computes with."""
 
-    Attributes:
-        load: returns the trained model, loaded once.
-        recipe, data: of the model.
-        variant: of the question.
-        folder: of the record; pictures lie beside it.
-        cache: features of real images, shared by all models.
-    """
-
-    load: Callable[[], Run]
-    recipe: Recipe
-    data: Data
-    variant: Variant | None
-    folder: Path
-    cache: Path
+    load: Callable[[], Run]  #: returns the trained model, loaded once
+    recipe: Recipe  #: of the model
+    data: Data  #: of the model
+    variant: Variant | None  #: of the question
+    folder: Path  #: of the record; pictures lie beside it
+    cache: Path  #: features of real images, shared by all models
     progress: Progress | None = None
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """An answer that needs no trained model, with the texts of its row."""
 
     plan: str
@@ -232,13 +207,11 @@ class Metric(ABC):
 
     def along_plan(self, subject: Subject, variant: Variant | None) -> Question:
         """Return a question along a plan; ``variant``: None where it does not change the answer."""
-        content: dict[str, Any] = {"plan": subject.plan, "weights": subject.weights}
-        if variant is not None:
-            content["variant"] = variant.model_dump(mode="json")
-        if subject.measured_along:
-            content["sets"] = self.asked["sets"].model_dump(mode="json")
+        content: dict[str, Any] = {"plan": str(subject.plan), "weights": subject.weights}
+        sections = {"variant": variant, "sets": self.asked["sets"] if subject.measured_along else None}
+        content |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
         content |= self.options.model_dump(mode="json")
-        return Question(self.name, subject.plan, "" if variant is None else variant.name, content)
+        return Question(self.name, content["plan"], "" if variant is None else variant.name, content)
 
 
 @dataclass(frozen=True)
@@ -251,13 +224,13 @@ class PlanMap:
     step_L: tuple[int, ...]
 
 
-def plan_map(model: Model, plan: str) -> PlanMap:
+def plan_map(model: Model, plan: PlanSpec) -> PlanMap:
     """Return the plan on the model's grid: equal sets stand in for sets that are not measured yet.
 
     Raises:
         Unsupported: the plan does not fit this grid or this network; the message says which would.
     """
-    ordering, partition = PlanSpec.parse(plan)
+    ordering, partition = plan
     if isinstance(partition, Optimal) and awaits_costs(partition):
         partition = Linear(partition.k)
     grid = Grid(model.tokenizer.shape)
@@ -278,17 +251,11 @@ def awaits_costs(partition: Partition) -> bool:
 
 @dataclass(frozen=True)
 class Units:
-    """What tables call an example and a dimension of it.
+    """What tables call an example and a dimension of it."""
 
-    Attributes:
-        example: "image", "document", "window" of text or sound, or "example".
-        per_dimension: "bits/dim", "bits/character", …, or the unit of nats where there are no bits.
-        symbol: "character" or "byte", of text alone.
-    """
-
-    example: str = "image"
-    per_dimension: str = "bits/dim"
-    symbol: str = ""
+    example: str = "image"  # or "document", "window" of text or sound, "example"
+    per_dimension: str = "bits/dim"  # or "bits/character", …, or the unit of nats where there are no bits
+    symbol: str = ""  # "character" or "byte", of text alone
 
     @classmethod
     def of(cls, spec: DataSpec, tokenizer: Tokenizer) -> Units:
@@ -313,32 +280,17 @@ class Units:
 
 _LONGEST = 120  # bytes of a plan in a file's name
 
-# setting -> its default and the word before its value in a file's name; a default is not part of the name
-_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "guidance": (1.0, "guidance"),
-    "guidance_schedule": ("linear", ""),
-    "adaptive": ("", ""),
-    "remask": ("", "remask"),
-    "temperature": (1.0, "temperature"),
-    "seed": (0, "seed"),
-    "weights": ("ema", "weights"),
-    "head": ({}, "head"),
-    "estimator": ("exact", ""),
-    "orders": (0, "orders"),
-    "orders_per_image": (1, "orders-per-image"),
-    "draws": (1, "draws"),
-    "precision": ("fp32", ""),
-    "past": (None, "past"),
-    "likelihood": ({}, ""),
-}
+# defaults of settings, which are not part of a file's name
+_DEFAULTS: dict[str, Any] = {
+    "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
+    "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "orders_per_image": 1, "draws": 1,
+    "precision": "fp32", "past": None, "likelihood": {},
+}  # fmt: skip
+_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood")  # their values say what they are
 
 
 def scores_folder(run: Run) -> Path:
-    """Return RUN/scores, made if need be, before time is spent on a score.
-
-    Raises:
-        UserError: nothing can be written to it.
-    """
+    """Return RUN/scores, made if need be, before time is spent on a score. Raise UserError: it takes no file."""
     folder = run.folder.path / "scores"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -349,7 +301,7 @@ def scores_folder(run: Run) -> Path:
     return folder
 
 
-def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
+def save(run: Run, metric: str, plan: str, content: dict[str, Any], made_by: dict[str, Any] | None = None) -> Path:
     """Write RUN/scores/METRIC-PLAN-SPLIT-N….json with the data set's fingerprint, the iteration and the environment."""
     try:
         data = run.data
@@ -360,7 +312,7 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
         "data": data.name,
         "data_fingerprint": data.fingerprint,
         "iteration": run.checkpoint.iteration,
-        "environment": environment(),
+        "environment": made_by or environment(),
     }
     path = run.folder.path / "scores" / f"{metric}-{file_name(plan, content)}.json"
     write_atomic(path, json.dumps(record, indent=1))
@@ -369,9 +321,9 @@ def save(run: Run, metric: str, plan: str, content: dict[str, Any]) -> Path:
 
 def file_name(plan: str, content: dict[str, Any]) -> str:
     """Return PLAN-SPLIT-N and every setting that differs from its default."""
-    keys = [plan_name(plan), str(content["split"]), f"n{content['n_images']}"]
-    changed = {k: word for k, (default, word) in _DEFAULTS.items() if k in content and content[k] != default}
-    keys += [f"{word}{_plain(content[key])}" for key, word in changed.items()]
+    keys = [short(_plain(plan), _LONGEST), str(content["split"]), f"n{content['n_images']}"]
+    changed = [key for key, default in _DEFAULTS.items() if key in content and content[key] != default]
+    keys += [("" if key in _UNNAMED else key.replace("_", "-")) + _plain(content[key]) for key in changed]
     return "-".join([*keys, str(content["kind"])] if "kind" in content else keys)
 
 
@@ -380,12 +332,8 @@ def samples_name(plan: str, options: dict[str, Any], seed: int) -> str:
     told = [f"{key}{_plain(value)}" for key, value in options.items() if value not in ("", None, 0)]
     name = "-".join([_plain(plan), *told])
     plain = re.sub(r"[^\w+.,=()~-]", "-", name)
-    return "-".join([plan_name(plain), *([] if plain == name else [fingerprint({"name": name})[:8]]), f"seed{seed}"])
-
-
-def plan_name(plan: str) -> str:
-    """Return a plan as part of a file's name."""
-    return short(_plain(plan), _LONGEST)
+    end = [f"seed{seed}"] if plain == name else [settings_digest({"name": name}, 8), f"seed{seed}"]
+    return "-".join([short(plain, _LONGEST), *end])
 
 
 def _plain(value: Any) -> str:

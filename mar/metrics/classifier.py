@@ -87,7 +87,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
         UserError: the data has no labels, or its examples are not images.
     """
     check_images(data.spec, f"data set {data.name!r}")
-    if data.spec.n_classes < 2 or not data.fingerprint:  # images of which nothing is known but their look
+    if data.spec.n_classes < 2 or not data.fingerprint:  # unlabelled images
         raise UserError(
             f"data set {data.name!r} has no labels to train the FID classifier on: pass labelled images of the same "
             "shape (beside statistics: those they were made of), e.g. --labelled mnist:FOLDER"
@@ -95,11 +95,17 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
     key = repr((_VERSION, data.fingerprint, data.spec.shape, data.spec.n_classes, levels))
     path = cache_dir / f"classifier-{digest(key, digits=16)}.safetensors"
     if path.exists():
-        model, accuracy = _read(data, path)
+        with torch.device("meta"):  # no initialisation that would move the global generator
+            model = Classifier(data.spec.shape, data.spec.n_classes)
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            accuracy = float(file.metadata()["test_accuracy"])
+        model.load_state_dict(state, assign=True)
     else:
         model = train(data, levels)
         accuracy = test_accuracy(model, data, levels)
-        _write(model, accuracy, path)
+        metadata = {"test_accuracy": repr(accuracy)}
+        write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))
     model.eval().requires_grad_(False)
     source = data.name if levels == data.spec.levels else f"{data.name}-{levels}levels"
     return TrainedClassifier(model, f"{source}-classifier-acc{accuracy:.3f}-{weight_hash(model)}", accuracy)
@@ -163,16 +169,3 @@ def _all(split: Split, levels: int, target: int) -> tuple[torch.Tensor, torch.Te
     if label_N is None:
         raise UserError("the FID classifier needs a label for every image")
     return requantise(requantise(x_NCHW, levels, target), target, 256), label_N
-
-
-def _read(data: Data, path: Path) -> tuple[Classifier, float]:
-    with torch.device("meta"):  # no initialisation that would move the global generator
-        model = Classifier(data.spec.shape, data.spec.n_classes)
-    with safe_open(path, framework="pt") as file:
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, assign=True)  # noqa: SIM118
-        return model, float(file.metadata()["test_accuracy"])
-
-
-def _write(model: Classifier, accuracy: float, path: Path) -> None:
-    metadata = {"test_accuracy": repr(accuracy)}
-    write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))

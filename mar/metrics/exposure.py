@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from pydantic import Field
 from mar.config import Section
 from mar.core.errors import Unsupported
 from mar.core.progress import Progress
-from mar.core.table import Column, Table, plus_minus
+from mar.core.table import Column, Table, fields, plus_minus, with_error
 from mar.likelihood.exposure import Curve, Exposure, exposure
 from mar.metrics.base import Metric, Question, SplitName, Subject, Units, Workspace, save
 from mar.model.plans import Plans
@@ -38,39 +39,32 @@ class ExposureBias(Metric):
         return None if variant is not None and variant.is_scored_alone else self.along_plan(subject, None)
 
     def compute(self, question: Question, at: Workspace) -> Exposure:
-        assert question.plan is not None
-        (plan,) = exposed_plans(at.load(), [question.plan])
+        (plan,) = exposed_plans(at.load(), [question.plan or ""])
         o = self.options
         return measure_exposure(at.load(), plan, o.split, o.images, o.kind, o.seed, progress=at.progress)
 
     @classmethod
     def columns(cls, answers: Sequence[Exposure]) -> Sequence[Column[Exposure]]:
-        def total(title: str, curve: str) -> Column[Exposure]:
-            def text(answer: Exposure) -> str:
-                found: Curve = getattr(answer, curve)
-                return plus_minus(found.nats[-1], found.standard_error[-1], 2, "+")
-
-            return Column(title, lambda answer: getattr(answer, curve).nats[-1], "lower", 2, text, "nats")
-
-        return [total("misfit", "misfit_summed"), total("exposure", "exposure_summed")]
+        return [
+            with_error(
+                name, f"{name}_summed.nats.-1", f"{name}_summed.standard_error.-1", 2, "+", better="lower", unit="nats"
+            )
+            for name in ("misfit", "exposure")
+        ]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Exposure]]:
-        return [
-            Column("exposure_images", lambda answer: answer.n_images),
-            Column("misfit_nats_per_image", lambda answer: answer.misfit_summed.nats[-1]),
-            Column("misfit_nats_per_image_standard_error", lambda answer: answer.misfit_summed.standard_error[-1]),
-            Column("exposure_nats_per_image", lambda answer: answer.exposure_summed.nats[-1]),
-            Column("exposure_nats_per_image_standard_error", lambda answer: answer.exposure_summed.standard_error[-1]),
-        ]
+        return fields(
+            exposure_images="n_images",
+            misfit_nats_per_image="misfit_summed.nats.-1",
+            misfit_nats_per_image_standard_error="misfit_summed.standard_error.-1",
+            exposure_nats_per_image="exposure_summed.nats.-1",
+            exposure_nats_per_image_standard_error="exposure_summed.standard_error.-1",
+        )
 
 
 def exposed_plans(run: Run, plans: Sequence[str]) -> list[Plans]:
-    """Return what samples each plan.
-
-    Raises:
-        Unsupported: a plan whose order is found while the model generates.
-    """
+    """Return what samples each plan. Raise Unsupported: a plan whose order is found while the model generates."""
     chosen = [run.plans(plan) for plan in plans]
     for plan in chosen:
         if plan.rule is not None or plan.learned:
@@ -88,11 +82,7 @@ def measure_exposure(
     budget: int | None = None,
     progress: Progress | None = None,
 ) -> Exposure:
-    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan.
-
-    Args:
-        budget: bytes of activations; None: the device's default.
-    """
+    """Score ``n`` images spread over a split (None: 256) and as many samples along a plan."""
     images, labels = run.subset(split, n or IMAGES)
     labels = labels if run.model.n_classes else None
     return exposure(
@@ -103,8 +93,7 @@ def measure_exposure(
 
 def save_exposure(run: Run, result: Exposure, split: str, seed: int, weights: str) -> Path:
     """Write RUN/scores/exposure-PLAN-….json."""
-    content = {"split": split, "seed": seed, "weights": weights, **result.to_dict()}
-    return save(run, "exposure", result.plan, content)
+    return save(run, "exposure", result.plan, {"split": split, "seed": seed, "weights": weights, **asdict(result)})
 
 
 def exposure_table(data: str, r: Exposure, split: str, weights: str, units: Units) -> Table:

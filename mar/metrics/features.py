@@ -7,36 +7,31 @@ N images · D feature width · K classes
 
 from __future__ import annotations
 
-import copy
+import re
 import urllib.error
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
 from mar.core.errors import UserError
-from mar.core.files import checksum
+from mar.core.files import checksum, short
+from mar.core.records import Part
 from mar.data.base import Data
-from mar.metrics.classifier import FEATURE_WIDTH, TrainedClassifier, trained_classifier
-from mar.metrics.images import ImageSet, Statistics
+from mar.metrics.classifier import FEATURE_WIDTH, trained_classifier
+from mar.metrics.images import FeatureSettings, Images, Statistics, load_data
 
 # isort: split
-import torch_fidelity
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch_fidelity.utils import (
-    create_feature_extractor,
-    extract_featuresdict_from_input_id_cached,
-    resolve_feature_layer_for_metric,
-)
 
 KID_SUBSETS = 100
 _PRC_IMAGES = 1000  # distances to so many others at once: 80 MB beside 10,000, where torch-fidelity's default takes GB
@@ -45,97 +40,70 @@ _IMAGENET_CLASSES = 1000
 INCEPTION_FILE = URL_INCEPTION_V3.rsplit("/", 1)[-1]
 _PUBLISHED_HASH = INCEPTION_FILE.removesuffix(".pth").rsplit("-", 1)[-1]
 
+Network = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # uint8 (N, C, H, W) -> features, logits
+
 
 @dataclass(frozen=True)
 class Extractor:
-    """A registered feature extractor.
+    """A network whose features are compared; its logits give the Inception score and the classes."""
 
-    Attributes:
-        name: in torch-fidelity's registry; contains a hash of the weights, because features are cached under it.
-        feature_width: dimensions of the features that FID compares.
-        rgb: it wants three channels.
-        weights: a file to load, or None.
-        n_classes: among its logits, from ``first_class`` on; 0: they mean no classes of the data.
-        knows_labels: class k of the logits is label k of the data.
-        notes: printed below its scores.
-    """
-
-    name: str
+    name: str  # contains a hash of the weights: features are kept under it
     feature_width: int
-    rgb: bool = False
-    weights: Path | None = None
-    n_classes: int = 0
+    load: Callable[[], Network]
+    rgb: bool = False  # it takes three channels
+    n_classes: int = 0  # among its logits, from ``first_class`` on; 0: they are no classes of the data
     first_class: int = 0
-    knows_labels: bool = False
-    notes: tuple[str, ...] = ()
+    knows_labels: bool = False  # class k of the logits is label k of the data
+    notes: tuple[str, ...] = ()  # printed below its scores
+
+    @cached_property
+    def network(self) -> Network:
+        return self.load()
 
 
-def choose(
-    kind: Literal["auto", "inception", "classifier"],
-    data: Data,
-    cache_dir: Path,
-    weights: Path | None = None,
-    labelled: Data | None = None,
-) -> Extractor:
-    """Return Inception for RGB images of at least 32 x 32 pixels, otherwise the classifier of the data; or ``kind``.
+def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
+    """Return Inception for RGB images of at least 32 x 32 pixels, otherwise a classifier; or what the settings name.
 
     Args:
-        data: the scored images.
+        data: the scored images; it trains the classifier unless ``settings.labelled`` does.
         cache_dir: where a classifier is kept.
-        weights: Inception's weights; None: torch's own cache of downloads, filled if need be.
-        labelled: images and labels to train the classifier on, of the same shape; None: ``data`` itself.
 
     Raises:
         UserError: the weights cannot be had, or there is nothing to train the classifier on.
     """
-    channels, height, width = data.spec.shape
+    kind, (channels, height, width) = settings.extractor, data.spec.shape
+    if isinstance(kind, Extractor):
+        return kind
     if kind == "inception" or (kind == "auto" and channels == 3 and min(height, width) >= 32):
-        found = inception(weights)
+        found = inception(settings.weights)
         if data.spec.n_classes != _IMAGENET_CLASSES:
             return found
         return replace(found, n_classes=_IMAGENET_CLASSES, first_class=1)  # 0 is background, those after 1,000 empty
-    if weights is not None:
+    if settings.weights is not None:
         raise UserError(
             f"weights are Inception's, but {data.name!r} is scored by a classifier of its own: leave out one"
         )
-    source = data if labelled is None else labelled
+    labelled = settings.labelled or data
+    source = load_data(labelled) if isinstance(labelled, str) else labelled
     if source.spec.shape != data.spec.shape:
         raise UserError(
             f"the FID classifier of {source.name!r} takes images of shape {source.spec.shape}, not {data.spec.shape}: "
             f"choose labelled images of the shape of {data.name!r}"
         )
-    return from_classifier(trained_classifier(source, data.spec.levels, cache_dir), labelled is None)
+    return of_classifier(source, data.spec.levels, cache_dir, knows_labels=not settings.labelled)
 
 
-def from_classifier(trained: TrainedClassifier, knows_labels: bool = True) -> Extractor:
-    """Register a trained classifier: the Inception score reads its logits, everything else its features."""
+def of_classifier(data: Data, levels: int, cache_dir: Path, knows_labels: bool) -> Extractor:
+    """Return the features and logits of the classifier of ``data`` requantised to ``levels``."""
+    trained = trained_classifier(data, levels, cache_dir)
 
-    class ClassifierExtractor(torch_fidelity.FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
-            super().__init__(name, features_list)
-            self.model = copy.deepcopy(trained.model)  # it may be moved to a device
+    def network(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        feature_ND, logits_NK = trained.model.to(image.device)(image)
+        # float64, so that the sums behind mean and covariance do not depend on the order of the images
+        return feature_ND.double(), logits_NK.double()
 
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return "features", "logits"
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, input: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            feature_ND, logits_NK = self.model(input)
-            # float64, so that the sums behind mean and covariance do not depend on the order of the images
-            given = {"features": feature_ND.double(), "logits": logits_NK.double()}
-            return tuple(given[name] for name in self.features_list)
-
-    register(trained.name, ClassifierExtractor)
     return Extractor(
-        trained.name, FEATURE_WIDTH, n_classes=trained.model.logits.out_features, knows_labels=knows_labels
+        trained.name, FEATURE_WIDTH, lambda: network, n_classes=data.spec.n_classes, knows_labels=knows_labels
     )
 
 
@@ -143,18 +111,16 @@ def inception(weights: Path | None) -> Extractor:
     """Return torch-fidelity's port of the Inception of the original FID (float32, 2048 features)."""
     path = _downloaded() if weights is None else weights
     digest = _verified_hash(path)
-    name = f"inception-v3-compat-{digest}"
-    register(name, torch_fidelity.FeatureExtractorInceptionV3)
-    notes = ()
+    name, notes = f"inception-v3-compat-{digest}", ()
     if digest != _PUBLISHED_HASH:
         notes = (f"the Inception weights {path.name} are not the published ones: compare with no published FID",)
-    return Extractor(name, INCEPTION_WIDTH, rgb=True, weights=path, notes=notes)
 
+    def load() -> Network:
+        layers = ["2048", "logits_unbiased"]
+        found = FeatureExtractorInceptionV3(name, layers, feature_extractor_weights_path=str(path))
+        return lambda image: found.to(image.device)(image)
 
-def register(name: str, extractor: type) -> None:
-    """Register a subclass of torch_fidelity.FeatureExtractorBase, once: the name identifies class and weights."""
-    if name not in FEATURE_EXTRACTORS_REGISTRY:
-        torch_fidelity.register_feature_extractor(name, extractor)
+    return Extractor(name, INCEPTION_WIDTH, load, rgb=True, notes=notes)
 
 
 def _downloaded() -> Path:
@@ -179,12 +145,11 @@ def _verified_hash(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no file {path}: the Inception weights are {URL_INCEPTION_V3}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        width = cast(dict[str, torch.Tensor], state)["fc.weight"].shape[1]
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if state["fc.weight"].shape[1] != INCEPTION_WIDTH:
+            raise ValueError(state["fc.weight"].shape)
     except Exception as error:  # unpickling raises anything
         raise UserError(f"{path} does not hold torch-fidelity's Inception weights: get {URL_INCEPTION_V3}") from error
-    if width != INCEPTION_WIDTH:
-        raise UserError(f"{path} does not hold torch-fidelity's Inception weights: get {URL_INCEPTION_V3}")
     return checksum(path)[:8]
 
 
@@ -205,39 +170,34 @@ class Features:
         return Statistics(found["mu"], found["sigma"], self.extractor, len(self))
 
 
+@torch.no_grad()
 def extract(
-    images: ImageSet,
-    extractor: Extractor,
-    cache_dir: Path,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
-    cache_name: str | None = None,
-) -> Features:
-    """Return features of ``images``; with ``cache_name``, which identifies them, keep the features in ``cache_dir``."""
-    layer = {
-        metric: resolve_feature_layer_for_metric(metric, feature_extractor=extractor.name) for metric in ("fid", "isc")
-    }
-    options: dict[str, Any] = {
-        "input1": images,
-        "input1_cache_name": cache_name,
-        "cache_root": str(cache_dir),
-        "cuda": torch.device(device).type == "cuda",
-        "batch_size": batch_size,
-        "save_cpu_ram": True,  # no loader workers
-        "feature_extractor_weights_path": None if extractor.weights is None else str(extractor.weights),
-        "verbose": False,
-    }
-    wanted = list(dict.fromkeys(layer.values()))
-    found = extract_featuresdict_from_input_id_cached(
-        1, create_feature_extractor(extractor.name, wanted, **options), **options
-    )
-    return Features(found[layer["fid"]], found[layer["isc"]], extractor.name)
+    images: Images, extractor: Extractor, cache_dir: Path, device: torch.device | str = "cpu", batch_size: int = 64,
+    index_N: torch.Tensor | None = None, drawn: str = "",
+) -> Features:  # fmt: skip
+    """Return the features of ``images``, kept in ``cache_dir`` if the images have an identity.
+
+    Args:
+        index_N: the images to take; None: all.
+        drawn: identifies ``index_N``.
+    """
+    index_N = torch.arange(len(images.split)) if index_N is None else index_N
+    question = {"images": f"{images.identity}-{len(index_N)}{drawn}", "extractor": extractor.name}
+    name = re.sub(r"[^\w.-]", "_", "-".join(question.values()))
+    kept = Part(cache_dir / f"{short(name, 200)}-features.safetensors") if images.identity else None
+    if kept is not None and (found := kept.read()) is not None and found[1] == question:
+        return Features(found[0]["features"], found[0]["logits"], extractor.name)
+    parts = [extractor.network(images.bytes(index, extractor.rgb).to(device)) for index in index_N.split(batch_size)]
+    features, logits = (torch.cat([part.cpu() for part in column]) for column in zip(*parts, strict=True))
+    if kept is not None:
+        kept.write({"features": features, "logits": logits}, question)
+    return Features(features, logits, extractor.name)
 
 
 def fid(generated: Statistics, real: Statistics) -> float:
     """Return the squared Fréchet distance of two Gaussians (Heusel et al. 2017, eq. 6)."""
     a, b = ({"mu": s.mu_D, "sigma": s.sigma_DD} for s in (generated, real))
-    return fid_statistics_to_metric(a, b, verbose=False)[torch_fidelity.KEY_METRIC_FID]
+    return fid_statistics_to_metric(a, b, verbose=False)["frechet_inception_distance"]
 
 
 def kid(generated: Features, real: Features, subset: int, seed: int) -> tuple[float, float]:
@@ -246,20 +206,20 @@ def kid(generated: Features, real: Features, subset: int, seed: int) -> tuple[fl
         generated.feature_ND, real.feature_ND, kid_subsets=KID_SUBSETS, kid_subset_size=subset, rng_seed=seed,
         verbose=False,
     )  # fmt: skip
-    return found[torch_fidelity.KEY_METRIC_KID_MEAN], found[torch_fidelity.KEY_METRIC_KID_STD]
+    return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
 
 
 def inception_score(generated: Features, splits: int, seed: int) -> tuple[float, float]:
     """Return mean and spread over ``splits`` (Salimans et al. 2016)."""
     found = isc_features_to_metric(generated.logits_NK, splits, True, seed)
-    return found[torch_fidelity.KEY_METRIC_ISC_MEAN], found[torch_fidelity.KEY_METRIC_ISC_STD]
+    return found["inception_score_mean"], found["inception_score_std"]
 
 
 def precision_recall(generated: Features, real: Features, device: torch.device | str) -> tuple[float, float]:
     """Return the shares inside each other's 3-nearest-neighbour manifolds (Kynkäänniemi et al. 2019); not symmetric."""
     on_device = (features.feature_ND.to(device) for features in (generated, real))
     found = prc_features_to_metric(*on_device, save_cpu_ram=True, prc_batch_size=_PRC_IMAGES, verbose=False)
-    return found[torch_fidelity.KEY_METRIC_PRECISION], found[torch_fidelity.KEY_METRIC_RECALL]
+    return found["precision"], found["recall"]
 
 
 def classes_of(generated: Features, extractor: Extractor) -> np.ndarray:

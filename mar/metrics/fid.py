@@ -6,7 +6,6 @@ N images · C channels · H height · W width
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,10 +22,9 @@ from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
 from mar.core.table import Column, field, fields
-from mar.data import DATA
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import FeatureSettings, Images, ImageSet, Source, Statistics, cache_folder, images_of, load_data
+from mar.metrics.images import FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation
@@ -41,47 +39,27 @@ INCEPTION_SCORE_SPLITS = 10
 
 @dataclass(frozen=True)
 class Balance:
-    """The classes that a classifier sees in a set of images.
+    """The classes that a classifier sees in a set of images."""
 
-    Attributes:
-        counts: images of each class.
-        chi2: Pearson's statistic against equal counts; the classifier's own errors are part of it, so read it beside
-            that of real images.
-        p_value: of it, by χ² with one degree of freedom less than there are classes.
-        agreement: share of images whose class is the one asked for; None where none was, or it is numbered otherwise.
-    """
-
-    counts: tuple[int, ...]
-    chi2: float
-    p_value: float
-    agreement: float | None = None
+    counts: tuple[int, ...]  # images of each class
+    chi2: float  # Pearson's, against equal counts; includes the classifier's errors: read it beside that of real images
+    p_value: float  # of it, by χ² with one degree of freedom less than there are classes
+    agreement: float | None = None  # share of images of the requested class; None: none was requested or known
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores of one set of images against the real ones; against statistics alone, scores that need images are NaN.
+    """Scores of one set of images against the real ones; against statistics alone, scores that need images are NaN."""
 
-    Attributes:
-        n_images: how many were compared; FID depends on it.
-        fid: squared Fréchet distance of Gaussians fitted to the features (Heusel et al. 2017, eq. 6); lower is better.
-        kid_mean: unbiased squared MMD with the cubic kernel (Binkowski et al. 2018), mean over random subsets.
-        kid_std: its spread over these subsets; not a standard error.
-        inception_score_mean: exp of the mean KL(p(y|x) || p(y)) of the extractor's classes (Salimans et al. 2016).
-        inception_score_std: its spread over the splits.
-        precision: share of these images inside the 3-nearest-neighbour manifold of the real ones.
-        recall: share of the real images inside the manifold of these (Kynkäänniemi et al. 2019).
-        balance: of classes; None where the extractor knows none.
-    """
-
-    n_images: int
-    fid: float
-    kid_mean: float
-    kid_std: float
-    inception_score_mean: float
-    inception_score_std: float
-    precision: float
-    recall: float
-    balance: Balance | None = None
+    n_images: int  # how many were compared; FID depends on it
+    fid: float  # squared Fréchet distance of Gaussians fitted to the features (Heusel et al. 2017, eq. 6)
+    kid_mean: float  # unbiased squared MMD, cubic kernel (Binkowski et al. 2018), mean over random subsets
+    kid_std: float  # its spread over these subsets; not a standard error
+    inception_score_mean: float  # exp of the mean KL(p(y|x) || p(y)) of the classes (Salimans et al. 2016)
+    inception_score_std: float  # its spread over the splits
+    precision: float  # share of these images inside the 3-nearest-neighbour manifold of the real ones
+    recall: float  # share of the real images inside the manifold of these (Kynkäänniemi et al. 2019)
+    balance: Balance | None = None  # None where the extractor knows no classes
 
 
 NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
@@ -89,32 +67,19 @@ NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, ma
 
 @dataclass(frozen=True)
 class FidResult:
-    """Scores of generated images, beside those that real images of another split get: the noise floor.
-
-    Attributes:
-        generated: the generated images against the real ones.
-        noise_floor: as many images of ``noise_floor_split`` against the same real ones, scored alike; without images
-            to take, ``NOT_SCORED``.
-        n_real: real images compared with; 0: statistics that do not say.
-        split: the split that they come from, or the file or folder.
-        extractor: the feature extractor with a hash of its weights; scores under two names cannot be compared.
-        feature_width: dimensions of its features.
-        kid_subset_size: images in each of ``kid_subsets`` subsets.
-        inception_score_splits: parts that the images were cut into for the Inception score.
-        notes: printed below the figures.
-    """
+    """Scores of generated images, beside those that real images of another split get: the noise floor."""
 
     generated: ImageScores
-    noise_floor: ImageScores
+    noise_floor: ImageScores  # as many real images against the same reference; without any to take, ``NOT_SCORED``
     noise_floor_split: str
-    n_real: int
-    split: str
-    extractor: str
+    n_real: int  # real images compared with; 0: statistics that do not say
+    split: str  # where they come from: a split, file or folder
+    extractor: str  # with a hash of its weights; scores under two names cannot be compared
     feature_width: int
     kid_subset_size: int
     kid_subsets: int
     inception_score_splits: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # printed below the figures
 
     @cached_property
     def fid(self) -> float:
@@ -137,19 +102,13 @@ def _without_nan(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """Images generated along a plan, and their scores.
-
-    Attributes:
-        sampling_seconds, sampling_cpu_seconds: time of generating ``scores.generated``.
-        clock: the one that a table shows.
-        samples, animation: pictures, relative to the grid's folder.
-    """
+    """Images generated along a plan, and their scores."""
 
     scores: FidResult
     sampling_seconds: float | None = None
     sampling_cpu_seconds: float | None = None
-    clock: Literal["wall", "cpu"] = "wall"
-    samples: str | None = None
+    clock: Literal["wall", "cpu"] = "wall"  # the one that a table shows
+    samples: str | None = None  # a picture and an animation, relative to the grid's folder
     animation: str | None = None
 
     @cached_property
@@ -189,8 +148,9 @@ class FID(Metric):
         wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
         data, key = run.images, (run.images.fingerprint, run.device)
         if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
-            split, seed = self.options.split, self.options.seed
-            self._scorer = key, scorer_of(data, at.cache, len(images), on=split, seed=seed, device=run.device)
+            settings = FeatureSettings(seed=self.options.seed, device=run.device)
+            real = images_of(data, self.options.split)
+            self._scorer = key, scorer_of(real, data.spec, settings, at.cache, data)
         scores = self._scorer[1].score(Images("generated", TensorSplit(images), data.spec))
         return GeneratedImages(scores, wall, cpu)
 
@@ -248,13 +208,12 @@ def sample_images(
 ) -> torch.Tensor:
     """Return images (N, C, H, W) along ``plan``; the first ones become a picture and an animation in ``folder``."""
     recorder = GenerationRecorder(run, min(options.animated, options.images))
-    chosen: dict[str, Any] = dict(variant.options) if variant is not None else {}
-    for key in ("guidance", "temperature"):
-        own = None if variant is None else getattr(variant, key)
-        chosen[key] = getattr(options, key) if own is None else own
+    chosen: dict[str, Any] = {"guidance": options.guidance, "temperature": options.temperature}
+    if variant is not None:
+        chosen |= {key: own for key in chosen if (own := getattr(variant, key)) is not None}
+        chosen |= {**variant.options, "adaptive": variant.adaptive or None}
     images = run.sample(
-        options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress,
-        adaptive=(variant.adaptive or None) if variant is not None else None, **chosen,
+        options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress, **chosen
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     shown = images[: options.shown]
@@ -264,151 +223,108 @@ def sample_images(
 
 
 def score_images(
-    generated: torch.Tensor | Split,
-    data: Data,
-    cache_dir: Path,
-    *,
-    extractor: Literal["auto", "inception", "classifier"] | Extractor = "auto",
-    weights: Path | None = None,
-    labelled: Data | None = None,
-    on: str = "test",
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
+    generated: torch.Tensor | Split, data: Data, cache_dir: Path, on: str = "test", **settings: Any
 ) -> FidResult:
-    """Score generated images against a split of real ones.
+    """Score generated images, (N, C, H, W) integer levels like the data's own examples, against the split ``on``.
 
     Args:
-        generated: (N, C, H, W) integer levels 0..levels-1, like the data's own examples.
-        data: the real images; the noise floor takes as many of its training split as were generated
-            (of its test split where ``on`` is "train").
         cache_dir: where the classifier and the real images' features are kept, named by fingerprint and weights.
-        extractor: "auto" takes Inception for RGB images of at least 32 x 32 pixels, else a classifier of the data.
-        weights: Inception's weights file; None: torch's own cache of downloads, filled if need be.
-        labelled: images of the same shape to train the classifier on when ``data`` has no labels.
-        on: the split to compare with.
-        seed, device, batch_size: see ``FidScorer``.
+        settings: fields of ``FeatureSettings``.
 
     Raises:
         UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
     fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
-    scorer = scorer_of(
-        data, cache_dir, len(fake), extractor=extractor, weights=weights, labelled=labelled, on=on, seed=seed,
-        device=device, batch_size=batch_size,
-    )  # fmt: skip
+    scorer = scorer_of(images_of(data, on), data.spec, FeatureSettings(**settings), cache_dir, data)
     return scorer.score(Images("generated", fake, data.spec))
 
 
 def scorer_of(
-    data: Data,
-    cache_dir: Path,
-    n: int,
-    *,
-    extractor: Literal["auto", "inception", "classifier"] | Extractor = "auto",
-    weights: Path | None = None,
-    labelled: Data | None = None,
-    on: str = "test",
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
+    reference: Reference, spec: DataSpec, settings: FeatureSettings, cache_dir: Path, own: Data | None = None
 ) -> FidScorer:
-    """Return the scorer of ``score_images`` for ``n`` generated images. Arguments and errors: as there."""
+    """Return the scorer of images like ``spec`` against ``reference``.
+
+    Args:
+        own: the data set that the images imitate: its labels train the classifier, and a split of it is the noise
+            floor; None: the data set of the reference, if any.
+
+    Raises:
+        UserError: the features cannot be had, or are not those of the statistics; images of another shape.
+    """
     from mar.metrics.features import choose
 
-    real = images_of(data, on)
-    floor = images_of(data, "test" if on == "train" else "train")
-    check_enough(**{"generated": n, f"in {on}": len(real.split), f"in {floor.name}": len(floor.split)})
-    if isinstance(extractor, str):
-        extractor = choose(extractor, data, cache_dir, weights, labelled)
-    return FidScorer(real, extractor, cache_dir, floor, seed, device, batch_size)
-
-
-def check_enough(**sizes: int) -> None:
-    """Raise UserError if any set has too few images."""
-    if min(sizes.values()) < LEAST_IMAGES:
-        said = ", ".join(f"{n} {where}" for where, n in sizes.items())
-        raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
+    found = reference.data if isinstance(reference, Images) else None
+    if isinstance(reference, Images) and reference.spec.shape != spec.shape:
+        raise UserError(
+            f"the images of {reference.name} have shape {reference.spec.shape}, those to score {spec.shape}"
+        )
+    data = own or found
+    floor = None  # never the reference's split: ``data`` may be the same data set, loaded again
+    if data is not None:
+        floor = images_of(data, "train" if found is not None and reference.name != "train" else "test")
+    unlabelled = Data("these images", spec, Split(), Split(), Split(), "")
+    return FidScorer(reference, choose(settings, data or unlabelled, cache_dir), cache_dir, floor, settings)
 
 
 class FidScorer:
     """Scores any number of sets of images against one reference, whose features are extracted once.
 
     FID, precision and recall do not depend on the order of the images; KID and the Inception score draw subsets by
-    ``seed``, so they move within their spread when the order changes.
+    ``settings.seed``, so they move within their spread when the order changes.
 
     Args:
         reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
         floor: where the images of the noise floor are drawn from; None: there is none.
-        seed: of the subsets of KID, the splits of the Inception score and the images of the noise floor.
-        device: where features are computed.
-        batch_size: images at once on that device.
 
     Raises:
         UserError: the statistics are of another extractor.
     """
 
     def __init__(
-        self,
-        reference: Images | tuple[str, Statistics],
-        extractor: Extractor,
-        cache_dir: Path,
-        floor: Images | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        batch_size: int = 64,
-    ) -> None:
-        self.extractor, self.cache_dir, self.floor = extractor, cache_dir, floor
-        self.seed, self.device, self.batch_size = seed, device, batch_size
+        self, reference: Reference, extractor: Extractor, cache_dir: Path, floor: Images | None = None,
+        settings: FeatureSettings | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.extractor, self.cache_dir, self.floor = reference.name, extractor, cache_dir, floor
+        self.settings = settings or FeatureSettings()
         self.real: Features | None = None
         if isinstance(reference, Images):
-            self.name = reference.name
             self.real = self.features(reference)
             self.statistics = self.real.statistics
         else:
-            self.name, self.statistics = reference
-            _check_extractor(self.name, self.statistics, extractor)
+            self.statistics = reference
+            self._check_statistics()
         self.noise_floor = cache(self._noise_floor)  # of so many images
 
-    @classmethod
-    def of_source(
-        cls, reference: Source, own: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path
-    ) -> FidScorer:
-        """Return the scorer of images like ``spec`` against ``reference``. The noise floor is another split of ``own``,
-        or of the reference's data set.
-
-        Raises:
-            UserError: the features cannot be had, or are not those of the statistics; images of another shape.
-        """
-        data = own or reference.data
-        if reference.images is not None and reference.images.spec.shape != spec.shape:
-            shape = reference.images.spec.shape
-            raise UserError(f"the images of {reference.name} have shape {shape}, those to score {spec.shape}")
-        extractor, floor = _extractor(data, spec, settings, cache_dir), None
-        if data is not None:  # never the reference's split: ``data`` may be the same data set, loaded again
-            floor = images_of(data, "train" if reference.data is not None and reference.name != "train" else "test")
-        what = reference.images
-        if what is None:
-            assert reference.statistics is not None
-            what = (reference.name, reference.statistics)
-        return cls(what, extractor, cache_dir, floor, settings.seed, settings.device)
+    def _check_statistics(self) -> None:
+        made_by, width = self.statistics.extractor, len(self.statistics.mu_D)
+        if made_by not in ("", self.extractor.name):
+            raise UserError(
+                f"the statistics {self.name} are of {made_by}, these images are seen by {self.extractor.name}: "
+                "write statistics with the same features (mar fid-stats)"
+            )
+        if width != self.extractor.feature_width:
+            raise UserError(
+                f"the statistics {self.name} are of {width} features, {self.extractor.name} has "
+                f"{self.extractor.feature_width}: choose the extractor that they were made with (--features)"
+            )
 
     def features(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:
         """Return features of ``images``, or of those at ``index_N``, which ``drawn`` identifies."""
         from mar.metrics.features import extract
 
-        shown = ImageSet(images.split, images.spec, rgb=self.extractor.rgb, index_N=index_N)
-        identity = f"{images.identity}-{len(shown)}{drawn}" if images.identity else None
-        name = None if identity is None else re.sub(r"[^\w.-]", "_", identity)
-        return extract(shown, self.extractor, self.cache_dir, self.device, self.batch_size, name)
+        device, batch_size = self.settings.device, self.settings.batch_size
+        return extract(images, self.extractor, self.cache_dir, device, batch_size, index_N, drawn)
 
     def score(self, generated: Images) -> FidResult:
         """Raises UserError where there are too few images, or they are no images of the data."""
         from mar.metrics.features import KID_SUBSETS
 
-        n = len(generated.split)
-        check_enough(generated=n, real=self.statistics.n_images or LEAST_IMAGES)
-        n_floor = min(n, len(self.floor.split)) if self.floor else n
+        n, n_real = len(generated.split), self.statistics.n_images
+        sizes = {"generated": n, "real": n_real or n, "for the noise floor": len(self.floor.split) if self.floor else n}
+        if min(sizes.values()) < LEAST_IMAGES:
+            said = ", ".join(f"{count} {where}" for where, count in sizes.items())
+            raise UserError(f"FID needs at least {LEAST_IMAGES} images on every side, not {said}")
+        n_floor = min(n, sizes["for the noise floor"])
         found = self.features(generated)
         label_N = generated.split.batch(torch.arange(n))[1] if self.extractor.knows_labels else None
         scores, floor = self._scores(found, n_floor, label_N), self.noise_floor(n_floor)
@@ -416,25 +332,22 @@ class FidScorer:
             generated=scores,
             noise_floor=floor,
             noise_floor_split=self.floor.name if self.floor else "",
-            n_real=self.statistics.n_images,
+            n_real=n_real,
             split=self.name,
             extractor=self.extractor.name,
             feature_width=self.extractor.feature_width,
             kid_subset_size=self._kid_subset(n_floor),
             kid_subsets=KID_SUBSETS,
             inception_score_splits=_inception_splits(n_floor),
-            notes=(
-                *self.extractor.notes,
-                *_warnings(scores, floor, self.statistics.n_images, self.extractor.feature_width),
-            ),
+            notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
         )
 
     def _noise_floor(self, n: int) -> ImageScores:
         if self.floor is None:
             return NOT_SCORED
-        total = len(self.floor.split)
-        pick_N = stream(self.seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
-        return self._scores(self.features(self.floor, pick_N, f"-{self.seed}"), n, None)
+        seed, total = self.settings.seed, len(self.floor.split)
+        pick_N = stream(seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
+        return self._scores(self.features(self.floor, pick_N, f"-{seed}"), n, None)
 
     def _kid_subset(self, n: int) -> int:
         return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
@@ -442,63 +355,35 @@ class FidScorer:
     def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
         from mar.metrics import features
 
+        seed, balance = self.settings.seed, None
         kid = precision_recall = (math.nan, math.nan)
         if self.real is not None:
-            kid = features.kid(found, self.real, self._kid_subset(n_floor), self.seed)
-            precision_recall = features.precision_recall(found, self.real, self.device)
-        score = features.inception_score(found, _inception_splits(n_floor), self.seed)
-        fid, balance = features.fid(found.statistics, self.statistics), None
+            kid = features.kid(found, self.real, self._kid_subset(n_floor), seed)
+            precision_recall = features.precision_recall(found, self.real, self.settings.device)
+        inception_score = features.inception_score(found, _inception_splits(n_floor), seed)
+        fid = features.fid(found.statistics, self.statistics)
         if self.extractor.n_classes:
-            balance = _balance(torch.from_numpy(features.classes_of(found, self.extractor)), self.extractor, label_N)
-        return ImageScores(len(found), fid, *kid, *score, *precision_recall, balance)
-
-
-def statistics_of(source: Images, data: Data | None, settings: FeatureSettings) -> Statistics:
-    """Return the statistics of the features of all images of a source."""
-    extractor = _extractor(data, source.spec, settings, cache_folder())
-    return FidScorer(source, extractor, cache_folder(), None, settings.seed, settings.device).statistics
-
-
-def _extractor(data: Data | None, spec: DataSpec, settings: FeatureSettings, cache_dir: Path) -> Extractor:
-    from mar.metrics.features import choose
-
-    labelled = load_data(*DATA.split(settings.labelled)) if settings.labelled else None
-    if data is None:  # unlabelled images of unknown origin
-        nothing = Split()
-        data = Data("these images", spec, nothing, nothing, nothing, "")
-    return choose(settings.kind, data, cache_dir, settings.inception_weights, labelled)
+            class_N = torch.from_numpy(features.classes_of(found, self.extractor))
+            balance = _balance(class_N, self.extractor.n_classes, label_N)
+        return ImageScores(len(found), fid, *kid, *inception_score, *precision_recall, balance)
 
 
 def _inception_splits(n: int) -> int:
     return max(2, min(INCEPTION_SCORE_SPLITS, n // 100))
 
 
-def _balance(class_N: torch.Tensor, extractor: Extractor, label_N: torch.Tensor | None) -> Balance:
+def _balance(class_N: torch.Tensor, n_classes: int, label_N: torch.Tensor | None) -> Balance:
     from scipy.stats import chisquare
 
-    count_K = torch.bincount(class_N, minlength=extractor.n_classes)
+    count_K = torch.bincount(class_N, minlength=n_classes)
     chi2, p_value = chisquare(count_K.numpy())
-    known_N = None if label_N is None else label_N >= 0
     agreement = None
-    if label_N is not None and known_N is not None and bool(known_N.any()):
-        agreement = (class_N == label_N)[known_N].double().mean().item()
+    if label_N is not None and (label_N >= 0).any():
+        agreement = (class_N == label_N)[label_N >= 0].double().mean().item()
     return Balance(tuple(count_K.tolist()), float(chi2), float(p_value), agreement)
 
 
-def _check_extractor(name: str, statistics: Statistics, extractor: Extractor) -> None:
-    if statistics.extractor not in ("", extractor.name):
-        raise UserError(
-            f"the statistics {name} are of {statistics.extractor}, these images are seen by {extractor.name}: "
-            "write statistics with the same features (mar fid-stats)"
-        )
-    if len(statistics.mu_D) != extractor.feature_width:
-        raise UserError(
-            f"the statistics {name} are of {len(statistics.mu_D)} features, {extractor.name} has "
-            f"{extractor.feature_width}: choose the extractor that they were made with (--features)"
-        )
-
-
-def _warnings(scores: ImageScores, floor: ImageScores, n_real: int, width: int) -> tuple[str, ...]:
+def _warnings(scores: ImageScores, floor: ImageScores, n_real: int, width: int) -> list[str]:
     notes = []
     least = min(scores.n_images, n_real or scores.n_images)
     if least <= width:
@@ -512,4 +397,4 @@ def _warnings(scores: ImageScores, floor: ImageScores, n_real: int, width: int) 
         )
     if scores.fid <= floor.fid:
         notes.append("FID is at or below that of real images: differences down here say nothing about quality")
-    return tuple(notes)
+    return notes

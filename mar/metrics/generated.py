@@ -12,50 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from mar.core.errors import UserError
-from mar.core.files import digest, environment, settings_digest, write_atomic
+from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
 from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.metrics.base import file_name, save
-from mar.metrics.fid import FidScorer
-from mar.metrics.images import FeatureSettings, Images, Source, cache_folder, open_source, split_source
+from mar.metrics.fid import FidScorer, scorer_of
+from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
 from mar.metrics.samples import Setting, check_decodes, fill, question
-from mar.metrics.statistics import relative_change, spread
+from mar.metrics.statistics import Spread, relative_change, spread
 from mar.run import Run
 
 Score = dict[str, Any]  # a record of RUN/scores: the setting beside ``FidResult.to_dict()``
 Axes = dict[str, list[Any]]
-_Point = tuple[dict[str, Any], dict[str, Any]]  # a sweep of one setting, and one of its points
 _SWEEP_SEED = 10_000  # added to the seed: other images choose a value than score it
 
 
 @dataclass(frozen=True)
 class FidRequest:
-    """What ``mar fid RUN`` asks for.
+    """What ``mar fid RUN`` asks for."""
 
-    Attributes:
-        settings: scored side by side.
-        n: images of each.
-        against: as ``open_source`` reads it; "": the run's own data.
-        split: of a data set.
-        axes: swept over for each setting on ``sweep_images``; the best values replace its own.
-        seeds: of generation, from each setting's own on; several give an interval.
-        compared: changes of the settings, as ``parse_compared`` reads them; each becomes a setting.
-        margin: of the relative change of FID to the first setting.
-        store: where the images of one setting are generated; None: RUN/generated.
-        features: of the scorer.
-    """
-
-    settings: tuple[Setting, ...]
-    n: int = 1000
-    against: str = ""
-    split: str = "test"
-    axes: Axes = field(default_factory=dict)
+    settings: tuple[Setting, ...]  # scored side by side
+    n: int = 1000  # images of each
+    against: str = ""  # as ``open_source`` reads it; "": the run's own data
+    split: str = "test"  # of a data set
+    axes: Axes = field(default_factory=dict)  # swept over on ``sweep_images``; the best values replace a setting's own
     sweep_images: int = 1000
-    seeds: int = 1
-    compared: tuple[str, ...] = ()
-    margin: float = 0.05
-    store: Path | None = None
+    seeds: int = 1  # of generation, from each setting's own on; several give an interval
+    compared: tuple[str, ...] = ()  # changes of the settings, as ``parse_compared`` reads them; each becomes a setting
+    margin: float = 0.05  # of the relative change of FID to the first setting
+    store: Path | None = None  # where the images of one setting are generated; None: RUN/generated
     features: FeatureSettings = field(default_factory=FeatureSettings)
     weights: str = "ema"
     batch_size: int = 256
@@ -65,11 +51,33 @@ class FidRequest:
 
 @dataclass(frozen=True)
 class FidScores:
-    """Attributes: printed tables and lines; the summary of a sweep, where there was one."""
+    """Printed tables and lines; the summary of a sweep, where there was one."""
 
     tables: list[Table]
     lines: list[str]
     sweep: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scored setting: a record for each seed, and the change of FID to the first row, paired over seeds."""
+
+    name: str
+    records: Sequence[Score]
+    change: Spread | None = None
+    within: bool | None = None  # the interval of the change lies below the margin
+    mark: str = ""
+
+    @cached_property
+    def fid(self) -> Spread:
+        return spread([record["generated"]["fid"] for record in self.records])
+
+    def mean(self, *keys: str, of: str = "generated") -> float | None:
+        """Return the mean over seeds of a figure; None where it is not defined."""
+        found: list[Any] = [record[of] for record in self.records]
+        for key in keys:
+            found = [value and value[key] for value in found]
+        return None if None in found else sum(found) / len(found)
 
 
 def score_run(run: Run, processes: Processes, asked: FidRequest) -> FidScores:
@@ -79,20 +87,13 @@ def score_run(run: Run, processes: Processes, asked: FidRequest) -> FidScores:
     settings = [parse_compared(text, one) for one in asked.settings for text in asked.compared] or list(asked.settings)
     if asked.store is not None and (len(settings) > 1 or asked.axes or asked.seeds > 1):
         raise UserError("--store takes the images of one plan, setting and seed: several keep theirs in RUN/generated")
-    scorer.check(settings)
-    tables, written, swept = [], [], None
+    tables, path = [], None
     if asked.axes:
-        settings, swept, table = sweep(scorer, settings, asked.axes, asked.sweep_images)
+        settings, path, table = scorer.sweep(settings)
         tables.append(table)
-        written.append(swept.name)
-    if asked.seeds > 1:
-        path, table = compare_seeds(scorer, settings, asked.seeds, asked.n, asked.margin)
-        written.append(path.name)
-    else:
-        title = f"{asked.n} samples against {run.about.name} {scorer.reference.name}, {asked.weights} weights"
-        table = scores_table([(to_text(one), scorer.score(one, asked.n, asked.store)) for one in settings], title)
-    lines = [f"wrote {', '.join(written) or 'JSON'} to {run.folder.path / 'scores'}"]
-    return FidScores([*tables, table], lines, swept)
+    written, table = scorer.compare(settings)
+    names = ", ".join(file.name for file in (path, written) if file) or "JSON"
+    return FidScores([*tables, table], [f"wrote {names} to {run.folder.path / 'scores'}"], path)
 
 
 class RunScorer:
@@ -102,27 +103,23 @@ class RunScorer:
         self.run, self.processes, self.asked = run, processes, asked
         self.reference, self._own = _reference(run, asked)
         features = asked.features
-        shown = f"{features.kind} {features.inception_weights or ''} {features.labelled}".strip()
+        shown = f"{features.extractor} {features.weights or ''} {features.labelled}".strip()
         self.identity = f"{self.reference.identity} {shown}"  # names exactly the reference and the features
+        self.folder = run.folder.path / "scores"
 
     @cached_property
     def scorer(self) -> FidScorer:
         spec = self._own.spec if self._own is not None else self.run.spec
         features = replace(self.asked.features, device=self.run.device)
-        return FidScorer.of_source(
-            self.reference, self._own, spec, features, self.run.folder.path / "scores" / "features"
-        )
+        return scorer_of(self.reference, spec, features, self.folder / "features", self._own)
 
     def check(self, settings: Sequence[Setting]) -> None:
         """Raise UserError or Unsupported for a setting that the run does not serve, before time is spent on any."""
         for setting in settings:
             question(self.run, setting)
 
-    def score(self, setting: Setting, n: int, store: Path | None = None) -> Score:
+    def score(self, setting: Setting, n: int) -> Score:
         """Return the record of the first ``n`` images of a setting: read from RUN/scores, or generated and scored.
-
-        Args:
-            store: where they are generated; default RUN/generated/PLAN-….
 
         Raises:
             UserError, Unsupported: a setting or reference that this run does not serve.
@@ -130,18 +127,18 @@ class RunScorer:
         asked, split = question(self.run, setting), self.reference.name
         content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": split}
         content |= {"weights": self.asked.weights, "question": settings_digest(asked, 12), "reference": self.identity}
-        del content["classes"]
-        path = self.run.folder.path / "scores" / f"fid-{file_name(content['plan'], content)}.json"
+        classes = "+".join(map(str, content.pop("classes")))
+        content |= {"classes": classes} if classes else {}
+        path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
         if (found := self.processes.broadcast(self._recorded(path, content))) is not None:
             return found
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
-        folder = store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
-        filled = fill(
-            folder, self.run, setting, n, self.processes, self.asked.batch_size, self.asked.shard, to_text(setting)
-        )
+        folder = self.asked.store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
+        size, shard = self.asked.batch_size, self.asked.shard
+        filled = fill(folder, self.run, setting, n, self.processes, size, shard, to_text(setting))
 
         def scored() -> Score:
-            result = self.scorer.score(Images("generated", filled.images(n), filled.spec))
+            result = self.scorer.score(replace(images_in(filled, n), name="generated", identity=""))
             save(self.run, "fid", content["plan"], {**content, "store": str(folder), **result.to_dict()})
             return json.loads(path.read_text())
 
@@ -154,19 +151,74 @@ class RunScorer:
         same = all(found.get(key) == content[key] for key in ("question", "reference", "n_images"))
         return found if same else None
 
-    def write(self, name: str, content: dict[str, Any]) -> Path:
+    def sweep(self, settings: Sequence[Setting]) -> tuple[list[Setting], Path, Table[Row]]:
+        """Score every combination of the axes; return the settings with their best values, the summary and its table.
+
+        Every point is a record of its own, so that an interrupted sweep resumes.
+        """
+        axes, n = self.asked.axes, self.asked.sweep_images
+        tried = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        self.check([changed(setting, **point) for setting in settings for point in tried])
+        best, content, rows = [], [], []
+        for setting in settings:
+            swept = [changed(setting, **point) for point in tried]
+            found = [Row(to_text(one), [self.score(replace(one, seed=one.seed + _SWEEP_SEED), n)]) for one in swept]
+            lead = min(range(len(tried)), key=lambda k: found[k].fid.mean)
+            found[lead] = replace(found[lead], mark=_mark(tried[lead], axes))
+            points = [
+                {**point, "fid": row.fid.mean, "noise_floor": row.mean("fid", of="noise_floor")}
+                for point, row in zip(tried, found, strict=True)
+            ]
+            content.append({"setting": to_text(setting), "points": points, "best": tried[lead]})
+            best.append(swept[lead])
+            rows += found
+        identity = digest(json.dumps([content, n]), digits=6)
+        name = f"fid-sweep-{'-'.join(axes)}-{self.reference.name}-n{n}-{identity}"
+        path = self._write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
+        return best, path, fid_table(rows, f"Sweep: FID of {n} images a point", self.asked.margin)
+
+    def compare(self, settings: Sequence[Setting]) -> tuple[Path | None, Table[Row]]:
+        """Score each setting for each of the seeds from its own on; return the summary of several seeds, and the table.
+
+        The change to the first setting is paired: seed r of one against seed r of the other.
+        """
+        self.check(settings)
+        n, seeds, margin, rows = self.asked.n, self.asked.seeds, self.asked.margin, []
+        for setting in settings:
+            records = [self.score(replace(setting, seed=setting.seed + r), n) for r in range(seeds)]
+            row = Row(to_text(setting), records)
+            if rows and seeds > 1:
+                change = relative_change(row.fid.values, rows[0].fid.values)
+                row = replace(row, change=change, within=change.interval is not None and change.interval[1] < margin)
+            rows.append(row)
+        about = f"against {self.run.about.name} {self.reference.name}, {self.asked.weights} weights"
+        if seeds == 1:
+            return None, fid_table(rows, f"{n} samples {about}", margin)
+        content = [
+            {
+                "setting": row.name, **asdict(setting), "question": row.records[0]["question"], "fid": asdict(row.fid),
+                "relative_change": row.change and asdict(row.change), "within": row.within,
+            }
+            for setting, row in zip(settings, rows, strict=True)
+        ]  # fmt: skip
+        identity = digest(json.dumps([[row["question"] for row in content], seeds]), digits=6)
+        summary = {"n_images": n, "seeds": seeds, "margin": margin, "rows": content}
+        path = self._write(f"fid-seeds{seeds}-{self.reference.name}-n{n}-{identity}", summary)
+        return path, fid_table(rows, f"{n} samples {about}, {seeds} seeds", margin)
+
+    def _write(self, name: str, content: dict[str, Any]) -> Path:
         """Write RUN/scores/NAME.json on the main process."""
-        path = self.run.folder.path / "scores" / f"{name}.json"
+        path = self.folder / f"{name}.json"
         if self.processes.is_main:
             about = {"reference": self.identity, "environment": environment()}
             write_atomic(path, json.dumps({**content, **about}, indent=1))
         return path
 
 
-def _reference(run: Run, asked: FidRequest) -> tuple[Source, Data | None]:
+def _reference(run: Run, asked: FidRequest) -> tuple[Reference, Data | None]:
     """Return the reference, and the run's own images where their files are there."""
     if not asked.against:
-        return split_source(run.images, asked.split), run.images
+        return images_of(run.images, asked.split), run.images
     try:
         own = run.images
     except UserError:
@@ -181,114 +233,84 @@ def score_source(
 ) -> FidScores:
     """Score existing images: a store, a folder of images, or a data set."""
     real = open_source(against, split)
-    found = open_source(source, split, real.images.spec if real.images else None, n)
-    if found.images is None:
+    found = open_source(source, split, real.spec if isinstance(real, Images) else None, n)
+    if not isinstance(found, Images):
         raise UserError(f"{source} are statistics: name the images to score first, and the reference with --against")
-    if real.images is not None and not Path(against).suffix and Path(against).is_dir():  # a folder, read at their size
-        real = open_source(against, split, found.images.spec)
-    scorer = FidScorer.of_source(real, None, found.images.spec, features, cache_folder())
-    result = scorer.score(replace(found.images, identity=""))  # scored once: do not keep the features
+    if isinstance(real, Images) and not Path(against).suffix and Path(against).is_dir():  # a folder, read at their size
+        real = open_source(against, split, found.spec)
+    scorer = scorer_of(real, found.spec, features, cache_folder())
+    result = scorer.score(replace(found, identity=""))  # scored once: do not keep the features
     record = {"images": source, "against": real.identity, **result.to_dict()}
     lines = []
     if out is not None:
         write_atomic(out, json.dumps({**record, "environment": environment()}, indent=1))
         lines.append(f"wrote {out}")
-    title = f"{len(found.images.split)} images of {source} against {real.name}"
-    return FidScores([scores_table([(found.name, record)], title)], lines)
+    title = f"{len(found.split)} images of {source} against {real.name}"
+    return FidScores([fid_table([Row(found.name, [record])], title)], lines)
 
 
-def sweep(scorer: RunScorer, settings: Sequence[Setting], axes: Axes, n: int) -> tuple[list[Setting], Path, Table]:
-    """Score every combination of ``axes`` on ``n`` images; return the settings with their best values, the file of the
-    summary and its table. Every point is a record of its own, so that an interrupted sweep resumes."""
-    tried = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    scorer.check([changed(setting, **point) for setting in settings for point in tried])
-    best, content = [], []
-    for setting in settings:
-        points = []
-        for point in tried:
-            record = scorer.score(replace(changed(setting, **point), seed=setting.seed + _SWEEP_SEED), n)
-            points.append({**point, "fid": record["generated"]["fid"], "noise_floor": record["noise_floor"]["fid"]})
-        lead = min(points, key=lambda point: point["fid"])
-        chosen = {key: lead[key] for key in axes}
-        best.append(changed(setting, **chosen))
-        content.append({"setting": to_text(setting), "points": points, "best": chosen})
-    identity = digest(json.dumps([content, n]), digits=6)
-    name = f"fid-sweep-{'-'.join(axes)}-{scorer.reference.name}-n{n}-{identity}"
-    path = scorer.write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
-    rows = [(one, point) for one in content for point in one["points"]]
-
-    def mark(row: _Point) -> str:
-        one, point = row
-        if any(point[key] != value for key, value in one["best"].items()):
-            return ""
-        numeric = {key: values for key, values in axes.items() if all(isinstance(v, int | float) for v in values)}
-        ends = [key for key, values in numeric.items() if point[key] in (min(values), max(values))]
-        return f"best, at the end of the {' and '.join(ends)} range" if ends else "best"
-
-    columns: list[Column[_Point]] = [Column("setting", lambda row: row[0]["setting"], words=True)]
-    for key in axes:
-        columns.append(Column(key, lambda row, key=key: row[1][key], text=lambda row, key=key: str(row[1][key])))
-    columns.append(Column("FID", lambda row: row[1]["fid"], "lower"))
-    columns.append(Column("", mark, words=True))
-    return best, path, Table(columns, rows, title=f"Sweep: FID of {n} images a point")
+def _mark(best: dict[str, Any], axes: Axes) -> str:
+    """Say that a point is the best of its sweep, and the axes at whose end it lies."""
+    numeric = {key: values for key, values in axes.items() if all(isinstance(v, int | float) for v in values)}
+    ends = [key for key, values in numeric.items() if best[key] in (min(values), max(values))]
+    return f"best, at the end of the {' and '.join(ends)} range" if ends else "best"
 
 
-def compare_seeds(
-    scorer: RunScorer, settings: Sequence[Setting], seeds: int, n: int, margin: float
-) -> tuple[Path, Table]:
-    """Score ``n`` images of each setting for each of the seeds from its own on; return the file and the table.
+def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row]:
+    """Return the table of scored settings, without empty columns, and what to know before quoting the scores."""
 
-    The change to the first setting is paired: seed r of one against seed r of the other. ``within``: the 95 % interval
-    of the relative change lies below ``margin``.
-    """
-    rows: list[dict[str, Any]] = []
-    for setting in settings:
-        fids = [scorer.score(replace(setting, seed=setting.seed + r), n)["generated"]["fid"] for r in range(seeds)]
-        change = relative_change(fids, rows[0]["fid"]["values"]) if rows else None
-        row = {
-            "setting": to_text(setting),
-            **asdict(setting),
-            "question": settings_digest(question(scorer.run, setting), 12),
-        }
-        row |= {"fid": asdict(spread(fids)), "relative_change": asdict(change) if change else None}
-        row["within"] = None if change is None or change.interval is None else change.interval[1] < margin
-        rows.append(row)
-    name = digest(json.dumps([[row["question"] for row in rows], seeds]), digits=6)
-    content = {"n_images": n, "seeds": seeds, "margin": margin, "rows": rows}
-    path = scorer.write(f"fid-seeds{seeds}-{scorer.reference.name}-n{n}-{name}", content)
+    def of(*keys: str, of: str = "generated") -> Callable[[Row], float | None]:
+        return lambda row: row.mean(*keys, of=of)
 
-    def of_fid(row: dict[str, Any]) -> str:
-        found = row["fid"]
-        return f"{found['mean']:.3f} ± {found['sd']:.3f}" + _interval(found["interval"], " [{:.3f}, {:.3f}]")
+    def plus_minus(key: str, digits: int) -> Callable[[Row], str]:
+        return lambda row: " ± ".join(f"{row.mean(f'{key}_{part}'):.{digits}f}" for part in ("mean", "std"))
 
-    def of_change(row: dict[str, Any]) -> str:
-        found = row["relative_change"]
-        return f"{found['mean']:+.1%}" + _interval(found["interval"], " [{:+.1%}, {:+.1%}]")
+    def chi2(row: Row) -> str:
+        floor = row.mean("balance", "chi2", of="noise_floor")
+        return f"{row.mean('balance', 'chi2'):.0f}" + (f" ({floor:.0f})" if floor else "")
 
-    columns: list[Column[dict[str, Any]]] = [
-        Column("setting", lambda row: row["setting"], words=True),
-        Column("FID", lambda row: row["fid"]["mean"], "lower", text=of_fid, unit="mean ± sd [95 %]"),
+    seeds = " over seeds, mean ± sd [95 %]" if len(rows[0].records) > 1 else ""
+    columns: list[Column[Row]] = [
+        Column("setting", lambda row: row.name, words=True),
+        Column("FID" + seeds, lambda row: row.fid.mean, "lower", text=lambda row: _spread(row.fid, ".3f"), key="FID"),
         Column(
-            "change", lambda row: row["relative_change"] and row["relative_change"]["mean"], text=of_change,
-            unit="to the first [95 %]",
+            "change to the first [95 %]", lambda row: row.change and row.change.mean,
+            text=lambda row: _spread(row.change, "+.1%", sd=False),
         ),
-        Column(f"below {margin:+.0%}", lambda row: {True: "yes", False: "no", None: None}[row["within"]]),
+        Column(f"below {margin:+.0%}", lambda row: {True: "yes", False: "no", None: None}[row.within]),
+        Column("floor", of("fid", of="noise_floor")),
+        Column("KID", of("kid_mean"), "lower", text=plus_minus("kid", 4)),
+        Column("IS", of("inception_score_mean"), "higher", text=plus_minus("inception_score", 2)),
+        Column("precision", of("precision"), "higher"),
+        Column("recall", of("recall"), "higher"),
+        Column("classes χ² (floor)", of("balance", "chi2"), text=chi2),
+        Column("as asked", of("balance", "agreement"), "higher"),
+        Column("", lambda row: row.mark or None, words=True),
     ]  # fmt: skip
-    return path, Table(columns, rows, title=f"FID of {n} images against {scorer.reference.name}, {seeds} seeds")
+    record = rows[-1].records[-1]
+    real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
+    line = f"features: {record['extractor']}; {real} ({record['split']})"
+    if record["generated"]["kid_mean"] is not None:
+        line += f"; KID subsets of {record['kid_subset_size']}"
+    if record["noise_floor"]["n_images"]:
+        line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
+    return Table(columns, rows, [line, *(f"note: {note}" for note in record["notes"])], title).without_empty()
 
 
-def _interval(interval: Sequence[float] | None, form: str) -> str:
-    return "" if interval is None else form.format(*interval)
+def _spread(found: Spread | None, form: str, sd: bool = True) -> str:
+    """Return the mean, the standard deviation and the interval of several figures; one figure alone."""
+    assert found is not None
+    if found.sd is None or found.interval is None:
+        return f"{found.mean:{form}}"
+    low, high = (f"{end:{form}}" for end in found.interval)
+    return f"{found.mean:{form}}" + (f" ± {found.sd:{form}}" if sd else "") + f" [{low}, {high}]"
 
 
 def changed(setting: Setting, **values: Any) -> Setting:
     """Return the setting with other values; a value that is not a field of it is an option of the head."""
     own = {key: value for key, value in values.items() if key in Setting.__dataclass_fields__}
-    head = {key: value for key, value in values.items() if key not in own}
-    for key in ("guidance", "temperature"):
-        if key in own:
-            own[key] = float(own[key])
-    return replace(setting, **own, head={**setting.head, **head})
+    own |= {key: float(own[key]) for key in ("guidance", "temperature") if key in own}
+    return replace(setting, **own, head={**setting.head, **{key: values[key] for key in values if key not in own}})
 
 
 def to_text(setting: Setting) -> str:
@@ -299,62 +321,17 @@ def to_text(setting: Setting) -> str:
     return " ".join([setting.plan, *told, *(f"{key}={value}" for key, value in setting.head.items())])
 
 
-def scores_table(rows: Sequence[tuple[str, Score]], title: str) -> Table[tuple[str, Score]]:
-    """Return the table of records by name."""
-
-    def of(key: str) -> Callable[[tuple[str, Score]], float | None]:
-        return lambda row: row[1]["generated"][key]
-
-    def with_spread(key: str, digits: int) -> Callable[[tuple[str, Score]], str]:
-        return lambda row: " ± ".join(f"{row[1]['generated'][f'{key}_{part}']:.{digits}f}" for part in ("mean", "std"))
-
-    def balance(row: tuple[str, Score], part: str = "generated") -> float | None:
-        return row[1][part]["balance"] and row[1][part]["balance"]["chi2"]
-
-    def chi2(row: tuple[str, Score]) -> str:
-        floor = balance(row, "noise_floor")
-        return f"{balance(row):.0f}" + (f" ({floor:.0f})" if floor else "")
-
-    def as_asked(row: tuple[str, Score]) -> float | None:
-        return row[1]["generated"]["balance"] and row[1]["generated"]["balance"]["agreement"]
-
-    columns: list[Column[tuple[str, Score]]] = [
-        Column("setting", lambda row: row[0], words=True),
-        Column("FID", of("fid"), "lower"),
-        Column("floor", lambda row: row[1]["noise_floor"]["fid"]),
-        Column("KID", of("kid_mean"), "lower", text=with_spread("kid", 4)),
-        Column("IS", of("inception_score_mean"), "higher", text=with_spread("inception_score", 2)),
-        Column("precision", of("precision"), "higher"),
-        Column("recall", of("recall"), "higher"),
-        Column("classes χ² (floor)", balance, text=chi2),
-        Column("as asked", as_asked, "higher"),
-    ]
-    return Table(columns, rows, footer(rows[-1][1]), title)
-
-
-def footer(record: Score) -> list[str]:
-    """Return what to know before quoting the scores."""
-    real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
-    line = f"features: {record['extractor']}; {real} ({record['split']})"
-    if record["generated"]["kid_mean"] is not None:
-        line += f"; KID subsets of {record['kid_subset_size']}"
-    if record["noise_floor"]["n_images"]:
-        line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
-    return [line, *(f"note: {note}" for note in record["notes"])]
-
-
 def parse_compared(text: str, setting: Setting) -> Setting:
     """Read ``solver=unipc:steps=10``: the setting with these values (plan, guidance, temperature, or head options).
 
     Raises:
         UserError: written otherwise.
     """
-    parts = re.split(r":(?=[a-z_]+=)", text)
-    if not all("=" in part for part in parts):
-        raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
     values = {}
-    for part in parts:
-        key, _, written = part.partition("=")
+    for part in re.split(r":(?=[a-z_]+=)", text):
+        key, equals, written = part.partition("=")
+        if not equals:
+            raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
         values[key] = written if key == "plan" else parse_values(written)[0]
     return changed(setting, **values)
 
@@ -366,11 +343,9 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
         UserError: written otherwise, or it has one value.
     """
     name, equals, written = text.partition("=")
-    if not equals or not written:
-        raise UserError(f"a sweep is written guidance=1:4:0.25 or steps=10,25,50, not {text!r}")
-    values = parse_values(written)
+    values = parse_values(written) if equals else []
     if len(values) < 2:
-        raise UserError(f"a sweep of {name} takes at least two values, not {written!r}")
+        raise UserError(f"a sweep of at least two values is written guidance=1:4:0.25 or steps=10,25,50, not {text!r}")
     return name, values
 
 
@@ -401,11 +376,12 @@ def parse_values(written: str) -> list[Any]:
         return [_value(part.strip()) for part in written.split(",") if part.strip()]
     try:
         first, last, step = map(float, written.split(":"))
+        count = int((last - first) / step + 1e-6) + 1 if step > 0 and last >= first else 0
     except ValueError:
-        raise UserError(f"a range is written FROM:TO:STEP, e.g. 1:4:0.25, not {written!r}") from None
-    if step <= 0 or last < first:
-        raise UserError(f"the range {written} has no values: write FROM:TO:STEP with FROM below TO")
-    return [round(first + step * k, 10) for k in range(int((last - first) / step + 1e-6) + 1)]
+        count = 0
+    if count < 1:
+        raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
+    return [round(first + step * k, 10) for k in range(count)]
 
 
 def _value(text: str) -> Any:

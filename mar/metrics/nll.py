@@ -9,9 +9,8 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field, TypeAdapter
@@ -19,16 +18,17 @@ from pydantic import Field, TypeAdapter
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
-from mar.core.files import digest, environment, write_atomic
-from mar.core.progress import Progress, bar
+from mar.core.files import digest, environment, settings_digest, short, write_atomic
+from mar.core.progress import bar
 from mar.core.records import Partial
-from mar.core.table import Column, Table, fields, plus_minus, with_interval
+from mar.core.table import Column, Table, fields, with_error, with_interval
+from mar.core.table import field as field_of
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
 from mar.data.base import fingerprint as content_hash
 from mar.likelihood.chain import IMAGES_AT_ONCE, image_noise
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Estimator, Repeats, parse_target, until_error
-from mar.likelihood.summary import EnsemblePoint, Likelihood, fingerprint
+from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.metrics.base import (
     Baseline,
     Metric,
@@ -36,7 +36,6 @@ from mar.metrics.base import (
     SplitName,
     Subject,
     Units,
-    Variant,
     Workspace,
     adaptive_plan,
     save,
@@ -48,8 +47,7 @@ from mar.run import Precision, Run
 from mar.tokenizers.base import Tokenizer
 
 Say = Callable[[str], None]
-_Named = tuple[str, Likelihood]  # a row of a table
-_NAME = 120  # characters of a picture's name
+_NAME = 200  # bytes of a picture's name
 _SOURCES = tuple(Path(__file__).parents[2] / name for name in ("mar", "orderings"))
 
 
@@ -75,8 +73,14 @@ class NLL(Metric):
         return self.along_plan(subject, variant if variant is not None and variant.is_scored_alone else None)
 
     def compute(self, question: Question, at: Workspace) -> Likelihood:
-        assert question.plan is not None
-        return score_nll(at.load(), question.plan, self.options, at.variant, at.progress)
+        """Score the split along the plan; with ``orders``, mixtures of random orders too."""
+        run, plan, o, variant = at.load(), question.plan or "", self.options, at.variant
+        rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
+        repeats = Repeats(orders=o.orders) if o.orders and run.plans(plan).random and not rule else SINGLE
+        return run.nll(
+            plan=adaptive_plan(rule, plan) if rule else plan, split=o.split, limit=o.images, seed=o.seed, kind=o.kind,
+            progress=at.progress, repeats=repeats, likelihood=dict(likelihood), estimator=Estimator.parse(o.estimator),
+        )  # fmt: skip
 
     @classmethod
     def columns(cls, answers: Sequence[Likelihood]) -> Sequence[Column[Likelihood]]:
@@ -85,10 +89,7 @@ class NLL(Metric):
         if any(answer.bits_per_dim is not None for answer in answers):
             unit, mean, error, digits = "bits/dim", "bits_per_dim", "standard_error_bits_per_dim", 4
 
-        def text(answer: Likelihood) -> str:
-            return plus_minus(getattr(answer, mean), getattr(answer, error), digits)
-
-        return [Column("NLL", lambda answer: getattr(answer, mean), "lower", digits, text, unit)]
+        return [with_error("NLL", mean, error, digits, better="lower", unit=unit)]
 
     @classmethod
     def data_columns(cls) -> Sequence[Column[Likelihood]]:
@@ -124,19 +125,6 @@ class NLL(Metric):
         )
 
 
-def score_nll(
-    run: Run, plan: str, options: NLL.Options, variant: Variant | None = None, progress: Progress | None = None
-) -> Likelihood:
-    """Return the likelihood of the split along ``plan``; with ``options.orders``, of mixtures of random orders too."""
-    rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-    repeats = Repeats(orders=options.orders) if options.orders and run.plans(plan).random and not rule else SINGLE
-    return run.nll(
-        plan=adaptive_plan(rule, plan) if rule else plan, split=options.split, limit=options.images, seed=options.seed,
-        progress=progress, repeats=repeats, likelihood=dict(likelihood), kind=options.kind,
-        estimator=Estimator.parse(options.estimator),
-    )  # fmt: skip
-
-
 def independent_tokens(
     data: Data, tokenizer: Tokenizer, split: str, limit: int | None, conditional: bool
 ) -> tuple[Baseline, ...]:
@@ -147,43 +135,17 @@ def independent_tokens(
     """
     if not isinstance(tokenizer.token, Categories) or tokenizer.end is not None:
         return ()
-    found = [_independent(data, tokenizer, split, limit, by_class=False)]
-    if conditional and data.spec.n_classes:
-        found.append(_independent(data, tokenizer, split, limit, by_class=True))
-    return tuple(found)
-
-
-def _independent(data: Data, tokenizer: Tokenizer, split: str, limit: int | None, by_class: bool) -> Baseline:
-    name = "independent tokens, by class" if by_class else "independent tokens"
     train_NL, train_N = _tokens(data.train, tokenizer, None)
     token_NL, class_N = _tokens(data.split(split), tokenizer, limit)
-    if not by_class:
-        train_N, class_N = torch.zeros_like(train_N), torch.zeros_like(class_N)
-    n_classes = data.spec.n_classes if by_class else 1
-    probability_CLV = smoothed(train_NL, train_N, tokenizer.token.vocabulary, n_classes)  # type: ignore[union-attr]
-    position_L = torch.arange(token_NL.shape[1])
-    nats_NL = -probability_CLV[class_N[:, None], position_L, token_NL].log()
-    nats_N = nats_NL.sum(1)
-    mean, error = float(nats_N.mean()), float(nats_N.std() / math.sqrt(len(nats_N)))
-    per_dim = math.log(2.0) * tokenizer.dimensions
-    likelihood = Likelihood(
-        plan=name,
-        kind="exact",
-        n_images=len(nats_N),
-        nats_per_image=mean,
-        standard_error_nats=error,
-        bits_per_dim=mean / per_dim if per_dim else None,
-        standard_error_bits_per_dim=error / per_dim if per_dim else None,
-        steps=1,
-        evaluations=0,
-        forward_rows_per_image=0.0,
-        warnings=(),
-        nats_per_step=(mean,),
-        tokens_per_step=(float(nats_NL.shape[1]),),
-        nats_per_position=tuple(nats_NL.mean(0).tolist()),
-        nats_of_image=tuple(nats_N.tolist()),
-    )
-    return Baseline(name, name, "all at once", likelihood)
+    position_L, found = torch.arange(token_NL.shape[1]), []
+    by_class = data.spec.n_classes if conditional else 0
+    for name, classes in (("independent tokens", 1), ("independent tokens, by class", by_class)):
+        if classes:  # of one class: all labels are 0
+            probability_CLV = smoothed(train_NL, train_N % classes, tokenizer.token.vocabulary, classes)
+            nats_NL = -probability_CLV[class_N[:, None] % classes, position_L, token_NL].log()
+            found_NL = Conditionals(torch.zeros_like(token_NL), nats_NL, "exact", evaluations=0, forward_rows=0)
+            found.append(Baseline(name, name, "all at once", summarise(tokenizer, name, found_NL)))
+    return tuple(found)
 
 
 def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_classes: int) -> torch.Tensor:
@@ -202,40 +164,28 @@ def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torc
 
 @dataclass(frozen=True)
 class NllRequest:
-    """What ``mar score nll`` asks of every plan.
+    """What ``mar score nll`` asks of every plan."""
 
-    Attributes:
-        plans: canonical short texts.
-        paired_with: the plan that the others are compared with; "": none.
-        n: images, evenly spread over the split; None: all.
-        repeats: orders of plans whose order is random, and dequantisations.
-        target: a standard error as text: more images are scored until it is reached; "": none.
-        likelihood: the head's scoring options.
-        budget: bytes of activations.
-        weights: "ema" or "last".
-        precision: of the network, "fp32" or "bf16".
-        again: score anew what is scored already.
-        past: tokens before each scored one, in overlapping windows; None: windows as the split has them.
-    """
-
-    plans: tuple[str, ...]
-    paired_with: str = ""
+    plans: tuple[str, ...]  # canonical short texts
+    paired_with: str = ""  # the plan that the others are compared with; "": none
     split: str = "test"
-    n: int | None = None
+    n: int | None = None  # images, evenly spread over the split; None: all
     kind: str | None = None
     estimator: Estimator = EVERY_STEP
-    repeats: Repeats = field(default_factory=Repeats)
-    target: str = ""
-    likelihood: dict[str, Any] = field(default_factory=dict)
-    budget: int | None = None
+    repeats: Repeats = SINGLE  # orders of plans whose order is random, and dequantisations
+    target: str = ""  # a standard error as text: more images are scored until it is reached; "": none
+    likelihood: dict[str, Any] = field(default_factory=dict)  # the head's scoring options
+    budget: int | None = None  # bytes of activations
     seed: int = 0
-    weights: str = "ema"
-    again: bool = False
-    precision: Precision = "fp32"
-    past: int | None = None
+    weights: str = "ema"  # or "last"
+    again: bool = False  # score anew what is scored already
+    precision: Precision = "fp32"  # of the network
+    past: int | None = (
+        None  # tokens before each scored one, in overlapping windows; None: windows as the split has them
+    )
 
     def __post_init__(self) -> None:
-        if self.target and (self.repeats != Repeats() or self.paired_with):
+        if self.target and (self.repeats != SINGLE or self.paired_with):
             raise UserError(
                 "--target-se chooses the images of each plan: leave out --orders, --draws and --paired-with"
             )
@@ -245,80 +195,67 @@ class NllRequest:
 
 @dataclass(frozen=True)
 class NllScores:
-    """Attributes: plan -> its record in RUN/scores, its likelihood, its difference to ``paired_with``."""
+    """The scores of a request, by plan."""
 
-    files: dict[str, Path]
+    files: dict[str, Path]  # records in RUN/scores
     likelihoods: dict[str, Likelihood]
-    differences: dict[str, Difference]
-
-    @cached_property
-    def picture(self) -> Path:
-        """The file of the picture: the name of a single record; of several, their plans in one name, cut short."""
-        files = list(self.files.values())
-        if len(files) == 1:
-            return files[0].with_suffix(".png")
-        stems = [path.stem.removeprefix("nll-") for path in files]
-        name = "+".join(stems)
-        if len(name) > _NAME:
-            name = f"{stems[0]}+{len(stems) - 1}-more-{fingerprint({'stems': stems})[:8]}"
-        return files[0].with_name(f"nll-{name}.png")
+    differences: dict[str, Difference]  # to ``paired_with``
+    random: Set[str]  # the plans whose order is drawn
+    picture: Path  # beside the records, named after all of them
 
 
 def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     """Score every plan on the same images and noise, into RUN/scores; compare with ``request.paired_with``."""
-    if request.repeats.orders and not any(run.plans(plan).random for plan in request.plans):
+    texts = dict.fromkeys([*filter(None, [request.paired_with]), *request.plans])
+    plans = {text: run.plans(text) for text in texts}
+    random = {text for text in texts if plans[text].random}
+    if request.repeats.orders and not random:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
-    plans = list(dict.fromkeys([*filter(None, [request.paired_with]), *request.plans]))
     score_one = _score_to_target if request.target else score_plan
-    files = {plan: score_one(run, plan, request, say) for plan in plans}
-    likelihoods = {plan: read_nll(path) for plan, path in files.items()}
+    files = {text: score_one(run, plans[text], request, say) for text in texts}
+    likelihoods = {text: read_nll(path) for text, path in files.items()}
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
-    for plan, difference in differences.items():
-        write_atomic(
-            files[plan], json.dumps({**json.loads(files[plan].read_text()), "paired": asdict(difference)}, indent=1)
-        )
-    return NllScores(files, likelihoods, differences)
+    for text, difference in differences.items():
+        _add(files[text], paired=asdict(difference))
+    names = "+".join(path.stem.removeprefix("nll-") for path in files.values())
+    picture = run.folder.path / "scores" / f"nll-{short(names, _NAME)}.png"
+    return NllScores(files, likelihoods, differences, random, picture)
+
+
+def _add(record: Path, **content: Any) -> None:
+    write_atomic(record, json.dumps(json.loads(record.read_text()) | content, indent=1))
 
 
 def compare_runs(
     runs: Sequence[Run], requests: Sequence[NllRequest], say: Say
 ) -> tuple[dict[str, Likelihood], dict[str, Difference], str]:
-    """Score runs along the same plans; return likelihoods and differences to the first run, by "RUN PLAN".
+    """Score runs along the same plans; return likelihoods, differences to the first run, by "RUN PLAN", and its name.
 
-    Holm's correction covers every comparison. The last value names the reference.
-
-    Raises:
-        UserError: the runs were not trained on the same data, or their likelihoods cannot be paired.
+    Holm's correction covers every comparison. Raise UserError: runs that ``check_comparable`` refuses.
     """
-    names = run_names(runs)
-    check_comparable(dict(zip(names, runs, strict=True)), requests[0].kind)
-    scored = [score_plans(run, request, say) for run, request in zip(runs, requests, strict=True)]
-    likelihoods, differences = {}, {}
-    for name, found in zip(names, scored, strict=True):
-        for (base_plan, base), (plan, likelihood) in zip(
-            scored[0].likelihoods.items(), found.likelihoods.items(), strict=True
-        ):
-            key = name if plan == base_plan and len(found.likelihoods) == 1 else f"{name} {plan}"
+    named = run_names(runs)
+    check_comparable(named, requests[0].kind)
+    scored = [score_plans(run, request, say).likelihoods for run, request in zip(runs, requests, strict=True)]
+    reference, likelihoods, differences = next(iter(named)), {}, {}
+    for name, found in zip(named, scored, strict=True):
+        for (base_plan, base), (plan, likelihood) in zip(scored[0].items(), found.items(), strict=True):
+            key = name if plan == base_plan and len(found) == 1 else f"{name} {plan}"
             likelihoods[key] = likelihood
-            if name != names[0]:
+            if name != reference:
                 differences[key] = paired_differences({"base": base, "other": likelihood}, "base")["other"]
     adjusted = holm([difference.p_value for difference in differences.values()])
     pairs = zip(differences.items(), adjusted, strict=True)
-    return likelihoods, {key: replace(d, reference=names[0], p_holm=p) for (key, d), p in pairs}, names[0]
+    return likelihoods, {key: replace(d, reference=reference, p_holm=p) for (key, d), p in pairs}, reference
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the runs' folders, or their paths where two folders have one name.
-
-    Raises:
-        UserError: one run is there twice.
-    """
+def run_names(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return the runs by their folders' names, or by their paths where two have one name; refuse a run named twice."""
     paths = [run.folder.path.resolve() for run in runs]
     for path in paths:
         if paths.count(path) > 1:
             raise UserError(f"{path} is there twice: name each run once")
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(run.folder.path) for run in runs]
+    apart = len({path.name for path in paths}) == len(paths)
+    return {path.name if apart else str(run.folder.path): run for path, run in zip(paths, runs, strict=True)}
 
 
 def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
@@ -350,39 +287,38 @@ def read_nll(path: Path) -> Likelihood:
     return TypeAdapter(Likelihood).validate_python(json.loads(path.read_text()))
 
 
-def score_plan(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
+def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Path:
     """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
-    plans = run.plans(plan)
-    if not plans.random:
-        request = replace(request, repeats=replace(request.repeats, orders=0))
+    plans, repeats, made_by = run.plans(plan), request.repeats, environment()
+    if repeats.orders and not plans.random:
+        repeats = replace(repeats, orders=0)
     if request.past is None:
         (images, labels), given = run.subset(request.split, request.n), None
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
-    question, several = nll_question(run, plans, request, len(images)), asdict(request.repeats)
-    answer, scores = fingerprint({**question, **several}), run.folder.path / "scores"
+    question = nll_question(run, plans, request, len(images), made_by)
+    answer, scores = settings_digest({**question, **asdict(repeats)}, 16), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
-        say(f"{plan}: scored before, kept in {found.name} (--again scores it anew)")
+        say(f"{plans.text}: scored before, kept in {found.name} (--again scores it anew)")
         return found
     scores_folder(run)
-    kept = Partial(scores / "partial" / fingerprint(question))
+    kept = Partial(scores / "partial" / settings_digest(question, 16))
     if request.again:
         kept.delete()
-    with bar(f"NLL {plan}") as progress:
+    with bar(f"NLL {plans.text}") as progress:
         result = run.nll(
-            images, plans, labels, seed=request.seed, repeats=request.repeats, likelihood=request.likelihood, kept=kept,
+            images, plans, labels, seed=request.seed, repeats=repeats, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
             precision=request.precision, given=given,
         )  # fmt: skip
-    settings = {"split": request.split, "seed": request.seed, "weights": request.weights, "draws": several["draws"]}
-    settings |= {"precision": request.precision, "past": request.past}
-    content = {**settings, "likelihood": request.likelihood, **result.to_dict(), "fingerprint": answer}
-    path = save(run, "nll", plan, content)
+    content = {key: getattr(request, key) for key in ("split", "seed", "weights", "precision", "past", "likelihood")}
+    content |= {"draws": repeats.draws, **asdict(result), "fingerprint": answer}
+    path = save(run, "nll", plans.text, content, made_by)
     kept.clear("images")
     return path
 
 
-def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path:
+def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> Path:
     """As ``score_plan``, with more images until the standard error is reached."""
     target, images = parse_target(request.target, run.model.tokenizer), len(run.data.split(request.split))
     paths = {}
@@ -394,16 +330,18 @@ def _score_to_target(run: Run, plan: str, request: NllRequest, say: Say) -> Path
     found = until_error(score, target, images if request.n is None else min(request.n, images))
     path, reached = paths[found.n_images], found.standard_error_nats <= target
     settings = {"wanted": request.target, "wanted_nats": target, "looks": list(paths), "reached": reached}
-    write_atomic(path, json.dumps({**json.loads(path.read_text()), "target": settings}, indent=1))
+    _add(path, target=settings)
     units, bits = Units.of_run(run), found.standard_error_bits_per_dim
     error = f"{found.standard_error_nats:.3f} {units.nats}" + (f" = {bits:.4f} {units.per_dimension}" if bits else "")
     end = "reached" if reached else f"with all {units.example}s there are"
     scored = f"{', '.join(f'{n:,}' for n in paths)} {units.example}s scored"
-    say(f"{plan}: standard error {error} {end}, {request.target} wanted; {scored}")
+    say(f"{plan.text}: standard error {error} {end}, {request.target} wanted; {scored}")
     return path
 
 
-def nll_question(run: Run, plans: Plans, request: NllRequest, n_images: int) -> dict[str, Any]:
+def nll_question(
+    run: Run, plans: Plans, request: NllRequest, n_images: int, made_by: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return everything that the log-probabilities of one order and one dequantisation depend on."""
     first = image_noise(request.seed, min(n_images, IMAGES_AT_ONCE)).at("order")
     state = json.loads((run.checkpoint.path / "state.json").read_text())["sha256"]
@@ -421,7 +359,7 @@ def nll_question(run: Run, plans: Plans, request: NllRequest, n_images: int) -> 
         "precision": request.precision,
         "past": request.past,
         "weights": [state["model.safetensors"], state["ema.safetensors"] if run.ema else ""],
-        "code": code_identity(environment()),
+        "code": code_identity(made_by or environment()),
     }
 
 
@@ -439,6 +377,15 @@ def _find(scores: Path, answer: str) -> Path | None:
     return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
 
 
+class _Row(NamedTuple):
+    name: str
+    found: Likelihood
+    kind: str
+    per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
+    per_symbol: tuple[float | None, float | None]  # nats
+    difference: Difference | None
+
+
 def nll_tables(
     likelihoods: Mapping[str, Likelihood],
     differences: Mapping[str, Difference],
@@ -449,70 +396,73 @@ def nll_tables(
 ) -> list[Table]:
     """Return the table of likelihoods by name, and of plans with several shared orders the ensembles.
 
-    Args:
-        reference: name of the reference of ``differences``.
-        random: names whose order is drawn, for the notes.
+    ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
-    columns: list[Column[_Named]] = [
-        Column("plan", lambda row: row[0], words=True),
-        Column("kind", lambda row: kind_text(row[1]), words=True),
-        Column("n", lambda row: row[1].n_images),
-        Column(
-            units.nats, lambda row: row[1].nats_per_image,
-            text=lambda row: plus_minus(row[1].nats_per_image, row[1].standard_error_nats, 2),
-        ),
-    ]  # fmt: skip
-    if units.symbol:
-        columns.append(_per_dimension(f"nats/{units.symbol}", math.log(2.0)))
-    columns.append(_per_dimension(units.per_dimension))
-    columns.append(Column("AR steps", lambda row: row[1].steps))
-    if reference:
+    nats, rows, tables = units.nats, [], []
+    for name, r in likelihoods.items():
+        figures = (r.bits_per_dim, r.standard_error_bits_per_dim)
+        in_nats = tuple(None if bits is None else bits * math.log(2.0) for bits in figures)
+        if r.nats_per_latent_dimension is not None:
+            figures = (r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension)
+        rows.append(_Row(name, r, kind_text(r), figures, in_nats, differences.get(name)))
+        if r.ensemble:
+            columns = [
+                *fields(orders="orders"),
+                with_error(f"{nats} ± over {units.example}s", "nats_per_image", "standard_error_nats", 2),
+                Column("± over orders", field_of("standard_error_orders_nats"), digits=2),
+                with_error(units.per_dimension, "bits_per_dim", "standard_error_bits_per_dim", 4),
+            ]
+            tables.append(
+                Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
+            )
+    columns = [
+        Column("plan", field_of("name"), words=True),
+        Column("kind", field_of("kind"), words=True),
+        *fields(n="found.n_images"),
+        with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
+        *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
+        with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
+        Column("AR steps", field_of("found.steps")),
+        *(difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference) if reference else []),
+    ]
+    notes = nll_notes(likelihoods, random, units)
+    return [*tables, Table(columns, rows, notes, f"negative log-likelihood, {title} (lower is better)")]
 
-        def difference(row: _Named) -> Difference | None:
-            return differences.get(row[0])
 
-        def shown(row: _Named) -> str:
-            found = differences[row[0]]
-            return with_interval(found.nats_per_image, found.interval_nats, 2)
+def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> list[Column[Any]]:
+    """Return the columns of a difference with its interval, and of its corrected p-value."""
 
-        head = f"{units.nats} − {reference} [95 %]"
-        columns.append(Column(head, lambda row: (d := difference(row)) and d.nats_per_image, text=shown))
-        p_holm = Column[_Named](
-            "p (Holm)", lambda row: (d := difference(row)) and d.p_holm,
-            text=lambda row: f"{differences[row[0]].p_holm:.2g}",
-        )  # fmt: skip
-        columns.append(p_holm)
-    ensembles = [_ensemble_table(name, found, units) for name, found in likelihoods.items() if found.ensemble]
-    table = Table(
-        columns, list(likelihoods.items()), nll_notes(likelihoods, random, units),
-        f"negative log-likelihood, {title} (lower is better)",
-    )  # fmt: skip
-    return [*ensembles, table]
+    def text(row: Any) -> str:
+        return "" if (d := of(row)) is None else with_interval(d.nats_per_image, d.interval_nats, 2)
+
+    return [
+        Column(title, lambda row: (d := of(row)) and d.nats_per_image, text=text),
+        Column("p (Holm)", lambda row: (d := of(row)) and d.p_holm, text=lambda row: f"{(of(row) or row).p_holm:.2g}"),
+    ]
 
 
 def nll_notes(likelihoods: Mapping[str, Likelihood], random: Set[str], units: Units) -> list[str]:
     """Return what to know before quoting the figures; ``random``: names whose order is drawn."""
-    found = likelihoods.values()
-    notes = [
-        f"± is one standard error over {units.example}s, orders and steps drawn; kind names the figure "
-        "(docs/likelihood.md)"
-    ]
-    if any(name in random and not r.orders for name, r in likelihoods.items()):
-        notes.append(
-            f"random orders: every {units.example} has its own; the mean over orders bounds the NLL of their mixture "
-            "from above"
-        )
-    if any(r.orders for r in found):
-        notes.append("shared orders: the mean over them bounds the NLL of the mixture over all orders from above")
-    if any(r.ensemble for r in found):
-        notes.append("an ensemble of S orders is the exact NLL of the mixture of these S orders, for these tokens")
-    if any(r.dequantisation_draws for r in found):
-        notes.append("uniform dequantisation: a bound on the NLL of the integer pixels, whatever the kind")
+    found, example = likelihoods.values(), units.example
+    bounds = "bounds the NLL of"
+    said: list[tuple[Any, str]] = [
+        (True, f"± is one standard error over {example}s, orders and steps drawn; kind names the figure "
+               "(docs/likelihood.md)"),
+        (any(name in random and not r.orders for name, r in likelihoods.items()),
+         f"random orders: every {example} has its own; the mean over orders {bounds} their mixture from above"),
+        (any(r.orders for r in found),
+         f"shared orders: the mean over them {bounds} the mixture over all orders from above"),
+        (any(r.ensemble for r in found),
+         "an ensemble of S orders is the exact NLL of the mixture of these S orders, for these tokens"),
+        (any(r.dequantisation_draws for r in found),
+         "uniform dequantisation: a bound on the NLL of the integer pixels, whatever the kind"),
+    ]  # fmt: skip
     for r in found:
         settings = ", ".join(f"{key}={value}" for key, value in r.settings.items())
         line = f"likelihood settings: {settings}; {r.evaluations} evaluations of the head for each token"
-        notes += [line] if settings and line not in notes else []
-    return [*notes, *(f"warning: {w}" for w in dict.fromkeys(w for r in found for w in r.warnings))]
+        said.append((settings, line))
+    said += [(True, f"warning: {warning}") for r in found for warning in r.warnings]
+    return list(dict.fromkeys(note for applies, note in said if applies))
 
 
 def kind_text(likelihood: Likelihood) -> str:
@@ -522,34 +472,3 @@ def kind_text(likelihood: Likelihood) -> str:
     if r.orders or r.orders_per_image > 1:
         kind += f", mean of {r.orders or r.orders_per_image} orders"
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind
-
-
-def _per_dimension(title: str, nats_per_bit: float = 1.0) -> Column[_Named]:
-    """A column per dimension; ``nats_per_bit`` converts bits to nats."""
-
-    def figures(row: _Named) -> tuple[float | None, float | None]:
-        r = row[1]
-        if r.nats_per_latent_dimension is not None:
-            return r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension
-        if r.bits_per_dim is None or r.standard_error_bits_per_dim is None:
-            return None, None
-        return r.bits_per_dim * nats_per_bit, r.standard_error_bits_per_dim * nats_per_bit
-
-    return Column(title, lambda row: figures(row)[0], text=lambda row: plus_minus(*figures(row), 4))  # type: ignore[arg-type]
-
-
-def _ensemble_table(name: str, likelihood: Likelihood, units: Units) -> Table:
-    columns: list[Column[EnsemblePoint]] = [
-        Column("orders", lambda p: p.orders),
-        Column(
-            f"{units.nats} ± over {units.example}s", lambda p: p.nats_per_image,
-            text=lambda p: plus_minus(p.nats_per_image, p.standard_error_nats, 2),
-        ),
-        Column("± over orders", lambda p: p.standard_error_orders_nats, digits=2),
-        Column(
-            units.per_dimension, lambda p: p.bits_per_dim,
-            text=lambda p: plus_minus(p.bits_per_dim or 0.0, p.standard_error_bits_per_dim or 0.0, 4),
-        ),
-    ]  # fmt: skip
-    title = f"ensembles of orders, {name}, {likelihood.n_images} {units.example}s"
-    return Table(columns, likelihood.ensemble, title=title)

@@ -12,7 +12,7 @@ fitted on the training split and scored on the test split.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,21 +37,14 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Probe:
-    """
-    Attributes:
-        accuracy: share of the test split that is classified correctly.
-        standard_error: of the accuracy, over images.
-        width: of the features.
-        n_train, n_test: images.
-        sets: that the order was cut into; 0: no order.
-    """
+    """The linear classifier of a model's features."""
 
-    accuracy: float
-    standard_error: float
-    width: int
+    accuracy: float  # share of the test split that is classified correctly
+    standard_error: float  # of the accuracy, over images
+    width: int  # of the features
     n_train: int
     n_test: int
-    sets: int
+    sets: int  # that the order was cut into; 0: no order
 
 
 class LinearProbe(Metric):
@@ -95,14 +88,8 @@ class LinearProbe(Metric):
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
         """Yield the probe of the examples themselves: better features say more than the values they are made from."""
         if data.spec.n_classes:
-            probe = fit(_labelled(data.train), _labelled(data.test), self.options.strength, sets=0)
-            yield Baseline("pixels", "the pixels themselves", "", probe)
-
-
-def _labelled(split: Split) -> Labelled:
-    x, label_N = split.batch(torch.arange(len(split)))
-    assert label_N is not None  # the data has classes
-    return x.flatten(1).float().numpy(), label_N.numpy()
+            pixels = (_labelled(split, lambda x, _: x.flatten(1).float()) for split in (data.train, data.test))
+            yield Baseline("pixels", "the pixels themselves", "", fit(*pixels, self.options.strength, sets=0))
 
 
 def linear_probe(
@@ -111,21 +98,26 @@ def linear_probe(
     """Fit on the training split, score on the test split.
 
     Args:
-        ordering: along which the features are taken.
         sets: how many equal sets the order is cut into, for a network that is not one-pass.
         strength: inverse of the L2 penalty (scikit-learn's C).
-        seed: of random orders.
 
     Raises:
         UserError: the data has no classes.
     """
     if data.spec.n_classes < 2:
         raise UserError(f"a linear probe reads classes from features, and data set {data.name!r} has none")
-    length = len(Grid(model.tokenizer.shape))
-    sets = length if model.network.one_pass else min(sets, length)
-    train = _features(model, data.train, ordering, sets, seed, "train")
-    test = _features(model, data.test, ordering, sets, seed, "test")
-    return fit(train, test, strength, sets)
+    grid, device = Grid(model.tokenizer.shape), next(model.parameters()).device
+    sets = len(grid) if model.network.one_pass else min(sets, len(grid))
+    partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
+    found = []
+    for name in ("train", "test"):
+
+        def of_batch(x: torch.Tensor, index: torch.Tensor, name: str = name) -> torch.Tensor:
+            plan = Plan.sample(ordering, partition, grid, len(x), stream(seed, f"probe/{name}", index))
+            return features(model, x.to(device), plan).cpu()
+
+        found.append(_labelled(data.split(name), of_batch))
+    return fit(*found, strength, sets)
 
 
 def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:
@@ -150,15 +142,12 @@ def features(model: Model, x: torch.Tensor, plan: Plan) -> torch.Tensor:
     return total_ND / plan.scored_BL.sum(1, keepdim=True)
 
 
-def _features(model: Model, split: Split, ordering: Ordering, sets: int, seed: int, name: str) -> Labelled:
-    """Return features and labels of a whole split."""
-    device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
-    partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
+def _labelled(split: Split, features_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Labelled:
+    """Return features and labels of a whole split; ``features_of`` takes examples and their numbers."""
     found, labels = [], []
     for index in torch.arange(len(split)).split(_BATCH):
         x, label_B = split.batch(index)
         assert label_B is not None  # the data has classes
-        plan = Plan.sample(ordering, partition, grid, len(index), stream(seed, f"probe/{name}", index))
-        found.append(features(model, x.to(device), plan).cpu())
+        found.append(features_of(x, index))
         labels.append(label_B)
     return torch.cat(found).numpy(), torch.cat(labels).numpy()

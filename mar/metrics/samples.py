@@ -37,26 +37,18 @@ def check_decodes(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings of generated examples, in plain values.
-
-    Attributes:
-        head: sampling options of the head (steps, solver, top_k, …) or the network (refresh).
-        adaptive: a rule that chooses each next set; "": none.
-        remask: how tokens are masked again and redrawn afterwards, e.g. random:16:0.1; "": never.
-        classes: in turn; (): all.
-        precision: of matrix products.
-    """
+    """The settings of generated examples, in plain values."""
 
     plan: str
     guidance: float = 1.0
     guidance_schedule: str = "linear"
     temperature: float = 1.0
-    head: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict)  # sampling options of the head or the network: steps, refresh
     seed: int = 0
-    adaptive: str = ""
-    remask: str = ""
-    classes: tuple[int, ...] = ()
-    precision: Precision = "fp32"
+    adaptive: str = ""  # a rule that chooses each next set
+    remask: str = ""  # how tokens are masked again and redrawn afterwards, e.g. random:16:0.1
+    classes: tuple[int, ...] = ()  # in turn; (): all
+    precision: Precision = "fp32"  # of matrix products
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -129,11 +121,7 @@ def fill(
 
 
 class GenerationRecorder:
-    """Record the first ``n`` examples after each step, with the unknown part in colour.
-
-    Attributes:
-        frames: (n, 3, H, W) uint8 for each step.
-    """
+    """Record the first ``n`` examples after each AR step as ``frames`` (n, 3, H, W) uint8, the unknown in colour."""
 
     def __init__(self, run: Run, n: int) -> None:
         self.run, self.n = run, n
@@ -146,17 +134,9 @@ class GenerationRecorder:
             return
         known_BL = target_BL[: self.n].cpu()
         self.known_BL = known_BL if self.known_BL is None else self.known_BL | known_BL
-        images = self.run.model.tokenizer.decode(token[: self.n]).cpu()
-        pixels_NHWC = to_bytes(images, self.run.data.spec.levels)
-        known_NHW = _on_pixels(self.known_BL, self.run.grid.shape, pixels_NHWC.shape[1:3])
-        pixels_NHWC = torch.where(known_NHW[..., None], pixels_NHWC, _UNKNOWN)
-        self.frames.append(pixels_NHWC.permute(0, 3, 1, 2))
-
-
-def _on_pixels(known_BL: torch.Tensor, grid: tuple[int, ...], size: tuple[int, ...]) -> torch.Tensor:
-    """(B, H, W) bool: pixels whose token (all of its channels) is known."""
-    rows, columns = grid[0], grid[1] if len(grid) > 1 else 1
-    known = known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)
-    tall = torch.arange(size[0]) * rows // size[0]
-    wide = torch.arange(size[1]) * columns // size[1]
-    return known[:, tall][:, :, wide]
+        pixels_NHWC = to_bytes(self.run.decode(token[: self.n]), self.run.data.spec.levels)
+        height, width = pixels_NHWC.shape[1:3]
+        rows, columns = (*self.run.grid.shape, 1)[:2]
+        known = self.known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)  # a position, in all of its channels
+        known = known[:, torch.arange(height) * rows // height][:, :, torch.arange(width) * columns // width]
+        self.frames.append(torch.where(known[..., None], pixels_NHWC, _UNKNOWN).permute(0, 3, 1, 2))

@@ -6,11 +6,8 @@ L tokens
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,16 +16,14 @@ from mar.core.files import environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar
 from mar.core.table import Table
-from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Units
 from mar.metrics.nll import nll_tables
-from mar.metrics.statistics import Difference, paired_differences
+from mar.metrics.statistics import paired_differences
 from mar.model.plans import resolve_optimal
 from mar.order_search.moves import Evaluator
-from mar.order_search.search import Budget, Say, Search, search
+from mar.order_search.search import Budget, Search, search
 from mar.run import Run
 from orderings import (
-    Ordering,
     Partition,
     Plan,
     PlanSpec,
@@ -44,27 +39,18 @@ _GREEDY = ("lowest-entropy", "highest-entropy")
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What ``mar search-order`` asks for.
+    """What ``mar search-order`` asks for."""
 
-    Attributes:
-        partition: the sets, as text.
-        spent: the budget of the search.
-        n, split: images that choose among orders.
-        starts: fixed orderings, or a greedy rule.
-        test_n: test images; None: a default by network.
-        name: of the files; "": from the partition.
-    """
-
-    partition: str
+    partition: str  # the sets, as text
     spent: Budget
-    n: int
-    split: str
-    starts: tuple[str, ...]
-    test_n: int | None
+    n: int  # images that choose among orders
+    split: str  # of these images
+    starts: tuple[str, ...]  # fixed orderings, or a greedy rule
+    test_n: int | None  # test images; None: a default by network
     kind: str | None
-    budget: int | None
+    budget: int | None  # bytes of activations
     seed: int
-    name: str
+    name: str  # of the files; "": from the partition
 
 
 def search_order(run: Run, request: SearchRequest) -> tuple[Table, list[str]]:
@@ -87,38 +73,49 @@ def search_order(run: Run, request: SearchRequest) -> tuple[Table, list[str]]:
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
-    named = {"searched": (File(str(file)), partition), "raster": _plan("raster", partition)}
-    named |= {"random": _plan("random", partition)}
-    named |= {name: _plan(name, partition) for name in request.starts if name not in _GREEDY}
-    likelihoods = _score(run, request, named)
-    differences = paired_differences(likelihoods, "searched")
+    named = {name: PlanSpec.parse(name)[0] for name in ("raster", "random", *starts) if name not in _GREEDY}
+    plans = {"searched": PlanSpec(File(str(file)), partition)}
+    plans |= {name: PlanSpec(ordering, partition) for name, ordering in named.items()}
+    test_n = request.test_n
+    if test_n is None and not run.model.network.one_pass:
+        test_n = 256 if run.device.type == "cpu" else 1000
+    likelihoods = {}  # on the same images and noise
+    for name, plan in plans.items():
+        with bar(f"test NLL {name}") as progress:
+            likelihoods[name] = run.nll(
+                plan=plan, limit=test_n, seed=request.seed, kind=request.kind, budget=request.budget, progress=progress
+            )
+    differences, weights = paired_differences(likelihoods, "searched"), "ema" if run.ema else "last"
+    record = {
+        "plan": str(plans["searched"]),
+        "split": "test",
+        "weights": weights,
+        "likelihoods": {name: likelihood.to_dict() for name, likelihood in likelihoods.items()},
+        "minus_searched": {name: asdict(difference) for name, difference in differences.items()},
+        "search": asdict(found),
+        "seed": request.seed,
+        "data": run.data.name,
+        "data_fingerprint": run.data.fingerprint,
+        "iteration": run.checkpoint.iteration,
+        "environment": environment(),
+    }
     result = file.with_suffix(".result.json")
-    record = _record(run, request, found, named["searched"], likelihoods, differences)
     write_atomic(result, json.dumps(record, indent=1))
-    shown = {name: replace(likelihood, plan=name) for name, likelihood in likelihoods.items()}
-    title = f"{run.data.name} test, {text}, {'ema' if run.ema else 'last'} weights"
-    (table,) = nll_tables(shown, differences, "searched", title, units, {"random"})
+    title = f"{run.data.name} test, {text}, {weights} weights"
+    (table,) = nll_tables(likelihoods, differences, "searched", title, units, {"random"})
     gained = found.starts[found.start] - found.best_nats
     written = ", ".join(path.name for path in (file, file.with_suffix(".png"), result))
     lines = [
         f"{found.proposals} changes tried and {found.accepted} made in {found.seconds / 60.0:.1f} minutes; from "
         f"{found.start}, {gained:.2f} {units.nats} less on the {units.example}s that chose among orders (a biased "
         "figure: quote the test images)",
-        f"wrote {written} to {file.parent}; any command takes the plan {PlanSpec(*named['searched'])!s}",
+        f"wrote {written} to {file.parent}; any command takes the plan {plans['searched']!s}",
     ]
     return table, lines
 
 
-def _plan(ordering: str, partition: Partition) -> tuple[Ordering, Partition]:
-    return PlanSpec.parse(ordering)[0], partition
-
-
 def _start(run: Run, name: str) -> torch.Tensor | None:
-    """Return order_L of a fixed ordering; None for the greedy ones.
-
-    Raises:
-        UserError: the ordering is random.
-    """
+    """Return order_L of a fixed ordering; None for the greedy ones. Raise UserError: the ordering is random."""
     if name in _GREEDY:
         return None
     ordering, _ = PlanSpec.parse(name)
@@ -149,69 +146,18 @@ def _search(
         rank_L = inverse(torch.tensor(state.best))
         write_atomic(file, json.dumps({"ranks": rank_L.reshape(run.grid.shape).tolist()}))
 
-    with _display(evaluator, request.spent) as say:
-        found = search(evaluator, Search.load(kept, question), starts, request.spent, request.seed, keep, say)
-    best = Plan(inverse(torch.tensor(found.best))[None], evaluator.steps(torch.tensor(found.best))[None])
-    draw.save(best, run.grid, file.with_suffix(".png"), title=f"{file.stem}   {run.recipe.name}, {run.grid}")
-    return found
-
-
-@contextmanager
-def _display(evaluator: Evaluator, spent: Budget) -> Iterator[Say]:
-    """Show the spent share of the budget and the gain; yield the function that updates the bar."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    rows_done = TextColumn("{task.fields[rows]:,} rows")
-    columns = TextColumn("{task.description}"), BarColumn(), rows_done, TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task("order search", total=1.0, rows=0)
+    with bar("order search") as progress:
 
         def say(state: Search, doing: str) -> None:
+            spent = request.spent
             share = state.seconds / (60.0 * spent.minutes) if spent.minutes else 1.0
             if spent.proposals:
                 share = max(share, state.proposals / spent.proposals)
             gain = f"{state.best_nats - state.starts[state.start]:+.3f} nats/image, " if state.start else ""
-            text = f"{doing}: {gain}{state.accepted} of {state.proposals} changes made"
-            display.update(task, completed=share, description=text)
+            done = f"{state.accepted} of {state.proposals} changes made, {evaluator.rows:,} rows"
+            progress(round(100 * min(share, 1.0)), 100, f"{doing}: {gain}{done}")
 
-        evaluator.on_rows = lambda rows: display.update(task, rows=display.tasks[0].fields["rows"] + rows)
-        yield say
-
-
-def _score(run: Run, request: SearchRequest, named: dict[str, tuple[Ordering, Partition]]) -> dict[str, Likelihood]:
-    """Return test likelihoods by name, on the same images and noise."""
-    test_n = request.test_n
-    if test_n is None and not run.model.network.one_pass:
-        test_n = 256 if run.device.type == "cpu" else 1000
-    likelihoods = {}
-    for name, plan in named.items():
-        with bar(f"test NLL {name}") as progress:
-            likelihoods[name] = run.nll(
-                plan=plan, split="test", limit=test_n, seed=request.seed, kind=request.kind, budget=request.budget,
-                progress=progress,
-            )  # fmt: skip
-    return likelihoods
-
-
-def _record(
-    run: Run,
-    request: SearchRequest,
-    found: Search,
-    plan: tuple[Ordering, Partition],
-    likelihoods: dict[str, Likelihood],
-    differences: dict[str, Difference],
-) -> dict[str, Any]:
-    return {
-        "plan": str(PlanSpec(*plan)),
-        "split": "test",
-        "weights": "ema" if run.ema else "last",
-        "likelihoods": {name: likelihood.to_dict() for name, likelihood in likelihoods.items()},
-        "minus_searched": {name: asdict(difference) for name, difference in differences.items()},
-        "search": asdict(found),
-        "seed": request.seed,
-        "data": run.data.name,
-        "data_fingerprint": run.data.fingerprint,
-        "iteration": run.checkpoint.iteration,
-        "environment": environment(),
-    }
+        found = search(evaluator, Search.load(kept, question), starts, request.spent, request.seed, keep, say)
+    best = Plan(inverse(torch.tensor(found.best))[None], evaluator.steps(torch.tensor(found.best))[None])
+    draw.save(best, run.grid, file.with_suffix(".png"), title=f"{file.stem}   {run.recipe.name}, {run.grid}")
+    return found

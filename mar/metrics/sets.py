@@ -6,10 +6,9 @@ N images · L tokens
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -18,11 +17,11 @@ from mar.config import Section
 from mar.core.errors import UserError
 from mar.core.files import environment, write_atomic
 from mar.core.progress import Progress
-from mar.core.table import Column, Table, plus_minus, with_interval
+from mar.core.table import Column, Table, plus_minus
 from mar.likelihood.set_sizes import SCHEDULES, Predicted, measure_set_costs, plans_of, predictions
 from mar.likelihood.summary import Likelihood
 from mar.metrics.base import Metric, PlanMap, Question, Subject, Units, Workspace, awaits_costs, save
-from mar.metrics.nll import NllRequest, Say, score_plans
+from mar.metrics.nll import NllRequest, Say, difference_columns, score_plans
 from mar.metrics.statistics import Difference, paired_differences
 from mar.model.plans import costs_file, resolve_optimal
 from mar.run import Run
@@ -36,10 +35,10 @@ KS = (4, 8, 16)
 
 @dataclass(frozen=True)
 class MeasuredSets:
-    """Attributes: validation images, and random orders of each."""
+    """What the costs of sets were measured on."""
 
-    n_images: int
-    orders: int
+    n_images: int  # of the validation split
+    orders: int  # random ones of each image
 
 
 class Sets(Metric):
@@ -51,6 +50,7 @@ class Sets(Metric):
 
     name, title, Answer = "sets", "set costs", MeasuredSets
     default = Options()
+    options: Options
 
     def question(self, subject: Subject) -> Question | None:
         ordering = subject.measured_along
@@ -60,11 +60,8 @@ class Sets(Metric):
         return Question(self.name, ordering, content=content)
 
     def compute(self, question: Question, at: Workspace) -> MeasuredSets:
-        assert question.plan is not None
-        options = self.options
-        costs = measured(
-            at.load(), parse_ordering(question.plan), options.images, options.seed, progress=at.progress
-        )  # fmt: skip
+        ordering, o = parse_ordering(question.plan or ""), self.options
+        costs = measured(at.load(), ordering, o.images, o.seed, progress=at.progress)
         return MeasuredSets(costs.n_images, costs.provenance["orders"])
 
     @classmethod
@@ -72,9 +69,9 @@ class Sets(Metric):
         return ()
 
 
-def with_measured_sets(found: PlanMap, plan: str, folder: Path) -> PlanMap:
+def with_measured_sets(found: PlanMap, plan: PlanSpec, folder: Path) -> PlanMap:
     """Return the map of a plan in the sets that the run in ``folder`` measured; unchanged where none are measured."""
-    ordering, partition = PlanSpec.parse(plan)
+    ordering, partition = plan
     if not awaits_costs(partition) or not costs_file(folder, to_text(ordering)).is_file():
         return found
     sets = resolve_optimal(partition, to_text(ordering), folder)
@@ -94,12 +91,8 @@ def measured(
 ) -> SetCosts:
     """Return the costs of ``n`` validation images from the run's folder; measure and write them where they differ.
 
-    A split of fewer images gives each of them several orders where the ordering is random.
-
-    Args:
-        kind: one of the head's likelihoods; None: its default.
-        weights: those that ``run`` was loaded with.
-        budget: bytes of activations; None: the device's default.
+    A split of fewer images gives each of them several orders where the ordering is random. ``weights`` names those that
+    ``run`` was loaded with.
     """
     path = costs_file(run.folder.path, to_text(ordering))
     n_images = min(n, len(run.data.validation))
@@ -128,44 +121,28 @@ def measured(
 
 @dataclass(frozen=True)
 class SetScores:
-    """Set costs of an ordering, the best sets by them, and the NLL of schedules on test images.
-
-    Attributes:
-        one_by_one: one token at a time.
-        excess: plan -> its NLL minus that of one token at a time.
-        to_best: number of sets -> plan -> its NLL minus that of the best sets.
-    """
+    """Set costs of an ordering, the best sets by them, and the NLL of schedules on test images."""
 
     costs: SetCosts
     predicted: list[Predicted]
-    one_by_one: Likelihood
-    excess: dict[str, Difference]
-    to_best: dict[int, dict[str, Difference]]
+    one_by_one: Likelihood  # one token at a time
+    excess: dict[str, Difference]  # plan -> its NLL minus that of one token at a time
+    to_best: dict[int, dict[str, Difference]]  # number of sets -> plan -> its NLL minus that of the best sets
 
 
 def orderings_of(plans: Sequence[str], run: Run) -> list[Ordering]:
-    """Return the orderings of plans without a partition; of none, the training ordering.
-
-    Raises:
-        UserError: a plan names a partition.
-    """
-    found = []
-    for plan in plans:
-        ordering, partition = PlanSpec.parse(plan)
+    """Return the orderings of plans; of none, the training ordering. Raise UserError: a plan names a partition."""
+    found = [PlanSpec.parse(plan) for plan in plans]
+    for plan, (ordering, partition) in zip(plans, found, strict=True):
         if partition != Singles():
             raise UserError(
                 f"mar score sets searches the sets itself: name orderings, {to_text(ordering)} and not {plan}"
             )
-        found.append(ordering)
-    return found or [PlanSpec.parse(run.training_plan)[0]]
+    return [ordering for ordering, _ in found] or [run.parts.ordering]
 
 
 def check_ks(ks: Sequence[int], run: Run) -> tuple[int, ...]:
-    """Return the numbers of sets in ascending order, each once.
-
-    Raises:
-        UserError: a number that leaves no choice.
-    """
+    """Return the numbers of sets in ascending order, each once. Raise UserError: a number that leaves no choice."""
     if outside := [k for k in ks if not 1 < k < len(run.grid)]:
         raise UserError(f"--ks takes numbers of sets between 1 and {len(run.grid)}, not {outside[0]}")
     return tuple(sorted(set(ks)))
@@ -182,34 +159,31 @@ def score_sets(
     """
     text, n = to_text(ordering), request.n or IMAGES
     costs = measured(run, ordering, n, request.seed, request.kind, request.weights, request.budget, progress)
-    plans = (text, *(plan for k in ks for plan in plans_of(text, k).values()))
-    likelihoods = score_plans(run, replace(request, plans=plans, n=n), say).likelihoods
-    to_best = {
-        k: paired_differences({plan: likelihoods[plan] for plan in plans_of(text, k).values()}, f"{text}/optimal:{k}")
-        for k in ks
-    }
-    return SetScores(
-        costs, list(predictions(costs, ks)), likelihoods[text], paired_differences(likelihoods, text), to_best
-    )
+    plans = {k: plans_of(text, k).values() for k in ks}
+    asked = (text, *(plan for of_k in plans.values() for plan in of_k))
+    found = score_plans(run, replace(request, plans=asked, n=n), say).likelihoods
+    to_best = {k: paired_differences({plan: found[plan] for plan in plans[k]}, f"{text}/optimal:{k}") for k in ks}
+    return SetScores(costs, predictions(costs, ks), found[text], paired_differences(found, text), to_best)
 
 
 def save_sets(run: Run, found: SetScores, request: NllRequest) -> Path:
     """Write RUN/scores/sets-ORDERING-….json."""
-    content: Mapping[str, Any] = {
+    costs, one = found.costs, found.one_by_one
+    content = {
         "split": "test",
         "seed": request.seed,
         "weights": request.weights,
-        "n_images": found.one_by_one.n_images,
-        "kind": found.one_by_one.kind,
-        "ordering": found.costs.ordering,
-        "measured_on": {"split": "validation", "n_images": found.costs.n_images},
-        "one_at_a_time_nats_per_image": found.one_by_one.nats_per_image,
+        "n_images": one.n_images,
+        "kind": one.kind,
+        "ordering": costs.ordering,
+        "measured_on": {"split": "validation", "n_images": costs.n_images},
+        "one_at_a_time_nats_per_image": one.nats_per_image,
         "predicted": [asdict(row) for row in found.predicted],
         "above_one_at_a_time": {plan: asdict(difference) for plan, difference in found.excess.items()},
         "minus_optimal": {plan: asdict(d) for of_k in found.to_best.values() for plan, d in of_k.items()},
-        "warnings": found.one_by_one.warnings,
+        "warnings": one.warnings,
     }
-    return save(run, "sets", found.costs.ordering, dict(content))
+    return save(run, "sets", costs.ordering, content)
 
 
 def sets_tables(found: SetScores, data: str, weights: str, units: Units) -> list[Table]:
@@ -226,36 +200,21 @@ def sets_tables(found: SetScores, data: str, weights: str, units: Units) -> list
         f"{costs.n_images} validation {units.example}s (lower is better)",
     )
     rows = [(k, schedule, plan) for k in found.to_best for schedule, plan in plans_of(costs.ordering, k).items()]
-
-    def interval(difference: Difference | None) -> str:
-        return "" if difference is None else with_interval(difference.nats_per_image, difference.interval_nats, 2)
-
-    tested = Table[tuple[int, str, str]](
-        [
-            Column("plan", lambda row: row[2], words=True),
-            Column(
-                f"{units.nats} above one at a time [95 %]", lambda row: found.excess[row[2]].nats_per_image,
-                text=lambda row: interval(found.excess[row[2]]),
-            ),
-            Column(
-                "p (Holm)", lambda row: found.excess[row[2]].p_holm,
-                text=lambda row: f"{found.excess[row[2]].p_holm:.2g}",
-            ),
-            Column("predicted", lambda row: predicted[row[0]].excess_nats[row[1]], digits=2, sign=True),
-            Column(
-                "minus optimal [95 %]", lambda row: (d := found.to_best[row[0]].get(row[2])) and d.nats_per_image,
-                text=lambda row: interval(found.to_best[row[0]].get(row[2])),
-            ),
-        ],
-        rows,
-        [
-            f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)",
-            *(f"warning: {warning}" for warning in one.warnings),
-        ],
+    columns: list[Column[tuple[int, str, str]]] = [
+        Column("plan", lambda row: row[2], words=True),
+        *difference_columns(f"{units.nats} above one at a time [95 %]", lambda row: found.excess[row[2]]),
+        Column("predicted", lambda row: predicted[row[0]].excess_nats[row[1]], digits=2, sign=True),
+        difference_columns("minus optimal [95 %]", lambda row: found.to_best[row[0]].get(row[2]))[0],
+    ]
+    notes = [
+        f"intervals: 95 %, bootstrap over {units.example}s, the same ones and orders (docs/sets-and-exposure.md)",
+        *(f"warning: {warning}" for warning in one.warnings),
+    ]
+    title = (
         f"{data} test, {one.n_images} {units.example}s, {weights} weights, {one.kind}: "
-        f"{plus_minus(one.nats_per_image, one.standard_error_nats, 2)} {units.nats} one token at a time",
-    )  # fmt: skip
-    return [by_costs, tested]
+        f"{plus_minus(one.nats_per_image, one.standard_error_nats, 2)} {units.nats} one token at a time"
+    )
+    return [by_costs, Table(columns, rows, notes, title)]
 
 
 def _brief(sizes: tuple[int, ...], most: int = 16) -> str:

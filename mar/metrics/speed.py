@@ -24,25 +24,16 @@ from mar.metrics.base import Metric, Question, Subject, Workspace
 
 @dataclass(frozen=True)
 class Speed:
-    """An untrained model of the recipe on random tokens: no cost here depends on the weights.
+    """An untrained model of the recipe on random tokens: no cost here depends on the weights."""
 
-    Attributes:
-        batch: images at a time.
-        device, threads, clock: what it was measured on and with.
-        train_images_per_second: forward, backward and the optimiser's step along the recipe's own plan and task.
-        sample_images_per_second: whole generations along the plan, without guidance.
-        train_flops_per_image: matrix products, convolutions and attention of one training step, divided by ``batch``.
-        sample_flops_per_image: of one generation, likewise.
-    """
-
-    batch: int
+    batch: int  # images at a time
     device: str
     threads: int
     clock: str
-    train_images_per_second: float
-    sample_images_per_second: float
-    train_flops_per_image: float
-    sample_flops_per_image: float
+    train_images_per_second: float  # forward, backward and the optimiser's step along the recipe's own plan and task
+    sample_images_per_second: float  # whole generations along the plan, without guidance
+    train_flops_per_image: float  # matrix products, convolutions and attention of one training step, by ``batch``
+    sample_flops_per_image: float  # of one generation, likewise
 
 
 class TrainingSpeed(Metric):
@@ -60,7 +51,18 @@ class TrainingSpeed(Metric):
         return Question(self.name, content={"recipe": subject.recipe, **self.options.model_dump(mode="json")})
 
     def compute(self, question: Question, at: Workspace) -> Speed:
-        return measure(at.recipe, at.data, self.options)
+        """Return medians over rounds in which training and generation alternate."""
+        o, device = self.options, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        contender, inputs = _contender(at.recipe, at.data, o.batch, device, o.clock)
+        works, flops = {"train": contender.train(inputs), "sample": contender.sample(inputs)}, {}
+        for name, work in works.items():
+            with footprint(device) as found:
+                work(0)
+            flops[name] = found.flops / o.batch
+        times = interleave(works, o.seconds, device, o.clock)
+        rate = {name: o.batch / median(values) for name, values in times.items()}
+        where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+        return Speed(o.batch, where, torch.get_num_threads(), o.clock, *rate.values(), *flops.values())
 
     @classmethod
     def columns(cls, answers: Sequence[Speed]) -> Sequence[Column[Speed]]:
@@ -83,29 +85,6 @@ class TrainingSpeed(Metric):
             "the optimiser, generation is along the model's own plan. FLOP: matrix products, convolutions, attention "
             "and recurrent layers, as executed."
         ]
-
-
-def measure(recipe: Recipe, data: Data, wanted: TrainingSpeed.Options) -> Speed:
-    """Return medians over rounds in which training and generation alternate."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    contender, inputs = _contender(recipe, data, wanted.batch, device, wanted.clock)
-    works, flops = {"train": contender.train(inputs), "sample": contender.sample(inputs)}, {}
-    for name, work in works.items():
-        with footprint(device) as found:
-            work(0)
-        flops[name] = found.flops / wanted.batch
-    times = interleave(works, wanted.seconds, device, wanted.clock)
-    rate = {name: wanted.batch / median(values) for name, values in times.items()}
-    return Speed(
-        batch=wanted.batch,
-        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        threads=torch.get_num_threads(),
-        clock=wanted.clock,
-        train_images_per_second=rate["train"],
-        sample_images_per_second=rate["sample"],
-        train_flops_per_image=flops["train"],
-        sample_flops_per_image=flops["sample"],
-    )
 
 
 def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> float:

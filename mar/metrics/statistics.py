@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,29 +21,17 @@ _RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Difference:
-    """A plan's mean NLL minus the reference plan's, on the same images and noise.
+    """A plan's mean NLL minus the reference plan's, on the same images and noise."""
 
-    Attributes:
-        reference: the plan subtracted.
-        n_images: pairs.
-        nats_per_image: mean difference; negative: better than the reference.
-        interval_nats: bootstrap interval of that mean over images.
-        bits_per_dim: the same per dimension of the data; None for latents.
-        interval_bits_per_dim: of it.
-        confidence: of the intervals.
-        p_value: two-sided paired t-test of "no difference".
-        p_holm: the same, corrected for all comparisons of the table (Holm 1979).
-    """
-
-    reference: str
-    n_images: int
-    nats_per_image: float
-    interval_nats: tuple[float, float]
-    bits_per_dim: float | None
+    reference: str  #: the plan subtracted
+    n_images: int  #: pairs
+    nats_per_image: float  #: mean difference; negative: better than the reference
+    interval_nats: tuple[float, float]  #: bootstrap interval of that mean over images
+    bits_per_dim: float | None  #: the same per dimension of the data; None for latents
     interval_bits_per_dim: tuple[float, float] | None
-    confidence: float
-    p_value: float
-    p_holm: float
+    confidence: float  #: of the intervals
+    p_value: float  #: two-sided paired t-test of "no difference"
+    p_holm: float  #: the same, corrected for all comparisons of the table (Holm 1979)
 
 
 def paired_differences(
@@ -56,22 +44,28 @@ def paired_differences(
     Raises:
         UserError: the plans were not scored on the same images with the same kind of likelihood.
     """
-    base = likelihoods[reference]
-    others = {plan: likelihood for plan, likelihood in likelihoods.items() if plan != reference}
-    p_values = []
-    for plan, other in others.items():
+    base, found = likelihoods[reference], {}
+    # bits/dim and nats per image of one likelihood differ by a factor only
+    factor = None if base.bits_per_dim is None else base.bits_per_dim / base.nats_per_image
+    for plan, other in likelihoods.items():
+        if plan == reference:
+            continue
         if not comparable(other, base):
             ours, theirs = (f"({kind_of(r)}, {r.n_images} images)" for r in (other, base))
             raise UserError(
                 f"{plan} {ours} and {reference} {theirs} cannot be paired: "
                 "score both on the same images with one kind of likelihood"
             )
-        p_values.append(p_value(_differences(other, base)))
-    adjusted = holm(p_values)
-    return {
-        plan: _difference(other, base, reference, confidence, seed, p, p_holm)
-        for (plan, other), p, p_holm in zip(others.items(), p_values, adjusted, strict=True)
-    }
+        difference_N = np.subtract(other.nats_of_image, base.nats_of_image)
+        (low, high), mean = interval(difference_N, confidence, seed), float(difference_N.mean())
+        bits = None if factor is None else mean * factor
+        bits_interval = None if factor is None else (low * factor, high * factor)
+        p = p_value(difference_N)
+        found[plan] = Difference(
+            reference, len(difference_N), mean, (low, high), bits, bits_interval, confidence, p, p_holm=p
+        )
+    adjusted = holm([difference.p_value for difference in found.values()])
+    return {plan: replace(d, p_holm=p) for (plan, d), p in zip(found.items(), adjusted, strict=True)}
 
 
 def comparable(one: Likelihood | None, other: Likelihood | None) -> bool:
@@ -123,46 +117,14 @@ def kind_of(likelihood: Likelihood) -> str:
     return likelihood.head_kind or likelihood.kind
 
 
-def _differences(other: Likelihood, base: Likelihood) -> np.ndarray:
-    return np.subtract(other.nats_of_image, base.nats_of_image)
-
-
-def _difference(
-    other: Likelihood, base: Likelihood, reference: str, confidence: float, seed: int, p: float, p_holm: float
-) -> Difference:
-    difference_N = _differences(other, base)
-    low, high = interval(difference_N, confidence, seed)
-    # bits/dim and nats per image of one likelihood differ by a factor only
-    bits = None if base.bits_per_dim is None else base.bits_per_dim / base.nats_per_image
-    mean = float(difference_N.mean())
-    return Difference(
-        reference=reference,
-        n_images=len(difference_N),
-        nats_per_image=mean,
-        interval_nats=(low, high),
-        bits_per_dim=None if bits is None else mean * bits,
-        interval_bits_per_dim=None if bits is None else (low * bits, high * bits),
-        confidence=confidence,
-        p_value=p,
-        p_holm=p_holm,
-    )
-
-
 @dataclass(frozen=True)
 class Spread:
-    """Figures of R independent repetitions.
-
-    Attributes:
-        values: one for each.
-        mean: of them.
-        sd: their standard deviation (denominator R - 1); None for one.
-        interval: Student's 95 % confidence interval of the mean; None for one.
-    """
+    """Figures of R independent repetitions."""
 
     values: tuple[float, ...]
     mean: float
-    sd: float | None
-    interval: tuple[float, float] | None
+    sd: float | None  # their standard deviation (denominator R - 1); None for one
+    interval: tuple[float, float] | None  # Student's 95 % confidence interval of the mean; None for one
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -10,7 +10,8 @@ function of the question and k alone, so any process may write a missing shard.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mar.core.errors import UserError
-from mar.core.files import STORE, check_kind, digest, write_atomic
+from mar.core.files import STORE, check_kind, digest, settings_digest, write_atomic
+from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Split
 
 DEFAULT_SHARD = 256
 
 
+@dataclass(frozen=True)
 class Store:
     """A folder of generated examples; see ``create`` and ``open``.
 
     Attributes:
         question: all settings of the examples, plain values.
         shard: examples in each file but the last.
+        look: fields of ``spec`` beside the shape.
     """
 
-    def __init__(self, path: Path, question: dict[str, Any], look: dict[str, Any], shard: int) -> None:
-        self.path, self.question, self.shard, self._look = path, question, shard, look
+    path: Path
+    question: dict[str, Any]
+    shard: int
+    look: dict[str, Any]
 
     @classmethod
     def create(
@@ -51,26 +57,20 @@ class Store:
         Raises:
             UserError: the folder holds other images (the message names the first difference) or something else.
         """
-        asked = json.loads(json.dumps(question))
         if (path / STORE).is_file():
             found = cls.open(path)
-            differing = sorted(k for k in asked.keys() | found.question.keys() if asked.get(k) != found.question.get(k))
-            if differing:
-                key = differing[0]
-                raise UserError(
-                    f"{path} holds images of another question ({key} is {found.question.get(key)!r} there, "
-                    f"{asked.get(key)!r} here): choose another folder, or delete it"
-                )
+            what, remedy = "images of another question", "choose another folder, or delete it"
+            refuse_other(path, what, found.question, question, remedy=remedy)
             return found
         check_kind(path, STORE)
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not any(p.name.startswith(f".{STORE}") for p in path.iterdir()):
+        if any(path.iterdir()) and not any(path.glob(f".{STORE}*")):
             raise UserError(f"{path} is not empty and no store: choose another folder")
         modality = "image" if spec.modality == "latent" else spec.modality  # latents are decoded before they come here
         look = {"levels": spec.levels, "n_classes": spec.n_classes, "modality": modality}
-        content = {"question": asked, "shard": shard, **look, **about}
+        content = {"question": plain(question), "shard": shard, **look, **about}
         write_atomic(path / STORE, json.dumps(content, indent=1), durable=True)
-        return cls(path, asked, look, shard)
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -82,25 +82,25 @@ class Store:
         try:
             content = json.loads((path / STORE).read_text())
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
-            return cls(path, content["question"], look, content["shard"])
+            return cls(path, content["question"], content["shard"], look)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
+
+    @cached_property
+    def identity(self) -> str:
+        return settings_digest(self.question, 12)
 
     @property
     def spec(self) -> DataSpec:
         """Shape, levels and classes of an example. Raises UserError if there is none yet."""
         if not self._shape(0):
             raise UserError(f"{self.path} holds no images yet: the command that generates them goes on")
-        return DataSpec(self._shape(0)[1:], **self._look)
-
-    def shards(self, n: int) -> Iterator[range]:
-        """Yield the numbers of the examples in each shard, for the first ``n`` examples."""
-        for first in range(0, n, self.shard):
-            yield range(first, min(first + self.shard, n))
+        return DataSpec(self._shape(0)[1:], **self.look)
 
     def missing(self, n: int) -> list[range]:
-        """Return the shards that are missing or too short."""
-        return [shard for shard in self.shards(n) if self._held(shard.start) < len(shard)]
+        """Return the shards of the first ``n`` examples that are missing or too short."""
+        shards = (range(first, min(first + self.shard, n)) for first in range(0, n, self.shard))
+        return [shard for shard in shards if self._held(shard.start) < len(shard)]
 
     def count(self, n: int) -> int:
         """Return the number of existing examples among the first ``n``."""
@@ -138,11 +138,7 @@ class Store:
         return tensors["x"], tensors["label"]
 
     def images(self, n: int | None = None) -> StoredImages:
-        """Return the first ``n`` examples (None: all) as a split.
-
-        Raises:
-            UserError: there are fewer.
-        """
+        """Return the first ``n`` examples (None: all) as a split. Raises UserError: there are fewer."""
         there = self.size
         if n is not None and there < n:
             raise UserError(f"{self.path} holds {there} of {n} images: the command that generates them goes on")
@@ -175,23 +171,15 @@ class StoredImages(Split):
         return self.n
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        parts = []
-        number_B = index_B // self.store.shard
-        for number, count in zip(*(t.tolist() for t in number_B.unique_consecutive(return_counts=True)), strict=True):
-            start = sum(len(x) for x, _ in parts)
-            x_N, label_N = self._read(number * self.store.shard)
-            row_B = index_B[start : start + count] % self.store.shard
-            parts.append((x_N[row_B], label_N[row_B]))
-        return torch.cat([x for x, _ in parts]), torch.cat([label for _, label in parts])
-
-    def labels(self) -> torch.Tensor:
-        """Return the requested classes (N,); -1: none."""
-        return self.batch(torch.arange(self.n))[1]  # type: ignore[return-value]
-
-    def _read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if first != self._first:
-            self._first, self._shard = first, self.store.read(first)
-        return self._shard
+        parts, size = [], self.store.shard
+        counts = (index_B // size).unique_consecutive(return_counts=True)[1].tolist()
+        for index in index_B.split(counts):
+            first = int(index[0]) // size * size
+            if first != self._first:
+                self._first, self._shard = first, self.store.read(first)
+            parts.append([tensor[index - first] for tensor in self._shard])
+        x_B, label_B = (torch.cat(column) for column in zip(*parts, strict=True))
+        return x_B, label_B
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:

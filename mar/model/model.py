@@ -78,21 +78,13 @@ class Model(nn.Module):
 
 
 def sampling_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Inside the block the model samples with ``options`` of its head (steps, top_k, …) or network (refresh).
-
-    Raises:
-        UserError: neither has such an option; the message names those of the head.
-    """
+    """Inside the block the model samples with ``options`` of its head (steps, top_k, …) or network (refresh)."""
     return _replaced(model, options, heads.sampling_options)
 
 
 def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
     """Inside the block likelihoods are computed with ``options`` of the head (timesteps, solver, …), or are those of
-    samples made with options of the network (refresh).
-
-    Raises:
-        UserError: neither has such an option; the message names those of the head.
-    """
+    samples made with options of the network (refresh)."""
     return _replaced(model, options, heads.scoring_options)
 
 
@@ -100,6 +92,7 @@ def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextMan
 def _replaced(
     model: Model, options: dict[str, Any], of_head: Callable[[Head, dict[str, Any]], AbstractContextManager[None]]
 ) -> Iterator[None]:
+    """Raises UserError: neither head nor network has such an option; the message names those of the head."""
     if not options:
         yield
         return

@@ -27,20 +27,15 @@ class Plans:
         folder: of the run, where measured set costs lie.
         device: where the plans are wanted.
 
-    Attributes:
-        text: the canonical short text.
-        random: the order is drawn.
-        learned: the model's policy chooses the order.
-        rule: the adaptive rule that finds the order while generating; None: the order is drawn beforehand.
-
     Raises:
         InvalidRequest, Unsupported: there is no such plan; the message says what is near or missing.
     """
 
     def __init__(self, plan: PlanLike, grid: Grid, folder: Path, device: torch.device) -> None:
         self.grid, self.device = grid, device
-        self.text, self.random, self.learned = "a plan given as a tensor", False, False
-        self.rule: Adaptive | None = None
+        self.text = "a plan given as a tensor"  # the canonical short text
+        self.random, self.learned = False, False  # the order is drawn; the model's policy chooses it
+        self.rule: Adaptive | None = None  # finds the order while generating; None: the order is drawn beforehand
         self._ordering: Ordering | None = None
         self._plan, self._partition = plan if isinstance(plan, Plan) else None, None
         if isinstance(plan, Plan):
@@ -83,13 +78,10 @@ class Plans:
         """The plans that a likelihood is computed along.
 
         For a rule, plans of its set sizes; otherwise a plan for each stream, or the ``order``-th of the random orders
-        that all images of a seed share.
-
-        Args:
-            given_NL: tokens of each example that are conditioned on and not scored.
+        that all images of a seed share. ``given_NL``: tokens that are conditioned on and not scored.
 
         Raises:
-            Unsupported: there is one order, and several are asked for; or tokens are given, and the order is shared or
+            Unsupported: an order shared by all that is not random; or tokens are given, and the order is shared or
                 found along the way.
         """
         if given_NL is not None and (order is not None or self.rule is not None):

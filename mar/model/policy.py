@@ -38,11 +38,7 @@ class OrderPolicy(nn.Module):
         self.posterior = Posterior(n_tokens, token, width, condition_width)
 
     def next_logits(self, z_MD: torch.Tensor, unknown_BL: torch.Tensor) -> torch.Tensor:
-        """logit_BL of p_θ(next position | what is known), −inf where a token is known.
-
-        Args:
-            z_MD: the model's contexts of the unknown tokens, M = unknown_BL.nonzero(), row-major.
-        """
+        """logit_BL of p_θ(next position | what is known), −inf where a token is known; z_MD: the model's contexts."""
         logit_BL = torch.full(unknown_BL.shape, -torch.inf, device=z_MD.device)
         return logit_BL.masked_scatter(unknown_BL, self.prior(z_MD)[:, 0].float())
 

@@ -24,19 +24,12 @@ from orderings import ABSENT, GIVEN, Adaptive, Plan
 
 @dataclass
 class Step:
-    """One AR step of a batch.
+    """One AR step of a batch."""
 
-    Attributes:
-        number: k, counted from 0.
-        target_BL: bool, the tokens of the set S_k.
-        z_MD: their contexts, M = ``target_BL.nonzero()`` row-major.
-        null_MD: their contexts under the null condition; None without guidance.
-    """
-
-    number: int
-    target_BL: torch.Tensor
-    z_MD: torch.Tensor
-    null_MD: torch.Tensor | None = None
+    number: int  #: k, counted from 0
+    target_BL: torch.Tensor  #: bool, the tokens of the set S_k
+    z_MD: torch.Tensor  #: their contexts, M = ``target_BL.nonzero()`` row-major
+    null_MD: torch.Tensor | None = None  #: their contexts under the null condition; None without guidance
 
     def among(self, target_BL: torch.Tensor) -> Step:
         """The step of some of its tokens."""

@@ -28,11 +28,7 @@ ORDERS = 2  # drawn for every example of a training batch: each is the baseline 
 
 
 def policy_of(model: Model) -> OrderPolicy:
-    """The model's order policy.
-
-    Raises:
-        Unsupported: it was trained without one.
-    """
+    """Return the model's order policy. Raise Unsupported if it was trained without one."""
     if model.policy is None:
         raise Unsupported("this model has no learned order: train one with ordering=learned")
     return model.policy
@@ -41,7 +37,7 @@ def policy_of(model: Model) -> OrderPolicy:
 def negative_bound(
     model: Model, token: torch.Tensor, condition_BC: torch.Tensor, known_B: torch.Tensor, noise: Noise
 ) -> torch.Tensor:
-    """loss_B, in nats per token: −F of the step after ``known_B`` tokens, averaged over ``ORDERS`` prefixes from q.
+    """Return loss_B, nats per token: −F of the step after ``known_B`` tokens, averaged over ``ORDERS`` prefixes from q.
 
         F(σ_<i, x) = Σ_{l ∉ σ_<i} q(l | σ_<i, x) [log p(x_l | x_{σ_<i}) + log p_θ(l | x_{σ_<i}) − log q(l | σ_<i, x)]
 
@@ -77,29 +73,21 @@ def negative_bound(
 
 
 def _leave_one_out(value_SB: torch.Tensor, log_q_SB: torch.Tensor) -> torch.Tensor:
-    """``value_SB``, whose gradient's mean over S estimates that of its expectation under q."""
+    """Return ``value_SB``, whose gradient's mean over S estimates that of its expectation under q."""
     others_SB = (value_SB.sum(0) - value_SB) / (len(value_SB) - 1)
     advantage_SB = (value_SB - others_SB).detach()
     return value_SB + advantage_SB * (log_q_SB - log_q_SB.detach())  # adds zero, and the gradient of the score function
 
 
 def learned_conditionals(
-    model: Model,
-    images: torch.Tensor,
-    labels: torch.Tensor | None,
-    plan: str = "learned",
-    seed: int = 0,
-    kind: str | None = None,
-    budget: int | None = None,
-    progress: Progress | None = None,
-    repeat: int = 0,
+    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", seed: int = 0,
+    kind: str | None = None, budget: int | None = None, progress: Progress | None = None, repeat: int = 0,
     dequantisation: int = 0,
-) -> Conditionals:
-    """The terms of the bound of ``images`` (N, C, H, W), in the data set's levels, under the model's learned order.
+) -> Conditionals:  # fmt: skip
+    """Return the terms of the bound of ``images`` (N, C, H, W levels) under the model's learned order.
 
     One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
-    error covers images and orders. Arguments, and what is the same in every plan of a seed: as in
-    ``mar.likelihood.score.conditionals``.
+    error covers images and orders. Arguments: as in ``mar.likelihood.chain.conditionals``.
 
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
@@ -121,26 +109,20 @@ def learned_conditionals(
 def score_learned(
     model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
 ) -> Likelihood:
-    """The bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return summarise(model, plan, learned_conditionals(model, images, labels, plan, **options))
+    """Return the bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
+    return summarise(model.tokenizer, plan, learned_conditionals(model, images, labels, plan, **options))
 
 
 @torch.no_grad()
 def learned_log_prob(
-    model: Model,
-    token: torch.Tensor,
-    label_B: torch.Tensor,
-    noise: Noise,
-    kind: str | None = None,
-    budget: int | None = None,
-    on_rows: OnRows = lambda rows: None,
-) -> tuple[TokenLogProb, Plan]:
-    """The bound along one order an example, drawn from q, and those orders as plans.
+    model: Model, token: torch.Tensor, label_B: torch.Tensor, noise: Noise, kind: str | None = None,
+    budget: int | None = None, on_rows: OnRows = lambda rows: None,
+) -> tuple[TokenLogProb, Plan]:  # fmt: skip
+    """Return the bound along one order of each example, drawn from q, and those orders as plans.
 
-    The sum over a row is an unbiased estimate of the bound. Where q is the exact posterior it is log p(x) for every
-    order, which is why each step is taken at the σ_i that was drawn and not averaged over σ_i as in training.
-
-    Arguments: as in ``mar.likelihood.chain.token_log_prob``.
+    The sum over a row is an unbiased estimate of the bound. If q is the exact posterior, the sum is log p(x) for every
+    order: therefore each step is taken at the σ_i that was drawn and not averaged over σ_i as in training. Arguments:
+    as in ``mar.likelihood.chain.token_log_prob``.
 
     Raises:
         Unsupported: the model has no policy, or another kind of likelihood than "bound" is asked for.
@@ -159,15 +141,10 @@ def learned_log_prob(
 
 @torch.no_grad()
 def joint_log_prob(
-    model: Model,
-    token: torch.Tensor,
-    rank_BL: torch.Tensor,
-    label_B: torch.Tensor,
-    noise: Noise,
-    budget: int | None = None,
-    on_rows: OnRows = lambda rows: None,
-) -> tuple[torch.Tensor, int]:
-    """nats_BL: log p(x_{σ_i} | x_{σ_<i}) + log p_θ(σ_i | x_{σ_<i}), each at its token, and the head's evaluations.
+    model: Model, token: torch.Tensor, rank_BL: torch.Tensor, label_B: torch.Tensor, noise: Noise,
+    budget: int | None = None, on_rows: OnRows = lambda rows: None,
+) -> tuple[torch.Tensor, int]:  # fmt: skip
+    """Return nats_BL, log p(x_{σ_i} | x_{σ_<i}) + log p_θ(σ_i | x_{σ_<i}) at each token, and the head's evaluations.
 
     The sum over a row is log p(x, σ). The walk is that of generation by the policy.
     """

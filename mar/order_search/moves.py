@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from mar.core.noise import stream
-from mar.likelihood.chain import OnRows, image_noise, token_log_prob
+from mar.likelihood.chain import image_noise, token_log_prob
 from mar.model.model import Model
 from mar.model.plans import sizes_plan
 from orderings import Partition, Plan, inverse
@@ -21,30 +21,22 @@ from orderings import Partition, Plan, inverse
 class Evaluator:
     """Nats of images under fixed orders, cut into the sets of one partition.
 
-    Image k, its dequantisation and the noise of a bound are those of ``mar.likelihood.score.score`` for the same seed:
+    Image k, its dequantisation and the noise of a bound are those of ``mar.likelihood.chain.score`` for the same seed:
     all orders are compared on the same images and noise.
 
     Attributes:
         step_of_rank_L: the AR step of each rank.
         rows: rows that went through the network so far.
-        on_rows: called with the number of rows just done.
     """
 
     def __init__(
-        self,
-        model: Model,
-        images: torch.Tensor,
-        labels: torch.Tensor | None,
-        partition: Partition,
-        seed: int = 0,
-        kind: str | None = None,
-        budget: int | None = None,
-    ) -> None:
+        self, model: Model, images: torch.Tensor, labels: torch.Tensor | None, partition: Partition, seed: int = 0,
+        kind: str | None = None, budget: int | None = None,
+    ) -> None:  # fmt: skip
         model.tokenizer.require_one_length("a search for orders")
         self.device = next(model.parameters()).device
         noise = image_noise(seed, len(images), self.device)
         self.model, self.kind, self.budget, self.rows = model, kind, budget, 0
-        self.on_rows: OnRows = lambda rows: None
         self.token = model.tokenizer.encode(images.to(self.device), noise.at("dequantise"))
         self.label_N = torch.full((len(images),), -1) if labels is None else labels
         self.label_N, self.noise = self.label_N.to(self.device), noise.at("head")
@@ -95,19 +87,14 @@ class Evaluator:
         plan = Plan(rank_L.expand(rows, -1), step_L.expand(rows, -1)).to(self.device)
         found = token_log_prob(
             self.model, self.token[index_N], plan, self.label_N[index_N], self.noise.rows(index_N), self.kind,
-            self.budget, self.on_rows, drawn_BK=wanted_K.expand(rows, -1).to(self.device),
+            self.budget, drawn_BK=wanted_K.expand(rows, -1).to(self.device),
         )  # fmt: skip
         self.rows += found.forward_rows
         return -found.nats_BL.double().cpu()
 
 
 class Ledger:
-    """The per-step nats of some images under the current order, computed when they are first asked for.
-
-    Attributes:
-        image_N: their numbers.
-        order_L: the current order.
-    """
+    """The per-step nats of the images ``image_N`` under the order ``order_L``, computed when first asked for."""
 
     def __init__(self, evaluator: Evaluator, image_N: torch.Tensor, order_L: torch.Tensor) -> None:
         self.evaluator, self.image_N, self.order_L = evaluator, image_N, order_L
@@ -116,10 +103,9 @@ class Ledger:
 
     def nats(self, place_M: torch.Tensor, wanted_K: torch.Tensor) -> torch.Tensor:
         """nats_M (float64): summed over the wanted steps, of the images at places ``place_M`` of ``image_N``."""
+        missing_K = wanted_K & ~self._known_NK[place_M].all(0)
         if self.evaluator.model.network.one_pass:
             missing_K = torch.ones_like(wanted_K)  # they cost no more
-        else:
-            missing_K = wanted_K & ~self._known_NK[place_M].all(0)
         late_M = place_M[~self._known_NK[place_M][:, wanted_K].all(1)]
         if len(late_M):
             self._write(late_M, missing_K, self.evaluator.nats(self.order_L, self.image_N[late_M], missing_K))
@@ -146,11 +132,11 @@ class Ledger:
 
 
 def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> torch.Tensor:
-    """order_L: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before it.
+    """Return order_L: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before.
 
-    The mean over images of -log p(x_l | known) is the cross-entropy of the model's conditional at l: it estimates the
-    conditional entropy, and holds for every head that has a likelihood. Ties go to the first token. One step costs one
-    step of the chain, so the whole order costs as much as one scoring of the images.
+    The mean over images of -log p(x_l | known) is the cross-entropy of the model's conditional at l, an estimate of the
+    conditional entropy for every head that has a likelihood. Ties go to the first token. The whole order costs as much
+    as one scoring of the images.
     """
     order_L = torch.arange(len(evaluator.step_of_rank_L))
     for step in range(evaluator.n_steps):
@@ -178,11 +164,11 @@ class Race:
 
 
 def propose(evaluator: Evaluator, order_L: torch.Tensor, seed: int, number: int) -> torch.Tensor | None:
-    """Proposal ``number``: two tokens swapped, three rotated, or a segment moved; None if all orders are alike.
+    """Return proposal ``number``: two tokens swapped, three rotated, or a segment moved; None if all orders are alike.
 
     Near changes touch few steps and are cheap, far ones are needed too: ``mostly_small`` draws their distances. Swaps
-    and rotations choose sets before tokens, so that small sets, whose tokens matter most, have their share. The order
-    within a set is free, so sets are shuffled before a segment moves. Changes within a set are none, and drawn again.
+    and rotations choose sets before tokens, so that small sets, whose tokens matter most, have their share. Sets are
+    shuffled before a segment moves, since the order within a set is free. Changes within a set are drawn again.
     """
     step_L, before_L = evaluator.step_of_rank_L, evaluator.steps(order_L)
     key = stream(seed, "order-search/proposal", torch.tensor([number]))
@@ -243,8 +229,8 @@ def mostly_small(uniform: float, largest: int) -> int:
 def race(ledger: Ledger, changed_L: torch.Tensor, seed: int, number: int) -> Race:
     """Compare an order with the ledger's on the same images, freshly shuffled, in stretches of doubling length.
 
-    The change is rejected as soon as its mean difference is not below zero, and accepted as soon as it is clearly so,
-    by two standard errors; on an accepted change the ledger moves. Only touched steps are computed.
+    The change is rejected as soon as its mean difference is not below zero, and accepted (the ledger moves) as soon as
+    it is below by two standard errors. Only touched steps are computed.
     """
     evaluator, n = ledger.evaluator, len(ledger.image_N)
     touched_K = evaluator.touched(ledger.order_L, changed_L)

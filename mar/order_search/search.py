@@ -52,42 +52,24 @@ class Improvement:
 
 @dataclass
 class Search:
-    """A search as far as it has come, which is all that it needs to go on.
+    """The state of a search, sufficient to go on."""
 
-    Attributes:
-        question: what the answer depends on beside the budget; a search goes on under the same one only.
-        order: the tokens in the order that local search stands at.
-        best: the order of lowest control_nats so far.
-        best_nats: its mean nats per image on the control images.
-        starts: control nats of every start.
-        start: the one that local search began from: the best on the search images.
-        proposals, accepted: changes tried, and made.
-        rows: rows that went through the network.
-        seconds: spent searching.
-        finished: no budget was left, or no change is possible.
-        improvements: one for each accepted change.
-    """
-
-    question: dict[str, Any]
-    order: tuple[int, ...] = ()
-    best: tuple[int, ...] = ()
-    best_nats: float = float("inf")
-    starts: dict[str, float] = field(default_factory=dict)
-    start: str = ""
-    proposals: int = 0
-    accepted: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    improvements: list[Improvement] = field(default_factory=list)
+    question: dict[str, Any]  # what the answer depends on beside the budget
+    order: tuple[int, ...] = ()  # the tokens in the order that local search stands at
+    best: tuple[int, ...] = ()  # the order of lowest nats on the control images so far
+    best_nats: float = float("inf")  # its mean nats per image on the control images
+    starts: dict[str, float] = field(default_factory=dict)  # control nats of every start
+    start: str = ""  # where local search began: the best on the search images
+    proposals: int = 0  # changes tried
+    accepted: int = 0  # changes made
+    rows: int = 0  # rows that went through the network
+    seconds: float = 0.0  # spent searching
+    finished: bool = False  # no budget was left, or no change is possible
+    improvements: list[Improvement] = field(default_factory=list)  # one for each accepted change
 
     @classmethod
     def load(cls, path: Path, question: dict[str, Any]) -> Search:
-        """The search kept in a file, or a new one.
-
-        Raises:
-            UserError: the file holds another search, or none.
-        """
+        """Return the search kept in a file, or a new one. Raise UserError if the file holds another search, or none."""
         if not path.is_file():
             return cls(question)
         try:
@@ -103,18 +85,13 @@ class Search:
 
 
 def search(
-    evaluator: Evaluator,
-    state: Search,
-    starts: Mapping[str, torch.Tensor | None],
-    budget: Budget,
-    seed: int = 0,
-    keep: Callable[[Search], None] = lambda state: None,
-    say: Say = lambda state, doing: None,
-) -> Search:
-    """Go on with ``state`` until the budget is spent.
+    evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], budget: Budget, seed: int = 0,
+    keep: Callable[[Search], None] = lambda state: None, say: Say = lambda state, doing: None,
+) -> Search:  # fmt: skip
+    """Continue ``state`` until the budget is spent.
 
-    Proposals and the images that they are tried on are functions of (seed, number of the proposal), so an interrupted
-    search that goes on finds what an uninterrupted one does, up to rounding.
+    Proposals and the images that they are tried on are functions of (seed, number of the proposal): an interrupted
+    search that continues finds what an uninterrupted one does, up to rounding.
 
     Args:
         starts: orders by name; None for ``lowest-entropy`` and ``highest-entropy``, which are found greedily.
@@ -141,7 +118,19 @@ def search(
             ledgers = _begin(evaluator, state, starts, say)
             stamp()
             keep(state)
-        _climb(evaluator, state, budget, seed, stamp, ledgers, keep, say)
+        kept, state.finished = time.monotonic(), False
+        while True:
+            stamp()
+            spent = budget.proposals is not None and state.proposals >= budget.proposals
+            changed_L = propose(evaluator, ledgers[0].order_L, seed, state.proposals)
+            if spent or state.seconds >= 60.0 * budget.minutes or changed_L is None:
+                state.finished = True
+                break
+            say(state, "local search")
+            _try(state, changed_L, *ledgers, seed)
+            if time.monotonic() - kept >= _SECONDS:
+                keep(state)
+                kept = time.monotonic()
     except KeyboardInterrupt:
         stamp()
         if not state.start:
@@ -153,7 +142,7 @@ def search(
 
 
 def _ledgers(evaluator: Evaluator, order_L: torch.Tensor) -> tuple[Ledger, Ledger]:
-    """Of the search images, and of the control images."""
+    """Return the ledgers of the search images and of the control images."""
     image_N = torch.arange(len(evaluator.token))
     control_N = image_N % _CONTROL == 0
     return Ledger(evaluator, image_N[~control_N], order_L), Ledger(evaluator, image_N[control_N], order_L)
@@ -162,7 +151,7 @@ def _ledgers(evaluator: Evaluator, order_L: torch.Tensor) -> tuple[Ledger, Ledge
 def _begin(
     evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], say: Say
 ) -> tuple[Ledger, Ledger]:
-    """Score every start. The ledgers of the best on the search images, where local search begins."""
+    """Score every start. Return the ledgers of the best on the search images, where local search begins."""
     found: dict[str, tuple[Ledger, Ledger]] = {}
     for name, order_L in starts.items():
         say(state, f"start: {name}")
@@ -177,37 +166,14 @@ def _begin(
     return found[state.start]
 
 
-def _climb(
-    evaluator: Evaluator,
-    state: Search,
-    budget: Budget,
-    seed: int,
-    stamp: Callable[[], None],
-    ledgers: tuple[Ledger, Ledger],
-    keep: Callable[[Search], None],
-    say: Say,
-) -> None:
-    """Local search from ``state.order``, which the ledgers hold."""
-    searched, control = ledgers
-    kept = time.monotonic()
-    state.finished = False
-    while not state.finished:
-        stamp()
-        spent = budget.proposals is not None and state.proposals >= budget.proposals
-        changed_L = propose(evaluator, searched.order_L, seed, state.proposals)
-        if spent or state.seconds >= 60.0 * budget.minutes or changed_L is None:
-            state.finished = True
-            break
-        say(state, "local search")
-        accepted = race(searched, changed_L, seed, state.proposals).accepted
-        state.proposals += 1
-        if accepted:
-            control.move(changed_L)
-            nats = float(control.total().mean())
-            state.accepted, state.order = state.accepted + 1, tuple(changed_L.tolist())
-            state.improvements.append(Improvement(state.proposals, state.seconds, nats))
-            if nats < state.best_nats:
-                state.best_nats, state.best = nats, state.order
-        if time.monotonic() - kept >= _SECONDS:
-            keep(state)
-            kept = time.monotonic()
+def _try(state: Search, changed_L: torch.Tensor, searched: Ledger, control: Ledger, seed: int) -> None:
+    """Race a change against the order of the ledgers; an accepted change moves them."""
+    accepted = race(searched, changed_L, seed, state.proposals).accepted
+    state.proposals += 1
+    if accepted:
+        control.move(changed_L)
+        nats = float(control.total().mean())
+        state.accepted, state.order = state.accepted + 1, tuple(changed_L.tolist())
+        state.improvements.append(Improvement(state.proposals, state.seconds, nats))
+        if nats < state.best_nats:
+            state.best_nats, state.best = nats, state.order

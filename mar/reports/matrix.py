@@ -1,18 +1,24 @@
-"""A train-order × eval-order matrix as tables and a heat map."""
+"""A train-order × eval-order matrix: pivots of the table of several runs, and a heat map."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from mar.core.files import write_atomic
+from mar import build
+from mar.core.files import environment, write_atomic
 from mar.core.table import Column, Table, plus_minus, with_interval
-from mar.experiments.matrix import Cell, Matrix
-from mar.reports.columns import field
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from mar.experiments.grid import PLAN
+from mar.experiments.result import AblationResult, Row, TrainedModel
+from mar.experiments.statistics import compared
+from mar.likelihood.summary import Likelihood
+from mar.metrics.nll import check_comparable
+from mar.reports.columns import field, has_bits
+from mar.run import Run
+from orderings import PlanSpec, to_text
 
 _RUN, _PLAN = "run (trained along)", "scored along"
 _DATA = {
@@ -30,116 +36,140 @@ _DATA = {
 }
 
 
-def matrix_table(matrix: Matrix) -> Table[Cell]:
-    """Return the table of every cell; its pivots are the matrices."""
-    trained, digits = {run.name: run.plan for run in matrix.runs}, 3 if unit(matrix) == "bits/dim" else 2
-    columns = [
-        Column[Cell](_RUN, lambda cell: f"{cell.run} ({trained[cell.run]})", words=True),
-        Column[Cell](_PLAN, lambda cell: cell.plan, words=True),
-        Column[Cell](
-            "NLL", lambda cell: value(matrix, cell)[0], "", digits,
-            lambda cell: plus_minus(*value(matrix, cell), digits), unit(matrix), mark=_is_own,
-        ),
-        Column[Cell]("Δ", lambda cell: _compared(matrix, cell, digits), unit=unit(matrix), mark=_is_own),
-    ]  # fmt: skip
-    return Table(columns, matrix.cells)
+def score_matrix(
+    runs: Mapping[str, Run], plans: Sequence[str], score: Callable[[str, Run, str], Likelihood], split: str = "test",
+    seed: int = 0, kind: str | None = None, confidence: float = 0.95,
+) -> AblationResult:  # fmt: skip
+    """Return the result of several runs, each along every plan and compared with the plan that it was trained along.
 
+    Args:
+        runs: by the names that the table shows.
+        plans: short texts; training plans of the runs that are not among them are added.
+        score: of a run, by its name, along a plan; always on the same images and noise.
+        split, seed, kind: of the scores, for the record and the checks.
+        confidence: of the intervals of the differences.
 
-def data_table(matrix: Matrix) -> Table[Cell]:
-    """Return the table of the CSV: one line a cell, every number at full precision, units in the names."""
-    trained = {run.name: run.plan for run in matrix.runs}
-    return Table(
-        [
-            Column("run", lambda cell: cell.run),
-            Column("trained_along", lambda cell: trained[cell.run]),
-            Column("scored_along", lambda cell: cell.plan),
-            *(Column[Cell](name, field(path)) for name, path in _DATA.items()),
-        ],
-        matrix.cells,
+    Raises:
+        UserError, Unsupported: see ``check_comparable``; nothing was scored.
+    """
+    check_comparable(runs, kind)
+    own = {name: run.training_plan for name, run in runs.items()}
+    columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
+    scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
+    rows = {
+        (name, plan): Row(
+            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
+            settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
+        )
+        for (name, plan), likelihood in scores.items()
+    }  # fmt: skip
+    compare = partial(compared, list(rows.values()), lambda row: rows[row.model, own[row.model]], confidence)
+    base = next(iter(runs.values()))
+    notes = [note for name, run in runs.items() for note in _notes_of_run(name, run, scores[name, own[name]])]
+    grid = {"nll": {"split": split, "seed": seed, "kind": kind}, "confidence": confidence, "notes": notes}
+    recipes = {name: run.recipe for name, run in runs.items()}
+    models = (
+        TrainedModel(
+            name, {"run": name, "trained along": own[name]}, recipe.as_dict(), recipe.fingerprint(), 0, "", None
+        )
+        for name, recipe in recipes.items()
     )
+    return AblationResult(
+        "train-order × eval-order", grid | {"weights": "ema" if base.ema else "last"}, ("run", "trained along"),
+        tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
+        tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
+    )  # fmt: skip
 
 
-def markdown(matrix: Matrix) -> str:
-    """Return the values, the differences to each row's own plan, and the notes."""
-    table = matrix_table(matrix)
-    title = f"Train-order × eval-order: NLL, {unit(matrix)}, {matrix.data} {matrix.split} (lower is better)"
-    about = f"Minus the same run along its own plan [{100 * matrix.confidence:g} % interval]"
+def _notes_of_run(name: str, run: Run, scored: Likelihood) -> list[str]:
+    """Return a line about a run, and its warnings."""
+    kind, plan = run.recipe.train.objective.kind, run.training_plan
+    notes = [f"{name}: trained along {plan}, mask ratio {kind}, {run.checkpoint.iteration:,} iterations."]
+    if not build.objective(run.recipe).estimates_nll(build.ordering(run.recipe)):
+        notes.append(
+            f"Warning: {name}: its training loss (objective {kind}) is no NLL of {plan}: a fixed order is trained with "
+            "train.objective=next_set."
+        )
+    return [*notes, *(f"Warning: {name}: {warning}." for warning in scored.warnings)]
+
+
+def matrix_tables(result: AblationResult) -> list[Table[Any]]:
+    """Return the values, and the differences to each run's own plan with the notes."""
+    bits = has_bits(result)
+    unit, digits = ("bits/dim", 3) if bits else ("nats/image", 2)
+    figure, error, mean, interval = (
+        field(f"{place}{'bits_per_dim' if bits else nats}")
+        for place, nats in (
+            ("likelihood.", "nats_per_image"), ("likelihood.standard_error_", "nats"),
+            ("difference.", "nats_per_image"), ("difference.interval_", "nats"),
+        )
+    )  # fmt: skip
+
+    def compared(row: Row) -> str:
+        if row.difference is None:
+            return "its own plan"
+        number, _, rest = with_interval(mean(row), interval(row), digits).partition(" ")
+        return f"{number}, p {row.difference.p_holm:.1g} {rest}"
+
+    columns = [
+        Column[Row](_RUN, lambda row: f"{row.model} ({row.settings['trained along']})", words=True),
+        Column[Row](_PLAN, lambda row: row.plan, words=True),
+        Column[Row](
+            "NLL", figure, "", digits, lambda row: plus_minus(figure(row), error(row), digits), unit, mark=is_own
+        ),
+        Column[Row]("Δ", compared, unit=unit, mark=is_own),
+    ]
+    table, likelihood = Table(columns, result.rows), result.rows[0].likelihood
+    about = f"minus the same run along its own plan [{100 * result.grid['confidence']:g} % interval]"
+    title = f"Train-order × eval-order: NLL ({likelihood.kind}), {unit}, {result.data} {result.grid['nll']['split']}"
     values, differences = (table.pivot(_RUN, _PLAN, of) for of in ("NLL", "Δ"))
-    shown = replace(values, notes=(), title=title), replace(differences, notes=notes_of(matrix), title=about)
-    return "\n".join([shown[0].markdown(), shown[1].markdown(2)])
+    return [replace(values, notes=(), title=title), replace(differences, notes=_notes(result), title=about)]
 
 
-def terminal(matrix: Matrix) -> list[RenderableType]:
-    """Return both matrices and the notes, for ``rich``."""
-    from rich.text import Text
-
-    kind, table = matrix.cells[0].likelihood.kind, matrix_table(matrix)
-    title = f"NLL ({kind}), {unit(matrix)}, {matrix.data} {matrix.split}, {matrix.weights} weights"
-    values, differences = (table.pivot(_RUN, _PLAN, of) for of in ("NLL", "Δ"))
-    about = f"minus the same run along its own plan [{100 * matrix.confidence:g} % interval]"
-    notes = (Text(f"· {note}") for note in notes_of(matrix))
-    return [replace(values, notes=(), title=title), replace(differences, notes=(), title=about), *notes]
+def is_own(row: Row) -> bool:
+    """True in the cell of a run along the plan that it was trained along."""
+    return row.plan == row.settings["trained along"]
 
 
-def write_matrix(matrix: Matrix, folder: Path) -> list[Path]:
+def data_table(result: AblationResult) -> Table[Row]:
+    """Return the table of the CSV: one line a cell, every number at full precision, units in the names."""
+    columns = [
+        Column[Row]("run", lambda row: row.model),
+        Column[Row]("trained_along", lambda row: row.settings["trained along"]),
+        Column[Row]("scored_along", lambda row: row.settings[PLAN]),
+        *(Column[Row](name, field(path)) for name, path in _DATA.items()),
+    ]
+    return Table(columns, result.rows)
+
+
+def markdown(result: AblationResult) -> str:
+    """Return both matrices with their notes."""
+    return "\n".join(table.markdown(level) for level, table in enumerate(matrix_tables(result), start=1))
+
+
+def write_matrix(result: AblationResult, folder: Path) -> list[Path]:
     """Write ``matrix.json``, ``.csv``, ``.md`` and ``.png``; return their paths."""
     from mar.reports import plots
 
-    matrix.save(folder / "matrix.json")
-    write_atomic(folder / "matrix.csv", data_table(matrix).csv())
-    write_atomic(folder / "matrix.md", markdown(matrix))
-    shown, digits = unit(matrix), 3 if unit(matrix) == "bits/dim" else 2
-    plots.save(plots.matrix(matrix, shown, digits, lambda cell: value(matrix, cell)), folder / "matrix.png")
+    result.save(folder / "matrix.json")
+    write_atomic(folder / "matrix.csv", data_table(result).csv())
+    write_atomic(folder / "matrix.md", markdown(result))
+    plots.save(plots.matrix(matrix_tables(result)[0]), folder / "matrix.png")
     return [folder / f"matrix.{kind}" for kind in ("json", "csv", "md", "png")]
 
 
-def notes_of(matrix: Matrix) -> list[str]:
-    """Return how to read the matrix: one line for each quantity, run and warning."""
-    first = matrix.cells[0].likelihood
-    compared = sum(cell.difference is not None for cell in matrix.cells)
-    notes = [
-        f"{first.kind} likelihoods of the same {first.n_images} {matrix.split} images, orders and noise (seed "
-        f"{matrix.seed}) in every cell, {matrix.weights} weights, data {matrix.data} {matrix.data_fingerprint[:12]}; "
-        "± is one standard error over images.",
+def _notes(result: AblationResult) -> list[str]:
+    """Return how to read the matrix, a line for each run, and the warnings."""
+    first, split, compared = result.rows[0].likelihood, result.grid["nll"]["split"], len(result.rows)
+    compared -= sum(map(is_own, result.rows))
+    return [
+        f"{first.kind} likelihoods of the same {first.n_images} {split} images, orders and noise (seed "
+        f"{result.grid['nll']['seed']}) in every cell, {result.grid['weights']} weights, data {result.data} "
+        f"{result.data_fingerprint[:12]}; ± is one standard error over images.",
         f"Differences are paired, image by image, with the same run along the plan it was trained along: "
-        f"{100 * matrix.confidence:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over the "
-        f"{compared} comparisons of the table. They speak of these trained models, not of other training seeds.",
+        f"{100 * result.grid['confidence']:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
+        f"the {compared} comparisons of the table. They speak of these trained models, not of other training seeds.",
         "Off the diagonal a run trained along one fixed order is asked for conditionals that it never trained; compare "
         "orders down the diagonal, or along the row of a run trained on random orders.",
+        *result.grid["notes"],
     ]
-    notes += [
-        f"{run.name}: trained along {run.plan}, mask ratio {run.mask_ratio}, {run.iterations:,} iterations."
-        for run in matrix.runs
-    ]
-    return notes + [f"Warning: {run.name}: {note}." for run in matrix.runs for note in run.notes]
-
-
-def unit(matrix: Matrix) -> str:
-    """Return the unit of the tables: bits/dim, or nats/image where the data have no dimensions (latents)."""
-    return "nats/image" if any(cell.likelihood.bits_per_dim is None for cell in matrix.cells) else "bits/dim"
-
-
-def value(matrix: Matrix, cell: Cell) -> tuple[float, float]:
-    """Return the cell's mean and standard error, in ``unit``."""
-    likelihood = cell.likelihood
-    if unit(matrix) == "bits/dim":
-        assert likelihood.bits_per_dim is not None and likelihood.standard_error_bits_per_dim is not None
-        return likelihood.bits_per_dim, likelihood.standard_error_bits_per_dim
-    return likelihood.nats_per_image, likelihood.standard_error_nats
-
-
-def _is_own(cell: Cell) -> bool:
-    return cell.difference is None
-
-
-def _compared(matrix: Matrix, cell: Cell, digits: int) -> str:
-    """The difference to the row's own plan, its p and its interval."""
-    d = cell.difference
-    if d is None:
-        return "its own plan"
-    mean, interval = d.nats_per_image, d.interval_nats
-    if unit(matrix) == "bits/dim":
-        assert d.bits_per_dim is not None and d.interval_bits_per_dim is not None
-        mean, interval = d.bits_per_dim, d.interval_bits_per_dim
-    number, _, rest = with_interval(mean, interval, digits).partition(" ")
-    return f"{number}, p {d.p_holm:.1g} {rest}"

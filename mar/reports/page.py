@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from mar.core.files import write_atomic
 from mar.core.table import Table
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
-from mar.experiments.statistics import SeedRow, nll_of, over_seeds
+from mar.experiments.statistics import FIGURES, SeedRow, over_seeds
 from mar.metrics.statistics import kind_of
 from mar.reports import plots
 from mar.reports.columns import has_bits
@@ -86,11 +86,12 @@ def _lead(result: AblationResult) -> str:
 def _facts(result: AblationResult) -> dict[str, str]:
     """The lowest scores (with several seeds, of the means over seeds), the sizes and the times."""
     facts, seeds = {"cells" if result.axes else "plans": str(len(result.rows))}, over_seeds(result)
-    nll = [(row.nll.mean, _named(row)) for row in seeds if row.nll is not None]
-    fid = [(row.fid.mean, _named(row)) for row in seeds if row.fid is not None]
+    nll, fid = ([(row.figures[of].mean, _named(row)) for row in seeds if of in row.figures] for of in ("nll", "fid"))
     if not seeds:
-        nll = [(value, row.name) for row in result.rows if (value := nll_of(row)) is not None]
-        fid = [(row.images.fid, row.name) for row in result.rows if row.images is not None]
+        nll, fid = (
+            [(value, row.name) for row in result.rows if (value := FIGURES[of](row)) is not None]
+            for of in ("nll", "fid")
+        )
     if "," not in result.data_fingerprint:  # rows of several data sets do not compare
         if nll and len({kind_of(row.likelihood) for row in result.rows if row.likelihood is not None}) == 1:
             value, name = min(nll)

@@ -26,13 +26,13 @@ from matplotlib.figure import Figure
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import by_seed, nll_of, over_seeds, settings_without_seed
+from mar.experiments.statistics import by_seed, in_bits, over_seeds, settings_without_seed
 from mar.metrics.statistics import kind_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mar.experiments.matrix import Matrix
+    from mar.core.table import Table
     from mar.likelihood.exposure import Curve, Exposure
     from mar.likelihood.set_sizes import Predicted
     from mar.likelihood.summary import Likelihood
@@ -207,8 +207,9 @@ def differences(result: AblationResult) -> Figure | None:
         mean, (low, high) = found.nats_per_image, found.interval_nats
         if found.bits_per_dim is not None and found.interval_bits_per_dim is not None:
             mean, (low, high), unit = found.bits_per_dim, found.interval_bits_per_dim, "bits/dim"
-        if seeds and (spread := seeds[k].difference) is not None:
-            mean, low, high = spread.mean, spread.mean - spread.deviation, spread.mean + spread.deviation
+        if seeds and (spread := seeds[k].figures.get("difference")) is not None:
+            mean, deviation = spread.mean, spread.sd or 0.0
+            low, high = mean - deviation, mean + deviation
         settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
         line = ", ".join([*settings, *([] if row.ordering in settings else [row.ordering])])
         numbers = " ".join(str(number[id(each)]) for each in group)
@@ -249,7 +250,7 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
         if speed is None:
             continue
-        if row.likelihood is not None and (nll := nll_of(row)) is not None:
+        if row.likelihood is not None and (nll := in_bits(row.likelihood)) is not None:
             of_latents = row.likelihood.bits_per_dim is None
             title = f"NLL ({kind_of(row.likelihood)}), {'nats' if of_latents else 'bits/dim'}{data[row.model]}"
             title += latents[row.model] if of_latents else ""
@@ -341,7 +342,7 @@ def _sized(rows: list[Row]) -> Iterator[tuple[Row, str, int]]:
 def _lines(points: Iterable[tuple[Row, str, int]]) -> dict[str, Lines]:
     found: dict[str, Lines] = {}
     for row, name, number in points:
-        nll = nll_of(row)
+        nll = in_bits(row.likelihood)
         if nll is not None:
             line = found.setdefault(row.settings.get(DATA, ""), {}).setdefault(name, {})
             line.setdefault(number, []).append(nll)
@@ -519,27 +520,27 @@ def sweep(summary: dict[str, Any]) -> Figure:
 
 
 @styled
-def matrix(found: Matrix, unit: str, digits: int, value: Callable[[Any], tuple[float, float]]) -> Figure:
-    """A heat map of means and standard errors; each row's own plan is framed."""
+def matrix(table: Table[dict[str, Row]]) -> Figure:
+    """A heat map of a pivot with its texts; the marked cells, each run's own plan, are framed."""
     from matplotlib.patches import Rectangle
 
-    rows = [found.row(run.name) for run in found.runs]
-    means = np.array([[value(cell)[0] for cell in row] for row in rows])
-    figure, (panel,) = _panels(1, 2.6 + 1.5 * len(found.plans), 1.8 + 0.75 * len(rows))
+    names, *columns = table.columns
+    means = np.array([[column.value(row) for column in columns] for row in table.rows])
+    figure, (panel,) = _panels(1, 2.6 + 1.5 * len(columns), 1.8 + 0.75 * len(means))
     panel.grid(False)
     image = panel.imshow(means, cmap="viridis_r", aspect="auto")
     colours = image.to_rgba(means)
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            mean, error = value(cell)
+    for j, column in enumerate(columns):
+        framed = column.best(table.rows)
+        for i, row in enumerate(table.rows):
             dark = float(np.dot(colours[i, j][:3], (0.3, 0.59, 0.11))) < 0.5
-            text = f"{mean:.{digits}f}\n± {error:.{digits}f}"
+            text = column.show(row).replace(" ±", "\n±")
             panel.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-            if cell.difference is None:
+            if i in framed:
                 panel.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor="crimson", lw=2))
-    panel.set_xticks(range(len(found.plans)), found.plans)
-    panel.set_yticks(range(len(rows)), [run.name for run in found.runs])
+    panel.set_xticks(range(len(columns)), [column.title for column in columns])
+    panel.set_yticks(range(len(means)), [names.show(row) for row in table.rows])
     panel.set(xlabel="scored along", ylabel="run (its own plan framed)")
-    panel.set_title(f"NLL, {unit}, {found.data} {found.split}")
-    figure.colorbar(image, ax=panel, label=unit)
+    panel.set_title(table.title)
+    figure.colorbar(image, ax=panel)
     return figure

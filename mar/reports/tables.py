@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from mar.experiments.statistics import (
     Agreement,
     Range,
     SeedRow,
-    Spread,
     agreement,
     by_seed,
     over_seeds,
@@ -66,7 +64,7 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
     ]
     for name, (title, _) in _figures(result).items():
         if title in printed:
-            shown.append(_mean_of(printed[title], attrgetter(name), result))
+            shown.append(_mean_of(printed[title], name, result))
         if name == "difference":
             shown.append(Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)))
     return Table([*shown, *published_columns(result)], rows, [SEED_NOTE], "Over seeds").without_empty()
@@ -80,10 +78,8 @@ def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
         Column[SeedRow]("seeds", _seeds),
     ]
     for name, (_, key) in _figures(result).items():
-        shown.append(Column(f"{key}_mean", lambda row, of=attrgetter(name): of(row) and of(row).mean))
-        shown.append(
-            Column(f"{key}_standard_deviation", lambda row, of=attrgetter(name): of(row) and of(row).deviation)
-        )
+        shown.append(Column(f"{key}_mean", _mean(name)))
+        shown.append(Column(f"{key}_standard_deviation", _deviation(name)))
     shown.append(Column("difference_p_holm", lambda row: row.p_holm))
     return Table([*shown, *published_columns(result, data=True)], over_seeds(result))
 
@@ -100,7 +96,15 @@ def _figures(result: AblationResult) -> dict[str, tuple[str, str]]:
     }
 
 
-def _mean_of(column: Column[Row], of: Callable[[SeedRow], Spread | None], result: AblationResult) -> Column[SeedRow]:
+def _mean(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].mean if name in row.figures else None
+
+
+def _deviation(name: str) -> Callable[[SeedRow], float | None]:
+    return lambda row: row.figures[name].sd or 0.0 if name in row.figures else None
+
+
+def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[SeedRow]:
     """Return the column over seeds; means compete with those over the same seeds, each scored alike."""
     alike: dict[Hashable, Hashable] = {}
     for rows in by_seed(result.rows):
@@ -110,12 +114,11 @@ def _mean_of(column: Column[Row], of: Callable[[SeedRow], Spread | None], result
         alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
 
     def text(row: SeedRow) -> str:
-        spread = of(row)
-        assert spread is not None
-        return plus_minus(spread.mean, spread.deviation, column.digits, "+" if column.title.startswith("Δ") else "")
+        found = row.figures[name]
+        return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
 
     return Column(
-        column.title, lambda row: (spread := of(row)) and spread.mean, column.better, column.digits, text, column.unit,
+        column.title, _mean(name), column.better, column.digits, text, column.unit,
         alike=lambda row: alike.get(_key(row.plan, row.settings)),
     )  # fmt: skip
 
@@ -265,4 +268,4 @@ def _range(spread: Range) -> str:
 
 
 def _seeds(row: SeedRow) -> int | None:
-    return max((each.n for each in (row.nll, row.fid, row.probe) if each is not None), default=None)
+    return max((len(each.values) for each in row.figures.values()), default=None)

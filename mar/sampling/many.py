@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.core.progress import Progress
 from mar.model.model import Model
-from mar.sampling.guidance import Guidance
+from mar.sampling.guidance import NONE, Guidance
 from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
 from orderings import Plan
 
@@ -25,19 +25,15 @@ DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, g
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample, beside the plan.
+    """How to sample, beside the plan; ``adaptive`` (its rule), ``prompt`` and ``learned`` as in ``generate``.
 
     Attributes:
-        adaptive: a rule of ``orderings.ADAPTIVE`` that chooses each next set; the plan gives the set sizes.
         given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
         mask: (L,) bool, True where tokens are generated.
-        prompt: given tokens are taken in one at a time, row-major, before the plan's first step, as a raster order
-            meets them in training; otherwise all at once. Of plans that are drawn beforehand.
         remask: tokens are masked again and redrawn after the generation; of plans that are drawn beforehand.
-        learned: the model's policy draws the positions; the plan gives the set sizes.
     """
 
-    guidance: Guidance = field(default_factory=Guidance)
+    guidance: Guidance = NONE
     temperature: float = 1.0
     seed: int = 0
     adaptive: str | None = None
@@ -57,15 +53,9 @@ class Settings:
 
 
 def sample_many(
-    model: Model,
-    label_N: torch.Tensor,
-    draw_plan: DrawPlan,
-    settings: Settings,
-    batch_size: int = 256,
-    on_step: OnStep | None = None,
-    progress: Progress | None = None,
-    first: int = 0,
-) -> torch.Tensor:
+    model: Model, label_N: torch.Tensor, draw_plan: DrawPlan, settings: Settings, batch_size: int = 256,
+    on_step: OnStep | None = None, progress: Progress | None = None, first: int = 0,
+) -> torch.Tensor:  # fmt: skip
     """(N, C, H, W) examples in the data set's levels, one for each label; those before number ``first`` left out."""
     device, out = next(model.parameters()).device, []
     sample = partial(generate, rule=settings.adaptive, learned=settings.learned, prompt=settings.prompt)

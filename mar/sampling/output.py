@@ -18,6 +18,7 @@ from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data import audio
 from mar.model.model import Model
+from mar.sampling.many import labels_of
 from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
 from orderings import Grid, Ordering, Partition, Plan, parse_partition
@@ -35,20 +36,16 @@ def image_grid(x_NCHW: torch.Tensor, levels: int, columns: int | None = None, si
     n, height, width, _ = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows, factor = math.ceil(n / columns), max(1, round(side / max(height, width)))
-    pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    cell_h, cell_w = height * factor + 2, width * factor + 2
-    canvas = torch.full((rows * cell_h, columns * cell_w, 3), 96, dtype=torch.uint8)
-    for k, image in enumerate(pixels):
-        top, left = (k // columns) * cell_h + 1, (k % columns) * cell_w + 1
-        canvas[top : top + height * factor, left : left + width * factor] = image
-    return Image.fromarray(canvas.numpy())
+    cells = torch.full((rows * columns, height * factor + 2, width * factor + 2, 3), 96, dtype=torch.uint8)
+    cells[:n, 1:-1, 1:-1] = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    canvas = cells.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return Image.fromarray(canvas.contiguous().numpy())
 
 
 def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seconds: float = 6.0) -> None:
     """A GIF of the generation: ``frames`` are (N, C, H, W) after each step; at most 64 of them are shown."""
     every = max(1, math.ceil(len(frames) / 64))
-    shown = [*frames[::every], frames[-1]]
-    pictures = [image_grid(frame, levels) for frame in shown]
+    pictures = [image_grid(frame, levels) for frame in (*frames[::every], frames[-1])]
     duration = max(20, int(1000 * seconds / len(pictures)))
     times = [duration] * (len(pictures) - 1) + [1500]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,20 +53,21 @@ def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seco
 
 
 def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: int, n: int) -> torch.Tensor:
-    """(N, C, H, W): ``n`` samples in at most 16 AR steps, or in ``partition`` if the network serves no other or the
-    tokens are a series: what is drawn together there seldom goes together."""
-    device = next(model.parameters()).device
-    grid = Grid(model.tokenizer.shape)
+    """Return (N, C, H, W), drawn in at most 16 AR steps; in ``partition`` if the network serves no other or the tokens
+    are a series, whose neighbours are seldom independent."""
+    device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
     noise = stream(seed, "training-samples", n, device)
-    few, order_noise = parse_partition(f"cosine:{min(16, len(grid))}"), noise.at("order").to("cpu")
-    plan = Plan.sample(ordering, partition if grid.ndim == 1 else few, grid, n, order_noise)
+
+    def drawn(sets: Partition) -> Plan:
+        return Plan.sample(ordering, sets, grid, n, noise.at("order").to("cpu"))
+
+    plan = drawn(partition if grid.ndim == 1 else parse_partition(f"cosine:{min(16, len(grid))}"))
     try:
         model.network.check(plan.step_BL)
     except Unsupported:
-        plan = Plan.sample(ordering, partition, grid, n, order_noise)
-    plan = plan.to(device)
-    label_B = torch.arange(n, device=device) % model.n_classes if model.n_classes else torch.full((n,), -1).to(device)
-    token = generate(model, plan, label_B, noise.at("tokens"), learned=ordering.learned)
+        plan = drawn(partition)
+    label_B = labels_of(model, None, n).to(device)
+    token = generate(model, plan.to(device), label_B, noise.at("tokens"), learned=ordering.learned)
     return model.tokenizer.decode(token).cpu()
 
 
@@ -78,22 +76,18 @@ _FLOOR = 1e-3  # of the power, in squared 16-bit steps a hertz: silence is drawn
 
 
 def save_sound(x_N11L: torch.Tensor, spec: DataSpec, folder: Path) -> None:
-    """``sounds/00000.wav``, … in place of whatever sounds that folder held, and ``spectrograms.png``."""
+    """Write ``sounds/00000.wav``, … in place of the sounds there, and ``spectrograms.png``."""
+    from scipy.io import wavfile
+
     sounds = _emptied(folder / "sounds", "[0-9]*.wav")
     sample_NL = audio.decode(x_N11L.flatten(1).cpu()).numpy()
     for k, sample_L in enumerate(sample_NL):
-        save_wav(sample_L, spec.rate, sounds / f"{k:05d}.wav")
+        wavfile.write(sounds / f"{k:05d}.wav", spec.rate, sample_L)
     _save_spectrograms(sample_NL[:_SHOWN], spec.rate, folder / "spectrograms.png")
 
 
-def save_wav(sample_L: np.ndarray, rate: int, path: Path) -> None:
-    from scipy.io import wavfile
-
-    wavfile.write(path, rate, sample_L)
-
-
 def _emptied(folder: Path, pattern: str) -> Path:
-    """The folder, made if need be, without the files of an earlier run."""
+    """Return the folder, made if necessary, without the files of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(pattern):
         old.unlink()
@@ -101,7 +95,7 @@ def _emptied(folder: Path, pattern: str) -> Path:
 
 
 def _save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
-    """One below the other: time in seconds, frequency in Hz, power in dB."""
+    """Draw one below the other: time in seconds, frequency in Hz, power in dB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from scipy.signal import spectrogram
@@ -131,11 +125,7 @@ def text_of(level_T: torch.Tensor, spec: DataSpec) -> str:
 
 
 def levels_of(text: str, spec: DataSpec) -> torch.Tensor:
-    """level_P (int64) of a prompt.
-
-    Raises:
-        UserError: not a run of text, or a character that its alphabet does not have.
-    """
+    """Return level_P (int64) of a prompt. Raise UserError for other data, or a character that the alphabet lacks."""
     if spec.modality != "text":
         raise UserError(f"a prompt continues text: this run makes examples of kind {spec.modality}")
     if not spec.alphabet:
@@ -192,7 +182,9 @@ def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
     elif spec.modality == "text":
         save_text(x_NCHW, spec, path.with_suffix(".txt"))
     elif spec.modality == "audio":
-        save_wav(audio.decode(x_NCHW.flatten()).numpy(), spec.rate, path.with_suffix(".wav"))
+        from scipy.io import wavfile
+
+        wavfile.write(path.with_suffix(".wav"), spec.rate, audio.decode(x_NCHW.flatten()).numpy())
     else:
         np.savez_compressed(path.with_suffix(".npz"), samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)
 

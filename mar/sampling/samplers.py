@@ -49,12 +49,7 @@ class Draw:
     temperature: float
 
     def __call__(self, walk: Walk, step: Step, size_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
-        """x_M or x_ME.
-
-        Args:
-            size_B: tokens that the step makes known, for the guidance schedule.
-            purpose: keys another draw of the same tokens.
-        """
+        """Return x_M or x_ME of a step that makes ``size_B`` tokens known; ``purpose`` keys another draw of them."""
         row_M, token_M = step.target_BL.nonzero(as_tuple=True)
         scale_M: torch.Tensor | float = 1.0
         if step.null_MD is not None:
@@ -74,15 +69,10 @@ class Draw:
 
 @dataclass(kw_only=True)
 class Drawn(Step):
-    """One AR step with its draw. Assigning ``x_M`` before the next step is asked for replaces the tokens.
+    """One AR step with its draw. Assigning ``x_M`` before the next step is asked for replaces the tokens."""
 
-    Attributes:
-        walk: what is known before this step (``walk.token``, ``walk.unknown_BL``).
-        x_M: the values drawn, (M,) int64 or (M, E) float32.
-    """
-
-    walk: Walk
-    x_M: torch.Tensor
+    walk: Walk  # what is known before this step: ``walk.token``, ``walk.unknown_BL``
+    x_M: torch.Tensor  # the values drawn, (M,) int64 or (M, E) float32
 
     @property
     def token(self) -> torch.Tensor:
@@ -91,11 +81,7 @@ class Drawn(Step):
 
     @property
     def logits_MV(self) -> torch.Tensor:
-        """Logits of the tokens, without guidance or temperature.
-
-        Raises:
-            Unsupported: the head is not categorical.
-        """
+        """Logits of the tokens, without guidance or temperature. Raise Unsupported if the head is not categorical."""
         logits = getattr(self.walk.model.head, "logits", None)
         if logits is None:
             raise Unsupported(f"{type(self.walk.model.head).__name__} has no logits: use a categorical head, or z_MD")
@@ -114,20 +100,10 @@ def draw_steps(walk: Walk, draw: DrawTokens, on_step: OnStep | None = None) -> I
 
 @torch.no_grad()
 def generate(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance = NONE,
-    temperature: float = 1.0,
-    given: torch.Tensor | None = None,
-    on_step: OnStep | None = None,
-    *,
-    rule: str | None = None,
-    learned: bool = False,
-    prompt: bool = False,
-    on_draw: Callable[[Drawn], None] | None = None,
-) -> torch.Tensor:
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE, temperature: float = 1.0,
+    given: torch.Tensor | None = None, on_step: OnStep | None = None, *, rule: str | None = None, learned: bool = False,
+    prompt: bool = False, on_draw: Callable[[Drawn], None] | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Draw tokens (B, L) or (B, L, E), set by set.
 
     Args:
@@ -161,17 +137,10 @@ def generate(
 
 
 def begin(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance = NONE,
-    temperature: float = 1.0,
-    given: torch.Tensor | None = None,
-    rule: str | None = None,
-    learned: bool = False,
-) -> tuple[Walk, DrawTokens]:
-    """The walk of ``generate``, and what draws its tokens. Arguments and errors as there."""
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance, temperature: float,
+    given: torch.Tensor | None, rule: str | None, learned: bool,
+) -> tuple[Walk, DrawTokens]:  # fmt: skip
+    """Return the walk of ``generate``, and what draws its tokens. Arguments and errors: as there."""
     draw: DrawTokens = Draw(noise, guidance, temperature)
     size_BK, choose = plan.sizes().to(label_B.device), along(plan)
     if rule is not None:
@@ -188,6 +157,12 @@ def begin(
     return Walk(model, plan, label_B, given, choose, guidance.active), draw
 
 
+def _confidence(model: Model, step: Step, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+    """Return nats_M, the exact log-probability of each drawn token given the class, without guidance or temperature."""
+    streams = noise.at("confidence").tokens(*step.target_BL.nonzero(as_tuple=True))
+    return model.head.log_prob(step.z_MD, x_M, model.head.check_kind("exact"), streams).nats_M.float()
+
+
 class _ByConfidence:
     """Chooses sets by the log-probability of a draw of every unknown token, and keeps the chosen draws."""
 
@@ -195,12 +170,11 @@ class _ByConfidence:
         self.rule, self.size_BK, self.draw = rule, size_BK, draw
 
     def __call__(self, walk: Walk, number: int) -> Step:
-        size_B, noise, head = self.size_BK[:, number], self.draw.noise, walk.model.head
+        size_B, noise = self.size_BK[:, number], self.draw.noise
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
         x_M = self.draw(walk, step, size_B, purpose=f"step-{number}")  # a token may be drawn again later
-        streams = noise.at("confidence").tokens(*step.target_BL.nonzero(as_tuple=True))
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
-        score_BL[step.target_BL] = head.log_prob(step.z_MD, x_M, head.check_kind("exact"), streams).nats_M
+        score_BL[step.target_BL] = _confidence(walk.model, step, x_M, noise)
         progress, tie = (number + 1) / self.size_BK.shape[1], noise.at("adaptive", draw=number)
         target_BL = self.rule.next_set(score_BL, step.target_BL, size_B, progress, tie)
         self.x_M = x_M[target_BL[step.target_BL]]
@@ -241,11 +215,7 @@ class Remask:
 
     @classmethod
     def parse(cls, text: str) -> Remask:
-        """``random``, ``least-confident:16`` or ``random:16:0.1``.
-
-        Raises:
-            UserError: it is none of these.
-        """
+        """Read ``random``, ``least-confident:16`` or ``random:16:0.1``. Raise UserError if it is none of these."""
         rule, _, rest = text.partition(":")
         rounds, _, share = rest.partition(":")
         try:
@@ -259,20 +229,10 @@ class Remask:
 
 @torch.no_grad()
 def generate_remasked(
-    model: Model,
-    plan: Plan,
-    label_B: torch.Tensor,
-    noise: Noise,
-    guidance: Guidance = NONE,
-    temperature: float = 1.0,
-    given: torch.Tensor | None = None,
-    on_step: OnStep | None = None,
-    *,
-    remask: Remask,
-) -> torch.Tensor:
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE, temperature: float = 1.0,
+    given: torch.Tensor | None = None, on_step: OnStep | None = None, *, remask: Remask,
+) -> torch.Tensor:  # fmt: skip
     """``generate`` along ``plan``, then take the rounds of ``remask``. Given tokens stay.
-
-    Confidences are log-probabilities given the class, without guidance or temperature.
 
     Raises:
         Unsupported: a network that sees the tokens in the order of their steps, not all others of a token; or
@@ -287,9 +247,7 @@ def generate_remasked(
     nats_BL = torch.zeros(plan.step_BL.shape, device=plan.step_BL.device)
 
     def judge(drawn: Drawn) -> None:
-        streams = noise.at("confidence").tokens(*drawn.target_BL.nonzero(as_tuple=True))
-        found = model.head.log_prob(drawn.z_MD, drawn.x_M, model.head.check_kind("exact"), streams)
-        nats_BL[drawn.target_BL] = found.nats_M.float()
+        nats_BL[drawn.target_BL] = _confidence(model, drawn, drawn.x_M, noise)
 
     on_draw = judge if by_confidence else None
     token = generate(model, plan, label_B, noise, guidance, temperature, given, on_step, on_draw=on_draw)

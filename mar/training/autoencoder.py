@@ -1,8 +1,5 @@
-"""Small autoencoders: architecture, losses (reconstruction and KL or commitment), codebook, and their training.
-
-There is no adversary and no perceptual network. The codebook is an exponential moving average of the vectors assigned
-to each entry (van den Oord et al. 2017, appendix A.1); unused entries move to vectors of the batch (Dhariwal et al.
-2020, section 3.1).
+"""Small autoencoders: architecture, losses (reconstruction and KL or commitment; no adversary, no perceptual network),
+codebook, and their training.
 
 B batch · C, H, W channels, rows, columns of an image · N positions of a batch · V entries · D latent channels
 """
@@ -12,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -32,17 +29,17 @@ from mar.tokenizers.autoencoder import latent_size
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
 from mar.training.batches import Batch
-from mar.training.loop import Job, Trainer
-from mar.training.monitor import Progress
+from mar.training.loop import Job, Progress, Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
-_MAY_CHANGE = {"iterations", "log_every", "save_every"}
+_MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
 _DECAY = 0.99
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 
 
 class MovingCodebook(nn.Module):
-    """Updates ``entries`` in place. In the first batch all entries are unused, so they start on data."""
+    """Updates ``entries`` in place: the moving averages of the vectors assigned to each (van den Oord et al. 2017,
+    appendix A.1). Unused entries move to vectors of the batch (Dhariwal et al. 2020, section 3.1), at first all."""
 
     count_V: torch.Tensor
     total_VD: torch.Tensor
@@ -66,7 +63,8 @@ class MovingCodebook(nn.Module):
         count_V1 = torch.zeros_like(self.count_V).index_add_(0, index_N, torch.ones_like(z_ND[:, 0]))[:, None]
         total_VD = torch.zeros_like(self.total_VD).index_add_(0, index_N, z_ND)
         summed = processes.sum_tensor(torch.cat([count_V1, total_VD, spare_VD], 1))
-        count_V, total_VD, spare_VD = summed[:, 0], summed[:, 1 : 1 + z_ND.shape[1]], summed[:, 1 + z_ND.shape[1] :]
+        count_V1, total_VD, spare_VD = summed.split([1, *2 * [z_ND.shape[1]]], 1)
+        count_V = count_V1[:, 0]
         share = float(count_V.sum()) / size
         self.count_V.lerp_(count_V, 1.0 - _DECAY)
         self.total_VD.lerp_(total_VD, 1.0 - _DECAY)
@@ -157,7 +155,7 @@ class AutoencoderRecipe:
 
     data: dict[str, Any]  # the recipe's section
     fingerprint: str
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: Architecture = Architecture()
     power: Literal[1, 2] = 1  # of the reconstruction's error
     weight: float | None = None  # of the second term; None: 1e-6 of kl, 0.25 of vq
     iterations: int = 2000
@@ -168,11 +166,6 @@ class AutoencoderRecipe:
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
-
-    @property
-    def second_weight(self) -> float:
-        default = 1e-6 if self.architecture.kind == "kl" else 0.25
-        return default if self.weight is None else self.weight
 
     @property
     def train(self) -> Train:
@@ -208,8 +201,10 @@ class AutoencoderJob(Job):
             self.model: Any = recipe.architecture.build(data.spec).to(processes.device)
         self.codebook = MovingCodebook(self.model.quantize.embedding.weight) if kind == "vq" else None
         self.state = nn.ModuleDict({"model": self.model} | ({"codebook": self.codebook} if self.codebook else {}))
-        self.losses = AutoencoderObjective(self.model, kind, recipe.power, recipe.second_weight)
-        self.terms, self.pending = list[torch.Tensor](), list[torch.Tensor]()
+        weight = {"kl": 1e-6, "vq": 0.25}[kind] if recipe.weight is None else recipe.weight
+        self.losses = AutoencoderObjective(self.model, kind, recipe.power, weight)
+        self.terms: list[torch.Tensor] = []  # of the last batch: loss, square error, second term; of vq also z, index
+        self.pending: list[torch.Tensor] = []
 
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
         return SimpleNamespace(denominator=len(batch.x))
@@ -267,11 +262,12 @@ def train_autoencoder(
     """
     folder, final = RunFolder(path), path / "autoencoder"
     processes.on_main(lambda: _start(recipe, folder, processes))
-    trainer = Trainer(AutoencoderJob(recipe, data, folder, processes, progress), folder, processes)
+    job = AutoencoderJob(recipe, data, folder, processes, progress)
+    trainer = Trainer(job, folder, processes)
     trainer.run()
     if processes.is_main:
-        with trainer.ema.applied(trainer.model):
-            write_atomic(final, trainer.job.model.save_pretrained)  # type: ignore[arg-type]
+        with trainer.ema.applied(job.model):
+            write_atomic(final, job.model.save_pretrained)
     processes.wait()
     return final
 

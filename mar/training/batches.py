@@ -44,6 +44,11 @@ def _epoch(seed: int, epoch: int, size: int) -> torch.Tensor:
     return stream(seed, "epoch", torch.tensor([epoch])).uniform(size)[0].argsort(stable=True)
 
 
+def labels_or_none(label_B: torch.Tensor | None, count: int) -> torch.Tensor:
+    """Return labels as int64; -1 where the data have none."""
+    return torch.full((count,), -1) if label_B is None else label_B.long()
+
+
 class Batches:
     """The micro-batches of one process. The next iteration's are read while the current ones are used."""
 
@@ -73,7 +78,7 @@ class Batches:
         out = []
         for position_B in self.positions:
             x, label_B = self.split.batch(index[position_B])
-            label_B = torch.full((len(position_B),), -1) if label_B is None else label_B.long()
+            label_B = labels_or_none(label_B, len(position_B))
             if self.n_classes and bool((wrong_B := label_B >= self.n_classes).any()):
                 which = int(wrong_B.nonzero()[0, 0])
                 raise UserError(

@@ -1,7 +1,4 @@
-"""Encode a data set once, in shards, with any number of processes; the same command resumes.
-
-Process r of n writes every n-th shard. The files are the same for any number of processes, and undamaged shards are
-kept.
+"""Encode a data set once, in shards: process r of n writes every n-th shard; undamaged shards are kept.
 
 n examples of a shard · C latent channels · h, w rows, columns of latents
 """
@@ -23,6 +20,7 @@ from pydantic import TypeAdapter
 from mar.core.errors import UserError
 from mar.core.files import CACHE, checksum, write_atomic
 from mar.core.processes import Processes
+from mar.core.readers import read_json
 from mar.core.records import refuse_other
 from mar.data.base import Data, Split
 from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
@@ -80,7 +78,8 @@ def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) ->
     """Create the folder with its settings and a copy of the autoencoder."""
     file = folder / CACHE
     if file.is_file():
-        refuse_other(folder, "a cache of other settings", json.loads(file.read_text()), asdict(settings))
+        there = read_json(file, "the settings of a cache")
+        refuse_other(folder, "a cache of other settings", there, asdict(settings), {"data.path", "data.workers"})
     for name in ("tokenizer", *SPLITS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for source in tokenizer.folder.files:
@@ -131,9 +130,13 @@ def _write(file: Path, latent: np.ndarray, label: np.ndarray | None) -> None:
     write_atomic(file.with_suffix(".json"), json.dumps(asdict(record)))
 
 
+def _record(file: Path) -> ShardRecord:
+    return _RECORD.validate_json(file.with_suffix(".json").read_bytes())
+
+
 def _is_undamaged(file: Path) -> bool:
     try:
-        record = _RECORD.validate_json(file.with_suffix(".json").read_bytes())
+        record = _record(file)
         return file.stat().st_size == record.bytes and checksum(file) == record.sha256
     except (OSError, ValueError):
         return False
@@ -143,8 +146,7 @@ def _manifest(folder: Path, settings: Settings, shards: list[tuple[str, int]]) -
     """Collect the records of all shards and the scale of the training split's latents."""
     records: dict[str, list[ShardRecord]] = {name: [] for name in SPLITS}
     for name, first in shards:
-        file = shard_file(folder, name, first // settings.shard).with_suffix(".json")
-        records[name].append(_RECORD.validate_json(file.read_bytes()))
+        records[name].append(_record(shard_file(folder, name, first // settings.shard)))
     weight_N = np.array([record.count for record in records["train"]], np.float64)
     mean_C, square_C = (
         weight_N @ np.array([getattr(record, key) for record in records["train"]]) / weight_N.sum()

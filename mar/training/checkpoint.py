@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mar.core.errors import UserError
-from mar.core.files import checksums, flush
+from mar.core.files import checksum, checksums, flush
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ def save(
     folder: Path, iteration: int, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor],
     training: dict[str, Any], keep: int,
 ) -> Checkpoint:  # fmt: skip
-    """Write a checkpoint and delete all but the newest ``keep``.
-
-    Args:
-        training: state of the optimiser and the scaler.
+    """Write a checkpoint with ``training`` (state of the optimiser and the scaler); keep the newest ``keep``.
 
     Raises:
         UserError: the checkpoint cannot be written; earlier ones are unchanged.
@@ -88,8 +85,8 @@ def save(
         flush(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's
         shutil.rmtree(aside, ignore_errors=True)
-        good = [path.name for path in _folders(folder)]
-        kept = f"the newest before it is {folder / good[-1]}" if good else "there is none before it"
+        good = _folders(folder)
+        kept = f"the newest before it is {good[-1]}" if good else "there is none before it"
         why = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
             f"the checkpoint of iteration {iteration} could not be written to {folder} ({why}): {kept}; "
@@ -120,7 +117,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def latest_or_fail(folder: Path) -> Checkpoint | None:
-    """Return the newest undamaged checkpoint, None without checkpoints. Print a line for each newer damaged one.
+    """Return the newest undamaged checkpoint, None without checkpoints; print the damaged ones.
 
     Raises:
         UserError: every checkpoint is damaged.
@@ -134,11 +131,7 @@ def latest_or_fail(folder: Path) -> Checkpoint | None:
 
 
 def check_length(folder: Path, before: int, now: int) -> None:
-    """Check that a training of ``before`` iterations may be changed to ``now``.
-
-    Raises:
-        UserError: more iterations are finished already.
-    """
+    """Raise UserError if a training of ``before`` iterations is to be shorter than it is already."""
     newest = latest(folder)[0] if now < before else None
     if newest is not None and newest.iteration > now:
         raise UserError(
@@ -148,11 +141,7 @@ def check_length(folder: Path, before: int, now: int) -> None:
 
 
 def at(folder: Path, iteration: int) -> Checkpoint:
-    """Return the checkpoint after so many iterations.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Return the checkpoint after so many iterations. Raise UserError if it is missing or damaged."""
     path = folder / f"{iteration:08d}"
     if (reason := _damage(path)) is not None:
         raise UserError(f"{path} is no whole checkpoint: {reason}")
@@ -168,10 +157,9 @@ def _damage(path: Path) -> str | None:
         expected = json.loads((path / "state.json").read_text())["sha256"]
     except (OSError, ValueError, KeyError):
         return "state.json is missing or damaged"
-    for name in expected:
+    for name, sha256 in expected.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-    for name, sha256 in checksums(path / name for name in expected).items():
-        if expected[name] != sha256:
+        if checksum(path / name) != sha256:
             return f"{name} does not match its checksum"
     return None

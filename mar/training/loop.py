@@ -1,37 +1,48 @@
-"""The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save.
+"""The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save, evaluate.
 
 A ``Job`` says what is trained; a ``Trainer`` runs the loop, saves checkpoints and resumes.
-
-B batch · L tokens
 """
 
 from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from mar.config import Train
-from mar.core.errors import PeerFailed, Stopped, UserError
-from mar.core.noise import derived_seed, stream
+from mar.core.errors import PeerFailed, Stopped
+from mar.core.noise import derived_seed
 from mar.core.processes import Processes, Stop
 from mar.data.base import Split
-from mar.model.model import Model
-from mar.networks.base import Network
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
-from mar.training.blocks import recompute_blocks, transformer_blocks
-from mar.training.monitor import Averaged, Monitor, Progress
-from mar.training.objectives import Losses, Task, replace_with_model_samples
+from mar.training.blocks import transformer_blocks
 from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
-from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
-from orderings import Grid, Plan
+
+Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The training after an iteration."""
+
+    iteration: int  # finished
+    iterations: int  # in total, as far as it is known
+
+    @property
+    def ended(self) -> bool:
+        return self.iteration == self.iterations
+
+    def due(self, every: int) -> bool:
+        """True every so many iterations and at the end; never if ``every`` is 0."""
+        return bool(every) and (self.iteration % every == 0 or self.ended)
 
 
 class Job:
@@ -48,22 +59,16 @@ class Job:
     def tune(self) -> None:
         """Compile or otherwise change the model after it was loaded and wrapped."""
 
-    def reporting(self, iteration: int) -> AbstractContextManager[None]:
-        """Report between entering and leaving; ``iteration``: where the training starts."""
-        return nullcontext()
-
     def length(self) -> int:
         """Return the iteration at which training ends, as far as it is known."""
         return self.train.iterations
 
-    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
-        """Log if due.
+    def reporting(self, iteration: int) -> AbstractContextManager[None]:
+        """Report between entering and leaving; ``iteration``: where the training starts."""
+        return nullcontext()
 
-        Args:
-            loss: this process's share of the iteration's loss.
-            norm: the gradient's, before clipping.
-            rate: the learning rate.
-        """
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        """Log if due: this process's share of the loss, the gradient norm before clipping, the learning rate."""
         raise NotImplementedError
 
     def evaluate(self, progress: Progress, averaged: Averaged) -> None:
@@ -129,10 +134,10 @@ class Trainer:
             if self.iteration:  # the last process may have ended between the two
                 job.evaluate(Progress(self.iteration, job.length()), self.averaged)
             while self.iteration < job.length():
-                loss, norm = self.step(self.batches.at(self.iteration))
+                loss, norm, rate = self.step(self.batches.at(self.iteration))
                 self.iteration += 1
                 now = Progress(self.iteration, job.length())
-                job.report(now, loss, norm, self.optimizer.param_groups[0]["lr"])
+                job.report(now, loss, norm, rate)
                 if self.stopping or now.due(self.train.save_every):
                     self.save()
                 if self.stopping and not now.ended:
@@ -141,10 +146,10 @@ class Trainer:
                 job.evaluate(now, self.averaged)
         self.batches.close()
 
-    def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one optimiser step. Return this process's share of the loss, and the gradient norm."""
-        job, processes, done = self.job, self.processes, self.iteration / self.train.iterations
-        rate = learning_rate(self.train, self.iteration, job.length())
+    def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Take one optimiser step. Return this process's share of the loss, the gradient norm and the learning rate."""
+        job, processes, length = self.job, self.processes, self.job.length()
+        done, rate = self.iteration / length, learning_rate(self.train, self.iteration, length)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.losses.train()
@@ -166,7 +171,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         job.end_step(self.iteration)
         self.ema.update(self.model, self.iteration)
-        return total, norm
+        return total, norm, rate
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module | None]:
@@ -175,15 +180,14 @@ class Trainer:
         weights = self.processes.gather_full(self.model.state_dict() | self.ema.weights) if shards else {}
         if not self.processes.is_main:
             yield None
-            return
-        if self.alone is None:
+        elif self.alone is None:
             with self.ema.applied(self.model):
                 yield self.processes.unwrap(self.losses).eval()
-            return
-        self.alone.to(self.processes.device).model.load_state_dict(weights)
-        with self.processes.autocast():
-            yield self.alone.eval()
-        self.alone.cpu()
+        else:
+            self.alone.to(self.processes.device).model.load_state_dict(weights)
+            with self.processes.autocast():
+                yield self.alone.eval()
+            self.alone.cpu()
 
     def save(self) -> None:
         """Write a checkpoint on the main process. Raise UserError if a weight or loss is not finite."""
@@ -203,106 +207,3 @@ class Trainer:
         self.ema.load(found.load_ema())
         if self.processes.is_main:
             print(f"resuming {self.folder.path} after iteration {self.iteration}")
-
-
-class ModelJob(Job):
-    """A model of a recipe: plans, tasks, losses, and a monitor."""
-
-    model: Model
-
-    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
-        self.parts, self.processes, self.compiles = parts, processes, compiles
-        self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
-        self.model = self.state = parts.model.to(processes.device)
-        self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
-        self.grid = Grid(self.model.tokenizer.shape)
-        self.monitor = Monitor(parts, parts.data, folder, processes, self._evaluate)
-
-    def tune(self) -> None:
-        if self.train.checkpoint_activations:
-            recompute_blocks(self.model)
-        if self.compiles:
-            self.model.compile_parts()
-
-    def reporting(self, iteration: int) -> AbstractContextManager[None]:
-        return self.monitor.running(iteration)
-
-    def length(self) -> int:
-        return self.train.length(self.monitor.curve)
-
-    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
-        self.monitor.report(progress, loss, norm, rate)
-
-    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
-        self.monitor.evaluate(progress, averaged)
-
-    def before_save(self) -> None:
-        self.monitor.flush()
-
-    def begin_step(self, iteration: int) -> None:
-        """Sample the network's random structure, if it has one."""
-        self.iteration = iteration
-        network = self.model.network
-        if type(network).resample is not Network.resample:
-            network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
-
-    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
-        """Return a task for each row: a plan, and how much of it is known."""
-        noise = batch.noise.at("order").to("cpu")
-        shared = self.model.network.shares_plan and losses.training
-        if shared:  # one order for all rows of all processes; validation has one for each row
-            noise = stream(self.seed, "order", torch.tensor([number]))
-        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise.example_N), noise)
-        if shared:
-            plan = plan.rows(torch.zeros_like(batch.position_B))
-        tokenizer = self.model.tokenizer
-        if tokenizer.end is not None:
-            plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x)).cpu())
-        iteration = stream(self.seed, "mask-ratio", torch.tensor([number]))
-        return self.parts.objective.task(plan, batch.position_B, iteration, self.model.network.one_pass)
-
-    def loss(self, losses: nn.Module, batch: Batch, task: Task, denominator: float, done: float) -> torch.Tensor:
-        return self.loss_B(losses, batch, task, done).sum() / denominator
-
-    def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
-        """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
-        drop = self.train.label_drop if losses.training else 0
-        of_drop, of_tokens, of_head = map(batch.noise.at, ("label-drop", "dequantise", "head"))
-        drop_B = of_drop.uniform(1)[:, 0] < drop
-        token = self.model.tokenizer.encode(batch.x, of_tokens)
-        task = task.to(token.device)
-        scheduled, seen = self.train.scheduled_sampling, []
-        if scheduled.probability and losses.training and (rate := scheduled.at(done)):
-            with self.processes.autocast():
-                streams = batch.noise.at("scheduled")
-                seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
-            self.begin_step(self.iteration)  # the samples were drawn with the network's first connectivity
-        return losses(token, batch.label_B, drop_B, task, of_head, *seen)
-
-    def _evaluate(self, losses: nn.Module, batch: Batch, number: int, done: float) -> tuple[torch.Tensor, float]:
-        task = self.ask(losses, batch, number, done)
-        return self.loss_B(losses, batch, task, done), task.denominator
-
-
-def check(parts: Parts, processes: Processes) -> None:
-    """Raise UserError if these processes cannot train the recipe together."""
-    train, shares = parts.recipe.train, processes.world * parts.recipe.train.accumulation
-    if train.batch_size < shares:
-        raise UserError(
-            f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
-            "empty: use fewer processes or a larger batch"
-        )
-    if train.until == "plateau":
-        if not len(parts.data.validation):
-            raise UserError("train.until=plateau reads the validation loss, and this data has no validation split")
-        if parts.ordering.at(0.0) != parts.ordering.at(1.0) or train.scheduled_sampling.probability:
-            raise UserError(
-                "train.until=plateau ends at an unknown iteration: annealed orders and train.scheduled_sampling want a "
-                "length, set train.until=iterations"
-            )
-    if not train.scheduled_sampling.probability:
-        return
-    if parts.model.policy is not None:
-        raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
-    if processes.shards:
-        raise UserError("train.scheduled_sampling draws with a whole model: use train.parallel=ddp")

@@ -2,17 +2,7 @@
 
 B batch · L tokens · K AR steps · M gathered tokens · C condition width · D context width
 
-An objective turns a plan into a task for each row (``task``) and computes the loss (``loss``). Each estimates (shown
-against the exact NLL in tests/training/test_objectives.py):
-
-- ``any_order``: the number of known tokens k is uniform over 0..n-1 and every unknown token is a target with weight
-  n/(n-k). With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5).
-  With a fixed order it is a suffix loss and estimates no NLL.
-- ``next_set``: the step s is uniform over the K steps of the plan, the targets are its set, the weight is K: the NLL of
-  that plan. A one-pass network scores all steps at once with weight 1.
-- ``mar_masking``: the share of masked tokens comes from a truncated normal; the loss is the mean over the masked tokens
-  (Li et al. 2024). It estimates no NLL, and the late conditionals are never trained.
-- ``LearnedOrder``: the bound that trains a model together with its order policy; selected by ``ordering=learned``.
+An objective turns a plan into a task for each row (``task``) and computes the loss (``loss``).
 
 Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) replaces some known tokens with the model's own samples, all
 drawn in one extra pass (Mihaylova & Martins 2019, arXiv 1906.07651) without gradients and dropout, at temperature 1:
@@ -64,9 +54,8 @@ class Objective:
         return ()
 
     def estimates_nll(self, ordering: Ordering) -> bool:
-        """True if the mean loss estimates an NLL (of the plan, or averaged over its orders), given a head whose loss
-        is an NLL."""
-        raise NotImplementedError
+        """True if the mean loss estimates the NLL (averaged over orders), given a head whose loss is an NLL."""
+        return False
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
         """Return the task of each row.
@@ -102,25 +91,31 @@ class Objective:
 
 @dataclass(frozen=True)
 class AnyOrder(Objective):
+    """The number of known tokens k is uniform over 0..n-1; every unknown token is a target with weight n/(n-k).
+
+    With random orders this estimates E_sigma[NLL] (Uria et al. 2014, eq. 8; Hoogeboom et al. 2022, eq. 5). With a fixed
+    order it is a suffix loss and estimates no NLL.
+    """
+
     targets: Literal["all", "next"] = "all"  # every unknown token, or the next one in the order
 
     def estimates_nll(self, ordering: Ordering) -> bool:
         return ordering.random or self.targets == "next"
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        scored_BL = plan.scored_BL
-        n_B = scored_BL.sum(1)
+        n_B = plan.scored_BL.sum(1)
         known_B = _spread_uniform(position_B, iteration, n_B)
-        now_BL, weight_B = plan.rank_BL >= known_B[:, None], n_B / (n_B - known_B).clamp(min=1).double()
+        step_BL, target_BL = _known_first(plan, known_B, one_pass)
+        weight_B = n_B / (n_B - known_B).clamp(min=1).double()
         if self.targets == "next":
-            now_BL, weight_B = plan.rank_BL == known_B[:, None], n_B
-        step_BL = _known_or_not(plan, known_B, one_pass)
-        return Task(step_BL, scored_BL & now_BL, weight_B.float(), float(n_B.sum()))
+            target_BL, weight_B = target_BL & (plan.rank_BL == known_B[:, None]), n_B
+        return Task(step_BL, target_BL, weight_B.float(), float(n_B.sum()))
 
 
 @dataclass(frozen=True)
 class MarMasking(Objective):
-    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked."""
+    """Li et al. 2024, Sec. 4.2: rate ~ N(mean, std) cut to [low, high]; ceil(L rate) tokens are masked; the loss is the
+    mean over these. It estimates no NLL, and the late conditionals are never trained."""
 
     mean: float = 1.0
     std: float = 0.25
@@ -131,9 +126,6 @@ class MarMasking(Objective):
     def __post_init__(self) -> None:
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
             raise UserError(f"objective mar_masking wants 0 <= low < high <= 1 and std > 0, not {self}")
-
-    def estimates_nll(self, ordering: Ordering) -> bool:
-        return False
 
     def warnings(self) -> tuple[str, ...]:
         return (
@@ -149,13 +141,15 @@ class MarMasking(Objective):
         rate_B = normal.icdf(low + u_B * (high - low)).clamp(self.low, self.high)
         n_B = plan.scored_BL.sum(1)
         masked_B = torch.minimum((n_B * rate_B).ceil().long().clamp(min=1), n_B)
-        known_B = n_B - masked_B
-        target_BL = plan.scored_BL & (plan.rank_BL >= known_B[:, None])
-        return Task(_known_or_not(plan, known_B, one_pass), target_BL, torch.ones(len(n_B)), float(masked_B.sum()))
+        step_BL, unknown_BL = _known_first(plan, n_B - masked_B, one_pass)
+        return Task(step_BL, unknown_BL, torch.ones(len(n_B)), float(masked_B.sum()))
 
 
 @dataclass(frozen=True)
 class NextSet(Objective):
+    """The step s is uniform over the K steps of the plan, the targets are its set, the weight is K: the NLL of that
+    plan. A one-pass network scores all steps at once with weight 1."""
+
     def estimates_nll(self, ordering: Ordering) -> bool:
         return True
 
@@ -173,33 +167,37 @@ def _spread_uniform(position_B: torch.Tensor, iteration: Noise, n_B: torch.Tenso
     return torch.minimum((u_B * n_B).long(), (n_B - 1).clamp(min=0))
 
 
-def _known_or_not(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> torch.Tensor:
-    """Return step_BL with known tokens GIVEN and unknown tokens 0.
+def _known_first(plan: Plan, known_B: torch.Tensor, one_pass: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return step_BL with the first ``known_B`` tokens GIVEN and the others 0, and the others that are scored.
 
     The contexts of a one-pass network may depend on the order of known tokens (a recurrent network's do). There known
     tokens keep their steps, so that training and scoring use the same conditionals.
     """
     known_BL, after_B1 = (plan.step_BL, plan.n_steps_B[:, None]) if one_pass else (GIVEN, 0)
-    step_BL = torch.where(plan.rank_BL < known_B[:, None], known_BL, after_B1)
-    return torch.where(plan.step_BL == ABSENT, ABSENT, step_BL)
+    first_BL = plan.rank_BL < known_B[:, None]
+    step_BL = torch.where(plan.step_BL == ABSENT, ABSENT, torch.where(first_BL, known_BL, after_B1))
+    return step_BL, plan.scored_BL & ~first_BL
 
 
 @dataclass(frozen=True)
 class LearnedOrder(AnyOrder):
-    """The bound of LO-ARM. The task gives the number of known tokens; the posterior over orders draws them."""
+    """The bound of LO-ARM (``ordering=learned``). The task gives the number of known tokens; the posterior over orders
+    draws them."""
 
     def loss(
         self, model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, noise: Noise,
         seen: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Return loss_B: L times each row's term of the bound (divide by the global denominator, of all tokens)."""
+        """Return loss_B: L times each row's term of the bound."""
         n_B = (task.step_BL != ABSENT).sum(1)
         known_B = n_B - task.target_BL.sum(1)
         return n_B * negative_bound(model, token, model.condition(label_B, drop_B), known_B, noise)
 
 
-_KINDS = {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking}
-OBJECTIVES = Registry(_KINDS, what="objective", base=Objective, group="mar.objectives")
+OBJECTIVES = Registry(
+    {"any_order": AnyOrder, "next_set": NextSet, "mar_masking": MarMasking},
+    what="objective", base=Objective, group="mar.objectives",
+)  # fmt: skip
 
 
 class Losses(nn.Module):
@@ -218,7 +216,7 @@ def replace_with_model_samples(
     model: Model, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, probability: float,
     noise: Noise,
 ) -> torch.Tensor:  # fmt: skip
-    """Return ``token`` with each known token replaced by a sample of the model with a probability, independently.
+    """Return ``token`` with each known token replaced by a sample of the model, independently with a probability.
 
     Arguments: as in ``Objective.loss``. The model is in training mode before and after the call.
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import compress
-from operator import not_
 from typing import Any
 
 import torch
@@ -46,17 +44,11 @@ class EMA:
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Give the model the averaged weights inside the block, and its own weights after it."""
         own = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self._copy(model, self.weights)
+        model.load_state_dict(self.weights, strict=False)
         try:
             yield
         finally:
-            self._copy(model, own)
-
-    @staticmethod
-    @torch.no_grad()
-    def _copy(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-        for name, p in model.named_parameters():
-            p.copy_(weights[name])
+            model.load_state_dict(own, strict=False)
 
 
 def learning_rate(train: Train, iteration: int, length: int) -> float:
@@ -78,10 +70,10 @@ def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     head = getattr(model, "head", None)
     exempt = set(head.parameters()) if isinstance(head, Head) and not head.decayed else set()
-    decayed = [p.ndim > 1 and p not in exempt for p in parameters]
+    decays = [p.ndim > 1 and p not in exempt for p in parameters]
     groups = [
-        {"params": list(compress(parameters, decayed)), "weight_decay": train.weight_decay},
-        {"params": list(compress(parameters, map(not_, decayed))), "weight_decay": 0.0},
+        {"params": [p for p, own in zip(parameters, decays, strict=True) if own == decayed], "weight_decay": decay}
+        for decayed, decay in ((True, train.weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
 

@@ -1,4 +1,7 @@
-"""The parts of a recipe. ``mar.build.assemble`` builds and checks them once; training, runs and metrics share them."""
+"""The parts of a recipe. ``mar.build.assemble`` builds and checks them once; training, runs and metrics share them.
+
+A file of its own, since ``mar.build`` imports what trains the parts.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,7 @@ from orderings import Ordering, Partition
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything a recipe names.
-
-    Attributes:
-        source: the data set, or only its metadata where a run is loaded to sample or score.
-    """
+    """Everything a recipe names. ``source``: the data set, or only its metadata in a run that samples or scores."""
 
     recipe: Recipe
     source: Data | About
@@ -34,5 +33,4 @@ class Parts:
 
     @property
     def about(self) -> About:
-        """Metadata of the data set."""
         return self.source.about if isinstance(self.source, Data) else self.source

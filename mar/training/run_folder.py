@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from pydantic import TypeAdapter
 
 from mar.config import Recipe, Train, parse
 from mar.core.errors import UserError
-from mar.core.files import RUN, environment, locked, write_atomic
+from mar.core.files import RUN, environment, locked, near, write_atomic
+from mar.core.readers import read_json
 from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
@@ -36,11 +38,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
 
     def recipe(self) -> Recipe:
-        """Read the recipe that the run was started with.
-
-        Raises:
-            UserError: the folder is not a run.
-        """
+        """Read the recipe that the run was started with. Raise UserError if the folder is not a run."""
         file = self.path / RUN
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
@@ -48,6 +46,15 @@ class RunFolder:
         own = (content.get("tokenizer") or {}).get("path")
         if own and (self.path / own).is_dir():  # an autoencoder that travels with the run
             content["tokenizer"]["path"] = str(self.path / own)
+        return parse(content)
+
+    def located(self) -> Recipe:
+        """Return the recipe; relative paths that are not here are those seen from where the run was started."""
+        content, file = self.recipe().as_dict(), self.path / "environment.json"
+        started = read_json(file, "the environment of a run").get("started_in", "") if file.is_file() else ""
+        for section, key in (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path")):
+            if path := content[section].get(key):
+                content[section][key] = near(str(path), self.path, started)
         return parse(content)
 
     def about(self) -> About | None:
@@ -58,27 +65,21 @@ class RunFolder:
     def write_description(self, recipe: Recipe, about: About) -> None:
         """Write the recipe and the metadata of the data."""
         write_atomic(self.path / RUN, OmegaConf.to_yaml(OmegaConf.create(recipe.as_dict())))
-        write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1).decode())
+        write_atomic(self.path / "data.json", _ABOUT.dump_json(about, indent=1, exclude={"former"}).decode())
 
     def original_setting(self, recipe: Recipe, key: Literal["precision", "compile"]) -> Any:
-        """Return the recipe's ``train.KEY``; ``auto`` is replaced by the setting of a run that has begun.
-
-        A run goes on as it began, on any machine.
-        """
+        """Return the recipe's ``train.KEY``; ``auto`` is the setting that the run began with, on whatever machine."""
         asked, file = getattr(recipe.train, key), self.path / "environment.json"
         if asked != "auto" or not file.is_file():
             return asked
         return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
 
     def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
-        """Create the folder, or check that it belongs to the same recipe and data (the length of training, the
-        intervals of reports, the spread over processes and the location of the data may change).
+        """Create the folder, or check that it belongs to the same recipe (``_MAY_CHANGE`` apart) and data. Return notes
+        about changes.
 
         Args:
             computes: precision and the like, for ``environment.json``.
-
-        Returns:
-            Notes about changes.
 
         Raises:
             UserError: the folder holds another run (the message names the first differing key), or a longer one.
@@ -90,7 +91,7 @@ class RunFolder:
             settled = {key for key in _SETTLED if getattr(recipe.train, key.removeprefix("train.")) == "auto"}
             dicts = before.as_dict(), recipe.as_dict()
             refuse_other(self.path, "a run of another recipe", *dicts, _MAY_CHANGE | settled)
-            if known is not None and known.fingerprint not in ("", about.fingerprint):
+            if known is not None and not about.recorded_as(known.fingerprint):
                 raise UserError(
                     f"the data of {self.path} have changed since it began ({known.name} {known.fingerprint[:12]}, now "
                     f"{about.fingerprint[:12]}): bring them back, choose another --out, or "
@@ -99,7 +100,8 @@ class RunFolder:
             check_length(self.checkpoints, before.train.iterations, recipe.train.iterations)
             said = schedule_changes(before.train, recipe.train)
         self.write_description(recipe, about)
-        write_atomic(self.path / "environment.json", json.dumps(environment() | computes, indent=1))
+        place = {"started_in": os.path.relpath(Path.cwd(), self.path.resolve())}
+        write_atomic(self.path / "environment.json", json.dumps(environment() | computes | place, indent=1))
         return said
 
     def locked(self) -> AbstractContextManager[None]:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from mar.core.errors import UserError
-from mar.data.files import centre_crop, read_image
 from mar.data.folder import Folder, FolderOptions
+from mar.data.pictures import centre_crop, read_image
 
 
 def options(folder, **changes):
@@ -100,12 +100,6 @@ def test_orientation_and_channels_are_kept(tmp_path):
     assert x[:, 1, 6].tolist() == [10, 20, 30] and int(x.sum()) == 60
 
 
-def test_a_small_image_is_named(files):
-    folder = files.images(files.root, files.names(), size=(12, 7))
-    with pytest.raises(UserError, match=r"(cat|dog)/\d+\.png is 12x7, smaller than data\.size=8"):
-        Folder.load(options(folder))
-
-
 @pytest.mark.parametrize("keep", [0, 40, 300])
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_damaged_image_is_named(files, keep, suffix):
@@ -114,12 +108,6 @@ def test_a_damaged_image_is_named(files, keep, suffix):
     with pytest.raises(UserError, match=rf"a/0\.{suffix} is no readable image") as error:
         read_image(file, 8, "rgb")
     assert "\n" not in str(error.value)
-
-
-def test_sixteen_bits_are_refused_not_clipped(tmp_path):
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(UserError, match="more than 8 bits"):
-        read_image(tmp_path / "x.png", 8, "grey")
 
 
 @pytest.mark.parametrize(

@@ -66,5 +66,5 @@ def test_a_file_without_a_split_or_damaged_is_refused(tmp_path):
     whole = (tmp_path / "some.npz").read_bytes()
     for raw in (b"not a zip file", whole[: len(whole) // 2], b""):
         (tmp_path / "some.npz").write_bytes(raw)
-        with pytest.raises(UserError, match=r"no readable \.npz file"):
+        with pytest.raises(UserError, match=r"some\.npz does not hold an \.npz file with arrays"):
             Npz.load(NpzOptions(path=str(tmp_path / "some.npz")))

@@ -24,7 +24,7 @@ def test_keys_are_those_of_sbatch_and_our_own():
         ("partition", "written KEY=VALUE"),
         ("time=1-00:00:00", "minutes"),
         ("jobs=0", "at least 1"),
-        ("cluster=lsf", "choose from debug, local, slurm"),
+        ("cluster=lsf", "choose from local, slurm"),
         ("nodes=2", "--processes N"),
     ],
 )

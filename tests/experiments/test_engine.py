@@ -78,7 +78,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, call)
 
     counted(engine_module, "train", "train")
-    counted(nll_module, "score_nll", "score_nll")
+    counted(nll_module.NLL, "compute", "score_nll")
     counted(fid_module, "sample_images", "sample_images")
     counted(fid_module.FidScorer, "score", "score_images")
     return count
@@ -154,14 +154,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 def test_a_failed_plan_is_recorded_and_the_rest_goes_on(
     grid: GridFile, calls: Counter[str], tmp_path: Path, monkeypatch
 ) -> None:
-    counted, broken = nll_module.score_nll, ["random/linear:4"]
+    counted, broken = nll_module.NLL.compute, ["random/linear:4"]
 
-    def breaks(model, plan, *rest):
-        if plan in broken:
+    def breaks(metric, question, at):
+        if question.plan in broken:
             raise RuntimeError("out of\nmemory")
-        return counted(model, plan, *rest)
+        return counted(metric, question, at)
 
-    monkeypatch.setattr(nll_module, "score_nll", breaks)
+    monkeypatch.setattr(nll_module.NLL, "compute", breaks)
     grid = grid.model_copy(update={"fid": None})
     rows = run(Engine(grid, tmp_path)).rows
     assert [row.errors for row in rows] == [(), ("NLL: RuntimeError: out of memory",), (), ()]

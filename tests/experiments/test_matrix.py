@@ -19,12 +19,12 @@ from mar import build, config
 from mar.cli.main import app
 from mar.cli.score import matrix as score_runs
 from mar.core.errors import UserError
-from mar.experiments.matrix import Matrix, columns, named, score_matrix
+from mar.experiments.result import AblationResult, Row
 from mar.likelihood.summary import Likelihood
-from mar.metrics.nll import check_comparable
+from mar.metrics.nll import check_comparable, run_names
 from mar.metrics.statistics import holm, paired_differences
 from mar.networks.base import Network
-from mar.reports.matrix import data_table, markdown, notes_of, terminal, write_matrix
+from mar.reports.matrix import data_table, is_own, markdown, matrix_tables, score_matrix, write_matrix
 from mar.run import Run, load, train
 from orderings import UnknownName
 from tests.training.conftest import TINY
@@ -44,11 +44,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(folders: list[Path]) -> dict[str, Run]:
-    return named([load(folder) for folder in folders])
+    return run_names([load(folder) for folder in folders])
+
+
+def row_of(matrix: AblationResult, name: str) -> dict[str, Row]:
+    return {row.plan: row for row in matrix.rows if row.model == name}
 
 
 @pytest.fixture(scope="module")
-def matrix(runs: dict[str, Run]) -> Matrix:
+def matrix(runs: dict[str, Run]) -> AblationResult:
     return score_matrix(runs, PLANS, lambda name, run, plan: run.nll(plan=plan, limit=12), confidence=0.9)
 
 
@@ -60,9 +64,10 @@ def made_up(nats_N: np.ndarray, plan: str) -> Likelihood:
 
 
 def test_every_cell_is_what_scoring_that_run_along_that_plan_gives(runs, matrix):
-    assert matrix.plans == PLANS and [run.name for run in matrix.runs] == list(runs)
+    assert [model.name for model in matrix.models] == list(runs)
     for name, run in runs.items():
-        row = {cell.plan: cell for cell in matrix.row(name)}
+        row = row_of(matrix, name)
+        assert tuple(row) == PLANS
         alone = {plan: run.nll(plan=plan, limit=12) for plan in PLANS}
         assert {plan: cell.likelihood for plan, cell in row.items()} == alone
         own = paired_differences(alone, name, 0.9)
@@ -72,7 +77,7 @@ def test_every_cell_is_what_scoring_that_run_along_that_plan_gives(runs, matrix)
 
 
 def test_holms_correction_covers_the_whole_table(matrix):
-    differences = [cell.difference for cell in matrix.cells if cell.difference is not None]
+    differences = [cell.difference for cell in matrix.rows if cell.difference is not None]
     assert len(differences) == 6
     assert [d.p_holm for d in differences] == pytest.approx(holm([d.p_value for d in differences]))
 
@@ -82,19 +87,23 @@ def test_differences_are_paired_with_the_diagonal(runs):
     image_N = np.round(np.random.RandomState(0).normal(150.0, 50.0, 40))
     shift = {"raster": 0.0, "spiral": 1.0, "random": 2.0}
     found = score_matrix(runs, PLANS, lambda name, run, plan: made_up(image_N + shift[plan], plan))
-    for cell in found.cells:
+    for cell in found.rows:
         if cell.difference is not None:
-            expected = shift[cell.plan] - shift[cell.run]
+            expected = shift[cell.plan] - shift[cell.model]
             assert cell.difference.nats_per_image == expected
             assert cell.difference.interval_nats == (expected, expected)
-            assert cell.difference.reference == cell.run
+            assert cell.difference.reference == cell.model
 
 
 def test_own_plans_are_always_columns(runs):
-    assert columns(runs, []) == ("raster", "spiral", "random")
-    assert columns(runs, ["hilbert", "random/singles"]) == ("hilbert", "random", "raster", "spiral")
+    def columns(plans: list[str]) -> list[str]:
+        found = score_matrix(runs, plans, lambda name, run, plan: made_up(np.arange(1.0, 9.0), plan))
+        return list(row_of(found, "random"))
+
+    assert columns([]) == ["raster", "spiral", "random"]
+    assert columns(["hilbert", "random/singles"]) == ["hilbert", "random", "raster", "spiral"]
     with pytest.raises(UnknownName, match="did you mean 'raster'"):
-        columns(runs, ["rastr"])
+        columns(["rastr"])
 
 
 def test_runs_that_do_not_belong_in_one_table_are_refused(runs, folders):
@@ -112,23 +121,23 @@ def test_runs_that_do_not_belong_in_one_table_are_refused(runs, folders):
     with pytest.raises(UserError, match="exact, that of patches bound"):
         check_comparable({"raster": base, "patches": bound}, None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="is there twice"):
-        named([base, load(folders[0])])
+        run_names([base, load(folders[0])])
 
 
 def test_a_fixed_order_with_a_suffix_loss_is_pointed_out(runs, matrix):
-    assert not any("no NLL" in note for run in matrix.runs for note in run.notes)
+    assert not any("no NLL" in note for note in matrix.grid["notes"])
     raster = runs["raster"]
     suffix = load(raster.folder.path)
     suffix.recipe = config.parse(raster.recipe.as_dict(), ["train.mask_ratio=uniform"])
     image_N = np.arange(1.0, 9.0)
     found = score_matrix({"suffix": suffix}, [], lambda name, run, plan: made_up(image_N, plan))
-    assert any("is no NLL of raster" in note for note in notes_of(found))
+    assert any("is no NLL of raster" in note for note in matrix_tables(found)[1].notes)
 
 
 def test_the_result_is_read_back_as_it_was_written(matrix, tmp_path):
     paths = write_matrix(matrix, tmp_path)
     assert [path.name for path in paths] == ["matrix.json", "matrix.csv", "matrix.md", "matrix.png"]
-    assert Matrix.load(paths[0]) == matrix
+    assert AblationResult.load(paths[0]) == matrix
     assert json.loads(paths[0].read_text())["data_fingerprint"] == matrix.data_fingerprint
     with Image.open(paths[3]) as picture:
         assert min(picture.size) > 300
@@ -136,15 +145,15 @@ def test_the_result_is_read_back_as_it_was_written(matrix, tmp_path):
 
 def test_tables_hold_every_cell(matrix):
     lines = list(csv.DictReader(io.StringIO(data_table(matrix).csv())))
-    for line, cell in zip(lines, matrix.cells, strict=True):
-        assert (line["run"], line["trained_along"], line["scored_along"]) == (cell.run, cell.run, cell.plan)
+    for line, cell in zip(lines, matrix.rows, strict=True):
+        assert (line["run"], line["trained_along"], line["scored_along"]) == (cell.model, cell.model, cell.plan)
         assert float(line["bits_per_dim"]) == cell.likelihood.bits_per_dim
         assert (line["p_holm"] == "") == (cell.difference is None)
     shown = markdown(matrix)
-    for cell in matrix.cells:
+    for cell in matrix.rows:
         assert f"{cell.likelihood.bits_per_dim:.3f} ± {cell.likelihood.standard_error_bits_per_dim:.3f}" in shown
     assert sum("its own plan" in line for line in shown.splitlines()) == 3 + 1  # a row each, and the heading
-    assert "90 % bootstrap interval" in shown and len(terminal(matrix)) == 2 + len(notes_of(matrix))
+    assert "90 % bootstrap interval" in shown and sum(map(is_own, matrix.rows)) == 3
 
 
 def test_the_command_writes_beside_the_runs(folders):
@@ -152,9 +161,9 @@ def test_the_command_writes_beside_the_runs(folders):
     done = CliRunner().invoke(app, ["score", "matrix", *two, "--plans", "raster", "-n", "4"])
     assert done.exit_code == 0, done.output
     out = folders[0].parent / "matrix"
-    found = Matrix.load(out / "matrix.json")
-    assert found.plans == ("raster", "spiral") and len(found.cells) == 4
-    assert found.cells[0].likelihood.n_images == 4 and "matrix.png" in done.output
+    found = AblationResult.load(out / "matrix.json")
+    assert [row.plan for row in found.rows] == ["raster", "spiral"] * 2
+    assert found.rows[0].likelihood.n_images == 4 and "matrix.png" in done.output
 
 
 def test_what_makes_no_table_is_refused(folders):
@@ -179,11 +188,11 @@ def test_an_interrupted_command_goes_on_and_computes_nothing_twice(folders, tmp_
     stop = 0
     score_runs(folders[:2], **asked, out=tmp_path)
     assert len(passes) == 6 + 1
-    first = Matrix.load(tmp_path / "matrix.json")
+    first = AblationResult.load(tmp_path / "matrix.json")
     score_runs(folders, **asked, out=tmp_path)
     assert len(passes) == 6 + 1 + 3
-    assert [cell.likelihood for cell in Matrix.load(tmp_path / "matrix.json").cells[:6]] == [
-        cell.likelihood for cell in first.cells
+    assert [cell.likelihood for cell in AblationResult.load(tmp_path / "matrix.json").rows[:6]] == [
+        cell.likelihood for cell in first.rows
     ]
     score_runs(folders, **asked, last_weights=True, out=tmp_path)
     assert len(passes) == 6 + 1 + 3 + 9  # other weights are another question

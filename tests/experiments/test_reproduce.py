@@ -39,7 +39,7 @@ fid: null
 
 
 def dummies(table: Table) -> list[str]:
-    return [f"given.{key}=somewhere" for key in table.needs]
+    return [f"given.{key}=somewhere" for key, needed in table.given.items() if needed]
 
 
 def run(*arguments: str) -> Result:
@@ -67,7 +67,7 @@ def test_the_tables_are_those_of_the_plan() -> None:
 def test_every_file_says_its_command_its_question_and_its_time(table: Table) -> None:
     first = table.path.read_text().splitlines()[0]
     assert first.startswith(f"# mar reproduce {table.name} --scale {table.scale}")
-    assert len(table.asks) > 20 and table.time
+    assert len(table.header[0]) > 20 and table.header[1]
 
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda table: table.grid)
@@ -96,7 +96,7 @@ def test_without_a_name_the_tables_are_listed(shelf: Path) -> None:
 
 
 def test_the_smallest_scale_is_the_default(shelf: Path) -> None:
-    assert find("tiny") == Table("tiny", "digits") and find("tiny", "gpu").needs == ["data"]
+    assert find("tiny") == Table("tiny", "digits") and find("tiny", "gpu").given == {"data": True}
     assert read("tiny/digits").name == "tiny-digits"
 
 

@@ -41,18 +41,19 @@ def test_rows_that_differ_in_their_seed_are_one_row_with_mean_and_deviation(resu
     slow, fast = over_seeds(result)
     assert slow.settings == {"train.learning_rate": "0.001"} and slow.plan == "random"
     values = [row.likelihood.bits_per_dim for row in result.rows[:3] if row.likelihood is not None]
-    assert slow.nll is not None and slow.nll.n == 3
-    assert slow.nll.mean == pytest.approx(math.fsum(values) / 3)
-    assert slow.nll.deviation == pytest.approx(float(stats.tstd(values)))
-    assert slow.difference is None and slow.p_holm is None and fast.fid is None
+    nll = slow.figures["nll"]
+    assert len(nll.values) == 3
+    assert nll.mean == pytest.approx(math.fsum(values) / 3)
+    assert nll.sd == pytest.approx(float(stats.tstd(values)))
+    assert "difference" not in slow.figures and slow.p_holm is None and "fid" not in fast.figures
 
 
 def test_the_test_over_seeds_pairs_rows_of_one_seed(result: AblationResult) -> None:
     base, other = ([row.likelihood.bits_per_dim for row in rows] for rows in (result.rows[:3], result.rows[3:]))  # type: ignore[union-attr]
     _, fast = over_seeds(result)
     assert fast.p_holm == pytest.approx(float(stats.ttest_rel(other, base).pvalue))
-    assert fast.difference is not None
-    assert fast.difference.mean == pytest.approx(math.fsum(other) / 3 - math.fsum(base) / 3)
+    difference = fast.figures["difference"]
+    assert difference.mean == pytest.approx(math.fsum(other) / 3 - math.fsum(base) / 3)
 
 
 def test_every_form_of_the_report_has_the_table_over_seeds(result: AblationResult, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_seed_is_added_without_training_again(tmp_path: Path) -> None:
     for overrides in ([], ["seed=[0,1,2]"]):
         engine = Engine(read(str(tmp_path / "seeds.yaml"), overrides), tmp_path, trainer=counted)
         engine.work()
-    assert trained == [0, 1, 2] and over_seeds(assemble(engine))[0].nll is not None
+    assert trained == [0, 1, 2] and over_seeds(assemble(engine))[0].figures["nll"].mean > 0.0
 
 
 def test_without_seeds_there_is_none(result: AblationResult) -> None:

@@ -8,10 +8,12 @@ import pytest
 
 import mar.metrics.sets as sets
 from mar.core.errors import UserError
-from mar.experiments.engine import Engine, assemble, provenance
+from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import read
 from mar.metrics.base import Question
 from mar.model.plans import costs_file
+from mar.reports.publish import provenance
+from orderings import PlanSpec
 from orderings.optimal import best_sets, read_set_costs
 
 GRID = """
@@ -52,7 +54,7 @@ def test_a_row_has_the_sizes_that_are_best_for_the_costs_measured_on_validation(
 
 
 def test_before_they_are_measured_a_plan_is_shown_in_equal_sets(engine: Engine) -> None:
-    step_L = engine.cells[0].plans["random/optimal:4"].step_L  # type: ignore[union-attr]
+    step_L = engine.cells[0].plans[PlanSpec.parse("random/optimal:4")].step_L  # type: ignore[union-attr]
     assert [step_L.count(step) for step in range(4)] == [16, 16, 16, 16]
 
 
@@ -67,7 +69,7 @@ def test_another_question_about_the_sets_asks_for_those_plans_alone_again(engine
 
 
 def test_the_time_that_costs_took_is_part_of_the_provenance(engine: Engine) -> None:
-    assert provenance(engine, assemble(engine)).seconds["set costs"] > 0
+    assert provenance(engine, assemble(engine))["seconds"]["set costs"] > 0
 
 
 def test_costs_that_fail_are_an_error_of_the_rows_that_need_them(

@@ -77,8 +77,7 @@ def test_a_class_that_a_run_does_not_have_is_refused(run):
         mar.load(run).sample(1, labels=torch.tensor([10]))
 
 
-def test_images_smaller_than_the_grid_are_refused(tmp_path):
-    refused("is 6x6, smaller than data.size=8", *folder(tmp_path / "data", (6, 6)), "data.size=8", out=tmp_path / "run")
+def test_a_grid_that_patches_do_not_divide_is_refused(tmp_path):
     patches = ["tokenizer=patches", "tokenizer.size=16", "head=gaussian-mixture", "data=digits"]
     refused("patch", *patches, out=tmp_path / "run")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def images(tmp_path: Path) -> Path:
             file = tmp_path / split / ("a" if i < n // 2 else "b") / f"{i:02d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((8, 8), i, np.uint8)).save(file)
+            os.utime(file, (0, 0))
     return tmp_path
 
 
@@ -37,9 +39,11 @@ def options(folder: Path, **changes) -> FolderOptions:
 
 
 def damage(folder: Path, *numbers: int, split: str = "train") -> None:
+    """Change the content and not the time, as a disk does."""
     for number in numbers:
         file = next((folder / split).glob(f"*/{number:02d}.png"))
         file.write_bytes(file.read_bytes()[:40].ljust(file.stat().st_size, b"?"))
+        os.utime(file, (0, 0))
 
 
 def test_the_next_image_and_its_label_stand_in_and_the_damage_is_named_and_counted_once(images, capsys):

@@ -9,8 +9,7 @@ from mar import build, config
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
-from mar.likelihood.chain import n_pairs, rows_in_budget, token_log_prob
-from mar.likelihood.score import score
+from mar.likelihood.chain import n_pairs, rows_in_budget, score, token_log_prob
 from mar.model.model import Model
 from orderings import GIVEN, Grid, Plan, PlanSpec
 from tests.helpers import OnePass

@@ -14,7 +14,7 @@ import torch
 from mar import build, config
 from mar.core.errors import Unsupported
 from mar.core.noise import stream
-from mar.likelihood.score import conditionals, score
+from mar.likelihood.chain import conditionals, score
 from mar.model.model import Model
 from mar.networks import NETWORKS
 from mar.sampling.samplers import generate

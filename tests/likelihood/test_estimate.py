@@ -12,8 +12,8 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.tokens import Categories, Vectors
 from mar.heads.categorical import CategoricalHead
+from mar.likelihood.chain import conditionals, score
 from mar.likelihood.estimate import EVERY_STEP, Estimator
-from mar.likelihood.score import conditionals, score
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
 from mar.tokenizers.base import Tokenizer
@@ -142,7 +142,7 @@ def test_latents_report_nats_per_latent_dimension_and_no_bits():
     model = tiny()
     model.tokenizer = Latent()
     step_NL, nats_NL = torch.arange(6).repeat(3, 1), torch.arange(18.0).reshape(3, 6)
-    found: Likelihood = summarise(model, "raster", Conditionals(step_NL, nats_NL, "ode", 20, 18))
+    found: Likelihood = summarise(model.tokenizer, "raster", Conditionals(step_NL, nats_NL, "ode", 20, 18))
     assert found.bits_per_dim is None and found.standard_error_bits_per_dim is None
     assert found.nats_per_latent_dimension == pytest.approx(float(nats_NL.sum()) / 3 / 24)
     assert found.nats_per_step == pytest.approx(tuple(nats_NL.mean(0).tolist()))

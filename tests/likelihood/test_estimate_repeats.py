@@ -41,7 +41,7 @@ def likelihoods(model, nats_SN: torch.Tensor, **changes):
     """One for each row, of images of 8 tokens."""
     step_NL = torch.arange(8).repeat(nats_SN.shape[1], 1)
     rows = [nats_N[:, None].expand(-1, 8) / 8 for nats_N in nats_SN]
-    found = [summarise(model, "random", Conditionals(step_NL, row, "exact", 1, 8)) for row in rows]
+    found = [summarise(model.tokenizer, "random", Conditionals(step_NL, row, "exact", 1, 8)) for row in rows]
     return [replace(one, **changes) for one in found]
 
 
@@ -54,7 +54,7 @@ def crossed_table(seed: int, n: int, s: int, images: float, orders: float, inter
 
 def test_the_curve_is_the_mixture_of_ever_more_orders(model):
     nats_SN = crossed_table(0, 50, 6, 2.0, 0.3, 0.5).double()
-    found = mean_over_orders(model, likelihoods(model, nats_SN))
+    found = mean_over_orders(model.tokenizer, likelihoods(model, nats_SN))
     assert [point.orders for point in found.ensemble] == [1, 2, 4, 6] and found.orders == 6
     assert found.nats_per_image == pytest.approx(float(nats_SN.mean()))
     for point in found.ensemble:
@@ -69,7 +69,7 @@ def test_the_curve_is_the_mixture_of_ever_more_orders(model):
 def test_the_error_over_orders_is_how_much_ensembles_of_other_orders_differ(model):
     images_N = crossed_table(0, 40, 1, 2.0, 0.0, 0.0)[0].double()
     tables = [-images_N - crossed_table(seed, 40, 8, 0.0, 0.4, 1.0).double() for seed in range(200)]
-    points = [ensemble_curve(model, table)[-1] for table in tables]
+    points = [ensemble_curve(model.tokenizer, table)[-1] for table in tables]
     spread = torch.tensor([p.nats_per_image for p in points]).std()
     stated = torch.tensor([p.standard_error_orders_nats**2 for p in points]).mean().sqrt()
     assert float(stated) == pytest.approx(float(spread), rel=0.25)
@@ -99,8 +99,8 @@ def test_log_mean_exp_refuses_estimates_and_says_why(model, changes, said):
     with pytest.raises(Unsupported, match=said):
         check_log_mean_exp(made[0])
     with pytest.raises(Unsupported, match=said):
-        mixture_of_draws(model, made)
-    mean = mean_over_orders(model, made)
+        mixture_of_draws(model.tokenizer, made)
+    mean = mean_over_orders(model.tokenizer, made)
     assert mean.ensemble == () and any("no ensemble" in warning for warning in mean.warnings)
 
 
@@ -108,7 +108,7 @@ def test_an_estimate_in_log_mean_exp_would_flatter(model):
     """Why it is refused: noise in log p makes the mixture look better than it is."""
     truth_SN = crossed_table(2, 500, 8, 2.0, 0.2, 0.2).double()
     noisy_SN = truth_SN + 3.0 * torch.randn(8, 500, generator=torch.Generator().manual_seed(0))
-    truth, noisy = (ensemble_curve(model, -nats_SN)[-1].nats_per_image for nats_SN in (truth_SN, noisy_SN))
+    truth, noisy = (ensemble_curve(model.tokenizer, -nats_SN)[-1].nats_per_image for nats_SN in (truth_SN, noisy_SN))
     assert float(noisy_SN.mean()) == pytest.approx(float(truth_SN.mean()), abs=0.2) and noisy < truth - 1.0
 
 
@@ -132,7 +132,7 @@ def with_vectors():
 def test_draws_are_combined_over_whole_images():
     """Never a token at a time: sums first, then log-mean-exp."""
     model, nats_DN = with_vectors(), crossed_table(3, 30, 4, 2.0, 0.0, 1.0).double()
-    found = mixture_of_draws(model, likelihoods(model, nats_DN))
+    found = mixture_of_draws(model.tokenizer, likelihoods(model, nats_DN))
     by_hand = -(-nats_DN).exp().mean(0).log()
     assert found.nats_of_image == pytest.approx(tuple(by_hand.tolist()), abs=1e-6)
     assert found.dequantisation_draws == 4 and found.nats_per_image < float(nats_DN.mean())
@@ -146,7 +146,7 @@ def test_draws_of_an_estimate_are_refused_after_the_first():
         return made[dequantisation]
 
     with pytest.raises(Unsupported, match="draws noise"):
-        score_several(with_vectors(), score_one, Repeats(draws=3), None, None)
+        score_several(with_vectors().tokenizer, score_one, Repeats(draws=3), None, None)
     assert asked == [0]
 
 
@@ -169,16 +169,20 @@ def test_finished_orders_are_kept_and_more_cost_only_what_is_new(model, tmp_path
 
     partial = Partial(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        score_several(model, score_one, Repeats(orders=6), lambda *at: seen.append(at), partial)
+        score_several(model.tokenizer, score_one, Repeats(orders=6), lambda *at: seen.append(at), partial)
     assert asked == ["order0000", "order0001", "order0002", "order0003"] and seen[-1] == (35, 60)
     asked.clear()
-    found = score_several(model, score_one, Repeats(orders=6), lambda *at: None, partial)
+    found = score_several(model.tokenizer, score_one, Repeats(orders=6), lambda *at: None, partial)
     assert asked == ["order0003", "order0004", "order0005"]
     asked.clear()
-    more = score_several(model, score_one, Repeats(orders=8), lambda *at: None, partial)
+    more = score_several(model.tokenizer, score_one, Repeats(orders=8), lambda *at: None, partial)
     assert asked == ["order0006", "order0007"]
     assert [p.nats_per_image for p in more.ensemble[:3]] == [p.nats_per_image for p in found.ensemble[:3]]
-    assert more == score_several(model, score_one, Repeats(orders=8), None, partial) == mean_over_orders(model, made)
+    assert (
+        more
+        == score_several(model.tokenizer, score_one, Repeats(orders=8), None, partial)
+        == mean_over_orders(model.tokenizer, made)
+    )
 
 
 def test_a_damaged_part_is_computed_again(model, tmp_path):

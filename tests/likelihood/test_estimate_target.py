@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mar.core.errors import UserError
+from mar.likelihood.chain import score
 from mar.likelihood.estimate import Components, components, parse_target, until_error
-from mar.likelihood.score import score
 from mar.likelihood.summary import Likelihood
 from tests.likelihood.test_estimate import draw, images, tiny
 

@@ -13,8 +13,8 @@ from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
+from mar.likelihood.chain import score
 from mar.likelihood.exposure import Exposure, exposure
-from mar.likelihood.score import score
 from mar.model.model import Model
 from mar.sampling.samplers import generate
 from orderings import Grid, Plan, PlanSpec

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from mar.core.errors import Unsupported, UserError
+from mar.core.files import settings_digest
 from mar.core.records import Partial
-from mar.likelihood.chain import rows_in_budget
+from mar.likelihood.chain import conditionals, rows_in_budget, score
 from mar.likelihood.estimate import Estimator
-from mar.likelihood.score import conditionals, score
-from mar.likelihood.summary import fingerprint
 from mar.model.plans import sizes_plan
 from orderings import PlanSpec
 from tests.helpers import OnePass, StepByStep
@@ -88,6 +87,6 @@ def test_repeats_draw_other_orders_and_steps_and_keep_the_images(images):
 
 def test_a_fingerprint_is_of_every_setting():
     settings = {"plan": "raster", "images": 64, "likelihood": {"steps": 4, "solver": "rk4"}}
-    assert fingerprint(settings) == fingerprint(dict(reversed(settings.items())))
+    assert settings_digest(settings, 16) == settings_digest(dict(reversed(settings.items())), 16)
     changed = [{**settings, "images": 65}, {**settings, "likelihood": {"steps": 5, "solver": "rk4"}}]
-    assert len({fingerprint(s) for s in [settings, *changed]}) == 3
+    assert len({settings_digest(s, 16) for s in [settings, *changed]}) == 3

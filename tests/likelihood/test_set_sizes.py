@@ -10,8 +10,7 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
-from mar.likelihood.chain import token_log_prob
-from mar.likelihood.score import score
+from mar.likelihood.chain import score, token_log_prob
 from mar.likelihood.set_sizes import measure_set_costs
 from mar.model.model import Model
 from orderings import GIVEN, Grid, Plan, PlanSpec, parse_ordering

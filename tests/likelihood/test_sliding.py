@@ -81,9 +81,9 @@ def test_scored_tokens_alone_bring_their_jacobian_and_their_dimension() -> None:
     model, step_NL = tiny(), torch.tensor([[GIVEN] * 4 + [0, 1, 2, 3]] * 3)
     model.tokenizer = Patches(DataSpec((1, 1, 8), 256, modality="audio"), PatchesOptions(patch=1))
     nats_NL = torch.ones(3, 8) * (step_NL >= 0)
-    found = summarise(model, "raster", Conditionals(step_NL, nats_NL, "exact", 1, 3))
+    found = summarise(model.tokenizer, "raster", Conditionals(step_NL, nats_NL, "exact", 1, 3))
     bits = 1.0 / 0.6931471805599453 + 7.0  # a level is 2 / 256 of the interval that densities are of
     assert found.bits_per_dim == pytest.approx(bits)
     assert found.nats_per_image == pytest.approx(4 * bits * 0.6931471805599453)
-    draws = mixture_of_draws(model, [found, replace(found)])
+    draws = mixture_of_draws(model.tokenizer, [found, replace(found)])
     assert draws.bits_per_dim == pytest.approx(bits) and draws.nats_per_image == pytest.approx(found.nats_per_image)

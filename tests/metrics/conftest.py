@@ -30,29 +30,13 @@ def brief_training(monkeypatch):
 @pytest.fixture(scope="session")
 def pixels():
     """The 2 x 2 grey levels themselves as features, in float64; two of them as logits."""
-    import torch_fidelity
+    from mar.metrics.features import Extractor
 
-    from mar.metrics.features import Extractor, register
+    def network(image):
+        value = image.double().flatten(1)
+        return value, value[:, :2] / 64
 
-    class Pixels(torch_fidelity.FeatureExtractorBase):
-        def __init__(self, name, features_list, **_):
-            super().__init__(name, features_list)
-
-        @staticmethod
-        def get_provided_features_list():
-            return "features", "logits"
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "logits" if metric == "isc" else "features"
-
-        def forward(self, input):
-            value = input.double().flatten(1)
-            given = {"features": value, "logits": value[:, :2] / 64}
-            return tuple(given[name] for name in self.features_list)
-
-    register("pixels-for-tests", Pixels)
-    return Extractor("pixels-for-tests", feature_width=4)
+    return Extractor("pixels-for-tests", 4, lambda: network)
 
 
 def gaussian_levels(n: int, mean: float, std: float, seed: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from mar.metrics import METRICS
 from mar.metrics.base import Metric, Question, Subject, Variant, Workspace, plan_variants
+from orderings import PlanSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-metric.md"
 
@@ -30,8 +31,11 @@ def test_the_documented_metric_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from distinct import Distinct  # type: ignore[import-not-found]
 
     metric: Metric = Distinct(Distinct.Options(images=4), {})
-    assert metric.question(Subject("recipe", "weights", "raster", Variant(name="hot", temperature=2.0))) is None
-    question = metric.question(Subject("recipe", "weights", "raster"))
+    assert (
+        metric.question(Subject("recipe", "weights", PlanSpec.parse("raster"), Variant(name="hot", temperature=2.0)))
+        is None
+    )
+    question = metric.question(Subject("recipe", "weights", PlanSpec.parse("raster")))
     assert question == Question("distinct", "raster") and question.content["images"] == 4
     at = Workspace(FakeRun, None, None, None, tmp_path, tmp_path)  # type: ignore[arg-type]
     answer = metric.compute(question, at)
@@ -44,17 +48,17 @@ def test_a_metric_says_what_identifies_its_answer(name: str) -> None:
     cls = METRICS[name]
     assert cls.name == name and is_dataclass(cls.Answer) and cls.title
     metric = cls(cls.Options(), {"sets": METRICS["sets"].Options()})
-    asked = metric.question(Subject("recipe", "weights", "random/optimal:4"))
+    asked = metric.question(Subject("recipe", "weights", PlanSpec.parse("random/optimal:4")))
     assert asked is not None and asked.metric == name
     assert set(cls.Options.model_fields) <= set(asked.content)
-    other = metric.question(Subject("recipe", "other weights", "random/optimal:4"))
+    other = metric.question(Subject("recipe", "other weights", PlanSpec.parse("random/optimal:4")))
     assert other == asked and (other.content != asked.content or cls.alone)  # speed depends on the recipe alone
-    assert all(column.title for column in (*cls.columns(), *cls.data_columns())) and fields(cls.Answer)
+    assert all(column.title for column in (*cls.columns([]), *cls.data_columns())) and fields(cls.Answer)
 
 
 def test_an_adaptive_variant_takes_a_partition_once() -> None:
     plain, rule = Variant(name="plain"), Variant(name="rule", adaptive="lowest-entropy")
-    plans = ["raster/linear:4", "random/linear:4", "raster/linear:8"]
+    plans = [PlanSpec.parse(text) for text in ("raster/linear:4", "random/linear:4", "raster/linear:8")]
     found = plan_variants(plans, (plain, rule))
     assert [plan for plan, variant in found if variant is plain] == plans
-    assert [plan for plan, variant in found if variant is rule] == ["raster/linear:4", "raster/linear:8"]
+    assert [str(plan) for plan, variant in found if variant is rule] == ["raster/linear:4", "raster/linear:8"]

@@ -6,7 +6,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import TensorSplit
-from mar.metrics.images import ImageSet, check_images, requantise
+from mar.metrics.images import Images, check_images, requantise
 
 
 @pytest.mark.parametrize("levels", [2, 3, 16, 17, 256])
@@ -24,14 +24,14 @@ def test_two_levels_are_the_threshold_at_one_half():
 
 def test_grey_becomes_rgb_by_repetition():
     x = torch.tensor([0, 8, 16], dtype=torch.uint8).reshape(3, 1, 1, 1)
-    images = ImageSet(TensorSplit(x), DataSpec((1, 1, 1), 17), rgb=True)
-    assert [image.flatten().tolist() for image in images.__getitems__([0, 1, 2])] == [[0] * 3, [128] * 3, [255] * 3]
+    images = Images("grey", TensorSplit(x), DataSpec((1, 1, 1), 17)).bytes(torch.arange(3), rgb=True)
+    assert [image.flatten().tolist() for image in images] == [[0] * 3, [128] * 3, [255] * 3]
 
 
 def test_chosen_examples_keep_their_order():
     x = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1)
-    images = ImageSet(TensorSplit(x), DataSpec((1, 1, 1), 256), index_N=torch.tensor([3, 1]))
-    assert len(images) == 2 and [int(images[0]), int(images[1])] == [3, 1]
+    images = Images("chosen", TensorSplit(x), DataSpec((1, 1, 1), 256)).bytes(torch.tensor([3, 1]))
+    assert images.flatten().tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_chosen_examples_keep_their_order():
 )
 def test_images_outside_the_data_are_refused(x, message):
     with pytest.raises(UserError, match=message):
-        ImageSet(TensorSplit(x.int()), DataSpec((1, 2, 2), 17))[0]
+        Images("wrong", TensorSplit(x.int()), DataSpec((1, 2, 2), 17)).bytes(torch.tensor([0]))
 
 
 @pytest.mark.parametrize("spec", [DataSpec((16,), 2), DataSpec((2, 4, 4), 2), DataSpec((1, 4, 4), 0)])

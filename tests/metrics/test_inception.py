@@ -11,6 +11,7 @@ from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import Data, TensorSplit
 from mar.metrics.fid import score_images
+from mar.metrics.images import FeatureSettings
 
 
 @pytest.fixture
@@ -35,9 +36,8 @@ def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(
     shape, expected, monkeypatch, tmp_path, extractors
 ):
     monkeypatch.setattr(extractors, "inception", lambda weights: "inception")
-    monkeypatch.setattr(extractors, "trained_classifier", lambda *_: None)
-    monkeypatch.setattr(extractors, "from_classifier", lambda *_: "classifier")
-    assert extractors.choose("auto", photographs(shape), tmp_path) == expected
+    monkeypatch.setattr(extractors, "of_classifier", lambda *_, **__: "classifier")
+    assert extractors.choose(FeatureSettings(), photographs(shape), tmp_path) == expected
 
 
 def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, extractors):
@@ -78,7 +78,7 @@ def test_a_missing_file_and_weights_for_a_classifier_are_refused(tmp_path, digit
     with pytest.raises(UserError, match="no file"):
         extractors.inception(tmp_path / "absent.pth")
     with pytest.raises(UserError, match="leave out"):
-        extractors.choose("auto", digits, tmp_path, weights=tmp_path / "weights.pth")
+        extractors.choose(FeatureSettings(weights=tmp_path / "weights.pth"), digits, tmp_path)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from PIL import Image
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import TensorSplit
-from mar.metrics.fid import FidScorer, statistics_of
-from mar.metrics.images import FeatureSettings, Images, ImageSet, open_source, read_statistics, write_statistics
+from mar.metrics.fid import scorer_of
+from mar.metrics.images import FeatureSettings, Images, images_of, open_source, read_statistics, write_statistics
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tmp_path, digits):
     """The first test digits as PNG files of 8 bits."""
     path = tmp_path / "folder"
     path.mkdir()
-    for k, image in enumerate(ImageSet(digits.test, digits.spec).__getitems__(range(60))):
+    for k, image in enumerate(images_of(digits, "test").bytes(torch.arange(60))):
         Image.fromarray(image[0].numpy()).save(path / f"{k:03d}.png")
     return path
 
@@ -30,9 +30,9 @@ def own_cache(tmp_path, monkeypatch):
 
 def test_a_folder_is_its_images(folder, digits, tmp_path, brief_training):
     images = open_source(str(folder), like=digits.spec)
-    shown = torch.stack(ImageSet(digits.test, digits.spec).__getitems__(range(60)))
-    assert torch.equal(images.images.split.batch(torch.arange(60))[0], shown)
-    scorer = FidScorer.of_source(images, digits, digits.spec, FeatureSettings(), tmp_path / "features")
+    shown = images_of(digits, "test").bytes(torch.arange(60))
+    assert torch.equal(images.split.batch(torch.arange(60))[0], shown)
+    scorer = scorer_of(images, digits.spec, FeatureSettings(), tmp_path / "features", digits)
     itself = TensorSplit(digits.test.x[:60])  # of 17 levels, the folder of 256
     assert scorer.score(Images("itself", itself, digits.spec)).fid == pytest.approx(0.0, abs=1e-6)
     assert images.identity != open_source(str(folder), like=DataSpec((3, 8, 8), 256)).identity
@@ -41,39 +41,33 @@ def test_a_folder_is_its_images(folder, digits, tmp_path, brief_training):
 def test_the_noise_floor_is_never_the_images_that_are_compared_with(digits, tmp_path, brief_training):
     for split, floor in (("test", "train"), ("validation", "train"), ("train", "test")):
         named = open_source("digits", split)  # the same data set as the run's, read once more
-        assert FidScorer.of_source(named, digits, digits.spec, FeatureSettings(), tmp_path).floor.name == floor
-    write_statistics(
-        statistics_of(open_source("digits", "train").images, digits, FeatureSettings()), tmp_path / "real.npz"
-    )
-    assert (
-        FidScorer.of_source(
-            open_source(str(tmp_path / "real.npz")), digits, digits.spec, FeatureSettings(), tmp_path
-        ).floor.name
-        == "test"
-    )
+        assert scorer_of(named, digits.spec, FeatureSettings(), tmp_path, digits).floor.name == floor
+    write_statistics(scorer_of(named, digits.spec, FeatureSettings(), tmp_path).statistics, tmp_path / "real.npz")
+    real = open_source(str(tmp_path / "real.npz"))
+    assert scorer_of(real, digits.spec, FeatureSettings(), tmp_path, digits).floor.name == "test"
 
 
 def test_statistics_of_a_data_set_are_read_back_as_a_source(tmp_path, digits, brief_training):
     source = open_source("digits", "train")
-    write_statistics(statistics_of(source.images, source.data, FeatureSettings()), tmp_path / "real.npz")
+    write_statistics(scorer_of(source, digits.spec, FeatureSettings(), tmp_path).statistics, tmp_path / "real.npz")
     found = open_source(str(tmp_path / "real.npz"))
-    assert found.name == "real" and found.statistics.n_images == len(digits.train)
+    assert found.name == "real" and found.n_images == len(digits.train)
     assert found.identity == open_source(str(tmp_path / "real.npz")).identity
-    assert (found.statistics.mu_D == read_statistics(tmp_path / "real.npz").mu_D).all()
+    assert (found.mu_D == read_statistics(tmp_path / "real.npz").mu_D).all()
 
 
 def test_a_damaged_image_is_never_replaced_by_another(folder, digits):
     (folder / "030.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"030\.png"):
-        open_source(str(folder), like=digits.spec).images.split.batch(torch.arange(60))
+        open_source(str(folder), like=digits.spec).split.batch(torch.arange(60))
 
 
 def test_images_of_another_shape_and_unlabelled_ones_are_refused(folder, digits, tmp_path):
     colour = open_source(str(folder), like=DataSpec((3, 8, 8), 256))
     with pytest.raises(UserError, match=r"have shape \(3, 8, 8\)"):
-        FidScorer.of_source(colour, digits, digits.spec, FeatureSettings(), tmp_path)
+        scorer_of(colour, digits.spec, FeatureSettings(), tmp_path, digits)
     with pytest.raises(UserError, match="--labelled"):
-        statistics_of(colour.images, None, FeatureSettings())
+        scorer_of(colour, colour.spec, FeatureSettings(), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no images"):
         open_source(str(tmp_path / "empty"))

@@ -27,7 +27,7 @@ def judges(gaussian, pixels, tmp_path):
     real = images_of(gaussian, "test")
     whole = FidScorer(real, pixels, tmp_path)
     write_statistics(whole.statistics, tmp_path / "real.npz")
-    return whole, FidScorer(("real", read_statistics(tmp_path / "real.npz")), pixels, tmp_path)
+    return whole, FidScorer(read_statistics(tmp_path / "real.npz"), pixels, tmp_path)
 
 
 def test_fid_against_a_statistics_file_is_that_against_its_images(gaussian, pixels, tmp_path):
@@ -53,9 +53,9 @@ def test_a_file_holds_adms_layout_and_files_of_adm_are_read(gaussian, pixels, tm
 
 def test_statistics_of_other_features_are_refused(pixels, tmp_path):
     with pytest.raises(UserError, match="of 3 features, pixels-for-tests has 4"):
-        FidScorer(("real", Statistics(np.zeros(3), np.eye(3))), pixels, tmp_path)
+        FidScorer(Statistics(np.zeros(3), np.eye(3)), pixels, tmp_path)
     with pytest.raises(UserError, match="are of inception"):
-        FidScorer(("real", Statistics(np.zeros(4), np.eye(4), "inception")), pixels, tmp_path)
+        FidScorer(Statistics(np.zeros(4), np.eye(4), "inception"), pixels, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from mar.cli.main import app
 from mar.core.errors import UserError
-from mar.experiments.result import AblationResult
-from mar.reports.publish import read_result, write_result
+from mar.experiments.result import AblationResult, read_result
+from mar.reports.publish import write_result
 
 RESULTS = sorted({path.parent for path in Path("results").rglob("result.json*")})
 

@@ -165,8 +165,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_iteration_and_the_last_good_ch
     step = Trainer.step
 
     def poisoned(self, batches):
-        loss, norm = step(self, batches)
-        return (loss * float("nan") if self.iteration == 6 else loss), norm
+        loss, norm, rate = step(self, batches)
+        return (loss * float("nan") if self.iteration == 6 else loss), norm, rate
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(UserError, match=r"iteration 7; the last good checkpoint is .*00000005; likely causes") as error:

@@ -71,7 +71,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
     assert run.checkpoint.iteration == 10 and not any("unfinished" in line for line in run.warnings(run.training_plan))
 
 
-def _killed(trainer: Trainer, batches: list, at: int, step) -> tuple[torch.Tensor, torch.Tensor]:
+def _killed(trainer: Trainer, batches: list, at: int, step) -> tuple[torch.Tensor, torch.Tensor, float]:
     if trainer.iteration == at:
         raise RuntimeError("killed")
     return step(trainer, batches)
@@ -87,7 +87,7 @@ def test_a_kill_between_a_checkpoint_and_its_validation_costs_no_validation(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="out of memory"):
-        patched.setattr("mar.training.monitor.Monitor._validate", fails)
+        patched.setattr("mar.training.model_job.ModelJob._validate", fails)
         train(config.read("digits", [*settled, "train.save_every=1"]), tmp_path / "parts")
     newest, _ = checkpoint.latest(tmp_path / "parts" / "checkpoints")
     assert newest is not None and newest.iteration == 1

@@ -13,8 +13,8 @@ import torch
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise, stream
+from mar.likelihood.chain import score
 from mar.likelihood.estimate import EVERY_STEP, Estimator, Repeats, check_log_mean_exp, score_several
-from mar.likelihood.score import score
 from mar.likelihood.summary import Likelihood
 from orderings import Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.joint import factorised_nll
@@ -70,7 +70,7 @@ def ensemble(joint: str, text: str, token: torch.Tensor, estimator: Estimator = 
 
         return score(model, token, None, shared, text, repeat=repeat, estimator=estimator, **to)
 
-    return score_several(model, score_one, Repeats(orders=S), None, None)
+    return score_several(model.tokenizer, score_one, Repeats(orders=S), None, None)
 
 
 def shared_plan(text: str, grid: Grid, order: int, batch: int) -> Plan:

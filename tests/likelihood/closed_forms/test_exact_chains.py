@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mar.core.noise import stream
-from mar.likelihood.chain import TokenLogProb, token_log_prob
-from mar.likelihood.score import score
+from mar.likelihood.chain import TokenLogProb, score, token_log_prob
 from mar.model.model import Model
 from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS, Grid, Plan, PlanSpec
 from tests.likelihood.closed_forms.joint import Enumerated, factorised_nll, joint_nll, total_correlation

@@ -15,7 +15,7 @@ from mar.core.tokens import Vectors
 from mar.heads.base import LogProb
 from mar.heads.diffusion import DiffusionSampling
 from mar.heads.gaussian_mixture import GaussianMixtureHead
-from mar.likelihood.score import score
+from mar.likelihood.chain import score
 from mar.likelihood.summary import Likelihood
 from mar.metrics.statistics import paired_differences
 from mar.model.model import Model

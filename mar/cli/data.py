@@ -1,0 +1,56 @@
+"""``mar data``: what a folder or file holds for a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from mar.cli.options import Json, Overrides, arg, opt
+
+
+def check(
+    path: Annotated[str, arg("A folder or file, or kind:path of a data set.")],
+    overrides: Overrides = None,
+    files: Annotated[int, opt("File names in a line of the list.", min=0)] = 3,
+    json: Json = False,
+) -> None:
+    """List the splits, classes, files left out and unusual images of a data set; exit with 2 if it would be refused.
+
+    Examples:
+
+        mar data check ~/flowers data.size=64
+        mar data check documents:~/stories --json
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from mar import config
+    from mar.core.errors import MarError
+    from mar.core.progress import bar, wide_console
+    from mar.data import DATA
+    from mar.data.check import findings, guess
+    from mar.data.files import printable
+
+    kind, inside = DATA.split(path)
+    if kind not in DATA or Path(path).expanduser().exists():
+        kind, inside = guess(Path(path).expanduser()), path
+    given = {"path": inside} if inside else {}
+    recipe = config.parse({"data": {"kind": kind, **given}}, overrides or [])
+    options = DATA.options(recipe.data.kind, recipe.data.model_extra or {})
+    found, refusal = [], None
+    with bar("files", not json) as progress:
+        try:
+            for finding in findings(DATA[recipe.data.kind], options, progress):
+                found.append(finding)
+        except MarError as error:
+            refusal = error
+    if json:
+        print(dumps([asdict(finding) for finding in found], indent=1))
+    else:
+        console = wide_console()
+        for finding in found:
+            some = ", ".join(finding.files[:files])
+            shown = f": {some}{', …' if len(finding.files) > files else ''}" if some else ""
+            console.print(printable(f"{finding.count:>10,} {finding.what}{shown}"), markup=False, highlight=False)
+    if refusal is not None:
+        raise refusal

@@ -1,0 +1,265 @@
+"""Training of a recipe's model: plans, tasks and losses; log, validation, best weights and samples on the way.
+
+B batch · L tokens
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from mar.core.errors import PeerFailed, UserError
+from mar.core.noise import stream
+from mar.core.processes import Processes
+from mar.core.progress import bar
+from mar.data.base import evenly_spaced
+from mar.model.model import Model
+from mar.networks.base import Network
+from mar.training import checkpoint
+from mar.training.batches import Batch, labels_or_none
+from mar.training.blocks import recompute_blocks
+from mar.training.loop import Averaged, Job, Progress
+from mar.training.objectives import Losses, Task, replace_with_model_samples
+from mar.training.parts import Parts
+from mar.training.run_folder import RunFolder
+from orderings import Grid, Plan
+
+_VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
+
+
+def check(parts: Parts, processes: Processes) -> None:
+    """Raise UserError if these processes cannot train the recipe together."""
+    train, shares = parts.recipe.train, processes.world * parts.recipe.train.accumulation
+    if train.batch_size < shares:
+        raise UserError(
+            f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
+            "empty: use fewer processes or a larger batch"
+        )
+    if train.until == "plateau":
+        if not len(parts.data.validation):
+            raise UserError("train.until=plateau reads the validation loss, and this data has no validation split")
+        if parts.ordering.at(0.0) != parts.ordering.at(1.0) or train.scheduled_sampling.probability:
+            raise UserError(
+                "train.until=plateau ends at an unknown iteration: annealed orders and train.scheduled_sampling want a "
+                "length, set train.until=iterations"
+            )
+    if train.scheduled_sampling.probability:
+        if parts.model.policy is not None:
+            raise UserError("train.scheduled_sampling wants orders that are drawn, not a learned one")
+        if processes.shards:
+            raise UserError("train.scheduled_sampling draws with a whole model: use train.parallel=ddp")
+
+
+class ModelJob(Job):
+    """Losses stay on the device until they are logged, so that reporting never waits for the device in between.
+
+    Attributes:
+        curve: (iteration, nats per token) of every validation.
+        pending: (iteration, loss, gradient norm, learning rate) that are not logged yet.
+    """
+
+    model: Model
+
+    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
+        self.parts, self.folder, self.processes, self.compiles = parts, folder, processes, compiles
+        self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
+        self.model = self.state = parts.model.to(processes.device)
+        self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
+        self.grid = Grid(self.model.tokenizer.shape)
+        self.final_ordering = parts.ordering.at(1.0)
+        self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(self.final_ordering)
+        self.curve: list[tuple[int, float]] = []
+        self.pending: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
+        self.lost: set[str] = set()  # reports that could not be written
+
+    def tune(self) -> None:
+        if self.train.checkpoint_activations:
+            recompute_blocks(self.model)
+        if self.compiles:
+            self.model.compile_parts()
+
+    def length(self) -> int:
+        return self.train.length(self.curve)
+
+    # Plans, tasks and losses.
+
+    def begin_step(self, iteration: int) -> None:
+        """Sample the network's random structure, if it has one."""
+        self.iteration = iteration
+        network = self.model.network
+        if type(network).resample is not Network.resample:
+            network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
+
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
+        """Return a task for each row: a plan, and how much of it is known."""
+        noise = batch.noise.at("order").to("cpu")
+        shared = self.model.network.shares_plan and losses.training
+        if shared:  # one order for all rows of all processes; validation has one for each row
+            noise = stream(self.seed, "order", torch.tensor([number]))
+        plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise.example_N), noise)
+        if shared:
+            plan = plan.rows(torch.zeros_like(batch.position_B))
+        tokenizer = self.model.tokenizer
+        if tokenizer.end is not None:
+            plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x)).cpu())
+        iteration = stream(self.seed, "mask-ratio", torch.tensor([number]))
+        return self.parts.objective.task(plan, batch.position_B, iteration, self.model.network.one_pass)
+
+    def loss(self, losses: nn.Module, batch: Batch, task: Task, denominator: float, done: float) -> torch.Tensor:
+        return self.loss_B(losses, batch, task, done).sum() / denominator
+
+    def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
+        """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
+        drop = self.train.label_drop if losses.training else 0
+        of_drop, of_tokens, of_head = map(batch.noise.at, ("label-drop", "dequantise", "head"))
+        drop_B = of_drop.uniform(1)[:, 0] < drop
+        token = self.model.tokenizer.encode(batch.x, of_tokens)
+        task = task.to(token.device)
+        scheduled, seen = self.train.scheduled_sampling, []
+        if scheduled.probability and losses.training and (rate := scheduled.at(done)):
+            with self.processes.autocast():
+                streams = batch.noise.at("scheduled")
+                seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
+            self.begin_step(self.iteration)  # the samples were drawn with the network's first connectivity
+        return losses(token, batch.label_B, drop_B, task, of_head, *seen)
+
+    # Reports.
+
+    @contextmanager
+    def reporting(self, iteration: int) -> Iterator[None]:
+        """Show a progress bar on the main process: iterations, loss, time left."""
+        self.curve = self.processes.on_main(self.folder.validations)
+        self.started = self.clock = time.monotonic()
+        self.clock_at = iteration
+        if self.processes.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            data, device = self.parts.data, self.processes.device
+            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
+            size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
+            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}")
+            if not self.estimates_nll:
+                print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
+            for note in data.notes.values():
+                print(f"note: {note}")
+        with bar("training", self.processes.is_main) as self.bar:
+            self.bar(iteration, self.length())
+            yield
+
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        if progress.due(10):
+            shown = float(loss) * self.processes.world
+            self.bar(progress.iteration, progress.iterations, f"loss {shown:.4f}")
+        self.pending.append((progress.iteration, loss, norm.detach(), rate))
+        if progress.due(self.train.log_every):
+            self.before_save()
+
+    def before_save(self) -> None:
+        """Log the losses since the last time.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        if not self.pending:
+            return
+        iterations, losses, norms, rates = zip(*self.pending, strict=True)
+        self.pending, last = [], iterations[-1]
+        losses = self.processes.sum_tensor(torch.stack(losses).double())
+        norms = torch.stack(norms).double().to(losses.device)
+        finite = losses.isfinite()
+        if not self.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
+            finite &= norms.isfinite()
+        if not bool(finite.all()):  # on all processes
+            if not self.processes.is_main:
+                raise PeerFailed(2)
+            good, _ = checkpoint.latest(self.folder.checkpoints)
+            where = f"the last good checkpoint is {good.path}" if good else "there is no checkpoint yet"
+            causes = "a learning rate too high, a warm-up too short, fp16 overflow, or data that are not finite"
+            at = iterations[int((~finite).nonzero()[0, 0])]
+            raise UserError(f"the loss is not finite at iteration {at}; {where}; likely causes: {causes}")
+        now = time.monotonic()
+        rate = (last - self.clock_at) * self.train.batch_size / max(now - self.clock, 1e-9)
+        self.clock, self.clock_at = now, last
+        self._log(
+            last, loss_nats_per_token=float(losses.mean()), gradient_norm=float(norms.mean()), images_per_second=rate,
+            learning_rate=rates[-1], seconds=now - self.started,
+        )  # fmt: skip
+
+    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
+        """Validate and sample if due, unless it was done before a kill."""
+        validates = progress.due(self.train.validate_every) and len(self.parts.data.validation)
+        if validates and progress.iteration not in dict(self.curve):
+            with averaged() as losses:
+                nats = self.processes.on_main(lambda: self._validate(progress, losses))
+            self.curve.append((progress.iteration, nats))
+            if self.length() < progress.iterations and self.processes.is_main:
+                print(
+                    f"the validation loss is at a plateau: the learning rate decays until iteration {self.length():,}"
+                )
+        shown = self.folder.path.glob(f"samples/training-{progress.iteration:08d}.*")
+        if progress.due(self.train.sample_every) and not any(shown):
+            with averaged() as losses:
+                self.processes.on_main(lambda: self._sample(progress.iteration, losses.model))
+
+    @torch.no_grad()
+    def _validate(self, progress: Progress, losses: Any) -> float:
+        """Return nats per token of held-out examples under the averaged weights, with the same noise every time."""
+        held_out, examples = self.parts.data.validation, self.train.validation_examples
+        count = min(examples, len(held_out))
+        repeats, done = max(1, examples // count), progress.iteration / progress.iterations
+        x, label_B = held_out.batch(evenly_spaced(len(held_out), count))
+        sums, denominator, device = [], 0.0, self.processes.device
+        for repeat in range(repeats):
+            number_B = torch.arange(count) + repeat * count
+            noise = stream(self.seed, "validation", number_B, device)
+            batch = Batch(x.to(device), labels_or_none(label_B, count).to(device), number_B, noise)
+            task = self.ask(losses, batch, _VALIDATION, done)
+            sums.append(self.loss_B(losses, batch, task, done))
+            denominator += task.denominator
+        per_image = (torch.stack(sums).double() * count * repeats / denominator).mean(0)
+        mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
+        values = {"validation_nats_per_token": mean, "validation_standard_error": error}
+        if self.estimates_nll and self.model.tokenizer.dimensions:
+            values["validation_bits_per_dim"] = self.model.tokenizer.bits_per_dim(mean * len(self.grid))
+        self._log(progress.iteration, **values)
+        keeps = self.train.keep_best or self.train.until == "plateau"
+        if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
+            weights = losses.model.state_dict()
+            averaged = {name: weights[name] for name, _ in losses.model.named_parameters()}
+            checkpoint.save(self.folder.best, progress.iteration, weights, averaged, {}, keep=1)
+        return mean
+
+    def _sample(self, iteration: int, model: Any) -> None:
+        """Save a few samples of the averaged weights."""
+        from mar.sampling.output import preview, quick_samples
+
+        spec = self.parts.data.spec
+        n = 40 if spec.modality == "image" else 8
+        x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, n)
+        with self._spared("samples"):
+            preview(x, spec, self.folder.path / "samples" / f"training-{iteration:08d}")
+
+    def _log(self, iteration: int, **values: float) -> None:
+        if not self.processes.is_main:
+            return
+        with self._spared("metrics.jsonl"):
+            self.folder.log(iteration=iteration, **values)
+        with self._spared("the TensorBoard events"):
+            for name, value in values.items():
+                self.board.add_scalar(name, value, iteration)
+            self.board.flush()
+
+    @contextmanager
+    def _spared(self, what: str) -> Iterator[None]:
+        """Go on training if a report cannot be written; only checkpoints decide whether the run can go on."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self.lost:
+                print(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
+            self.lost.add(what)
