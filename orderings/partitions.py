@@ -52,10 +52,14 @@ class SizeSchedule(Partition):
         """Return the share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
         raise NotImplementedError
 
+    def unknown(self, n: int, step: int, k: int) -> int:
+        """Return how many of ``n`` tokens are unknown after ``step`` of ``k`` steps, before the bounds of the rule."""
+        return math.floor(n * self.remaining(step, k))
+
     def sizes(self, n: int) -> torch.Tensor:
         k, left, sizes = min(self.k, n), n, []
         for step in range(1, k):
-            after = max(k - step, min(left - 1, math.floor(n * self.remaining(step, k))))
+            after = max(k - step, min(left - 1, self.unknown(n, step, k)))
             sizes.append(left - after)
             left = after
         return torch.tensor([*sizes, left], dtype=torch.int64)
@@ -100,10 +104,16 @@ class Power(SizeSchedule):
 
 @dataclass(frozen=True)
 class Arccos(SizeSchedule):
-    """K sets, the last ones large: 2/π · arccos(step/K) (the Halton scheduler's default)."""
+    """K sets, the last ones large: 2/π · arccos(step/K) (the Halton scheduler's default).
+
+    The published sampler rounds down the number of tokens that are known, not of those unknown.
+    """
 
     def remaining(self, step: int, k: int) -> float:
         return math.acos(step / k) / (math.pi / 2.0)
+
+    def unknown(self, n: int, step: int, k: int) -> int:
+        return n - math.floor(n * (1.0 - self.remaining(step, k)))
 
 
 @dataclass(frozen=True)
