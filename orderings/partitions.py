@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
@@ -104,16 +105,18 @@ class Power(SizeSchedule):
 
 @dataclass(frozen=True)
 class Arccos(SizeSchedule):
-    """K sets, the last ones large: 2/π · arccos(step/K) (the Halton scheduler's default).
+    """K sets, the last ones large: 2/π · arccos(step/K) unknown (the Halton scheduler's default).
 
-    The published sampler rounds down the number of tokens that are known, not of those unknown.
+    As its sampler does, round down the number of tokens that are known, in float32.
     """
 
-    def remaining(self, step: int, k: int) -> float:
-        return math.acos(step / k) / (math.pi / 2.0)
-
     def unknown(self, n: int, step: int, k: int) -> int:
-        return n - math.floor(n * (1.0 - self.remaining(step, k)))
+        return n - int(_halton_share(step / k) * n)
+
+
+@lru_cache(maxsize=4096)
+def _halton_share(ratio: float) -> torch.Tensor:
+    return 1 - torch.arccos(torch.tensor(ratio)) / (math.pi * 0.5)
 
 
 @dataclass(frozen=True)
