@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import settings_digest
+from mar.core.overrides import assigned, merge
 
 RECIPES = Path(__file__).parent / "recipes"
 _OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
@@ -29,7 +29,7 @@ Scalar = bool | int | float | str
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class Component(BaseModel):
@@ -238,14 +238,11 @@ def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
         key, text = (part.replace("train.mask_ratio", "train.objective", 1) for part in (key, text))
     if key in _COMPONENTS:
         text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
-    try:
-        change = OmegaConf.to_container(OmegaConf.from_dotlist([text]))
-        if key.endswith(".kind") and (component := key.removesuffix(".kind")) in _COMPONENTS:
-            content = _without(content, component)
-        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(change)))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{text!r}: {str(error).splitlines()[0]}") from None
-    return merged  # type: ignore[return-value]
+    if key.endswith(".kind") and (component := key.removesuffix(".kind")) in _COMPONENTS:
+        content = _without(content, component)
+    merged = dict(content)
+    merge(merged, assigned([text], "an override"))
+    return merged
 
 
 def _without(content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -199,16 +199,9 @@ def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> No
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
-    if not texts:
-        return {}  # importing omegaconf takes a fifth of a second
-    from omegaconf import OmegaConf
+    from mar.core.overrides import assigned
 
-    from mar.core.errors import UserError
-
-    for text in texts:
-        if "=" not in text:
-            raise UserError(f"{option} is written key=value, not {text!r}")
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(texts)))
+    return assigned(texts or (), option)
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

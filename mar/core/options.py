@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import orderings
 from mar.core.errors import UserError, unknown
+from mar.core.overrides import text_of
 
 T = TypeVar("T")
 
@@ -51,10 +52,13 @@ def typed(cls: type, values: Mapping[str, Any], what: str, place: str = "") -> A
     for name in values:
         if name not in known:
             raise unknown(what, name, known)
+    values = dict(values)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "string_type" and len(first["loc"]) == 1 and (text := text_of(first["input"])) is not None:
+            return typed(cls, values | {str(first["loc"][0]): text}, what, place)
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{place}{where}: {first['msg']}, got {first['input']!r}") from None
 

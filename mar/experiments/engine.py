@@ -31,7 +31,7 @@ from mar.core.files import GRID, check_kind, checksum, environment, folder_name,
 from mar.core.progress import Progress
 from mar.core.records import Record, plain, read, record
 from mar.data.base import Data
-from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, Combination, GridFile
+from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
 from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
 from mar.experiments.statistics import compared
@@ -84,6 +84,13 @@ def cells_of(grid: GridFile) -> list[Cell]:
         source = recipe.data.model_dump_json()
         data[source] = data[source] if source in data else build.data(recipe)
         found.append(_cell(grid, plans, combination, recipe, data[source]))
+    known: dict[Any, str] = {}
+    for cell in found:
+        others = frozenset((axis, name) for axis, name in cell.settings.items() if axis != SEED)
+        if (other := known.setdefault((others, cell.fingerprint), cell.name)) != cell.name:
+            raise UserError(
+                f"{other} and {cell.name} are one model: give the values of the axis seed seeds of their own"
+            )
     return found
 
 
@@ -189,7 +196,7 @@ class Engine:
         file = self.file(cell, question)
         known = self._records.get(file)
         if known is None or known.question != question.content:
-            known = read(file, question.content)
+            known = read(file, question.content) if file.is_file() else None
             if known is not None and known.answer is not None:
                 self._records[file] = known
         return known
@@ -217,8 +224,7 @@ class Engine:
 
     def plan_folder(self, cell: Cell, plan: str, variant: str = "") -> Path:
         """Return the folder of the records and pictures of a cell along a plan, in a variant."""
-        folder = self.home(cell) / folder_name(plan.replace("/", "+"))
-        return folder / folder_name(variant, safe="+:=,() ")
+        return self.home(cell) / _folder(plan, variant)
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
@@ -306,6 +312,11 @@ class Engine:
                 f"the data of {folder.path} have changed since it was trained ({about.name} {about.fingerprint[:12]}, "
                 f"now {cell.data.fingerprint[:12]}): restore them, or choose another --out"
             )
+
+
+@cache
+def _folder(plan: str, variant: str) -> Path:
+    return Path(folder_name(plan.replace("/", "+")), folder_name(variant, safe="+:=,() ") if variant else "")
 
 
 def _weights(variant: Variant | None) -> str:

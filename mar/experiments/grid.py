@@ -47,7 +47,10 @@ from pydantic import Field, ValidationError, create_model, field_validator
 from mar import config
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError, unknown
-from mar.core.files import GRID
+from mar.core.files import GRID, check_name
+from mar.core.overrides import assigned, value_of
+from mar.core.readers import read_yaml, reading
+from mar.core.records import plain as plain_of
 from mar.experiments.shipped import default_out, extended, grid_name, grid_path
 from mar.metrics import METRICS
 from mar.metrics.base import Metric, Variant
@@ -243,6 +246,12 @@ class GridFile(Section):
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of paired differences")
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        check_name(name, "the grid's name")
+        return name
+
     def plans(self) -> list[PlanSpec]:
         """Return every ordering under the first partition, then under the second, …. Empty: each model's own."""
         pairs = product(map(parse_partition, self.partitions or ("singles",)), map(parse_ordering, self.orderings))
@@ -348,7 +357,7 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         for key in map(_key, of_recipe):
             if key not in Recipe.model_fields:
                 raise unknown("key of the grid or its recipes", key, {*known.model_fields, *Recipe.model_fields})
-        content = OmegaConf.merge(content, OmegaConf.from_dotlist(of_grid))
+        content = OmegaConf.merge(content, OmegaConf.create(plain_of(assigned(of_grid, "an override"))))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
@@ -374,8 +383,9 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
 
 
 def stored(out: Path) -> GridFile:
-    """Return the grid of a folder."""
-    return grid_type().model_validate(OmegaConf.to_container(OmegaConf.load(out / GRID)))
+    """Return the grid of a folder. Raise UserError: its file is damaged."""
+    with reading(out / GRID, "the grid of an ablation"):
+        return grid_type().model_validate(OmegaConf.to_container(read_yaml(out / GRID, "the grid of an ablation")))
 
 
 def _key(override: str) -> str:
@@ -395,7 +405,7 @@ def _list_key(override: str, axes: Collection[str]) -> str:
 def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     """Add the values of an override to a list of the grid, or let an axis have these values alone."""
     text, adds = override.partition("=")[2], override.partition("=")[0].endswith("+")
-    given = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    given = value_of(text)
     values = given if isinstance(given, list) else [given]
     axes = plain.get("axes") or {}
     if key not in axes:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from mar.config import Train
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
+from mar.core.readers import reading
 from mar.likelihood.summary import data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
@@ -184,6 +185,8 @@ class AblationResult:
     seconds: float  # of training and evaluation, summed over models, interruptions included
     ways: tuple[str, ...] = ()  # the settings beside the axes: plan, variant, orders
 
+    __hash__ = object.__hash__  # by identity: what is derived from a result is made once (functools.lru_cache)
+
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the settings that distinguish rows."""
@@ -199,13 +202,18 @@ class AblationResult:
 
     @classmethod
     def load(cls, path: Path) -> AblationResult:
-        """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts."""
-        content = path.read_bytes()
-        plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-        for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
-            _move_to_answers(one)
-            one["answers"] = {name: METRICS[name].typed(answer) for name, answer in one["answers"].items()}
-        return TypeAdapter(cls).validate_python(plain)
+        """Load the result that ``save`` wrote, also compressed (``.gz``) and in earlier layouts.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        with reading(path, "the result of an ablation"):
+            content = path.read_bytes()
+            plain = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+            for one in (*plain["rows"], *plain["baselines"], *plain["models"]):
+                _move_to_answers(one)
+                one["answers"] = {name: METRICS[name].typed(answer) for name, answer in one["answers"].items()}
+            return TypeAdapter(cls).validate_python(plain)
 
 
 def _move_to_answers(one: dict[str, Any]) -> None:

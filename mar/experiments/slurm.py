@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -61,6 +62,11 @@ class Cluster:
         """Return submitit's executor with its files in ``folder``. Raise UserError: no Slurm here, or a wrong value."""
         import submitit
 
+        for text in (name, str(folder), *filter(lambda value: isinstance(value, str), self.parameters.values())):
+            if re.search(r"""[\x00-\x1f\x7f'"`$\\]""", text):
+                raise UserError(
+                    f"{text!r} becomes part of a job's script: give it no quotes, $, backslash and line end"
+                )
         often = {"slurm_max_num_timeout": _OFTEN, "local_max_num_timeout": _OFTEN}
         try:
             executor = submitit.AutoExecutor(folder, cluster=self.kind, **often)

@@ -53,7 +53,8 @@ class Outline:
             if found and "weights" in content:
                 trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
                 content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            found.append((asked, read(out / asked.file, content)))
+            file = out / asked.file
+            found.append((asked, read(file, content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
@@ -100,9 +101,10 @@ def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
 
 
 def read_outlines(out: Path) -> list[Outline] | None:
-    """Return the cells of a folder; None: it was written before folders had an outline."""
-    file = out / OUTLINE
-    return TypeAdapter(list[Outline]).validate_json(file.read_bytes()) if file.is_file() else None
+    """Return the cells of a folder; None: it was written before folders had an outline, or its outline is damaged."""
+    with suppress(OSError, ValueError):
+        return TypeAdapter(list[Outline]).validate_json((out / OUTLINE).read_bytes())
+    return None
 
 
 def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:

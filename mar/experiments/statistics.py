@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class SeedRow:
     p_holm: float | None
 
 
+@lru_cache(maxsize=4)
 def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
     """Return every row over its seeds; nothing without an axis of at least two seeds."""
     groups = [rows for rows in by_seed(result.rows) if SEED in rows[0].settings]

@@ -30,6 +30,7 @@ from mar.metrics.images import check_images, requantise
 FEATURE_WIDTH = 64
 _BATCH = 128
 _LEARNING_RATE = 3e-3
+_VERSION = 1  # of architecture and training together; part of the cache's key
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class Budget:
 
 
 BUDGET = Budget()
-_VERSION = 1  # of architecture and training together; part of the cache's key
 
 
 class Classifier(nn.Module):
@@ -83,8 +83,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
     The same data gives the same weights for any number of threads; another kind of CPU or version of torch may round
     differently, and the hash in the name says so.
 
-    Raises:
-        UserError: the data has no labels, or its examples are not images.
+    Raises UserError: the data has no labels, or its examples are not images.
     """
     check_images(data.spec, f"data set {data.name!r}")
     if data.spec.n_classes < 2 or not data.fingerprint:  # unlabelled images
@@ -103,7 +102,10 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
         model.load_state_dict(state, assign=True)
     else:
         model = train(data, levels)
-        accuracy = test_accuracy(model, data, levels)
+        image_NCHW, label_N = _all(data.test, data.spec.levels, levels)
+        with torch.no_grad():
+            guess_N = torch.cat([model(x)[1].argmax(-1) for x in image_NCHW.split(1000)])
+        accuracy = (guess_N == label_N).double().mean().item()
         metadata = {"test_accuracy": repr(accuracy)}
         write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))
     model.eval().requires_grad_(False)
@@ -146,14 +148,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@torch.no_grad()
-def test_accuracy(model: Classifier, data: Data, levels: int) -> float:
-    """Return the share of the test split that ``model`` classifies correctly."""
-    image_NCHW, label_N = _all(data.test, data.spec.levels, levels)
-    guess_N = torch.cat([model(x)[1].argmax(-1) for x in image_NCHW.split(1000)])
-    return (guess_N == label_N).double().mean().item()
 
 
 def weight_hash(model: nn.Module) -> str:

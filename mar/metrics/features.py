@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
@@ -68,8 +67,7 @@ def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
         data: the scored images; it trains the classifier unless ``settings.labelled`` does.
         cache_dir: where a classifier is kept.
 
-    Raises:
-        UserError: the weights cannot be had, or there is nothing to train the classifier on.
+    Raises UserError: the weights cannot be had, or there is nothing to train the classifier on.
     """
     kind, (channels, height, width) = settings.extractor, data.spec.shape
     if isinstance(kind, Extractor):
@@ -200,29 +198,21 @@ def fid(generated: Statistics, real: Statistics) -> float:
     return fid_statistics_to_metric(a, b, verbose=False)["frechet_inception_distance"]
 
 
-def kid(generated: Features, real: Features, subset: int, seed: int) -> tuple[float, float]:
-    """Return mean and spread of the squared MMD over random subsets (Bińkowski et al. 2018)."""
-    found = kid_features_to_metric(
-        generated.feature_ND, real.feature_ND, kid_subsets=KID_SUBSETS, kid_subset_size=subset, rng_seed=seed,
-        verbose=False,
+def distances(
+    generated: Features, real: Features, subset: int, seed: int, device: torch.device | str
+) -> dict[str, float]:
+    """Return mean and spread of the squared MMD over random subsets (Bińkowski et al. 2018), and the shares inside each
+    other's 3-nearest-neighbour manifolds (Kynkäänniemi et al. 2019; not symmetric)."""
+    pair = generated.feature_ND, real.feature_ND
+    kid = kid_features_to_metric(
+        *pair, kid_subsets=KID_SUBSETS, kid_subset_size=subset, rng_seed=seed, verbose=False
     )  # fmt: skip
-    return found["kernel_inception_distance_mean"], found["kernel_inception_distance_std"]
+    on_device = (feature_ND.to(device) for feature_ND in pair)
+    shares = prc_features_to_metric(*on_device, save_cpu_ram=True, prc_batch_size=_PRC_IMAGES, verbose=False)
+    found = {f"kid_{part}": kid[f"kernel_inception_distance_{part}"] for part in ("mean", "std")}
+    return {**found, "precision": shares["precision"], "recall": shares["recall"]}
 
 
-def inception_score(generated: Features, splits: int, seed: int) -> tuple[float, float]:
+def inception_score(generated: Features, splits: int, seed: int) -> dict[str, float]:
     """Return mean and spread over ``splits`` (Salimans et al. 2016)."""
-    found = isc_features_to_metric(generated.logits_NK, splits, True, seed)
-    return found["inception_score_mean"], found["inception_score_std"]
-
-
-def precision_recall(generated: Features, real: Features, device: torch.device | str) -> tuple[float, float]:
-    """Return the shares inside each other's 3-nearest-neighbour manifolds (Kynkäänniemi et al. 2019); not symmetric."""
-    on_device = (features.feature_ND.to(device) for features in (generated, real))
-    found = prc_features_to_metric(*on_device, save_cpu_ram=True, prc_batch_size=_PRC_IMAGES, verbose=False)
-    return found["precision"], found["recall"]
-
-
-def classes_of(generated: Features, extractor: Extractor) -> np.ndarray:
-    """Return the likeliest class of each image (N,), of an extractor with classes."""
-    first, count = extractor.first_class, extractor.n_classes
-    return generated.logits_NK[:, first : first + count].argmax(1).numpy()
+    return isc_features_to_metric(generated.logits_NK, splits, True, seed)

@@ -81,13 +81,9 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
 
-    @cached_property
+    @property
     def fid(self) -> float:
         return self.generated.fid
-
-    @cached_property
-    def noise_floor_fid(self) -> float:
-        return self.noise_floor.fid
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON; NaN becomes None."""
@@ -231,8 +227,7 @@ def score_images(
         cache_dir: where the classifier and the real images' features are kept, named by fingerprint and weights.
         settings: fields of ``FeatureSettings``.
 
-    Raises:
-        UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
+    Raises UserError: not images of 2 to 256 levels, too few of them, an extractor that cannot be had.
     """
     fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
     scorer = scorer_of(images_of(data, on), data.spec, FeatureSettings(**settings), cache_dir, data)
@@ -248,8 +243,7 @@ def scorer_of(
         own: the data set that the images imitate: its labels train the classifier, and a split of it is the noise
             floor; None: the data set of the reference, if any.
 
-    Raises:
-        UserError: the features cannot be had, or are not those of the statistics; images of another shape.
+    Raises UserError: the features cannot be had, or are not those of the statistics; images of another shape.
     """
     from mar.metrics.features import choose
 
@@ -276,8 +270,7 @@ class FidScorer:
         reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
         floor: where the images of the noise floor are drawn from; None: there is none.
 
-    Raises:
-        UserError: the statistics are of another extractor.
+    Raises UserError: the statistics are of another extractor.
     """
 
     def __init__(
@@ -355,17 +348,17 @@ class FidScorer:
     def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
         from mar.metrics import features
 
-        seed, balance = self.settings.seed, None
-        kid = precision_recall = (math.nan, math.nan)
+        seed, extractor = self.settings.seed, self.extractor
+        scores = features.inception_score(found, _inception_splits(n_floor), seed)
         if self.real is not None:
-            kid = features.kid(found, self.real, self._kid_subset(n_floor), seed)
-            precision_recall = features.precision_recall(found, self.real, self.settings.device)
-        inception_score = features.inception_score(found, _inception_splits(n_floor), seed)
+            subset, device = self._kid_subset(n_floor), self.settings.device
+            scores |= features.distances(found, self.real, subset, seed, device)
+        balance = None
+        if extractor.n_classes:
+            logits_NK = found.logits_NK[:, extractor.first_class :][:, : extractor.n_classes]
+            balance = _balance(logits_NK.argmax(1), extractor.n_classes, label_N)
         fid = features.fid(found.statistics, self.statistics)
-        if self.extractor.n_classes:
-            class_N = torch.from_numpy(features.classes_of(found, self.extractor))
-            balance = _balance(class_N, self.extractor.n_classes, label_N)
-        return ImageScores(len(found), fid, *kid, *inception_score, *precision_recall, balance)
+        return replace(NOT_SCORED, n_images=len(found), fid=fid, balance=balance, **scores)
 
 
 def _inception_splits(n: int) -> int:

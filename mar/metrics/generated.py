@@ -6,10 +6,11 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
@@ -49,8 +50,7 @@ class FidRequest:
     again: bool = False
 
 
-@dataclass(frozen=True)
-class FidScores:
+class FidScores(NamedTuple):
     """Printed tables and lines; the summary of a sweep, where there was one."""
 
     tables: list[Table]
@@ -109,9 +109,8 @@ class RunScorer:
 
     @cached_property
     def scorer(self) -> FidScorer:
-        spec = self._own.spec if self._own is not None else self.run.spec
         features = replace(self.asked.features, device=self.run.device)
-        return scorer_of(self.reference, spec, features, self.folder / "features", self._own)
+        return scorer_of(self.reference, (self._own or self.run).spec, features, self.folder / "features", self._own)
 
     def check(self, settings: Sequence[Setting]) -> None:
         """Raise UserError or Unsupported for a setting that the run does not serve, before time is spent on any."""
@@ -121,8 +120,7 @@ class RunScorer:
     def score(self, setting: Setting, n: int) -> Score:
         """Return the record of the first ``n`` images of a setting: read from RUN/scores, or generated and scored.
 
-        Raises:
-            UserError, Unsupported: a setting or reference that this run does not serve.
+        Raises UserError, Unsupported: a setting or reference that this run does not serve.
         """
         asked, split = question(self.run, setting), self.reference.name
         content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": split}
@@ -130,7 +128,9 @@ class RunScorer:
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
-        if (found := self.processes.broadcast(self._recorded(path, content))) is not None:
+        recorded = json.loads(path.read_text()) if path.is_file() and not self.asked.again else {}
+        same = all(recorded.get(key) == content[key] for key in ("question", "reference", "n_images"))
+        if (found := self.processes.broadcast(recorded if same else None)) is not None:
             return found
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
         folder = self.asked.store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
@@ -143,13 +143,6 @@ class RunScorer:
             return json.loads(path.read_text())
 
         return self.processes.on_main(scored)
-
-    def _recorded(self, path: Path, content: Score) -> Score | None:
-        if self.asked.again or not path.is_file():
-            return None
-        found = json.loads(path.read_text())
-        same = all(found.get(key) == content[key] for key in ("question", "reference", "n_images"))
-        return found if same else None
 
     def sweep(self, settings: Sequence[Setting]) -> tuple[list[Setting], Path, Table[Row]]:
         """Score every combination of the axes; return the settings with their best values, the summary and its table.
@@ -324,26 +317,21 @@ def to_text(setting: Setting) -> str:
 def parse_compared(text: str, setting: Setting) -> Setting:
     """Read ``solver=unipc:steps=10``: the setting with these values (plan, guidance, temperature, or head options).
 
-    Raises:
-        UserError: written otherwise.
+    Raises UserError: written otherwise.
     """
-    values = {}
-    for part in re.split(r":(?=[a-z_]+=)", text):
-        key, equals, written = part.partition("=")
-        if not equals:
-            raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
-        values[key] = written if key == "plan" else parse_values(written)[0]
-    return changed(setting, **values)
+    parts = [part.partition("=") for part in re.split(r":(?=[a-z_]+=)", text)]
+    if not all(equals for _, equals, _ in parts):
+        raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
+    return changed(setting, **{key: value if key == "plan" else parse_values(value)[0] for key, _, value in parts})
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
     """Read ``guidance=1:4:0.25`` (from, to, step; both ends) or ``steps=10,25,50`` as name and values.
 
-    Raises:
-        UserError: written otherwise, or it has one value.
+    Raises UserError: written otherwise, or it has one value.
     """
-    name, equals, written = text.partition("=")
-    values = parse_values(written) if equals else []
+    name, _, written = text.partition("=")
+    values = parse_values(written)
     if len(values) < 2:
         raise UserError(f"a sweep of at least two values is written guidance=1:4:0.25 or steps=10,25,50, not {text!r}")
     return name, values
@@ -352,8 +340,7 @@ def parse_axis(text: str) -> tuple[str, list[Any]]:
 def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, float]]:
     """Return the swept axes, and the value of each number ``written`` as an option (1 where that is a range).
 
-    Raises:
-        UserError: it is no number of at least 0, and no range of them.
+    Raises UserError: it is no number of at least 0, and no range of them.
     """
     axes, single = dict(parse_axis(text) for text in sweeps), {}
     for name, text in written.items():
@@ -367,27 +354,18 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 
 
 def parse_values(written: str) -> list[Any]:
-    """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"].
+    """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
 
-    Raises:
-        UserError: a range without values.
-    """
-    if written.count(":") != 2:
-        return [_value(part.strip()) for part in written.split(",") if part.strip()]
-    try:
-        first, last, step = map(float, written.split(":"))
-        count = int((last - first) / step + 1e-6) + 1 if step > 0 and last >= first else 0
-    except ValueError:
-        count = 0
-    if count < 1:
+    def value(text: str) -> Any:
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(text)
+        return text
+
+    parts = [value(part.strip()) for part in written.split(":") if part.strip()]
+    if len(parts) != 3:
+        return [value(part.strip()) for part in written.split(",") if part.strip()]
+    if any(isinstance(part, str) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
-    return [round(first + step * k, 10) for k in range(count)]
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    first, last, step = map(float, parts)
+    return [round(first + step * k, 10) for k in range(int((last - first) / step + 1e-6) + 1)]

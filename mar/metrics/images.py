@@ -90,22 +90,16 @@ Reference = Images | Statistics
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches.
-
-    Raises:
-        UserError: not such a file.
-    """
-    wanted = "statistics are an .npz file with mu (D,) and sigma (D, D), as mar fid-stats and ADM write"
-    with reading(path, wanted):
-        stored = read_npz(path, wanted, ("mu", "sigma", "extractor", "n_images"))
-        if not {"mu", "sigma"} <= stored.keys():
-            raise UserError(f"{path} has no arrays mu and sigma: {wanted}")
-        mu_D, sigma_DD = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
+    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches. Raises UserError: no such file."""
+    what = "statistics: mu (D,) and sigma (D, D), as mar fid-stats and ADM write them"
+    stored = read_npz(path, what, ("mu", "sigma", "extractor", "n_images"))
+    with reading(path, what):
+        mu_D, sigma_DD = (stored[name].astype(np.float64) for name in ("mu", "sigma"))
+        if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
+            raise ValueError(f"mu {mu_D.shape} and sigma {sigma_DD.shape}")
+        if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
+            raise ValueError("values that are not finite")
         extractor, n_images = str(stored.get("extractor", "")), int(stored.get("n_images", 0))
-    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
-        raise UserError(f"{path} has mu {mu_D.shape} and sigma {sigma_DD.shape}: {wanted}")
-    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
-        raise UserError(f"{path} has values that are not finite: {wanted}")
     return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem)
 
 
@@ -147,11 +141,7 @@ class FeatureSettings:
 
 
 def images_of(data: Data, split: str) -> Images:
-    """Return a split of a data set.
-
-    Raises:
-        UserError: no such split, or its examples are no images.
-    """
+    """Return a split of a data set. Raises UserError: no such split, or its examples are no images."""
     check_images(data.spec, f"data set {data.name!r}")
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -172,8 +162,7 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
         like: size and channels for the images of a folder; None: those of its first.
         n: images of a store; None: all.
 
-    Raises:
-        UserError: ``text`` names nothing of the kind.
+    Raises UserError: ``text`` names nothing of the kind.
     """
     path = Path(text).expanduser()
     if path.suffix == ".npz":

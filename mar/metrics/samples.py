@@ -64,8 +64,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
 
     Its values, the weights, and the first sampled plans, since the file of an order may have changed.
 
-    Raises:
-        UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
+    Raises UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
     """
     plans = run.plans(setting.plan)
     with sampling_options(run.model, setting.head):
@@ -95,8 +94,7 @@ def fill(
     """Fill the store in ``path`` with at least ``n`` examples of ``setting``: process r of n writes every n-th missing
     shard, and all wait for the last. ``shard`` 0: a batch, at least 256.
 
-    Raises:
-        UserError: the store answers another question, or the run makes latents.
+    Raises UserError: the store answers another question, or the run makes latents.
     """
     check_decodes(run)
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)

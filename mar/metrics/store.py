@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mar.core.errors import UserError
 from mar.core.files import STORE, check_kind, digest, settings_digest, write_atomic
+from mar.core.readers import read_json, read_tensors, reading
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Split
@@ -54,8 +55,7 @@ class Store:
             spec: of the data set that the examples imitate; their shape is read from the first of them.
             about: further content of ``store.json``: environment, run.
 
-        Raises:
-            UserError: the folder holds other images (the message names the first difference) or something else.
+        Raises UserError: the folder holds other images (the message names the first difference) or something else.
         """
         if (path / STORE).is_file():
             found = cls.open(path)
@@ -74,17 +74,12 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """Open an existing store.
-
-        Raises:
-            UserError: there is none.
-        """
-        try:
-            content = json.loads((path / STORE).read_text())
+        """Open an existing store. Raises UserError: there is none."""
+        file, what = path / STORE, "the settings of generated images"
+        content = read_json(file, what)
+        with reading(file, what):
             look = {key: content[key] for key in ("levels", "n_classes", "modality")}
-            return cls(path, content["question"], content["shard"], look)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no store of generated images: no readable {STORE} ({error})") from None
+            return cls(path, dict(content["question"]), int(content["shard"]), look)
 
     @cached_property
     def identity(self) -> str:
@@ -93,14 +88,15 @@ class Store:
     @property
     def spec(self) -> DataSpec:
         """Shape, levels and classes of an example. Raises UserError if there is none yet."""
-        if not self._shape(0):
+        held, *shape = self._shape(0)
+        if not held:
             raise UserError(f"{self.path} holds no images yet: the command that generates them goes on")
-        return DataSpec(self._shape(0)[1:], **self.look)
+        return DataSpec(tuple(shape), **self.look)
 
     def missing(self, n: int) -> list[range]:
         """Return the shards of the first ``n`` examples that are missing or too short."""
         shards = (range(first, min(first + self.shard, n)) for first in range(0, n, self.shard))
-        return [shard for shard in shards if self._held(shard.start) < len(shard)]
+        return [shard for shard in shards if self._shape(shard.start)[0] < len(shard)]
 
     def count(self, n: int) -> int:
         """Return the number of existing examples among the first ``n``."""
@@ -110,7 +106,7 @@ class Store:
     def size(self) -> int:
         """Number of examples before the first gap."""
         total = 0
-        while (held := self._held(total)) == self.shard:
+        while (held := self._shape(total)[0]) == self.shard:
             total += held
         return total + held
 
@@ -123,19 +119,14 @@ class Store:
     def read(self, first: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return examples and labels (-1: none) of the shard that begins at ``first``.
 
-        Raises:
-            UserError: it is missing or damaged.
+        Raises UserError: it is missing or damaged.
         """
-        file = self._file(first)
-        try:
-            with safe_open(file, framework="pt") as header:
-                expected = header.metadata()["sha256"]
-            tensors = load_file(file)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise UserError(f"{file} cannot be read ({error}): delete it and generate again") from None
-        if _checksum(tensors) != expected:
-            raise UserError(f"{file} does not match its checksum: delete it and generate again")
-        return tensors["x"], tensors["label"]
+        file, what = self._file(first), "generated images (delete it and generate again)"
+        tensors = read_tensors(file, what)
+        with reading(file, what), safe_open(file, framework="pt") as header:
+            if _checksum(tensors) != header.metadata()["sha256"]:
+                raise ValueError("its checksum differs")
+            return tensors["x"], tensors["label"]
 
     def images(self, n: int | None = None) -> StoredImages:
         """Return the first ``n`` examples (None: all) as a split. Raises UserError: there are fewer."""
@@ -147,17 +138,13 @@ class Store:
     def _file(self, first: int) -> Path:
         return self.path / f"{first:08d}.safetensors"
 
-    def _held(self, first: int) -> int:
-        """Return the number of examples in a shard; 0 if it is missing or cut off."""
-        return (self._shape(first) or (0,))[0]
-
     def _shape(self, first: int) -> tuple[int, ...]:
-        """Return (N, C, H, W) of a shard from its header; () if it is missing or cut off."""
+        """Return (N, C, H, W) of a shard from its header; (0,) if it is missing or cut off."""
         try:
             with safe_open(self._file(first), framework="pt") as file:
                 return tuple(file.get_slice("x").get_shape())
         except (OSError, SafetensorError):
-            return ()
+            return (0,)
 
 
 class StoredImages(Split):

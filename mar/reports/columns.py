@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from mar.core.table import Column, field, fields, p_text, with_interval
@@ -47,6 +48,7 @@ _MODEL = [
 ]
 
 
+@lru_cache(maxsize=4)
 def columns(result: AblationResult) -> list[Column[Row]]:
     """Return the printed columns, empty ones included.
 
@@ -102,19 +104,20 @@ def metric_columns(result: AblationResult, name: str, data: bool = False) -> lis
     """Return the columns of a metric's answers as columns of rows; rows compete as the metric says."""
     metric, model_of = METRICS[name], _model(result)
 
-    def answer(row: Row) -> Any:
-        holder = model_of(row) if metric.alone else row
-        return None if holder is None else holder.answers.get(name)
-
-    def alike(row: Row) -> Any:
-        model = model_of(row)
-        return metric.alike(answer(row), {} if model is None else model.recipe)
+    holder = model_of if metric.alone else lambda row: row
+    answer = lambda row: None if (held := holder(row)) is None else held.answers.get(name)  # noqa: E731
+    kinds = {
+        id(row): metric.alike(answer(row), {} if (model := model_of(row)) is None else model.recipe)
+        for row in result.rows
+        if answer(row) is not None
+    }
 
     answers = [found for row in result.rows if (found := answer(row)) is not None]
     own = metric.data_columns() if data else metric.columns(answers)
-    return [replace(column.of(answer), alike=alike) for column in own]
+    return [replace(column.of(answer), alike=lambda row: kinds.get(id(row))) for column in own]
 
 
+@lru_cache(maxsize=8)
 def published_columns(result: AblationResult, data: bool = False) -> list[Column[Any]]:
     """Return a column for each published column of the grid, for rows and for rows over seeds."""
     return [_published(column, data) for column in published_of(result.grid)]

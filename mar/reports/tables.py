@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ SEED_NOTE = (
 )
 
 
+@lru_cache(maxsize=4)
 def grid_table(result: AblationResult) -> Table[Row]:
     """Return the printed table of every row; columns without values are dropped."""
     return Table(columns(result), result.rows, notes_of(result), result.name, result.baselines).without_empty()
@@ -48,6 +50,7 @@ def data_table(result: AblationResult) -> Table[Row]:
     return Table(data_columns(result), result.rows, baselines=result.baselines)
 
 
+@lru_cache(maxsize=4)
 def seeds_table(result: AblationResult) -> Table[SeedRow]:
     """Return the printed table over seeds: means ± deviations; without rows unless the grid has several seeds."""
     rows, printed = over_seeds(result), {column.title: column for column in columns(result)}
@@ -167,6 +170,7 @@ def terminal(result: AblationResult) -> list[RenderableType]:
     return [*tables, *failures, *(Text(f"· {note}") for note in (*notes_of(result), *over.notes))]
 
 
+@lru_cache(maxsize=4)
 def notes_of(result: AblationResult) -> list[str]:
     """Return how to read the table: one line for each claim, warnings last."""
     notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from mar.core.errors import UserError
+from mar.experiments.engine import Engine
 from mar.experiments.grid import Adjustment, GridFile, as_overrides, combinations, read
 
 AXES = {
@@ -101,3 +105,40 @@ def test_an_override_adds_an_ordering_to_a_table() -> None:
 def test_an_axis_is_replaced_by_a_list() -> None:
     grid = read("rar-orders/digits", ["seed=[0,1,2,3]", "only.ordering=raster"])
     assert grid.axes["seed"] == (0, 1, 2, 3) and [cell.settings["seed"] for cell in grid.combinations()] == list("0123")
+
+
+def test_an_axis_takes_the_values_of_the_command_line_and_a_note_says_so() -> None:
+    grid = read("rar-orders/digits", ["seed=0", "ordering=[morton,hilbert]"])
+    cells = grid.combinations()
+    assert [tuple(cell.settings.values()) for cell in cells] == [("morton", "0"), ("hilbert", "0")]
+    assert [recipe.ordering.model_extra["target"] for _, recipe in grid.recipes()] == ["morton", "hilbert"]
+    assert grid.reference["ordering"] == "morton"  # that of the file, raster, is left out
+    assert any(note.startswith("The command line sets the axis seed to 0; the grid has 0, 1, 2") for note in grid.notes)
+    assert [row.value for row in grid.published[0].rows][:2] == [2.18, 2.29]
+
+
+def test_a_value_is_named_as_in_the_file() -> None:
+    (cell,) = read("rar-orders/digits", ["ordering=spiral outward", "seed=3"]).combinations()
+    assert cell.settings == {"ordering": "spiral outward", "seed": "3"}
+    assert 'ordering.target="spiral:outward:corner=bottom-right"' in cell.overrides
+
+
+@pytest.mark.parametrize("override", ["ordering.target=knight", "ordering.target=raster"])
+def test_an_override_that_makes_one_model_of_several_names_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=r"one model of several values of the axis ordering.*only\.ordering"):
+        read("rar-orders/digits", [override])
+    read("rar-orders/digits", ["ordering.end=0.8"])  # is not what tells the values apart
+
+
+def test_seeds_that_are_one_model_are_refused(tmp_path: Path) -> None:
+    axis = "{seed: [{name: one, seed: 0}, {name: other, seed: 0}], network: [{network: {kind: made, widths: [4]}}]}"
+    (tmp_path / "grid.yaml").write_text(f"recipe: digits\noverrides: [train.objective=next_set]\naxes: {axis}")
+    with pytest.raises(UserError, match="one, made and other, made are one model"):
+        Engine(read(str(tmp_path / "grid.yaml")), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", "..", "", "x" * 300, "a\0b", '"'])
+def test_a_grid_s_name_is_that_of_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "grid.yaml").write_text(f"recipe: digits\nname: {json.dumps(name)}\norderings: [raster]")
+    with pytest.raises(UserError, match="no name of a folder"):
+        read(str(tmp_path / "grid.yaml"))

@@ -122,7 +122,7 @@ def test_unlabelled_images_are_scored_by_a_classifier_of_labelled_ones(digits, t
 def test_scoring_on_the_training_split_takes_its_floor_from_test(gaussian, pixels, draw, tmp_path):
     result = score_images(draw(100, 120, 20, seed=9), gaussian, tmp_path, extractor=pixels, on="train")
     assert (result.split, result.noise_floor_split) == ("train", "test")
-    assert result.noise_floor_fid > 0.0
+    assert result.noise_floor.fid > 0.0
 
 
 def test_few_images_shrink_the_subsets_and_are_said_to_be_few(gaussian, pixels, draw, tmp_path):

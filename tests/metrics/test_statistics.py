@@ -61,10 +61,10 @@ def test_statistics_of_other_features_are_refused(pixels, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"mu": np.zeros(3)}, "has mu"),
+        ({"mu": np.zeros(3)}, "'sigma'"),
         ({"mu": np.zeros(3), "sigma": np.eye(2)}, r"sigma \(2, 2\)"),
         ({"mu": np.zeros(2), "sigma": np.full((2, 2), np.nan)}, "not finite"),
-        ({"mu": np.array([{}], dtype=object), "sigma": np.eye(1)}, "cannot be read"),
+        ({"mu": np.array([{}], dtype=object), "sigma": np.eye(1)}, "file.npz does not hold"),
         (None, "cannot be read"),
     ],
 )
