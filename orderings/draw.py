@@ -33,6 +33,14 @@ GIVEN_GREY, UNKNOWN, NOW = "#c9cdd6", "#e9ebf0", "#e4572e"
 LINE = 64  # tokens on a line of a 1-D grid
 
 
+def palette(n: int) -> list[str]:
+    """Return ``n`` colours "#rrggbb", from the first step to the last."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[COLOURS](k / max(1, n - 1))) for k in range(n)]
+
+
 @dataclass(frozen=True)
 class Canvas:
     """Where each token is drawn: cell (row_L, column_L) of ``height`` × ``width``."""

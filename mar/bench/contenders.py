@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from mar import build, config
 from mar.config import Recipe
+from mar.config import Train as TrainSection
 from mar.core.errors import unknown
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
@@ -70,6 +72,7 @@ def read(name: str, overrides: Sequence[str]) -> tuple[Recipe, Data]:
     return config.parse(SHAPES[name], overrides), Data(name, _LATENTS, empty, empty, empty, fingerprint="none")
 
 
+Work = Callable[[int], None]  # takes the round's number
 POOL = 4  # different training batches; each has its own number of known tokens
 
 
@@ -136,69 +139,77 @@ class Inputs:
         return Example(token.to(device), self.labels(index), drop_B.to(device), task.to(device))
 
 
-class Ours:
+class Contender:
+    """A model with its optimiser. A subclass returns the loss of a batch, a generation, and perhaps a scoring."""
+
+    name: str
+    parts: Mapping[str, Sequence[tuple[Any, str]]]  # "network" and "head" -> (object, method) at work in a generation
+
+    def __init__(self, model: nn.Module, train: TrainSection, setting: Setting) -> None:
+        self.model, self.train_section, self.setting = model, train, setting
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def loss(self, inputs: Inputs, index: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def train(self, inputs: Inputs) -> Work:
+        """Return an optimiser step: forward, backward, AdamW."""
+        optimizer = self.optimizer = self.optimizer or make_optimizer(self.model, self.train_section)
+
+        def work(index: int) -> None:
+            self.model.train()
+            with self.setting.autocast():
+                loss = self.loss(inputs, index)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return work
+
+    def sample(self, inputs: Inputs) -> Work:
+        """Return a generation of a batch along a plan."""
+        raise NotImplementedError
+
+
+class Ours(Contender):
     """Our model, or a compiled copy of it."""
 
     def __init__(self, parts: Parts, setting: Setting, compiled: bool = False) -> None:
         self.name = "mar compiled" if compiled else "mar"
-        self.train_section, self.setting = parts.recipe.train, setting
-        self.model = copy.deepcopy(parts.model) if compiled else parts.model
+        model = copy.deepcopy(parts.model) if compiled else parts.model
         if compiled:
-            self.model.compile_parts()
-        self.losses = Losses(self.model, parts.objective)
-        self.optimizer: torch.optim.Optimizer | None = None
+            model.compile_parts()
+        super().__init__(model, parts.recipe.train, setting)
+        self.losses, network = Losses(model, parts.objective), model.network
+        self.parts = {"network": [(network, "observe"), (network, "query")], "head": [(model.head, "sample")]}
 
-    @property
-    def n_parameters(self) -> int:
-        return self.model.n_parameters
+    def loss(self, inputs: Inputs, index: int) -> torch.Tensor:
+        example, noise = inputs.example(index), stream(index, "bench/head", inputs.batch, self.setting.device)
+        loss_B = self.losses(example.token, example.label_B, example.drop_B, example.task, noise)
+        return loss_B.sum() / example.task.denominator
 
-    @property
-    def parts(self) -> Mapping[str, Sequence[tuple[Any, str]]]:
-        network = self.model.network
-        return {"network": [(network, "observe"), (network, "query")], "head": [(self.model.head, "sample")]}
-
-    def train(self, inputs: Inputs) -> Callable[[int], None]:
-        """Return an optimiser step: forward, backward, AdamW."""
-        self.optimizer = self.optimizer or make_optimizer(self.model, self.train_section)
-        optimizer = self.optimizer
-
-        def work(index: int) -> None:
-            self.model.train()
-            example, noise = inputs.example(index), stream(index, "bench/head", inputs.batch, self.setting.device)
-            with self.setting.autocast():
-                loss_B = self.losses(example.token, example.label_B, example.drop_B, example.task, noise)
-                loss = loss_B.sum() / example.task.denominator
-            loss.backward()
-            step(optimizer)
-
-        return work
-
-    def sample(self, inputs: Inputs) -> Callable[[int], None]:
-        """Return a generation of a batch along a plan."""
-
+    def sample(self, inputs: Inputs) -> Work:
         def work(index: int) -> None:
             self.model.eval()
             noise = stream(index, "bench/sample", inputs.batch, self.setting.device)
-            guidance = Guidance(self.setting.guidance, "linear")
+            guidance, plan, label_B = (
+                Guidance(self.setting.guidance, "linear"),
+                inputs.plan(index),
+                inputs.labels(index),
+            )
             with self.setting.autocast():
-                plan, label_B = inputs.plan(index), inputs.labels(index)
                 generate(self.model, plan, label_B, noise, guidance, self.setting.temperature)
 
         return work
 
-    def nll(self, inputs: Inputs) -> Callable[[int], None]:
+    def nll(self, inputs: Inputs) -> Work:
         """Return a scoring of every conditional of a plan with the head's default likelihood."""
 
         def work(index: int) -> None:
             self.model.eval()
-            noise = stream(index, "bench/nll", inputs.batch, self.setting.device)
-            example = inputs.example(index)
+            noise, example = stream(index, "bench/nll", inputs.batch, self.setting.device), inputs.example(index)
             with self.setting.autocast():
                 token_log_prob(self.model, example.token, inputs.plan(index), example.label_B, noise)
 
         return work
-
-
-def step(optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import threading
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,10 +14,6 @@ from typing import Any
 import torch
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
-
-_STATM = Path("/proc/self/statm")  # resident memory, in pages
-_PAGE = 4096
-
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 100
 # "cpu" is the processor time of this process, which a busy machine does not lengthen; it counts every thread.
@@ -67,46 +63,35 @@ class Footprint:
 
 @contextmanager
 def footprint(device: torch.device) -> Iterator[Footprint]:
-    """Count the operations and the peak memory of the body. On a CPU, memory is the process's, read every 5 ms."""
-    found, counter = Footprint(), _Operations()
-    with _cuda_peak(found, device) if device.type == "cuda" else _resident_peak(found), counter:
+    """Count the operations and the peak memory of the body; on a CPU, memory is that of the process, if Linux says."""
+    found, counter, before = Footprint(), _Operations(), _start_of_peak(device)
+    with counter:
         yield found
     found.flops = float(counter.flops)
+    if device.type == "cuda":
+        found.peak_bytes = torch.cuda.max_memory_allocated(device) - (before or 0)
+    elif before is not None:
+        found.peak_bytes = _resident("VmHWM") - before
 
 
-@contextmanager
-def _cuda_peak(found: Footprint, device: torch.device) -> Iterator[None]:
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    yield
-    found.peak_bytes = torch.cuda.max_memory_allocated(device) - before
-
-
-@contextmanager
-def _resident_peak(found: Footprint) -> Iterator[None]:
-    if not _STATM.exists():
-        yield
-        return
+def _start_of_peak(device: torch.device) -> int | None:
+    """Reset the peak of the memory in use; return the bytes in use now, None where no peak is known."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
     with suppress(AttributeError, OSError):  # glibc alone has it; memory kept by the C library would hide the peak
         ctypes.CDLL(None).malloc_trim(0)
-    ended, seen = threading.Event(), [_resident_bytes()]
-
-    def watch() -> None:
-        while not ended.wait(0.005):
-            seen.append(_resident_bytes())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-    found.peak_bytes = max(*seen, _resident_bytes()) - seen[0]
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _resident("VmRSS")
 
 
-def _resident_bytes() -> int:
-    return int(_STATM.read_text().split()[1]) * _PAGE
+def _resident(kind: str) -> int:
+    found = re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
 
 
 class _Operations(TorchDispatchMode):
@@ -117,42 +102,34 @@ class _Operations(TorchDispatchMode):
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, func._overloadpacket
-        if name not in _FORMULAS:
+        kwargs, formula = kwargs or {}, _FORMULAS.get(func._overloadpacket)
+        if formula is None:
             with self:
                 parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+            return func(*args, **kwargs) if parts is NotImplemented else parts
         out = func(*args, **kwargs)
-        if name in _FORMULAS:
-            self.flops += _FORMULAS[name](*args, **kwargs, out_val=out)
+        self.flops += formula(*args, **kwargs, out_val=out)
         return out
 
 
-def _cpu_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
     return flop_counter.sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
-def _cpu_attention_backward(
-    grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
-) -> int:
-    return flop_counter.sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+def _attention_backward(grad: torch.Tensor, *rest: torch.Tensor, **_: Any) -> int:
+    return flop_counter.sdpa_backward_flop_count(grad.shape, *(x.shape for x in rest[:3]))
 
 
-def _cpu_lstm(x_TBI: torch.Tensor, input_weight: torch.Tensor, state_weight: torch.Tensor, *_: Any, **__: Any) -> int:
+def _lstm(x_TBI: torch.Tensor, input_weight: torch.Tensor, state_weight: torch.Tensor, *_: Any, **__: Any) -> int:
     return 2 * x_TBI[..., 0].numel() * (input_weight.numel() + state_weight.numel())
 
 
-def _cpu_lstm_backward(*args: Any, **kwargs: Any) -> int:
-    return 2 * _cpu_lstm(*args, **kwargs)
-
-
-_FORMULAS = {
+_FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_counter.flop_registry,  # which has no fused attention and no fused LSTM of a CPU
-    torch.ops.aten.mkldnn_rnn_layer: _cpu_lstm,
-    torch.ops.aten.mkldnn_rnn_layer_backward: _cpu_lstm_backward,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm,
+    torch.ops.aten.mkldnn_rnn_layer_backward: lambda *args, **kwargs: 2 * _lstm(*args, **kwargs),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 
@@ -160,14 +137,8 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, clock: str = "wall") -
     """Return the operations per second of the best of five large square matrix products."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # constants run faster than data do
-    best = float("inf")
-    for _ in range(6):  # the first one warms up
-        synchronise(device)
-        start = CLOCKS[clock]()
-        torch.mm(a, b)
-        synchronise(device)
-        best = min(best, CLOCKS[clock]() - start)
-    return 2.0 * side**3 / best
+    _, *times = interleave({"": lambda _: torch.mm(a, b)}, 0.0, device, clock, least=6)[""]  # the first one warms up
+    return 2.0 * side**3 / min(times)
 
 
 @contextmanager
@@ -188,12 +159,11 @@ def stopwatch(
 
         return call
 
-    for part, methods in parts.items():
-        for owner, name in methods:
-            setattr(owner, name, timed(part, getattr(owner, name)))
+    methods = [(part, owner, name) for part, owned in parts.items() for owner, name in owned]
+    for part, owner, name in methods:
+        setattr(owner, name, timed(part, getattr(owner, name)))
     try:
         yield seconds
     finally:
-        for methods in parts.values():
-            for owner, name in methods:
-                delattr(owner, name)  # the class's own method shows again
+        for _, owner, name in methods:
+            delattr(owner, name)  # the class's own method shows again

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,14 +24,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mar.bench.contenders import Inputs, Setting, step
+from mar.bench.contenders import Contender, Inputs, Setting, Work
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
 from mar.core.tokens import Vectors
 from mar.heads.diffusion import DiffusionHead, DiffusionSampling
 from mar.model.model import Model
 from mar.networks.masked_transformer import MaskedTransformer
-from mar.training.optimizer import make_optimizer
 
 PUBLISHED_STEPS = 100  # of the head's ancestral sampling, for every published FID
 _PACKAGES = ("models", "diffusion", "util")  # top-level names of the checkout, given back after the measurement
@@ -67,7 +66,7 @@ def published(path: Path, device: torch.device) -> Iterator[ModuleType]:
         random.setstate(python_state)
 
 
-class Reference:
+class Reference(Contender):
     """The published model at the sizes of ``ours``.
 
     Args:
@@ -81,60 +80,42 @@ class Reference:
     ) -> None:
         if own_settings:
             setting = replace(setting, precision="fp32" if setting.device.type == "cpu" else "bf16")
-        self.recipe, self.setting = recipe, setting
-        self.side, self.ours = ours.tokenizer.shape[0], ours
         arguments = _arguments(recipe, ours, PUBLISHED_STEPS if own_settings else None)
-        self.head_steps = int(arguments["num_sampling_steps"])
-        self.model = module.MAR(**arguments).to(setting.device)
-        self.optimizer: torch.optim.Optimizer | None = None
+        super().__init__(module.MAR(**arguments).to(setting.device), recipe.train, setting)
+        self.recipe, self.side, self.head_steps = recipe, ours.tokenizer.shape[0], int(arguments["num_sampling_steps"])
+        network = [(self.model, "forward_mae_encoder"), (self.model, "forward_mae_decoder")]
+        self.parts = {"network": network, "head": [(self.model.diffloss, "sample")]}
 
-    @property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+    def loss(self, inputs: Inputs, index: int) -> torch.Tensor:
+        """Return its loss on the same tokens with the same masks as ours."""
+        example = inputs.example(index)
+        self.model.random_masking = lambda x, orders: example.task.target_BL.to(x.dtype)
+        image = example.token.transpose(1, 2).reshape(len(example.token), -1, self.side, self.side)
+        return self.model(image, example.label_B)
 
-    @property
-    def parts(self) -> Mapping[str, Sequence[tuple[Any, str]]]:
-        model = self.model
-        return {
-            "network": [(model, "forward_mae_encoder"), (model, "forward_mae_decoder")],
-            "head": [(model.diffloss, "sample")],
-        }
+    def train(self, inputs: Inputs) -> Work:
+        for example in inputs.examples:
+            unknown_BL = example.task.step_BL >= 0
+            if bool((unknown_BL != example.task.target_BL).any()) or len(unknown_BL.sum(1).unique()) > 1:
+                raise Unsupported(
+                    "the published code masks as many tokens in every row and scores them all: "
+                    "use train.objective=mar_masking"
+                )
+        return super().train(inputs)
 
-    def train(self, inputs: Inputs) -> Callable[[int], None]:
-        """Return a step (forward, backward, AdamW) on the same tokens with the same masks as ours."""
-        _same_number_unknown(inputs)
-        self.optimizer = self.optimizer or make_optimizer(self.model, self.recipe.train)
-        optimizer = self.optimizer
-
-        def work(index: int) -> None:
-            self.model.train()
-            example = inputs.example(index)
-            self.model.random_masking = lambda x, orders: example.task.target_BL.to(x.dtype)
-            image = example.token.transpose(1, 2).reshape(len(example.token), -1, self.side, self.side)
-            with self.setting.autocast():
-                loss = self.model(image, example.label_B)
-            loss.backward()
-            step(optimizer)
-
-        return work
-
-    def sample(self, inputs: Inputs) -> Callable[[int], None]:
+    def sample(self, inputs: Inputs) -> Work:
         """Its own generation, with the same number of AR steps; its orders are its own random ones."""
         if self.recipe.partition.kind != "cosine":
             raise Unsupported("the published code generates along a cosine schedule: use partition=cosine")
-        ar_steps = int(inputs.plan(0).n_steps_B[0])
+        ar_steps, setting = int(inputs.plan(0).n_steps_B[0]), self.setting
 
         def work(index: int) -> None:
             self.model.eval()
-            with torch.no_grad(), self.setting.autocast():
+            with torch.no_grad(), setting.autocast():
                 self.model.sample_tokens(
-                    bsz=inputs.batch,
-                    num_iter=ar_steps,
-                    cfg=self.setting.guidance,
-                    cfg_schedule="linear",
-                    labels=inputs.labels(index),
-                    temperature=self.setting.temperature,
-                )
+                    bsz=inputs.batch, num_iter=ar_steps, cfg=setting.guidance, cfg_schedule="linear",
+                    labels=inputs.labels(index), temperature=setting.temperature,
+                )  # fmt: skip
 
         return work
 
@@ -182,13 +163,3 @@ def _arguments(recipe: Recipe, ours: Model, steps: int | None) -> dict[str, Any]
         "num_sampling_steps": str(steps or sampling.steps),
         "diffusion_batch_mul": head.options.repeats,
     }
-
-
-def _same_number_unknown(inputs: Inputs) -> None:
-    for example in inputs.examples:
-        unknown_BL = example.task.step_BL >= 0
-        if bool((unknown_BL != example.task.target_BL).any()) or len(unknown_BL.sum(1).unique()) > 1:
-            raise Unsupported(
-                "the published code masks as many tokens in every row and scores them all: "
-                "use train.objective=mar_masking"
-            )

@@ -13,24 +13,18 @@ import torch
 from rich.console import Group
 
 from mar import build
-from mar.bench.contenders import POOL, Inputs, Ours, Setting
-from mar.bench.measure import (
-    CLOCKS,
-    LEAST_ROUNDS,
-    Footprint,
-    footprint,
-    interleave,
-    matrix_peak,
-    stopwatch,
-    synchronise,
-)
+from mar.bench import measure
+from mar.bench.contenders import POOL, Contender, Inputs, Ours, Setting
+from mar.bench.measure import CLOCKS, Footprint
 from mar.bench.reference import Reference, published
 from mar.config import Recipe
 from mar.core.errors import UserError
 from mar.core.files import environment
-from mar.core.table import Column, Table
+from mar.core.table import Column, Table, field
 from mar.data.base import Data
 from mar.model.model import sampling_options
+
+WORKS = ("train", "sample", "nll")
 
 
 @dataclass(frozen=True)
@@ -115,41 +109,40 @@ def tables(report: Report) -> Group:
     return Group(head, Table(_SPEEDS, speeds).without_empty(), *shares)
 
 
-_SPEEDS: list[Column[tuple[Measurement, Speed]]] = [
-    Column("work", lambda row: row[0].work, words=True),
-    Column("batch", lambda row: row[0].batch),
-    Column("contender", lambda row: row[1].contender, words=True),
-    Column("images/s", lambda row: row[1].images_per_second, text=lambda row: f"{row[1].images_per_second:.4g}"),
-    Column("GFLOP", lambda row: _gflop(row[1]), text=lambda row: f"{_gflop(row[1]):.4g}"),
-    Column("of peak", lambda row: row[1].matrix_peak_share, text=lambda row: f"{row[1].matrix_peak_share:.0%}"),
-    Column("MiB", lambda row: None if row[1].peak_bytes is None else row[1].peak_bytes / 2**20, digits=0),
+def _number(title: str, path: str, form: str, scale: float = 1.0) -> Column[Any]:
+    read = field(f"1.{path}")
+    return Column(
+        title,
+        lambda row: None if read(row) is None else read(row) / scale,
+        text=lambda row: form.format(read(row) / scale),
+    )
+
+
+_SPEEDS: list[Column[Any]] = [
+    Column("work", field("0.work"), words=True),
+    Column("batch", field("0.batch")),
+    Column("contender", field("1.contender"), words=True),
+    _number("images/s", "images_per_second", "{:.4g}"),
+    _number("GFLOP", "flops_per_image", "{:.4g}", 1e9),
+    _number("of peak", "matrix_peak_share", "{:.0%}"),
+    _number("MiB", "peak_bytes", "{:.0f}", 2**20),
     Column(
-        "× reference", lambda row: row[1].ratio,
+        "× reference", field("1.ratio"),
         text=lambda row: f"{row[1].ratio:.2f} ({min(row[1].ratios):.2f}–{max(row[1].ratios):.2f})",
     ),
 ]  # fmt: skip
-_SHARES: list[Column[Shares]] = [
-    Column("sample, s/image", lambda row: row.contender, words=True),
-    Column("batch", lambda row: row.batch),
-    Column("network", lambda row: row.network_seconds_per_image, digits=4),
-    Column("head", lambda row: row.head_seconds_per_image, digits=4),
-    Column("other", lambda row: row.other_seconds_per_image, digits=4),
+_SHARES: list[Column[Any]] = [
+    Column("sample, s/image", field("contender"), words=True),
+    Column("batch", field("batch")),
+    *(Column(part, field(f"{part}_seconds_per_image"), digits=4) for part in ("network", "head", "other")),
 ]
-
-
-def _gflop(speed: Speed) -> float | None:
-    return None if speed.flops_per_image is None else speed.flops_per_image / 1e9
-
-
-WORKS = ("train", "sample", "nll")
-Contender = Ours | Reference
 
 
 def run(
     recipe: Recipe, data: Data, batch: int, seconds: float, works: Sequence[str] = WORKS, compile: bool = False,
     precision: str = "fp32", guidance: float = 1.0, temperature: float = 1.0, head: Mapping[str, Any] | None = None,
-    reference: Path | None = None, own_settings: bool = False, clock: str = "wall", rounds: int = LEAST_ROUNDS,
-    count: bool = True, say: Callable[[str], None] = lambda line: None,
+    reference: Path | None = None, own_settings: bool = False, clock: str = "wall",
+    rounds: int = measure.LEAST_ROUNDS, count: bool = True, say: Callable[[str], None] = lambda line: None,
 ) -> Report:  # fmt: skip
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least ``rounds`` rounds.
 
@@ -165,8 +158,6 @@ def run(
     Raises:
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.
     """
-    if batch < 1 or seconds < 0:
-        raise UserError(f"--batch must be at least 1 and --seconds at least 0, not {batch} and {seconds}")
     if clock not in CLOCKS or (clock == "cpu" and torch.cuda.is_available()):
         raise UserError(f"--clock is wall, or cpu where there is no GPU, not {clock!r}")
     if not works or (wrong := [work for work in works if work not in WORKS]):
@@ -175,7 +166,7 @@ def run(
         raise UserError("--reference-as-published is about a checkout: name it with --reference")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(device, precision, guidance, temperature, clock)
-    peak = matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)
+    peak = measure.matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)
     parts = build.assemble(recipe, data)
     model = parts.model.to(device)
     with (
@@ -210,46 +201,33 @@ def _measure(
     work: str, contenders: Sequence[Contender], inputs: Inputs, seconds: float, peak: float, rounds: int, count: bool
 ) -> Measurement:
     """Measure one kind of work with every contender that can do it. Compiled code has the counts of eager code."""
+    device, clock = inputs.setting.device, inputs.setting.clock
     calls = {c.name: getattr(c, work)(inputs) for c in contenders if hasattr(c, work)}
-    footprints: dict[str, Footprint] = {}
+    found: dict[str, Footprint] = {name: Footprint() for name in calls}
     for name, call in calls.items():
         if name == "mar compiled":
-            footprints[name] = Footprint(footprints["mar"].flops)
+            found[name].flops = found["mar"].flops
             for index in range(POOL if work == "train" else 1):  # every shape is compiled before the clock starts
                 call(index)
         elif count:
-            with footprint(inputs.setting.device) as footprints[name]:
+            with measure.footprint(device) as found[name]:
                 call(0)
-        else:
-            footprints[name] = Footprint()
-            if name != Reference.name:  # which captures no graphs
-                call(0)
-    device = inputs.setting.device  # training on a GPU queues steps without waiting for them
-    repeats = POOL if work == "train" and device.type == "cuda" else 1
-    times = interleave(calls, seconds, device, inputs.setting.clock, rounds, repeats)
-    theirs = times.get(Reference.name, ())
-    speeds = (
-        speed(
-            name,
-            inputs.batch,
-            times[name],
-            found.flops or None,
-            peak,
-            found.peak_bytes,
-            theirs * (name != Reference.name),
-        )
-        for name, found in footprints.items()
-    )
-    return Measurement(work, inputs.batch, tuple(speeds))
+        elif name != Reference.name:  # which captures no graphs
+            call(0)
+    repeats = POOL if work == "train" and device.type == "cuda" else 1  # training on a GPU queues steps
+    times = measure.interleave(calls, seconds, device, clock, rounds, repeats)
+    theirs, images = times.get(Reference.name, ()), inputs.batch
+    speeds = [
+        speed(name, images, times[name], of.flops or None, peak, of.peak_bytes, theirs * (name != Reference.name))
+        for name, of in found.items()
+    ]
+    return Measurement(work, images, tuple(speeds))
 
 
 def _shares(contender: Contender, inputs: Inputs) -> Shares:
     """Time the parts of one more generation. On a GPU this prevents overlap, so speeds are measured without it."""
-    device, clock, call = inputs.setting.device, inputs.setting.clock, contender.sample(inputs)
-    with stopwatch(contender.parts, device, clock) as parts:
-        start = CLOCKS[clock]()
-        call(0)
-        synchronise(device)
-        whole = CLOCKS[clock]() - start
-    network, head = parts["network"] / inputs.batch, parts["head"] / inputs.batch
-    return Shares(contender.name, inputs.batch, network, head, whole / inputs.batch - network - head)
+    device, clock = inputs.setting.device, inputs.setting.clock
+    with measure.stopwatch(contender.parts, device, clock) as parts:
+        (whole, *_) = measure.interleave({"": contender.sample(inputs)}, 0.0, device, clock, least=1)[""]
+    network, head, whole = (seconds / inputs.batch for seconds in (parts["network"], parts["head"], whole))
+    return Shares(contender.name, inputs.batch, network, head, whole - network - head)

@@ -206,10 +206,10 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
 def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: int, console: Console) -> None:
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
     import torch
-    from rich.table import Table
 
     from mar.core.errors import MarError
     from mar.core.signals import cores
+    from mar.core.table import Column, Table
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
 
@@ -227,7 +227,7 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
     torch.set_num_threads(max(1, cores() // workers))
-    table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
+    heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, cost = cell.recipe.train, "–"
@@ -237,10 +237,11 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
                 probes[key] = seconds_per_iteration(cell.recipe, cell.data)
             seconds = train.iterations * probes[key]
             total, cost = total + seconds * (1.0 - (state.share or 0.0)), f"{seconds:.0f}"
-        plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
+        plans = ", ".join(map(str, cell.plans)) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         work = f"{train.iterations} of {train.batch_size}"
-        table.add_row(cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}")
-    console.print(table)
+        rows.append((cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}"))
+    columns = [Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
+    console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
 
 

@@ -30,7 +30,7 @@ def bench(
         ),
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
-    seconds: Annotated[float, typer.Option(help="Time of each kind of work; --rounds is the minimum.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Time of each kind of work; --rounds is the minimum.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="Minimum rounds of each kind of work.")] = 3,
     count: Annotated[
         bool,

@@ -9,6 +9,8 @@ import typer
 
 from mar.cli.options import TrainedRun, grouped
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches: plans may name its files
+
 
 @grouped
 def demo(
@@ -33,7 +35,7 @@ def demo(
     from mar.demo.session import Session
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:
-        session = Session(run.load(), Path(folder))
+        session = Session(run.load(), Path(folder), reads_files=host in _LOOPBACK)
         try:
             from mar.demo.page import serve
         except ModuleNotFoundError as error:

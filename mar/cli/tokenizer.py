@@ -197,6 +197,7 @@ def _score(
     from mar.core.errors import UserError
     from mar.core.files import environment, write_atomic
     from mar.core.progress import bar
+    from mar.core.readers import read_json
     from mar.core.records import differences
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
@@ -207,7 +208,7 @@ def _score(
     n_images = min(n or len(data.test), len(data.test))
     question = {"sha256": found.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
     file = folder / "scores" / "reconstruction.json"
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = read_json(file, "the score of an autoencoder") if file.is_file() else {}
     differing = differences({key: before.get(key, value) for key, value in question.items()}, question)
     if differing and not replaces:
         raise UserError(f"{file} is another score ({differing[0]}): choose another --out, or delete it")

@@ -13,15 +13,15 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no data leaves this machine
 
 import gradio as gr  # pyright: ignore[reportMissingImports]  # an extra
 import torch
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
-from mar.core.errors import UserError
-from mar.demo.answers import EMPTY, generate, preview, read_picture, request_of
+from mar.core.errors import MarError, UserError
+from mar.demo.answers import EMPTY, generate, preview, read_picture, request_of, whole
 from mar.demo.session import PAINTED, Request, Session
-from orderings.draw import COLOURS, GIVEN_GREY, INK, NOW, PAPER, UNKNOWN
+from orderings.draw import GIVEN_GREY, INK, NOW, PAPER, UNKNOWN, palette
 
 _HERE = Path(__file__).parent
+_LARGEST_FILE = "20mb"  # of an upload
+_WAITING = 64  # clients; more are told to try again
 
 
 def serve(session: Session, host: str, port: int, browser: bool) -> None:
@@ -36,7 +36,7 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
         _, address, _ = blocks.launch(
             server_name=host, server_port=port, inbrowser=browser, share=False, ssr_mode=False, footer_links=[],
             theme=theme, css_paths=_HERE / "page.css", allowed_paths=[str(session.folder)], quiet=True,
-            prevent_thread_lock=True,
+            prevent_thread_lock=True, max_file_size=_LARGEST_FILE,
         )  # fmt: skip
     except OSError:
         why = "the port is taken, or the host is none of this machine's"
@@ -48,7 +48,8 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
 def page(session: Session) -> gr.Blocks:
     """Return the page of a session."""
     run = session.run
-    with gr.Blocks(title="mar demo", analytics_enabled=False, fill_width=True) as blocks:
+    old = (600, 3600)  # every ten minutes, delete uploads of more than an hour
+    with gr.Blocks(title="mar demo", analytics_enabled=False, fill_width=True, delete_cache=old) as blocks:
         gr.HTML(_title(session), elem_classes="demo-title")
         picture = gr.State()
         with gr.Row():
@@ -61,20 +62,20 @@ def page(session: Session) -> gr.Blocks:
                     "board", {**EMPTY}, scene=preview(session, Request(run.training_plan))[0], ink=_ink(session)
                 )
                 with gr.Row(elem_classes="line"):
-                    number = gr.Number(0, precision=0, minimum=0, label="Test image", min_width=90)
+                    number = gr.Number(0, label="Test image", min_width=90)  # checked by request_of
                     pick = gr.Button("Use it", min_width=90)
                     upload = gr.UploadButton("Upload", file_types=["image"], min_width=90)
                 order = gr.DownloadButton("Save the painted order", visible=False)
             with gr.Column(min_width=320):
                 label = gr.Dropdown(
                     list(zip(session.classes, range(len(session.classes)), strict=True)), value=0, label="Class",
-                    visible=bool(session.classes),
+                    visible=bool(session.classes), allow_custom_value=True,
                 )  # fmt: skip
                 with gr.Row():
                     guidance = gr.Slider(0, 8, 1, step=0.25, label="Guidance", visible=bool(session.classes))
                     temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature")
                 with gr.Row(elem_classes="line"):
-                    seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=90)
+                    seed = gr.Number(0, label="Seed", min_width=90)
                     go = gr.Button("Generate", variant="primary", min_width=120)
                     again = gr.Button("Next seed", min_width=120)
                 message = gr.HTML(elem_id="message", visible=False)
@@ -91,24 +92,18 @@ def page(session: Session) -> gr.Blocks:
         go.click(answers.generate, controls, [player, message], **slow)
         following = again.click(lambda seed: (seed or 0) + 1, seed, seed, **quick)
         following.then(answers.generate, controls, [player, message], **slow)
-    return blocks
+    return blocks.queue(max_size=_WAITING)  # one generation at a time, the rest in turn
 
 
 class _Answers:
-    """The handlers of events; ``chosen`` are the values of the controls, in their order."""
+    """The handlers of events; ``chosen`` are the values of the controls, in their order. A refusal changes the message
+    alone."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.pictures = session, itertools.count(1)
 
-    def preview(self, *chosen: Any) -> tuple[Any, Any, Any]:
-        scene, order, message = self._previewed(self._request(*chosen))
-        return gr.HTML(scene=scene), order, message
-
-    def _previewed(self, request: Request) -> tuple[dict[str, Any], Any, Any]:
-        scene, message = preview(self.session, request)
-        painted = bool(scene["painted"] and scene["step"])
-        file = str(self.session.order_file(request.painted)) if painted else None
-        return scene, gr.DownloadButton(value=file, visible=painted), _told(message)
+    def preview(self, *chosen: Any) -> tuple[Any, ...]:
+        return _answered(2, lambda: self._previewed(self._request(*chosen)))
 
     def painted(self, plan: str, *others: Any) -> tuple[Any, ...]:
         """Switch the plan to the painted order, with the same partition, at a stroke of the order brush."""
@@ -117,40 +112,53 @@ class _Answers:
             plan = "/".join([PAINTED, *partition])
         return (plan, *self.preview(plan, *others))
 
-    def generate(self, *chosen: Any) -> tuple[Any, Any]:
-        movie, message = generate(self.session, self._request(*chosen))
-        return gr.HTML(value=movie) if movie else gr.skip(), _told(message)
+    def generate(self, *chosen: Any) -> tuple[Any, ...]:
+        def answer() -> tuple[Any, Any]:
+            movie, message = generate(self.session, self._request(*chosen))
+            return gr.HTML(value=movie) if movie else gr.skip(), _told(message)
+
+        return _answered(1, answer)
 
     def pick(self, number: float | None, *chosen: Any) -> tuple[Any, ...]:
-        return self._pictured(lambda: self.session.test_image(int(number or 0)), *chosen)
+        return self._pictured(lambda: self.session.test_image(whole(number or 0, "a test image")), *chosen)
 
     def upload(self, path: str, *chosen: Any) -> tuple[Any, ...]:
         return self._pictured(lambda: (read_picture(self.session, path), None), *chosen)
 
     def _pictured(self, read: Callable[[], tuple[torch.Tensor, int | None]], *chosen: Any) -> tuple[Any, ...]:
         """Replace the drawing by a picture; a new number tells the board to clear its strokes."""
-        try:
-            picture, its_label = read()
-        except UserError as error:
-            return *(gr.skip() for _ in range(4)), _told(str(error))
-        plan, label, *others, board, _ = chosen
-        label = label if its_label is None else its_label
-        request = self._request(plan, label, *others, {**board, "drawn": []}, picture)
-        scene, order, message = self._previewed(request)
-        return picture, label, gr.HTML(scene={**scene, "fresh": next(self.pictures)}), order, message
+
+        def answer() -> tuple[Any, ...]:
+            (picture, its_label), (plan, label, *others, board, _) = read(), chosen
+            label = label if its_label is None else its_label
+            request = self._request(plan, label, *others, {**board, "drawn": []}, picture)
+            return picture, label, *self._previewed(request, fresh=next(self.pictures))
+
+        return _answered(4, answer)
+
+    def _previewed(self, request: Request, **fresh: int) -> tuple[Any, Any, Any]:
+        scene, message = preview(self.session, request)
+        painted = bool(scene["painted"] and scene["step"])
+        file = str(self.session.order_file(request.painted)) if painted else None
+        return gr.HTML(scene={**scene, **fresh}), gr.DownloadButton(value=file, visible=painted), _told(message)
 
     def _request(self, *chosen: Any) -> Request:
         plan, label, guidance, temperature, seed, board, picture = chosen
-        request = Request(
-            plan or "", label=label, guidance=guidance, temperature=temperature, seed=max(0, int(seed or 0))
-        )
+        request = Request(plan or "", label=label, guidance=guidance, temperature=temperature, seed=seed or 0)
         return request_of(self.session, board, picture, request)
+
+
+def _answered(n: int, answer: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return the answer, or ``n`` outputs left as they are and the reason of the refusal."""
+    try:
+        return answer()
+    except MarError as error:
+        return *(gr.skip() for _ in range(n)), _told(str(error))
 
 
 def _drawing(name: str, value: Any, **props: Any) -> gr.HTML:
     """Return a custom component: NAME.html, drawn by drawing.js and NAME.js."""
-    steps = [to_hex(colormaps[COLOURS](k / 63)) for k in range(64)]
-    colours = {"palette": steps, "now": NOW, "given": GIVEN_GREY, "ink": INK, "paper": PAPER, "unknown": UNKNOWN}
+    colours = {"palette": palette(64), "now": NOW, "given": GIVEN_GREY, "ink": INK, "paper": PAPER, "unknown": UNKNOWN}
     script = "\n".join((_HERE / file).read_text() for file in ("drawing.js", f"{name}.js"))
     template = (_HERE / f"{name}.html").read_text()
     return gr.HTML(

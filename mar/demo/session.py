@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 
 from mar.core.errors import MarError, Unsupported, UserError
-from mar.core.files import digest
+from mar.core.files import digest, write_atomic
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.likelihood.chain import image_noise, token_log_prob
@@ -28,6 +29,7 @@ from orderings import GIVEN, ORDERINGS, Adaptive, Ordering, Partition, Plan, Pla
 
 PAINTED = "painted"  # stands for an ordering in a plan's text: painted/cosine:16
 _MOST = 128  # frames of a generation
+_ORDERS = 1000  # painted orders that are kept as files, the latest ones
 _SETS = (
     "random/cosine:16", "subsample/cosine:16", "spiral:outward/cosine:16", "checkerboard/linear:2", "raster/linear:8",
     "painted/cosine:16", "lowest-entropy", "lowest-entropy/cosine:16",
@@ -50,8 +52,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Generation:
-    """One image, its generation, and its NLL under the model: -log p of the tokens generated up to and with each step,
-    given the given ones and the class, at guidance 1 and temperature 1; None: the head has no exact likelihood."""
+    """One image and its NLL, -log p of the tokens generated so far given the class and the kept ones, at guidance 1 and
+    temperature 1; None: the head has no exact likelihood."""
 
     image: torch.Tensor  # (1, C, H, W) in the data set's levels
     plan: Plan  # one row, as the tokens were generated
@@ -65,15 +67,18 @@ class Generation:
 class Session:
     """A run of images, and a folder for painted orders.
 
+    Args:
+        reads_files: plans may name files of this machine, as ``file:PATH`` does.
+
     Raises:
         UserError: the run makes text, sound, numbers, or latents without an autoencoder.
     """
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, reads_files: bool = True) -> None:
         if run.spec.modality != "image":
             raise UserError(f"mar demo shows images: {run.folder.path} makes examples of kind {run.spec.modality}, "
                             "which mar sample writes")  # fmt: skip
-        self.run, self.folder = run, folder
+        self.run, self.folder, self.reads_files = run, folder, reads_files
         shape = run.grid.shape if run.grid.ndim > 1 else (1, *run.grid.shape)
         self.rows, self.columns = shape[:2]
         self.channels = math.prod(shape[2:])  # tokens of a cell
@@ -141,7 +146,9 @@ class Session:
         positions = [cell * self.channels + k for cell in (*painted, *rest) for k in range(self.channels)]
         text = json.dumps({"positions": positions})
         path = self.folder / f"order-{digest(text, digits=8)}.json"
-        path.write_text(text)
+        write_atomic(path, text)
+        for old in sorted(self.folder.glob("order-*.json"), key=lambda file: file.stat().st_mtime_ns)[:-_ORDERS]:
+            old.unlink(missing_ok=True)
         return path
 
     def test_image(self, number: int) -> tuple[torch.Tensor, int | None]:
@@ -156,6 +163,8 @@ class Session:
 
     def _parsed(self, request: Request) -> tuple[Ordering | Adaptive, Partition]:
         name, *partition = request.plan.strip().split("/", 1)
+        if not self.reads_files and re.search(r"\b(file|costs|path)\b", request.plan):
+            raise UserError("this page reads no files for its visitors: paint the order, or choose another plan")
         if name.strip() != PAINTED:
             return PlanSpec.parse(request.plan, adaptive=True)
         path = self.order_file(request.painted)

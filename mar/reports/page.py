@@ -6,15 +6,18 @@ L tokens · K AR steps
 from __future__ import annotations
 
 import base64
+import io
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
+from PIL import Image, ImageSequence
 
 from mar.core.files import write_atomic
 from mar.core.table import Table
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
+_FILMS = 200_000  # bytes of all animations of a page
 _UNFOLDED = 12  # rows of which all cards are open
 _CELL = 10  # units of a map
 _MIME = {".png": "image/png", ".gif": "image/gif"}
@@ -178,8 +182,9 @@ def _cards(result: AblationResult, pictures: Path) -> str:
     for number, row in enumerate(result.rows):
         by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append((number, row))
     span, cards = _position_range(result), []
+    limit = _FILMS // max(1, sum(row.animation is not None for row in result.rows))
     for title, rows in by_title.items():
-        strips = "".join(_strip(number, row, span, pictures) for number, row in rows)
+        strips = "".join(_strip(number, row, span, pictures, limit) for number, row in rows)
         state = " open" if len(result.rows) <= _UNFOLDED or not cards else ""
         along = {_rest(row): row.likelihood for _, row in rows if row.likelihood and row.likelihood.nats_per_step}
         if along:
@@ -199,11 +204,11 @@ def _cards(result: AblationResult, pictures: Path) -> str:
     return f'<p class="hint">{hint}</p>{fold}{"".join(cards)}'
 
 
-def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path) -> str:
+def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path, limit: int) -> str:
     figures = _maps(row, span)
     for picture, what in ((row.animation, "generation, blue: not yet known"), (row.samples, "samples")):
         if picture is not None and (pictures / picture).is_file():
-            data = base64.b64encode((pictures / picture).read_bytes()).decode()
+            data = base64.b64encode(_thinned(pictures / picture, limit)).decode()
             source = f"data:{_MIME[Path(picture).suffix]};base64,{data}"
             figures.append(_figure(f'<img src="{source}" alt="{escape(f"{what}, {row.name}")}">', what, "picture"))
     parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
@@ -217,6 +222,21 @@ def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path) -> 
         f'<div class="plan" data-rows="{number}"><h4>{escape(_rest(row))} <span>{" · ".join(parts)}</span></h4>'
         f'{problems}<div class="strip">{"".join(figures)}</div></div>'
     )
+
+
+def _thinned(path: Path, limit: int) -> bytes:
+    """Return a picture's file; of an animation over ``limit`` bytes every n-th frame, shown n times as long."""
+    content, out = path.read_bytes(), io.BytesIO()
+    every = math.ceil(len(content) / limit)
+    if path.suffix != ".gif" or every == 1:
+        return content
+    with Image.open(path) as film:
+        frames = [(frame.copy(), frame.info["duration"]) for frame in ImageSequence.Iterator(film)]
+    starts = [*range(0, len(frames) - 1, every), len(frames) - 1]
+    times = [sum(time for _, time in frames[a:b]) for a, b in pairwise([*starts, len(frames)])]
+    first, *others = (frames[k][0] for k in starts)
+    first.save(out, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return out.getvalue()
 
 
 def _rest(row: Row) -> str:

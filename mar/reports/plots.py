@@ -74,7 +74,9 @@ def svg(figure: Figure, label: str) -> str:
     with rc_context({"svg.hashsalt": label}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    shorter = re.compile(r"(\.\d)\d+")  # digits of coordinates, never of a text or a name
+    text = re.sub(r'<(?!g id="row)[^>]*>', lambda tag: shorter.sub(r"\1", tag[0]), text)
     text = re.sub(r'<g id="row ([\d ]+): ([^"]*)">', r'<g class="point" data-rows="\1"><title>\2</title>', text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures share a page
     text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)")
@@ -405,8 +407,8 @@ PICTURES: dict[str, Callable[[AblationResult], Figure | None]] = {
 def likelihoods(
     named: Mapping[str, Likelihood], shape: tuple[int, ...] = (), title: str = "", width: float = 9.0
 ) -> Figure:
-    """Nats per token along the order of each plan with ± one standard error, and for grids of two or three dimensions
-    the mean nats of each position (summed over channels), on one scale."""
+    """Nats per token along the order of each plan, under a ``title`` with ± one standard error; and for grids of two or
+    three dimensions the mean nats of each position (summed over channels), on one scale."""
     columns, curves = min(_COLUMNS, len(named)), 0.47 * width
     rows = math.ceil(len(named) / columns) if len(shape) > 1 else 0
     figure = Figure((width, curves + 2.6 * rows))
@@ -420,8 +422,9 @@ def likelihoods(
         error_K = np.array(found.standard_error_per_step or np.zeros(len(tokens_K))) / tokens_K
         known_K = np.isfinite(nats_K)
         middle_K, nats_K, error_K = middle_K[known_K], nats_K[known_K], error_K[known_K]
-        marker, edges = "." if len(nats_K) < 40 else None, (nats_K - error_K, nats_K + error_K)
-        _band(panel, middle_K, nats_K, edges, f"C{number % 10}", name, marker)
+        panel.plot(middle_K, nats_K, label=name, marker="." if len(nats_K) < 40 else None)
+        if title:  # a page has many curves
+            panel.fill_between(middle_K, nats_K - error_K, nats_K + error_K, color=f"C{number % 10}", alpha=0.2)
     panel.set(xlim=(0.0, 1.0), xlabel="place in the order, as a share of the tokens", ylabel="nats per token")
     panel.set(title=title, ylim=(min(0.0, panel.get_ylim()[0]), None))
     panel.legend()

@@ -22,6 +22,7 @@ from mar.core.errors import UserError
 from mar.core.files import TOKENIZER, environment, write_atomic
 from mar.core.noise import Noise, derived_seed, stream
 from mar.core.processes import Precision, Processes
+from mar.core.readers import read_json
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Data
@@ -33,6 +34,7 @@ from mar.training.loop import Job, Progress, Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
+_SETTINGS = "the settings of a tokenizer's run"
 _DECAY = 0.99
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 
@@ -182,7 +184,7 @@ def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
     """Return the recipe's precision; ``auto`` is replaced by the precision that training in ``path`` began with."""
     if recipe.precision != "auto" or not (path / TOKENIZER).is_file():
         return recipe.precision
-    content = json.loads((path / TOKENIZER).read_text())
+    content = read_json(path / TOKENIZER, _SETTINGS)
     return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
 
 
@@ -277,7 +279,7 @@ def _start(recipe: AutoencoderRecipe, folder: RunFolder, processes: Processes) -
         raise UserError(f"batch size {recipe.batch_size} does not divide by {processes.world} processes")
     file, wanted = folder.path / TOKENIZER, plain(asdict(recipe))
     if file.is_file():
-        there = json.loads(file.read_text())["recipe"]
+        there = read_json(file, _SETTINGS)["recipe"]
         settled = {"precision"} if recipe.precision == "auto" else set()
         refuse_other(folder.path, "a tokenizer of other settings", there, wanted, _MAY_CHANGE | settled)
         before = replace(recipe, iterations=there["iterations"]).train

@@ -68,10 +68,8 @@ class Checkpoint:
 def tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return {name: first name} of tensors that are the memory of an earlier one, such as tied weights."""
     first: dict[tuple[Any, ...], str] = {}
-    names = {
-        k: first.setdefault((v.data_ptr(), v.shape, v.stride(), v.dtype), k) for k, v in tensors.items() if v.numel()
-    }
-    return {name: of for name, of in names.items() if name != of}
+    places = {name: (t.data_ptr(), t.shape, t.stride(), t.dtype) for name, t in tensors.items() if t.numel()}
+    return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
 
 
 def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

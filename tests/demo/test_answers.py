@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from mar.core.errors import UserError
 from mar.demo.answers import drawn_on, generate, preview, read_picture, request_of, to_levels
-from mar.demo.session import Request
+from mar.demo.session import Request, Session
 from mar.sampling.output import to_bytes
 from tests.demo.conftest import session_of
 
@@ -83,6 +84,52 @@ def test_an_uploaded_picture_is_scaled_to_the_model_and_a_broken_one_refused(ses
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="cannot read the picture"):
         read_picture(session, tmp_path / "broken.png")
+
+
+@pytest.mark.parametrize(
+    ("request_", "on_board", "said"),
+    [
+        (Request("raster", seed=-5), {}, "the seed is a whole number from 0"),
+        (Request("raster", seed=math.nan), {}, "the seed is a whole number"),
+        (Request("raster", label=10**20), {}, "the class is a whole number from 0 to 9"),
+        (Request("raster", label="ten"), {}, "the class is a whole number from 0 to 9"),
+        (Request("raster", guidance=math.inf), {}, "guidance is a number from 0"),
+        (Request("raster"), {"given": [10**9]}, "a cell is a whole number from 0 to 63"),
+        (Request("raster"), {"painted": ["x"]}, "a cell is a whole number"),
+        (Request("raster"), {"drawn": [[64, 0, 0, 0]]}, "a pixel is a whole number from 0 to 63"),
+    ],
+)
+def test_values_that_a_client_makes_up_are_refused_in_one_line(session, request_, on_board, said):
+    with pytest.raises(UserError, match=said) as refused:
+        request_of(session, board(**on_board), None, request_)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_class_is_chosen_by_number_or_name(session):
+    for label in (3, "3", 3.0):
+        assert request_of(session, None, None, Request("raster", label=label)).label == 3
+
+
+def test_a_small_file_of_a_huge_picture_is_refused_before_it_is_unpacked(session, tmp_path):
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(UserError, match=r"bomb\.png: .*pixels"):
+        read_picture(session, tmp_path / "bomb.png")
+
+
+def test_files_of_the_machine_are_read_for_its_own_user_alone(session, tmp_path):
+    path = session.order_file([5])
+    assert preview(session, Request(f"file:{path}"))[1] == ""
+    public = Session(session.run, tmp_path, reads_files=False)
+    for plan in (f"file:{path}", "file:/etc/passwd", "random/optimal:costs=/etc/passwd:k=4"):
+        assert "reads no files" in preview(public, Request(plan))[1]
+    assert preview(public, Request("painted", [5]))[1] == ""
+
+
+def test_painted_orders_fill_no_disk(session, tmp_path):
+    public = Session(session.run, tmp_path)
+    for cell in range(1010):
+        public.order_file([cell % 64, 64 + cell // 64])
+    assert len(list(tmp_path.glob("order-*.json"))) <= 1000
 
 
 def test_the_cells_of_patches_are_larger_than_pixels(tmp_path):
