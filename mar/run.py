@@ -42,8 +42,8 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
+from mar.training.job import ModelJob, check
 from mar.training.loop import Trainer
-from mar.training.model_job import ModelJob, check
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, PlanSpec

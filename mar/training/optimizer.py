@@ -12,7 +12,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import UserError
-from mar.core.processes import is_sharded, local_shards, shard_like
+from mar.core.processes import local_shards, shard_like
 from mar.heads.base import Head
 
 
@@ -22,10 +22,9 @@ class EMA:
     Sharded weights are averaged shard by shard.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module, decay: float, sharded: bool = False) -> None:
+        self.decay, self.sharded = decay, sharded
         self.weights = {name: p.detach().float().clone() for name, p in model.named_parameters()}
-        self.sharded = any(map(is_sharded, self.weights.values()))
 
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
