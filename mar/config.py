@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import settings_digest
-from mar.core.overrides import assigned, merge
+from mar.core.overrides import overridden
 
 RECIPES = Path(__file__).parent / "recipes"
 _OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
@@ -79,6 +79,9 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.02, ge=0)
+    decayed: Literal["matrices", "published"] = Field(
+        default="matrices", description="published (MAR's code): also the mask token and the unconditional embedding"
+    )
     betas: tuple[Share, Share] = (0.9, 0.95)
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -118,6 +121,7 @@ class Train(Section):
         content["mask_ratio"] = {**chosen, "kind": old_names.get(chosen["kind"], chosen["kind"])}
         off = ["until", "plateau"] * (self.until == "iterations") + ["keep_best"] * (not self.keep_best)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
+        off += ["decayed"] * (self.decayed == "matrices")
         return {key: value for key, value in content.items() if key not in off}
 
     @model_validator(mode="after")
@@ -218,36 +222,13 @@ def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     train = content.get("train")
     if isinstance(train, dict):  # overrides use the new key
         content = {**content, "train": _renamed(train, "mask_ratio", "objective")}
-    for text in overrides:
-        content = _override(content, text)
+    old, new = "train.mask_ratio", "train.objective"
+    texts = [text.replace(old, new, 1) if text.startswith(old) else text for text in overrides]
+    content = overridden(content, texts, _COMPONENTS)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(_readable(error)) from None
-
-
-def _override(content: dict[str, Any], text: str) -> dict[str, Any]:
-    key, equals, _ = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"an override is written key=value, not {text!r}")
-    if key.startswith("train.mask_ratio"):
-        key, text = (part.replace("train.mask_ratio", "train.objective", 1) for part in (key, text))
-    if key in _COMPONENTS:
-        text, key = text.replace("=", ".kind=", 1), f"{key}.kind"  # network=made means network.kind=made
-    if key.endswith(".kind") and (component := key.removesuffix(".kind")) in _COMPONENTS:
-        content = _without(content, component)
-    merged = dict(content)
-    merge(merged, assigned([text], "an override"))
-    return merged
-
-
-def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return ``content`` without the dotted ``key``."""
-    first, _, rest = key.partition(".")
-    if not rest:
-        return {k: v for k, v in content.items() if k != first}
-    inner = content.get(first)
-    return {**content, first: _without(inner, rest)} if isinstance(inner, dict) else content
 
 
 def _readable(error: ValidationError) -> str:

@@ -170,7 +170,7 @@ class PlanSpec(NamedTuple, Generic[Order]):
         return PlanSpec(parse_ordering(head), partition)
 
     def __str__(self) -> str:
-        if self.partition == Singles():
+        if isinstance(self.partition, Singles):
             return to_text(self.ordering)
         cut = to_text(self.partition)
         return f"{to_text(self.ordering)}/{_wrap(cut) if '/' in cut.partition('(')[0] else cut}"

@@ -58,9 +58,11 @@ def ablate(
         mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
         mar ablate my-grid.yaml --dry-run
     """
+    from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import default_out, grid_path
 
-    grid_path(name)  # refuse a mistyped name before torch is imported
+    grid_path(name)  # refuse mistyped names before torch is imported
+    check_grid_keys(overrides or [])
 
     from mar.experiments.grid import read
 
@@ -89,6 +91,7 @@ def reproduce(
         mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
+    from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import find, tables
 
     if name is None:
@@ -100,6 +103,7 @@ def reproduce(
                 print(f"    --scale {table.scale}{asked}: {table.header[1]}")
         return
     table = find(name, scale)
+    check_grid_keys(overrides or [])
     given = [*_data_override(table, data, overrides or []), *(overrides or [])]
     folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
 
@@ -175,7 +179,6 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     from mar.experiments.engine import Engine
     from mar.experiments.launch import prepare, trainer
     from mar.experiments.slurm import read_cluster
-    from mar.reports.publish import publish
 
     cluster = read_cluster(execution.slurm) if execution.slurm else None
     if cluster and execution.workers > 1:
@@ -195,6 +198,8 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     _run(engine, execution, cluster, console)
     failed = _report(engine, console, execution.json)
     if execution.results is not None:
+        from mar.reports.publish import publish
+
         kept = ", ".join(path.name for path in publish(engine, execution.results))
         console.print(f"kept in {execution.results}: {kept}", highlight=False, soft_wrap=True)
     if failed:
@@ -206,10 +211,10 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
 def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: int, console: Console) -> None:
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
     import torch
-    from rich.table import Table
 
     from mar.core.errors import MarError
     from mar.core.signals import cores
+    from mar.core.table import Column, Table
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
 
@@ -227,7 +232,7 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
     torch.set_num_threads(max(1, cores() // workers))
-    table = Table(*("cell", "parameters", "plans", "iterations", "training, s", "state"))
+    heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, cost = cell.recipe.train, "–"
@@ -237,10 +242,11 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
                 probes[key] = seconds_per_iteration(cell.recipe, cell.data)
             seconds = train.iterations * probes[key]
             total, cost = total + seconds * (1.0 - (state.share or 0.0)), f"{seconds:.0f}"
-        plans = ", ".join(cell.plans) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
+        plans = ", ".join(map(str, cell.plans)) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         work = f"{train.iterations} of {train.batch_size}"
-        table.add_row(cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}")
-    console.print(table)
+        rows.append((cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}"))
+    columns = [Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
+    console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
 
 

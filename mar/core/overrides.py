@@ -7,7 +7,7 @@ writes them; everything else is the text itself, whatever letters it has.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from mar.core.errors import UserError
@@ -63,22 +63,48 @@ def assigned(pairs: Iterable[str], what: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{what} is written key=value, not {pair!r}")
-        merge(found, nested(key, value_of(text)))
+        value = value_of(text)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        _merge(found, value)
     return found
 
 
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return ``{"a": {"b": value}}`` of the key ``a.b``."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return value
+def overridden(content: dict[str, Any], pairs: Iterable[str], components: Collection[str]) -> dict[str, Any]:
+    """Return nested mappings with ``key=value`` pairs in them.
+
+    Args:
+        components: dotted keys of sections with a ``kind``: ``network=made`` is ``network.kind=made``, and another kind
+            drops the options of the section.
+
+    Raises:
+        UserError: as ``assigned``.
+    """
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if key in components:
+            key += ".kind"
+        if key.removesuffix(".kind") in components:
+            content = _without(content, key.removesuffix(".kind"))
+        change, content = assigned([f"{key}{equals}{text}"], "an override"), dict(content)
+        _merge(content, change)
+    return content
 
 
-def merge(into: dict[str, Any], change: dict[str, Any]) -> None:
+def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return ``content`` without the dotted ``key``."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {k: v for k, v in content.items() if k != first}
+    inner = content.get(first)
+    return {**content, first: _without(inner, rest)} if isinstance(inner, dict) else content
+
+
+def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
     """Put ``change`` into nested mappings; anything but a mapping replaces what was there."""
     for key, value in change.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             into[key] = dict(into[key])
-            merge(into[key], value)
+            _merge(into[key], value)
         else:
             into[key] = value

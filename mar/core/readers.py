@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from mar.core.errors import MarError, UserError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+T = TypeVar("T")
 _LARGEST_TEXT = 2**28  # bytes; records, recipes and manifests are far smaller
 
 
@@ -56,6 +59,12 @@ def read_json(file: Path, what: str, kind: type = dict) -> Any:
         if not isinstance(content, kind):
             raise ValueError(f"it holds a {type(content).__name__}, not a {kind.__name__}")
         return content
+
+
+def read_as(cls: type[T], file: Path, what: str) -> T:
+    """Return the object of ``cls`` whose fields a JSON file holds. Raises UserError as ``reading``."""
+    with reading(file, what):
+        return TypeAdapter(cls).validate_python(read_json(file, what, object))
 
 
 def read_yaml(file: Path, what: str) -> Any:

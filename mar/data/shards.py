@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.readers import read_as
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS
+
+_LARGEST_HEADER = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Manifest:
             none = "no cache of latents: mar cache writes one"
             raise UserError(f"data.path={folder} is {what if (folder / 'settings.json').is_file() else none}")
         try:
-            return TypeAdapter(Manifest).validate_json(file.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{file} is damaged ({str(error).splitlines()[0]}): run mar cache again") from None
+            return read_as(Manifest, file, "the manifest of a cache")
+        except UserError as error:
+            raise UserError(f"{error}: run mar cache again") from None
 
     def count(self, split: str) -> int:
         return sum(shard.count for shard in self.shards[split])
@@ -97,7 +99,7 @@ class Shard:
 
     def __init__(self, file: Path) -> None:
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            length = min(int.from_bytes(stream.read(8), "little"), _LARGEST_HEADER)
             header = json.loads(stream.read(length))
         kinds = {"F32": np.float32, "F16": np.float16, "I16": np.int16, "I32": np.int32, "I64": np.int64}
         self.arrays: dict[str, np.ndarray] = {

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.files import digest, environment, settings_digest, short, write_atomic
 from mar.core.progress import bar
+from mar.core.readers import read_as
 from mar.core.records import Partial
 from mar.core.table import Column, Table, fields, with_error, with_interval
 from mar.core.table import field as field_of
@@ -284,7 +285,7 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
 
 def read_nll(path: Path) -> Likelihood:
     """Return the likelihood of a record in RUN/scores."""
-    return TypeAdapter(Likelihood).validate_python(json.loads(path.read_text()))
+    return read_as(Likelihood, path, "the likelihood of a run")
 
 
 def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Path:
@@ -382,7 +383,7 @@ class _Row(NamedTuple):
     found: Likelihood
     kind: str
     per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
-    per_symbol: tuple[float | None, float | None]  # nats
+    per_symbol: tuple[float | None, ...]  # nats and their error
     difference: Difference | None
 
 

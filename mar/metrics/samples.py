@@ -26,6 +26,7 @@ from mar.sampling.many import labels_of
 from mar.sampling.output import to_bytes
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
+_DECODED = 256  # images at once
 _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that are not generated yet
 
 
@@ -123,18 +124,23 @@ class GenerationRecorder:
 
     def __init__(self, run: Run, n: int) -> None:
         self.run, self.n = run, n
-        self.frames: list[torch.Tensor] = []
-        self.known_BL: torch.Tensor | None = None
+        self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # tokens, and where they are known
 
     def record(self, step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
         """Called after each AR step of each batch; record the first batch only."""
-        if len(self.frames) != step:
-            return
-        known_BL = target_BL[: self.n].cpu()
-        self.known_BL = known_BL if self.known_BL is None else self.known_BL | known_BL
-        pixels_NHWC = to_bytes(self.run.decode(token[: self.n]), self.run.data.spec.levels)
+        if len(self.steps) == step:
+            known_BL = target_BL[: self.n].cpu()
+            self.steps.append((token[: self.n].clone(), known_BL | self.steps[-1][1] if self.steps else known_BL))
+
+    @property
+    def frames(self) -> list[torch.Tensor]:
+        """Decode all steps at once, in batches."""
+        token, known_BL = (torch.cat(parts) for parts in zip(*self.steps, strict=True))
+        images = torch.cat([self.run.decode(some) for some in token.split(_DECODED)])
+        pixels_NHWC = to_bytes(images, self.run.data.spec.levels)
         height, width = pixels_NHWC.shape[1:3]
         rows, columns = (*self.run.grid.shape, 1)[:2]
-        known = self.known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)  # a position, in all of its channels
+        known = known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)  # a position, in all of its channels
         known = known[:, torch.arange(height) * rows // height][:, :, torch.arange(width) * columns // width]
-        self.frames.append(torch.where(known[..., None], pixels_NHWC, _UNKNOWN).permute(0, 3, 1, 2))
+        pixels_NCHW = torch.where(known[..., None], pixels_NHWC, _UNKNOWN).permute(0, 3, 1, 2)
+        return list(pixels_NCHW.chunk(len(self.steps)))

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from mar.core.errors import Stopped, UserError
+from mar.core.readers import read_as
 from mar.core.records import refuse_other
 from mar.order_search.moves import Evaluator, Ledger, greedy, propose, race
 
@@ -73,8 +73,8 @@ class Search:
         if not path.is_file():
             return cls(question)
         try:
-            kept = TypeAdapter(cls).validate_python(json.loads(path.read_text()))
-        except (ValueError, ValidationError):
+            kept = read_as(cls, path, "a search for an order")
+        except UserError:
             raise UserError(f"{path} holds no search: delete it, or choose another --name") from None
         there = {key: kept.question.get(key) for key in question}
         refuse_other(path, "another search", there, question, remedy="choose another --name, or delete it")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mar.core.files import write_atomic
+from mar.core.readers import read_json
 from mar.experiments.engine import Engine
 from mar.experiments.launch import preparation_seconds
 from mar.experiments.result import RESULT, AblationResult, Row
@@ -78,7 +79,7 @@ def provenance(engine: Engine, result: AblationResult) -> dict[str, Any]:
     for cell in engine.cells:
         file = engine.folder(cell).path / "environment.json"
         if file.is_file():
-            about = json.loads(file.read_text())
+            about = read_json(file, "the environment of a run")
             trained.setdefault((about["revision"], about["device"], about.get("cpu", "unknown")), []).append(cell.name)
     curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
     seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}

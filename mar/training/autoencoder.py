@@ -22,6 +22,7 @@ from mar.core.errors import UserError
 from mar.core.files import TOKENIZER, environment, write_atomic
 from mar.core.noise import Noise, derived_seed, stream
 from mar.core.processes import Precision, Processes
+from mar.core.readers import read_json
 from mar.core.records import plain, refuse_other
 from mar.core.spec import DataSpec
 from mar.data.base import Data
@@ -29,10 +30,12 @@ from mar.tokenizers.autoencoder import latent_size
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
 from mar.training.batches import Batch
-from mar.training.loop import Job, Progress, Trainer
+from mar.training.job import Job, Progress
+from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
+_SETTINGS = "the settings of a tokenizer's run"
 _DECAY = 0.99
 _DEAD = 0.05  # of an even share: an entry used less is put on a vector of the batch
 
@@ -182,7 +185,7 @@ def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
     """Return the recipe's precision; ``auto`` is replaced by the precision that training in ``path`` began with."""
     if recipe.precision != "auto" or not (path / TOKENIZER).is_file():
         return recipe.precision
-    content = json.loads((path / TOKENIZER).read_text())
+    content = read_json(path / TOKENIZER, _SETTINGS)
     return content["environment"].get("precision", content["recipe"]["precision"])  # older ones have the recipe's alone
 
 
@@ -195,7 +198,7 @@ class AutoencoderJob(Job):
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.processes, self.progress = recipe, folder, processes, progress
         self.train, self.seed, self.split, self.levels = recipe.train, recipe.seed, data.train, data.spec.levels
-        kind = recipe.architecture.kind
+        self.length, kind = recipe.iterations, recipe.architecture.kind
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
             self.model: Any = recipe.architecture.build(data.spec).to(processes.device)
@@ -231,9 +234,8 @@ class AutoencoderJob(Job):
         if progress.due(self.train.log_every):
             total = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0))
             self.pending = []
-            self.processes.on_main(
-                lambda: self._log(progress.iteration, rate, *(total / self.processes.world).tolist())
-            )
+            means = (total / self.processes.world).tolist()
+            self.processes.on_main(lambda: self._log(progress.iteration, rate, *means))
 
     def _log(self, iteration: int, rate: float, loss: float, square: float, second: float, used: float) -> None:
         if not math.isfinite(loss):
@@ -277,7 +279,7 @@ def _start(recipe: AutoencoderRecipe, folder: RunFolder, processes: Processes) -
         raise UserError(f"batch size {recipe.batch_size} does not divide by {processes.world} processes")
     file, wanted = folder.path / TOKENIZER, plain(asdict(recipe))
     if file.is_file():
-        there = json.loads(file.read_text())["recipe"]
+        there = read_json(file, _SETTINGS)["recipe"]
         settled = {"precision"} if recipe.precision == "auto" else set()
         refuse_other(folder.path, "a tokenizer of other settings", there, wanted, _MAY_CHANGE | settled)
         before = replace(recipe, iterations=there["iterations"]).train

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from mar.config import Recipe, Train, parse
 from mar.core.errors import UserError
 from mar.core.files import RUN, environment, locked, near, write_atomic
-from mar.core.readers import read_json
+from mar.core.readers import read_as, read_json, read_yaml, reading
 from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
@@ -42,8 +42,9 @@ class RunFolder:
         file = self.path / RUN
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))
-        own = (content.get("tokenizer") or {}).get("path")
+        with reading(file, "the recipe of a run"):
+            content: Any = OmegaConf.to_container(read_yaml(file, "the recipe of a run"))
+            own = (content.get("tokenizer") or {}).get("path")
         if own and (self.path / own).is_dir():  # an autoencoder that travels with the run
             content["tokenizer"]["path"] = str(self.path / own)
         return parse(content)
@@ -60,7 +61,7 @@ class RunFolder:
     def about(self) -> About | None:
         """Return the metadata of the training data; None for runs from before this was recorded."""
         file = self.path / "data.json"
-        return _ABOUT.validate_json(file.read_bytes()) if file.is_file() else None
+        return read_as(About, file, "the metadata of a run's data") if file.is_file() else None
 
     def write_description(self, recipe: Recipe, about: About) -> None:
         """Write the recipe and the metadata of the data."""
@@ -72,7 +73,7 @@ class RunFolder:
         asked, file = getattr(recipe.train, key), self.path / "environment.json"
         if asked != "auto" or not file.is_file():
             return asked
-        return json.loads(file.read_text()).get(key, getattr(self.recipe().train, key))
+        return read_json(file, "the environment of a run").get(key, getattr(self.recipe().train, key))
 
     def start(self, recipe: Recipe, about: About, computes: dict[str, Any]) -> list[str]:
         """Create the folder, or check that it belongs to the same recipe (``_MAY_CHANGE`` apart) and data. Return notes

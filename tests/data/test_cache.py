@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mar import build, config
 from mar.cli.tokenizer import cache as command
 from mar.cli.tokenizer import data_of
 from mar.core.errors import UserError
+from mar.core.spec import DataSpec
 from mar.data.cache import Cache, CacheOptions
+from mar.data.folder import Folder, FolderOptions
 from mar.data.shards import Settings
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.autoencoder import AutoencoderFolder
@@ -22,6 +27,7 @@ from mar.training import caching
 from tests.autoencoders import save
 from tests.faults.processes import Running
 
+GREY = ["data.size=8", "data.colour=grey"]
 SHARD = 100  # of 72 + 360 + 1365 digits: 19 shards
 
 
@@ -86,6 +92,34 @@ def test_a_cache_holds_what_direct_encoding_gives(cached):
         assert len(stored.split(name)) == len(data.split(name)) and torch.equal(label, label_again)
         direct, read = tokenizer.encode(x), tokenizer.encode(latent)
         torch.testing.assert_close(read, direct, rtol=1e-5, atol=1e-5)
+
+
+def test_a_finished_cache_of_images_that_were_replaced_is_not_done(tmp_path):
+    def write(shift: int) -> None:
+        for split in ("train", "val", "test"):
+            for i in range(4):
+                file = tmp_path / "d" / split / "a" / f"{i}.bmp"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(i).integers(shift, shift + 128, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(file)
+
+    write(0)
+    autoencoder, out = str(save("kl", tmp_path / "kl", spec=DataSpec((1, 8, 8), 256))), tmp_path / "cache"
+    again = partial(command, f"folder:{tmp_path / 'd'}", GREY, tokenizer=autoencoder, out=out)
+    again()
+    content = json.loads((out / "settings.json").read_text())
+    former = Folder.load(FolderOptions(str(tmp_path / "d"), size=8, colour="grey")).former
+    (out / "settings.json").write_text(json.dumps(content | {"fingerprint": former}))  # as earlier versions wrote it
+    again()
+    assert json.loads((out / "settings.json").read_text())["fingerprint"] == former
+    (out / "settings.json").write_text(json.dumps(content))
+    (tmp_path / "d").rename(tmp_path / "moved")
+    moved = partial(command, f"folder:{tmp_path / 'moved'}", GREY, tokenizer=autoencoder, out=out)
+    moved()
+    (tmp_path / "moved").rename(tmp_path / "d")
+    write(128)
+    with pytest.raises(UserError, match=r"a cache of other settings \(fingerprint is"):
+        again()
 
 
 def test_images_and_their_description_stay_those_of_the_source(cached):

@@ -273,6 +273,11 @@ def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_
     ablate(name=str(tmp_path / "tiny.yaml"), out=tmp_path / "out", workers=1, dry_run=True)
     printed = capsys.readouterr().out
     assert "4 plans" in printed and "waiting" in printed and "220,241" not in printed
+    names = "axes: {seed: [{name: 'a[/b]', seed: 0}, {name: '[red]x', seed: 1}]}"
+    (tmp_path / "tiny.yaml").write_text(GRID.replace("orderings: [raster, random]", "orderings: [raster]") + names)
+    ablate(name=str(tmp_path / "tiny.yaml"), out=tmp_path / "out", workers=1, dry_run=True)
+    printed = capsys.readouterr().out
+    assert "a[/b]" in printed and "[red]x" in printed and "raster/linear:4, raster/cosine:2" in printed
     assert not calls and not (tmp_path / "out").exists()
 
 

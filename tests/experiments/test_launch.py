@@ -151,6 +151,26 @@ def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher,
     assert record is not None and record.error is not None and record.error.startswith("TrainingFailed: mar: no")
 
 
+def test_a_worker_ends_with_its_command(tmp_path):
+    """The command is killed: its worker is told to stop within two seconds."""
+    worker = (
+        "import os, pathlib, signal, sys, time\nfrom mar.experiments.launch import end_with\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0)))\n"
+        "end_with(os.getppid()); pathlib.Path('ready').touch(); time.sleep(60)"
+    )
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, env=environment) as started:
+        while not (tmp_path / "ready").exists():
+            assert started.poll() is None
+            time.sleep(0.05)
+        started.kill()
+    ended = time.monotonic() + 4.0
+    while not (tmp_path / "saved").exists() and time.monotonic() < ended:
+        time.sleep(0.05)
+    assert (tmp_path / "saved").exists()
+
+
 def test_two_commands_at_once_train_no_cell_twice(grid, tmp_path):
     trained: Counter[Path] = Counter()
 

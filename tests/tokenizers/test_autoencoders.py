@@ -185,6 +185,30 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
             KL(SPEC, KLOptions(path=str(folder))).encode(images(1))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.pop("block_out_channels"), "has no block_out_channels"),
+        (lambda c: c.pop("in_channels"), "has no in_channels"),
+        (lambda c: c.update(block_out_channels=None), "has block_out_channels=None"),
+        (lambda c: c.update(latent_channels="3"), "has latent_channels='3'"),
+        (lambda c: c.pop("_class_name"), "holds a None"),
+        (lambda c: [c.pop(key) for key in list(c)], "holds a None"),
+    ],
+)
+def test_a_configuration_without_its_keys_is_refused_in_one_line(tmp_path, change, said):
+    folder = save("kl", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=said):
+        KL(SPEC, KLOptions(path=str(folder)))
+    for text in ("[]", "{", "\0"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match=r"config\.json does not hold the configuration of an autoencoder"):
+            KL(SPEC, KLOptions(path=str(folder)))
+
+
 def test_a_vq_model_is_no_kl_autoencoder(folders):
     with pytest.raises(UserError, match=r"is a VQModel: use tokenizer.kind=vq"):
         KL(SPEC, KLOptions(path=str(folders["vq"])))
