@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mar.config import RECIPES
 from mar.core.errors import UserError, unknown
+from mar.core.readers import read_yaml
 
 GRIDS = RECIPES / "ablations"
 TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
@@ -52,7 +53,7 @@ def grid_path(name: str) -> Path:
 
 def extended(path: Path) -> DictConfig:
     """The keys of a file over those of the grid that it extends. Raises UserError: it is no grid."""
-    own = OmegaConf.load(path)
+    own = read_yaml(path, "a grid")
     if not isinstance(own, DictConfig):
         raise UserError(f"{path} is no grid: it should be keys with values, as in {GRIDS / 'digits.yaml'}")
     parent = own.pop("extends", None)
@@ -96,11 +97,7 @@ def tables() -> dict[str, list[Table]]:
 
 
 def find(name: str, scale: str | None = None) -> Table:
-    """Return the table at a scale; None: at its smallest.
-
-    Raises:
-        UserError: no table has the name, or it has no such scale; the message lists them.
-    """
+    """Return the table at a scale; None: at its smallest. Raise UserError: there is none; the message lists them."""
     known = tables()
     if name not in known:
         raise unknown("table", name, known)
