@@ -58,9 +58,11 @@ def ablate(
         mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
         mar ablate my-grid.yaml --dry-run
     """
+    from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import default_out, grid_path
 
-    grid_path(name)  # refuse a mistyped name before torch is imported
+    grid_path(name)  # refuse mistyped names before torch is imported
+    check_grid_keys(overrides or [])
 
     from mar.experiments.grid import read
 
@@ -89,6 +91,7 @@ def reproduce(
         mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
         mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
     """
+    from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import find, tables
 
     if name is None:
@@ -100,6 +103,7 @@ def reproduce(
                 print(f"    --scale {table.scale}{asked}: {table.header[1]}")
         return
     table = find(name, scale)
+    check_grid_keys(overrides or [])
     given = [*_data_override(table, data, overrides or []), *(overrides or [])]
     folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
 
@@ -175,7 +179,6 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     from mar.experiments.engine import Engine
     from mar.experiments.launch import prepare, trainer
     from mar.experiments.slurm import read_cluster
-    from mar.reports.publish import publish
 
     cluster = read_cluster(execution.slurm) if execution.slurm else None
     if cluster and execution.workers > 1:
@@ -195,6 +198,8 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     _run(engine, execution, cluster, console)
     failed = _report(engine, console, execution.json)
     if execution.results is not None:
+        from mar.reports.publish import publish
+
         kept = ", ".join(path.name for path in publish(engine, execution.results))
         console.print(f"kept in {execution.results}: {kept}", highlight=False, soft_wrap=True)
     if failed:

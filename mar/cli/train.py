@@ -23,8 +23,10 @@ def train(
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
+    from mar.cli.names import check_recipe
 
-    chosen = config.read(recipe, overrides or [])  # refuse a mistyped key before torch is imported
+    chosen = config.read(recipe, overrides or [])
+    check_recipe(chosen)
 
     from mar.core.processes import Processes
     from mar.run import train as train_run

@@ -158,7 +158,9 @@ class AutoencoderTokenizer(Tokenizer):
         return x.float() * (2.0 / (self.spec.levels - 1)) - 1.0
 
     def to_levels(self, y: torch.Tensor) -> torch.Tensor:
-        """[-1, 1] -> the nearest level, uint8."""
+        """[-1, 1] -> the nearest level, uint8. Raise UserError where the decoder gives no number."""
+        if not bool(y.isfinite().all()):
+            raise UserError(f"{self.folder.path}: the decoder gives values that are not finite: is the scale right?")
         return ((y.float() + 1.0) * ((self.spec.levels - 1) / 2.0)).round().clamp(0, self.spec.levels - 1).byte()
 
     def parts(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

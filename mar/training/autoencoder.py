@@ -30,7 +30,8 @@ from mar.tokenizers.autoencoder import latent_size
 from mar.tokenizers.vq import perplexity
 from mar.training import checkpoint
 from mar.training.batches import Batch
-from mar.training.loop import Job, Progress, Trainer
+from mar.training.job import Job, Progress
+from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
@@ -197,7 +198,7 @@ class AutoencoderJob(Job):
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.processes, self.progress = recipe, folder, processes, progress
         self.train, self.seed, self.split, self.levels = recipe.train, recipe.seed, data.train, data.spec.levels
-        kind = recipe.architecture.kind
+        self.length, kind = recipe.iterations, recipe.architecture.kind
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
             self.model: Any = recipe.architecture.build(data.spec).to(processes.device)
@@ -233,9 +234,8 @@ class AutoencoderJob(Job):
         if progress.due(self.train.log_every):
             total = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0))
             self.pending = []
-            self.processes.on_main(
-                lambda: self._log(progress.iteration, rate, *(total / self.processes.world).tolist())
-            )
+            means = (total / self.processes.world).tolist()
+            self.processes.on_main(lambda: self._log(progress.iteration, rate, *means))
 
     def _log(self, iteration: int, rate: float, loss: float, square: float, second: float, used: float) -> None:
         if not math.isfinite(loss):

@@ -1,100 +1,25 @@
-"""The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save, evaluate.
-
-A ``Job`` says what is trained; a ``Trainer`` runs the loop, saves checkpoints and resumes.
-"""
+"""The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save, evaluate, resume."""
 
 from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from mar.config import Train
 from mar.core.errors import PeerFailed, Stopped
 from mar.core.noise import derived_seed
 from mar.core.processes import Processes, Stop
-from mar.data.base import Split
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import transformer_blocks
+from mar.training.job import Job, Progress
 from mar.training.optimizer import EMA, learning_rate, load_optimizer, make_optimizer
 from mar.training.run_folder import RunFolder
-
-Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The training after an iteration."""
-
-    iteration: int  # finished
-    iterations: int  # in total, as far as it is known
-
-    @property
-    def ended(self) -> bool:
-        return self.iteration == self.iterations
-
-    def due(self, every: int) -> bool:
-        """True every so many iterations and at the end; never if ``every`` is 0."""
-        return bool(every) and (self.iteration % every == 0 or self.ended)
-
-
-class Job:
-    """Base class: weights, their loss and the reports of one training."""
-
-    train: Train  # optimiser, schedule and intervals
-    seed: int  # key of all random numbers
-    split: Split  # the training examples
-    model: nn.Module  # its parameters are trained and averaged
-    losses: nn.Module  # one forward pass of the loss; a data-parallel wrapper goes around it
-    state: nn.Module  # the module that checkpoints hold
-    n_classes: int = 0  # number of classes that labels are checked against; 0: labels are not checked
-
-    def tune(self) -> None:
-        """Compile or otherwise change the model after it was loaded and wrapped."""
-
-    def length(self) -> int:
-        """Return the iteration at which training ends, as far as it is known."""
-        return self.train.iterations
-
-    def reporting(self, iteration: int) -> AbstractContextManager[None]:
-        """Report between entering and leaving; ``iteration``: where the training starts."""
-        return nullcontext()
-
-    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
-        """Log if due: this process's share of the loss, the gradient norm before clipping, the learning rate."""
-        raise NotImplementedError
-
-    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
-        """Validate and sample with the averaged weights if due and not done."""
-
-    def before_save(self) -> None:
-        """Raise UserError if the state must not be saved."""
-
-    def begin_step(self, iteration: int) -> None:
-        """Prepare the model for an iteration."""
-
-    def end_step(self, iteration: int) -> None:
-        """Update what the optimiser does not train."""
-
-    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
-        """Return the task of a batch, with its ``denominator``.
-
-        Args:
-            number: key of the batch's random numbers: the iteration.
-            done: fraction 0..1 of the training.
-        """
-        raise NotImplementedError
-
-    def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
-        """Return this batch's share of the loss: a scalar."""
-        raise NotImplementedError
 
 
 class Trainer:
@@ -115,7 +40,7 @@ class Trainer:
         self.alone: Any = copy.deepcopy(job.losses).cpu() if processes.shards and processes.is_main else None
         if processes.shards:
             processes.shard(job.losses, transformer_blocks(job.model))
-        self.ema = EMA(job.model, self.train.ema)
+        self.ema = EMA(job.model, self.train.ema, processes.shards)
         self.losses, self.optimizer = processes.prepare(job.losses, make_optimizer(job.model, self.train))
         if processes.is_main:
             folder.rewind(self.iteration)
@@ -132,11 +57,11 @@ class Trainer:
         job = self.job
         with self.stop.listening(), job.reporting(self.iteration):
             if self.iteration:  # the last process may have ended between the two
-                job.evaluate(Progress(self.iteration, job.length()), self.averaged)
-            while self.iteration < job.length():
+                job.evaluate(Progress(self.iteration, job.length), self.averaged)
+            while self.iteration < job.length:
                 loss, norm, rate = self.step(self.batches.at(self.iteration))
                 self.iteration += 1
-                now = Progress(self.iteration, job.length())
+                now = Progress(self.iteration, job.length)
                 job.report(now, loss, norm, rate)
                 if self.stopping or now.due(self.train.save_every):
                     self.save()
@@ -148,7 +73,7 @@ class Trainer:
 
     def step(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Take one optimiser step. Return this process's share of the loss, the gradient norm and the learning rate."""
-        job, processes, length = self.job, self.processes, self.job.length()
+        job, processes, length = self.job, self.processes, self.job.length
         done, rate = self.iteration / length, learning_rate(self.train, self.iteration, length)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

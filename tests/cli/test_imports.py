@@ -15,7 +15,9 @@ LIGHT = [
     "recipes --json", "orderings list", "orderings list --json", "reproduce", "train digitz",
     "train digits trian.iterations=3", "train digits train.iteration=3", "train digits train.iterations=many",
     "train digits --owt x", "orderings show spiraal", "sample runs/x --plam raster", "ablate digit",
-    "reproduce rar-orderz",
+    "reproduce rar-orderz", "train digits network=masked-transformr", "train digits network.depht=3",
+    "train digits ordering=spirl", "train digits ordering.seeed=3", "ablate digits fdi.images=3",
+    "reproduce rar-orders fdi.images=3",
 ]  # fmt: skip
 PROGRAM = """
 import contextlib, io, json, sys

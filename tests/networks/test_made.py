@@ -22,7 +22,7 @@ from mar.networks.base import ABSENT, GIVEN
 from mar.networks.made import Made, MadeOptions
 from mar.run import train
 from mar.training import checkpoint
-from mar.training.model_job import ModelJob
+from mar.training.job import ModelJob
 from mar.training.objectives import AnyOrder, Losses
 from orderings import Grid, Plan, PlanSpec
 from tests import synthetic

@@ -17,8 +17,8 @@ from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
 from mar.model.model import Model
 from mar.run import train
+from mar.training.job import ModelJob
 from mar.training.loop import Trainer
-from mar.training.model_job import ModelJob
 from mar.training.objectives import AnyOrder, NextSet, Task, replace_with_model_samples
 from mar.training.run_folder import RunFolder
 from orderings import GIVEN, Grid, Plan, PlanSpec

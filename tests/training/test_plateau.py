@@ -87,7 +87,7 @@ def test_a_kill_between_a_checkpoint_and_its_validation_costs_no_validation(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="out of memory"):
-        patched.setattr("mar.training.model_job.ModelJob._validate", fails)
+        patched.setattr("mar.training.job.ModelJob._validate", fails)
         train(config.read("digits", [*settled, "train.save_every=1"]), tmp_path / "parts")
     newest, _ = checkpoint.latest(tmp_path / "parts" / "checkpoints")
     assert newest is not None and newest.iteration == 1

@@ -1,4 +1,4 @@
-"""Training of a recipe's model: plans, tasks and losses; log, validation, best weights and samples on the way.
+"""What is trained (``Job``), and the training of a recipe's model: tasks and losses, log, validation and samples.
 
 B batch · L tokens
 """
@@ -6,30 +6,97 @@ B batch · L tokens
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from mar.config import Train
 from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
-from mar.data.base import evenly_spaced
+from mar.data.base import Split, evenly_spaced
 from mar.model.model import Model
 from mar.networks.base import Network
 from mar.training import checkpoint
 from mar.training.batches import Batch, labels_or_none
 from mar.training.blocks import recompute_blocks
-from mar.training.loop import Averaged, Job, Progress
 from mar.training.objectives import Losses, Task, replace_with_model_samples
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Plan
 
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
+Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The training after an iteration."""
+
+    iteration: int  # finished
+    iterations: int  # in total, as far as it is known
+
+    @property
+    def ended(self) -> bool:
+        return self.iteration == self.iterations
+
+    def due(self, every: int) -> bool:
+        """True every so many iterations and at the end; never if ``every`` is 0."""
+        return bool(every) and (self.iteration % every == 0 or self.ended)
+
+
+class Job:
+    """Base class: weights, their loss and the reports of one training."""
+
+    train: Train  # optimiser, schedule and intervals
+    seed: int  # key of all random numbers
+    split: Split  # the training examples
+    model: nn.Module  # its parameters are trained and averaged
+    losses: nn.Module  # one forward pass of the loss; a data-parallel wrapper goes around it
+    state: nn.Module  # the module that checkpoints hold
+    length: int  # the iteration at which training ends, as far as it is known
+    n_classes: int = 0  # number of classes that labels are checked against; 0: labels are not checked
+
+    def tune(self) -> None:
+        """Compile or otherwise change the model after it was loaded and wrapped."""
+
+    def reporting(self, iteration: int) -> AbstractContextManager[None]:
+        """Report between entering and leaving; ``iteration``: where the training starts."""
+        return nullcontext()
+
+    def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        """Log if due: this process's share of the loss, the gradient norm before clipping, the learning rate."""
+        raise NotImplementedError
+
+    def evaluate(self, progress: Progress, averaged: Averaged) -> None:
+        """Validate and sample with the averaged weights if due and not done."""
+
+    def before_save(self) -> None:
+        """Raise UserError if the state must not be saved."""
+
+    def begin_step(self, iteration: int) -> None:
+        """Prepare the model for an iteration."""
+
+    def end_step(self, iteration: int) -> None:
+        """Update what the optimiser does not train."""
+
+    def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
+        """Return the task of a batch, with its ``denominator``.
+
+        Args:
+            number: key of the batch's random numbers: the iteration.
+            done: fraction 0..1 of the training.
+        """
+        raise NotImplementedError
+
+    def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
+        """Return this batch's share of the loss: a scalar."""
+        raise NotImplementedError
 
 
 def check(parts: Parts, processes: Processes) -> None:
@@ -70,6 +137,7 @@ class ModelJob(Job):
         self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
         self.model = self.state = parts.model.to(processes.device)
         self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
+        self.length = self.train.iterations
         self.grid = Grid(self.model.tokenizer.shape)
         self.final_ordering = parts.ordering.at(1.0)
         self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(self.final_ordering)
@@ -82,9 +150,6 @@ class ModelJob(Job):
             recompute_blocks(self.model)
         if self.compiles:
             self.model.compile_parts()
-
-    def length(self) -> int:
-        return self.train.length(self.curve)
 
     # Plans, tasks and losses.
 
@@ -134,6 +199,7 @@ class ModelJob(Job):
     def reporting(self, iteration: int) -> Iterator[None]:
         """Show a progress bar on the main process: iterations, loss, time left."""
         self.curve = self.processes.on_main(self.folder.validations)
+        self.length = self.train.length(self.curve)
         self.started = self.clock = time.monotonic()
         self.clock_at = iteration
         if self.processes.is_main:
@@ -148,7 +214,7 @@ class ModelJob(Job):
             for note in data.notes.values():
                 print(f"note: {note}")
         with bar("training", self.processes.is_main) as self.bar:
-            self.bar(iteration, self.length())
+            self.bar(iteration, self.length)
             yield
 
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
@@ -197,10 +263,9 @@ class ModelJob(Job):
             with averaged() as losses:
                 nats = self.processes.on_main(lambda: self._validate(progress, losses))
             self.curve.append((progress.iteration, nats))
-            if self.length() < progress.iterations and self.processes.is_main:
-                print(
-                    f"the validation loss is at a plateau: the learning rate decays until iteration {self.length():,}"
-                )
+            self.length = self.train.length(self.curve)
+            if self.length < progress.iterations and self.processes.is_main:
+                print(f"the validation loss is at a plateau: the rate decays until iteration {self.length:,}")
         shown = self.folder.path.glob(f"samples/training-{progress.iteration:08d}.*")
         if progress.due(self.train.sample_every) and not any(shown):
             with averaged() as losses:
