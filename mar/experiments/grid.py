@@ -429,8 +429,8 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     wheres += [row["where"] for column in plain.get("published") or () for row in column["rows"]]
     kept = {name for where in wheres for name in several(where.get(key, ()))} & there.keys() - new.keys()
     axes[key] = [*new.values(), *(value for name, value in there.items() if name in kept)]
-    if kept:
-        plain["only"] = {key: list(new), **(plain.get("only") or {})}
+    only = {axis: names for axis, names in (plain.get("only") or {}).items() if axis != key}
+    plain["only"] = {**only, key: list(new)} if kept else only
     plain["notes"] = [
         *(plain.get("notes") or []),
         f"The command line sets the axis {key} to {', '.join(new)}; the grid has {', '.join(there)}.",
