@@ -107,7 +107,9 @@ def metric_columns(result: AblationResult, name: str, data: bool = False) -> lis
     holder = model_of if metric.alone else lambda row: row
     answer = lambda row: None if (held := holder(row)) is None else held.answers.get(name)  # noqa: E731
     kinds = {
-        id(row): metric.alike(answer(row), {} if (model := model_of(row)) is None else model.recipe)
+        id(row): id(row)  # alone: it competes with no row
+        if row.unsound
+        else metric.alike(answer(row), {} if (model := model_of(row)) is None else model.recipe)
         for row in result.rows
         if answer(row) is not None
     }
