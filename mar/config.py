@@ -82,6 +82,9 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.02, ge=0)
+    decayed: Literal["matrices", "published"] = Field(
+        default="matrices", description="published (MAR's code): also the mask token and the unconditional embedding"
+    )
     betas: tuple[Share, Share] = (0.9, 0.95)
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -123,6 +126,7 @@ class Train(Section):
         off = ["until", "plateau"] * (self.until == "iterations") + ["keep_best"] * (not self.keep_best)
         off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
+        off += ["decayed"] * (self.decayed == "matrices")
         return {key: value for key, value in content.items() if key not in off}
 
     @model_validator(mode="after")

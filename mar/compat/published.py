@@ -105,5 +105,5 @@ def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
 
 
 def _heads(width: int) -> int:
-    published = {size.encoder_width: size.encoder_heads for size in SIZES.values()}
+    published = {SIZES[name].encoder_width: SIZES[name].encoder_heads for name in ("base", "large", "huge")}
     return published.get(width) or max(1, width // 64)

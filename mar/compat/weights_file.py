@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from mar.core.errors import UserError
 
-_WRAPPER = "module."
+# before or between the parts of a name: torch.compile's, and those of sharded and recomputed blocks
+_WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -42,15 +43,20 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
-    """Return the tensors of a state dict, without DistributedDataParallel's prefix ``module.``.
+    """Return the tensors of a state dict under the names of the bare model.
 
-    Raise UserError if ``name`` is not a state dict.
+    Wrappers put prefixes before names, in any nesting: ``module.`` of DistributedDataParallel stands before all,
+    ``_orig_mod.`` of torch.compile before some or all. Raise UserError if ``name`` is not a state dict.
     """
     if not isinstance(state, Mapping):
         raise UserError(f"{name} holds a {type(state).__name__}, not a state dict")
-    found = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-    wrapped = all(key.startswith(_WRAPPER) for key in found)
-    return {key.removeprefix(_WRAPPER): value for key, value in found.items()} if wrapped else found
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    found = {_WRAPPER.sub("", key): value for key, value in tensors.items()}
+    while found and all(key.startswith("module.") for key in found):
+        found = {_WRAPPER.sub("", key.removeprefix("module.")): value for key, value in found.items()}
+    if len(found) < len(tensors):
+        raise UserError(f"{name} has two weights of one name, bare and under torch.compile's _orig_mod.: give one")
+    return found
 
 
 def numbers(state: Mapping[str, torch.Tensor], name: str = "the file") -> dict[str, torch.Tensor]:

@@ -143,14 +143,14 @@ class Part:
             self.saved_at = time.monotonic()
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Return tensors and notes; None if the file is missing or damaged."""
+        """Return tensors and notes; None if the file is missing, damaged or another one."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, "pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
                 return tensors, json.loads(file.metadata()["notes"])
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
     def write(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ N examples · C channels · H, W rows, columns
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ def in_memory(
     Raises:
         UserError: images of several shapes, of real values or without a known layout; no image column; no examples.
     """
-    parts = [None if part is None else _examples(part, image, label) for part in (train, validation, test)]
-    (x, y), *others = parts  # type: ignore[misc]
+    x, y = _examples(train, image, label)
+    others = [None if part is None else _examples(part, image, label) for part in (validation, test)]
     order = stream(0, "data/memory/shuffle", len(x)).uniform(1)[:, 0].argsort(stable=True)
     held = max(1, int(_HELD_OUT * len(x)))
     for k, part in enumerate(others):
@@ -94,8 +94,10 @@ def _examples(source: Any, image: str, label: str) -> tuple[torch.Tensor, torch.
     for k in range(len(source)):
         item = source[k]
         if isinstance(item, Mapping):
-            image = image or _column(item, _IMAGE_KEYS)
+            image = image or next((key for key in _IMAGE_KEYS if key in item), "")
             label = label or next((key for key in _LABEL_KEYS if key in item), "")
+            if image not in item:
+                raise UserError(f"no column of images among {', '.join(item)}: name it, image=…")
             item = (item[image], item[label]) if label else (item[image],)
         elif not isinstance(item, (tuple, list)):
             item = (item,)
@@ -108,13 +110,6 @@ def _examples(source: Any, image: str, label: str) -> tuple[torch.Tensor, torch.
         raise UserError(f"images of one shape are wanted, not {shapes[0]} and {shapes[1]}: crop or resize them")
     y = None if None in labels else torch.tensor(labels, dtype=torch.int64)
     return _levels(torch.stack(images)), y
-
-
-def _column(row: Mapping[str, Any], keys: Sequence[str]) -> str:
-    found = next((key for key in keys if key in row), None)
-    if found is None:
-        raise UserError(f"no column of images among {', '.join(row)}: name it, image=…")
-    return found
 
 
 def _pixels(image: Any) -> torch.Tensor:

@@ -383,7 +383,7 @@ class _Row(NamedTuple):
     found: Likelihood
     kind: str
     per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
-    per_symbol: tuple[float | None, float | None]  # nats
+    per_symbol: tuple[float | None, ...]  # nats and their error
     difference: Difference | None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Checkpoint:
         state = load_file(self.path / "model.safetensors")
         if ema:
             state |= load_file(self.path / "ema.safetensors")
+        state |= {name: state[first] for name, first in tied(model.state_dict()).items() if first in state}
         ours = {k: v.shape for k, v in model.state_dict().items()}
         theirs = {k: v.shape for k, v in state.items()}
         wrong = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
@@ -53,6 +55,7 @@ class Checkpoint:
     def holds(self, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor]) -> bool:
         """True if the weights are identical to the checkpoint's."""
         pairs = ((load_file(self.path / "model.safetensors"), weights), (self.load_ema(), ema))
+        pairs = [(a, {k: v for k, v in b.items() if k not in tied(b)}) for a, b in pairs]
         return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
     def load_ema(self) -> dict[str, torch.Tensor]:
@@ -63,6 +66,23 @@ class Checkpoint:
         if not (self.path / "optimizer.pt").is_file():
             return None
         return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu", mmap=True)
+
+
+def tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return {name: first name} of tensors that are the memory of an earlier one, such as tied weights."""
+    first: dict[tuple[Any, ...], str] = {}
+    places = {name: (t.data_ptr(), t.shape, t.stride(), t.dtype) for name, t in tensors.items() if t.numel()}
+    return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
+
+
+def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors once each: tied ones under their first name, and parts of a larger one as copies."""
+    again, content = tied(tensors), {}
+    for name, tensor in tensors.items():
+        if name not in again:
+            whole = tensor.detach().contiguous()
+            content[name] = whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
+    save_file(content, path)
 
 
 def save(
@@ -78,8 +98,8 @@ def save(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        save_file({k: v.detach().contiguous() for k, v in weights.items()}, aside / "model.safetensors")
-        save_file({k: v.contiguous() for k, v in ema.items()}, aside / "ema.safetensors")
+        _write(weights, aside / "model.safetensors")
+        _write(ema, aside / "ema.safetensors")
         with (aside / "optimizer.pt").open("wb") as file:  # opened here, so that a failure keeps its reason
             torch.save(training, file)
         seal(aside, iteration)
