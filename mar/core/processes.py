@@ -24,6 +24,7 @@ import torch
 from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
+from mar.core.peers import Peers
 from mar.core.signals import handled
 
 if TYPE_CHECKING:
@@ -215,6 +216,28 @@ class Processes:
         if not any(failed):
             return cast(T, result)
         raise error if error is not None and failed.index(1.0) == self.rank else PeerFailed(2)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside the block, end within 30 seconds if another process dies, with one line from one of all.
+
+        Raises:
+            PeerFailed: another process has died.
+        """
+        if self.world == 1:
+            yield
+            return
+        peers, done = Peers(self.rank, self.world, self.broadcast), False
+        try:
+            yield
+            done = True
+        except RuntimeError:  # of a collective; the system tells of a death within moments
+            if not peers.dead.wait(2.0):
+                raise
+            peers.say()
+            raise PeerFailed(1) from None
+        finally:
+            peers.leave(done)
 
     def wait(self) -> None:
         if self._cpus is not None:

@@ -55,7 +55,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end. Each iteration is saved before it is validated: a failure there costs no training."""
         job = self.job
-        with self.stop.listening(self.train.save_on), job.reporting(self.iteration):
+        stops = self.stop.listening(self.train.save_on)
+        with self.processes.together(), stops, job.reporting(self.iteration):
             if self.iteration:  # the last process may have ended between the two
                 job.evaluate(Progress(self.iteration, job.length), self.averaged)
             while self.iteration < job.length:
