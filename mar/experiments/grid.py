@@ -223,6 +223,8 @@ class GridFile(Section):
     """Recipes, and the metrics asked of each. ``grid_type`` adds a section for each metric."""
 
     name: str
+    title: str = Field(default="", description="of the page")
+    question: str = Field(default="", description="that the grid answers: the head of the page")
     given: dict[str, str] = Field(default={}, description="values that ${given.NAME} stands for in this file")
     prepare: tuple[str, ...] = Field(default=(), description="mar commands, each of which goes on when run again")
     recipe: str

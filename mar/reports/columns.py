@@ -167,7 +167,7 @@ def _differences(result: AblationResult) -> list[Column[Row]]:
     (nll, *_) = metric_columns(result, "nll")
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
     return [
-        Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, alike=nll.alike),
+        Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True, alike=nll.alike),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]
 
