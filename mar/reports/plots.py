@@ -116,11 +116,6 @@ def _panels(n: int, width: float, height: float, columns: int = _COLUMNS, **shar
     return figure, axes[:n]
 
 
-def _legend(panel: Axes) -> None:
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend()
-
-
 # Training.
 
 
@@ -135,49 +130,35 @@ def groups(result: AblationResult) -> dict[str, list[TrainedModel]]:
 
 @styled
 def learning_curves(result: AblationResult) -> Figure | None:
-    """Validation loss against images seen, a panel for each value of the first axis; of one model also its own loss."""
+    """Validation loss against images seen, a panel for each value of the first axis; of one model also its own loss. A
+    dot marks the scored weights."""
     found = groups(result)
     if not found:
         return None
-    single = not result.axes
+    single, everything = not result.axes, [model for models in found.values() for model in models]
+    heads = [HEADS.get(model.recipe.get("head", {}).get("kind", "")) for model in everything]
+    unit, scale = ("bits", _BITS) if all(head is None or head.loss_is_nll for head in heads) else ("loss", 1.0)
     figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=True)
-    everything = [model for models in found.values() for model in models]
-    unit, scale = ("bits per token", _BITS) if all(map(_is_nll, everything)) else ("loss per token", 1.0)
-    limits = value_range(everything)
+    # Up to a fifth above the lowest values of nine models in ten: curves that overfit leave the picture at the top.
+    lowest = sorted(min(t.validation_nats or t.loss_nats) for model in everything if (t := model.training) is not None)
+    high = lowest[int(0.9 * (len(lowest) - 1))]
+    high += 0.2 * abs(high)
     for panel, (name, models) in zip(axes, found.items(), strict=True):
-        if single:
-            for model in models:
-                _line(panel, model, "training", MUTED, scale)
         for number, (label, alike) in enumerate(legend(models).items()):
-            for model in alike:
-                shown = label if model is alike[0] else None
-                _line(panel, model, shown, f"C{number % 10}", scale, validation=True)
-        panel.set_title("" if single else name)
-        panel.set_ylim(limits[0] / scale, limits[1] / scale)
-        _legend(panel)
+            for training in (model.training for model in alike if model.training is not None):
+                if single:
+                    seen = [at * training.batch_size for at in training.loss_iteration]
+                    panel.plot(seen, np.divide(training.loss_nats, scale), color=MUTED, label="training")
+                at, dot = training.validation_iteration, training.scored
+                x, y = [each * training.batch_size for each in at], np.divide(training.validation_nats, scale)
+                mark = [at.index(dot)] if dot in at else []
+                panel.plot(x, y, "o-", markevery=mark, color=f"C{number % 10}", label=label)
+                label = None  # the seeds of a setting are one entry
+        panel.set(title="" if single else name, ylim=np.divide((lowest[0] - 0.05 * (high - lowest[0]), high), scale))
+        panel.legend()
     figure.supxlabel("images seen in training")
-    figure.supylabel(unit if single else f"validation, {unit}")
+    figure.supylabel(f"{unit} per token" if single else f"validation, {unit} per token")
     return figure
-
-
-def _is_nll(model: TrainedModel) -> bool:
-    """True if the head's loss is a likelihood, in nats; that of a diffusion or a flow head is none."""
-    head = HEADS.get(model.recipe.get("head", {}).get("kind", ""))
-    return head is None or head.loss_is_nll
-
-
-def _line(
-    panel: Axes, model: TrainedModel, label: str | None, colour: str, scale: float, validation: bool = False
-) -> None:
-    """The training loss, or the validation loss with a dot at the scored weights."""
-    training = model.training
-    assert training is not None
-    at, nats = training.loss_iteration, training.loss_nats
-    if validation:
-        at, nats = training.validation_iteration, training.validation_nats
-    mark = [at.index(training.scored)] if validation and training.scored in at else []
-    x, y = [each * training.batch_size for each in at], [each / scale for each in nats]
-    panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
 
 
 def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
@@ -192,16 +173,6 @@ def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
         verdicts = ", ".join(f"{n} {verdict}" if len(alike) > 1 else verdict for verdict, n in count.items())
         found[f"{name} ({verdicts})" if name else verdicts] = alike
     return found
-
-
-def value_range(models: list[TrainedModel]) -> tuple[float, float]:
-    """Return the shown range of validation curves in nats: from the lowest value to a fifth above the lowest values of
-    nine models in ten. Curves that overfit leave the picture at the top."""
-    trained = [model.training for model in models if model.training is not None]
-    lowest = sorted(min(training.validation_nats or training.loss_nats) for training in trained)
-    high = lowest[int(0.9 * (len(lowest) - 1))]
-    high += 0.2 * abs(high)
-    return lowest[0] - 0.05 * (high - lowest[0]), high
 
 
 # Differences to the reference.
