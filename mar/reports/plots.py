@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, over_seeds, settings_without_seed, values_of
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
 from mar.heads import HEADS
 from mar.metrics.statistics import kind_of
 from mar.reports.verdict import named
@@ -175,6 +175,13 @@ def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
     return found
 
 
+def _groups(result: AblationResult) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the rows that differ in their seed alone, with their indices in the result, "3 7 11"."""
+    number = {id(row): str(n) for n, row in enumerate(result.rows)}
+    for group in by_seed(result.rows):
+        yield " ".join(number[id(row)] for row in group), group
+
+
 # Differences to the reference.
 
 
@@ -184,22 +191,18 @@ def differences(result: AblationResult) -> Figure | None:
 
     Rows that differ in their sets alone share a line: dots for one token at a time, rings for sets; best lines first.
     """
-    seeds, of_seeds = over_seeds(result), [g for g in by_seed(result.rows) if SEED in g[0].settings]
-    number, marks, unit = {id(row): n for n, row in enumerate(result.rows)}, [], "nats"
-    for k, group in enumerate(of_seeds if seeds else [[row] for row in result.rows]):
-        row, found = group[0], group[0].difference
-        if found is None:
+    marks, unit = [], "nats"
+    for rows, group in _groups(result):
+        values, row, found = values_of(group, FIGURES["difference"]), group[0], group[0].difference
+        if not values or found is None:
             continue
-        mean, (low, high) = found.nats_per_image, found.interval_nats
-        if found.bits_per_dim is not None and found.interval_bits_per_dim is not None:
-            mean, (low, high), unit = found.bits_per_dim, found.interval_bits_per_dim, "bits/dim"
-        if seeds and (spread := seeds[k].figures.get("difference")) is not None:
-            mean, deviation = spread.mean, spread.sd or 0.0
-            low, high = mean - deviation, mean + deviation
+        unit = "nats" if found.bits_per_dim is None else "bits/dim"
+        mean, (low, high) = float(np.mean(values)), found.interval_bits_per_dim or found.interval_nats
+        if len(values) > 1:
+            low, high = mean - np.std(values, ddof=1), mean + np.std(values, ddof=1)
         settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
         line = ", ".join([*settings, *([] if row.ordering in settings else [row.ordering])])
-        numbers = " ".join(str(number[id(each)]) for each in group)
-        said = f"row {numbers}: {line}, {row.partition}: {mean:+.4g} [{low:+.4g}, {high:+.4g}]"
+        said = f"row {rows}: {line}, {row.partition}: {mean:+.4g} [{low:+.4g}, {high:+.4g}]"
         marks.append((mean, low, high, line, row.partition == "singles", said))
     if not marks:
         return None
@@ -234,11 +237,10 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Return title -> points, for the NLL and for the FID, of the rows with a quality and a speed. Kinds of likelihood,
     data sets and, of latents, tokenizers do not compare: each has a panel."""
     data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
-    rates, number = generation_rates(result), {id(row): n for n, row in enumerate(result.rows)}
-    for group in by_seed(result.rows):
-        row, rows = group[0], [number[id(each)] for each in group]
-        speeds = [rate for each in rows if (rate := rates[each]) is not None]
-        if len(speeds) < len(rows):
+    rates = dict(zip(map(id, result.rows), generation_rates(result), strict=True))
+    for rows, group in _groups(result):
+        row, speeds = group[0], values_of(group, lambda row: rates[id(row)])
+        if not speeds:
             continue
         titles = {"fid": f"FID{data[row.model]}"}
         if row.likelihood is not None:
@@ -247,8 +249,8 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
             titles["nll"] = title + latents[row.model] if of_latents else title
         for of, title in titles.items():
             if values := values_of(group, FIGURES[of]):
-                said = Point(" ".join(map(str, rows)), named(row), float(np.mean(speeds)), float(np.mean(values)))
-                found.setdefault(title, []).append(said)
+                point = Point(rows, named(row), float(np.mean(speeds)), float(np.mean(values)))
+                found.setdefault(title, []).append(point)
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
 
 
@@ -309,11 +311,11 @@ def budgets(result: AblationResult) -> dict[str, Lines]:
     scored = [row for row in result.rows if row.likelihood is not None]
     first = {VARIANT: scored[0].settings.get(VARIANT, ""), ORDERS: "1"} if scored else {}
     rows = [row for row in scored if all(row.settings.get(axis, name) == name for axis, name in first.items())]
-    found = {
+    lines = {
         data: {name: line for name, line in lines.items() if len(line) > 2}
         for data, lines in _lines(_sized(rows)).items()
     }
-    return {data: lines for data, lines in found.items() if lines}
+    return {data: kept for data, kept in lines.items() if kept}
 
 
 def _sized(rows: list[Row]) -> Iterator[tuple[Row, str, int]]:
