@@ -64,8 +64,11 @@ class Checkpoint:
     def load_ema(self) -> dict[str, torch.Tensor]:
         return read_tensors(self.path / "ema.safetensors", _WEIGHTS)
 
-    def load_optimizer(self) -> dict[str, Any]:
+    def load_optimizer(self) -> dict[str, Any] | None:
+        """Return the state of the optimiser and the scaler; None: the run was exported or downloaded without it."""
         file = self.path / "optimizer.pt"
+        if not file.is_file():
+            return None
         with reading(file, "the state of an optimiser (plain tensors, as mar train writes them)"):
             return torch.load(file, weights_only=True, map_location="cpu", mmap=True)
 
