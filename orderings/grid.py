@@ -29,8 +29,16 @@ else:
     torch = _Torch()
 
 
+_LONGEST = 1000  # characters of a message: a text that it quotes may have thousands
+_MOST = 2**24  # tokens: orders, plans and pictures take memory for each
+
+
 class MarError(Exception):
     """An error that the user can correct; the message says how, in one line."""
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split("\n"))
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 class Unsupported(MarError, ValueError):
@@ -69,6 +77,8 @@ class Grid:
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise InvalidRequest(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
+        if math.prod(shape) > _MOST:
+            raise InvalidRequest(f"a grid has at most {_MOST:,} tokens, and {'x'.join(map(str, shape))} has more")
         object.__setattr__(self, "shape", shape)
 
     @classmethod

@@ -14,6 +14,7 @@ end of the first one (Watson et al. 2021, arXiv 2106.03802; Hoogeboom et al. 202
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -59,7 +60,7 @@ class SetCosts:
 def read_set_costs(path: str | Path) -> SetCosts:
     """Read set costs. Raises InvalidRequest: no such file, or it holds no set costs."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score sets RUN writes one")
     try:
         costs = SetCosts(**json.loads(path.read_text()))
@@ -67,7 +68,7 @@ def read_set_costs(path: str | Path) -> SetCosts:
         wanted = [1] * costs.n_tokens if costs.uniform else [costs.n_tokens - s for s in range(costs.n_tokens)]
         if not costs.nats or lengths != wanted or not np.isfinite(np.hstack(list(costs.nats))).all():
             raise ValueError("not the costs of every set")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
         raise InvalidRequest(f"{path} holds no set costs, as mar score sets RUN writes them: {error}") from None
     return costs
 
@@ -152,4 +153,6 @@ class Optimal(Partition):
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
         path = Path(self.costs)
-        return best_sets_of(path, path.stat().st_mtime_ns if path.is_file() else 0, self.k)  # refuses a missing file
+        return best_sets_of(
+            path, path.stat().st_mtime_ns if os.path.isfile(path) else 0, self.k
+        )  # refuses a missing file

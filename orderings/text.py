@@ -26,6 +26,9 @@ from orderings.partitions import Singles
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
 from orderings.user import FILE_TARGET
 
+_DEEPEST = 16  # parentheses inside parentheses
+_LARGEST = 2**63  # of a whole number, as tensors hold them
+
 T = TypeVar("T", Ordering, Partition, Adaptive)
 Order = TypeVar("Order", bound=Ordering | Adaptive)
 
@@ -37,6 +40,8 @@ def split(text: str, separator: str) -> list[str]:
         depth += (character == "(") - (character == ")")
         if depth < 0:
             break
+        if depth > _DEEPEST:
+            raise InvalidRequest(f"parentheses nest more than {_DEEPEST} deep in {text[:60]!r}…")
         if character == separator and depth == 0:
             parts.append(text[start:at])
             start = at + 1
@@ -102,6 +107,8 @@ def _read(value: Any, kind: Any, field: Field[Any]) -> Any:
         if not math.isfinite(number):
             what = "a whole number" if kind is int else "a number"
             raise InvalidRequest(f"{field.name} is {what}, not {value!r}")
+        if kind is int and abs(number) >= _LARGEST:
+            raise InvalidRequest(f"{field.name} is a whole number below 2^63, not {number}")
         return number
     return _unwrap(str(value))
 

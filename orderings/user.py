@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import numpy as np
 
 from orderings.base import FixedOrdering, Source, inverse
 from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported, torch
+
+_LARGEST = 2**28  # bytes of an order file
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class File(FixedOrdering):
     def rank(self, grid: Grid) -> torch.Tensor:
         if not self.path:
             raise Unsupported("file needs the path of an order: file:my-order.json")
-        path = Path(self.path)
-        if not path.is_file():
+        path = Path(self.path).expanduser()
+        if not os.path.isfile(path):  # False, too, of names that no file can have
             raise InvalidRequest(f"no order file {self.path!r}")
         return _load(path, path.stat().st_mtime_ns, self.holds, grid)
 
@@ -71,6 +74,8 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
 
 def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
     """Return the integers of the file, and their meaning: ranks or positions."""
+    if path.stat().st_size > _LARGEST:
+        raise InvalidRequest(f"{path} has {path.stat().st_size:,} bytes, more than an order of any grid")
     try:
         if path.suffix == ".npy":
             content: Any = np.load(path, allow_pickle=False)
@@ -86,7 +91,7 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
         else:
             raise ValueError("an order file ends in .txt, .json or .npy")
         numbers = np.asarray(content)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, MemoryError, RecursionError, OverflowError) as error:
         raise InvalidRequest(f"{path}: {' '.join(str(error).split())}") from None
     if numbers.dtype.kind not in "iu":
         raise InvalidRequest(f"{path}: an order holds whole numbers only")
