@@ -80,6 +80,7 @@ class Row:
     difference: Difference | None = None  # to the reference row; None: not compared
     refused: str = ""  # why there can be no such cell
     errors: tuple[str, ...] = ()  # what failed and why, one line each
+    unsound: str = ""  # why the row is shown and not compared; empty: it is compared
 
     # Answers by the names that tables use; None: not asked, or failed.
     likelihood = property(lambda row: row.answers.get("nll"))
@@ -98,8 +99,9 @@ class Row:
 
     @cached_property
     def problem(self) -> str | None:
-        """The refusal or the errors, for print."""
-        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
+        """The refusal, the errors, or why the row is not compared, for print."""
+        unsound = f"not compared: {self.unsound}" if self.unsound else None
+        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or unsound
 
     @property
     def name(self) -> str:

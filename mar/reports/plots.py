@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import by_seed, in_bits, over_seeds, settings_without_seed
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, over_seeds, settings_without_seed, values_of
 from mar.metrics.statistics import kind_of
+from mar.reports.verdict import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -237,9 +238,10 @@ def differences(result: AblationResult) -> Figure | None:
 
 @dataclass(frozen=True)
 class Point:
-    """A row: its index in the result, generated images per second, and a quality where lower is better."""
+    """The seeds of a row: their indices in the result, and means of generated images per second and of a quality where
+    lower is better."""
 
-    row: int
+    row: str
     name: str
     speed: float
     quality: float
@@ -249,16 +251,21 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Return title -> points, for the NLL and for the FID, of the rows with a quality and a speed. Kinds of likelihood,
     data sets and, of latents, tokenizers do not compare: each has a panel."""
     data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
-    for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
-        if speed is None:
+    rates, number = generation_rates(result), {id(row): n for n, row in enumerate(result.rows)}
+    for group in by_seed(result.rows):
+        row, rows = group[0], [number[id(each)] for each in group]
+        speeds = [rate for each in rows if (rate := rates[each]) is not None]
+        if len(speeds) < len(rows):
             continue
-        if row.likelihood is not None and (nll := in_bits(row.likelihood)) is not None:
+        titles = {"fid": f"FID{data[row.model]}"}
+        if row.likelihood is not None:
             of_latents = row.likelihood.bits_per_dim is None
             title = f"NLL ({kind_of(row.likelihood)}), {'nats' if of_latents else 'bits/dim'}{data[row.model]}"
-            title += latents[row.model] if of_latents else ""
-            found.setdefault(title, []).append(Point(number, row.name, speed, nll))
-        if row.images is not None:
-            found.setdefault(f"FID{data[row.model]}", []).append(Point(number, row.name, speed, row.images.fid))
+            titles["nll"] = title + latents[row.model] if of_latents else title
+        for of, title in titles.items():
+            if values := values_of(group, FIGURES[of]):
+                said = Point(" ".join(map(str, rows)), named(row), float(np.mean(speeds)), float(np.mean(values)))
+                found.setdefault(title, []).append(said)
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
 
 

@@ -17,6 +17,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data import audio
+from mar.data.pictures import open_image
 from mar.model.model import Model
 from mar.sampling.many import labels_of
 from mar.sampling.samplers import generate
@@ -200,7 +201,7 @@ def load_given(path: Path, spec: DataSpec) -> torch.Tensor:
 
 def load_mask(path: Path, tokenizer: Tokenizer) -> torch.Tensor:
     """(L,) bool, True where tokens are generated: a token is when any pixel under it is brighter than half."""
-    bright = _picture(path, "L")[0] > 127
+    bright = _picture(path, "L", under="black")[0] > 127  # what is transparent stays as it is
     shape = tokenizer.shape
     rows, columns, *channels = shape if len(shape) > 1 else (1, *shape)
     if bright.shape[0] % rows or bright.shape[1] % columns:
@@ -212,11 +213,7 @@ def load_mask(path: Path, tokenizer: Tokenizer) -> torch.Tensor:
     return cells.flatten().repeat_interleave(math.prod(channels))
 
 
-def _picture(path: Path, mode: str) -> torch.Tensor:
-    """(C, H, W) uint8."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert(mode))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from None
+def _picture(path: Path, mode: str, under: str = "white") -> torch.Tensor:
+    """(C, H, W) uint8; transparent pixels show the colour ``under``."""
+    pixels = np.asarray(open_image(path, mode, under))
     return torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)

@@ -130,6 +130,11 @@ class AutoencoderTokenizer(Tokenizer):
         cached = spec.latents
         if cached is not None and cached.kind != self.kind:
             raise UserError(f"the cache holds latents of a {cached.kind} autoencoder: use tokenizer.kind={cached.kind}")
+        if cached is not None and not options.path and not Path(cached.folder).is_dir():
+            raise UserError(
+                f"the cache of this run has moved from {Path(cached.folder).parent}: repeat its mar train command with "
+                "data.path=… to tell it the place, or copy the cache back"
+            )
         self.folder = AutoencoderFolder.find(options.path or (cached.folder if cached else ""))
         if (theirs := self.folder.kind) != self.kind:
             raise UserError(f"{self.folder.path} is a {CLASSES[theirs]}: use tokenizer.kind={theirs}")

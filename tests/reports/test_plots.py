@@ -92,7 +92,7 @@ def test_a_line_has_the_rows_own_figures(budget: AblationResult) -> None:
 
 
 def test_no_row_of_the_front_is_beaten_in_both_and_every_other_row_is() -> None:
-    points = [Point(n, str(n), *pair) for n, pair in enumerate([(1, 5), (2, 3), (2, 4), (3, 3), (4, 9), (5, 4)])]
+    points = [Point(str(n), str(n), *pair) for n, pair in enumerate([(1, 5), (2, 3), (2, 4), (3, 3), (4, 9), (5, 4)])]
     best = front(points)
     assert [(p.speed, p.quality) for p in best] == [(3, 3), (5, 4)]
 
