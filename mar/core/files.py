@@ -17,6 +17,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from glob import escape
 from hashlib import file_digest, sha256
 from importlib.metadata import distributions
 from pathlib import Path
@@ -49,8 +51,8 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
     if path.exists() and not (path.is_file() or path.is_dir()):
         save(path)
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
-    remove(aside)
+    _remove_left(path)
+    aside = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.partial")  # two commands may share a folder
     try:
         save(aside)
         if durable:
@@ -61,6 +63,29 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
     except BaseException:
         remove(aside)
         raise
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed on this machine left beside it."""
+    for left in path.parent.glob(f".{escape(path.name)}.{_machine()}.*.partial"):
+        pid = left.name.split(".")[-2]
+        if pid == str(os.getpid()) or not _is_alive(int(pid)):
+            remove(left)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+@cache
+def _machine() -> str:
+    return digest(platform.node(), digits=6)
 
 
 def flush(*paths: Path) -> None:
