@@ -85,9 +85,10 @@ class Grid:
     def parse(cls, text: str) -> Grid:
         """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,))."""
         try:
-            return cls(tuple(int(n) for n in text.lower().split("x")))
-        except ValueError:  # int's, or the one above
+            shape = tuple(int(n) for n in text.lower().split("x"))
+        except ValueError:
             raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
+        return cls(shape)
 
     def __len__(self) -> int:
         return self.size

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import orderings as o
+from orderings.grid import MarError
 from tests.orderings import cases
 
 BIG, LONG = 10**20, "x" * 300
@@ -39,7 +40,7 @@ def nested(times: int) -> str:
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_in_one_line(text: str, said: str) -> None:
-    with pytest.raises(o.MarError) as refused:
+    with pytest.raises(MarError) as refused:
         o.Plan.sample(*o.PlanSpec.parse(text), o.Grid((8, 8)), 2, cases.noise(2))
     line = str(refused.value)
     assert said in line and len(line) <= 1003 and "\n" not in line
@@ -70,5 +71,5 @@ def test_an_order_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(o.MarError, match=name):
+        with pytest.raises(MarError, match=name):
             o.parse_ordering(f"file:({tmp_path / name})").ranks(o.Grid((8, 8)), 1, cases.noise(1))
