@@ -29,16 +29,8 @@ else:
     torch = _Torch()
 
 
-_LONGEST = 1000  # characters of a message: a text that it quotes may have thousands
-_MOST = 2**24  # tokens: orders, plans and pictures take memory for each
-
-
 class MarError(Exception):
     """An error that the user can correct; the message says how, in one line."""
-
-    def __str__(self) -> str:
-        text = " ".join(super().__str__().split("\n"))
-        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 class Unsupported(MarError, ValueError):
@@ -56,15 +48,23 @@ class UnknownName(InvalidRequest):
         super().__init__(unknown(what, name, choices))
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """Return the text, cut where it is too long for a line."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     """Return the message about a name that does not exist, with the nearest existing name."""
-    names = sorted(choices)
+    names, name = sorted(choices), shortened(str(name))
     if not names:
         return f"unknown {what} {name!r}: it has none"
-    whole_or_last = (str(name), str(name).rpartition(".")[2])  # a key may be written with its section before it
+    whole_or_last = (name, name.rpartition(".")[2])  # a key may be written with its section before it
     near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}"
+
+
+LARGEST = 2**22  # tokens of a grid: the orders of a few images of 2048x2048 tokens take gigabytes
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Grid:
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise InvalidRequest(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
-        if math.prod(shape) > _MOST:
-            raise InvalidRequest(f"a grid has at most {_MOST:,} tokens, and {'x'.join(map(str, shape))} has more")
+        if math.prod(shape) > LARGEST:
+            text = "x".join(map(str, shape))
+            raise InvalidRequest(f"a grid holds at most {LARGEST:,} tokens: {text} would not fit into memory")
         object.__setattr__(self, "shape", shape)
 
     @classmethod
@@ -87,7 +88,9 @@ class Grid:
         try:
             shape = tuple(int(n) for n in text.lower().split("x"))
         except ValueError:
-            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
+            shape = ()
+        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {shortened(text)!r}")
         return cls(shape)
 
     def __len__(self) -> int:

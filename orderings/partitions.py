@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
@@ -134,8 +135,8 @@ class Sizes(Partition):
             return torch.tensor([n])
         if sum(self.sets) < n:
             raise Unsupported(f"sizes that sum to {sum(self.sets)} do not cover {n} tokens")
-        sizes_K = torch.tensor([0, *self.sets]).cumsum(0).clamp(max=n).diff()
-        return sizes_K[sizes_K > 0]
+        ends = [min(end, n) for end in accumulate(self.sets, initial=0)]
+        return torch.tensor([after - before for before, after in pairwise(ends) if after > before])
 
     def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
         if self.sets and sum(self.sets) != len(grid):

@@ -369,21 +369,17 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
         for text in of_lists:
+            known.model_validate(plain)  # what is changed is a grid
             _set_list(plain, text, _list_key(text, axes))
-    except UserError:
-        raise
+        plain["command"] = [*(plain.get("command") or []), *of_recipe]
+        grid = referring(known.model_validate(plain))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise UserError(f"{path} needs {key}=…: give it after the name of the grid") from None
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    plain["command"] = [*(plain.get("command") or []), *of_recipe]
-    try:
-        grid = referring(known.model_validate(plain))
     except ValidationError as error:
         raise UserError(_readable(path, error)) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     _check_names(grid.axes, [text.partition("=")[0] for text in of_recipe])
     return grid
 

@@ -61,7 +61,10 @@ class Checkpoint:
     def load_ema(self) -> dict[str, torch.Tensor]:
         return load_file(self.path / "ema.safetensors")
 
-    def load_optimizer(self) -> dict[str, Any]:
+    def load_optimizer(self) -> dict[str, Any] | None:
+        """Return the state of the optimiser and the scaler; None: the run was exported or downloaded without it."""
+        if not (self.path / "optimizer.pt").is_file():
+            return None
         return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu", mmap=True)
 
 

@@ -36,6 +36,17 @@ def test_a_wrong_grid_is_one_line(content: bytes, tmp_path: Path, monkeypatch: p
     assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["grid.yaml"]
 
 
+@pytest.mark.parametrize("rest", [b"adjust: 3", b"adjust: [{set: {}}]", b"exclude: 3", b"published: [3]", b"only: 3"])
+@pytest.mark.parametrize(
+    "override", ["seed=3", "seed=[4,5]", "seed+=7", "seed=null", "seed=[]", "seed=[[1]]", "notes+=[{}]"]
+)
+def test_an_override_of_a_wrong_grid_is_one_line(rest: bytes, override: str, tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_bytes(b"recipe: digits\naxes: {seed: [0, 1]}\n" + rest)
+    with pytest.raises(UserError) as error:
+        read(str(tmp_path / "grid.yaml"), [override])
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("content", [b"", CUT, b"[]", b"{}", b"\x1f\x8b\x08", gzip.compress(CUT), b'{"rows": [3]}'])
 def test_a_damaged_result_is_one_line_with_its_name(content: bytes, tmp_path: Path) -> None:
     for name in ("result.json", "result.json.gz"):
