@@ -1,44 +1,53 @@
-"""Atomic writes leave nothing behind, also after another writer was killed."""
+"""Files that a killed process leaves are deleted by the next one; locks leave no file."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-import pytest
-
-from mar.core.files import write_atomic
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mar.core.files import write_atomic
-def save(path):
-    path.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-write_atomic(Path(sys.argv[1]), save)
-"""
+from mar.core.files import RUN, held, locked, write_atomic
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
-    file = tmp_path / "a[1].json"
-    subprocess.run([sys.executable, "-c", KILLED, str(file)], cwd=Path(__file__).parents[2], check=False)
+def killed_while_writing(path: Path) -> int:
+    """Return the number of a process that was killed while it wrote ``path``."""
+    code = "import os\nfrom pathlib import Path\nfrom mar.core.files import write_atomic\n"
+    code += f"write_atomic(Path({str(path)!r}), lambda file: (file.write_text('half'), os.kill(os.getpid(), 9)))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    assert process.wait() == -signal.SIGKILL
+    return process.pid
+
+
+def test_the_next_write_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    killed_while_writing(path)
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".a[1].json.") and left.name.endswith(".partial")
-    machine = left.name.split(".")[-3]
-    living = tmp_path / f".a[1].json.{machine}.{os.getppid()}.partial"  # another process is writing
-    elsewhere = tmp_path / ".a[1].json.000000.1.partial"  # on another machine
-    for path in (living, elsewhere):
-        path.write_text("more")
-    write_atomic(file, "whole")
-    assert sorted(tmp_path.iterdir()) == sorted([file, living, elsewhere]) and file.read_text() == "whole"
+    living = left.with_name(left.name.replace(left.name.split("-")[-1], f"{os.getppid()}.partial"))
+    living.write_text("of a living process")
+    write_atomic(path, "whole")
+    assert path.read_text() == "whole" and set(tmp_path.iterdir()) == {path, living}
 
 
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    file = tmp_path / "a.json"
-    write_atomic(file, "old")
-    with pytest.raises(ZeroDivisionError):
-        write_atomic(file, lambda path: path.write_text(str(1 / 0)))
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+def test_a_lock_leaves_no_file_and_is_held_by_one(tmp_path: Path) -> None:
+    taken, release = threading.Event(), threading.Event()
+
+    def wait_for_it() -> None:
+        with held(tmp_path, wait=True) as mine:
+            assert mine
+            taken.set()
+            release.wait(10)
+
+    with locked(tmp_path, RUN):
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        with held(tmp_path, wait=False) as mine:
+            assert not mine
+    assert taken.wait(10)
+    with held(tmp_path, wait=False) as mine:
+        assert not mine
+    release.set()
+    waiting.join()
+    assert not list(tmp_path.iterdir())
