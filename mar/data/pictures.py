@@ -29,7 +29,7 @@ def as_shown(image: Image.Image, what: object, under: str = "white") -> Image.Im
     Raises:
         UserError: it has more than 8 bits a channel, or a colour space without a conversion to RGB.
     """
-    stored = [(layout.codec_name, layout.args) for layout in image.tile]
+    stored = [(layout.codec_name, layout.args) for layout in getattr(image, "tile", [])]
     wide = any(_SIXTEEN.search(str(args)) or (name == "ppm" and args[-1] > 255) for name, args in stored)
     if wide or image.mode.startswith(("I", "F")):
         raise UserError(f"{what} has more than 8 bits a channel: convert it to 8")
