@@ -27,20 +27,23 @@ class Counter:
 
 @contextmanager
 def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several, on standard error."""
+    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several, on standard error.
+
+    Texts are shown letter by letter: names with brackets or braces are no markup.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), text, left)
+    name, text = (TextColumn(f"{{task.{of}}}", markup=False) for of in ("fields[name]", "description"))
+    columns = (name, BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn())
     with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
-        task = display.add_task("", total=None)
+        task = display.add_task("", total=None, name=what)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or 140 columns where the output goes to a file or a pipe."""
+    """The terminal, or 140 columns where the output goes to a file or a pipe. Texts are shown letter by letter."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=140)
+    console = Console(stderr=stderr, markup=False)
+    return console if console.is_terminal else Console(stderr=stderr, width=140, markup=False)
