@@ -56,9 +56,11 @@ class Source(Protocol):
 
     def uniform(self, n: int) -> torch.Tensor:
         """Return (B, n) float32 uniforms in [0, 1); row b is a function of its own key."""
+        ...
 
     def at(self, purpose: str) -> Source:
         """Return independent streams of the same rows, for an ordering that samples more than once."""
+        ...
 
 
 @dataclass

@@ -36,10 +36,10 @@ LATE = 0.25  # the last part of a training, in which a curve that has settled no
 PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
 MEANINGS: dict[Verdict, str] = {
-    "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} nats "
-    "per token below that of the time before: undertrained, a longer training would do better",
+    "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} "
+    "a token below that of the time before: undertrained, a longer training would do better",
     "flat": "neither: the curve has settled",
-    "overfits": f"the last validation loss is more than {PLATEAU} nats per token above the lowest",
+    "overfits": f"the last validation loss is more than {PLATEAU} a token above the lowest",
     "unknown": "fewer than two validations",
 }
 

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
 from mar.experiments.statistics import FIGURES, by_seed, in_bits, over_seeds, settings_without_seed, values_of
+from mar.heads import HEADS
 from mar.metrics.statistics import kind_of
 from mar.reports.verdict import named
 
@@ -140,23 +141,34 @@ def learning_curves(result: AblationResult) -> Figure | None:
         return None
     single = not result.axes
     figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=True)
-    limits = value_range([model for models in found.values() for model in models])
+    everything = [model for models in found.values() for model in models]
+    unit, scale = ("bits per token", _BITS) if all(map(_is_nll, everything)) else ("loss per token", 1.0)
+    limits = value_range(everything)
     for panel, (name, models) in zip(axes, found.items(), strict=True):
         if single:
             for model in models:
-                _line(panel, model, "training", MUTED)
+                _line(panel, model, "training", MUTED, scale)
         for number, (label, alike) in enumerate(legend(models).items()):
             for model in alike:
-                _line(panel, model, label if model is alike[0] else None, f"C{number % 10}", validation=True)
+                shown = label if model is alike[0] else None
+                _line(panel, model, shown, f"C{number % 10}", scale, validation=True)
         panel.set_title("" if single else name)
-        panel.set_ylim(limits[0] / _BITS, limits[1] / _BITS)
+        panel.set_ylim(limits[0] / scale, limits[1] / scale)
         _legend(panel)
     figure.supxlabel("images seen in training")
-    figure.supylabel("bits per token" if single else "validation, bits per token")
+    figure.supylabel(unit if single else f"validation, {unit}")
     return figure
 
 
-def _line(panel: Axes, model: TrainedModel, label: str | None, colour: str, validation: bool = False) -> None:
+def _is_nll(model: TrainedModel) -> bool:
+    """True if the head's loss is a likelihood, in nats; that of a diffusion or a flow head is none."""
+    head = HEADS.get(model.recipe.get("head", {}).get("kind", ""))
+    return head is None or head.loss_is_nll
+
+
+def _line(
+    panel: Axes, model: TrainedModel, label: str | None, colour: str, scale: float, validation: bool = False
+) -> None:
     """The training loss, or the validation loss with a dot at the scored weights."""
     training = model.training
     assert training is not None
@@ -164,7 +176,7 @@ def _line(panel: Axes, model: TrainedModel, label: str | None, colour: str, vali
     if validation:
         at, nats = training.validation_iteration, training.validation_nats
     mark = [at.index(training.scored)] if validation and training.scored in at else []
-    x, y = [each * training.batch_size for each in at], [each / _BITS for each in nats]
+    x, y = [each * training.batch_size for each in at], [each / scale for each in nats]
     panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
 
 

@@ -24,7 +24,7 @@ def answers(result: AblationResult) -> list[str]:
     """
     if "," in result.data_fingerprint:
         return []
-    found, groups = [], by_seed(result.rows)
+    found, groups = [], by_seed([row for row in result.rows if not row.unsound])
     scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
     kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
     if len(kinds) == 1:

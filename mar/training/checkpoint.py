@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from mar.core.errors import UserError
 from mar.core.files import checksum, checksums, flush
+from mar.core.readers import read_tensors, reading
+
+_WEIGHTS = "the weights of a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Checkpoint:
 
     def load_model(self, model: nn.Module, ema: bool = False) -> None:
         """Load the weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
-        state = load_file(self.path / "model.safetensors")
+        state = read_tensors(self.path / "model.safetensors", _WEIGHTS)
         if ema:
-            state |= load_file(self.path / "ema.safetensors")
+            state |= self.load_ema()
         state |= {name: state[first] for name, first in tied(model.state_dict()).items() if first in state}
         ours = {k: v.shape for k, v in model.state_dict().items()}
         theirs = {k: v.shape for k, v in state.items()}
@@ -54,18 +57,20 @@ class Checkpoint:
 
     def holds(self, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor]) -> bool:
         """True if the weights are identical to the checkpoint's."""
-        pairs = ((load_file(self.path / "model.safetensors"), weights), (self.load_ema(), ema))
+        pairs = ((read_tensors(self.path / "model.safetensors", _WEIGHTS), weights), (self.load_ema(), ema))
         pairs = [(a, {k: v for k, v in b.items() if k not in tied(b)}) for a, b in pairs]
         return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
     def load_ema(self) -> dict[str, torch.Tensor]:
-        return load_file(self.path / "ema.safetensors")
+        return read_tensors(self.path / "ema.safetensors", _WEIGHTS)
 
     def load_optimizer(self) -> dict[str, Any] | None:
         """Return the state of the optimiser and the scaler; None: the run was exported or downloaded without it."""
-        if not (self.path / "optimizer.pt").is_file():
+        file = self.path / "optimizer.pt"
+        if not file.is_file():
             return None
-        return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu", mmap=True)
+        with reading(file, "the state of an optimiser (plain tensors, as mar train writes them)"):
+            return torch.load(file, weights_only=True, map_location="cpu", mmap=True)
 
 
 def tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -177,8 +182,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = json.loads((path / "state.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
+        expected = dict(json.loads((path / "state.json").read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "state.json is missing or damaged"
     for name, sha256 in expected.items():
         if not (path / name).is_file():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,6 +12,7 @@ from torch import nn
 
 import mar
 from mar import config
+from mar.core.errors import UserError
 from mar.networks import NETWORKS
 from mar.networks.independent import Independent
 from mar.run import train
@@ -57,3 +61,27 @@ def test_a_network_of_ones_own_with_tied_weights_trains_resumes_and_loads(tmp_pa
     for ema in (False, True):
         network = mar.load(tmp_path, ema=ema, device="cpu").model.network
         assert network.down.weight is network.up.weight
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_pickle_with_a_fitting_checksum_is_refused_unexecuted(tmp_path, monkeypatch, new_format):
+    monkeypatch.chdir(tmp_path)
+    model = Tied((4,), Tied.Options())
+    saved = checkpoint.save(tmp_path / "run", 3, model.state_dict(), {}, {}, keep=1)
+    for name in ("model.safetensors", "ema.safetensors"):
+        (saved.path / name).write_bytes(pickle.dumps(Harmful()))
+    torch.save({"optimizer": Harmful()}, saved.path / "optimizer.pt", _use_new_zipfile_serialization=new_format)
+    checkpoint.seal(saved.path, 3)
+    for load, name in (
+        (lambda: saved.load_model(model), "model.safetensors"),
+        (saved.load_ema, "ema.safetensors"),
+        (saved.load_optimizer, "optimizer.pt"),
+    ):
+        with pytest.raises(UserError, match=rf"{name} does not hold"):
+            load()
+    assert not (tmp_path / "harm").exists()
