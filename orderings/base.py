@@ -90,7 +90,7 @@ class Component:
 
     def __init_subclass__(cls) -> None:
         if "summary" not in vars(cls) and (text := vars(cls).get("__doc__")):
-            cls.summary = text.splitlines()[0].rstrip(".")
+            cls.summary = text.splitlines()[0].rstrip(".").replace("``", "")
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest if an option is below its ``least`` or above its ``most``."""

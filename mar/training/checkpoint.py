@@ -100,7 +100,8 @@ def save(
         UserError: the checkpoint cannot be written; earlier ones are unchanged.
     """
     final, aside = folder / f"{iteration:08d}", folder / f".{iteration:08d}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".*.partial"):  # by a process that was killed
+        shutil.rmtree(left)
     try:
         aside.mkdir(parents=True)
         _write(weights, aside / "model.safetensors")
