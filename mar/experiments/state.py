@@ -140,9 +140,8 @@ def trained_iterations(run: Path) -> int:
 def wanted_iterations(run: Path) -> int:
     """Return the length of a run's training, as far as it is known."""
     nats = "validation_nats_per_token"
-    return parse(read_content(run / RUN, resolve=False)).train.length(
-        [(line["iteration"], line[nats]) for line in _lines(run) if line.get(nats) is not None]
-    )
+    curve = [(line["iteration"], line[nats]) for line in _lines(run) if line.get(nats) is not None]
+    return parse(read_content(run / RUN, resolve=False)).train.length(curve)
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:
