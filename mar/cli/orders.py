@@ -20,6 +20,7 @@ GALLERY = (
     *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
     "blocks:4:outer=random/blocks:4",
 )
+_LARGEST = 2**20  # tokens of a drawn grid
 # Colours of the AR steps in the terminal, from the first to the last: viridis.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -74,7 +75,7 @@ def show(
     plan: Annotated[str, arg("An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
     grid: GridOption = "16x16",
     partition: Annotated[str, opt("A partition, in place of /PARTITION: cosine:12, equal:4, …")] = "",
-    out: Annotated[str, opt("A .png (rank, step, path) or a .gif (the generation).")] = "",
+    out: Annotated[Path | None, opt("A .png (rank, step, path) or a .gif (the generation).")] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw a plan, in the terminal and to a file.
@@ -92,7 +93,7 @@ def show(
         if cut != orderings.parse_partition("singles"):
             raise UserError(f"{plan!r} already names a partition: leave out --partition {partition}")
         cut = orderings.parse_partition(partition)
-    lattice = orderings.Grid.parse(grid)
+    lattice = _lattice(grid)
     drawn = _drawn(ordering, cut, lattice, seed)
     text = str(orderings.PlanSpec(ordering, cut))
     sizes = drawn.sizes()[0].tolist()
@@ -100,7 +101,7 @@ def show(
     print(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
     if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
         _print_ranks(drawn, lattice)
-    if out:
+    if out is not None:
         from orderings import draw
 
         print(f"wrote {draw.save(drawn, lattice, out, title=f'{text}   {lattice}')}")
@@ -125,11 +126,22 @@ def gallery(
 
     if out.suffix.lower() != ".png":
         raise UserError(f"the gallery is a .png file, not {str(out)!r}")
-    lattice = orderings.Grid.parse(grid)
+    lattice = _lattice(grid)
     drawn = {text: _drawn(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(draw.png(draw.gallery(drawn, lattice)))
     print(f"wrote {out}")
+
+
+def _lattice(grid: str) -> Grid:
+    """Return the grid of a text. Raises UserError: it has more tokens than a picture shows."""
+    from mar.core.errors import UserError
+    from orderings import Grid
+
+    lattice = Grid.parse(grid)
+    if lattice.size > _LARGEST:
+        raise UserError(f"--grid {grid[:40]} has more than {_LARGEST:,} tokens: choose a smaller one")
+    return lattice
 
 
 def _drawn(ordering: Ordering, partition: Partition, grid: Grid, seed: int) -> Plan:
