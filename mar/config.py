@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mar.core.errors import UserError, unknown
 from mar.core.files import settings_digest
 from mar.core.overrides import overridden
+from mar.core.readers import read_yaml, reading
 
 RECIPES = Path(__file__).parent / "recipes"
 _OLD_OBJECTIVES = {"uniform": "any_order", "plan": "next_set", "truncated-normal": "mar_masking"}
@@ -39,6 +40,8 @@ class Component(BaseModel):
     kind: str
 
 
+Signal = Literal["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"]  # beside SIGINT and SIGTERM
+_SIGNALS: tuple[Signal, ...] = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -79,6 +82,9 @@ class Train(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.02, ge=0)
+    decayed: Literal["matrices", "published"] = Field(
+        default="matrices", description="published (MAR's code): also the mask token and the unconditional embedding"
+    )
     betas: tuple[Share, Share] = (0.9, 0.95)
     clip: float = Field(default=3.0, gt=0, description="gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -95,6 +101,7 @@ class Train(Section):
     sample_every: int = Field(default=1000, ge=0, description="iterations; 0: never")
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    save_on: tuple[Signal, ...] = Field(default=_SIGNALS, description="further signals that save and end the training")
     keep_best: bool = Field(default=False, description="the averaged weights of best validation, too (early stopping)")
 
     @model_validator(mode="before")
@@ -117,7 +124,9 @@ class Train(Section):
         chosen = content["mask_ratio"]
         content["mask_ratio"] = {**chosen, "kind": old_names.get(chosen["kind"], chosen["kind"])}
         off = ["until", "plateau"] * (self.until == "iterations") + ["keep_best"] * (not self.keep_best)
+        off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
+        off += ["decayed"] * (self.decayed == "matrices")
         return {key: value for key, value in content.items() if key not in off}
 
     @model_validator(mode="after")
@@ -172,7 +181,8 @@ class Recipe(Section):
         """Return twelve hex digits of everything but the name and the spread over memory; ``auto`` counts as plain
         float32, whatever a machine makes of it."""
         content = {k: v for k, v in self.as_dict().items() if k != "name"}
-        train = {k: v for k, v in content["train"].items() if k not in ("parallel", "checkpoint_activations")}
+        of_machine = ("parallel", "checkpoint_activations", "save_on")
+        train = {k: v for k, v in content["train"].items() if k not in of_machine}
         plain = {"precision": "fp32", "compile": False}
         content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}
         return settings_digest(content, 12)
@@ -204,13 +214,27 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
         UserError: no such recipe; a key, a value or the YAML is wrong.
     """
     path = recipe_path(name)
-    try:
-        base = OmegaConf.to_container(OmegaConf.load(path), resolve=True) or {}
-    except Exception as error:  # omegaconf and yaml raise many kinds
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(base, dict):
+    return parse({"name": path.stem, **read_content(path)}, overrides)
+
+
+def read_content(path: Path, resolve: bool = True) -> dict[str, Any]:
+    """Return the keys of a recipe file; an autoencoder beside it, as an exported run has one, is found from anywhere.
+
+    Args:
+        resolve: replace ``${a.b}`` by the value of the file's key.
+
+    Raises:
+        UserError: it is no recipe.
+    """
+    with reading(path, "a recipe"):
+        content = OmegaConf.to_container(read_yaml(path, "a recipe"), resolve=resolve) or {}
+    if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys")
-    return parse({"name": path.stem, **{str(k): v for k, v in base.items()}}, overrides)
+    found = {str(key): value for key, value in content.items()}
+    tokenizer = found.get("tokenizer")
+    if isinstance(tokenizer, dict) and tokenizer.get("path") and (path.parent / str(tokenizer["path"])).is_dir():
+        found["tokenizer"] = tokenizer | {"path": str(path.parent / str(tokenizer["path"]))}
+    return found
 
 
 def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:

@@ -17,22 +17,24 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
+from warnings import warn
 
 import torch
 
 from mar import build, config
 from mar.config import Recipe
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import Unsupported, UserError, unknown
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
 from mar.core.records import Partial
 from mar.core.spec import DataSpec
-from mar.data.base import About, Data, evenly_spaced
+from mar.data.base import SPLITS, About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.chain import TokenScores, conditionals
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
+from mar.model.inputs import classes_of, examples_of, tokens_of
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -216,6 +218,8 @@ class Run:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
 
         Args:
+            images: also arrays, lists, other layouts and floats that ``mar.model.inputs.examples_of`` converts.
+            labels: (N,) classes, -1: none; None: no classes, with a warning where the model is class-conditional.
             repeats: several orders or dequantisations of the same images, and their mean or mixture.
             likelihood: the head's scoring options (timesteps, solver, tolerance, …).
             kept: where finished work is kept, and taken up again.
@@ -228,7 +232,7 @@ class Run:
         """
         if images is None:
             images, labels = self.subset(split, limit)
-        plans = self.plans(plan)
+        plans, (images, labels) = self.plans(plan), self._examples(images, labels)
 
         def score_one(**asked: Any) -> Likelihood:
             found = self._conditionals(plans, images, labels, seed, given, **{"partial": kept, **options, **asked})
@@ -241,8 +245,21 @@ class Run:
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        if limit is not None and limit < 1:
+            raise UserError(f"at least 1 example is wanted, not {limit}")
         source = self.data.split(split)
         return source.batch(evenly_spaced(len(source), limit))
+
+    def _examples(self, images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images and labels as tensors; classes are of no account to an unconditional model."""
+        images, n_classes = examples_of(self.spec, images), self.model.n_classes
+        if n_classes and labels is None:
+            warn("no labels: a class-conditional model scores these images without a class", stacklevel=3)
+        if not n_classes or labels is None:
+            return images, None
+        return images, classes_of(n_classes, labels, len(images), lowest=-1)
 
     def _conditionals(
         self,
@@ -280,7 +297,7 @@ class Run:
 
         Arguments and errors: as ``nll``. A learned order gives the terms of its bound.
         """
-        plans = self.plans(plan)
+        plans, (images, labels) = self.plans(plan), self._examples(images, labels)
         with scoring_options(self.model, likelihood or {}):
             found = self._conditionals(plans, images, labels, seed, options.pop("given", None), **options)
         return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
@@ -329,7 +346,7 @@ class Run:
             precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
-        plans, guidance = self.plans(plan), self._guidance(guidance)
+        plans, guidance, given = self.plans(plan), self._guidance(guidance), self._given(given, first + n)
         again = Remask.parse(remask) if remask else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
         with sampling_options(self.model, options), self._autocast(precision):
@@ -358,7 +375,7 @@ class Run:
 
         Arguments and errors: as ``sample``.
         """
-        plans, guidance = self.plans(plan), self._guidance(guidance)
+        plans, guidance, given = self.plans(plan), self._guidance(guidance), self._given(given, n)
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, learned=plans.learned)
         noise = stream(seed, "sample", n, self.device)
         given_BL, token = given_tokens(self.model, settings, torch.arange(n))
@@ -369,8 +386,8 @@ class Run:
 
     @torch.no_grad()
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """Images (N, C, H, W) in the data set's levels, from tokens."""
-        return self.model.tokenizer.decode(token).cpu()
+        """Images (N, C, H, W) in the data set's levels, from tokens (N, L) or (N, L, E)."""
+        return self.model.tokenizer.decode(tokens_of(self.model, token)).cpu()
 
     def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
         """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
@@ -379,6 +396,15 @@ class Run:
             options["labels"] = labels[: options.get("first", 0) + n]
         self.sample(n, plan, batch_size=n, on_step=lambda _, token, __: shown.append(self.decode(token)), **options)
         return shown
+
+    def _given(self, given: Any, n: int) -> torch.Tensor | None:
+        """Given images as tensors, one or at least ``n``. Raises UserError: there is nothing to generate, too."""
+        if n < 1:
+            raise UserError(f"at least 1 image is wanted, not {n}")
+        found = None if given is None else examples_of(self.spec, given, "given images")
+        if found is not None and 1 < len(found) < n:
+            raise UserError(f"{len(found)} given images for {n} images: give one, or one for each")
+        return found
 
     def _guidance(self, guidance: float | Guidance) -> Guidance:
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
@@ -446,11 +472,12 @@ def _kind(network: str | type[Network] | Network) -> str:
     """The network's name in the registry, where it is put."""
     if isinstance(network, str):
         return network
-    if isinstance(network, Network):  # "constructing" it copies the instance
+    cls = network if isinstance(network, type) else type(network)
+    if cls is not network:  # "constructing" it copies the instance
         copied = {"Options": NetworkOptions, "__new__": lambda *_: copy.deepcopy(network)}
-        network = type(type(network).__name__, (type(network),), copied)
-    NETWORKS[network.__name__] = network
-    return network.__name__
+        cls = type(cls.__name__, (cls,), copied)
+    NETWORKS[cls.__name__] = cls
+    return cls.__name__
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:

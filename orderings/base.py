@@ -56,9 +56,11 @@ class Source(Protocol):
 
     def uniform(self, n: int) -> torch.Tensor:
         """Return (B, n) float32 uniforms in [0, 1); row b is a function of its own key."""
+        ...
 
     def at(self, purpose: str) -> Source:
         """Return independent streams of the same rows, for an ordering that samples more than once."""
+        ...
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Component:
 
     def __init_subclass__(cls) -> None:
         if "summary" not in vars(cls) and (text := vars(cls).get("__doc__")):
-            cls.summary = text.splitlines()[0].rstrip(".")
+            cls.summary = text.splitlines()[0].rstrip(".").replace("``", "")
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest if an option is below its ``least`` or above its ``most``."""

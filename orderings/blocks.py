@@ -27,7 +27,7 @@ def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
         size = size + grid.shape[spatial:]
     if len(size) != grid.ndim:
         raise Unsupported(f"blocks of {'x'.join(map(str, size))} do not fit the {grid.ndim}-D grid {grid}")
-    return size
+    return tuple(map(min, size, grid.shape))
 
 
 def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:

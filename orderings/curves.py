@@ -39,15 +39,15 @@ def _walk(path: list[int], start: int, a: int, n: int, b: int, m: int) -> None:
         path.extend(start + a * k for k in range(n)) if m == 1 else path.extend(start + b * k for k in range(m))
         return
     # halves are even where possible: an even side lets the walk return to the side it came from
-    half_n, half_m = (side // 2 + (side // 2) % 2 * (side > 2) for side in (n, m))
+    half_n, half_m = (n + (a < 0)) // 2, (m + (b < 0)) // 2  # rounded as published: down along +, up along -
+    even_n, even_m = half_n + half_n % 2 * (n > 2), half_m + half_m % 2 * (m > 2)
     if 2 * n > 3 * m:  # long: two rectangles one after the other
-        _walk(path, start, a, half_n, b, m)
-        _walk(path, start + a * half_n, a, n - half_n, b, m)
+        _walk(path, start, a, even_n, b, m)
+        _walk(path, start + a * even_n, a, n - even_n, b, m)
         return
-    half_n = n // 2
-    _walk(path, start, b, half_m, a, half_n)  # up,
-    _walk(path, start + b * half_m, a, n, b, m - half_m)  # along,
-    _walk(path, start + a * (n - 1) + b * (half_m - 1), -b, half_m, -a, n - half_n)  # and down
+    _walk(path, start, b, even_m, a, half_n)  # up,
+    _walk(path, start + b * even_m, a, n, b, m - even_m)  # along,
+    _walk(path, start + a * (n - 1) + b * (even_m - 1), -b, even_m, -a, n - half_n)  # and down
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ else:
 class MarError(Exception):
     """An error that the user can correct; the message says how, in one line."""
 
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split("\n"))
+        return text if len(text) <= 1000 else f"{text[:600]} … {text[-300:]}"  # it may quote a text of any length
+
 
 class Unsupported(MarError, ValueError):
     """A component that cannot serve this grid, plan or request; the message says why and names one that can."""
@@ -48,15 +52,23 @@ class UnknownName(InvalidRequest):
         super().__init__(unknown(what, name, choices))
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """Return the text, cut where it is too long for a line."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     """Return the message about a name that does not exist, with the nearest existing name."""
-    names = sorted(choices)
+    names, name = sorted(choices), shortened(str(name))
     if not names:
         return f"unknown {what} {name!r}: it has none"
-    whole_or_last = (str(name), str(name).rpartition(".")[2])  # a key may be written with its section before it
+    whole_or_last = (name, name.rpartition(".")[2])  # a key may be written with its section before it
     near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}"
+
+
+LARGEST = 2**22  # tokens of a grid: the orders of a few images of 2048x2048 tokens take gigabytes
 
 
 @dataclass(frozen=True)
@@ -69,15 +81,21 @@ class Grid:
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise InvalidRequest(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
+        if math.prod(shape) > LARGEST:
+            text = "x".join(map(str, shape))
+            raise InvalidRequest(f"a grid holds at most {LARGEST:,} tokens: {text} would not fit into memory")
         object.__setattr__(self, "shape", shape)
 
     @classmethod
     def parse(cls, text: str) -> Grid:
         """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,))."""
         try:
-            return cls(tuple(int(n) for n in text.lower().split("x")))
-        except ValueError:  # int's, or the one above
-            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {text!r}") from None
+            shape = tuple(int(n) for n in text.lower().split("x"))
+        except ValueError:
+            shape = ()
+        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {shortened(text)!r}")
+        return cls(shape)
 
     def __len__(self) -> int:
         return self.size

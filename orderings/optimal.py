@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from orderings.base import Partition, option
-from orderings.grid import Grid, InvalidRequest, Unsupported, torch
+from orderings.grid import Grid, InvalidRequest, Unsupported, shortened, torch
+from orderings.user import existing
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,18 @@ class SetCosts:
 
 
 def read_set_costs(path: str | Path) -> SetCosts:
-    """Read set costs. Raises InvalidRequest: no such file, or it holds no set costs."""
-    path = Path(path)
-    if not path.is_file():
-        raise InvalidRequest(f"no file of set costs {str(path)!r}: mar score sets RUN writes one")
+    """Read set costs. Raise InvalidRequest if there is no such file, or it holds no set costs."""
+    file = existing(path)
+    if file is None:
+        raise InvalidRequest(f"no file of set costs {shortened(str(path))!r}: mar score sets RUN writes one")
     try:
-        costs = SetCosts(**json.loads(path.read_text()))
-        lengths = [1] * costs.n_tokens if costs.uniform else [len(row) for row in costs.nats]
-        wanted = [1] * costs.n_tokens if costs.uniform else [costs.n_tokens - s for s in range(costs.n_tokens)]
-        if not costs.nats or lengths != wanted or not np.isfinite(np.hstack(list(costs.nats))).all():
+        costs = SetCosts(**json.loads(file.read_text(encoding="utf-8-sig")))
+        rows = [np.asarray(row, dtype=float) for row in costs.nats]
+        shapes = [() if costs.uniform else (costs.n_tokens - s,) for s in range(costs.n_tokens)]
+        if not rows or [row.shape for row in rows] != shapes or not all(np.isfinite(row).all() for row in rows):
             raise ValueError("not the costs of every set")
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{path} holds no set costs, as mar score sets RUN writes them: {error}") from None
+    except (TypeError, ValueError, OSError, RecursionError, MemoryError) as error:
+        raise InvalidRequest(f"{file} holds no set costs, as mar score sets RUN writes them: {error}") from None
     return costs
 
 
@@ -151,5 +152,5 @@ class Optimal(Partition):
                 f"optimal:{self.k} needs set costs: mar score sets RUN writes RUN/scores/set-costs-ORDERING.json, "
                 f"which that run then reads by itself; elsewhere write optimal:{self.k}:costs=(PATH)"
             )
-        path = Path(self.costs)
-        return best_sets_of(path, path.stat().st_mtime_ns if path.is_file() else 0, self.k)  # refuses a missing file
+        file = existing(self.costs)
+        return best_sets_of(file or Path(self.costs), file.stat().st_mtime_ns if file else 0, self.k)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
@@ -52,10 +54,14 @@ class SizeSchedule(Partition):
         """Return the share still unknown after ``step`` of ``k`` steps: from 1 at 0 to 0 at k."""
         raise NotImplementedError
 
+    def unknown(self, n: int, step: int, k: int) -> int:
+        """Return how many of ``n`` tokens are unknown after ``step`` of ``k`` steps, before the bounds of the rule."""
+        return math.floor(n * self.remaining(step, k))
+
     def sizes(self, n: int) -> torch.Tensor:
         k, left, sizes = min(self.k, n), n, []
         for step in range(1, k):
-            after = max(k - step, min(left - 1, math.floor(n * self.remaining(step, k))))
+            after = max(k - step, min(left - 1, self.unknown(n, step, k)))
             sizes.append(left - after)
             left = after
         return torch.tensor([*sizes, left], dtype=torch.int64)
@@ -100,10 +106,18 @@ class Power(SizeSchedule):
 
 @dataclass(frozen=True)
 class Arccos(SizeSchedule):
-    """K sets, the last ones large: 2/π · arccos(step/K) (the Halton scheduler's default)."""
+    """K sets, the last ones large: 2/π · arccos(step/K) unknown (the Halton scheduler's default).
 
-    def remaining(self, step: int, k: int) -> float:
-        return math.acos(step / k) / (math.pi / 2.0)
+    As its sampler does, round down the number of tokens that are known, in float32.
+    """
+
+    def unknown(self, n: int, step: int, k: int) -> int:
+        return n - int(_halton_share(step / k) * n)
+
+
+@lru_cache(maxsize=4096)
+def _halton_share(ratio: float) -> torch.Tensor:
+    return 1 - torch.arccos(torch.tensor(ratio)) / (math.pi * 0.5)
 
 
 @dataclass(frozen=True)
@@ -121,8 +135,8 @@ class Sizes(Partition):
             return torch.tensor([n])
         if sum(self.sets) < n:
             raise Unsupported(f"sizes that sum to {sum(self.sets)} do not cover {n} tokens")
-        sizes_K = torch.tensor([0, *self.sets]).cumsum(0).clamp(max=n).diff()
-        return sizes_K[sizes_K > 0]
+        ends = [min(end, n) for end in accumulate(self.sets, initial=0)]
+        return torch.tensor([after - before for before, after in pairwise(ends) if after > before])
 
     def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
         if self.sets and sum(self.sets) != len(grid):

@@ -62,8 +62,8 @@ class Mixture(Ordering):
             raise InvalidRequest("mixture: name at least one ordering, as in mixture:raster+spiral")
         if self.weights and len(self.weights) != len(self.orderings):
             raise InvalidRequest(f"mixture: {len(self.weights)} weights for {len(self.orderings)} orderings")
-        if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise InvalidRequest("mixture: weights are not negative and not all zero")
+        if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf")):
+            raise InvalidRequest("mixture: weights are not negative, not all zero, and their sum is finite")
 
     def at(self, progress: float) -> Mixture:
         return replace(self, orderings=tuple(ordering.at(progress) for ordering in self.orderings))

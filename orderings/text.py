@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, 
 
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
-from orderings.grid import InvalidRequest, UnknownName
+from orderings.grid import InvalidRequest, UnknownName, shortened
 from orderings.partitions import Singles
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
 from orderings.user import FILE_TARGET
@@ -30,18 +30,23 @@ T = TypeVar("T", Ordering, Partition, Adaptive)
 Order = TypeVar("Order", bound=Ordering | Adaptive)
 
 
+DEEPEST = 16  # orderings inside orderings
+
+
 def split(text: str, separator: str) -> list[str]:
     """Cut ``text`` at each ``separator`` outside parentheses. Raise InvalidRequest if these do not pair up."""
     parts, depth, start = [], 0, 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")
+        if depth > DEEPEST:
+            raise InvalidRequest(f"parentheses nest at most {DEEPEST} deep, not as in {shortened(text)!r}")
         if depth < 0:
             break
         if character == separator and depth == 0:
             parts.append(text[start:at])
             start = at + 1
     if depth != 0:
-        raise InvalidRequest(f"parentheses do not pair up in {text!r}")
+        raise InvalidRequest(f"parentheses do not pair up in {shortened(text)!r}")
     return [*parts, text[start:]]
 
 
@@ -92,7 +97,10 @@ def _read(value: Any, kind: Any, field: Field[Any]) -> Any:
         return tuple(_read(one, item, field) for one in (value if isinstance(value, Sequence) else (value,)))
     if kind is Ordering:
         if isinstance(value, Mapping):
-            return parse_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
+            try:
+                return parse_ordering(str(value.get("kind")), {k: v for k, v in value.items() if k != "kind"})
+            except RecursionError:
+                raise InvalidRequest(f"{field.name} holds too many orderings inside orderings") from None
         return value if isinstance(value, Ordering) else parse_ordering(str(value))
     if kind in (int, float):
         try:
@@ -101,7 +109,7 @@ def _read(value: Any, kind: Any, field: Field[Any]) -> Any:
             number = math.nan
         if not math.isfinite(number):
             what = "a whole number" if kind is int else "a number"
-            raise InvalidRequest(f"{field.name} is {what}, not {value!r}")
+            raise InvalidRequest(f"{field.name} is {what}, not {shortened(repr(value))}")
         return number
     return _unwrap(str(value))
 

@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from orderings.base import FixedOrdering, Source, inverse
-from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported, torch
+from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported, shortened, torch
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,18 @@ class File(FixedOrdering):
     def rank(self, grid: Grid) -> torch.Tensor:
         if not self.path:
             raise Unsupported("file needs the path of an order: file:my-order.json")
-        path = Path(self.path)
-        if not path.is_file():
-            raise InvalidRequest(f"no order file {self.path!r}")
+        path = existing(self.path)
+        if path is None:
+            raise InvalidRequest(f"no order file {shortened(self.path)!r}")
         return _load(path, path.stat().st_mtime_ns, self.holds, grid)
+
+
+def existing(path: str | Path) -> Path | None:
+    """Return the path of a file, with ``~`` as the home folder; None if there is no such file."""
+    with suppress(OSError, RuntimeError, ValueError):  # a name that is too long, no home folder, a null byte
+        file = Path(path).expanduser()
+        return file if file.is_file() else None
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -58,7 +67,7 @@ def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
         numbers = np.ravel_multi_index(tuple(numbers.T), grid.shape)
     if numbers.size != length:
         raise Unsupported(f"{path} holds {numbers.size} {holds}, but the grid {grid} has {length} tokens")
-    numbers = np.ascontiguousarray(numbers.reshape(-1), dtype=np.int64)
+    numbers = np.array(numbers.reshape(-1), dtype=np.int64)  # a copy: a .npy file is mapped read-only
     rule = f"{path}: {holds} are the numbers 0..{length - 1}, each once"
     if len(outside := numbers[(numbers < 0) | (numbers >= length)]):
         raise InvalidRequest(f"{rule}, but it holds {outside[0]}")
@@ -73,21 +82,21 @@ def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
     """Return the integers of the file, and their meaning: ranks or positions."""
     try:
         if path.suffix == ".npy":
-            content: Any = np.load(path, allow_pickle=False)
+            content: Any = np.load(path, mmap_mode="r", allow_pickle=False)  # a false length allocates nothing
         elif path.suffix == ".json":
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             if isinstance(content, dict):
                 if len(content) != 1 or not content.keys() <= {"ranks", "positions"}:
                     raise ValueError('a JSON object holds one key, "ranks" or "positions"')
                 [(holds, content)] = content.items()
         elif path.suffix == ".txt":
-            lines = re.sub(r"#.*", "", path.read_text())
+            lines = re.sub(r"#.*", "", path.read_text(encoding="utf-8-sig"))
             content = [int(word) for word in re.split(r"[\s,]+", lines) if word]
         else:
             raise ValueError("an order file ends in .txt, .json or .npy")
         numbers = np.asarray(content)
-    except (ValueError, OSError) as error:
-        raise InvalidRequest(f"{path}: {' '.join(str(error).split())}") from None
+    except (ValueError, OSError, EOFError, RecursionError, MemoryError) as error:
+        raise InvalidRequest(f"{path}: {shortened(' '.join(str(error).split()), 160)}") from None
     if numbers.dtype.kind not in "iu":
         raise InvalidRequest(f"{path}: an order holds whole numbers only")
     return numbers, holds
@@ -112,7 +121,7 @@ def load_class(target: str, bases: tuple[type, ...], error: type[Exception] = In
     if not place or not name:
         raise error(f"write FILE.py:Class or module:Class, not {target!r}")
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _from_file(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
     except FileNotFoundError:
         raise error(f"no file {place!r}") from None
     except ImportError as wrong:
@@ -148,7 +157,7 @@ def _from_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, ImportError):
+        if isinstance(error, ImportError | SystemExit):
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
     finally:

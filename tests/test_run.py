@@ -161,3 +161,39 @@ def test_the_package_says_its_version_and_has_no_other_names() -> None:
     assert isinstance(mar.__version__, str) and mar.Run is Run
     with pytest.raises(AttributeError):
         mar.train_everything  # noqa: B018
+
+
+def test_images_and_labels_mean_the_same_in_every_form(run: Run) -> None:
+    x, y = run.subset("test", 6)
+    assert y is not None
+    right = run.nll(x, "raster", y).nats_of_image
+    for images, labels in ((x.float() / 16, y.tolist()), (x.numpy()[:, 0], y.numpy()), (x.flatten(1).tolist(), y)):
+        assert run.nll(images, "raster", labels).nats_of_image == right
+        assert torch.equal(run.log_prob(images, "raster", labels).nats_NL, run.log_prob(x, "raster", y).nats_NL)
+    with pytest.warns(UserWarning, match="without a class"):
+        assert run.nll(x, "raster").nats_of_image == run.nll(x, "raster", -1).nats_of_image != right
+    drawn = run.sample(2, "raster", labels=torch.tensor([3]))
+    assert torch.equal(run.sample(2, "raster", labels=[3, 3]), drawn)
+    for said, asked in {
+        "levels 0..16": lambda: run.nll(x.long() + 200, "raster", y),
+        "5 classes for 6": lambda: run.nll(x, "raster", y[:5]),
+        "class 10": lambda: run.log_prob(x, "raster", [10] * 6),
+        "did you mean 'test'": lambda: run.nll(split="tset"),
+        "at least 1 example": lambda: run.nll(limit=0),
+        "at least 1 image": lambda: run.sample(0),
+        "no images": lambda: run.nll(x[:0], "raster", y[:0]),
+        "2 given images for 3": lambda: run.sample(3, given=x[:2], mask=torch.ones(64)),
+        "whole numbers 0..16": lambda: run.decode(torch.full((2, 64), 17)),
+        "temperature": lambda: run.sample(1, temperature=float("nan")),
+        "guidance": lambda: run.sample(1, guidance=float("nan")),
+    }.items():
+        with pytest.raises(UserError, match=said):
+            asked()
+
+
+def test_weights_that_are_not_finite_stop_a_generation(run: Run) -> None:
+    damaged = load(run.folder.path)
+    for parameter in damaged.model.network.parameters():
+        parameter.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        damaged.sample(1, "raster/equal:4")

@@ -77,7 +77,7 @@ def bench(
         chosen, data, batch=batch, seconds=seconds, works=[work.strip() for work in only.split(",") if work.strip()],
         compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
         reference=reference, own_settings=reference_as_published, clock=clock, rounds=rounds, count=count,
-        say=lambda line: None if json else console.print(f"[dim]{line}"),
+        say=lambda line: None if json else console.print(line, style="dim"),
     )  # fmt: skip
     numbers = dumps(asdict(report), indent=2) + "\n"
     if json:

@@ -76,7 +76,7 @@ def fid(
     from mar.core.processes import Processes
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
-    if not (run.run / RUN).is_file():
+    if not (run.run.expanduser() / RUN).is_file():
         if not against:
             raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
         settings = features.settings(sampling.seed, _device())
@@ -142,6 +142,8 @@ def fid_stats(
     found = open_source(source, split, DataSpec((3, size, size), 256) if size else None)
     if not isinstance(found, Images):
         raise UserError(f"{source} holds statistics already")
+    if size and found.spec.shape[1:] != (size, size):
+        raise UserError(f"--size is of a folder's files: {source} has images of shape {found.spec.shape}")
     statistics = scorer_of(found, found.spec, features.settings(device=_device()), cache_folder()).statistics
     write_statistics(statistics, out)
     wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

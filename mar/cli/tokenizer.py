@@ -7,17 +7,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mar.cli.options import Overrides, Seed, arg, opt, whole_numbers
+from mar.cli.options import Features, Overrides, Seed, arg, grouped, opt, whole_numbers
 
 if TYPE_CHECKING:
     from mar.data.base import Data
+    from mar.metrics.images import FeatureSettings
 
 Source = Annotated[str, arg("Data set, kind:path (fashion-mnist:~/data/fashion-mnist), or a recipe with its data.")]
 _AUTOENCODER = "Autoencoder: its folder, a folder of mar tokenizer train, or a hub name."
 
 
+@grouped
 def train(
     data: Source,
+    features: Features,
     overrides: Overrides = None,
     kind: Annotated[Literal["kl", "vq"], opt("kl: continuous latents; vq: a codebook.")] = "kl",
     channels: Annotated[str, opt("Channels of each level; each level after the first halves the image.")] = "32,64,64",
@@ -62,20 +65,24 @@ def train(
         iterations, batch_size, learning_rate, ema, precision, seed, save_every=save_every,
     )  # fmt: skip
     processes = Processes(original_precision(folder, recipe))
+    rated: list[FeatureSettings | None] = []
+    processes.on_main(lambda: rated.append(_rfid_settings(rfid, source, features, seed)))
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
             final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
-        _score(final, section, source, folder, None, rfid, seed, replaces=True)
+        _score(final, section, source, folder, None, rated[0], seed, replaces=True)
         words = shlex.join([data, *(overrides or [])])
         print(f"next: mar cache {words} --tokenizer {folder} --out caches/{folder.name}")
     processes.end()
 
 
+@grouped
 def score(
     tokenizer: Annotated[str, arg(_AUTOENCODER)],
     data: Source,
+    features: Features,
     overrides: Overrides = None,
     n: Annotated[int | None, opt("Test images; default all.", "-n", "--n", min=2)] = None,
     rfid: Annotated[bool, opt("Compute the FID of the reconstructions.", "--rfid/--no-rfid")] = True,
@@ -97,7 +104,7 @@ def score(
     own = found.parent if (found.parent / TOKENIZER).is_file() else None
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
-    _score(found, section, source, folder, n, rfid, seed, replaces=False)
+    _score(found, section, source, folder, n, _rfid_settings(rfid, source, features, seed), seed, replaces=False)
 
 
 def cache(
@@ -187,9 +194,25 @@ def data_of(text: str, overrides: list[str], relative: bool = False) -> tuple[di
     return section, build.data(recipe)
 
 
+def _rfid_settings(rfid: bool, data: Data, features: Features, seed: int) -> FeatureSettings | None:
+    """Return the settings of the rFID with the extractor found, before time is spent; None: it is not asked for."""
+    if not rfid:
+        return None
+    from dataclasses import replace
+
+    import torch
+
+    from mar.core.files import cache_folder
+    from mar.metrics.features import choose
+
+    settings = features.settings(seed, "cuda" if torch.cuda.is_available() else "cpu")
+    return replace(settings, extractor=choose(settings, data, cache_folder()))
+
+
 def _score(
-    path: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: bool, seed: int, replaces: bool
-) -> None:
+    path: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: FeatureSettings | None,
+    seed: int, replaces: bool,
+) -> None:  # fmt: skip
     """Score the autoencoder in ``path`` into FOLDER/scores; a former score of other settings is replaced or refused."""
     import json
     from dataclasses import asdict
@@ -228,7 +251,7 @@ def _score(
         from mar.core.files import cache_folder
         from mar.metrics.fid import score_images
 
-        fid = score_images(y, data, cache_folder(), seed=seed, device=device)
+        fid = score_images(y, data, cache_folder(), **vars(rfid))
         record["rfid"] = fid.to_dict()
         real = f"{fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f}"
         print(f"rFID {fid.generated.fid:.3f} ({real})")

@@ -92,11 +92,15 @@ def import_(
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
-    recipe = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
+    recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
-    used = f"{size.encoder_heads} and {size.decoder_heads} heads"
-    print(f"done: {out}, a MAR of {' + '.join(parts)}, {used}, {size.buffer} class tokens")
+    print(f"done: {out}, a MAR of {' + '.join(parts)}, {size.buffer} class tokens")
+    shape, side = "x".join(map(str, latents)), recipe.tokenizer.model_extra["patch"]
+    print(
+        f"no shape tells, so check: {size.encoder_heads} and {size.decoder_heads} attention heads, "
+        f"latents {shape} in patches of {side}x{side} (--heads, --decoder-heads and --patch set others)"
+    )
     print(f"next: mar sample {out}" + ("" if vae or data else " --vae AUTOENCODER   (without: latents)"))
 
 

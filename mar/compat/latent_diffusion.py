@@ -64,6 +64,8 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
         config = sizes(state)
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a KL autoencoder in latent-diffusion's layout") from None
+    except IndexError:
+        raise UserError("weights of other dimensions than a KL autoencoder's in latent-diffusion's layout") from None
     published = all(config[key] == value for key, value in KL16.items())
     config["scaling_factor"] = chosen_scale(scale, KL16_SCALE if published else 1.0)
     model = AutoencoderKL(**config)

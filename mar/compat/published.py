@@ -95,15 +95,17 @@ def infer(
         return Published(n_tokens, token_width, len(state["class_emb.weight"]), head_width, head_depth, network)
     except KeyError as error:
         raise UserError(f"no {error} among the weights: give a state dict of the published MAR") from None
-    except (IndexError, TypeError, ValueError):  # fewer dimensions
+    except (IndexError, TypeError, ValueError, ZeroDivisionError):  # fewer dimensions, or blocks
         raise UserError("weights of other dimensions than the published MAR's: give one of its state dicts") from None
 
 
 def _depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    numbers = [int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)]
-    return 1 + max(numbers, default=-1)
+    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)}
+    if numbers != set(range(len(numbers))):
+        raise ValueError("a block is missing")
+    return len(numbers)
 
 
 def _heads(width: int) -> int:
-    published = {size.encoder_width: size.encoder_heads for size in SIZES.values()}
+    published = {SIZES[name].encoder_width: SIZES[name].encoder_heads for name in ("base", "large", "huge")}
     return published.get(width) or max(1, width // 64)

@@ -30,6 +30,8 @@ from mar.training import checkpoint
 from mar.training.optimizer import make_optimizer
 from mar.training.run_folder import RunFolder
 
+_LAST = ("model", "state_dict", "model_state_dict")  # keys of released files: MAR, DiT, latent diffusion, timm
+_AVERAGED = ("model_ema", "ema", "ema_model", "ema_state_dict", "state_dict_ema")
 BASE = "imagenet256-mar-base"  # the published training: shapes do not tell it
 _IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
 
@@ -37,9 +39,10 @@ _IMPORTED = "imported weights: the training in the recipe is the published one, 
 def import_run(
     content: Mapping[str, Any], out: Path, heads: tuple[int | None, int | None] = (None, None),
     patch: int | None = None, vae: str = "", scale: float | None = None, data: str = "",
-) -> Recipe:  # fmt: skip
+) -> tuple[Recipe, tuple[int, ...]]:  # fmt: skip
     """Write the run folder ``out`` from a released file: ``model`` and ``model_ema``, or one state dict for both. The
-    folder loads, samples and scores like a trained run; its recipe is the published training, finished.
+    folder loads, samples and scores like a trained run; its recipe is the published training, finished. Return that
+    recipe and the shape of the latents.
 
     Raise UserError if the file is not the published MAR, sizes do not fit, or ``out`` holds another run or weights.
 
@@ -53,7 +56,7 @@ def import_run(
     """
     plain, average = state_dicts(content)
     found = infer(plain, *heads)
-    recipe, about = described(found, out.name, patch, vae, scale, data)
+    recipe, about, latents = described(found, out.name, patch, vae, scale, data)
     recipe = build.resolve(recipe)
     model = build.assemble(recipe, about).model
     last, ema = (fill(model, rename(state)) for state in (plain, average))
@@ -67,7 +70,7 @@ def import_run(
         folder.start(recipe, about, computes={})
         if there is None:
             checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
-    return recipe
+    return recipe, latents
 
 
 def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -75,15 +78,19 @@ def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], di
 
     Raise UserError if there is no state dict, or a weight is not finite.
     """
-    found = [numbers(unwrapped(content[key], key), key) for key in ("model", "model_ema") if key in content]
+    keys = [next((key for key in family if key in content), None) for family in (_LAST, _AVERAGED)]
+    found = [numbers(unwrapped(content[key], key), key) for key in keys if key is not None]
     found = found or [numbers(unwrapped(content))]
     return found[0], found[-1]
 
 
 def described(
     found: Published, name: str, patch: int | None, vae: str, scale: float | None, data: str
-) -> tuple[Recipe, About]:
-    """Return the recipe of a published model and the metadata of its data. Raises UserError: see ``import_run``."""
+) -> tuple[Recipe, About, tuple[int, ...]]:
+    """Return the recipe of a published model, the metadata of its data, and the shape of its latents.
+
+    Raise UserError as ``import_run`` does.
+    """
     if data:
         Manifest.read(Path(data).expanduser())
         vae = vae or str(Path(data).expanduser() / "tokenizer")
@@ -97,7 +104,8 @@ def described(
         asked = f"{channels} channels of {vae}" if autoencoder else "whole channels"
         values = f"tokens of {found.token_width} values"
         raise UserError(f"{values} are no {patch}x{patch} patches of {asked}: check --patch")
-    spec = DataSpec((found.token_width // patch**2, side, side), 0, found.n_classes, modality="latent")
+    latents = (found.token_width // patch**2, side, side)
+    spec = DataSpec(latents, 0, found.n_classes, modality="latent")
     tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch}
     tokenizer["scale"] = chosen_scale(scale, autoencoder["scaling_factor"] if autoencoder else KL16_SCALE)
     if autoencoder:
@@ -107,7 +115,8 @@ def described(
     content["data"] |= {"path": _absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
-    return config.parse(content), About("unknown data", spec, fingerprint="", notes={"imported": _IMPORTED})
+    about = About("unknown data", spec, fingerprint="", notes={"imported": _IMPORTED})
+    return config.parse(content), about, latents
 
 
 def _absolute(path: str) -> str:

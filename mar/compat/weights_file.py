@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from mar.core.errors import UserError
+from mar.core.readers import read_tensors, reading
 
-_WRAPPER = "module."
+# before or between the parts of a name: torch.compile's, and those of sharded and recomputed blocks
+_WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -22,35 +22,41 @@ def read(path: Path) -> Mapping[str, Any]:
 
     Pickles may hold tensors, plain containers, numbers and the command line of the training (``argparse.Namespace``).
     """
-    if not path.is_file():
-        raise UserError(f"no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160] or "it ends"
-        raise UserError(f"{path} is damaged or no checkpoint: {why}") from None
-    except Exception as error:  # the unpickler raises any of several exception types on other bytes
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it wants {refused[1]}, and nothing in a file is executed" if refused else "it is no checkpoint of torch"
-        raise UserError(f"{path} was not read: {why}") from None
+    what = "weights of torch or safetensors"
+    if path.suffix == ".safetensors":
+        return read_tensors(path, what)
+    with reading(path, what):
+        try:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            refused = re.search(r"GLOBAL (\S+)", str(error))
+            if refused is None:
+                raise
+            raise UserError(f"{path} wants {refused[1]}, and nothing in a file is executed") from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
 
 
 def unwrapped(state: Any, name: str = "the file") -> dict[str, torch.Tensor]:
-    """Return the tensors of a state dict, without DistributedDataParallel's prefix ``module.``.
+    """Return the tensors of a state dict under the names of the bare model.
 
-    Raise UserError if ``name`` is not a state dict.
+    Wrappers put prefixes before names, in any nesting: ``module.`` of DistributedDataParallel stands before all,
+    ``_orig_mod.`` of torch.compile before some or all. Raise UserError if ``name`` is not a state dict.
     """
     if not isinstance(state, Mapping):
         raise UserError(f"{name} holds a {type(state).__name__}, not a state dict")
-    found = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-    wrapped = all(key.startswith(_WRAPPER) for key in found)
-    return {key.removeprefix(_WRAPPER): value for key, value in found.items()} if wrapped else found
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    for key, value in tensors.items():  # a view of few numbers may claim any shape
+        if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
+            raise UserError(f"{key} of {name} is no plain tensor of shape {tuple(value.shape)}")
+    found = {_WRAPPER.sub("", key): value for key, value in tensors.items()}
+    while found and all(key.startswith("module.") for key in found):
+        found = {_WRAPPER.sub("", key.removeprefix("module.")): value for key, value in found.items()}
+    if len(found) < len(tensors):
+        raise UserError(f"{name} has two weights of one name, bare and under torch.compile's _orig_mod.: give one")
+    return found
 
 
 def numbers(state: Mapping[str, torch.Tensor], name: str = "the file") -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ Each folder is of one kind, marked by a file, and has one writer at a time.
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import platform
@@ -50,8 +51,11 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
     if path.exists() and not (path.is_file() or path.is_dir()):
         save(path)
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")  # two commands may share a folder
-    remove(aside)
+    host = digest(platform.node(), digits=6)  # two commands, also of two machines, may share a folder
+    aside = path.with_name(f".{path.name}.{host}-{os.getpid()}.partial")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{host}-*.partial"):
+        if left == aside or not _alive(int(left.name.split("-")[-1].removesuffix(".partial"))):
+            remove(left)
     try:
         save(aside)
         if durable:
@@ -62,6 +66,17 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
     except BaseException:
         remove(aside)
         raise
+
+
+def _alive(process: int) -> bool:
+    """True if there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
 
 
 def flush(*paths: Path) -> None:
@@ -184,23 +199,32 @@ def locked(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def held(folder: Path, wait: bool) -> Iterator[bool]:
-    """Lock ``folder`` and yield True, or False if another process holds it and not ``wait``. UserError: no locks."""
+    """Lock ``folder`` and yield True, or False if another process holds it and not ``wait``. UserError: no locks.
+
+    The lock ends with its process; its file is deleted when the block ends.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        while True:
+    lock = folder / ".lock"
+    while True:
+        with lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):  # NFS says either
-                if wait:
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                yield False
-                return
+                if not wait:
+                    yield False
+                    return
+                time.sleep(_POLL_SECONDS)
+                continue
             except OSError as error:
                 raise UserError(
                     f"no file locks in {folder} ({error.strerror}): choose a file system with flock"
                 ) from None
-            yield True
+            if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno()))):
+                continue  # its holder deleted this one between the two lines
+            try:
+                yield True
+            finally:
+                lock.unlink(missing_ok=True)
             return
 
 

@@ -4,8 +4,9 @@ Two groups connect the processes. Gradients and losses travel between the device
 denominator, a stop request, the checkpoint found by the main process) travel between the CPUs, so that they never wait
 for a GPU.
 
-A stop request (SIGINT, SIGTERM) ends the run after the iteration in progress has been saved, with exit code 128 + the
-signal's number. Slurm sends SIGTERM before a job ends, and the launch files in ``scripts/`` requeue it at 143.
+A stop request (SIGINT, SIGTERM, ``train.save_on``) ends the run after the iteration in progress has been saved, with
+exit code 128 + the signal's number. Slurm sends SIGTERM before a job ends; the launch files in ``scripts/`` requeue it
+at 143.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
+from mar.core.peers import Peers
 from mar.core.signals import handled
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ class Stop:
         elif number == signal.SIGINT and time.monotonic() - self._at > _ECHO_SECONDS:
             raise KeyboardInterrupt
 
-    def listening(self) -> AbstractContextManager[None]:
-        return handled(self._receive)
+    def listening(self, others: Iterable[str] = ()) -> AbstractContextManager[None]:
+        """Receive SIGINT, SIGTERM and ``others`` (names) inside the block."""
+        return handled(self._receive, others)
 
 
 def resolve_precision(precision: Precision) -> Precision:
@@ -57,6 +60,22 @@ def resolve_precision(precision: Precision) -> Precision:
     if precision != "auto":
         return precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+_LAUNCH = ("ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE")
+
+
+def _drop_settings_of_accelerate() -> list[str]:
+    """Delete accelerate's settings from the environment: they change gradients, precision and compilation in silence.
+
+    Return those that ask for something, as NAME=VALUE. Where a process runs (``_LAUNCH``) is no such setting.
+    """
+    asked = []
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_") and name not in _LAUNCH]:
+        value = os.environ.pop(name)
+        if value.lower() not in ("", "0", "no", "none", "false") and (value != "1" or not name.endswith("_STEPS")):
+            asked.append(f"{name}={value}")
+    return asked
 
 
 class Processes:
@@ -82,11 +101,14 @@ class Processes:
         self.precision = resolve_precision(precision)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
+        ignored = _drop_settings_of_accelerate()
         self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=cpu)
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.is_main = self.rank == 0
+        if ignored and self.is_main:
+            print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
         self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
@@ -194,6 +216,28 @@ class Processes:
         if not any(failed):
             return cast(T, result)
         raise error if error is not None and failed.index(1.0) == self.rank else PeerFailed(2)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside the block, end within 30 seconds if another process dies, with one line from one of all.
+
+        Raises:
+            PeerFailed: another process has died.
+        """
+        if self.world == 1:
+            yield
+            return
+        peers, done = Peers(self.rank, self.world, self.broadcast), False
+        try:
+            yield
+            done = True
+        except RuntimeError:  # of a collective; the system tells of a death within moments
+            if not peers.dead.wait(2.0):
+                raise
+            peers.say()
+            raise PeerFailed(1) from None
+        finally:
+            peers.leave(done)
 
     def wait(self) -> None:
         if self._cpus is not None:

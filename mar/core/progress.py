@@ -31,16 +31,19 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), text, left)
+    head, text = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("fields[what]", "description"))
+    columns = (head, BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn())
     with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
-        task = display.add_task("", total=None)
+        task = display.add_task("", total=None, what=what)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or 140 columns where the output goes to a file or a pipe."""
+    """The terminal, or 140 columns where the output goes to a file or a pipe. Texts are printed as they are: names may
+    hold what rich reads as markup or emoji."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=140)
+    console = Console(stderr=stderr, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 140
+    return console

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -68,11 +69,29 @@ def read_as(cls: type[T], file: Path, what: str) -> T:
 
 
 def read_yaml(file: Path, what: str) -> Any:
-    """Return an OmegaConf node of a YAML file, its interpolations unresolved. Raises UserError as ``reading``."""
+    """Return an OmegaConf node of a YAML file, its interpolations of the file's own keys (``${a.b}``) unresolved.
+
+    Raises:
+        UserError: as ``reading``; or a value calls a resolver (``${oc.env:NAME}``), which would read this machine.
+    """
     from omegaconf import OmegaConf
 
     with reading(file, what):
-        return OmegaConf.create(read_text(file, what))
+        found = OmegaConf.create(read_text(file, what))
+        _refuse_resolvers(file, OmegaConf.to_container(found) if OmegaConf.is_config(found) else found)
+        return found
+
+
+def _refuse_resolvers(file: Path, value: Any) -> None:
+    if isinstance(value, dict | list):
+        for inner in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
+            _refuse_resolvers(file, inner)
+    depth = 0
+    for part in re.findall(r"\\?\$\{|[{}:]", value) if isinstance(value, str) else ():
+        if part == ":" and depth:
+            raise UserError(f"{file}: {value!r} calls a resolver, and a file reads its own keys alone: write the value")
+        depth += part == "${" or (part == "{" and depth > 0)
+        depth -= part == "}" and depth > 0
 
 
 def read_npz(file: Path, what: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,10 @@ class Partial:
             self.folder.rmdir()
 
     def delete(self) -> None:
+        """Delete the folder, and the one that it lies in if that is empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
 
 
 @dataclass
@@ -143,14 +147,14 @@ class Part:
             self.saved_at = time.monotonic()
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Return tensors and notes; None if the file is missing or damaged."""
+        """Return tensors and notes; None if the file is missing, damaged or another one."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, "pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
                 return tensors, json.loads(file.metadata()["notes"])
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
     def write(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,15 @@ def cores() -> int:
 
 
 @contextmanager
-def handled(receive: Callable[[int, Any], None]) -> Iterator[None]:
-    """Call ``receive`` at SIGINT and SIGTERM inside the block."""
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+def handled(receive: Callable[[int, Any], None], others: Iterable[str] = ()) -> Iterator[None]:
+    """Call ``receive`` at SIGINT and SIGTERM inside the block.
+
+    Args:
+        others: further signals by name. One that is ignored (by nohup) or has a handler (of submitit) is left alone.
+    """
+    numbers = [number for name in others if (number := getattr(signal, name, None)) is not None]
+    free = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    before = {number: signal.signal(number, receive) for number in {signal.SIGINT, signal.SIGTERM, *free}}
     try:
         yield
     finally:

@@ -46,7 +46,7 @@ class Column(Generic[R]):
     digits: int = 3  # decimals of a float in printed forms
     text: Callable[[R], str] | None = None  # the printed cell, where it is more than the number (an error, an interval)
     unit: str = ""  # follows the title in the head
-    sign: bool = False  # print a plus before positive floats
+    sign: bool = False  # a difference: print a plus before positive floats
     words: bool = False  # the values are text: left-aligned, never wrapped
     key: str = ""  # the name in CSV and JSON; default: title and unit
     alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
@@ -73,7 +73,10 @@ class Column(Generic[R]):
         return f"{value:{'+' if self.sign else ''}.{self.digits}f}" if isinstance(value, float) else str(value)
 
     def best(self, rows: Sequence[R]) -> set[int]:
-        """Return the indices of the best rows: of each group of comparable rows, if their values differ."""
+        """Return the indices of the best rows: of each group of comparable rows, if the printed cells differ.
+
+        A difference (``sign``) that is worse than zero is never best.
+        """
         if self.mark is not None:
             return {k for k, row in enumerate(rows) if self.mark(row)}
         groups: dict[Hashable, dict[int, float]] = {}
@@ -83,8 +86,9 @@ class Column(Generic[R]):
                 groups.setdefault(self.alike(row) if self.alike else None, {})[k] = value
         found = set()
         for group in groups.values():
-            if len(set(group.values())) > 1:
-                lead = (min if self.better == "lower" else max)(group.values())
+            lead = (min if self.better == "lower" else max)(group.values())
+            worse = self.sign and (lead > 0.0) == (self.better == "lower")
+            if not worse and len({self.show(rows[k]) for k in group}) > 1:
                 found |= {k for k, value in group.items() if value == lead}
         return found
 

@@ -74,11 +74,6 @@ class BinarizedMnist(DataSource):
         name, n, md5 = _PARTS[split]
         expected = f"{n:,} lines of {_SIDE**2} values 0 or 1, {2 * n * _SIDE**2:,} bytes unpacked, md5 {md5}"
         published = PublishedFile((f"binarized_mnist_{name}.amat",), expected, _HOME, md5)
-        file = published.find(path, ("binarized-mnist", "binarized_mnist", "BinarizedMNIST"))
-        raw = published.read(file)
-        try:
-            x_NP = parse_amat(raw, _SIDE**2)
-        except ValueError as error:
-            raise published.damaged(file, str(error)) from None
-        notes.update(published.note(raw))
+        nested = ("binarized-mnist", "binarized_mnist", "BinarizedMNIST")
+        _, x_NP = published.load(path, nested, lambda raw: parse_amat(raw, _SIDE**2), notes)
         return x_NP.reshape(-1, 1, _SIDE, _SIDE)

@@ -61,13 +61,11 @@ class AudioOptions(DataOptions):
 
 @dataclass(frozen=True)
 class Recording:
-    """One file: its class, its index, its levels (T,) and its rate."""
-
     file: Path
-    label: str
+    label: str  # its class
     index: int
     level_T: torch.Tensor
-    rate: int
+    rate: int  # samples a second
 
 
 class Audio(DataSource):
@@ -80,12 +78,9 @@ class Audio(DataSource):
     def load(cls, options: AudioOptions) -> Data:
         """Return splits by the index in the file name, classes by the text before it."""
         recordings = [_read(file, options.context) for file in _files(options.path)]
-        rate = recordings[0].rate
-        for r in recordings:
-            if r.rate != rate:
-                raise UserError(
-                    f"{r.file} has {r.rate} samples a second, {recordings[0].file.name} {rate}: convert one"
-                )
+        first, rate = recordings[0].file.name, recordings[0].rate
+        if other := next((r for r in recordings if r.rate != rate), None):
+            raise UserError(f"{other.file} has {other.rate} samples a second, {first} {rate}: convert one")
         classes = tuple(sorted({r.label for r in recordings}))
         level_T = torch.cat([r.level_T for r in recordings])
         train, validation, test = (_windows(split, recordings, level_T, classes, options) for split in SPLITS)
@@ -97,7 +92,6 @@ class Audio(DataSource):
 def _windows(
     split: str, recordings: list[Recording], level_T: torch.Tensor, classes: tuple[str, ...], options: AudioOptions
 ) -> Windows:
-    """Return the windows of a split."""
     start, label, span, first = [], [], [], 0
     for r in recordings:
         held_out = "test" if r.index < options.test else "validation"

@@ -91,10 +91,8 @@ def _notes(splits: list[DocumentSplit], options: DocumentsOptions) -> dict[str, 
     """Return a note with the number of documents that are cut."""
     cut = [int((split.length_N >= options.context).sum()) for split in splits]
     counts = ", ".join(f"{n} of {len(split)} {name}" for n, split, name in zip(cut, splits, SPLITS, strict=True))
-    note = (
-        f"{counts} documents have {options.context} {options.unit}s or more: only the first ones count (data.context)"
-    )
-    return {"cut": note} if any(cut) else {}
+    most = f"{options.context} {options.unit}s"
+    return {"cut": f"{counts} documents have {most} or more: only these count (data.context)"} if any(cut) else {}
 
 
 def _documents(options: DocumentsOptions) -> list[bytes]:

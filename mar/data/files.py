@@ -9,12 +9,14 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, checksum, digest, held, write_atomic
@@ -82,9 +84,10 @@ def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
     Raises:
         UserError: a folder cannot be read.
     """
-    files, folders, ignored = [], [], Listing(root, (), ())
-
-    def visit(place: str, real: tuple[str, ...], prefix: str) -> None:
+    files, folders, listing = [], [], Listing(root, (), ())
+    waiting = [(str(root), (os.path.realpath(root),), "")]  # place, real folders on the way to it, name and a slash
+    while waiting:
+        place, real, prefix = waiting.pop()
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         except OSError as error:
@@ -92,25 +95,24 @@ def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
         for entry in entries:
             name, linked = prefix + entry.name, entry.is_symlink()
             if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
-                ignored.ignore(HIDDEN, [name])
+                listing.ignore(HIDDEN, [name])
             elif os.path.isdir(entry.path) if linked else entry.is_dir():
                 target = os.path.realpath(entry.path) if linked else os.path.join(real[-1], entry.name)
                 if not deep:
-                    ignored.ignore(DEEPER, [name])
+                    listing.ignore(DEEPER, [name])
                 elif linked and _leads_back(target, real):
-                    ignored.ignore(LOOPS, [name])
+                    listing.ignore(LOOPS, [name])
                 else:
                     folders.append(name)
-                    visit(entry.path, (*real, target), f"{name}/")
+                    waiting.append((entry.path, (*real, target), f"{name}/"))
             elif not entry.name.lower().endswith(suffixes):
-                ignored.ignore(OTHER, [name])
-            elif os.path.isfile(entry.path):
+                listing.ignore(OTHER, [name])
+            elif os.path.isfile(entry.path) if linked else entry.is_file():
                 files.append(name)
             else:
-                ignored.ignore(DANGLING, [name])
-
-    visit(str(root), (os.path.realpath(root),), "")
-    return Listing(root, tuple(sorted(files)), tuple(sorted(folders)), ignored.ignored)
+                listing.ignore(DANGLING, [name])
+    ignored = {reason: sorted(names) for reason, names in listing.ignored.items()}
+    return Listing(root, tuple(sorted(files)), tuple(sorted(folders)), ignored)
 
 
 def _leads_back(target: str, real: tuple[str, ...]) -> bool:
@@ -177,7 +179,38 @@ class PublishedFile:
     home: str  # its source
     md5: str = ""  # of the unpacked file; "" if none was published
 
-    def find(self, path: str, nested: tuple[str, ...]) -> Path:
+    def load(
+        self, path: str, nested: tuple[str, ...], parse: Callable[[bytes], torch.Tensor], notes: dict[str, str]
+    ) -> tuple[Path, torch.Tensor]:
+        """Return the file in the folder ``path`` and its values; add a note if its MD5 is not the published one.
+
+        Args:
+            parse: raises ValueError with the reason if the content is wrong.
+
+        Raises:
+            UserError: the file is missing, cannot be read, or is wrong.
+        """
+        file = self._find(path, nested)
+        try:
+            raw = file.read_bytes()
+            raw = gzip.decompress(raw) if raw.startswith(_GZIP) else raw  # the content tells if it is packed
+            values = parse(raw)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise self.damaged(file, f"the gzip file is truncated or damaged ({error})") from None
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:
+            raise self.damaged(file, str(error)) from None
+        md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest() if self.md5 else ""
+        if md5 != self.md5:
+            notes[self.names[0]] = f"md5 {md5} is not the published {self.md5}: figures may not compare with papers"
+        return file, values
+
+    def damaged(self, file: Path, why: str) -> UserError:
+        """Return the error for a file with wrong content."""
+        return UserError(f"{file}: {why}; expected {self.expected}; get it again from {self.home}")
+
+    def _find(self, path: str, nested: tuple[str, ...]) -> Path:
         """Return the file in the folder ``path`` or one of its ``nested`` folders. UserError: it is missing."""
         want = f"{self.names[0]}(.gz)"
         root = folder_at(path, want, f"get it from {self.home}")
@@ -188,24 +221,3 @@ class PublishedFile:
                     return file
         looked = ", ".join((".", *nested))
         raise UserError(f"{want} is not in {root} (looked in {looked}): {self.expected}; get it from {self.home}")
-
-    def read(self, file: Path) -> bytes:
-        """Return the unpacked content; the content, not the name, tells if it is packed."""
-        try:
-            raw = file.read_bytes()
-            return gzip.decompress(raw) if raw.startswith(_GZIP) else raw
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise self.damaged(file, f"the gzip file is truncated or damaged ({error})") from None
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-
-    def damaged(self, file: Path, why: str) -> UserError:
-        """Return the error for a file with wrong content."""
-        return UserError(f"{file}: {why}; expected {self.expected}; get it again from {self.home}")
-
-    def note(self, raw: bytes) -> dict[str, str]:
-        """Return a note for ``Data.notes`` if the content is readable but not the published one."""
-        md5 = hashlib.md5(raw, usedforsecurity=False).hexdigest() if self.md5 else ""
-        if md5 == self.md5:
-            return {}
-        return {self.names[0]: f"md5 {md5} is not the published {self.md5}: figures may not compare with papers"}

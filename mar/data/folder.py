@@ -65,8 +65,7 @@ class FolderOptions(DataOptions):
 class FolderSplit(Split):
     """Images decoded on access. With ``flip`` the second half of the numbers are the mirrored first half.
 
-    The next image of the listing replaces an unreadable one: a function of the files only, so that any number of
-    processes reads the same examples.
+    The next image of the listing replaces an unreadable one, the same for any number of processes.
     """
 
     root: Path
@@ -144,10 +143,9 @@ class Folder(DataSource):
 
 
 def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb") -> FolderSplit:
-    """Return all images below a folder as one split without labels. Size 0: the shorter side of the first image.
+    """Return all images below a folder as one split without labels, or raise UserError if there are none.
 
-    Raises:
-        UserError: the folder has no images.
+    Size 0: the shorter side of the first image.
     """
     listing = walk(path, SUFFIXES)
     if not listing.files:
@@ -168,35 +166,37 @@ def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pai
     Raises:
         UserError: split folders or class folders are ambiguous, or a split or class has no images.
     """
-    root, notes, start = listing.root, {}, 0.0
-    roles = _roles(listing)
-    if roles:
-        files = {split: _below(listing, folder) for split, folder in roles.items()}
-        taken = {file for pairs in files.values() for file, _ in pairs}
-        listing.ignore("images outside the split folders", [file for file in listing.files if file not in taken])
-    else:
-        files = {"train": _below(listing, "")}
+    root, roles, notes = listing.root, _roles(listing), dict[str, str]()
+    files = {split: _below(listing, folder) for split, folder in (roles or {"train": ""}).items()}
+    taken = {file for pairs in files.values() for file, _ in pairs}
+    listing.ignore("images outside the split folders", [file for file in listing.files if file not in taken])
     everything = files["train"]
     classes = _classes(files, listing, roles.get("train", ""), notes)
-    for split, share in (("test", options.test), ("validation", options.validation)):
-        if split in files:
-            continue
-        if not share:
-            if "validation" not in files:
-                raise UserError(f"data.test=0 makes the validation images the test split, and {root} has no val/")
-            files[split] = files["validation"]
-            notes[split] = "the test split is the validation split"
-            continue
-        files[split] = [pair for pair in everything if start <= _position(pair[1]) < start + share]
-        kept = "; data.test=0 trains on them and tests on val/" * (split == "test" and "validation" in files)
-        notes[split] = f"cut out of the training images by a hash of the path, share {share}{kept}"
-        start += share
-        held_out = {*files[split]}
-        files["train"] = [pair for pair in files["train"] if pair not in held_out]
-    _keep_one_of_each(files, everything, notes)
+    shares, kept = {"test": options.test, "validation": options.validation}, ""
+    if "test" not in files and "validation" in files:
+        if not options.test:
+            files["test"], notes["test"] = files["validation"], "the test split is the validation split"
+        kept = "; data.test=0 trains on them and tests on val/"
+    elif "test" not in files and not options.test:
+        raise UserError(f"data.test=0 makes the validation images the test split, and {root} has no val/")
+    cut = [split for split in shares if split not in files]
+    for split in cut:
+        notes[split] = f"cut out of the training images by a hash of the path, share {shares[split]}{kept}"
+
+    def split_of(inside: str) -> str:
+        at = _position(inside)
+        split = "test" if at < options.test else "validation" if at < options.test + options.validation else "train"
+        return split if split in cut else "train"
+
+    files |= {split: [] for split in ("train", *cut)}
+    trained = {_class(inside) for _, inside in everything if split_of(inside) == "train"}
+    for pair in everything:
+        first = (name := _class(pair[1])) not in trained  # of a class that would be held out, the first image stays
+        trained.add(name)
+        files["train" if first else split_of(pair[1])].append(pair)
     for split, pairs in files.items():
         if not pairs:
-            what = "no images" if not everything else f"no images for {split}"
+            what = f"no images for {split}" if everything else "no images"
             raise UserError(f"{root} has {what} ({', '.join(SUFFIXES)}): add some, or raise data.{split}'s share")
     return files, classes, notes
 
@@ -231,18 +231,6 @@ def _position(inside: str) -> float:
 
 def _class(inside: str) -> str:
     return inside.split("/")[0] if "/" in inside else ""
-
-
-def _keep_one_of_each(files: dict[str, Pairs], everything: Pairs, notes: dict[str, str]) -> None:
-    """Train on the first image of a class whose images were all cut out for other splits."""
-    trained = {_class(inside) for _, inside in files["train"]}
-    for pair in everything:
-        if (name := _class(pair[1])) not in trained:
-            trained.add(name)
-            for split in ("validation", "test"):
-                if split in notes and pair in files[split]:
-                    files[split].remove(pair)
-            files["train"] = [some for some in everything if some in {*files["train"], pair}]
 
 
 def _classes(files: dict[str, Pairs], listing: Listing, training: str, notes: dict[str, str]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -81,9 +80,8 @@ class IdxImages(DataSource):
         """Return x (N, 1, H, W) uint8 and label_N int64 of "train" or "t10k"."""
         images = cls._published(part, "images", 3, f"{n:,} images of 28x28, {16 + 784 * n:,} bytes unpacked")
         labels = cls._published(part, "labels", 1, f"{n:,} labels, {8 + n:,} bytes unpacked")
-        (image_file, x), (label_file, label_N) = (
-            cls._read(file, path, ndim, notes) for file, ndim in ((images, 3), (labels, 1))
-        )
+        image_file, x = images.load(path, cls.nested, lambda raw: parse_idx(raw, 3), notes)
+        label_file, label_N = labels.load(path, cls.nested, lambda raw: parse_idx(raw, 1), notes)
         if len(x) == 0:
             raise images.damaged(image_file, "it holds no images")
         if len(x) != len(label_N):
@@ -97,17 +95,6 @@ class IdxImages(DataSource):
         names = (f"{part}-{what}-idx{ndim}-ubyte", f"{part}-{what}.idx{ndim}-ubyte")
         md5 = cls.md5.get(names[0], "")
         return PublishedFile(names, expected + (f", md5 {md5}" if md5 else ""), cls.home, md5)
-
-    @classmethod
-    def _read(cls, published: PublishedFile, path: str, ndim: int, notes: dict[str, str]) -> tuple[Path, torch.Tensor]:
-        file = published.find(path, cls.nested)
-        raw = published.read(file)
-        try:
-            values = parse_idx(raw, ndim)
-        except ValueError as error:
-            raise published.damaged(file, str(error)) from None
-        notes.update(published.note(raw))
-        return file, values
 
 
 class Mnist(IdxImages):

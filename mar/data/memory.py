@@ -5,16 +5,18 @@ N examples · C channels · H, W rows, columns
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.pictures import as_shown
 
 _IMAGE_KEYS = ("image", "img", "x", "pixel_values", "images")
 _LABEL_KEYS = ("label", "labels", "y", "class", "fine_label", "target")
@@ -43,7 +45,7 @@ def in_memory(
     Args:
         train: images (N, C, H, W), (N, H, W, C) or (N, H, W); a pair of images and labels; or a sequence or data set
             whose items are images, (image, label) pairs or rows with an image column. Images are tensors, arrays or
-            pictures, integer levels or values in [0, 1].
+            pictures, integer levels or values in [0, 1]; pictures are read as those of a folder are.
         validation, test: the same; None: a tenth of the training examples each, drawn without replacement.
         levels: of the images; None: the least power of two above the data, 256 for photographs.
         image, label: columns of rows; "": the first that is called image, img, x, … and label, y, ….
@@ -51,51 +53,56 @@ def in_memory(
     Raises:
         UserError: images of several shapes, of real values or without a known layout; no image column; no examples.
     """
-    parts = [None if part is None else _examples(part, image, label) for part in (train, validation, test)]
-    (x, y), *others = parts  # type: ignore[misc]
-    order = stream(0, "data/memory/shuffle", len(x)).uniform(1)[:, 0].argsort(stable=True)
-    held = max(1, int(_HELD_OUT * len(x)))
+    every = _examples(train, image, label)
+    others = [None if part is None else _examples(part, image, label) for part in (validation, test)]
+    order = stream(0, "data/memory/shuffle", len(every)).uniform(1)[:, 0].argsort(stable=True)
+    held = max(1, int(_HELD_OUT * len(every)))
     for k, part in enumerate(others):
         if part is None:
             if len(order) <= held:
-                raise UserError(f"{len(x)} examples are too few to hold some out: give validation and test")
-            others[k], order = _taken((x, y), order[:held]), order[held:]
-    splits = [_taken((x, y), order.sort().values), *others]
-    highest = max(int(part[0].max()) for part in splits)
+                raise UserError(f"{len(every)} examples are too few to hold some out: give validation and test")
+            others[k], order = TensorSplit(*every.batch(order[:held])), order[held:]
+    splits = [part for part in (TensorSplit(*every.batch(order.sort().values)), *others) if part is not None]
+    highest = max(int(split.x.max()) for split in splits)
     levels = levels or max(2, 1 << highest.bit_length())
     if highest >= levels:
         raise UserError(f"the images have level {highest}: levels={levels} is too few")
-    shapes = {tuple(part[0].shape[1:]) for part in splits}
-    if len(shapes) > 1:
-        raise UserError(f"images of one shape are wanted, not {' and '.join(map(str, sorted(shapes)))}")
-    if len({part[1] is None for part in splits}) > 1:
+    shape = _one_shape([split.x[0] for split in splits])
+    labels = [split.label for split in splits if split.label is not None]
+    if len(labels) not in (0, len(splits)):
         raise UserError("some splits have labels and some have none")
     names = _class_names(train, label)
-    n_classes = 0 if y is None else max(len(names), max(int(part[1].max()) for part in splits) + 1)
+    n_classes = max(len(names), *(int(label_N.max()) + 1 for label_N in labels)) if labels else 0
     dtype = torch.uint8 if levels <= 256 else torch.int16
-    first, second, third = made = [TensorSplit(part[0].to(dtype), part[1]) for part in splits]
-    spec = DataSpec(shapes.pop(), levels, n_classes, names if len(names) == n_classes else ())
-    content = fingerprint(*(tensor for split in made for tensor in (split.x, split.label)))
+    first, second, third = (TensorSplit(split.x.to(dtype), split.label) for split in splits)
+    spec = DataSpec(shape, levels, n_classes, names if len(names) == n_classes else ())
+    content = fingerprint(*(tensor for split in (first, second, third) for tensor in (split.x, split.label)))
     return Data(name, spec, first, second, third, content)
 
 
-def _taken(part: tuple[torch.Tensor, torch.Tensor | None], index: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    return part[0][index], None if part[1] is None else part[1][index]
+def _one_shape(images: list[torch.Tensor]) -> tuple[int, ...]:
+    """Return the shape of all images. Raises UserError if there are several."""
+    shapes = sorted({tuple(x.shape) for x in images})
+    if len(shapes) > 1:
+        raise UserError(f"images of one shape are wanted, not {shapes[0]} and {shapes[1]}: crop or resize them")
+    return shapes[0]
 
 
-def _examples(source: Any, image: str, label: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """x (N, C, H, W) integer levels, and y (N,) classes or None."""
+def _examples(source: Any, image: str, label: str) -> TensorSplit:
+    """Return x (N, C, H, W) in integer levels with the classes."""
     if isinstance(source, (torch.Tensor, np.ndarray)):
-        return _levels(torch.as_tensor(source)), None
+        return TensorSplit(_levels(torch.as_tensor(source)))
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], (torch.Tensor, np.ndarray)):
         x, y = source
-        return _levels(torch.as_tensor(x)), None if y is None else torch.as_tensor(y).long()
+        return TensorSplit(_levels(torch.as_tensor(x)), None if y is None else torch.as_tensor(y).long())
     images, labels = [], []
     for k in range(len(source)):
         item = source[k]
         if isinstance(item, Mapping):
-            image = image or _column(item, _IMAGE_KEYS)
+            image = image or next((key for key in _IMAGE_KEYS if key in item), "")
             label = label or next((key for key in _LABEL_KEYS if key in item), "")
+            if image not in item:
+                raise UserError(f"no column of images among {', '.join(item)}: name it, image=…")
             item = (item[image], item[label]) if label else (item[image],)
         elif not isinstance(item, (tuple, list)):
             item = (item,)
@@ -103,30 +110,23 @@ def _examples(source: Any, image: str, label: str) -> tuple[torch.Tensor, torch.
         labels.append(int(item[1]) if len(item) > 1 and item[1] is not None else None)
     if not images:
         raise UserError("the data set has no examples")
-    shapes = sorted({tuple(x.shape) for x in images})
-    if len(shapes) > 1:
-        raise UserError(f"images of one shape are wanted, not {shapes[0]} and {shapes[1]}: crop or resize them")
-    y = None if None in labels else torch.tensor(labels, dtype=torch.int64)
-    return _levels(torch.stack(images)), y
-
-
-def _column(row: Mapping[str, Any], keys: Sequence[str]) -> str:
-    found = next((key for key in keys if key in row), None)
-    if found is None:
-        raise UserError(f"no column of images among {', '.join(row)}: name it, image=…")
-    return found
+    _one_shape(images)
+    return TensorSplit(_levels(torch.stack(images)), None if None in labels else torch.tensor(labels))
 
 
 def _pixels(image: Any) -> torch.Tensor:
-    """A tensor, an array or a picture as a tensor."""
+    """Return a tensor, an array or a picture as a tensor."""
     if isinstance(image, torch.Tensor):
         return image
+    if isinstance(image, Image.Image) and image.mode not in ("1", "I", "F", "I;16"):
+        grey = image.mode in ("L", "LA", "La")
+        image = as_shown(image, "a picture of the data set").convert("L" if grey else "RGB")
     array = np.array(image)
     return torch.from_numpy(array.astype(np.uint8) if array.dtype == bool else array)
 
 
 def _levels(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) integers."""
+    """Return (N, C, H, W) integers."""
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4:
@@ -147,7 +147,7 @@ def _levels(x: torch.Tensor) -> torch.Tensor:
 
 
 def _class_names(source: Any, label: str) -> tuple[str, ...]:
-    """The names of the classes that torchvision or Hugging Face data sets know."""
+    """Return the names of the classes that torchvision or Hugging Face data sets know."""
     features = getattr(source, "features", None)
     if isinstance(features, Mapping):
         column = label or next((key for key in _LABEL_KEYS if key in features), "")

@@ -29,7 +29,7 @@ def as_shown(image: Image.Image, what: object, under: str = "white") -> Image.Im
     Raises:
         UserError: it has more than 8 bits a channel, or a colour space without a conversion to RGB.
     """
-    stored = [(layout.codec_name, layout.args) for layout in image.tile]
+    stored = [(layout.codec_name, layout.args) for layout in getattr(image, "tile", [])]
     wide = any(_SIXTEEN.search(str(args)) or (name == "ppm" and args[-1] > 255) for name, args in stored)
     if wide or image.mode.startswith(("I", "F")):
         raise UserError(f"{what} has more than 8 bits a channel: convert it to 8")
@@ -42,19 +42,24 @@ def as_shown(image: Image.Image, what: object, under: str = "white") -> Image.Im
     return Image.alpha_composite(Image.new("RGBA", image.size, under), image).convert("RGB")
 
 
+def open_image(file: Path, mode: str, under: str = "white") -> Image.Image:
+    """Return the picture in a file, RGB or L. Raises DamagedImage if it is not readable, UserError as ``as_shown``."""
+    try:
+        with Image.open(file) as image:
+            return as_shown(image, file, under).convert(mode)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many types on damaged files
+        raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
+
+
 def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
     """Return (C, size, size) uint8.
 
     Raises:
         DamagedImage: the file is not a readable image. UserError: as ``as_shown``, or it is too long and narrow.
     """
-    try:
-        with Image.open(file) as image:
-            loaded = as_shown(image, file).convert("RGB" if colour == "rgb" else "L")
-    except UserError:
-        raise
-    except Exception as error:  # Pillow raises many types on damaged files
-        raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
+    loaded = open_image(file, "RGB" if colour == "rgb" else "L")
     width, height = loaded.size
     if max(size / min(width, height), 1) ** 2 * width * height > _LARGEST:
         raise UserError(f"{file} is {width}x{height}, too long and narrow for a square of data.size={size}: crop it")

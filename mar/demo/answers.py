@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from mar.core.errors import MarError, UserError
+from mar.data.pictures import as_shown
 from mar.demo.session import PAINTED, Request, Session
 from mar.sampling.output import to_bytes
 from orderings import ABSENT, Plan
@@ -99,7 +100,8 @@ def read_picture(session: Session, path: str | Path) -> torch.Tensor:
         with Image.open(path) as picture:
             if math.prod(picture.size) > LARGEST:
                 raise ValueError(f"{picture.width}×{picture.height} pixels are more than {LARGEST:,}")
-            pixels = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
+            shown = as_shown(picture, Path(path).name).convert("RGB")
+            pixels = np.asarray(shown.resize((width, height), Image.Resampling.LANCZOS))
     except Exception as error:  # Pillow raises many types on damaged files
         raise UserError(f"cannot read the picture {Path(path).name}: {error}") from None
     return to_levels(pixels, session)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
@@ -34,7 +34,7 @@ from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
 from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
-from mar.experiments.statistics import compared
+from mar.experiments.statistics import compared, judged
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics.base import PlanMap, Question, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
 from mar.metrics.sets import with_measured_sets
@@ -50,25 +50,15 @@ TRAINING = "training"
 
 @dataclass(frozen=True)
 class Cell:
-    """One recipe of a grid.
+    """One recipe of a grid."""
 
-    Attributes:
-        name: its values on the axes; the recipe's name where there are none.
-        settings: axis -> the name of its value.
-        recipe: resolved.
-        fingerprint: of the recipe.
-        n_parameters: 0 where the recipe is refused.
-        data: the training data; cells of one data set share it.
-        plans: the plans that it is scored under: the plan on its grid, or the reason of a refusal.
-    """
-
-    name: str
-    settings: dict[str, str]
-    recipe: Recipe
+    name: str  # its values on the axes; the recipe's name where there are none
+    settings: dict[str, str]  # axis -> the name of its value
+    recipe: Recipe  # resolved
     fingerprint: str
-    n_parameters: int
-    data: Data
-    plans: Mapping[PlanSpec, PlanMap | str]
+    n_parameters: int  # 0 where the recipe is refused
+    data: Data  # cells of one data set share it
+    plans: Mapping[PlanSpec, PlanMap | str]  # that it is scored under: on its grid, or the reason of a refusal
 
     @property
     def served(self) -> list[PlanSpec]:
@@ -148,18 +138,15 @@ class Engine:
         """Every cell with its questions, whatever its weights."""
 
         def asked(cell: Cell, question: Question) -> Asked:
-            alone = question.metric != TRAINING and self.metrics[question.metric].alone
-            file = str(self.file(cell, question).relative_to(self.out))
-            return Asked(
-                question.metric, file, plain(question.content), alone, _weights(self.grid.variant(question.variant))
-            )
+            metric, file = self.metrics.get(question.metric), self.file(cell, question).relative_to(self.out)
+            alone, weights = metric is not None and metric.alone, _weights(self.grid.variant(question.variant))
+            return Asked(question.metric, str(file), plain(question.content), alone, weights)
 
         def outline(cell: Cell) -> Outline:
             run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
-            if not cell.served:
-                return Outline(cell.name, run, iterations, str(next(iter(cell.plans.values()))))
-            questions = tuple(asked(cell, question) for question in self.questions(cell))
-            return Outline(cell.name, run, iterations, questions=questions)
+            refused = "" if cell.served else str(next(iter(cell.plans.values())))
+            questions = () if refused else tuple(asked(cell, question) for question in self.questions(cell))
+            return Outline(cell.name, run, iterations, refused, questions)
 
         return [outline(cell) for cell in self.cells]
 
@@ -332,6 +319,10 @@ def assemble(engine: Engine) -> AblationResult:
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
     assert isinstance(grid.reference, dict)
+    models, baselines = tuple(_model(engine, cell) for cell in engine.cells), _baselines(engine)
+    if grid.compare == "sound":
+        trained = {model.name: model.training for model in models}
+        rows = [judged(row, trained[row.model], baselines[data_of[row.model]]) for row in rows]
     by_key, reference = {_key(row): row for row in rows}, grid.reference
 
     def base(row: Row) -> Row | None:
@@ -347,13 +338,13 @@ def assemble(engine: Engine) -> AblationResult:
         ways=tuple(
             way for way in (PLAN, PARTITION, VARIANT, ORDERS) if way not in grid.axes and way in rows[0].settings
         ),
-        models=tuple(_model(engine, cell) for cell in engine.cells),
+        models=models,
         data=", ".join(dict.fromkeys(data.values())),
         data_fingerprint=", ".join(data),
         environment=environment(),
         reference=", ".join(map(str, grid.reference.values())),
         rows=tuple(compared(rows, base, grid.confidence)),
-        baselines=tuple(_baselines(engine)),
+        baselines=tuple(row for found in baselines.values() for row in found),
         seconds=math.fsum(record.seconds for record in seconds if record is not None),
     )
 
@@ -424,15 +415,17 @@ def _key(row: Row, changed: dict[str, Any] | None = None) -> tuple[tuple[str, st
     return tuple(sorted({**own, **(changed or {})}.items()))
 
 
-def _baselines(engine: Engine) -> Iterator[Row]:
-    """Yield baselines without a model, one set per data set (as loaded by its first cell)."""
+def _baselines(engine: Engine) -> dict[str, list[Row]]:
+    """Return baselines without a model, by the fingerprint of a data set (as loaded by its first cell)."""
     first = {cell.data.fingerprint: cell for cell in reversed(engine.cells)}
+    found: dict[str, list[Row]] = {}
     for cell in reversed(first.values()):
-        name = f" of {cell.data.name}" if len(first) > 1 else ""
+        name, rows = f" of {cell.data.name}" if len(first) > 1 else "", found.setdefault(cell.data.fingerprint, [])
         for metric in engine.metrics.values():
             for each in metric.baselines(cell.recipe, cell.data):
                 answers = {metric.name: each.answer}
-                yield Row(each.plan + name, each.ordering + name, each.partition, answers=answers)
+                rows.append(Row(each.plan + name, each.ordering + name, each.partition, answers=answers))
+    return found
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:

@@ -17,6 +17,7 @@ partitions: [singles, "cosine:16"]    # default singles; without orderings: the 
 variants: [{name: 10 steps, options: {steps: 10}}]   # each once along every plan
 reference: raster                     # what the others are compared with; default the first, of one seed
 matched: parameters                   # or compute, images: what makes the cells comparable
+compare: sound                        # rows worse than a baseline, or of a model that still falls, are only shown
 select: best                          # score the checkpoint of the lowest validation loss; default the last one
 unit: nats                            # an example, in tables and pictures; default bits/dim
 nll: {split: test}                    # a section for each metric of mar.metrics; null: not asked
@@ -40,7 +41,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import Field, ValidationError, create_model, field_validator
 
@@ -222,6 +223,8 @@ class GridFile(Section):
     """Recipes, and the metrics asked of each. ``grid_type`` adds a section for each metric."""
 
     name: str
+    title: str = Field(default="", description="of the page")
+    question: str = Field(default="", description="that the grid answers: the head of the page")
     given: dict[str, str] = Field(default={}, description="values that ${given.NAME} stands for in this file")
     prepare: tuple[str, ...] = Field(default=(), description="mar commands, each of which goes on when run again")
     recipe: str
@@ -241,6 +244,9 @@ class GridFile(Section):
     variants: tuple[Variant, ...] = Field(default=(), description="ways to use a model, each once along every plan")
     reference: str | dict[str, Scalar] = Field(
         default="", description="a plan, or values of some axes, others as in the row; the first, of the row's own seed"
+    )
+    compare: Literal["all", "sound"] = Field(
+        default="all", description="sound: rows worse than a baseline or still falling have no difference, best or τ"
     )
     published: tuple[Published, ...] = Field(default=(), description="columns of papers, beside the grid's own")
     notes: tuple[str, ...] = Field(default=(), description="printed under the table")
@@ -350,7 +356,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
     base = {"name": grid_name(path), "given": {"out": str(out or default_out("${name}"))}}
     try:
         file = extended(path)
-        content, axes = OmegaConf.merge(base, file), {str(axis) for axis in file.get("axes") or {}}
+        content, given = OmegaConf.merge(base, file), file.get("axes")
+        axes = {str(axis) for axis, values in given.items() if values} if isinstance(given, DictConfig) else set()
         of_lists = [text for text in overrides if _list_key(text, axes)]
         of_grid = [text for text in overrides if text not in of_lists and _key(text) in known.model_fields]
         of_recipe = [text for text in overrides if text not in of_lists and text not in of_grid]
@@ -362,24 +369,19 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
         for text in of_lists:
+            known.model_validate(plain)  # what is changed is a grid
             _set_list(plain, text, _list_key(text, axes))
-        _check_names(plain.get("axes") or {}, [text.partition("=")[0] for text in of_recipe])
-    except UserError:
-        raise
+        plain["command"] = [*(plain.get("command") or []), *of_recipe]
+        grid = referring(known.model_validate(plain))
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         raise UserError(f"{path} needs {key}=…: give it after the name of the grid") from None
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    except Exception as error:  # YAML's own errors share no base with omegaconf's
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    plain["command"] = [*(plain.get("command") or []), *of_recipe]
-    try:
-        return referring(known.model_validate(plain))
     except ValidationError as error:
         raise UserError(_readable(path, error)) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    _check_names(grid.axes, [text.partition("=")[0] for text in of_recipe])
+    return grid
 
 
 def stored(out: Path) -> GridFile:
@@ -413,6 +415,8 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
             raise unknown("list of the grid", key, {*axes, "orderings", "partitions", "variants", "overrides", "notes"})
         plain[key] = [*(plain.get(key) or []), *values]
         return
+    if not isinstance(axes[key], list):
+        axes[key] = [axes[key]]
     there = {_name(key, value): value for value in axes[key]}
     new = {_name(key, value): there.get(_name(key, value), _like(key, axes[key][0], value)) for value in values}
     if adds:
@@ -423,8 +427,8 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     wheres += [row["where"] for column in plain.get("published") or () for row in column["rows"]]
     kept = {name for where in wheres for name in several(where.get(key, ()))} & there.keys() - new.keys()
     axes[key] = [*new.values(), *(value for name, value in there.items() if name in kept)]
-    if kept:
-        plain["only"] = {key: list(new), **(plain.get("only") or {})}
+    only = {axis: names for axis, names in (plain.get("only") or {}).items() if axis != key}
+    plain["only"] = {**only, key: list(new)} if kept else only
     plain["notes"] = [
         *(plain.get("notes") or []),
         f"The command line sets the axis {key} to {', '.join(new)}; the grid has {', '.join(there)}.",

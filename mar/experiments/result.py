@@ -36,10 +36,10 @@ LATE = 0.25  # the last part of a training, in which a curve that has settled no
 PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
 MEANINGS: dict[Verdict, str] = {
-    "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} nats "
-    "per token below that of the time before: undertrained, a longer training would do better",
+    "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} "
+    "a token below that of the time before: undertrained, a longer training would do better",
     "flat": "neither: the curve has settled",
-    "overfits": f"the last validation loss is more than {PLATEAU} nats per token above the lowest",
+    "overfits": f"the last validation loss is more than {PLATEAU} a token above the lowest",
     "unknown": "fewer than two validations",
 }
 
@@ -80,6 +80,7 @@ class Row:
     difference: Difference | None = None  # to the reference row; None: not compared
     refused: str = ""  # why there can be no such cell
     errors: tuple[str, ...] = ()  # what failed and why, one line each
+    unsound: str = ""  # why the row is shown and not compared; empty: it is compared
 
     # Answers by the names that tables use; None: not asked, or failed.
     likelihood = property(lambda row: row.answers.get("nll"))
@@ -98,8 +99,9 @@ class Row:
 
     @cached_property
     def problem(self) -> str | None:
-        """The refusal or the errors, for print."""
-        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or None
+        """The refusal, the errors, or why the row is not compared, for print."""
+        unsound = f"not compared: {self.unsound}" if self.unsound else None
+        return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or unsound
 
     @property
     def name(self) -> str:

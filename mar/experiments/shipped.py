@@ -97,11 +97,7 @@ def tables() -> dict[str, list[Table]]:
 
 
 def find(name: str, scale: str | None = None) -> Table:
-    """Return the table at a scale; None: at its smallest.
-
-    Raises:
-        UserError: no table has the name, or it has no such scale; the message lists them.
-    """
+    """Return the table at a scale; None: at its smallest. Raise UserError: there is none; the message lists them."""
     known = tables()
     if name not in known:
         raise unknown("table", name, known)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import held, write_atomic
+from mar.core.readers import reading
 from mar.core.signals import forward_signals
 from mar.experiments.engine import Engine
 from mar.experiments.launch import WorkerSpec, shared_cores, start
@@ -218,7 +219,8 @@ class Jobs:
         """Submit jobs up to ``wanted`` live ones, and wait for all."""
         file = self.folder / "submitted.json"
         with held(self.folder, wait=True):  # one process submits at a time
-            known = [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
+            with reading(file, "the submitted jobs"):
+                known = [Submitted(**job) for job in json.loads(file.read_text())] if file.is_file() else []
             self.now = [job for job in known if job.lives(self.folder)]
             if (more := wanted - len(self.now)) > 0:
                 self.now += self.submit(spec, more)

@@ -81,18 +81,12 @@ class Outline:
 
 @dataclass(frozen=True)
 class State:
-    """How far one cell is.
-
-    Attributes:
-        kind: "speed": only metrics that are measured alone are left; "failed": a part failed, and the rest is done.
-        text: a line for a reader.
-        share: of its work that is done, 0..1; None: it has none.
-    """
+    """How far one cell is. Speed: only metrics measured alone are left; failed: a part failed, the rest is done."""
 
     name: str
     kind: Literal["refused", "failed", "done", "speed", "evaluation", "training", "waiting"]
-    text: str
-    share: float | None
+    text: str  # a line for a reader
+    share: float | None  # of its work that is done, 0..1; None: it has none
 
 
 def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:

@@ -7,15 +7,15 @@ papers are of other data and another scale: only the order of the rows is compar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from mar.experiments.grid import OURS, PLAN, SEED, Published
-from mar.experiments.result import AblationResult, Row, generation_rates
+from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, VARIANT, Published
+from mar.experiments.result import AblationResult, Row, Training, generation_rates
 from mar.metrics.statistics import Spread, comparable, holm, p_value, paired_differences, spread
 
 
@@ -32,7 +32,7 @@ def compared(
         base = reference(row)
         if base is None or row.likelihood == base.likelihood:  # the reference, or another variant's likelihood
             continue
-        if comparable(row.likelihood, base.likelihood):
+        if not (row.unsound or base.unsound) and comparable(row.likelihood, base.likelihood):
             pair = {"row": row.likelihood, "base": base.likelihood}
             difference = paired_differences(pair, "base", confidence)["row"]
             found[number] = replace(difference, reference=name(base))
@@ -40,6 +40,21 @@ def compared(
     for (number, difference), p in zip(found.items(), holm([each.p_value for each in found.values()]), strict=True):
         shown[number] = replace(rows[number], difference=replace(difference, p_holm=p))
     return shown
+
+
+def judged(row: Row, training: Training | None, baselines: Iterable[Row]) -> Row:
+    """Return the row with the reason for which it is not compared: its model still falls, or a baseline is better.
+
+    Args:
+        baselines: of the same data.
+    """
+    if training is not None and training.verdict == "falling":
+        return replace(row, unsound="its validation loss is still falling")
+    own = row.likelihood
+    scored = [(base.likelihood, base.plan) for base in baselines if base.likelihood is not None]
+    alike = [pair for pair in scored if own is not None and pair[0].n_images == own.n_images]
+    best, name = min(((found.nats_per_image, plan) for found, plan in alike), default=(math.inf, ""))
+    return replace(row, unsound=f"worse than {name}") if own is not None and own.nats_per_image > best else row
 
 
 Figure = Callable[[Row], float | None]
@@ -168,13 +183,31 @@ def published_figure(column: Published, row: Row | SeedRow) -> float | None:
     return column.figure({PLAN: row.plan, **row.settings})
 
 
+def agreements(result: AblationResult, column: Published) -> dict[str, Agreement]:
+    """Return the agreement of our column with a published one within each condition, by its name.
+
+    Rows of another guidance, of other sets, or of mixtures of another number of orders improve by construction: τ is
+    of rows that share these. The name is empty where all rows with both figures are of one condition.
+    """
+    guidance = {each["name"]: each.get("guidance") for each in result.grid.get("variants", ())}
+    conditions: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if published_figure(column, row) is not None and not row.unsound:
+            own = guidance.get(row.settings.get(VARIANT, ""))
+            parts = [row.partition, "" if own is None else f"guidance {own:g}", row.settings.get(ORDERS, "")]
+            conditions.setdefault(", ".join(filter(None, parts)), []).append(row)
+    if len(conditions) < 2:
+        return {"": agreement(result, column)}
+    return {name: agreement(replace(result, rows=tuple(rows)), column) for name, rows in conditions.items()}
+
+
 def agreement(result: AblationResult, column: Published) -> Agreement:
-    """Return the agreement of our column with a published one."""
+    """Return the agreement of our column with a published one over the rows that are compared."""
     ours, theirs, figure = [], [], FIGURES[column.of]
     if column.of == "images_per_second":
         rates = {id(row): rate for row, rate in zip(result.rows, generation_rates(result), strict=True)}
         figure = lambda row: rates[id(row)]  # noqa: E731
-    for rows in by_seed(result.rows):
+    for rows in by_seed([row for row in result.rows if not row.unsound]):
         values = values_of(rows, figure)
         published = column.figure({PLAN: rows[0].plan, **settings_without_seed(rows[0])})
         if values and published is not None:

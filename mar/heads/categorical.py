@@ -84,6 +84,8 @@ class CategoricalHead(Head):
 
 def draw(logits_MV: Tensor, noise: Noise, sampling: CategoricalSampling, temperature: float) -> Tensor:
     """Return x_M from p^(1 / temperature), truncated as ``sampling`` says; at temperature 0 the likeliest category."""
+    if not bool((logits_MV < torch.inf).all()):  # NaN, too
+        raise UserError("the logits of a token are not finite: the weights of the model are broken")
     if sampling.greedy or temperature == 0.0:
         return logits_MV.argmax(-1)
     logits_MV = _truncate(logits_MV / temperature, sampling)

@@ -69,7 +69,7 @@ class Process:
 
     Attributes:
         timesteps: the chosen timesteps, increasing: what the network is told.
-        table, betas: the rows of ``Coefficients``, (6, T), and beta of the chosen timesteps, (T,); float64.
+        table, alpha_bar, betas: the rows of ``Coefficients``, (6, T); of the chosen timesteps, (T,); float64.
     """
 
     def __init__(self, schedule: NoiseSchedule, total: int, timesteps: Sequence[int] | None = None) -> None:
@@ -86,7 +86,7 @@ class Process:
         gain = beta / (alpha * (1 - abar)).sqrt()
         self.table = torch.stack([abar.sqrt(), (1 - abar).sqrt(), alpha.rsqrt(), gain, variance.log(), beta.log()])
         self.betas = beta
-        self.last_alpha_bar = float(abar[-1])
+        self.alpha_bar = abar
         self._tables: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
@@ -173,8 +173,9 @@ class Process:
 
     def prior_nats(self, x_0_NE: Tensor) -> Tensor:
         """Return nats_NE (float64): KL(q(x_T | x_0) || N(0, 1)), the term of the bound that nothing can learn."""
-        variance = 1 - self.last_alpha_bar
-        return 0.5 * (variance - 1 - math.log(variance) + self.last_alpha_bar * x_0_NE.double().square())
+        last = float(self.alpha_bar[-1])
+        variance = 1 - last
+        return 0.5 * (variance - 1 - math.log(variance) + last * x_0_NE.double().square())
 
 
 def discretised_nats(x_NE: Tensor, mean_NE: Tensor, log_scale_NE: Tensor) -> Tensor:

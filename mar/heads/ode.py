@@ -31,20 +31,22 @@ DiffusionSolver = Literal["ddim", "dpm-solver++", "unipc", "heun"]
 def solve(
     solver: DiffusionSolver, process: Process, noise_NE: Tensor, predict: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """x_0_NE from standard normal ``noise_NE``, over the timesteps of ``process`` (Heun evaluates most of them twice).
+    """Return x_0_NE from standard normal ``noise_NE``, over the timesteps of ``process`` (Heun: most of them twice).
+
+    States are float64: the first step divides by the signal, 5e-5 at the last timestep of the cosine chain.
 
     Args:
-        predict: (x_t_NE, timestep of shape (1,)) -> eps_NE.
+        predict: (x_t_NE float32, timestep of shape (1,)) -> eps_NE.
     """
     scheduler = _scheduler(solver, process)  # a fresh scheduler: it keeps history between calls
-    scheduler.set_timesteps(len(process))
     timestep_T = torch.tensor(process.timesteps, device=noise_NE.device)
-    x_NE = noise_NE * scheduler.init_noise_sigma
+    x_NE = noise_NE.double() * scheduler.init_noise_sigma
     for index in scheduler.timesteps:
         # Heun works on x_t / signal; its scheduler scales back to what the network was trained on, others do nothing.
-        eps_NE = predict(scheduler.scale_model_input(x_NE, index), timestep_T[int(index)].reshape(1))
+        x_t_NE = scheduler.scale_model_input(x_NE, index).float()
+        eps_NE = predict(x_t_NE, timestep_T[int(index)].reshape(1)).double()
         x_NE = scheduler.step(eps_NE, index, x_NE).prev_sample
-    return x_NE
+    return x_NE.float()
 
 
 def _scheduler(solver: DiffusionSolver, process: Process) -> Any:
@@ -53,20 +55,24 @@ def _scheduler(solver: DiffusionSolver, process: Process) -> Any:
 
     # The scheduler's training chain is our chain, so that a step is one of its timesteps: diffusers' own spacing is
     # wrong for DDIM where the number of steps does not divide the number of timesteps.
-    common = {
-        "num_train_timesteps": len(process),
-        "trained_betas": process.betas.numpy(),
-        "timestep_spacing": "trailing",
-    }
+    betas = process.betas.numpy()
+    common = {"num_train_timesteps": len(process), "trained_betas": betas, "timestep_spacing": "trailing"}
     if solver == "ddim":
-        return diffusers.DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
-    if solver == "dpm-solver++":
-        return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
-    if solver == "unipc":
-        return diffusers.UniPCMultistepScheduler(**common)
-    if solver == "heun":
-        return diffusers.HeunDiscreteScheduler(**common)
-    raise UserError(f"unknown solver {solver!r}: choose ancestral, ddim, dpm-solver++, unipc or heun")
+        scheduler: Any = diffusers.DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
+    elif solver == "dpm-solver++":
+        scheduler = diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
+    elif solver == "unipc":
+        scheduler = diffusers.UniPCMultistepScheduler(**common)
+    elif solver == "heun":
+        scheduler = diffusers.HeunDiscreteScheduler(**common)
+    else:
+        raise UserError(f"unknown solver {solver!r}: choose ancestral, ddim, dpm-solver++, unipc or heun")
+    # diffusers keeps betas in float32, where 1 - beta loses the last of the signal: set its tables from ours
+    signal, noise = process.table[:2]
+    scheduler.alphas_cumprod, scheduler.alpha_t, scheduler.sigma_t = process.alpha_bar, signal, noise
+    scheduler.lambda_t = signal.log() - noise.log()
+    scheduler.set_timesteps(len(process))
+    return scheduler
 
 
 Solver = Literal["euler", "midpoint", "heun", "rk4", "rk45"]

@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -93,13 +93,8 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
         )
     key = repr((_VERSION, data.fingerprint, data.spec.shape, data.spec.n_classes, levels))
     path = cache_dir / f"classifier-{digest(key, digits=16)}.safetensors"
-    if path.exists():
-        with torch.device("meta"):  # no initialisation that would move the global generator
-            model = Classifier(data.spec.shape, data.spec.n_classes)
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            accuracy = float(file.metadata()["test_accuracy"])
-        model.load_state_dict(state, assign=True)
+    if known := _read(path, data):
+        model, accuracy = known
     else:
         model = train(data, levels)
         image_NCHW, label_N = _all(data.test, data.spec.levels, levels)
@@ -111,6 +106,18 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
     model.eval().requires_grad_(False)
     source = data.name if levels == data.spec.levels else f"{data.name}-{levels}levels"
     return TrainedClassifier(model, f"{source}-classifier-acc{accuracy:.3f}-{weight_hash(model)}", accuracy)
+
+
+def _read(path: Path, data: Data) -> tuple[Classifier, float] | None:
+    """Return the kept classifier and its accuracy; None if the file is missing, damaged or another one."""
+    with torch.device("meta"):  # no initialisation that would move the global generator
+        model = Classifier(data.spec.shape, data.spec.n_classes)
+    try:
+        with safe_open(path, framework="pt") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, assign=True)  # noqa: SIM118
+            return model, float(file.metadata()["test_accuracy"])
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def train(data: Data, levels: int, seed: int = 0) -> Classifier:

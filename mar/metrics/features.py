@@ -82,7 +82,7 @@ def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
             f"weights are Inception's, but {data.name!r} is scored by a classifier of its own: leave out one"
         )
     labelled = settings.labelled or data
-    source = load_data(labelled) if isinstance(labelled, str) else labelled
+    source = load_data(labelled, data.spec) if isinstance(labelled, str) else labelled
     if source.spec.shape != data.spec.shape:
         raise UserError(
             f"the FID classifier of {source.name!r} takes images of shape {source.spec.shape}, not {data.spec.shape}: "
@@ -130,7 +130,8 @@ def _downloaded() -> Path:
         except (urllib.error.URLError, OSError) as error:
             raise UserError(
                 f"the Inception weights could not be downloaded ({error}): fetch {URL_INCEPTION_V3} elsewhere and "
-                f"give its path (--inception-weights FILE), or put it at {path}"
+                f"give its path (--inception-weights FILE), put it at {path}, or compare the features of a classifier "
+                "trained on the data (--features classifier)"
             ) from error
     return path
 
@@ -183,8 +184,9 @@ def extract(
     question = {"images": f"{images.identity}-{len(index_N)}{drawn}", "extractor": extractor.name}
     name = re.sub(r"[^\w.-]", "_", "-".join(question.values()))
     kept = Part(cache_dir / f"{short(name, 200)}-features.safetensors") if images.identity else None
-    if kept is not None and (found := kept.read()) is not None and found[1] == question:
-        return Features(found[0]["features"], found[0]["logits"], extractor.name)
+    tensors, answered = (kept and kept.read()) or ({}, {})
+    if answered == question and [len(tensors.get(key, ())) for key in ("features", "logits")] == [len(index_N)] * 2:
+        return Features(tensors["features"], tensors["logits"], extractor.name)
     parts = [extractor.network(images.bytes(index, extractor.rgb).to(device)) for index in index_N.split(batch_size)]
     features, logits = (torch.cat([part.cpu() for part in column]) for column in zip(*parts, strict=True))
     if kept is not None:

@@ -24,7 +24,7 @@ from mar.core.spec import DataSpec
 from mar.core.table import Column, field, fields
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import FeatureSettings, Images, Reference, images_of
+from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation
@@ -139,14 +139,15 @@ class FID(Metric):
 
     def compute(self, question: Question, at: Workspace) -> GeneratedImages:
         assert question.plan is not None
-        run, started = at.load(), (time.monotonic(), time.process_time())
-        images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
-        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
+        run = at.load()
         data, key = run.images, (run.images.fingerprint, run.device)
         if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
             settings = FeatureSettings(seed=self.options.seed, device=run.device)
             real = images_of(data, self.options.split)
             self._scorer = key, scorer_of(real, data.spec, settings, at.cache, data)
+        started = time.monotonic(), time.process_time()
+        images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
+        wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
         scores = self._scorer[1].score(Images("generated", TensorSplit(images), data.spec))
         return GeneratedImages(scores, wall, cpu)
 
@@ -248,7 +249,7 @@ def scorer_of(
     from mar.metrics.features import choose
 
     found = reference.data if isinstance(reference, Images) else None
-    if isinstance(reference, Images) and reference.spec.shape != spec.shape:
+    if reference.spec is not None and reference.spec.shape != spec.shape:
         raise UserError(
             f"the images of {reference.name} have shape {reference.spec.shape}, those to score {spec.shape}"
         )
@@ -282,7 +283,8 @@ class FidScorer:
         self.real: Features | None = None
         if isinstance(reference, Images):
             self.real = self.features(reference)
-            self.statistics = self.real.statistics
+            about = {"name": reference.name, "shape": reference.spec.shape, "resizing": reference.resizing}
+            self.statistics = replace(self.real.statistics, **about)
         else:
             self.statistics = reference
             self._check_statistics()
@@ -299,6 +301,11 @@ class FidScorer:
             raise UserError(
                 f"the statistics {self.name} are of {width} features, {self.extractor.name} has "
                 f"{self.extractor.feature_width}: choose the extractor that they were made with (--features)"
+            )
+        if self.statistics.resizing not in ("", "none", RESIZING):
+            raise UserError(
+                f"the images of the statistics {self.name} were {self.statistics.resizing}, ours are {RESIZING}: write "
+                "statistics of the same images (mar fid-stats)"
             )
 
     def features(self, images: Images, index_N: torch.Tensor | None = None, drawn: str = "") -> Features:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
+from mar.core.readers import read_json
 from mar.core.table import Column, Table
 from mar.data.base import Data
+from mar.data.folder import FolderSplit
 from mar.metrics.base import file_name, save
 from mar.metrics.fid import FidScorer, scorer_of
 from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
@@ -128,12 +130,16 @@ class RunScorer:
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
-        recorded = json.loads(path.read_text()) if path.is_file() and not self.asked.again else {}
+        recorded: Score = {}
+        if path.is_file() and not self.asked.again:
+            with suppress(UserError):  # a damaged record is made again
+                recorded = read_json(path, "a score")
         same = all(recorded.get(key) == content[key] for key in ("question", "reference", "n_images"))
         if (found := self.processes.broadcast(recorded if same else None)) is not None:
             return found
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
         folder = self.asked.store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
+        self.processes.on_main(lambda: self.scorer.name)  # features that cannot be had are said before images are made
         size, shard = self.asked.batch_size, self.asked.shard
         filled = fill(folder, self.run, setting, n, self.processes, size, shard, to_text(setting))
 
@@ -226,10 +232,10 @@ def score_source(
 ) -> FidScores:
     """Score existing images: a store, a folder of images, or a data set."""
     real = open_source(against, split)
-    found = open_source(source, split, real.spec if isinstance(real, Images) else None, n)
+    found = open_source(source, split, real.spec, n)
     if not isinstance(found, Images):
         raise UserError(f"{source} are statistics: name the images to score first, and the reference with --against")
-    if isinstance(real, Images) and not Path(against).suffix and Path(against).is_dir():  # a folder, read at their size
+    if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
         real = open_source(against, split, found.spec)
     scorer = scorer_of(real, found.spec, features, cache_folder())
     result = scorer.score(replace(found, identity=""))  # scored once: do not keep the features

@@ -21,10 +21,12 @@ from mar.core.spec import DataSpec
 from mar.data import DATA
 from mar.data.base import SPLITS, Data, Split
 from mar.data.files import contents
-from mar.data.folder import every_image
+from mar.data.folder import FolderSplit, every_image
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 from orderings.user import is_file_target
+
+RESIZING = "scaled to the shorter side and cropped to the centre, as ADM"  # of the files of a folder
 
 
 def check_images(spec: DataSpec, what: str) -> None:
@@ -59,6 +61,11 @@ class Images:
     identity: str = ""  # names exactly these images: their features are kept under it; "": they are not kept
     data: Data | None = None  # the data set of the split
 
+    @property
+    def resizing(self) -> str:
+        """How files became images of this size."""
+        return RESIZING if isinstance(self.split, FolderSplit) else "none"
+
     def bytes(self, index_N: torch.Tensor, rgb: bool = False) -> torch.Tensor:
         """Return images (N, C, H, W) uint8, 0..255; ``rgb`` repeats a single channel three times."""
         x_NCHW, _ = self.split.batch(index_N)
@@ -80,6 +87,13 @@ class Statistics:
     extractor: str = ""  # with a hash of its weights; "" where the file does not say, like ADM's
     n_images: int = 0  # that it was fitted to; 0 where the file does not say
     name: str = "statistics"
+    shape: tuple[int, ...] = ()  # (C, H, W) of the images; () where the file does not say
+    resizing: str = ""  # as ``Images.resizing``; "" where the file does not say
+
+    @property
+    def spec(self) -> DataSpec | None:
+        """Shape of the images, where the file says it."""
+        return DataSpec(self.shape, 256) if self.shape else None
 
     @property
     def identity(self) -> str:
@@ -92,7 +106,7 @@ Reference = Images | Statistics
 def read_statistics(path: Path) -> Statistics:
     """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches. Raises UserError: no such file."""
     what = "statistics: mu (D,) and sigma (D, D), as mar fid-stats and ADM write them"
-    stored = read_npz(path, what, ("mu", "sigma", "extractor", "n_images"))
+    stored = read_npz(path, what, ("mu", "sigma", "extractor", "n_images", "shape", "resizing"))
     with reading(path, what):
         mu_D, sigma_DD = (stored[name].astype(np.float64) for name in ("mu", "sigma"))
         if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
@@ -100,14 +114,15 @@ def read_statistics(path: Path) -> Statistics:
         if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
             raise ValueError("values that are not finite")
         extractor, n_images = str(stored.get("extractor", "")), int(stored.get("n_images", 0))
-    return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem)
+        shape, resizing = tuple(int(side) for side in stored.get("shape", ())), str(stored.get("resizing", ""))
+    return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem, shape, resizing)
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
-    """Write ADM's layout with the extra arrays ``extractor`` and ``n_images``, which its readers ignore."""
+    """Write ADM's layout with further arrays, which its readers ignore."""
     write_arrays(
         path, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
-        n_images=statistics.n_images,
+        n_images=statistics.n_images, shape=np.array(statistics.shape, np.int64), resizing=statistics.resizing,
     )  # fmt: skip
 
 
@@ -151,7 +166,7 @@ def images_of(data: Data, split: str) -> Images:
 def images_in(store: Store, n: int | None = None) -> Images:
     """Return the first ``n`` images of a store; None: all."""
     split = store.images(n)
-    return Images(store.path.name, split, store.spec, f"store-{store.identity}-{len(split)}")
+    return Images(store.path.name, split, store.spec, f"store-{store.identity(len(split))}")
 
 
 def open_source(text: str, split: str = "test", like: DataSpec | None = None, n: int | None = None) -> Reference:
@@ -179,19 +194,29 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
             f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
             f"kind of {', '.join(sorted(DATA))})"
         )
-    return images_of(load_data(text), split)
+    return images_of(load_data(text, like), split)
 
 
-def load_data(text: str) -> Data:
-    """Load the data set ``kind:path``."""
+def load_data(text: str, like: DataSpec | None = None) -> Data:
+    """Load the data set ``kind:path``; the images of a folder in the size and colour of ``like``, or of its first."""
     kind, path = DATA.split(text)
-    options = {"path": str(Path(path).expanduser())} if path else {}
+    options: dict[str, Any] = {"path": str(Path(path).expanduser())} if path else {}
+    if kind == "folder" and path:
+        options |= _square(like) if like else {"size": every_image(Path(options["path"])).options.size}
     return build.data(parse({"data": {"kind": kind, **options}}))
 
 
-def _folder(path: Path, like: DataSpec | None) -> Images:
-    if like is not None and like.shape[1] != like.shape[2]:
+def _square(like: DataSpec) -> dict[str, Any]:
+    """Return the options of a folder of images like ``like``."""
+    if like.shape[1] != like.shape[2]:
         raise UserError(f"a folder of images is read square, not {like.shape[2]}x{like.shape[1]}: use statistics")
-    split = every_image(path, like.shape[1] if like else 0, "grey" if like and like.shape[0] == 1 else "rgb")
+    return {"size": like.shape[1], "colour": "grey" if like.shape[0] == 1 else "rgb"}
+
+
+def _folder(path: Path, like: DataSpec | None) -> Images:
+    """Return all images below a folder; of one that ``mar sample`` wrote, the samples without their pictures."""
+    root = path / "images" if (path / "images.npz").is_file() and (path / "images").is_dir() else path
+    split = every_image(root, **(_square(like) if like else {}))
     spec = DataSpec((1 if split.options.colour == "grey" else 3, split.options.size, split.options.size), 256)
-    return Images(path.name, split, spec, f"folder-{digest(str(spec.shape), *contents(path, split.files))}")
+    content = (f"{file} {found};" for file, found in zip(split.files, contents(root, split.files), strict=True))
+    return Images(path.name, split, spec, f"folder-{digest(str(spec.shape), *content)}")

@@ -114,7 +114,7 @@ def fill(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
     mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]
-    with bar(what or "generating", processes.is_main and bool(mine)) as progress:
+    with processes.together(), bar(what or "generating", processes.is_main and bool(mine)) as progress:
         for images in mine:
             there = store.count(n)
             x_NCHW = run.sample(
@@ -124,7 +124,7 @@ def fill(
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
             )  # fmt: skip
             store.write(images, x_NCHW, label_N[images.start : images.stop])
-    processes.wait()
+        processes.wait()
     return store
 
 

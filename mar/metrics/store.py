@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from mar.core.spec import DataSpec
 from mar.data.base import Split
 
 DEFAULT_SHARD = 256
+_SHARD = "generated images (delete it and generate again)"
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,10 @@ class Store:
         file, what = path / STORE, "the settings of generated images"
         content = read_json(file, what)
         with reading(file, what):
-            look = {key: content[key] for key in ("levels", "n_classes", "modality")}
+            look = {"modality": str(content["modality"]), **{key: int(content[key]) for key in ("levels", "n_classes")}}
+            if int(content["shard"]) < 1:
+                raise ValueError(f"shards of {content['shard']} images")
             return cls(path, dict(content["question"]), int(content["shard"]), look)
-
-    @cached_property
-    def identity(self) -> str:
-        return settings_digest(self.question, 12)
 
     @property
     def spec(self) -> DataSpec:
@@ -97,6 +95,11 @@ class Store:
         """Return the shards of the first ``n`` examples that are missing or too short."""
         shards = (range(first, min(first + self.shard, n)) for first in range(0, n, self.shard))
         return [shard for shard in shards if self._shape(shard.start)[0] < len(shard)]
+
+    def identity(self, n: int) -> str:
+        """Return hexadecimal digits of the question and of the first ``n`` examples."""
+        files = [self._file(first) for first in range(0, n, self.shard)]
+        return settings_digest([self.question, n, [_metadata(file)["sha256"] for file in files]], 16)
 
     def count(self, n: int) -> int:
         """Return the number of existing examples among the first ``n``."""
@@ -121,10 +124,10 @@ class Store:
 
         Raises UserError: it is missing or damaged.
         """
-        file, what = self._file(first), "generated images (delete it and generate again)"
-        tensors = read_tensors(file, what)
-        with reading(file, what), safe_open(file, framework="pt") as header:
-            if _checksum(tensors) != header.metadata()["sha256"]:
+        file = self._file(first)
+        tensors = read_tensors(file, _SHARD)
+        with reading(file, _SHARD):
+            if _checksum(tensors) != _metadata(file)["sha256"]:
                 raise ValueError("its checksum differs")
             return tensors["x"], tensors["label"]
 
@@ -167,6 +170,11 @@ class StoredImages(Split):
             parts.append([tensor[index - first] for tensor in self._shard])
         x_B, label_B = (torch.cat(column) for column in zip(*parts, strict=True))
         return x_B, label_B
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    with reading(file, _SHARD), safe_open(file, framework="pt") as header:
+        return header.metadata() or {}
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mar.core.errors import UserError
 from mar.core.tokens import Categories
 from mar.model.model import Model
 from orderings import ABSENT, GIVEN, Adaptive, Plan
@@ -98,10 +99,12 @@ class Walk:
     def query(self, number: int, target_BL: torch.Tensor) -> Step:
         """The contexts of some unknown tokens, given all that is known. One pass serves both conditions."""
         z_ND = self.model.network.query(self._state, self._twice(target_BL))
+        _check_finite(z_ND, "contexts")
         return Step(number, target_BL, *(z_ND.chunk(2) if self.guided else (z_ND,)))
 
     def write(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
-        """Set the values x_M or x_ME of the step's tokens."""
+        """Set the values x_M or x_ME of the step's tokens. Raises UserError: they are not finite."""
+        _check_finite(x_M, "tokens")
         x_M = x_M.to(self.token.dtype)
         self.token[target_BL] = x_M
         self._embedded_BLD[target_BL] = self.model.embedding(x_M).to(self._embedded_BLD.dtype)
@@ -149,6 +152,14 @@ def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
         return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
 
     return choose
+
+
+def _check_finite(value: torch.Tensor, what: str) -> None:
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        raise UserError(
+            f"the model's {what} are not finite: its weights are damaged, or the sampling options (steps, solver, "
+            "temperature, guidance) do not suit it"
+        )
 
 
 def empty_tokens(model: Model, batch: int, device: torch.device | str) -> torch.Tensor:

@@ -107,7 +107,9 @@ def metric_columns(result: AblationResult, name: str, data: bool = False) -> lis
     holder = model_of if metric.alone else lambda row: row
     answer = lambda row: None if (held := holder(row)) is None else held.answers.get(name)  # noqa: E731
     kinds = {
-        id(row): metric.alike(answer(row), {} if (model := model_of(row)) is None else model.recipe)
+        id(row): id(row)  # alone: it competes with no row
+        if row.unsound
+        else metric.alike(answer(row), {} if (model := model_of(row)) is None else model.recipe)
         for row in result.rows
         if answer(row) is not None
     }
@@ -165,7 +167,7 @@ def _differences(result: AblationResult) -> list[Column[Row]]:
     (nll, *_) = metric_columns(result, "nll")
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
     return [
-        Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, alike=nll.alike),
+        Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True, alike=nll.alike),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]
 

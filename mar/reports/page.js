@@ -2,7 +2,7 @@
 // after "#?", so that a link or a reload shows the same.
 "use strict";
 
-const table = document.querySelector(".sortable");
+const table = document.querySelector("#table .sortable");
 const heads = [...table.tHead.rows[0].cells];
 const rows = [...table.tBodies[0].rows];
 const cards = [...document.querySelectorAll(".card")];
@@ -37,16 +37,16 @@ function compare(a, b) {
 }
 
 function sort(head, direction) {
-  const sign = direction === "ascending" ? 1 : -1;
-  const value = (row) => row.cells[heads.indexOf(head)].dataset.value;
-  const sorted = [...table.tBodies[0].rows].sort((a, b) => {
+  const sign = direction === "ascending" ? 1 : -1, body = head.closest("table").tBodies[0];
+  const value = (row) => row.cells[head.cellIndex].dataset.value;
+  const sorted = [...body.rows].sort((a, b) => {
     const x = value(a), y = value(b);
     if (x === "" || y === "") return (x === "") - (y === "");
     return sign * compare(x, y);
   });
-  for (const each of heads) each.removeAttribute("aria-sort");
+  for (const each of head.parentNode.cells) each.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", direction);
-  table.tBodies[0].append(...sorted);
+  body.append(...sorted);
 }
 
 function press(head) {
@@ -95,7 +95,7 @@ function recall() {
   filter();
 }
 
-for (const head of heads) {
+for (const head of document.querySelectorAll(".sortable thead th")) {
   const button = made("button", {type: "button"}, ...head.childNodes);
   button.addEventListener("click", () => press(head));
   head.append(button);
@@ -113,6 +113,21 @@ fold.hidden = cards.length < 2;
 fold.addEventListener("click", () => {
   const open = cards.some((card) => !card.open);
   for (const card of cards) card.open = open;
+});
+
+// Motion, paper, links: animations pause, a print shows every card, and a link keeps what the address remembers.
+
+const pause = document.querySelector(".pause");
+if (pause) pause.hidden = false;
+pause?.addEventListener("click", () => {
+  const paused = pause.getAttribute("aria-pressed") !== "true";
+  pause.setAttribute("aria-pressed", paused);
+  for (const still of document.querySelectorAll(".still")) still.media = paused ? "all" : "(prefers-reduced-motion: reduce)";
+});
+window.addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
+for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", (event) => {
+  event.preventDefault();
+  document.querySelector(link.getAttribute("href")).scrollIntoView();
 });
 
 // Maps: the value under the pointer, in place of the caption.

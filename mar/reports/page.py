@@ -22,10 +22,8 @@ from PIL import Image, ImageSequence
 from mar.core.files import write_atomic
 from mar.core.table import Table
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
-from mar.experiments.statistics import FIGURES, SeedRow, over_seeds
-from mar.metrics.statistics import kind_of
-from mar.reports import plots
-from mar.reports.columns import has_bits
+from mar.experiments.statistics import settings_without_seed
+from mar.reports import plots, verdict
 from mar.reports.tables import grid_table, seeds_table
 
 if TYPE_CHECKING:
@@ -48,9 +46,15 @@ def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
 def page(result: AblationResult, pictures: Path) -> str:
     """Return the page; pictures that are missing are left out."""
     what = ("cell", "Cells") if result.axes else ("plan", "Orderings")
+    rows, means = (
+        _table(grid_table(result), f"Table of {what[0]}s", "sortable"),
+        _table(seeds_table(result), "Table over seeds", "sortable"),
+    )
+    if means:
+        rows = f"<details><summary>Each training by itself</summary>{rows}</details>"
     sections = {
-        "table": (f"Every {what[0]}", _table(grid_table(result), f"Table of {what[0]}s", "sortable")),
-        "seeds": ("Over seeds", _table(seeds_table(result), "Table over seeds", "seeds")),
+        "seeds": ("Means over seeds", means),
+        "table": (f"Every {what[0]}", rows),
         "differences": (f"NLL against {escape(result.reference)}", _differences(result)),
         "pareto": ("Quality against speed", _pareto(result)),
         "orderings": (what[1], _cards(result, pictures)),
@@ -58,8 +62,13 @@ def page(result: AblationResult, pictures: Path) -> str:
         "reproduce": ("Reproduce", _reproduce(result)),
     }
     shown = {key: (head, text) for key, (head, text) in sections.items() if text}
+    title = result.grid.get("title") or (result.name if result.axes else f"{result.name}: the order of generation")
+    alarms = "".join(f"<li>{escape(alarm)}</li>" for alarm in verdict.alarms(result))
     return Template((_HERE / "page.html").read_text()).substitute(
-        title=escape(result.name if result.axes else f"{result.name}: the order of generation"),
+        title=escape(title),
+        head=escape(result.grid.get("question") or title),
+        answer="".join(f'<p class="answer">{escape(sentence)}</p>' for sentence in verdict.answers(result)),
+        alarms=f'<ul class="alarms" aria-label="Read with care">{alarms}</ul>' if alarms else "",
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "page.js").read_text(),
         lead=_lead(result),
@@ -88,30 +97,14 @@ def _lead(result: AblationResult) -> str:
 
 
 def _facts(result: AblationResult) -> dict[str, str]:
-    """The lowest scores (with several seeds, of the means over seeds), the sizes and the times."""
-    facts, seeds = {"cells" if result.axes else "plans": str(len(result.rows))}, over_seeds(result)
-    nll, fid = ([(row.figures[of].mean, _named(row)) for row in seeds if of in row.figures] for of in ("nll", "fid"))
-    if not seeds:
-        nll, fid = (
-            [(value, row.name) for row in result.rows if (value := FIGURES[of](row)) is not None]
-            for of in ("nll", "fid")
-        )
-    if "," not in result.data_fingerprint:  # rows of several data sets do not compare
-        if nll and len({kind_of(row.likelihood) for row in result.rows if row.likelihood is not None}) == 1:
-            value, name = min(nll)
-            facts["lowest NLL"] = f"{value:.4f} bits/dim ({name})" if has_bits(result) else f"{value:.2f} nats ({name})"
-        if fid:
-            facts["lowest FID"] = "{:.2f} ({})".format(*min(fid))
+    """The sizes and the times."""
+    facts = {"cells" if result.axes else "plans": str(len(result.rows))}
     sizes = sorted(model.parameters for model in result.models if model.parameters)
     if sizes:
         facts["parameters"] = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
     facts["training"] = _time(sum(model.training.seconds for model in result.models if model.training is not None))
     facts["training and evaluation"] = _time(result.seconds)
     return facts
-
-
-def _named(row: SeedRow) -> str:
-    return ", ".join(row.settings.values()) or row.plan
 
 
 # The sections.
@@ -123,7 +116,7 @@ def _table(table: Table[Any], label: str, css: str) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table.html(css)}</div>'
-        f'<ul class="notes">{notes}</ul>'
+        f'<details class="notes"><summary>How to read this table</summary><ul>{notes}</ul></details>'
     )
 
 
@@ -164,8 +157,9 @@ def _reproduce(result: AblationResult) -> str:
         f"<details><summary>{name}</summary><pre><code>{escape(OmegaConf.to_yaml(content))}</code></pre></details>"
         for name, content in files.items()
     )
+    command = escape(result.environment["command"])
     return (
-        f'<pre class="command"><code>{escape(result.environment["command"])}</code></pre><div class="pair">'
+        f'<pre class="command" tabindex="0"><code>{command}</code></pre><div class="pair">'
         f'<table class="plain"><caption>Environment</caption><tbody>{lines}</tbody></table><div>{folded}</div></div>'
     )
 
@@ -180,7 +174,8 @@ def _cards(result: AblationResult, pictures: Path) -> str:
     """
     by_title: dict[str, list[tuple[int, Row]]] = {}
     for number, row in enumerate(result.rows):
-        by_title.setdefault(next(iter(row.settings.values()), row.ordering), []).append((number, row))
+        first = next((verdict.setting(*each) for each in settings_without_seed(row).items()), row.ordering)
+        by_title.setdefault(first, []).append((number, row))
     span, cards = _position_range(result), []
     limit = _FILMS // max(1, sum(row.animation is not None for row in result.rows))
     for title, rows in by_title.items():
@@ -200,8 +195,10 @@ def _cards(result: AblationResult, pictures: Path) -> str:
     )
     if span[1] > span[0]:
         hint += f' NLL by position: <span class="scale"></span> from {span[0]:.1f} to {span[1]:.1f} bits.'
-    fold = '<button type="button" class="fold" hidden>open or fold all</button>'
-    return f'<p class="hint">{hint}</p>{fold}{"".join(cards)}'
+    buttons = '<button type="button" class="fold" hidden>open or fold all</button>'
+    if any(row.animation is not None for row in result.rows):
+        buttons += ' <button type="button" class="pause" aria-pressed="false" hidden>pause the animations</button>'
+    return f'<p class="hint">{hint}</p>{buttons}{"".join(cards)}'
 
 
 def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path, limit: int) -> str:
@@ -210,7 +207,8 @@ def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path, lim
         if picture is not None and (pictures / picture).is_file():
             data = base64.b64encode(_thinned(pictures / picture, limit)).decode()
             source = f"data:{_MIME[Path(picture).suffix]};base64,{data}"
-            figures.append(_figure(f'<img src="{source}" alt="{escape(f"{what}, {row.name}")}">', what, "picture"))
+            image = f'<img src="{source}" alt="{escape(f"{what}, {row.name}")}">'
+            figures.append(_figure(f"<picture>{_still(pictures / picture)}{image}</picture>", what, "picture"))
     parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
     if row.likelihood is not None:
         bits = row.likelihood.bits_per_dim
@@ -239,9 +237,23 @@ def _thinned(path: Path, limit: int) -> bytes:
     return out.getvalue()
 
 
+def _still(path: Path) -> str:
+    """Return the last frame of an animation, for readers who want no motion; nothing of a picture."""
+    if path.suffix != ".gif":
+        return ""
+    out = io.BytesIO()
+    with Image.open(path) as film:
+        film.seek(film.n_frames - 1)
+        film.save(out, "PNG", save_all=False)
+    data = base64.b64encode(out.getvalue()).decode()
+    return f'<source class="still" media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{data}">'
+
+
 def _rest(row: Row) -> str:
     """Return the name of a row beside its card's title."""
-    return ", ".join(list(row.settings.values())[1:]) or (row.plan if row.settings else row.partition)
+    title = next(iter(settings_without_seed(row)), "")
+    others = [verdict.setting(*each) for each in row.settings.items() if each[0] != title]
+    return ", ".join(others) or (row.plan if row.settings else row.partition)
 
 
 def _maps(row: Row, span: tuple[float, float]) -> list[str]:

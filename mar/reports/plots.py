@@ -26,8 +26,10 @@ from matplotlib.figure import Figure
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import by_seed, in_bits, over_seeds, settings_without_seed
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, over_seeds, settings_without_seed, values_of
+from mar.heads import HEADS
 from mar.metrics.statistics import kind_of
+from mar.reports.verdict import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,23 +141,34 @@ def learning_curves(result: AblationResult) -> Figure | None:
         return None
     single = not result.axes
     figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=True)
-    limits = value_range([model for models in found.values() for model in models])
+    everything = [model for models in found.values() for model in models]
+    unit, scale = ("bits per token", _BITS) if all(map(_is_nll, everything)) else ("loss per token", 1.0)
+    limits = value_range(everything)
     for panel, (name, models) in zip(axes, found.items(), strict=True):
         if single:
             for model in models:
-                _line(panel, model, "training", MUTED)
+                _line(panel, model, "training", MUTED, scale)
         for number, (label, alike) in enumerate(legend(models).items()):
             for model in alike:
-                _line(panel, model, label if model is alike[0] else None, f"C{number % 10}", validation=True)
+                shown = label if model is alike[0] else None
+                _line(panel, model, shown, f"C{number % 10}", scale, validation=True)
         panel.set_title("" if single else name)
-        panel.set_ylim(limits[0] / _BITS, limits[1] / _BITS)
+        panel.set_ylim(limits[0] / scale, limits[1] / scale)
         _legend(panel)
     figure.supxlabel("images seen in training")
-    figure.supylabel("bits per token" if single else "validation, bits per token")
+    figure.supylabel(unit if single else f"validation, {unit}")
     return figure
 
 
-def _line(panel: Axes, model: TrainedModel, label: str | None, colour: str, validation: bool = False) -> None:
+def _is_nll(model: TrainedModel) -> bool:
+    """True if the head's loss is a likelihood, in nats; that of a diffusion or a flow head is none."""
+    head = HEADS.get(model.recipe.get("head", {}).get("kind", ""))
+    return head is None or head.loss_is_nll
+
+
+def _line(
+    panel: Axes, model: TrainedModel, label: str | None, colour: str, scale: float, validation: bool = False
+) -> None:
     """The training loss, or the validation loss with a dot at the scored weights."""
     training = model.training
     assert training is not None
@@ -163,7 +176,7 @@ def _line(panel: Axes, model: TrainedModel, label: str | None, colour: str, vali
     if validation:
         at, nats = training.validation_iteration, training.validation_nats
     mark = [at.index(training.scored)] if validation and training.scored in at else []
-    x, y = [each * training.batch_size for each in at], [each / _BITS for each in nats]
+    x, y = [each * training.batch_size for each in at], [each / scale for each in nats]
     panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
 
 
@@ -237,9 +250,10 @@ def differences(result: AblationResult) -> Figure | None:
 
 @dataclass(frozen=True)
 class Point:
-    """A row: its index in the result, generated images per second, and a quality where lower is better."""
+    """The seeds of a row: their indices in the result, and means of generated images per second and of a quality where
+    lower is better."""
 
-    row: int
+    row: str
     name: str
     speed: float
     quality: float
@@ -249,16 +263,21 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Return title -> points, for the NLL and for the FID, of the rows with a quality and a speed. Kinds of likelihood,
     data sets and, of latents, tokenizers do not compare: each has a panel."""
     data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
-    for number, (row, speed) in enumerate(zip(result.rows, generation_rates(result), strict=True)):
-        if speed is None:
+    rates, number = generation_rates(result), {id(row): n for n, row in enumerate(result.rows)}
+    for group in by_seed(result.rows):
+        row, rows = group[0], [number[id(each)] for each in group]
+        speeds = [rate for each in rows if (rate := rates[each]) is not None]
+        if len(speeds) < len(rows):
             continue
-        if row.likelihood is not None and (nll := in_bits(row.likelihood)) is not None:
+        titles = {"fid": f"FID{data[row.model]}"}
+        if row.likelihood is not None:
             of_latents = row.likelihood.bits_per_dim is None
             title = f"NLL ({kind_of(row.likelihood)}), {'nats' if of_latents else 'bits/dim'}{data[row.model]}"
-            title += latents[row.model] if of_latents else ""
-            found.setdefault(title, []).append(Point(number, row.name, speed, nll))
-        if row.images is not None:
-            found.setdefault(f"FID{data[row.model]}", []).append(Point(number, row.name, speed, row.images.fid))
+            titles["nll"] = title + latents[row.model] if of_latents else title
+        for of, title in titles.items():
+            if values := values_of(group, FIGURES[of]):
+                said = Point(" ".join(map(str, rows)), named(row), float(np.mean(speeds)), float(np.mean(values)))
+                found.setdefault(title, []).append(said)
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
 
 

@@ -20,7 +20,7 @@ from mar.experiments.statistics import (
     Agreement,
     Range,
     SeedRow,
-    agreement,
+    agreements,
     by_seed,
     over_seeds,
     settings_without_seed,
@@ -177,10 +177,17 @@ def notes_of(result: AblationResult) -> list[str]:
     for name, metric in METRICS.items():
         answers = [each.answers[name] for each in (*result.rows, *result.models) if name in each.answers]
         notes += metric.notes(answers, result.grid) if answers else []
-    notes += [*_difference_notes(result), *published_notes(result)]
+    notes += [*_difference_notes(result), *_unsound_notes(result), *published_notes(result)]
     if any(row.likelihood is not None for row in result.baselines):
         notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
     return sorted(notes, key=lambda note: note.startswith("Warning: "))
+
+
+def _unsound_notes(result: AblationResult) -> list[str]:
+    """Count the rows that are shown and not compared, by their reason."""
+    reasons = Counter(row.unsound for row in result.rows if row.unsound)
+    said = "; ".join(f"{count} {'row' if count == 1 else 'rows'}: {reason}" for reason, count in reasons.items())
+    return [f"Not compared, marked best or ranked (compare=all does): {said}."] if said else []
 
 
 def matched_notes(result: AblationResult) -> list[str]:
@@ -204,25 +211,35 @@ def published_notes(result: AblationResult) -> list[str]:
     """Return for each published column its source, and how alike it and ours rank the rows."""
     published = published_of(result.grid)
     rows = "rows, means over seeds" if published and over_seeds(result) else "rows"
-    return [_published_note(column, agreement(result, column), rows) for column in published]
+    return [_published_note(column, agreements(result, column), rows) for column in published]
 
 
-def _published_note(column: Published, found: Agreement, rows: str) -> str:
+def _published_note(column: Published, found: dict[str, Agreement], rows: str) -> str:
     recalled = f" ({RECALLED} recalled, not re-read)" if column.recalled else ""
-    ours = OURS[column.of][0]
-    if found.n < FEWEST:
-        ranks = f"With our {ours} too few rows ({found.n}) have both figures to compare orders."
-    elif found.tau is None or found.p_value is None:
-        ranks = f"With our {ours} ({found.n} rows) one column's figures are all equal: there is no order to compare."
-    else:
-        how = "exact" if found.exact else "normal approximation, because figures tie"
-        ranks = (
-            f"With our {ours}: Kendall's τ-b {found.tau:+.2f} (1: the same order of quality, -1: the reverse) over "
-            f"{found.n} {rows}, p = {found.p_value:.3f} ({how})."
-        )
+    few = [name for name, each in found.items() if each.n < FEWEST]
+    if len(few) > 1:  # one line for all conditions with too few rows
+        found = {name: each for name, each in found.items() if name not in few}
+        found["each other condition" if found else "each condition"] = Agreement(0)
+    ranks = " ".join(
+        _ranks(OURS[column.of][0] + (f", {name}" if name else ""), each, rows) for name, each in found.items()
+    )
     return (
         f"Published: {column.title}, from {column.source}{recalled}: other data and another scale than ours, so only "
         f"the order of rows is compared. {ranks}"
+    )
+
+
+def _ranks(ours: str, found: Agreement, rows: str) -> str:
+    """Say how alike two columns rank the rows of a condition."""
+    if found.n < FEWEST:
+        counted = f" ({found.n})" if found.n else ""
+        return f"With our {ours} too few rows{counted} have both figures to compare orders."
+    if found.tau is None or found.p_value is None:
+        return f"With our {ours} ({found.n} rows) one column's figures are all equal: there is no order to compare."
+    how = "exact" if found.exact else "normal approximation, because figures tie"
+    return (
+        f"With our {ours}: Kendall's τ-b {found.tau:+.2f} (1: the same order of quality, -1: the reverse) over "
+        f"{found.n} {rows}, p = {found.p_value:.3f} ({how})."
     )
 
 

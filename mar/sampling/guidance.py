@@ -5,6 +5,7 @@ B batch · L tokens
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,7 @@ class Guidance:
     schedule: Literal["constant", "linear"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.scale < 0 or self.schedule not in ("constant", "linear"):
+        if not 0 <= self.scale < math.inf or self.schedule not in ("constant", "linear"):
             raise UserError(f"guidance wants scale >= 0 and schedule constant or linear, not {self}")
 
     @property

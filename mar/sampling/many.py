@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.core.progress import Progress
+from mar.model.inputs import classes_of
 from mar.model.model import Model
 from mar.sampling.guidance import NONE, Guidance
 from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
@@ -46,8 +48,8 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.given is None) != (self.mask is None):
             raise UserError("inpainting wants both a given image and a mask of the tokens to generate")
-        if self.temperature < 0:
-            raise UserError(f"temperature must be at least 0, not {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature must be finite and at least 0, not {self.temperature}")
         if self.remask is not None and (self.adaptive is not None or self.learned or self.prompt):
             raise UserError("remasking follows a plan that is drawn beforehand: leave out adaptive, learned and prompt")
 
@@ -90,7 +92,7 @@ def given_tokens(
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
 
 
-def labels_of(model: Model, labels: torch.Tensor | None, n: int) -> torch.Tensor:
+def labels_of(model: Model, labels: Any, n: int) -> torch.Tensor:
     """(N,) classes, all in turn for None; -1 where the model has none.
 
     Raises:
@@ -102,10 +104,4 @@ def labels_of(model: Model, labels: torch.Tensor | None, n: int) -> torch.Tensor
         return torch.full((n,), -1)
     if labels is None:
         return torch.arange(n) % model.n_classes
-    outside = labels[(labels < 0) | (labels >= model.n_classes)]
-    if len(outside):
-        last = model.n_classes - 1
-        raise UserError(f"class {int(outside[0])} is out of range: this run has classes 0..{last}")
-    if len(labels) not in (1, n):
-        raise UserError(f"{len(labels)} classes for {n} images: give one, or one for each")
-    return labels.expand(n)
+    return classes_of(model.n_classes, labels, n)

@@ -17,7 +17,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data import audio
-from mar.data.pictures import as_shown
+from mar.data.pictures import open_image
 from mar.model.model import Model
 from mar.sampling.many import labels_of
 from mar.sampling.samplers import generate
@@ -193,15 +193,15 @@ def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
 def load_given(path: Path, spec: DataSpec) -> torch.Tensor:
     """(C, H, W) in the data set's levels, from a picture of exactly the right size."""
     channels, height, width = spec.shape
-    pixels = _picture(path, "RGB" if channels == 3 else "L", "white")
+    pixels = _picture(path, "RGB" if channels == 3 else "L")
     if pixels.shape[-2:] != (height, width):
         raise UserError(f"{path} is {pixels.shape[-1]}x{pixels.shape[-2]}, this run makes {width}x{height} images")
     return (pixels.float() * ((spec.levels - 1) / 255.0)).round().to(torch.uint8)
 
 
 def load_mask(path: Path, tokenizer: Tokenizer) -> torch.Tensor:
-    """(L,) bool, True where tokens are generated: some pixel of theirs is bright; transparent ones are dark."""
-    bright = _picture(path, "L", "black")[0] > 127
+    """(L,) bool, True where tokens are generated: a token is when any pixel under it is brighter than half."""
+    bright = _picture(path, "L", under="black")[0] > 127  # what is transparent stays as it is
     shape = tokenizer.shape
     rows, columns, *channels = shape if len(shape) > 1 else (1, *shape)
     if bright.shape[0] % rows or bright.shape[1] % columns:
@@ -213,13 +213,7 @@ def load_mask(path: Path, tokenizer: Tokenizer) -> torch.Tensor:
     return cells.flatten().repeat_interleave(math.prod(channels))
 
 
-def _picture(path: Path, mode: str, under: str) -> torch.Tensor:
-    """(C, H, W) uint8, transparent pixels over the colour ``under``."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(as_shown(picture, path, under).convert(mode))
-    except UserError:
-        raise
-    except Exception as error:  # Pillow raises many types on damaged files
-        raise UserError(f"cannot read the picture {path}: {error}") from None
+def _picture(path: Path, mode: str, under: str = "white") -> torch.Tensor:
+    """(C, H, W) uint8; transparent pixels show the colour ``under``."""
+    pixels = np.asarray(open_image(path, mode, under))
     return torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)

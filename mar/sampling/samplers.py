@@ -58,7 +58,13 @@ class Draw:
         head, share = walk.model.head, step.number / max(1, walk.n_steps - 1)
         varies = type(head.sampling).at is not SamplingOptions.at
         with sampling_at(head, share) if varies else nullcontext():
-            return head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
+            x_M = head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
+        if not bool(x_M.isfinite().all()):
+            raise UserError(
+                f"{type(head).__name__} drew tokens that are not finite at AR step {step.number}: its weights are "
+                "broken, or the sampling options do not suit them (solver, steps, start, guidance, temperature)"
+            )
+        return x_M
 
 
 @dataclass(kw_only=True)

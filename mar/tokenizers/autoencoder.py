@@ -130,6 +130,11 @@ class AutoencoderTokenizer(Tokenizer):
         cached = spec.latents
         if cached is not None and cached.kind != self.kind:
             raise UserError(f"the cache holds latents of a {cached.kind} autoencoder: use tokenizer.kind={cached.kind}")
+        if cached is not None and not options.path and not Path(cached.folder).is_dir():
+            raise UserError(
+                f"the cache of this run has moved from {Path(cached.folder).parent}: repeat its mar train command with "
+                "data.path=… to tell it the place, or copy the cache back"
+            )
         self.folder = AutoencoderFolder.find(options.path or (cached.folder if cached else ""))
         if (theirs := self.folder.kind) != self.kind:
             raise UserError(f"{self.folder.path} is a {CLASSES[theirs]}: use tokenizer.kind={theirs}")
@@ -158,7 +163,9 @@ class AutoencoderTokenizer(Tokenizer):
         return x.float() * (2.0 / (self.spec.levels - 1)) - 1.0
 
     def to_levels(self, y: torch.Tensor) -> torch.Tensor:
-        """[-1, 1] -> the nearest level, uint8."""
+        """[-1, 1] -> the nearest level, uint8. Raise UserError where the decoder gives no number."""
+        if not bool(y.isfinite().all()):
+            raise UserError(f"{self.folder.path}: the decoder gives values that are not finite: is the scale right?")
         return ((y.float() + 1.0) * ((self.spec.levels - 1) / 2.0)).round().clamp(0, self.spec.levels - 1).byte()
 
     def parts(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -60,14 +60,15 @@ def encode_all(
         splits["train"] = Flipped(splits["train"])
     shards = [(name, first) for name in SPLITS for first in range(0, len(splits[name]), settings.shard)]
     mine = shards[processes.rank :: processes.world]
-    for done, (name, first) in enumerate(mine):
-        progress(done, len(mine))
-        index = torch.arange(first, min(first + settings.shard, len(splits[name])))
-        file = shard_file(folder, name, first // settings.shard)
-        if not _is_undamaged(file):
-            _write(file, *_encode(splits[name], index, tokenizer, settings, batch_size))
-    progress(len(mine), len(mine))
-    processes.wait()
+    with processes.together():
+        for done, (name, first) in enumerate(mine):
+            progress(done, len(mine))
+            index = torch.arange(first, min(first + settings.shard, len(splits[name])))
+            file = shard_file(folder, name, first // settings.shard)
+            if not _is_undamaged(file):
+                _write(file, *_encode(splits[name], index, tokenizer, settings, batch_size))
+        progress(len(mine), len(mine))
+        processes.wait()
     manifest = _manifest(folder, settings, shards)
     if processes.is_main:
         write_atomic(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))

@@ -10,17 +10,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from mar.core.errors import UserError
 from mar.core.files import checksum, checksums, flush
+from mar.core.readers import read_tensors, reading
+
+_WEIGHTS = "the weights of a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,10 @@ class Checkpoint:
 
     def load_model(self, model: nn.Module, ema: bool = False) -> None:
         """Load the weights into ``model``; with ``ema`` the averaged ones (buffers are never averaged)."""
-        state = load_file(self.path / "model.safetensors")
+        state = read_tensors(self.path / "model.safetensors", _WEIGHTS)
         if ema:
-            state |= load_file(self.path / "ema.safetensors")
+            state |= self.load_ema()
+        state |= {name: state[first] for name, first in tied(model.state_dict()).items() if first in state}
         ours = {k: v.shape for k, v in model.state_dict().items()}
         theirs = {k: v.shape for k, v in state.items()}
         wrong = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
@@ -52,14 +57,37 @@ class Checkpoint:
 
     def holds(self, weights: dict[str, torch.Tensor], ema: dict[str, torch.Tensor]) -> bool:
         """True if the weights are identical to the checkpoint's."""
-        pairs = ((load_file(self.path / "model.safetensors"), weights), (self.load_ema(), ema))
+        pairs = ((read_tensors(self.path / "model.safetensors", _WEIGHTS), weights), (self.load_ema(), ema))
+        pairs = [(a, {k: v for k, v in b.items() if k not in tied(b)}) for a, b in pairs]
         return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
     def load_ema(self) -> dict[str, torch.Tensor]:
-        return load_file(self.path / "ema.safetensors")
+        return read_tensors(self.path / "ema.safetensors", _WEIGHTS)
 
-    def load_optimizer(self) -> dict[str, Any]:
-        return torch.load(self.path / "optimizer.pt", weights_only=True, map_location="cpu", mmap=True)
+    def load_optimizer(self) -> dict[str, Any] | None:
+        """Return the state of the optimiser and the scaler; None: the run was exported or downloaded without it."""
+        file = self.path / "optimizer.pt"
+        if not file.is_file():
+            return None
+        with reading(file, "the state of an optimiser (plain tensors, as mar train writes them)"):
+            return torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+
+
+def tied(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return {name: first name} of tensors that are the memory of an earlier one, such as tied weights."""
+    first: dict[tuple[Any, ...], str] = {}
+    places = {name: (t.data_ptr(), t.shape, t.stride(), t.dtype) for name, t in tensors.items() if t.numel()}
+    return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
+
+
+def _write(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors once each: tied ones under their first name, and parts of a larger one as copies."""
+    again, content = tied(tensors), {}
+    for name, tensor in tensors.items():
+        if name not in again:
+            whole = tensor.detach().contiguous()
+            content[name] = whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
+    save_file(content, path)
 
 
 def save(
@@ -72,11 +100,12 @@ def save(
         UserError: the checkpoint cannot be written; earlier ones are unchanged.
     """
     final, aside = folder / f"{iteration:08d}", folder / f".{iteration:08d}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".*.partial"):  # by a process that was killed
+        shutil.rmtree(left)
     try:
         aside.mkdir(parents=True)
-        save_file({k: v.detach().contiguous() for k, v in weights.items()}, aside / "model.safetensors")
-        save_file({k: v.contiguous() for k, v in ema.items()}, aside / "ema.safetensors")
+        _write(weights, aside / "model.safetensors")
+        _write(ema, aside / "ema.safetensors")
         with (aside / "optimizer.pt").open("wb") as file:  # opened here, so that a failure keeps its reason
             torch.save(training, file)
         seal(aside, iteration)
@@ -154,8 +183,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _damage(path: Path) -> str | None:
     try:
-        expected = json.loads((path / "state.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
+        expected = dict(json.loads((path / "state.json").read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "state.json is missing or damaged"
     for name, sha256 in expected.items():
         if not (path / name).is_file():

@@ -55,7 +55,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end. Each iteration is saved before it is validated: a failure there costs no training."""
         job = self.job
-        with self.stop.listening(), job.reporting(self.iteration):
+        stops = self.stop.listening(self.train.save_on)
+        with self.processes.together(), stops, job.reporting(self.iteration):
             if self.iteration:  # the last process may have ended between the two
                 job.evaluate(Progress(self.iteration, job.length), self.averaged)
             while self.iteration < job.length:
@@ -126,9 +127,12 @@ class Trainer:
 
     def _resume(self, found: checkpoint.Checkpoint) -> None:
         training = found.load_optimizer()
-        load_optimizer(self.optimizer, training["optimizer"])
-        if "scaler" in training and self.processes.accelerator.scaler is not None:
-            self.processes.accelerator.scaler.load_state_dict(training["scaler"])
+        if training is not None:
+            load_optimizer(self.optimizer, training["optimizer"])
+            if "scaler" in training and self.processes.accelerator.scaler is not None:
+                self.processes.accelerator.scaler.load_state_dict(training["scaler"])
         self.ema.load(found.load_ema())
         if self.processes.is_main:
             print(f"resuming {self.folder.path} after iteration {self.iteration}")
+            if training is None:
+                print("note: an exported run has no moments of AdamW, which start at zero")

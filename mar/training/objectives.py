@@ -121,9 +121,15 @@ class MarMasking(Objective):
     std: float = 0.25
     low: float = 0.7
     high: float = 1.0
-    per_batch: bool = True  # one draw for the whole batch, as published; otherwise one per row
+    # One rate for the whole batch (true), for each row (false), or for every so many rows: MAR's code draws one in each
+    # process, so its batch in a process is the published value. The default does not depend on the number of processes.
+    per_batch: bool | int = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.per_batch, bool) and self.per_batch < 1:
+            raise UserError(
+                f"objective mar_masking wants per_batch=true, false or a number of rows, not {self.per_batch}"
+            )
         if not (0.0 <= self.low < self.high <= 1.0 and self.std > 0):
             raise UserError(f"objective mar_masking wants 0 <= low < high <= 1 and std > 0, not {self}")
 
@@ -134,7 +140,10 @@ class MarMasking(Objective):
         )
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        position_B = torch.zeros_like(position_B) if self.per_batch else position_B
+        if self.per_batch is True:
+            position_B = torch.zeros_like(position_B)
+        elif self.per_batch is not False:
+            position_B = position_B // self.per_batch
         u_B = torch.frac(iteration.uniform(1)[0].double() + position_B.double() * _GOLDEN)
         normal = torch.distributions.Normal(self.mean, self.std)
         low, high = (normal.cdf(torch.tensor(x, dtype=torch.float64)) for x in (self.low, self.high))

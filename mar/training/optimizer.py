@@ -65,11 +65,17 @@ def learning_rate(train: Train, iteration: int, length: int) -> float:
 
 
 def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """Return AdamW. Biases, norms, single vectors and a head that is not ``decayed`` have no weight decay."""
+    """Return AdamW. Biases, norms, single vectors and a head that is not ``decayed`` have no weight decay.
+
+    ``train.decayed=published`` decays the mask token and the unconditional embedding, too: matrices of one row in the
+    code of Li et al. 2024.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     head = getattr(model, "head", None)
     exempt = set(head.parameters()) if isinstance(head, Head) and not head.decayed else set()
-    decays = [p.ndim > 1 and p not in exempt for p in parameters]
+    named = dict(model.named_parameters()) if train.decayed == "published" else {}
+    rows = {p for name, p in named.items() if name in ("null", "network.mask_token")}
+    decays = [(p.ndim > 1 or p in rows) and p not in exempt for p in parameters]
     groups = [
         {"params": [p for p, own in zip(parameters, decays, strict=True) if own == decayed], "weight_decay": decay}
         for decayed, decay in ((True, train.weight_decay), (False, 0.0))

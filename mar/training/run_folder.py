@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from mar.config import Recipe, Train, parse
+from mar.config import Recipe, Train, parse, read_content
 from mar.core.errors import UserError
 from mar.core.files import RUN, environment, locked, near, write_atomic
-from mar.core.readers import read_as, read_json, read_yaml, reading
+from mar.core.readers import read_as, read_json
 from mar.core.records import refuse_other
 from mar.data.base import About
 from mar.training.checkpoint import check_length
@@ -22,7 +23,8 @@ from mar.training.checkpoint import check_length
 _MAY_CHANGE = {
     "name",
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
-    *("train.save_every", "train.keep", "train.parallel", "train.checkpoint_activations"),
+    *("train.save_every", "train.save_on", "train.keep"),
+    *("train.parallel", "train.checkpoint_activations", "train.accumulation"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
@@ -42,12 +44,7 @@ class RunFolder:
         file = self.path / RUN
         if not file.is_file():
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
-        with reading(file, "the recipe of a run"):
-            content: Any = OmegaConf.to_container(read_yaml(file, "the recipe of a run"))
-            own = (content.get("tokenizer") or {}).get("path")
-        if own and (self.path / own).is_dir():  # an autoencoder that travels with the run
-            content["tokenizer"]["path"] = str(self.path / own)
-        return parse(content)
+        return parse(read_content(file, resolve=False))
 
     def located(self) -> Recipe:
         """Return the recipe; relative paths that are not here are those seen from where the run was started."""
@@ -110,8 +107,10 @@ class RunFolder:
         return locked(self.path, RUN)
 
     def log(self, **values: Any) -> None:
+        """Append a line of JSON; numbers that are not finite are null, which JSON has no word for."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         with self.metrics.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
         """Return every logged line."""

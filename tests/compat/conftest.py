@@ -65,6 +65,7 @@ def run(file):
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
+    from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL
 
     path = tmp_path_factory.mktemp("vae") / "kl"

@@ -126,6 +126,11 @@ def test_other_autoencoders_are_refused_by_name(state):
         convert(weights(layout((24, 48), 1, 4)))
 
 
+def test_weights_of_fewer_dimensions_are_refused_in_one_line(state):
+    with pytest.raises(UserError, match="other dimensions"):
+        convert(state | {"post_quant_conv.weight": torch.zeros(3)})
+
+
 def test_the_command_writes_what_the_tokenizer_reads(state, tmp_path):
     from mar.core.spec import DataSpec
     from mar.tokenizers.kl import KL, KLOptions

@@ -26,6 +26,9 @@ from tests.compat.conftest import PATCH, SIZE
         ({"diffusion_pos_embed_learned": torch.zeros(1, 8, 24)}, "no square"),
         ({"z_proj.weight": torch.zeros(3)}, "other dimensions"),
         ({"mask_token": torch.zeros(2)}, "mask_token"),
+        ({"encoder_blocks.999999999.norm1.weight": torch.zeros(16)}, "other dimensions"),
+        ({"mask_token": torch.zeros(1).expand(10**12, 1)}, r"mask_token of the file is no plain tensor"),
+        ({"mask_token": torch.zeros(1, 1, 24).to_sparse()}, "no plain tensor"),
         ({"encoder_norm.bias": torch.full((16,), torch.inf)}, r"first 'encoder_norm\.bias'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from mar.cli.main import app
 from mar.compat.published import infer
-from mar.compat.released import described, export_run, import_run
+from mar.compat.released import described, export_run, import_run, state_dicts
 from mar.compat.weights_file import read
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
@@ -56,7 +57,8 @@ def test_an_imported_run_samples_where_there_are_no_data(run):
 
 def test_an_imported_run_never_says_that_its_data_have_changed(run):
     here = load(run.folder.path, device="cpu")
-    here.data = replace(here.about, fingerprint="0123456789abcdef")  # type: ignore[assignment] - read, of any kind
+    read = replace(here.about, fingerprint="0123456789abcdef")
+    here.data = SimpleNamespace(about=read)  # type: ignore[assignment] - data of any kind
     assert not [said for said in here.warnings(here.training_plan) if "have changed" in said]
 
 
@@ -79,15 +81,51 @@ def test_a_published_size_is_named(content):
         "class_emb.weight": torch.empty(1000, 768),
         "diffloss.net.input_proj.weight": torch.empty(1024, 16),
     }
-    recipe, _ = described(infer(shapes), "mar", None, "", None, "")
+    recipe, _, latents = described(infer(shapes), "mar", None, "", None, "")
+    assert latents == (16, 16, 16)
     assert recipe.network.model_extra["size"] == "base" and "encoder_width" not in recipe.network.model_extra
     assert NETWORKS.options(recipe.network.kind, recipe.network.model_extra).sizes == SIZES["base"]
 
 
-def test_names_of_a_data_parallel_training_are_known(content, tmp_path):
-    wrapped = {f"module.{name}": weight for name, weight in content["model"].items()}
-    import_run({"model": wrapped}, tmp_path, (2, 4), patch=PATCH)
-    assert torch.equal(load(tmp_path, device="cpu").model.classes.weight, content["model"]["class_emb.weight"])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod.", "inside"]
+)
+def test_names_of_wrapped_models_are_known(content, prefix):
+    """DistributedDataParallel's and torch.compile's, around the whole model or (``inside``) around parts of it."""
+    if prefix == "inside":
+        wrapped = {name.replace("diffloss.net.", "diffloss.net._orig_mod."): w for name, w in content["model"].items()}
+    else:
+        wrapped = {prefix + name: weight for name, weight in content["model"].items()}
+    last, average = state_dicts({"model": wrapped, "model_ema": content["model_ema"]})
+    for found, theirs in ((last, content["model"]), (average, content["model_ema"])):
+        assert found.keys() == theirs.keys() and all(torch.equal(found[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("last, average", [("model", "ema"), ("state_dict", "state_dict_ema"), ("model", "ema_model")])
+def test_averaged_weights_are_found_under_the_names_of_other_projects(content, last, average):
+    found = state_dicts({last: content["model"], average: content["model_ema"], "opt": {}, "args": None})
+    for mine, theirs in zip(found, (content["model"], content["model_ema"]), strict=True):
+        assert torch.equal(mine["mask_token"], theirs["mask_token"])
+
+
+def test_a_weight_that_is_there_twice_is_refused(content):
+    twice = {**content["model"], "_orig_mod.mask_token": content["model_ema"]["mask_token"]}
+    with pytest.raises(UserError, match="two weights of one name"):
+        state_dicts({"model": twice})
+
+
+@pytest.mark.parametrize("width, heads", [(64, 1), (128, 2), (192, 3), (768, 12), (1024, 16), (1280, 16)])
+def test_heads_are_the_published_ones_or_have_64_channels(content, width, heads):
+    shapes = {name: torch.empty(0) for name in content["model"]} | {
+        "z_proj.weight": torch.empty(width, 16),
+        "decoder_embed.weight": torch.empty(width, width),
+        "encoder_blocks.0.mlp.fc1.weight": torch.empty(4 * width, width),
+        "encoder_pos_embed_learned": torch.empty(1, 320, width),
+        "diffusion_pos_embed_learned": torch.empty(1, 256, width),
+        "class_emb.weight": torch.empty(1000, width),
+        "diffloss.net.input_proj.weight": torch.empty(1024, 16),
+    }
+    assert (infer(shapes).network.encoder_heads, infer(shapes).network.decoder_heads) == (heads, heads)
 
 
 def test_a_run_keeps_its_weights(content, tmp_path):
@@ -107,6 +145,8 @@ def test_the_commands_make_the_round_trip(file, tmp_path):
     for arguments in (asked, ["export", run, "--out", str(back)]):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
+        said = "2 and 4 attention heads, latents 3x6x6 in patches of 2x2"
+        assert arguments is not asked or said in done.output.replace("\n", " ")
     assert torch.equal(read(back)["model"]["mask_token"], read(file)["model"]["mask_token"])
     again = CliRunner().invoke(app, [*asked[:-1], "1"])  # other patches: another recipe
     assert isinstance(again.exception, UserError) and "another recipe" in str(again.exception)

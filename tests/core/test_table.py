@@ -6,11 +6,22 @@ import csv
 import io
 import json
 import math
+import re
 
 import pytest
 
 from mar.core.errors import UserError
-from mar.core.table import Column, Table, escape_latex, p_text, plus_minus, with_interval
+from mar.core.progress import bar, wide_console
+from mar.core.table import (
+    Column,
+    Table,
+    escape_csv,
+    escape_latex,
+    escape_markdown,
+    p_text,
+    plus_minus,
+    with_interval,
+)
 
 Line = tuple[str, str, float | None]
 ROWS: list[Line] = [
@@ -98,6 +109,47 @@ def test_a_narrow_terminal_drops_whole_columns_in_their_order() -> None:
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         shown = [head.strip() for head in next(line for line in lines if "order" in line).strip("┃").split("┃")]
         assert shown == ["network", "order", "NLL, bits/dim ↓", *heads] and lines[-1] == "· A note."
+
+
+HOSTILE = [
+    "=HYPERLINK(1)", "@SUM(1+1)", "+1+1", "-2+3", "\t=1", "<script>alert(1)</script>", "a|b", "[x](javascript:y)",
+    "a\nb", "\\input{/etc/passwd}", "[red]x[/b]", ":smile:",
+]  # fmt: skip
+
+
+def hostile() -> Table[Line]:
+    return Table(COLUMNS, [(name, "raster", -2.5) for name in HOSTILE], HOSTILE, HOSTILE[5])
+
+
+def test_a_spreadsheet_computes_no_cell_and_numbers_stay_numbers() -> None:
+    lines = list(csv.DictReader(io.StringIO(hostile().csv())))
+    assert [line["network"] for line in lines[:5]] == ["'" + name for name in HOSTILE[:5]]
+    assert {line["nll_bits_per_dim"] for line in lines} == {"-2.5"}
+    assert escape_csv("-3") == "-3" and escape_csv("spiral") == "spiral"
+
+
+def test_markdown_has_no_tag_no_link_and_a_line_for_each_row() -> None:
+    lines = hostile().markdown().splitlines()
+    assert not [line for line in lines if re.search(r"<\w|\]\(", line)]
+    assert sum(line.startswith("|") for line in lines) == 2 + len(HOSTILE)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in lines if line.startswith("|"))
+    assert escape_markdown("p < 0.001, [0.1, 0.2]") == "p < 0.001, [0.1, 0.2]"  # as it was
+
+
+def test_latex_runs_no_command_of_a_name_and_a_comment_stays_one() -> None:
+    text = hostile().latex()
+    assert "\\input{" not in text
+    assert sum(line.startswith("%") for line in text.splitlines()) == len(HOSTILE)
+
+
+def test_the_terminal_prints_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    wide_console().print(hostile())
+    wide_console().print("a[/b] [red]x :smile:")
+    with bar("[/b] {x} [red]a"):
+        pass
+    printed = capsys.readouterr()
+    assert "[red]x[/b]" in printed.out and "a[/b] [red]x :smile:" in printed.out and ":smile:" in printed.out
+    assert "[/b] {x} [red]a" in printed.err
 
 
 def test_texts_of_figures() -> None:

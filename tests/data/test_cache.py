@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mar import build, config
+from mar import build, config, run
 from mar.cli.tokenizer import cache as command
 from mar.cli.tokenizer import data_of
 from mar.core.errors import UserError
@@ -26,6 +26,7 @@ from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.training import caching
 from tests.autoencoders import save
 from tests.faults.processes import Running
+from tests.training.conftest import TINY
 
 GREY = ["data.size=8", "data.colour=grey"]
 SHARD = 100  # of 72 + 360 + 1365 digits: 19 shards
@@ -272,14 +273,36 @@ def test_what_is_no_cache_is_refused(tmp_path, cached):
         build.assemble(recipe)
 
 
+def test_a_run_finds_a_cache_that_moved_with_it_and_is_told_of_one_that_moved_alone(cached, tmp_path, monkeypatch):
+    shutil.copytree(cached[0], tmp_path / "here" / "latents")
+    monkeypatch.chdir(tmp_path / "here")
+    kind = cached[2].kind
+    head = ["head=gaussian-mixture"] if kind == "kl" else []
+    recipe = partial(config.read, "digits", [*TINY, "train.iterations=1", "data=cache", f"tokenizer={kind}", *head])
+
+    def at(path: str) -> config.Recipe:
+        return config.parse(recipe().as_dict(), [f"data.path={path}"])
+
+    run.train(at("latents"), Path("run"))
+    monkeypatch.chdir("/")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "run"
+    assert len(run.load(moved).data.test) == 360 and run.load(moved).sample(2).shape == (2, 1, 8, 8)
+    (tmp_path / "there" / "latents").rename(tmp_path / "alone")
+    with pytest.raises(UserError, match=r"the cache of this run has moved from .*latents: .* data\.path="):
+        run.load(moved)
+    run.train(at(str(tmp_path / "alone")), moved)
+    assert run.load(moved).sample(2).shape == (2, 1, 8, 8)
+
+
 def running(cached, out: Path, world: int) -> Running:
     asked = ["--tokenizer", str(cached[2].folder.path), "--out", str(out), "--shard", str(SHARD)]
     return Running(out.parent / "logs", ["cache", "digits", *asked], world)
 
 
 def test_two_processes_write_the_files_of_one(cached, tmp_path):
-    run = running(cached, tmp_path / "two", 2)
-    assert run.wait() == [0, 0], run.said
+    both = running(cached, tmp_path / "two", 2)
+    assert both.wait() == [0, 0], both.said
     assert {k: v for k, v in files(tmp_path / "two").items() if k != ".lock"} == files(cached[0])
 
 

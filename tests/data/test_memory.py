@@ -78,3 +78,17 @@ def test_images_without_classes_and_given_splits():
 def test_what_is_no_data_set_is_refused(source, said):
     with pytest.raises(UserError, match=said):
         in_memory(source)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "CMYK", "YCbCr"])
+def test_pictures_are_read_as_those_of_a_folder(mode):
+    red = Image.new("RGB", (8, 8), (255, 0, 0)).convert(mode)
+    data = in_memory([(red, 0)] * 20)
+    assert data.spec.shape == (3, 8, 8) and data.spec.levels == 256
+    red, green, blue = data.train.x.float().mean((0, 2, 3)).tolist()
+    assert red > 250 and max(green, blue) < 5
+
+
+def test_transparent_pictures_are_shown_over_white():
+    data = in_memory([Image.new("LA", (8, 8), (0, 0))] * 20)
+    assert data.spec.shape == (1, 8, 8) and (data.train.x == 255).all()

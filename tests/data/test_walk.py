@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_split_folders_of_other_names_are_splits_and_no_classes(tmp_path, train,
     data = load(layout(tmp_path, *(f"{split}/{c}" for split in (train, test) for c in "01")))
     assert data.spec.class_names == ("0", "1") and len(data.test) == 40
     assert len(data.train) + len(data.validation) == 40 and set(data.notes) == {"validation"}
+
+
+def position(inside: str) -> float:
+    return int.from_bytes(hashlib.sha256(inside.encode()).digest()[:6], "little") / 2**48
+
+
+def test_validation_images_are_the_same_with_and_without_a_folder_of_test_images(tmp_path):
+    layout(tmp_path / "x", "train/a", n=60)
+    layout(tmp_path / "y", "train/a", "test/a", n=60)
+    places = [f"a/{i}.png" for i in range(60)]
+    wanted = sorted(f"train/{name}" for name in places if 0.2 <= position(name) < 0.4)
+    assert list(load(tmp_path / "x").validation.files) == list(load(tmp_path / "y").validation.files) == wanted
+    assert len(load(tmp_path / "x").train) + len(load(tmp_path / "x").test) + len(wanted) == 60
 
 
 @pytest.mark.parametrize(
@@ -107,7 +121,7 @@ def test_hidden_files_links_without_a_target_and_loops_are_left_out_and_named(tm
     (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
     listing = walk(root, (".png",))
     assert len(listing.files) == 60 and listing.folders == ("a", "b", "c")
-    assert {k: sorted(v) for k, v in listing.ignored.items()} == {
+    assert listing.ignored == {
         HIDDEN: [".hidden.png", "Thumbs.db", "__MACOSX", "a/._0.png"], OTHER: ["notes.pdf"], DANGLING: ["a/gone.png"],
         LOOPS: ["b/beside", "b/up"],
     }  # fmt: skip

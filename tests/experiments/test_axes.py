@@ -117,6 +117,12 @@ def test_an_axis_takes_the_values_of_the_command_line_and_a_note_says_so() -> No
     assert [row.value for row in grid.published[0].rows][:2] == [2.18, 2.29]
 
 
+def test_an_axis_of_the_command_line_counts_where_the_file_leaves_values_out(tmp_path: Path) -> None:
+    (tmp_path / "grid.yaml").write_text("recipe: digits\naxes: {seed: [0, 1, 2]}\nonly: {seed: [0, 1]}")
+    cells = read(str(tmp_path / "grid.yaml"), ["seed=[2,3]"]).combinations()
+    assert [cell.settings for cell in cells] == [{"seed": "2"}, {"seed": "3"}]
+
+
 def test_a_value_is_named_as_in_the_file() -> None:
     (cell,) = read("rar-orders/digits", ["ordering=spiral outward", "seed=3"]).combinations()
     assert cell.settings == {"ordering": "spiral outward", "seed": "3"}

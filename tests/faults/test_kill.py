@@ -79,4 +79,4 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(run, target,
     assert running.wait() == [-signal.SIGKILL], running.said
     assert run.logged == 2 * EVERY and run.saved in (EVERY, 2 * EVERY)
     assert Running(run.path / "logs", run.command(12)).wait() == [0]
-    assert run.saved == 12 and not list((run.path / "checkpoints").glob(".*"))
+    assert run.saved == 12 and not list(run.path.rglob(".*"))

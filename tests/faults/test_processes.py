@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,36 @@ def poison(call: int) -> None:
         return step(self, batches)
 
     loop.Trainer.step = poisoned
+
+
+def stall(rank: str) -> None:
+    """A process waits for nobody, from its fourth iteration on."""
+    import os
+    import time
+
+    import mar.training.loop as loop
+
+    step = loop.Trainer.step
+
+    def stalled(self, batches):
+        if self.iteration == 3 and os.environ["RANK"] == rank:
+            time.sleep(300)
+        return step(self, batches)
+
+    loop.Trainer.step = stalled
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("waits", [True, False], ids=["busy", "in a collective"])
+def test_when_one_process_dies_the_other_ends_soon_with_one_line(run, victim, waits):
+    running = Running(run.path / "logs", run.command(100_000), 2, (stall, (str(1 - victim if waits else 2),)))
+    running.until(lambda: run.logged >= 3)
+    died = time.monotonic()
+    running.send(signal.SIGKILL, victim)
+    codes = running.wait()
+    assert time.monotonic() - died < 30
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1, running.said
+    assert running.said.count(f"mar: process {victim} has died") == 1 and "Traceback" not in running.said
 
 
 def test_what_is_not_finite_in_one_process_ends_all_with_one_line(run):

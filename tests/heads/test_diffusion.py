@@ -11,6 +11,7 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
 from mar.heads.diffusion import DiffusionOptions, DiffusionSampling
+from mar.heads.diffusion_process import betas
 from tests.heads.diffusion_oracle import STD, gaussian_head, random_head
 
 SOLVERS = ["ancestral", "ddim", "dpm-solver++", "unipc", "heun"]
@@ -154,3 +155,41 @@ def test_steps_fall_linearly_along_a_generation():
     assert DiffusionSampling(steps=50).at(0.5) == DiffusionSampling(steps=50)
     with pytest.raises(UserError, match="final_steps"):
         DiffusionSampling(final_steps=1)
+
+
+def published_ddim(head, x_NE: torch.Tensor, condition_NW: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
+    """The loop of improved-diffusion's ``ddim_sample`` with eta 0 and unclipped x_0, in float64."""
+    beta_T = betas(head.options.schedule, head.options.timesteps)
+    abar_T = torch.cumprod(1 - beta_T, 0)[timesteps]
+    before_T = torch.cat([torch.ones(1), abar_T[:-1]])
+    x_NE = x_NE.double()
+    for abar, before, timestep in list(zip(abar_T, before_T, timesteps, strict=True))[::-1]:
+        eps_NE = head.net(x_NE.float(), torch.tensor([timestep]), condition_NW)[:, : head.token.width].double()
+        x_0_NE = (1 / abar).sqrt() * x_NE - (1 / abar - 1).sqrt() * eps_NE
+        eps_NE = ((1 / abar).sqrt() * x_NE - x_0_NE) / (1 / abar - 1).sqrt()
+        x_NE = x_0_NE * before.sqrt() + (1 - before).sqrt() * eps_NE
+    return x_NE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [2, 3, 5, 10, 25])
+@pytest.mark.parametrize("start", [0, 999])
+def test_ddim_is_the_published_loop(steps, start):
+    head, z_MD, noise = random_head(), torch.randn(7, 6), stream(0, "sample", 7)
+    head.sampling = DiffusionSampling(solver="ddim", steps=steps, start=start)
+    condition_NW, x_NE = head.net.cond_embed(z_MD), noise.at("init").normal(3)
+    published_NE = published_ddim(head, x_NE, condition_NW, head.sampling_chain().timesteps)
+    assert published_NE.abs().max() > 1e3 or start == 0  # the network knows nothing: errors of eps meet 1 / signal
+    relative = (head.sample(z_MD, noise) - published_NE).abs() / published_NE.abs().amax(1, keepdim=True)
+    assert relative.max() < 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS[1:])
+def test_few_steps_from_the_published_start_reach_the_target(solver):
+    """The oracle's exact eps from x_999: each token a finite map of its noise, and many steps near the target."""
+    mean = torch.tensor([0.7, -1.2])
+    for steps in (2, 3, 5, 10, 25, 200):
+        head = gaussian_head(sampling=DiffusionSampling(solver=solver, steps=steps, start=999))
+        x_ME = head.sample(mean.expand(2_000, -1), stream(0, "sample", 2_000))
+        assert bool(x_ME.isfinite().all()), steps
+    assert_gaussian(x_ME, mean, slack=0.05)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
@@ -150,3 +154,45 @@ def test_scores_on_a_gpu_are_those_of_a_cpu(digits, cache, tmp_path):
     assert (
         gpu.balance is not None and cpu.balance is not None and gpu.balance.chi2 == pytest.approx(cpu.balance.chi2, 0.1)
     )
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize("content", ["half", "empty", "a pickle", "other tensors", "fewer images"])
+def test_a_damaged_or_foreign_file_of_the_cache_is_made_again(content, digits, tmp_path, brief_training, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generated, folder = digits.train.x[:60], tmp_path / "cache"
+    whole = score_images(generated, digits, folder)
+    files = {file: file.read_bytes() for file in folder.iterdir()}
+    assert len(files) == 3 and {file.suffix for file in files} == {".safetensors"}, (
+        "a classifier and two sets of features"
+    )
+    for file, before in files.items():
+        if content == "other tensors":
+            save_file({"other": torch.zeros(1)}, file)
+        elif content == "fewer images":
+            if file.name.startswith("classifier"):
+                continue
+            with safe_open(file, "pt") as stored:
+                metadata = stored.metadata()
+            save_file({"features": torch.zeros(3, 64), "logits": torch.zeros(3, 10)}, file, metadata)
+        else:
+            new = {"half": before[: len(before) // 2], "empty": b"", "a pickle": pickle.dumps(Harmful())}
+            file.write_bytes(new[content])
+        assert score_images(generated, digits, folder) == whole
+        assert file.read_bytes() == before
+    assert not (tmp_path / "harm").exists()
+
+
+def test_pickled_features_of_earlier_versions_are_never_read(digits, tmp_path, brief_training, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    score_images(digits.train.x[:60], digits, tmp_path / "cache")
+    for file in list((tmp_path / "cache").glob("*-features.safetensors")):
+        for layer in ("features", "logits"):
+            file.with_name(f"{file.stem}-{layer}.pt").write_bytes(pickle.dumps(Harmful()))
+        file.unlink()
+    score_images(digits.train.x[:60], digits, tmp_path / "cache")
+    assert not (tmp_path / "harm").exists()

@@ -173,6 +173,22 @@ def test_wrong_settings_are_refused_before_anything_is_generated(run, monkeypatc
         score_run(run, Peer(), request(axes=dict([parse_axis(f"{wrong},2")]), again=True))
 
 
+def test_features_that_cannot_be_had_are_said_before_images_are_made(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "sample", None)
+    weights = FeatureSettings("inception", tmp_path / "absent.pth")
+    with pytest.raises(UserError, match="no file"):
+        score_run(run, Peer(), request(features=weights, again=True))
+
+
+def test_a_cut_record_is_made_again(run, brief_training, capsys):
+    score_run(run, Peer(), request())
+    (path,) = (run.folder.path / "scores").glob("fid-random-cosine4-test-n60.json")
+    whole = json.loads(path.read_text())
+    path.write_text(path.read_text()[:100])
+    score_run(run, Peer(), request())
+    assert json.loads(path.read_text())["generated"] == whole["generated"]
+
+
 def test_settings_are_compared_over_the_same_seeds(run, brief_training, capsys):
     score_run(run, Peer(), request(seeds=3, compared=("top_k=17", "top_k=2:guidance=2", "top_k=0")))
     (found,) = records(run, "fid-seeds3-test-n60-*.json")

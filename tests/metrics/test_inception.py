@@ -51,6 +51,7 @@ def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch
     for part in (
         extractors.URL_INCEPTION_V3,
         "--inception-weights",
+        "--features classifier",
         str(tmp_path / "checkpoints" / extractors.INCEPTION_FILE),
     ):
         assert part in str(caught.value)

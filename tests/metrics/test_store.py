@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
@@ -72,3 +75,19 @@ def test_an_empty_store_says_so(tmp_path):
     store = Store.create(tmp_path / "s", QUESTION, SPEC)
     with pytest.raises(UserError, match="no images yet"):
         _ = store.spec
+
+
+@pytest.mark.parametrize("content", ['{"question"', "[]", "{}", '{"question": {}, "shard": 0}', "[" * 100_000])
+def test_a_damaged_settings_file_is_named(content, tmp_path):
+    filled(tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text(content)
+    with pytest.raises(UserError, match="settings of generated images"):
+        Store.open(tmp_path / "s")
+
+
+def test_a_shard_that_is_something_else_is_made_again(tmp_path):
+    store = filled(tmp_path / "s")
+    (tmp_path / "s" / "00000004.safetensors").write_bytes(pickle.dumps({"x": 1}))
+    assert store.missing(10) == [range(4, 8)]
+    save_file({"y": torch.zeros(4)}, tmp_path / "s" / "00000004.safetensors")
+    assert store.missing(10) == [range(4, 8)]

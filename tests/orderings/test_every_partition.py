@@ -119,7 +119,8 @@ def test_schedules_have_exactly_k_sets(name, length, data):
         ("power:4", 16, [1, 3, 5, 7]),
         ("power:4:exponent=1", 16, [4, 4, 4, 4]),
         ("power:4:exponent=0.5", 16, [8, 4, 2, 2]),
-        ("arccos:4", 16, [3, 3, 3, 7]),
+        ("arccos:4", 16, [2, 3, 3, 8]),
+        ("arccos:16", 256, [10, 10, 10, 11, 10, 11, 11, 12, 12, 13, 13, 15, 16, 19, 25, 58]),
         ("cosine:9", 4, [1, 1, 1, 1]),
         ("sizes:1,3,12", 16, [1, 3, 12]),
         ("sizes:1,3,12", 10, [1, 3, 6]),
@@ -129,6 +130,17 @@ def test_schedules_have_exactly_k_sets(name, length, data):
 )
 def test_sizes_written_out_by_hand(text, n, sizes):
     assert parse_partition(text).sizes(n).tolist() == sizes
+
+
+@pytest.mark.parametrize("length", [64, 196, 256, 1024])
+def test_arccos_sets_are_those_of_the_published_halton_sampler(length):
+    """Its loop: r = int((1 - arccos(ratio) / (pi / 2)) L), at least one token more than before, in float32."""
+    for k in [*range(1, min(length, 80)), length]:
+        ends = []
+        for step in range(k):
+            revealed = 1 - torch.arccos(torch.tensor((step + 1) / k)) / (math.pi * 0.5)
+            ends.append(max(step + 1, int(revealed * length)))
+        assert parse_partition(f"arccos:{k}").sizes(length).tolist() == np.diff([0, *ends]).tolist()
 
 
 @pytest.mark.parametrize("length", [10, 49, 64, 97])

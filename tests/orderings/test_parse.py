@@ -144,6 +144,58 @@ def test_mistakes_get_one_line_with_what_would_do(text, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+NASTY = (
+    *("1e20", "-1e20", "100000000000000000000", "-1", "0", "nan", "inf", "-inf", "", " ", "none", "true", "~", "x=1"),
+    *("a" * 300, "9" * 5000, "(" * 50 + "raster" + ")" * 50, "1,2", "1x2x3x4", "raster+", "+", "é ", "\x00", "0.5"),
+    "~/x.json",
+)
+
+
+@pytest.mark.parametrize("value", NASTY, ids=lambda value: ascii(value)[:20])
+def test_any_value_of_any_option_is_taken_or_refused_in_one_line(value):
+    grid = o.Grid((3, 4))
+    for family, plan in ((o.ORDERINGS, "{}/equal:5"), (o.PARTITIONS, "random/{}")):
+        for name, cls in family.items():
+            for option in o.option_grammar(cls):
+                for text in (f"{name}:{option}={value}", f"{name}:{option}=({value})"):
+                    try:
+                        drawn = o.Plan.sample(*o.PlanSpec.parse(plan.format(text)), grid, 2, cases.noise(2))
+                    except o.Unsupported as refusal:
+                        assert "\n" not in str(refusal)
+                    except o.InvalidRequest as refusal:
+                        assert "\n" not in str(refusal) and len(str(refusal)) < 600
+                    else:
+                        assert drawn.sizes().sum(1).tolist() == [12, 12]
+
+
+@given(st.text(alphabet="spiralmxtueok:/()+=,.-0159_ ~é", max_size=40))
+def test_any_text_is_a_plan_or_is_refused_in_one_line(text):
+    try:
+        spec = o.PlanSpec.parse(text, adaptive=True)
+    except o.InvalidRequest as refusal:
+        assert "\n" not in str(refusal)
+    else:
+        assert o.PlanSpec.parse(str(spec), adaptive=True) == spec
+
+
+def test_orderings_inside_orderings_end_somewhere():
+    deep = "annealed:(" * 8 + "raster" + ")" * 8
+    assert o.parse_ordering(deep).at(1.0).ranks(o.Grid((4,)), 1, cases.noise(1)).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(o.InvalidRequest, match="nest at most 16 deep"):
+        o.parse_ordering("annealed:(" * 5000 + "raster" + ")" * 5000)
+    options: dict = {"target": "raster"}
+    for _ in range(2000):
+        options = {"target": {"kind": "annealed", **options}}
+    with pytest.raises(o.InvalidRequest, match="too many orderings inside orderings"):
+        o.parse_ordering("annealed", options)
+
+
+@pytest.mark.parametrize("text", ["100000x100000", "100000000000000000000", "1x1x100000000", "4194305"])
+def test_grids_that_would_not_fit_into_memory_are_refused_by_their_size(text):
+    with pytest.raises(o.InvalidRequest, match="at most 4,194,304 tokens"):
+        o.Grid.parse(text)
+
+
 @pytest.mark.parametrize(
     ("text", "grid", "message"),
     [
@@ -171,3 +223,9 @@ def test_installed_packages_plug_in_through_entry_points(monkeypatch):
         o.ORDERINGS["pluged"]
     with pytest.raises(o.UnknownName, match="unknown partition"):
         o.PARTITIONS["plugged"]
+
+
+def test_a_message_that_quotes_a_long_text_is_one_line_of_bearable_length():
+    with pytest.raises(o.Unsupported, match=r"sizes:1,1.* … ") as error:
+        o.Plan.sample(*o.PlanSpec.parse("raster/sizes:" + ",".join(["1"] * 5000)), o.Grid((8, 8)), 1, cases.noise(1))
+    assert len(str(error.value)) < 1000 and "\n" not in str(error.value)

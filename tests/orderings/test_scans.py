@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from orderings import Grid, parse_ordering
+from orderings.curves import Hilbert
 from tests.orderings import cases
 
 BY_HAND = {
@@ -106,6 +109,38 @@ def test_the_hilbert_path_is_unbroken_but_for_one_diagonal_step_on_odd_by_even()
     for shape in SIZES:
         odd_by_even = max(shape) % 2 == 1 and min(shape) % 2 == 0
         assert jumps("hilbert", shape) in ([], [(1, 1)] if odd_by_even else [])
+
+
+def generalized_hilbert(x: int, y: int, ax: int, ay: int, bx: int, by: int) -> Iterator[tuple[int, int]]:
+    """The published construction, in coordinates: a walk over the rectangle spanned by the vectors a and b."""
+    width, height = abs(ax + ay), abs(bx + by)
+    (dax, day), (dbx, dby) = (((v > 0) - (v < 0), (w > 0) - (w < 0)) for v, w in ((ax, ay), (bx, by)))
+    if height == 1:
+        yield from ((x + k * dax, y + k * day) for k in range(width))
+    elif width == 1:
+        yield from ((x + k * dbx, y + k * dby) for k in range(height))
+    else:
+        ax2, ay2, bx2, by2 = ax // 2, ay // 2, bx // 2, by // 2
+        if 2 * width > 3 * height:
+            if abs(ax2 + ay2) % 2 and width > 2:
+                ax2, ay2 = ax2 + dax, ay2 + day
+            yield from generalized_hilbert(x, y, ax2, ay2, bx, by)
+            yield from generalized_hilbert(x + ax2, y + ay2, ax - ax2, ay - ay2, bx, by)
+        else:
+            if abs(bx2 + by2) % 2 and height > 2:
+                bx2, by2 = bx2 + dbx, by2 + dby
+            far_x, far_y = x + (ax - dax) + (bx2 - dbx), y + (ay - day) + (by2 - dby)
+            yield from generalized_hilbert(x, y, bx2, by2, ax2, ay2)
+            yield from generalized_hilbert(x + bx2, y + by2, ax, ay, bx - bx2, by - by2)
+            yield from generalized_hilbert(far_x, far_y, -bx2, -by2, ax2 - ax, ay2 - ay)
+
+
+@pytest.mark.parametrize("height", range(1, 41))
+def test_the_hilbert_path_is_the_published_one_on_every_grid_up_to_40_by_40(height):
+    for width in range(1, 41):
+        sides = (width, 0, 0, height) if width >= height else (0, height, width, 0)
+        published = [y * width + x for x, y in generalized_hilbert(0, 0, *sides)]
+        assert Hilbert().pixels(Grid((height, width))).argsort().tolist() == published
 
 
 def test_the_hilbert_path_keeps_neighbours_close():

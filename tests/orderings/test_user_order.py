@@ -79,6 +79,25 @@ def test_files_of_another_kind_are_refused(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_damaged_files_are_refused_in_one_line_before_they_fill_the_memory(tmp_path):
+    with (tmp_path / "long.npy").open("wb") as file:  # a header of 10^13 numbers, and none of them
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    for name in ("long.npy", "empty.npy", "deep.json", "binary.txt"):
+        with pytest.raises(InvalidRequest, match=name) as error:
+            ranks(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_and_a_home_folder_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("0 1 2 5 4 3", encoding="utf-8-sig")
+    (tmp_path / "a.json").write_text(json.dumps(SPIRAL), encoding="utf-8-sig")
+    assert ranks("~/a.txt") == ranks("~/a.json") == SPIRAL
+
+
 def test_a_missing_file_and_no_file_at_all(tmp_path):
     with pytest.raises(InvalidRequest, match="no order file"):
         ranks(tmp_path / "none.txt")

@@ -14,7 +14,7 @@ from mar.reports.page import grid_rows, page
 from mar.reports.tables import grid_table
 from tests.experiments.made import changed
 
-_VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
+_VOID = {"meta", "link", "img", "br", "wbr", "input", "hr", "source"}
 
 
 class Tags(HTMLParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_a_line_has_the_rows_own_figures(budget: AblationResult) -> None:
 
 
 def test_no_row_of_the_front_is_beaten_in_both_and_every_other_row_is() -> None:
-    points = [Point(n, str(n), *pair) for n, pair in enumerate([(1, 5), (2, 3), (2, 4), (3, 3), (4, 9), (5, 4)])]
+    points = [Point(str(n), str(n), *pair) for n, pair in enumerate([(1, 5), (2, 3), (2, 4), (3, 3), (4, 9), (5, 4)])]
     best = front(points)
     assert [(p.speed, p.quality) for p in best] == [(3, 3), (5, 4)]
 
@@ -173,6 +174,15 @@ def test_pictures_are_written_where_there_is_something_to_show(
         paths = {path.name: path for path in write_pictures(made, tmp_path / name / str(written))}
         assert (name in paths) is written and all(path.stat().st_size > 1000 for path in paths.values())
     assert write_pictures(bare, tmp_path / "bare") == [] and panels(bare) == {} and pareto({}) is None
+
+
+def test_a_loss_that_is_no_likelihood_is_not_called_bits(several: AblationResult) -> None:
+    for head, said in (("categorical", "validation, bits per token"), ("flow", "validation, loss per token")):
+        models = tuple(replace(model, recipe={"head": {"kind": head}}) for model in several.models)
+        figure = plots.learning_curves(replace(several, models=models))
+        assert figure is not None and figure.get_supylabel() == said
+        (line, *_) = figure.axes[0].lines
+        assert line.get_ydata()[0] == pytest.approx(1.5 / (math.log(2.0) if head == "categorical" else 1.0))
 
 
 def test_a_panel_holds_every_model_of_a_value_of_the_first_axis(several: AblationResult) -> None:

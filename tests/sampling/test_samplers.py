@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from mar import build, config
-from mar.core.errors import Unsupported
+from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.model.model import Model
 from mar.sampling.guidance import Guidance
@@ -136,3 +138,15 @@ def test_the_steps_of_the_head_fall_along_the_generation(diffusion, monkeypatch)
     tokens(diffusion, "raster/equal:4", torch.arange(3))
     assert asked == [8, 6, 4, 2]
     assert diffusion.head.sampling.steps == 8  # afterwards as before
+
+
+@pytest.mark.parametrize(
+    "which, weight", [("categorical", "head.logits.bias"), ("diffusion", "head.net.input_proj.bias")]
+)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_tokens_that_are_no_numbers_end_a_generation(which, weight, wrong, request):
+    model = copy.deepcopy(request.getfixturevalue(which))
+    with torch.no_grad():
+        model.get_parameter(weight).fill_(wrong)
+    with pytest.raises(UserError, match="weights"):
+        tokens(model, "random/equal:8", torch.arange(2))

@@ -56,6 +56,14 @@ def test_kl_decodes_to_what_diffusers_decodes_on_the_nearest_level(folders):
     assert float((back - expected).abs().max()) <= 0.501
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused(folders, wrong):
+    tokenizer = kl(folders)
+    token = torch.full((1, *tokenizer.encode(images(1)).shape[1:]), wrong)
+    with pytest.raises(UserError, match="not finite"):
+        tokenizer.decode(token)
+
+
 def test_the_posterior_is_drawn_from_the_images_own_noise_with_its_mean_and_spread(folders):
     tokenizer, x = kl(folders), images(1)
     mean, std = tokenizer.posterior(x)

@@ -190,6 +190,16 @@ def test_a_score_keeps_its_rfid_and_gives_way_to_no_other_question(tmp_path, mon
         score("vae-2", "digits", n=20, rfid=False, out=tmp_path / "scores" / "vae-1")
 
 
+def test_an_extractor_that_cannot_be_had_is_said_before_images_are_reconstructed(tmp_path, monkeypatch):
+    monkeypatch.setattr("mar.metrics.reconstruction.reconstruct", None)
+    save("kl", tmp_path / "vae")
+    with pytest.raises(UserError, match="there is no file"):
+        score(
+            str(tmp_path / "vae"), "digits", features="inception", inception_weights=tmp_path / "absent.pth",
+            out=tmp_path / "scores",
+        )  # fmt: skip
+
+
 def test_training_lowers_the_error(tmp_path):
     train(tmp_path / "run", "kl", iterations=60, log_every=10)
     psnr = logged(tmp_path / "run", "psnr_db")

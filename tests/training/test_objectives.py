@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mar import build, config
+from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import token_log_prob
@@ -125,6 +126,20 @@ def test_known_counts_are_spread_evenly_over_a_batch():
     task = AnyOrder().task(plan, torch.arange(64), stream(3, "iteration", 1), one_pass=False)
     known = (task.step_BL == -1).sum(1)
     assert len(known.unique()) >= 48  # 64 independent draws would hit about 41 of the 64 counts
+
+
+def test_mar_draws_a_rate_for_every_so_many_rows_as_each_process_of_its_code_does():
+    n = 4096
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((16, 16)), n, stream(1, "order", n))
+    task = MarMasking(per_batch=32).task(plan, torch.arange(n), stream(3, "iteration", 1), one_pass=False)
+    masked = task.target_BL.sum(1).reshape(-1, 32)
+    assert (masked == masked[:, :1]).all() and len(masked[:, 0].unique()) > 1
+    later = MarMasking(per_batch=32).task(
+        plan.rows(slice(64, 96)), torch.arange(64, 96), stream(3, "iteration", 1), False
+    )
+    assert torch.equal(later.target_BL, task.target_BL[64:96])  # whatever else the process holds
+    with pytest.raises(UserError, match="a number of rows"):
+        MarMasking(per_batch=0)
 
 
 @pytest.mark.parametrize("mask_ratio", [AnyOrder(), MarMasking(per_batch=False)])

@@ -23,6 +23,18 @@ def test_biases_norms_and_denoisers_are_not_decayed(head: str, decayed: bool) ->
         assert decay[p] == (0.02 if wanted else 0.0), name
 
 
+def test_the_published_training_decays_the_mask_token_and_the_unconditional_embedding() -> None:
+    """In MAR's code they have leading dimensions of size 1, so that its rule for matrices holds."""
+    recipe = config.read("digits", ["train.decayed=published"])
+    model = build.assemble(recipe).model
+    decayed = {p for group in make_optimizer(model, recipe.train).param_groups for p in group["params"]
+               if group["weight_decay"]}  # fmt: skip
+    vectors = {name for name, p in model.named_parameters() if p in decayed and p.ndim == 1}
+    assert vectors == {"null", "network.mask_token"}
+    assert recipe.fingerprint() != config.read("digits").fingerprint()
+    assert "decayed" not in config.read("digits").as_dict()["train"]
+
+
 def test_a_state_that_decays_other_weights_is_refused_in_one_line() -> None:
     recipe = config.read("digits", ["head.kind=diffusion", "tokenizer.kind=patches"])
     optimizer = make_optimizer(build.assemble(recipe).model, recipe.train)

@@ -8,8 +8,11 @@ import json
 import pytest
 
 from mar.heads import HEADS
+from mar.heads.categorical import CategoricalHead
 from mar.networks import NETWORKS, base
 from mar.verification import registry
+from mar.verification.models import verify_network_in_model
+from mar.verification.networks import verify_network
 from mar.verification.orderings import verify_ordering
 from mar.verification.registry import verify
 from orderings import ABSENT, GIVEN, ORDERINGS, PARTITIONS
@@ -40,7 +43,12 @@ def test_a_partition_keeps_its_contract(name):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_network_keeps_its_contract(name):
-    assert failures(verify(NETWORKS[name])) == []
+    assert failures(verify_network(NETWORKS[name], name)) == []
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_network_makes_a_distribution_that_the_sampler_draws_from(name):
+    assert failures(verify_network_in_model(NETWORKS[name], CategoricalHead, name)) == []
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))

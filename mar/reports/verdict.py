@@ -1,0 +1,118 @@
+"""The answer of a table in words: the best mean and its ties, and what makes the figures doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mar.core.table import plus_minus, with_interval
+from mar.experiments.grid import SEED
+from mar.experiments.result import AblationResult, Row
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
+from mar.metrics.statistics import comparable, holm, kind_of, p_value, spread
+
+_LEVEL = 0.05  # of Holm-corrected p-values; rows above it are not told apart
+_NAMED = 4  # rows that a sentence names, the rest as a number
+
+
+def answers(result: AblationResult) -> list[str]:
+    """Return a sentence for the NLL and one for the FID; none for rows of several data sets or kinds.
+
+    The best is that of the means over seeds. Tests pair seeds; of one seed they pair images, and for a FID there is
+    none. Holm's correction covers the rows of a sentence.
+    """
+    if "," in result.data_fingerprint:
+        return []
+    found, groups = [], by_seed([row for row in result.rows if not row.unsound])
+    scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
+    kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
+    if len(kinds) == 1:
+        unit, digits = ("nats", 2) if kinds.pop()[1] else ("bits/dim", 4)
+        found.append(_answer(result, scored, "nll", "NLL", digits, unit))
+    drawn = [rows for rows in groups if values_of(rows, FIGURES["fid"])]
+    if drawn:
+        found.append(_answer(result, drawn, "fid", "FID", 2, ""))
+    return [sentence for sentence in found if sentence]
+
+
+def alarms(result: AblationResult) -> list[str]:
+    """Return what makes the figures doubtful: rows worse than independent tokens, short trainings, warnings."""
+    found = []
+    floor = next((in_bits(row.likelihood) for row in result.baselines if row.likelihood is not None), None)
+    if floor is not None and "," not in result.data_fingerprint:
+        worse = [rows for rows in by_seed(result.rows) if np.mean(values_of(rows, FIGURES["nll"]) or [-np.inf]) > floor]
+        if worse:
+            found.append(f"Worse than independent tokens ({floor:.4g}): {_names(worse)}.")
+    trained = [model.training for model in result.models if model.training is not None]
+    falling = sum(training.verdict == "falling" for training in trained)
+    if falling:
+        found.append(
+            f"Still improving when training ended: {falling} of {len(trained)} models. Longer trainings may rank them "
+            "otherwise."
+        )
+    warnings = {warning for row in result.rows if row.likelihood is not None for warning in row.likelihood.warnings}
+    return [*found, *(f"{warning[:1].upper()}{warning[1:]}." for warning in sorted(warnings))]
+
+
+def named(row: Row) -> str:
+    """Return the settings of a row without its seed, or its plan."""
+    return ", ".join(setting(*each) for each in settings_without_seed(row).items()) or row.plan
+
+
+def setting(axis: str, value: str) -> str:
+    """Return a value as its row is named: a number with its axis, "seed 0"."""
+    return f"{axis} {value}" if value[:1].isdigit() else value
+
+
+def _answer(
+    result: AblationResult, groups: Sequence[Sequence[Row]], of: str, title: str, digits: int, unit: str
+) -> str:
+    figure = FIGURES[of]
+    best = min(groups, key=lambda rows: np.mean(values_of(rows, figure)))
+    others = [rows for rows in groups if rows is not best]
+    mean = spread(values_of(best, figure))
+    value = f"{mean.mean:.{digits}f}" if mean.sd is None else plus_minus(mean.mean, mean.sd, digits)
+    text = f"Lowest {title}: {named(best[0])}, {value} {unit}".rstrip()
+    text += f" over {len(best)} seeds" if len(best) > 1 else ""
+    if of == "nll":
+        text += _against_reference(result, best, digits)
+    tested = {k: p for k, rows in enumerate(others) if (p := _p(best, rows, figure, of)) is not None}
+    if not tested:
+        return f"{text}{'; one training each, so no test' if of == 'fid' and others else ''}."
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    ties = [others[k] for k, p in corrected.items() if p > _LEVEL]
+    over = "seeds" if len(best) > 1 else "images"
+    if not ties:
+        return f"{text}; told apart from all {len(tested)} others (paired over {over}, p < {_LEVEL} after Holm)."
+    return f"{text}; not told apart from {_names(ties)} (paired over {over}, p > {_LEVEL} after Holm)."
+
+
+def _against_reference(result: AblationResult, best: Sequence[Row], digits: int) -> str:
+    differences = values_of(best, FIGURES["difference"])
+    if not differences:
+        return ""
+    found, row = spread(differences), best[0].difference
+    if len(differences) > 1 or row is None:
+        shown = plus_minus(found.mean, found.sd or 0.0, digits, "+")
+    else:
+        shown = with_interval(found.mean, row.interval_bits_per_dim or row.interval_nats, digits)
+    return f", {shown} against {result.reference}"
+
+
+def _p(one: Sequence[Row], other: Sequence[Row], figure: Callable[[Row], float | None], of: str) -> float | None:
+    """The paired test of two rows of the table: over their common seeds, or over images."""
+    mine, theirs = ({row.settings.get(SEED, ""): row for row in rows} for rows in (one, other))
+    common = [seed for seed in mine if seed in theirs]
+    if len(common) > 1:
+        return p_value(np.array([(figure(mine[s]) or 0.0) - (figure(theirs[s]) or 0.0) for s in common]))
+    a, b = one[0].likelihood, other[0].likelihood
+    if of != "nll" or not comparable(a, b) or a == b:
+        return None
+    return p_value(np.subtract(a.nats_of_image, b.nats_of_image))
+
+
+def _names(groups: Sequence[Sequence[Row]]) -> str:
+    names = list(dict.fromkeys(named(rows[0]) for rows in groups))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more

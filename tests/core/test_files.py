@@ -1,0 +1,53 @@
+"""Files that a killed process leaves are deleted by the next one; locks leave no file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from mar.core.files import RUN, held, locked, write_atomic
+
+
+def killed_while_writing(path: Path) -> int:
+    """Return the number of a process that was killed while it wrote ``path``."""
+    code = "import os\nfrom pathlib import Path\nfrom mar.core.files import write_atomic\n"
+    code += f"write_atomic(Path({str(path)!r}), lambda file: (file.write_text('half'), os.kill(os.getpid(), 9)))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    assert process.wait() == -signal.SIGKILL
+    return process.pid
+
+
+def test_the_next_write_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    killed_while_writing(path)
+    (left,) = tmp_path.iterdir()
+    living = left.with_name(left.name.replace(left.name.split("-")[-1], f"{os.getppid()}.partial"))
+    living.write_text("of a living process")
+    write_atomic(path, "whole")
+    assert path.read_text() == "whole" and set(tmp_path.iterdir()) == {path, living}
+
+
+def test_a_lock_leaves_no_file_and_is_held_by_one(tmp_path: Path) -> None:
+    taken, release = threading.Event(), threading.Event()
+
+    def wait_for_it() -> None:
+        with held(tmp_path, wait=True) as mine:
+            assert mine
+            taken.set()
+            release.wait(10)
+
+    with locked(tmp_path, RUN):
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        with held(tmp_path, wait=False) as mine:
+            assert not mine
+    assert taken.wait(10)
+    with held(tmp_path, wait=False) as mine:
+        assert not mine
+    release.set()
+    waiting.join()
+    assert not list(tmp_path.iterdir())

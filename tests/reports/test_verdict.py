@@ -1,0 +1,58 @@
+"""The answer above a table: best of means, ties by paired tests, and alarms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mar.experiments.result import AblationResult, Row
+from mar.reports.verdict import alarms, answers
+from tests.experiments.made import generated, made, row, scored
+from tests.reports.conftest import likelihood
+
+NATS = {"raster": (80.0, 81.0, 82.0), "spiral": (80.1, 80.8, 81.9), "random": (90.0, 91.1, 92.0)}  # of three trainings
+
+
+def grid() -> AblationResult:
+    rows = [
+        row(
+            {"ordering": name, "seed": str(seed)},
+            likelihood=scored([nats - 1, nats + 1]),
+            images=generated(10 + k + (9 if (k, seed) == (2, 0) else 0) - 9 * ((k, seed) == (1, 0))),
+        )
+        for k, name in enumerate(NATS)
+        for seed, nats in enumerate(NATS[name])
+    ]
+    return made(rows)
+
+
+def test_the_best_is_the_best_mean_and_not_the_luckiest_seed() -> None:
+    nll, fid = answers(grid())
+    assert nll.startswith("Lowest NLL: spiral, 1.8244 ± 0.0205 bits/dim over 3 seeds; not told apart from raster (")
+    assert fid.startswith("Lowest FID: spiral, 8.00 ±")  # the mean of 2, 11 and 11
+
+
+def test_of_one_training_images_are_paired_and_a_fid_has_no_test() -> None:
+    nats = {"raster": (1.0, 5.0, 3.0, 6.0), "spiral": (1.1, 4.9, 3.2, 5.9), "random": (5.0, 9.1, 7.0, 10.0)}
+    rows = [row({"ordering": k}, likelihood=scored(v), images=generated(9 + len(k))) for k, v in nats.items()]
+    nll, fid = answers(made(rows))
+    assert "not told apart from spiral (paired over images" in nll
+    assert fid == "Lowest FID: raster, 15.00; one training each, so no test."
+
+
+def test_numbers_are_named_by_their_axis() -> None:
+    rows = [row({"repeats": n}, images=generated(float(n))) for n in ("1", "4")]
+    assert answers(made(rows)) == ["Lowest FID: repeats 1, 1.00; one training each, so no test."]
+
+
+def test_rows_of_several_data_sets_have_no_best() -> None:
+    assert answers(replace(grid(), data_fingerprint="a, b")) == []
+
+
+def test_rows_worse_than_independent_tokens_short_trainings_and_warnings_raise_an_alarm(
+    result: AblationResult, several: AblationResult
+) -> None:
+    assert alarms(result) == ["Beware."]
+    worse = Row("independent tokens", "independent tokens", "all at once", answers={"nll": likelihood("", 7.2, 1)})
+    found = alarms(replace(result, baselines=(worse,)))
+    assert found[0].startswith("Worse than independent tokens (1.731): raster.")
+    assert "Still improving when training ended: 1 of 2 models." in alarms(several)[0]
