@@ -20,7 +20,6 @@ GALLERY = (
     *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
     "blocks:4:outer=random/blocks:4",
 )
-_LARGEST = 2**20  # tokens of a drawn grid
 # Colours of the AR steps in the terminal, from the first to the last: viridis.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -93,7 +92,7 @@ def show(
         if cut != orderings.parse_partition("singles"):
             raise UserError(f"{plan!r} already names a partition: leave out --partition {partition}")
         cut = orderings.parse_partition(partition)
-    lattice = _lattice(grid)
+    lattice = orderings.Grid.parse(grid)
     drawn = _drawn(ordering, cut, lattice, seed)
     text = str(orderings.PlanSpec(ordering, cut))
     sizes = drawn.sizes()[0].tolist()
@@ -126,22 +125,11 @@ def gallery(
 
     if out.suffix.lower() != ".png":
         raise UserError(f"the gallery is a .png file, not {str(out)!r}")
-    lattice = _lattice(grid)
+    lattice = orderings.Grid.parse(grid)
     drawn = {text: _drawn(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(draw.png(draw.gallery(drawn, lattice)))
     print(f"wrote {out}")
-
-
-def _lattice(grid: str) -> Grid:
-    """Return the grid of a text. Raises UserError: it has more tokens than a picture shows."""
-    from mar.core.errors import UserError
-    from orderings import Grid
-
-    lattice = Grid.parse(grid)
-    if lattice.size > _LARGEST:
-        raise UserError(f"--grid {grid[:40]} has more than {_LARGEST:,} tokens: choose a smaller one")
-    return lattice
 
 
 def _drawn(ordering: Ordering, partition: Partition, grid: Grid, seed: int) -> Plan:

@@ -161,7 +161,7 @@ def test_thousands_of_values_are_taken_or_refused_in_one_line(home, name, capsys
         ("fid-stats digits --out /proc/x.npz", "cannot write /proc/x.npz"),
         ("bench --out /proc/x.json", "cannot write /proc/x.json"),
         ("orderings show raster --out /proc/x.png", "cannot write /proc/x.png"),
-        ("orderings show raster --grid 99999x99999", "has more than"),
+        ("orderings show raster --grid 99999x99999", "would not fit into memory"),
         ("search-order {run} --name ../../x", "--name '../../x' is no name of a folder"),
         ("train digits --out " + "n" * 300, "at most 255 bytes"),
     ],
