@@ -38,6 +38,8 @@ class CategoricalSampling(SamplingOptions):
     def __post_init__(self) -> None:
         if self.top_k < 0 or not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_k must be >= 0 and 0 < top_p <= 1, not {self.top_k} and {self.top_p}")
+        if self.greedy and (self.top_k or self.top_p < 1.0):
+            raise UserError("greedy takes the likeliest category: leave out top_k and top_p")
 
 
 class CategoricalHead(Head):
