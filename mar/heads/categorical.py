@@ -21,6 +21,11 @@ from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, g
 class CategoricalOptions(HeadOptions):
     label_smoothing: float = 0.0  # of the training loss only
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise UserError(f"head.label_smoothing must be in [0, 1), not {self.label_smoothing:g}")
+
 
 @dataclass(frozen=True)
 class CategoricalSampling(SamplingOptions):
