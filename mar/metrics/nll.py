@@ -419,17 +419,16 @@ def nll_tables(
             tables.append(
                 Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
-    corrected = "found.controlled.nats_per_image", "found.controlled.standard_error_nats"
+    corrected = []
+    if any(r.controlled for r in likelihoods.values()):
+        paths = ("found.controlled.nats_per_image", "found.controlled.standard_error_nats")
+        corrected = [with_error(f"{nats}, controlled", *paths, 2)]
     columns = [
         Column("plan", field_of("name"), words=True),
         Column("kind", field_of("kind"), words=True),
         *fields(n="found.n_images"),
         with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
-        *(
-            [with_error(f"{nats}, controlled", *corrected, 2)]
-            if any(r.controlled for r in likelihoods.values())
-            else []
-        ),
+        *corrected,
         *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
         with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
         Column("AR steps", field_of("found.steps")),
