@@ -16,6 +16,7 @@ import numpy as np
 
 from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, VARIANT, Published
 from mar.experiments.result import AblationResult, Row, Training, generation_rates
+from mar.likelihood.summary import Likelihood
 from mar.metrics.statistics import Spread, comparable, holm, p_value, paired_differences, spread
 
 
@@ -52,9 +53,14 @@ def judged(row: Row, training: Training | None, baselines: Iterable[Row]) -> Row
         return replace(row, unsound="its validation loss is still falling")
     own = row.likelihood
     scored = [(base.likelihood, base.plan) for base in baselines if base.likelihood is not None]
-    alike = [pair for pair in scored if own is not None and pair[0].n_images == own.n_images]
-    best, name = min(((found.nats_per_image, plan) for found, plan in alike), default=(math.inf, ""))
-    return replace(row, unsound=f"worse than {name}") if own is not None and own.nats_per_image > best else row
+    alike = [(in_bits(found), plan) for found, plan in scored if own is not None and _one_scale(found, own)]
+    best, name = min(alike, default=(math.inf, ""))
+    return replace(row, unsound=f"worse than {name}") if own is not None and in_bits(own) > best else row
+
+
+def _one_scale(one: Likelihood, other: Likelihood) -> bool:
+    """True if two likelihoods are of as many images, in one unit."""
+    return one.n_images == other.n_images and (one.bits_per_dim is None) == (other.bits_per_dim is None)
 
 
 Figure = Callable[[Row], float | None]

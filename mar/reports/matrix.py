@@ -58,7 +58,7 @@ def score_matrix(
     scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
     rows = {
         (name, plan): Row(
-            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
+            plan, *_parts(plan), model=name,
             settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
         )
         for (name, plan), likelihood in scores.items()
@@ -79,6 +79,11 @@ def score_matrix(
         tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
         tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
     )  # fmt: skip
+
+
+def _parts(plan: str) -> tuple[str, str]:
+    ordering, partition = PlanSpec.parse(plan, adaptive=True)
+    return to_text(ordering), to_text(partition)
 
 
 def _notes_of_run(name: str, run: Run, scored: Likelihood) -> list[str]:
