@@ -6,6 +6,7 @@ N images · L tokens · K AR steps · M some of the images
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,15 +126,19 @@ class Ledger:
         self._known_NK[place_M[:, None], step_K] = True
 
 
-def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> torch.Tensor:
+def greedy(
+    evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True, end: float = math.inf
+) -> torch.Tensor | None:
     """Return order_L: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before.
 
     The mean over images of -log p(x_l | known) is the cross-entropy of the model's conditional at l, an estimate of the
     conditional entropy for every head that has a likelihood. Ties go to the first token. The whole order costs as much
-    as one scoring of the images.
+    as one scoring of the images. None: the time ``end`` (monotonic) has passed.
     """
     order_L = torch.arange(len(evaluator.step_of_rank_L))
     for step in range(evaluator.n_steps):
+        if time.monotonic() >= end:
+            return None
         known = int((evaluator.step_of_rank_L < step).sum())
         nats_L = evaluator.candidates(order_L, image_N, step)
         rest = order_L[known:].sort().values
