@@ -418,7 +418,7 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     if not isinstance(axes[key], list):
         axes[key] = [axes[key]]
     there = {_name(key, value): value for value in axes[key]}
-    first = axes[key][0] if axes[key] else None  # beside values of several keys, a text is a new name in a copy
+    first: Any = axes[key][0] if axes[key] else None  # beside values of several keys, a text is a new name in a copy
     new = {}
     for value in values:
         copied = isinstance(first, dict) and not isinstance(value, dict)

@@ -51,16 +51,17 @@ def judged(row: Row, training: Training | None, baselines: Iterable[Row]) -> Row
     """
     if training is not None and training.verdict == "falling":
         return replace(row, unsound="its validation loss is still falling")
-    own = row.likelihood
-    scored = [(base.likelihood, base.plan) for base in baselines if base.likelihood is not None]
-    alike = [(in_bits(found), plan) for found, plan in scored if own is not None and _one_scale(found, own)]
-    best, name = min(alike, default=(math.inf, ""))
-    return replace(row, unsound=f"worse than {name}") if own is not None and in_bits(own) > best else row
+    own: Likelihood | None = row.likelihood
+    found = {base.plan: _in_unit(base.likelihood, own) for base in baselines if base.likelihood is not None and own}
+    better = {plan: nll for plan, nll in found.items() if own is not None and nll < _in_unit(own, own)}
+    return replace(row, unsound=f"worse than {min(better, key=better.__getitem__)}") if better else row
 
 
-def _one_scale(one: Likelihood, other: Likelihood) -> bool:
-    """True if two likelihoods are of as many images, in one unit."""
-    return one.n_images == other.n_images and (one.bits_per_dim is None) == (other.bits_per_dim is None)
+def _in_unit(one: Likelihood, other: Likelihood | None) -> float:
+    """Return the NLL in bits/dim if both have them, in nats if neither has; infinity: they do not compare."""
+    if other is None or one.n_images != other.n_images or (one.bits_per_dim is None) != (other.bits_per_dim is None):
+        return math.inf
+    return one.nats_per_image if one.bits_per_dim is None else one.bits_per_dim
 
 
 Figure = Callable[[Row], float | None]
