@@ -224,8 +224,8 @@ class Engine:
 
     def file(self, cell: Cell, question: Question) -> Path:
         """Return the file of a question's record."""
-        of_model = question.plan is None
-        folder = self.home(cell) if of_model else self.plan_folder(cell, question.plan, question.variant)
+        plan, variant = question.plan, question.variant
+        folder = self.home(cell) if plan is None else self.plan_folder(cell, plan, variant)
         return folder / f"{question.metric}.json"
 
     def training(self, cell: Cell) -> Question:

@@ -51,7 +51,9 @@ class Outline:
         for asked in self.questions:
             training, content = found[0][1] if found else None, asked.content
             if found and "weights" in content:
-                trained = training.answer if training is not None and training.answer is not None else {"weights": ""}
+                trained: dict[str, Any] = {"weights": ""}
+                if training is not None and training.answer is not None:
+                    trained = training.answer
                 content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
             file = out / asked.file
             found.append((asked, read(file, content) if file.is_file() else None))

@@ -55,10 +55,11 @@ def score_matrix(
     check_comparable(runs, kind)
     own = {name: run.training_plan for name, run in runs.items()}
     columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
+    specs = {plan: PlanSpec.parse(plan, adaptive=True) for plan in columns}
     scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
     rows = {
         (name, plan): Row(
-            plan, *map(to_text, PlanSpec.parse(plan, adaptive=True)), model=name,
+            plan, to_text(specs[plan].ordering), to_text(specs[plan].partition), model=name,
             settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
         )
         for (name, plan), likelihood in scores.items()
