@@ -32,6 +32,10 @@ else:
 class MarError(Exception):
     """An error that the user can correct; the message says how, in one line."""
 
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split("\n"))
+        return text if len(text) <= 1000 else f"{text[:600]} … {text[-300:]}"  # it may quote a text of any length
+
 
 class Unsupported(MarError, ValueError):
     """A component that cannot serve this grid, plan or request; the message says why and names one that can."""

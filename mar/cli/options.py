@@ -215,7 +215,11 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 
 def gibibytes(budget: float | None) -> int | None:
-    """Return the bytes of ``--budget``."""
+    """Return the bytes of ``--budget``. Raise UserError: no size of a memory."""
+    from mar.core.errors import UserError
+
+    if budget is not None and not 0.0 <= budget < 2**20:
+        raise UserError(f"--budget is a memory in GiB, not {budget:g}")
     return int(budget * 2**30) if budget else None
 
 

@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,10 @@ class Partial:
             self.folder.rmdir()
 
     def delete(self) -> None:
+        """Delete the folder, and the one that it lies in if that is empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
 
 
 @dataclass

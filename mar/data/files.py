@@ -84,9 +84,10 @@ def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
     Raises:
         UserError: a folder cannot be read.
     """
-    files, folders, ignored = [], [], Listing(root, (), ())
-
-    def visit(place: str, real: tuple[str, ...], prefix: str) -> None:
+    files, folders, listing = [], [], Listing(root, (), ())
+    waiting = [(str(root), (os.path.realpath(root),), "")]  # place, real folders on the way to it, name and a slash
+    while waiting:
+        place, real, prefix = waiting.pop()
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         except OSError as error:
@@ -94,25 +95,24 @@ def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
         for entry in entries:
             name, linked = prefix + entry.name, entry.is_symlink()
             if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
-                ignored.ignore(HIDDEN, [name])
+                listing.ignore(HIDDEN, [name])
             elif os.path.isdir(entry.path) if linked else entry.is_dir():
                 target = os.path.realpath(entry.path) if linked else os.path.join(real[-1], entry.name)
                 if not deep:
-                    ignored.ignore(DEEPER, [name])
+                    listing.ignore(DEEPER, [name])
                 elif linked and _leads_back(target, real):
-                    ignored.ignore(LOOPS, [name])
+                    listing.ignore(LOOPS, [name])
                 else:
                     folders.append(name)
-                    visit(entry.path, (*real, target), f"{name}/")
+                    waiting.append((entry.path, (*real, target), f"{name}/"))
             elif not entry.name.lower().endswith(suffixes):
-                ignored.ignore(OTHER, [name])
+                listing.ignore(OTHER, [name])
             elif os.path.isfile(entry.path) if linked else entry.is_file():
                 files.append(name)
             else:
-                ignored.ignore(DANGLING, [name])
-
-    visit(str(root), (os.path.realpath(root),), "")
-    return Listing(root, tuple(sorted(files)), tuple(sorted(folders)), ignored.ignored)
+                listing.ignore(DANGLING, [name])
+    ignored = {reason: sorted(names) for reason, names in listing.ignored.items()}
+    return Listing(root, tuple(sorted(files)), tuple(sorted(folders)), ignored)
 
 
 def _leads_back(target: str, real: tuple[str, ...]) -> bool:

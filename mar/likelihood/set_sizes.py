@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mar.core.errors import UserError
+from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Counter, Progress
 from mar.likelihood.chain import image_batches, pairs
 from mar.model.model import Model
@@ -36,6 +36,7 @@ from orderings import Grid, Ordering, Plan, parse_partition, to_text
 from orderings.optimal import SetCosts, best_sets, cost_of
 from orderings.stochastic import Random
 
+_MOST = 2**28  # numbers of a table of costs
 SCHEDULES = {"optimal": "optimal", "equal": "linear", "cosine": "cosine"}  # as tables call them: a partition's name
 
 
@@ -103,6 +104,8 @@ def measure_set_costs(
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
     orders = orders if ordering.random else 1
     n, device = len(grid), next(model.parameters()).device
+    if n * n > _MOST:
+        raise Unsupported(f"the costs of all sets of {n} tokens are {n * n:,} numbers: too many to keep")
     total_SL = torch.zeros(n, n, dtype=torch.float64, device=device)  # by (known, rank)
     unknown_NS, next_NS = total_SL.new_zeros(2, len(images), n)  # over an image's unknown tokens; of its next one
     count = Counter(progress, orders * len(images) * n)

@@ -290,14 +290,11 @@ _UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likeliho
 
 
 def scores_folder(run: Run) -> Path:
-    """Return RUN/scores, made if need be, before time is spent on a score. Raise UserError: it takes no file."""
+    """Return RUN/scores. Write nothing; raise UserError if it takes no file, before time is spent on a score."""
     folder = run.folder.path / "scores"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError("no permission")
-    except OSError as error:
-        raise UserError(f"cannot write scores to {folder} ({error}): score a copy of the run") from None
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write scores to {folder}: score a copy of the run")
     return folder
 
 

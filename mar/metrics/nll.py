@@ -303,7 +303,8 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
         say(f"{plans.text}: scored before, kept in {found.name} (--again scores it anew)")
         return found
     scores_folder(run)
-    kept = Partial(scores / "partial" / settings_digest(question, 16))
+    place = "partial" if repeats == SINGLE else "repeats"  # finished repeats stay, for more of them
+    kept = Partial(scores / place / settings_digest(question, 16))
     if request.again:
         kept.delete()
     with bar(f"NLL {plans.text}") as progress:
@@ -315,7 +316,8 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     content = {key: getattr(request, key) for key in ("split", "seed", "weights", "precision", "past", "likelihood")}
     content |= {"draws": repeats.draws, **asdict(result), "fingerprint": answer}
     path = save(run, "nll", plans.text, content, made_by)
-    kept.clear("images")
+    if repeats == SINGLE:
+        kept.delete()
     return path
 
 

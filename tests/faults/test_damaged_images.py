@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_changed_data_are_refused_until_they_are_accepted(images, tmp_path):
     assert any("have changed since training" in warning for warning in warnings)
     (tmp_path / "run" / "data.json").unlink()
     train(recipe, tmp_path / "run")
+
+
+def test_a_run_that_recorded_names_and_sizes_goes_on_and_records_the_content(images, tmp_path):
+    recipe = config.read(
+        "digits", [*TINY, "data=folder", f"data.path={images}", "data.size=8", "data.colour=grey", "train.iterations=5"]
+    )
+    train(recipe, tmp_path / "run")
+    file, data = tmp_path / "run" / "data.json", Folder.load(options(images, damaged_limit=10))
+    content = json.loads(file.read_text())
+    assert content["fingerprint"] == data.fingerprint and "former" not in content
+    file.write_text(json.dumps(content | {"fingerprint": data.former}))
+    assert not any(
+        "changed" in said for said in mar.load(tmp_path / "run").nll(limit=1, estimator=Estimator(2)).warnings
+    )
+    train(recipe, tmp_path / "run")
+    assert json.loads(file.read_text()) == content
 
 
 def test_data_that_moved_are_the_same_data(images, tmp_path):

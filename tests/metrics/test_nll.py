@@ -65,6 +65,7 @@ def test_plans_are_scored_paired_and_drawn(run, capsys):
     assert len(one["standard_error_per_step"]) == len(one["nats_per_step"]) == 4
     assert len(one["standard_error_per_position"]) == len(one["nats_per_position"]) == 64
     (picture,) = (run.folder.path / "scores").glob("*.png")
+    assert len(list((run.folder.path / "scores").rglob("*"))) == 5  # nothing unfinished is left
     assert Image.open(picture).size[1] > 600 and picture.name.startswith("nll-raster-linear4-test-n6-exact+")
     said = capsys.readouterr().out
     assert "random orders: every image has its own" in said and "warning: an unfinished run" not in said
@@ -112,6 +113,8 @@ def test_a_killed_ensemble_goes_on(run, monkeypatch):
         "nll-random-linear4-test-n6-orders4-exact.json", "nll-random-linear4-test-n6-orders6-exact.json",
         "nll-raster-linear4-test-n6-exact.json",
     ]  # fmt: skip
+    (kept,) = (run.folder.path / "scores" / "repeats").iterdir()
+    assert sorted(path.name for path in kept.iterdir()) == [f"order{s:04d}.safetensors" for s in range(6)]
     points = found["nll-random-linear4-test-n6-orders6-exact.json"]["ensemble"]
     assert [p["orders"] for p in points] == [1, 2, 4, 6]
     fewer = found["nll-random-linear4-test-n6-orders4-exact.json"]["ensemble"]
@@ -162,6 +165,7 @@ def test_requests_that_make_no_sense_are_refused(run):
         scored(run, NllRequest(("raster/linear:2",), likelihood={"tolerance": 1}, n=4))
     with pytest.raises(Unsupported, match="choose exact"):
         scored(run, NllRequest(("raster/linear:2",), kind="ode", n=4))
+    assert not (run.folder.path / "scores").exists()
 
 
 @pytest.mark.parametrize("plan", ["raster/linear:4", "lowest-entropy/linear:4"])

@@ -223,3 +223,9 @@ def test_installed_packages_plug_in_through_entry_points(monkeypatch):
         o.ORDERINGS["pluged"]
     with pytest.raises(o.UnknownName, match="unknown partition"):
         o.PARTITIONS["plugged"]
+
+
+def test_a_message_that_quotes_a_long_text_is_one_line_of_bearable_length():
+    with pytest.raises(o.Unsupported, match=r"sizes:1,1.* … ") as error:
+        o.Plan.sample(*o.PlanSpec.parse("raster/sizes:" + ",".join(["1"] * 5000)), o.Grid((8, 8)), 1, cases.noise(1))
+    assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
