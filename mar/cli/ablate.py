@@ -132,7 +132,7 @@ def _data_override(table, data: Path | None, overrides: list[str]) -> list[str]:
     return [f"given.data={json.dumps(str(data.expanduser()))}"]
 
 
-def status(out: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
+def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
     """Tell how far an ablation is, or a run.
 
     Examples:
@@ -145,20 +145,20 @@ def status(out: Annotated[Path, arg("The folder of an ablation, or a run folder.
     from mar.core.table import Column, Table
     from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
 
-    if (out / RUN).is_file():
-        done, iterations = trained_iterations(out), wanted_iterations(out)
-        line = f"{out}: {done} of {iterations} iterations"
+    if (folder / RUN).is_file():
+        done, iterations = trained_iterations(folder), wanted_iterations(folder)
+        line = f"{folder}: {done} of {iterations} iterations"
         print(f'{{"iteration": {done}, "iterations": {iterations}}}' if json else line)
         return
-    if not (out / GRID).is_file():
-        raise UserError(f"{out} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
-    outlines = read_outlines(out)
+    if not (folder / GRID).is_file():
+        raise UserError(f"{folder} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
+    outlines = read_outlines(folder)
     if outlines is None:  # a folder from before outlines
         from mar.experiments.engine import Engine
         from mar.experiments.grid import stored
 
-        outlines = Engine(stored(out), out).outlines
-    found = states_of(out, outlines)
+        outlines = Engine(stored(folder), folder).outlines
+    found = states_of(folder, outlines)
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),
         Column[State]("state", lambda state: state.kind, words=True),

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mar.cli.options import checked
+
 # command -> module of mar.cli and function; a group -> its help and its commands
 COMMANDS: dict[str, Any] = {
     "train": "train.train", "sample": "sample.sample", "generate": "sample.generate", "fid": "fid.fid",
@@ -84,7 +86,9 @@ def _load(name: str, target: str) -> Any:
     command = getattr(import_module(f"mar.cli.{module}"), function)
     needs_arguments = any(parameter.default is Parameter.empty for parameter in signature(command).parameters.values())
     alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    alone.command(name, help=_one_example_a_line(getdoc(command) or ""), no_args_is_help=needs_arguments)(command)
+    alone.command(name, help=_one_example_a_line(getdoc(command) or ""), no_args_is_help=needs_arguments)(
+        checked(command)
+    )
     return typer.main.get_command(alone)
 
 

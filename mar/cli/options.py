@@ -9,6 +9,9 @@ one parameter:
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -181,6 +184,60 @@ class Features:
         return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
 
 
+_LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1
+_WRITTEN = ("out", "npz", "results", "store")  # options that name what a command writes
+_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EIO)
+
+
+def checked(command: Callable[..., None]) -> Callable[..., None]:
+    """Check every value before the command runs: numbers are finite, ~ is the home, what is written can be written.
+
+    Raises UserError: a wrong value, or the command meets a file that it cannot read or write.
+    """
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        from mar.core.errors import UserError
+        from mar.core.files import check_writable
+
+        given = {name: _checked(name, value) for name, value in given.items()}
+        for name in _WRITTEN:
+            if given.get(name) is not None:
+                check_writable(given[name])
+        try:
+            command(**given)
+        except OSError as error:
+            if error.filename is None and error.errno not in _DISK:
+                raise
+            raise UserError(f"{error.filename or 'a file'}: {error.strerror}") from error
+        except RecursionError as error:
+            raise UserError("a value is nested too deeply") from error
+
+    return run
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of an option with ~ as the home. Raises UserError: a number or a name that no command takes."""
+    from mar.core.errors import UserError
+
+    option, largest = f"--{name.replace('_', '-')}", _LARGEST.get(name, 2**31 - 1)
+    if isinstance(value, list | tuple):
+        return type(value)(_checked(name, one) for one in value)
+    if isinstance(value, float) and not abs(value) <= 1e12:
+        raise UserError(f"{option} takes a finite number up to 1e12, not {value}")
+    if isinstance(value, int) and abs(value) > largest:
+        raise UserError(f"{option} takes a whole number up to {largest}, not {value}")
+    if isinstance(value, str | Path) and re.search("[\0\ud800-\udfff]", str(value)):
+        raise UserError(f"{option} {str(value)[:40]!r} has a zero byte, or bytes that are no UTF-8")
+    if isinstance(value, str) and value.startswith("~/") and name != "prompt":
+        return os.path.expanduser(value)
+    if isinstance(value, Path):
+        if max(len(os.fsencode(part)) for part in (*value.parts, "")) > 255:
+            raise UserError(f"{option} {str(value)[:40]}…: a name has at most 255 bytes")
+        return Path(os.path.expanduser(value))
+    return value
+
+
 def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
     """Print tables and lines to the terminal; as JSON the rows of the tables alone, by title if there are several."""
     if as_json:
@@ -199,8 +256,12 @@ def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> No
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
+    from mar.core.errors import UserError
     from mar.core.overrides import assigned
 
+    keys = [text.partition("=")[0] for text in texts or ()]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise UserError(f"{option} {min(twice)} is given twice: choose one value")
     return assigned(texts or (), option)
 
 

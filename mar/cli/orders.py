@@ -74,7 +74,7 @@ def show(
     plan: Annotated[str, arg("An ordering, or ordering/partition: spiral, hilbert/cosine:12, …")],
     grid: GridOption = "16x16",
     partition: Annotated[str, opt("A partition, in place of /PARTITION: cosine:12, equal:4, …")] = "",
-    out: Annotated[str, opt("A .png (rank, step, path) or a .gif (the generation).")] = "",
+    out: Annotated[Path | None, opt("A .png (rank, step, path) or a .gif (the generation).")] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw a plan, in the terminal and to a file.
@@ -100,7 +100,7 @@ def show(
     print(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
     if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
         _print_ranks(drawn, lattice)
-    if out:
+    if out is not None:
         from orderings import draw
 
         print(f"wrote {draw.save(drawn, lattice, out, title=f'{text}   {lattice}')}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt
 
 _PRINTED = 4  # texts in the terminal
+_LARGEST = 2**32  # values of all examples
 
 
 @grouped
@@ -47,7 +49,7 @@ def sample(
     import torch
 
     from mar.core.errors import UserError
-    from mar.core.files import environment, write_atomic
+    from mar.core.files import check_writable, environment, write_atomic
     from mar.core.progress import bar
     from mar.metrics.base import samples_name
     from mar.run import write_on
@@ -63,6 +65,10 @@ def sample(
         if given and spec.modality != kind:
             raise UserError(f"--{words} need examples of kind {kind}: {loaded.folder.path} makes {spec.modality}")
     n = n or (4 if spec.modality in ("text", "audio") else 64)
+    if n * math.prod(spec.shape) > _LARGEST:
+        raise UserError(
+            f"-n {n}: all samples are kept in memory, {math.prod(spec.shape)} values each; use mar generate"
+        )
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
         "guidance": Guidance(sampling.guidance, sampling.guidance_schedule),
@@ -90,6 +96,7 @@ def sample(
         **head,
     }
     folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
+    check_writable(folder)
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
         x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)

@@ -191,6 +191,7 @@ def exposure(
 
     loaded = run.load()
     scores_folder(loaded)
+    kind = loaded.model.head.check_kind(kind)
     for plan in exposed_plans(loaded, plans.texts(loaded.training_plan)):
         with bar(f"exposure {plan.text}") as progress:
             found = measure_exposure(loaded, plan, split, n, kind, seed, gibibytes(budget), progress)

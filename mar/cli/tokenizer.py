@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -72,7 +73,8 @@ def train(
             final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
         _score(final, section, source, folder, None, rated[0], seed, replaces=True)
-        print(f"next: mar cache {data} --tokenizer {folder} --out caches/{folder.name}")
+        words = shlex.join([data, *(overrides or [])])
+        print(f"next: mar cache {words} --tokenizer {folder} --out caches/{folder.name}")
     processes.end()
 
 

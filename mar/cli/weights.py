@@ -36,13 +36,13 @@ def export(
         raise UserError("say where to: --out FILE.pth, --out FOLDER, or --push OWNER/NAME")
     if suffix in (".pt", ".ckpt", ".bin", ".safetensors"):
         raise UserError(f"{out} is neither: --out is a .pth file, the released layout, or a folder")
+    if push:  # first, since the hub may refuse
+        print(f"uploaded {PretrainedRun(run, device='cpu').push_to_hub(push, private=private or None)}")
     if out is not None and suffix == ".pth":
         _export_released(run, out)
     elif out is not None:
         PretrainedRun(run, device="cpu").save_pretrained(out)
         print(f"wrote {out}: recipe, weights, README.md; read it with mar.load")
-    if push:
-        print(f"uploaded {PretrainedRun(run, device='cpu').push_to_hub(push, private=private or None)}")
 
 
 def _export_released(run: Path, out: Path) -> None:

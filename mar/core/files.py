@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -141,6 +142,21 @@ def check_name(name: str, option: str) -> None:
             f"{option} {name[:40]!r} is no name of a folder: letters, digits, spaces and _ - . + : = , ( ) ~, at most "
             f"{_LONGEST_NAME} bytes, without a dot at its start"
         )
+
+
+def check_writable(path: Path) -> None:
+    """Try to write at ``path``, as a file without a name in the nearest folder that exists. Raises UserError."""
+    try:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if there.is_dir():
+            with tempfile.TemporaryFile(dir=there) as file:
+                file.write(bytes(4096))
+        elif there != path:
+            raise NotADirectoryError(20, f"{there} is a file")
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(13, "no permission")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another place") from None
 
 
 def near(path: str, folder: Path, started: str = "") -> str:

@@ -6,6 +6,7 @@ A family keeps its classes in one dict beside them: ``NETWORKS = Registry({"made
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -67,6 +68,20 @@ def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = ""
     """Return ``options`` with some ``values`` replaced. Arguments and errors: as ``typed``."""
     before = {field.name: getattr(options, field.name) for field in fields(options)}
     return typed(type(options), before | dict(values), what, place)
+
+
+LARGEST = 2**16  # of a whole number among the options of a network or a head: more is a slip, or no machine's size
+
+
+def bounded(options: Any, family: str) -> None:
+    """Raise UserError if a number of ``options``, or of a tuple of them, is not finite or is above ``LARGEST``."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{family}.{field.name} must be a finite number, not {number}")
+            if isinstance(number, int | float) and number > LARGEST:
+                raise UserError(f"{family}.{field.name} must be at most {LARGEST:,}, not {number:.4g}")
 
 
 @cache

@@ -23,11 +23,11 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # secon
 _BYE, _TOLD = b"b", b"t"  # it is done; it ends with an error, and has said so
 
 
-def _listener(backlog: int) -> socket.socket:
-    """Return a socket that listens on every address and a free port."""
-    if socket.has_dualstack_ipv6():
+def _listener(alone: bool, backlog: int) -> socket.socket:
+    """Return a socket that listens on a free port, of this machine ``alone`` or of all its addresses."""
+    if not alone and socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
-    return socket.create_server(("", 0), backlog=backlog)
+    return socket.create_server(("127.0.0.1" if alone else "", 0), backlog=backlog)
 
 
 class Peers:
@@ -41,14 +41,15 @@ class Peers:
         self.rank, self.dead, self.left = rank, threading.Event(), threading.Event()
         self.line = ""
         self.connections: dict[socket.socket, int] = {}
-        listener = _listener(world) if rank == 0 else None
+        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(world)  # one machine: nothing is open to others
+        listener = _listener(alone, world) if rank == 0 else None
         port, key = share((listener.getsockname()[1], secrets.token_bytes(16)) if listener is not None else None)
         if listener is not None:
             with listener:
                 self._accept(listener, key, world)
         else:
-            address = os.environ.get("MASTER_ADDR", "127.0.0.1"), port
-            connection = socket.create_connection(address, timeout=_CONNECT)
+            host = "127.0.0.1" if alone else os.environ["MASTER_ADDR"]
+            connection = socket.create_connection((host, port), timeout=_CONNECT)
             connection.sendall(key + rank.to_bytes(4, "little"))
             self.connections = {connection: 0}
         for connection in self.connections:

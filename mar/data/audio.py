@@ -13,13 +13,14 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.data.base import SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
 from mar.data.files import folder_at, walk
 
 LEVELS = 256
@@ -52,11 +53,7 @@ class AudioOptions(DataOptions):
     stride: int = 64  # samples between the starts of training windows of a recording
     test: int = 5  # recordings of index 0..test-1 are held out
     validation: int = 1  # the next recordings are for validation
-
-    def __post_init__(self) -> None:
-        for name in ("context", "stride", "test", "validation"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"data.{name} must be at least 1, not {value}")
+    bounds: ClassVar = dict.fromkeys(("context", "stride", "test", "validation"), (1, LARGEST))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mar.core.errors import UserError
 from mar.core.files import digest
 from mar.core.spec import DataSpec
 
+LARGEST = 2**31  # of a number of examples or characters
 SPLITS = ("train", "validation", "test")
 
 
@@ -100,7 +101,26 @@ class Data:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The base of the options of data kinds."""
+    """The base of the options of data kinds, with the least and largest value of numbers and the words of texts."""
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __post_init__(self) -> None:
+        for name, (least, largest) in self.bounds.items():
+            if not least <= (value := getattr(self, name)) <= largest:
+                limit = f"in {least}..{largest}" if largest < LARGEST else f"at least {least}"
+                raise UserError(f"data.{name} must be {limit}, not {value}")
+        for name, words in self.choices.items():
+            if (value := getattr(self, name)) not in words:
+                raise UserError(f"data.{name} is {' or '.join(words)}, not {value!r}")
+
+
+def check_shares(**shares: float) -> None:
+    """Raise UserError unless the shares of examples for other splits leave some to train on."""
+    if not (all(share > 0 for share in shares.values()) and sum(shares.values()) < 1):
+        given = " and ".join(f"data.{name}={share}" for name, share in shares.items())
+        raise UserError(f"{given} are no shares above 0 that leave some examples to train on")
 
 
 class DataSource:

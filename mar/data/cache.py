@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.files import near
 from mar.core.spec import Latents
-from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split
+from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Split
 from mar.data.files import folder_at
 from mar.data.shards import Manifest, Shard, shard_file
 
@@ -25,10 +26,7 @@ class CacheOptions(DataOptions):
     path: str = ""  # the folder that mar cache wrote
     damaged_limit: int = 10  # damaged training examples that the next ones replace; more are refused
     images: str = ""  # the folder of the images now, for FID; "": as encoded
-
-    def __post_init__(self) -> None:
-        if self.damaged_limit < 0:
-            raise UserError(f"data.damaged_limit is a number of examples, not {self.damaged_limit}")
+    bounds: ClassVar = {"damaged_limit": (0, LARGEST)}
 
 
 class CachedSplit(Split):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
@@ -23,10 +23,7 @@ _TEST = 360  # the last 20 % of the shuffle
 @dataclass(frozen=True)
 class DigitsOptions(DataOptions):
     validation: int = 72  # the examples before the test examples
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.validation <= 1000:
-            raise UserError(f"data.validation must be in 1..1000 of 1,437 examples, not {self.validation}")
+    bounds: ClassVar = {"validation": (1, 1000)}
 
 
 class Digits(DataSource):

@@ -6,13 +6,14 @@ T characters of all documents · N documents · B batch · L characters of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, get_args
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
-from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, fingerprint
+from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Split, check_shares, fingerprint
 from mar.data.text import Unit, levels, read_text, text_files
 
 _WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a recipe
@@ -26,17 +27,12 @@ class DocumentsOptions(DataOptions):
     context: int = 256  # characters of the longest example: longer documents are cut
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
+    bounds: ClassVar = {"context": (2, LARGEST)}
+    choices: ClassVar = {"unit": get_args(Unit)}
 
     def __post_init__(self) -> None:
-        if self.unit not in ("character", "byte"):
-            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
-        if self.context < 2:
-            raise UserError(f"data.context must be at least 2, not {self.context}")
-        if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
-            raise UserError(
-                "data.validation and data.test are shares that leave some to train on, "
-                f"not {self.validation} and {self.test}"
-            )
+        super().__post_init__()
+        check_shares(validation=self.validation, test=self.test)
 
 
 @dataclass(frozen=True)

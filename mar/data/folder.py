@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -25,7 +25,7 @@ from mar.core.errors import UserError
 from mar.core.files import digest
 from mar.core.readers import reading
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, Split
+from mar.data.base import LARGEST, Data, DataOptions, DataSource, Split, check_shares
 from mar.data.files import Listing, contents, folder_at, printable, walk
 from mar.data.pictures import SUFFIXES, DamagedImage, as_shown, read_image
 
@@ -46,19 +46,12 @@ class FolderOptions(DataOptions):
     test: float = 0.05  # share of the images, without a folder of test images; 0: the validation images are the test
     workers: int = 4  # threads that decode
     damaged_limit: int = 10  # unreadable training images that the next ones replace; more are refused
+    bounds: ClassVar = {"size": (1, 2**14), "workers": (1, 1024), "damaged_limit": (0, LARGEST)}
+    choices: ClassVar = {"colour": ("rgb", "grey")}
 
     def __post_init__(self) -> None:
-        if min(self.size, self.workers) < 1:
-            raise UserError(f"data.size and data.workers must be at least 1, not {self.size} and {self.workers}")
-        if not (self.validation > 0 and self.test >= 0 and self.validation + self.test < 1):
-            raise UserError(
-                f"data.validation and data.test are shares that leave some to train on, "
-                f"not {self.validation} and {self.test}"
-            )
-        if self.damaged_limit < 0:
-            raise UserError(f"data.damaged_limit is a number of images, not {self.damaged_limit}")
-        if self.colour not in ("rgb", "grey"):
-            raise UserError(f"data.colour is rgb or grey, not {self.colour!r}")
+        super().__post_init__()
+        check_shares(validation=self.validation, **({"test": self.test} if self.test else {}))
 
 
 @dataclass(frozen=True)

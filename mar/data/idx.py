@@ -18,7 +18,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.base import LARGEST, Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.files import PublishedFile
 
 
@@ -26,10 +26,7 @@ from mar.data.files import PublishedFile
 class IdxOptions(DataOptions):
     path: str = ""  # the folder with the four files
     validation: int = 5000  # the last training examples
-
-    def __post_init__(self) -> None:
-        if self.validation < 1:
-            raise UserError(f"data.validation must be at least 1, not {self.validation}")
+    bounds: ClassVar = {"validation": (1, LARGEST)}
 
 
 def parse_idx(raw: bytes, ndim: int) -> torch.Tensor:

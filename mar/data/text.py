@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.base import LARGEST, Data, DataOptions, DataSource, Windows, fingerprint, starts
 from mar.data.files import walk
 
 Unit = Literal["character", "byte"]
@@ -87,13 +87,12 @@ class TextOptions(DataOptions):
     stride: int = 1  # characters between the starts of training windows
     train: float = 0.9  # share of the text, from its start
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
+    bounds: ClassVar = dict.fromkeys(("context", "stride"), (1, LARGEST))
+    choices: ClassVar = {"unit": get_args(Unit)}
 
     def __post_init__(self) -> None:
-        if self.unit not in ("character", "byte"):
-            raise UserError(f"data.unit is character or byte, not {self.unit!r}")
-        if min(self.context, self.stride) < 1:
-            raise UserError(f"data.context and data.stride must be at least 1, not {self.context} and {self.stride}")
-        if min(self.train, self.validation) <= 0 or self.train + self.validation > 1 + _ROUNDING:
+        super().__post_init__()
+        if not (self.train > 0 and self.validation > 0 and self.train + self.validation <= 1 + _ROUNDING):
             shares = f"{self.train} and {self.validation}"
             raise UserError(f"data.train and data.validation are shares of at most 1 together, not {shares}")
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import torch
 
@@ -79,6 +80,7 @@ class Session:
             raise UserError(f"mar demo shows images: {run.folder.path} makes examples of kind {run.spec.modality}, "
                             "which mar sample writes")  # fmt: skip
         self.run, self.folder, self.reads_files = run, folder, reads_files
+        self._turn = Lock()  # one generation at a time bounds the memory of many clients
         shape = run.grid.shape if run.grid.ndim > 1 else (1, *run.grid.shape)
         self.rows, self.columns = shape[:2]
         self.channels = math.prod(shape[2:])  # tokens of a cell
@@ -130,10 +132,11 @@ class Session:
         ordering, partition = self._parsed(request)
         adaptive = to_text(ordering) if isinstance(ordering, Adaptive) else None
         drawn = self.plan(request) or (parse_ordering("raster") if adaptive else ordering, partition)
-        image = self.run.sample(
-            1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
-            given=given[0], mask=given[1], on_step=keep,
-        )  # fmt: skip
+        with self._turn:
+            image = self.run.sample(
+                1, drawn, self._label(request), request.guidance, request.temperature, request.seed, adaptive=adaptive,
+                given=given[0], mask=given[1], on_step=keep,
+            )  # fmt: skip
         plan = drawn if isinstance(drawn, Plan) else Plan(step_BL, step_BL)  # only steps matter from here on
         shown = torch.linspace(0, len(token_K) - 1, min(len(token_K), _MOST)).round().int().tolist()
         frames = [self._decode(token_K[k]) for k in shown]

@@ -315,7 +315,7 @@ def assemble(engine: Engine) -> AblationResult:
     """Return the result from the records in the folder, also of an unfinished grid."""
     grid = engine.grid
     ways = [(cell, *way) for cell in engine.cells for way in plan_variants(cell.plans, grid.variants)]
-    rows = [row for way in ways for row in _over_orders(_row(engine, *way), _is_first_of_likelihood(grid, way[2]))]
+    rows = [row for way in ways for row in _over_orders(grid, _row(engine, *way), way[2])]
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
     assert isinstance(grid.reference, dict)
@@ -382,19 +382,16 @@ def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) ->
     return Row(text, ordering, partition, shown, cell.name, settings, answers, seconds, errors=tuple(errors))
 
 
-def _is_first_of_likelihood(grid: GridFile, variant: Variant | None) -> bool:
-    """True unless a variant above has the same likelihood."""
-    sharing = [other for other in grid.variants if not other.is_scored_alone]
-    return variant not in sharing or variant == sharing[0]
-
-
-def _over_orders(row: Row, mixtures: bool) -> tuple[Row, ...]:
-    """Return the row of the mean over orders; with ``mixtures`` also a row for the mixture of 1, 2, 4, … orders."""
+def _over_orders(grid: GridFile, row: Row, variant: Variant | None) -> list[Row]:
+    """Return the row of the mean over orders, and one for each mixture of 1, 2, 4, … orders unless a variant above has
+    the same likelihood."""
     scored: Likelihood | None = row.likelihood
     if scored is None or not scored.ensemble:
-        return (row,)
+        return [row]
     mean = replace(row, settings={**row.settings, ORDERS: f"mean of {scored.orders}"})
-    return (mean, *(_mixture(row, scored, point) for point in scored.ensemble)) if mixtures else (mean,)
+    sharing = [other for other in grid.variants if not other.is_scored_alone]
+    first = variant not in sharing or variant == sharing[0]
+    return [mean, *(_mixture(row, scored, point) for point in scored.ensemble if first)]
 
 
 def _mixture(row: Row, scored: Likelihood, point: EnsemblePoint) -> Row:

@@ -418,7 +418,12 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     if not isinstance(axes[key], list):
         axes[key] = [axes[key]]
     there = {_name(key, value): value for value in axes[key]}
-    new = {_name(key, value): there.get(_name(key, value), _like(key, axes[key][0], value)) for value in values}
+    first: Any = axes[key][0] if axes[key] else None  # beside values of several keys, a text is a new name in a copy
+    new = {}
+    for value in values:
+        copied = isinstance(first, dict) and not isinstance(value, dict)
+        made = _renamed(first, _name(key, first), str(value)) if copied else value
+        new[_name(key, value)] = there.get(_name(key, value), made)
     if adds:
         axes[key] = [*axes[key], *new.values()]
         return
@@ -436,13 +441,6 @@ def _set_list(plain: dict[str, Any], override: str, key: str) -> None:
     reference = plain.get("reference")
     if isinstance(reference, dict) and str(reference.get(key)) not in new:
         plain["reference"] = {axis: name for axis, name in reference.items() if axis != key}
-
-
-def _like(axis: str, first: Any, value: Any) -> Any:
-    """Return the value; a text beside values of several keys is a copy of the first with another name in it."""
-    if not isinstance(first, dict) or isinstance(value, dict):
-        return value
-    return _renamed(first, _name(axis, first), str(value))
 
 
 def _renamed(value: Any, name: str, new: str) -> Any:

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from mar.config import parse
+from mar.config import parse, read_content
 from mar.core.files import RUN, write_atomic
 from mar.core.records import Record, read
 
@@ -51,9 +50,8 @@ class Outline:
         for asked in self.questions:
             training, content = found[0][1] if found else None, asked.content
             if found and "weights" in content:
-                trained: dict[str, Any] = {"weights": ""}
-                if training is not None and training.answer is not None:
-                    trained = training.answer
+                answer = training.answer if training is not None else None
+                trained: dict[str, Any] = {"weights": ""} if answer is None else answer
                 content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
             file = out / asked.file
             found.append((asked, read(file, content) if file.is_file() else None))
@@ -143,8 +141,8 @@ def trained_iterations(run: Path) -> int:
 def wanted_iterations(run: Path) -> int:
     """Return the length of a run's training, as far as it is known."""
     nats = "validation_nats_per_token"
-    content: Any = OmegaConf.to_container(OmegaConf.load(run / RUN))
-    return parse(content).train.length([(line["iteration"], line[nats]) for line in _lines(run) if nats in line])
+    curve = [(line["iteration"], line[nats]) for line in _lines(run) if line.get(nats) is not None]
+    return parse(read_content(run / RUN, resolve=False)).train.length(curve)
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:

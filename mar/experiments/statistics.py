@@ -16,6 +16,7 @@ import numpy as np
 
 from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, VARIANT, Published
 from mar.experiments.result import AblationResult, Row, Training, generation_rates
+from mar.likelihood.summary import Likelihood
 from mar.metrics.statistics import Spread, comparable, holm, p_value, paired_differences, spread
 
 
@@ -50,11 +51,17 @@ def judged(row: Row, training: Training | None, baselines: Iterable[Row]) -> Row
     """
     if training is not None and training.verdict == "falling":
         return replace(row, unsound="its validation loss is still falling")
-    own = row.likelihood
-    scored = [(base.likelihood, base.plan) for base in baselines if base.likelihood is not None]
-    alike = [pair for pair in scored if own is not None and pair[0].n_images == own.n_images]
-    best, name = min(((found.nats_per_image, plan) for found, plan in alike), default=(math.inf, ""))
-    return replace(row, unsound=f"worse than {name}") if own is not None and own.nats_per_image > best else row
+    own: Likelihood | None = row.likelihood
+    found = {base.plan: _in_unit(base.likelihood, own) for base in baselines if base.likelihood is not None and own}
+    better = {plan: nll for plan, nll in found.items() if own is not None and nll < _in_unit(own, own)}
+    return replace(row, unsound=f"worse than {min(better, key=better.__getitem__)}") if better else row
+
+
+def _in_unit(one: Likelihood, other: Likelihood | None) -> float:
+    """Return the NLL in bits/dim if both have them, in nats if neither has; infinity: they do not compare."""
+    if other is None or one.n_images != other.n_images or (one.bits_per_dim is None) != (other.bits_per_dim is None):
+        return math.inf
+    return one.nats_per_image if one.bits_per_dim is None else one.bits_per_dim
 
 
 Figure = Callable[[Row], float | None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.options import replaced
+from mar.core.options import bounded, replaced
 from mar.core.tokens import TokenKind
 
 Scale = Tensor | float  # of guidance: one for all tokens, or one for each
@@ -25,6 +25,9 @@ Scale = Tensor | float  # of guidance: one for all tokens, or one for each
 @dataclass(frozen=True)
 class HeadOptions:
     """The base of the options of heads."""
+
+    def __post_init__(self) -> None:
+        bounded(self, "head")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, g
 class CategoricalOptions(HeadOptions):
     label_smoothing: float = 0.0  # of the training loss only
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise UserError(f"head.label_smoothing must be in [0, 1), not {self.label_smoothing:g}")
+
 
 @dataclass(frozen=True)
 class CategoricalSampling(SamplingOptions):
@@ -33,6 +38,8 @@ class CategoricalSampling(SamplingOptions):
     def __post_init__(self) -> None:
         if self.top_k < 0 or not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_k must be >= 0 and 0 < top_p <= 1, not {self.top_k} and {self.top_p}")
+        if self.greedy and (self.top_k or self.top_p < 1.0):
+            raise UserError("greedy takes the likeliest category: leave out top_k and top_p")
 
 
 class CategoricalHead(Head):

@@ -37,6 +37,7 @@ class DiffusionOptions(HeadOptions):
     last_term: LastTerm = "gaussian"  # of the training bound; "discretised" as published, for 8-bit pixels in [-1, 1]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.width, self.depth, self.repeats) < 1 or self.timesteps < 2:
             raise UserError(f"width, depth and repeats must be at least 1, timesteps at least 2: {self}")
 

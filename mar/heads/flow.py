@@ -34,6 +34,7 @@ class FlowOptions(HeadOptions):
     repeats: int = 4  # times drawn for each token and iteration
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.width, self.depth, self.repeats) < 1:
             raise UserError(f"width, depth and repeats must be at least 1: {self}")
 

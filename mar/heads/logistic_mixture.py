@@ -30,6 +30,7 @@ class LogisticMixtureOptions(HeadOptions):
     smallest_scale: float = 1e-3  # of a logistic, where the levels span [-1, 1]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.components < 1 or self.smallest_scale <= 0:
             raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
 

@@ -102,7 +102,8 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
             guess_N = torch.cat([model(x)[1].argmax(-1) for x in image_NCHW.split(1000)])
         accuracy = (guess_N == label_N).double().mean().item()
         metadata = {"test_accuracy": repr(accuracy)}
-        write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))
+        with contextlib.suppress(OSError, SafetensorError):  # without a place to keep it, it is trained the next time
+            write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))
     model.eval().requires_grad_(False)
     source = data.name if levels == data.spec.levels else f"{data.name}-{levels}levels"
     return TrainedClassifier(model, f"{source}-classifier-acc{accuracy:.3f}-{weight_hash(model)}", accuracy)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import urllib.error
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -190,7 +191,8 @@ def extract(
     parts = [extractor.network(images.bytes(index, extractor.rgb).to(device)) for index in index_N.split(batch_size)]
     features, logits = (torch.cat([part.cpu() for part in column]) for column in zip(*parts, strict=True))
     if kept is not None:
-        kept.write({"features": features, "logits": logits}, question)
+        with suppress(OSError):  # without a place to keep them, they are computed again the next time
+            kept.write({"features": features, "logits": logits}, question)
     return Features(features, logits, extractor.name)
 
 

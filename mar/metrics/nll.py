@@ -45,6 +45,7 @@ from mar.metrics.base import (
 from mar.metrics.statistics import Difference, holm, kind_of, paired_differences
 from mar.model.plans import Plans
 from mar.run import Precision, Run
+from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
 
 Say = Callable[[str], None]
@@ -120,7 +121,12 @@ class NLL(Metric):
         ]
 
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
-        tokenizer = build.tokenizer(recipe, data)
+        """Yield independent tokens; of images whose tokens are vectors, independent pixels, in the same bits/dim."""
+        tokenizer, spec = build.tokenizer(recipe, data), data.spec
+        counted = len(data.train) * math.prod(spec.shape) <= _COUNTED and 2 <= spec.levels <= 256
+        if tokenizer.dimensions and not isinstance(tokenizer.token, Categories) and counted and len(spec.shape) == 3:
+            kind = "pixels" if spec.shape[0] == 1 else "channels"
+            tokenizer = TOKENIZERS[kind](spec, TOKENIZERS.options(kind, {}))
         yield from independent_tokens(
             data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
         )
@@ -161,6 +167,9 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_c
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     x, label_N = split.batch(evenly_spaced(len(split), limit))
     return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
+
+
+_COUNTED = 2**26  # values of training images that a baseline counts
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from mar.metrics.store import DEFAULT_SHARD, Store
 from mar.model.model import sampling_options
 from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance
-from mar.sampling.many import labels_of
+from mar.sampling.many import Settings, labels_of
 from mar.sampling.output import to_bytes
+from mar.sampling.samplers import Remask
+from orderings import parse_adaptive
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
 _DECODED = 256  # images at once
@@ -65,9 +67,16 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
 
     Its values, the weights, and the first sampled plans, since the file of an order may have changed.
 
-    Raises UserError: the head has no such option. Unsupported, InvalidRequest: there is no such plan for this run.
+    Raises UserError: the head has no such option, or settings contradict each other. Unsupported, InvalidRequest: there
+    is no such plan for this run.
     """
     plans = run.plans(setting.plan)
+    if setting.adaptive:
+        parse_adaptive(setting.adaptive)
+    Settings(
+        adaptive=setting.adaptive or None, learned=plans.learned,
+        remask=Remask.parse(setting.remask) if setting.remask else None,
+    )  # fmt: skip
     with sampling_options(run.model, setting.head):
         head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
     drawn = b""

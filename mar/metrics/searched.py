@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mar.core.errors import UserError
-from mar.core.files import environment, write_atomic
+from mar.core.files import check_name, environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar
 from mar.core.table import Table
@@ -68,6 +68,8 @@ def search_order(run: Run, request: SearchRequest) -> tuple[Table, list[str]]:
             f"{run.folder.path} was trained along {run.training_plan} alone: an order search takes a model that was "
             "trained in any order, e.g. with ordering=random"
         )
+    if request.name:
+        check_name(request.name, "--name")
     partition = parse_partition(request.partition)
     text, units = to_text(partition), Units.of_run(run)
     starts = {name: _start(run, name) for name in request.starts}

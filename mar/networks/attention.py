@@ -234,6 +234,7 @@ class SizedOptions(NetworkOptions):
     projection_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         values = asdict(self.sizes)
         at_least_one(self.sizes, *values)
         for heads in (name for name in values if name.endswith("heads")):

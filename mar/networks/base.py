@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
+from mar.core.options import bounded
 
 GIVEN = -1  # the same values as orderings.GIVEN and ABSENT (a test holds them together)
 ABSENT = 2**30
@@ -29,6 +30,7 @@ class NetworkOptions:
     positive: ClassVar[tuple[str, ...]] = ()  # numbers that must be at least 1
 
     def __post_init__(self) -> None:
+        bounded(self, "network")
         at_least_one(self, *self.positive)
 
 

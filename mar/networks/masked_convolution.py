@@ -60,8 +60,7 @@ class LocalConvolution(nn.Module):
         self.n_inputs, self.renormalise = n_inputs, renormalise
         size_A, axes = torch.tensor(shape), len(shape)
         side = dilation * (torch.arange(kernel) - kernel // 2)
-        offset_KA = torch.cartesian_prod(*[side] * axes).reshape(-1, axes)
-        offset_KA = offset_KA[(offset_KA.abs() < size_A).all(1)]
+        offset_KA = torch.cartesian_prod(*(side[side.abs() < n] for n in shape)).reshape(-1, axes)
         location_LA = torch.cartesian_prod(*(torch.arange(n) for n in shape)).reshape(-1, axes)
         there_LKA = location_LA[:, None] + offset_KA
         inside_LK = ((there_LKA >= 0) & (there_LKA < size_A)).all(-1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mar.core.errors import UserError
 from mar.networks.sequence import Sequence, SequenceOptions
 
 
@@ -28,6 +29,11 @@ class WaveNetOptions(SequenceOptions):
     layers: int = 6  # of a block: dilations 1, 2, …, 2^(layers - 1)
     blocks: int = 2
     positive = ("width", "layers", "blocks")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers > 24:
+            raise UserError(f"network.layers must be at most 24 (a dilation of 2^23 tokens), not {self.layers}")
 
 
 class Stack(nn.Module):

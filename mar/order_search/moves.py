@@ -6,6 +6,7 @@ N images · L tokens · K AR steps · M some of the images
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,10 +58,7 @@ class Evaluator:
         return nats_NK.index_add_(1, self.steps(order_L), nats_NL)
 
     def candidates(self, order_L: torch.Tensor, image_N: torch.Tensor, step: int) -> torch.Tensor:
-        """nats_L (float64): the mean over some images of -log p of each token given the order's first ``step`` sets.
-
-        Entries of known tokens are 0.
-        """
+        """nats_L (float64): mean -log p of each token given the order's first ``step`` sets; 0 for known tokens."""
         step_L = self.steps(order_L).clamp(max=step)  # every unknown token is asked for at once
         wanted_K = torch.arange(step + 1) == step
         return self._token_nats(inverse(order_L), step_L, image_N, wanted_K).mean(0)
@@ -68,10 +66,9 @@ class Evaluator:
     def touched(self, before_L: torch.Tensor, after_L: torch.Tensor) -> torch.Tensor:
         """wanted_K (bool): the steps whose nats differ between two orders.
 
-        A step's nats follow from its tokens and those known before it. A token that moves from step a to step b changes
-        no others than the steps between the two: before both it is unknown under either order, after both it is known.
-        A network that is not ``order_invariant`` may also depend on the order of the known tokens: every step from the
-        first change on.
+        A token that moves from step a to step b changes only the steps between the two: before both it is unknown under
+        either order, after both known. A network that is not ``order_invariant`` may depend on the order of the known
+        tokens, too: then every step from the first change on differs.
         """
         before_L, after_L = self.steps(before_L), self.steps(after_L)
         low_L, high_L = torch.minimum(before_L, after_L), torch.maximum(before_L, after_L)
@@ -115,15 +112,13 @@ class Ledger:
         """nats_N (float64) of every image."""
         return self.nats(torch.arange(len(self.image_N)), torch.ones(self.evaluator.n_steps, dtype=torch.bool))
 
-    def move(
-        self, order_L: torch.Tensor, place_M: torch.Tensor | None = None, nats_MK: torch.Tensor | None = None
-    ) -> None:
-        """Change the order; ``nats_MK`` are the new nats of the touched steps of some images, where known."""
+    def move(self, order_L: torch.Tensor, *known: torch.Tensor) -> None:
+        """Change the order; ``known``: place_M and nats_MK, the new nats of the touched steps of some images."""
         touched_K = self.evaluator.touched(self.order_L, order_L)
         self.order_L = order_L
         self._known_NK[:, touched_K] = False
-        if place_M is not None and nats_MK is not None:
-            self._write(place_M, touched_K, nats_MK)
+        if known:
+            self._write(known[0], touched_K, known[1])
 
     def _write(self, place_M: torch.Tensor, wanted_K: torch.Tensor, nats_MK: torch.Tensor) -> None:
         step_K = wanted_K.nonzero()[:, 0]
@@ -131,15 +126,19 @@ class Ledger:
         self._known_NK[place_M[:, None], step_K] = True
 
 
-def greedy(evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True) -> torch.Tensor:
+def greedy(
+    evaluator: Evaluator, image_N: torch.Tensor, lowest: bool = True, end: float = math.inf
+) -> torch.Tensor | None:
     """Return order_L: each next set holds the unknown tokens of lowest (or highest) mean -log p given the sets before.
 
     The mean over images of -log p(x_l | known) is the cross-entropy of the model's conditional at l, an estimate of the
     conditional entropy for every head that has a likelihood. Ties go to the first token. The whole order costs as much
-    as one scoring of the images.
+    as one scoring of the images. None: the time ``end`` (monotonic) has passed.
     """
     order_L = torch.arange(len(evaluator.step_of_rank_L))
     for step in range(evaluator.n_steps):
+        if time.monotonic() >= end:
+            return None
         known = int((evaluator.step_of_rank_L < step).sum())
         nats_L = evaluator.candidates(order_L, image_N, step)
         rest = order_L[known:].sort().values
@@ -185,10 +184,8 @@ def propose(evaluator: Evaluator, order_L: torch.Tensor, seed: int, number: int)
 
 
 def ranks_of_sets(step_L: torch.Tensor, count: int, place: Sequence[float]) -> list[int]:
-    """The ranks of one token in each of ``count`` sets (or all, if fewer), at ``mostly_small`` distances in steps.
-
-    ``place``: 2 count uniforms or more.
-    """
+    """Return the ranks of one token in each of ``count`` sets (or all, if fewer), ``mostly_small`` distances apart;
+    ``place``: 2 count uniforms or more."""
     size_K = step_L.bincount()
     count, steps = min(count, len(size_K)), [0]
     for further in range(1, count):  # the sets after this one need a step each

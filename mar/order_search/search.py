@@ -9,6 +9,7 @@ nothing else, so that luck with the search images does not count. What was found
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -95,6 +96,7 @@ def search(
 
     Args:
         starts: orders by name; None for ``lowest-entropy`` and ``highest-entropy``, which are found greedily.
+        budget: its minutes include the starts; a start that they do not allow is left out.
         keep: called with the state after the starts, from time to time, and at the end.
         say: called with the state and what is being done.
 
@@ -115,7 +117,7 @@ def search(
         if state.start:
             ledgers = _ledgers(evaluator, torch.tensor(state.order))
         else:
-            ledgers = _begin(evaluator, state, starts, say)
+            ledgers = _begin(evaluator, state, starts, say, began + 60.0 * budget.minutes)
             stamp()
             keep(state)
         kept, state.finished = time.monotonic(), False
@@ -149,15 +151,21 @@ def _ledgers(evaluator: Evaluator, order_L: torch.Tensor) -> tuple[Ledger, Ledge
 
 
 def _begin(
-    evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], say: Say
+    evaluator: Evaluator, state: Search, starts: Mapping[str, torch.Tensor | None], say: Say, end: float
 ) -> tuple[Ledger, Ledger]:
-    """Score every start. Return the ledgers of the best on the search images, where local search begins."""
+    """Score the starts, at least one, until the time ``end``: fixed orders first, which cost less. Return the ledgers
+    of the best on the search images, where local search begins."""
     found: dict[str, tuple[Ledger, Ledger]] = {}
-    for name, order_L in starts.items():
+    for name, order_L in sorted(starts.items(), key=lambda start: start[1] is None):
+        if found and time.monotonic() >= end:
+            break
         say(state, f"start: {name}")
         if order_L is None:
             image_N = torch.arange(len(evaluator.token))
-            order_L = greedy(evaluator, image_N[image_N % _CONTROL != 0], lowest=name == "lowest-entropy")
+            until = end if found else math.inf
+            order_L = greedy(evaluator, image_N[image_N % _CONTROL != 0], name == "lowest-entropy", until)
+            if order_L is None:
+                break
         found[name] = _ledgers(evaluator, order_L)
         state.starts[name] = float(found[name][1].total().mean())
     state.start = min(found, key=lambda name: float(found[name][0].total().mean()))

@@ -55,11 +55,10 @@ def score_matrix(
     check_comparable(runs, kind)
     own = {name: run.training_plan for name, run in runs.items()}
     columns = dict.fromkeys([*(str(PlanSpec.parse(plan, adaptive=True)) for plan in plans), *own.values()])
-    specs = {plan: PlanSpec.parse(plan, adaptive=True) for plan in columns}
     scores = {(name, plan): score(name, runs[name], plan) for name in runs for plan in columns}
     rows = {
         (name, plan): Row(
-            plan, to_text(specs[plan].ordering), to_text(specs[plan].partition), model=name,
+            plan, *_parts(plan), model=name,
             settings={"run": name, "trained along": own[name], PLAN: plan}, answers={"nll": likelihood},
         )
         for (name, plan), likelihood in scores.items()
@@ -80,6 +79,11 @@ def score_matrix(
         tuple(models), base.data.name, base.data.fingerprint, environment(), "its own plan",
         tuple(compare(name=lambda row: row.plan)), (), 0.0, (PLAN,),
     )  # fmt: skip
+
+
+def _parts(plan: str) -> tuple[str, str]:
+    ordering, partition = PlanSpec.parse(plan, adaptive=True)
+    return to_text(ordering), to_text(partition)
 
 
 def _notes_of_run(name: str, run: Run, scored: Likelihood) -> list[str]:

@@ -71,7 +71,7 @@ def page(result: AblationResult, pictures: Path) -> str:
         alarms=f'<ul class="alarms" aria-label="Read with care">{alarms}</ul>' if alarms else "",
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "page.js").read_text(),
-        lead=_lead(result),
+        lead=escape(_lead(result)),
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{_breakable(v)}</dd></div>" for k, v in _facts(result).items()),
         links="".join(f'<a href="#{key}">{head}</a>' for key, (head, _) in shown.items()),
         sections="".join(f'<section id="{k}"><h2>{head}</h2>{text}</section>' for k, (head, text) in shown.items()),
@@ -84,15 +84,11 @@ def page(result: AblationResult, pictures: Path) -> str:
 def _lead(result: AblationResult) -> str:
     if result.axes:
         axes = " × ".join(_count(len({row.settings[axis] for row in result.rows}), axis) for axis in result.axes)
-        return (
-            f"{escape(axes)}: models of {escape(result.data)}, each trained on its own and measured on the same images "
-            "with the same noise."
-        )
-    orderings = _count(len({row.ordering for row in result.rows}), "ordering")
-    partitions = _count(len({row.partition for row in result.rows}), "partition")
+        return f"{axes}: models of {result.data}, each trained on its own, measured on the same images and noise."
+    orderings, partitions = ({getattr(row, part) for row in result.rows} for part in ("ordering", "partition"))
     return (
-        f"One model of {escape(result.data)}, trained once, generates and scores images under {orderings} and "
-        f"{partitions} of the tokens: the same weights, the same images, the same noise."
+        f"One model of {result.data}, trained once, generates and scores images under "
+        f"{_count(len(orderings), 'ordering')} and {_count(len(partitions), 'partition')} of the tokens."
     )
 
 

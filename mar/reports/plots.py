@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, over_seeds, settings_without_seed, values_of
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
 from mar.heads import HEADS
 from mar.metrics.statistics import kind_of
 from mar.reports.verdict import named
@@ -116,11 +116,6 @@ def _panels(n: int, width: float, height: float, columns: int = _COLUMNS, **shar
     return figure, axes[:n]
 
 
-def _legend(panel: Axes) -> None:
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend()
-
-
 # Training.
 
 
@@ -135,49 +130,35 @@ def groups(result: AblationResult) -> dict[str, list[TrainedModel]]:
 
 @styled
 def learning_curves(result: AblationResult) -> Figure | None:
-    """Validation loss against images seen, a panel for each value of the first axis; of one model also its own loss."""
+    """Validation loss against images seen, a panel for each value of the first axis; of one model also its own loss. A
+    dot marks the scored weights."""
     found = groups(result)
     if not found:
         return None
-    single = not result.axes
+    single, everything = not result.axes, [model for models in found.values() for model in models]
+    heads = [HEADS.get(model.recipe.get("head", {}).get("kind", "")) for model in everything]
+    unit, scale = ("bits", _BITS) if all(head is None or head.loss_is_nll for head in heads) else ("loss", 1.0)
     figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=True)
-    everything = [model for models in found.values() for model in models]
-    unit, scale = ("bits per token", _BITS) if all(map(_is_nll, everything)) else ("loss per token", 1.0)
-    limits = value_range(everything)
+    # Up to a fifth above the lowest values of nine models in ten: curves that overfit leave the picture at the top.
+    lowest = sorted(min(t.validation_nats or t.loss_nats) for model in everything if (t := model.training) is not None)
+    high = lowest[int(0.9 * (len(lowest) - 1))]
+    high += 0.2 * abs(high)
     for panel, (name, models) in zip(axes, found.items(), strict=True):
-        if single:
-            for model in models:
-                _line(panel, model, "training", MUTED, scale)
         for number, (label, alike) in enumerate(legend(models).items()):
-            for model in alike:
-                shown = label if model is alike[0] else None
-                _line(panel, model, shown, f"C{number % 10}", scale, validation=True)
-        panel.set_title("" if single else name)
-        panel.set_ylim(limits[0] / scale, limits[1] / scale)
-        _legend(panel)
+            for training in (model.training for model in alike if model.training is not None):
+                if single:
+                    seen = [at * training.batch_size for at in training.loss_iteration]
+                    panel.plot(seen, np.divide(training.loss_nats, scale), color=MUTED, label="training")
+                at, dot = training.validation_iteration, training.scored
+                x, y = [each * training.batch_size for each in at], np.divide(training.validation_nats, scale)
+                mark = [at.index(dot)] if dot in at else []
+                panel.plot(x, y, "o-", markevery=mark, color=f"C{number % 10}", label=label)
+                label = None  # the seeds of a setting are one entry
+        panel.set(title="" if single else name, ylim=np.divide((lowest[0] - 0.05 * (high - lowest[0]), high), scale))
+        panel.legend()
     figure.supxlabel("images seen in training")
-    figure.supylabel(unit if single else f"validation, {unit}")
+    figure.supylabel(f"{unit} per token" if single else f"validation, {unit} per token")
     return figure
-
-
-def _is_nll(model: TrainedModel) -> bool:
-    """True if the head's loss is a likelihood, in nats; that of a diffusion or a flow head is none."""
-    head = HEADS.get(model.recipe.get("head", {}).get("kind", ""))
-    return head is None or head.loss_is_nll
-
-
-def _line(
-    panel: Axes, model: TrainedModel, label: str | None, colour: str, scale: float, validation: bool = False
-) -> None:
-    """The training loss, or the validation loss with a dot at the scored weights."""
-    training = model.training
-    assert training is not None
-    at, nats = training.loss_iteration, training.loss_nats
-    if validation:
-        at, nats = training.validation_iteration, training.validation_nats
-    mark = [at.index(training.scored)] if validation and training.scored in at else []
-    x, y = [each * training.batch_size for each in at], [each / scale for each in nats]
-    panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
 
 
 def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
@@ -194,14 +175,11 @@ def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
     return found
 
 
-def value_range(models: list[TrainedModel]) -> tuple[float, float]:
-    """Return the shown range of validation curves in nats: from the lowest value to a fifth above the lowest values of
-    nine models in ten. Curves that overfit leave the picture at the top."""
-    trained = [model.training for model in models if model.training is not None]
-    lowest = sorted(min(training.validation_nats or training.loss_nats) for training in trained)
-    high = lowest[int(0.9 * (len(lowest) - 1))]
-    high += 0.2 * abs(high)
-    return lowest[0] - 0.05 * (high - lowest[0]), high
+def _groups(result: AblationResult) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the rows that differ in their seed alone, with their indices in the result, "3 7 11"."""
+    number = {id(row): str(n) for n, row in enumerate(result.rows)}
+    for group in by_seed(result.rows):
+        yield " ".join(number[id(row)] for row in group), group
 
 
 # Differences to the reference.
@@ -213,22 +191,18 @@ def differences(result: AblationResult) -> Figure | None:
 
     Rows that differ in their sets alone share a line: dots for one token at a time, rings for sets; best lines first.
     """
-    seeds, of_seeds = over_seeds(result), [g for g in by_seed(result.rows) if SEED in g[0].settings]
-    number, marks, unit = {id(row): n for n, row in enumerate(result.rows)}, [], "nats"
-    for k, group in enumerate(of_seeds if seeds else [[row] for row in result.rows]):
-        row, found = group[0], group[0].difference
-        if found is None:
+    marks, unit = [], "nats"
+    for rows, group in _groups(result):
+        values, row, found = values_of(group, FIGURES["difference"]), group[0], group[0].difference
+        if not values or found is None:
             continue
-        mean, (low, high) = found.nats_per_image, found.interval_nats
-        if found.bits_per_dim is not None and found.interval_bits_per_dim is not None:
-            mean, (low, high), unit = found.bits_per_dim, found.interval_bits_per_dim, "bits/dim"
-        if seeds and (spread := seeds[k].figures.get("difference")) is not None:
-            mean, deviation = spread.mean, spread.sd or 0.0
-            low, high = mean - deviation, mean + deviation
+        unit = "nats" if found.bits_per_dim is None else "bits/dim"
+        mean, (low, high) = float(np.mean(values)), found.interval_bits_per_dim or found.interval_nats
+        if len(values) > 1:
+            low, high = mean - np.std(values, ddof=1), mean + np.std(values, ddof=1)
         settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
         line = ", ".join([*settings, *([] if row.ordering in settings else [row.ordering])])
-        numbers = " ".join(str(number[id(each)]) for each in group)
-        said = f"row {numbers}: {line}, {row.partition}: {mean:+.4g} [{low:+.4g}, {high:+.4g}]"
+        said = f"row {rows}: {line}, {row.partition}: {mean:+.4g} [{low:+.4g}, {high:+.4g}]"
         marks.append((mean, low, high, line, row.partition == "singles", said))
     if not marks:
         return None
@@ -263,11 +237,10 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Return title -> points, for the NLL and for the FID, of the rows with a quality and a speed. Kinds of likelihood,
     data sets and, of latents, tokenizers do not compare: each has a panel."""
     data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
-    rates, number = generation_rates(result), {id(row): n for n, row in enumerate(result.rows)}
-    for group in by_seed(result.rows):
-        row, rows = group[0], [number[id(each)] for each in group]
-        speeds = [rate for each in rows if (rate := rates[each]) is not None]
-        if len(speeds) < len(rows):
+    rates = dict(zip(map(id, result.rows), generation_rates(result), strict=True))
+    for rows, group in _groups(result):
+        row, speeds = group[0], values_of(group, lambda row: rates[id(row)])
+        if not speeds:
             continue
         titles = {"fid": f"FID{data[row.model]}"}
         if row.likelihood is not None:
@@ -276,8 +249,8 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
             titles["nll"] = title + latents[row.model] if of_latents else title
         for of, title in titles.items():
             if values := values_of(group, FIGURES[of]):
-                said = Point(" ".join(map(str, rows)), named(row), float(np.mean(speeds)), float(np.mean(values)))
-                found.setdefault(title, []).append(said)
+                point = Point(rows, named(row), float(np.mean(speeds)), float(np.mean(values)))
+                found.setdefault(title, []).append(point)
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
 
 
@@ -338,11 +311,11 @@ def budgets(result: AblationResult) -> dict[str, Lines]:
     scored = [row for row in result.rows if row.likelihood is not None]
     first = {VARIANT: scored[0].settings.get(VARIANT, ""), ORDERS: "1"} if scored else {}
     rows = [row for row in scored if all(row.settings.get(axis, name) == name for axis, name in first.items())]
-    found = {
+    lines = {
         data: {name: line for name, line in lines.items() if len(line) > 2}
         for data, lines in _lines(_sized(rows)).items()
     }
-    return {data: lines for data, lines in found.items() if lines}
+    return {data: kept for data, kept in lines.items() if kept}
 
 
 def _sized(rows: list[Row]) -> Iterator[tuple[Row, str, int]]:

@@ -5,17 +5,16 @@ B batch · L tokens · E token channels · M gathered tokens · K AR steps
     generate             along a plan, by an adaptive rule, or by the model's order policy (LO-ARM, arXiv 2503.05979)
     generate_remasked    along a plan, then rounds that redraw some tokens given all others
 
-An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token and
-scores the log-probability of the draw, then keeps the chosen draws (Chang et al. 2022, MaskGIT): such an order depends
-on the values, so its samples have no tractable likelihood. The policy draws positions without replacement; it reads the
-contexts under the class alone, so guidance and temperature change the tokens, never the choice of positions.
+An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token,
+scores the log-probability of the draw and keeps the chosen draws (Chang et al. 2022, MaskGIT): such an order depends on
+the values, so its samples have no tractable likelihood. The policy draws positions without replacement; guidance and
+temperature change the tokens, never the positions.
 
 Remasking draws x ~ p(x | plan), then in each round, for a set R of the generated tokens, x_R ~ p(x_R | x_{-R}) with the
-tokens of R independent given the others: a corrector after the predictor. ``random`` draws R uniformly. With one token
-at a time this is Gibbs sampling, which leaves a joint distribution unchanged if the network's conditionals are its own.
-``least-confident`` takes the tokens whose draws had the lowest log-probability when they were made (the critic of
-Lezama et al. 2022, Token-Critic, without a critic of its own): it sharpens, and has no such stationary distribution.
-The probability of x is a sum over all paths that end in x, so remasked samples have no tractable likelihood.
+tokens of R independent given the others. ``random`` draws R uniformly: with one token at a time this is Gibbs sampling.
+``least-confident`` takes the tokens whose draws had the lowest log-probability (the critic of Lezama et al. 2022,
+Token-Critic, without a critic of its own): it sharpens. Remasked samples have no tractable likelihood either: the
+probability of x is a sum over all paths that end in x.
 """
 
 from __future__ import annotations
@@ -274,6 +273,6 @@ def after_prompt(plan: Plan) -> Plan:
 
 
 def _one_set(plan: Plan, target_BL: torch.Tensor) -> Plan:
-    """The targets at once, given all others that exist."""
+    """Return the plan of the targets at once, given all others that exist."""
     others_BL = torch.where(plan.step_BL == ABSENT, ABSENT, GIVEN)
     return Plan(torch.where(target_BL, target_BL.cumsum(1) - 1, others_BL), torch.where(target_BL, 0, others_BL))

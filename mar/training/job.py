@@ -60,7 +60,7 @@ class Job:
     losses: nn.Module  # one forward pass of the loss; a data-parallel wrapper goes around it
     state: nn.Module  # the module that checkpoints hold
     length: int  # the iteration at which training ends, as far as it is known
-    n_classes: int = 0  # number of classes that labels are checked against; 0: labels are not checked
+    n_classes: int = 0  # labels are checked against; 0: they are not
 
     def tune(self) -> None:
         """Compile or otherwise change the model after it was loaded and wrapped."""
@@ -86,12 +86,8 @@ class Job:
         """Update what the optimiser does not train."""
 
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
-        """Return the task of a batch, with its ``denominator``.
-
-        Args:
-            number: key of the batch's random numbers: the iteration.
-            done: fraction 0..1 of the training.
-        """
+        """Return the task of a batch, with its ``denominator``; ``number`` keys its random numbers (the iteration),
+        ``done`` is the fraction 0..1 of the training."""
         raise NotImplementedError
 
     def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
@@ -226,11 +222,7 @@ class ModelJob(Job):
             self.before_save()
 
     def before_save(self) -> None:
-        """Log the losses since the last time.
-
-        Raises:
-            UserError: a loss is not finite.
-        """
+        """Log the losses since the last time. Raise UserError if one is not finite."""
         if not self.pending:
             return
         iterations, losses, norms, rates = zip(*self.pending, strict=True)

@@ -58,10 +58,9 @@ class Objective:
         return False
 
     def task(self, plan: Plan, position_B: torch.Tensor, iteration: Noise, one_pass: bool) -> Task:
-        """Return the task of each row.
+        """Return the task of each row of the plan.
 
         Args:
-            plan: one plan per row.
             position_B: the rows' positions in the global batch.
             iteration: a single stream, the same on every process.
             one_pass: the network returns every conditional of a plan at once.

@@ -107,17 +107,14 @@ class RunFolder:
         return locked(self.path, RUN)
 
     def log(self, **values: Any) -> None:
-        """Append a line of JSON; numbers that are not finite are null, which JSON has no word for."""
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        """Append a line to ``metrics.jsonl``."""
         with self.metrics.open("a") as file:
-            file.write(json.dumps(finite, allow_nan=False) + "\n")
+            file.write(_line(values))
 
     def history(self) -> list[dict[str, Any]]:
         """Return every logged line."""
-        if not self.metrics.is_file():
-            return []
-        lines = []
-        for line in self.metrics.read_text().splitlines():
+        lines: list[dict[str, Any]] = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.is_file() else ():
             with suppress(ValueError):  # a line cut by a kill or a full disk
                 lines.append(json.loads(line))
         return lines
@@ -125,12 +122,18 @@ class RunFolder:
     def validations(self) -> list[tuple[int, float]]:
         """Return (iteration, nats per token) of every validation."""
         key = "validation_nats_per_token"
-        return [(line["iteration"], line[key]) for line in self.history() if key in line]
+        return [(line["iteration"], line[key]) for line in self.history() if line.get(key) is not None]
 
     def rewind(self, iteration: int) -> None:
         """Delete the lines logged after ``iteration``, which training repeats."""
         kept = [line for line in self.history() if line["iteration"] <= iteration]
-        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomic(self.metrics, "".join(map(_line, kept)))
+
+
+def _line(values: dict[str, Any]) -> str:
+    """Return a line of JSON; numbers that are not finite are null, which JSON has no word for."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
 
 
 def schedule_changes(before: Train, now: Train) -> list[str]:

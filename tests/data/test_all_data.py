@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mar.core.errors import UserError
+from mar.data import DATA
 from mar.data.base import fingerprint
 
 SPLITS = ("train", "validation", "test")
@@ -66,3 +67,13 @@ def test_the_fingerprint_depends_on_every_value_and_on_shapes():
     changed[5] = 0
     others = [fingerprint(changed), fingerprint(x.reshape(2, 3)), fingerprint(x, None), fingerprint(x.long())]
     assert len({fingerprint(x), *others}) == 5
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), float("-inf"), 10**20])
+def test_numbers_out_of_bounds_are_refused_in_one_line(source, value):
+    cls, options = source
+    numbers = [field.name for field in dataclasses.fields(options) if field.type in ("int", "float")]
+    for name in numbers:
+        with pytest.raises(UserError, match=name) as error:
+            DATA.options(cls.name, dataclasses.asdict(options) | {name: value})
+        assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,9 @@ class Alone:
     rank, world, is_main, device = 0, 1, True, torch.device("cpu")
 
     def wait(self) -> None: ...
+
+    def together(self) -> nullcontext[None]:
+        return nullcontext()
 
     def on_main(self, action):
         return action()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from mar.data import DATA
@@ -14,6 +15,6 @@ def test_every_kind_and_option_is_on_the_page_with_its_default():
             if kind == "memory":  # made by mar.fit, not by a recipe
                 continue
             line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |"))
-            for option in cls.Options.__dataclass_fields__.values():
+            for option in fields(cls.Options):
                 default = str(option.default).lower() if isinstance(option.default, bool) else option.default
                 assert f"`{option.name}={default}`" in line or (option.default == "" and f"`{option.name}`" in line)

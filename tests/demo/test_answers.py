@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ def test_files_of_the_machine_are_read_for_its_own_user_alone(session, tmp_path)
     for plan in (f"file:{path}", "file:/etc/passwd", "random/optimal:costs=/etc/passwd:k=4"):
         assert "reads no files" in preview(public, Request(plan))[1]
     assert preview(public, Request("painted", [5]))[1] == ""
+
+
+def test_twenty_clients_at_once_are_answered_as_one_would_be(session):
+    requests = [Request("random/equal:16", label=k % 10, seed=k) for k in range(20)]
+    with ThreadPoolExecutor(20) as clients:
+        together = list(clients.map(lambda request: generate(session, request), requests))
+    assert together == [generate(session, request) for request in requests]
 
 
 def test_painted_orders_fill_no_disk(session, tmp_path):

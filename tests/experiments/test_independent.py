@@ -12,7 +12,7 @@ import torch
 from mar import build, config
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import read
-from mar.metrics.nll import independent_tokens, smoothed
+from mar.metrics.nll import NLL, independent_tokens, smoothed
 from mar.tokenizers import TOKENIZERS
 
 
@@ -43,6 +43,14 @@ def test_vectors_have_no_such_baseline() -> None:
         data.spec, TOKENIZERS.options(recipe.tokenizer.kind, recipe.tokenizer.model_extra)
     )
     assert independent_tokens(data, tokenizer, "test", 4, True) == ()
+
+
+def test_images_in_patches_of_vectors_have_the_baseline_of_their_pixels() -> None:
+    """In bits/dim both are of the integer images: 2.43, and by class less."""
+    recipe = config.read("digits", ["tokenizer=patches", "head=diffusion"])
+    found = list(NLL(NLL.Options(), {}).baselines(recipe, build.data(recipe)))
+    assert [each.plan for each in found] == ["independent tokens", "independent tokens, by class"]
+    assert found[0].answer.bits_per_dim == pytest.approx(2.43, abs=0.01)
 
 
 def test_documents_of_their_own_lengths_have_no_such_baseline(tmp_path: Path) -> None:

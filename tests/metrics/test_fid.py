@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,8 @@ def test_pickled_features_of_earlier_versions_are_never_read(digits, tmp_path, b
         file.unlink()
     score_images(digits.train.x[:60], digits, tmp_path / "cache")
     assert not (tmp_path / "harm").exists()
+
+
+def test_scores_without_a_place_to_keep_features_are_the_same(digits, tmp_path, brief_training):
+    kept = score_images(digits.train.x[:60], digits, tmp_path)
+    assert score_images(digits.train.x[:60], digits, Path("/dev/null/cache")) == kept
