@@ -32,6 +32,7 @@ from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
 from mar.likelihood.chain import TokenScores, conditionals
+from mar.likelihood.control import Control
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.inputs import classes_of, examples_of, tokens_of
@@ -213,6 +214,7 @@ class Run:
         kept: Partial | None = None,
         precision: Precision = "fp32",
         given: torch.Tensor | None = None,
+        control: str = "",
         **options: Any,
     ) -> Likelihood:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
@@ -225,6 +227,8 @@ class Run:
             kept: where finished work is kept, and taken up again.
             precision: of the network; probabilities are computed in float32.
             given: (N, L) bool, tokens that are conditioned on and not scored, of tokens of one dimension each.
+            control: a split that the images are spread over, whose statistics correct their mean by regression
+                (``Likelihood.controlled``, ``mar.likelihood.control``).
             options: those of ``mar.likelihood.chain.score``: kind, budget, estimator.
 
         Raises:
@@ -233,6 +237,7 @@ class Run:
         if images is None:
             images, labels = self.subset(split, limit)
         plans, (images, labels) = self.plans(plan), self._examples(images, labels)
+        variates = Control(self.spec, self.data.train, images, self.subset(control, None)[0]) if control else None
 
         def score_one(**asked: Any) -> Likelihood:
             found = self._conditionals(plans, images, labels, seed, given, **{"partial": kept, **options, **asked})
@@ -241,7 +246,8 @@ class Run:
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            return score_several(self.model.tokenizer, score_one, repeats, progress, kept)
+            found = score_several(self.model.tokenizer, score_one, repeats, progress, kept)
+        return replace(found, controlled=variates.correct(self.model.tokenizer, found)) if variates else found
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels of ``limit`` examples, evenly spread over a split, always the same; None: all."""

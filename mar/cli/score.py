@@ -37,6 +37,9 @@ class Scoring:
     budget: o.Budget = None
     precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
     past: Annotated[int | None, opt("Text, sound: earlier tokens before each, in overlapping windows.", min=0)] = None
+    control_variates: Annotated[
+        bool, opt("Correct the mean of -n images by regression on statistics of the whole split.", "--control-variates")
+    ] = False
     again: o.Again = False
 
     def request(self, plans: list[str], paired_with: str = "", target: str = "") -> NllRequest:
@@ -47,7 +50,7 @@ class Scoring:
             tuple(plans), o.plan_product(paired_with, "", "")[0] if paired_with else "", self.split, self.n, self.kind,
             Estimator.parse(self.estimator), Repeats(orders=self.orders, draws=self.draws), target,
             o.key_values(self.likelihood, "--likelihood"), gibibytes(self.budget), self.seed,
-            "last" if self.last_weights else "ema", self.again, self.precision, self.past,
+            "last" if self.last_weights else "ema", self.again, self.precision, self.control_variates, self.past,
         )  # fmt: skip
 
 

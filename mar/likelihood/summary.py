@@ -36,6 +36,20 @@ class EnsemblePoint:
     standard_error_bits_per_dim: float | None
 
 
+@dataclass(frozen=True)
+class Controlled:
+    """The mean NLL of some images corrected by regression on statistics of all ``n_all`` (``mar.likelihood.control``).
+
+    The standard error is over images, and over orders where these are shared.
+    """
+
+    n_all: int
+    nats_per_image: float
+    standard_error_nats: float
+    bits_per_dim: float | None
+    standard_error_bits_per_dim: float | None
+
+
 @dataclass(frozen=True, repr=False)
 class Likelihood:
     """The negative log-likelihood of N images along a plan, over L grid positions and K AR steps."""
@@ -91,6 +105,8 @@ class Likelihood:
     #: nats_per_image over tokens times channels, where there are no bits_per_dim
     nats_per_latent_dimension: float | None = None
     standard_error_nats_per_latent_dimension: float | None = None
+    #: nats_per_image corrected by control variates, where they were asked for
+    controlled: Controlled | None = None
 
     def __repr__(self) -> str:
         nats = f"{self.nats_per_image:.2f} ± {self.standard_error_nats:.2f} nats/image"

@@ -284,9 +284,10 @@ _LONGEST = 120  # bytes of a plan in a file's name
 _DEFAULTS: dict[str, Any] = {
     "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
     "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "orders_per_image": 1, "draws": 1,
-    "precision": "fp32", "past": None, "likelihood": {},
+    "precision": "fp32", "past": None, "likelihood": {}, "control": "",
 }  # fmt: skip
-_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood")  # their values say what they are
+# their values say what they are
+_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood", "control")
 
 
 def scores_folder(run: Run) -> Path:

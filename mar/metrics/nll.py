@@ -112,7 +112,7 @@ class NLL(Metric):
 
     @classmethod
     def notes(cls, answers: Sequence[Likelihood], grid: Mapping[str, Any]) -> list[str]:
-        kinds = ", ".join(sorted({answer.kind for answer in answers}))
+        kinds = ", ".join(sorted({kind_text(answer) for answer in answers}))
         warnings = {warning for answer in answers for warning in answer.warnings}
         return [
             f"NLL: {kinds}, on {answers[0].n_images} {grid['nll']['split']} images, ± one standard error over images. "
@@ -190,9 +190,8 @@ class NllRequest:
     weights: str = "ema"  # or "last"
     again: bool = False  # score anew what is scored already
     precision: Precision = "fp32"  # of the network
-    past: int | None = (
-        None  # tokens before each scored one, in overlapping windows; None: windows as the split has them
-    )
+    control: bool = False  # correct the mean of ``n`` images by control variates
+    past: int | None = None  # earlier tokens of each, in overlapping windows; None: windows as the split has them
 
     def __post_init__(self) -> None:
         if self.target and (self.repeats != SINGLE or self.paired_with):
@@ -307,7 +306,8 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     else:
         images, labels, given = sliding(run.data.split(request.split), request.past)
     question = nll_question(run, plans, request, len(images), made_by)
-    answer, scores = settings_digest({**question, **asdict(repeats)}, 16), run.folder.path / "scores"
+    asked = {**question, **asdict(repeats)} | ({"control": True} if request.control else {})
+    answer, scores = settings_digest(asked, 16), run.folder.path / "scores"
     if not request.again and (found := _find(scores, answer)):
         say(f"{plans.text}: scored before, kept in {found.name} (--again scores it anew)")
         return found
@@ -320,9 +320,10 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
         result = run.nll(
             images, plans, labels, seed=request.seed, repeats=repeats, likelihood=request.likelihood, kept=kept,
             progress=progress, kind=request.kind, budget=request.budget, estimator=request.estimator,
-            precision=request.precision, given=given,
+            precision=request.precision, given=given, control=request.split if request.control else "",
         )  # fmt: skip
     content = {key: getattr(request, key) for key in ("split", "seed", "weights", "precision", "past", "likelihood")}
+    content["control"] = "control-variates" if request.control else ""
     content |= {"draws": repeats.draws, **asdict(result), "fingerprint": answer}
     path = save(run, "nll", plans.text, content, made_by)
     if repeats == SINGLE:
@@ -427,11 +428,16 @@ def nll_tables(
             tables.append(
                 Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
+    corrected = []
+    if any(r.controlled for r in likelihoods.values()):
+        paths = ("found.controlled.nats_per_image", "found.controlled.standard_error_nats")
+        corrected = [with_error(f"{nats}, controlled", *paths, 2)]
     columns = [
         Column("plan", field_of("name"), words=True),
         Column("kind", field_of("kind"), words=True),
         *fields(n="found.n_images"),
         with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
+        *corrected,
         *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
         with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
         Column("AR steps", field_of("found.steps")),
@@ -466,6 +472,8 @@ def nll_notes(likelihoods: Mapping[str, Likelihood], random: Set[str], units: Un
          f"shared orders: the mean over them {bounds} the mixture over all orders from above"),
         (any(r.ensemble for r in found),
          "an ensemble of S orders is the exact NLL of the mixture of these S orders, for these tokens"),
+        (any(r.controlled for r in found),
+         f"controlled: corrected by regression on statistics of all {example}s of the split (docs/estimators.md)"),
         (any(r.dequantisation_draws for r in found),
          "uniform dequantisation: a bound on the NLL of the integer pixels, whatever the kind"),
     ]  # fmt: skip
@@ -481,6 +489,8 @@ def kind_text(likelihood: Likelihood) -> str:
     """Return the kind and the averages: "exact", "estimate (bound, steps:8)", "exact, mean of 16 orders"."""
     r = likelihood
     kind = f"estimate ({r.head_kind}, {r.estimator})" if r.kind == "estimate" else r.kind
+    if r.dequantisation_draws:
+        kind = f"bound ({kind} of dequantised data)"
     if r.orders or r.orders_per_image > 1:
         kind += f", mean of {r.orders or r.orders_per_image} orders"
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -153,7 +154,19 @@ def test_draws_bound_the_integer_pixels_more_tightly(continuous, capsys):
     one, four = (found[f"nll-raster-linear2-test-n24-{d}exact.json"] for d in ("", "draws4-"))
     assert (one["dequantisation_draws"], four["dequantisation_draws"]) == (1, 4)
     assert four["nats_per_image"] < one["nats_per_image"]
-    assert "uniform dequantisation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "uniform dequantisation" in said and "bound (exact of" in said
+
+
+def test_control_variates_have_a_column_and_a_record_of_their_own(run, capsys):
+    scored(run, NllRequest(("raster/linear:2",), n=40, control=True))
+    record = records(run)["nll-raster-linear2-test-n40-control-variates-exact.json"]
+    again = run.nll(plan="raster/linear:2", limit=40, control="test").controlled
+    assert record["controlled"]["nats_per_image"] == pytest.approx(again.nats_per_image) and again.n_all == 360
+    assert again.bits_per_dim == pytest.approx(again.nats_per_image / 64 / math.log(2))
+    assert "controlled" in capsys.readouterr().out
+    with pytest.raises(UserError, match="at least 28 images"):
+        scored(run, NllRequest(("raster/linear:2",), n=10, control=True))
 
 
 def test_requests_that_make_no_sense_are_refused(run):
