@@ -58,9 +58,7 @@ def test_what_training_refuses_is_listed_and_refused(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize(
-    ("write", "kind"), [(write_text, "text"), (write_recordings, "audio"), (write_npz, "npz")], ids=str
-)
+@pytest.mark.parametrize(("write", "kind"), [(write_text, "text"), (write_recordings, "audio"), (write_npz, "npz")])
 def test_the_kind_is_found_by_the_files(tmp_path, capsys, write, kind):
     path = write(tmp_path)
     options = {"text": ["data.context=8"], "audio": ["data.context=32"], "npz": []}[kind]
