@@ -88,8 +88,8 @@ class LinearProbe(Metric):
     def baselines(self, recipe: Recipe, data: Data) -> Iterator[Baseline]:
         """Yield the probe of the examples themselves: better features say more than the values they are made from."""
         if data.spec.n_classes:
-            pixels = (_labelled(split, lambda x, _: x.flatten(1).float()) for split in (data.train, data.test))
-            yield Baseline("pixels", "the pixels themselves", "", fit(*pixels, self.options.strength, sets=0))
+            train, test = (_labelled(split, lambda x, _: x.flatten(1).float()) for split in (data.train, data.test))
+            yield Baseline("pixels", "the pixels themselves", "", fit(train, test, self.options.strength, sets=0))
 
 
 def linear_probe(
@@ -117,7 +117,8 @@ def linear_probe(
             return features(model, x.to(device), plan).cpu()
 
         found.append(_labelled(data.split(name), of_batch))
-    return fit(*found, strength, sets)
+    train, test = found
+    return fit(train, test, strength, sets)
 
 
 def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:
