@@ -37,6 +37,12 @@ def test_single_tokens_under_exact_conditionals_leave_nothing_to_find():
     assert found.accepted == 0 and found.best == tuple(LEAVES_FIRST.tolist())
 
 
+def test_the_minutes_include_the_starts_of_which_one_is_always_scored():
+    found = search(evaluator(60), Search({}), STARTS, Budget(0.0))
+    assert list(found.starts) == ["leaves first"] and found.best == tuple(LEAVES_FIRST.tolist())
+    assert found.finished and found.proposals == 0
+
+
 def test_greedy_takes_the_surest_tokens_and_its_mirror_the_least_sure():
     judge = evaluator(400)
     order_L = greedy(judge, torch.arange(400))
