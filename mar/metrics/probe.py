@@ -110,13 +110,13 @@ def linear_probe(
     sets = len(grid) if model.network.one_pass else min(sets, len(grid))
     partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
     found = []
-    for name in ("train", "test"):
+    for name, split in (("train", data.train), ("test", data.test)):
 
         def of_batch(x: torch.Tensor, index: torch.Tensor, name: str = name) -> torch.Tensor:
             plan = Plan.sample(ordering, partition, grid, len(x), stream(seed, f"probe/{name}", index))
             return features(model, x.to(device), plan).cpu()
 
-        found.append(_labelled(data.split(name), of_batch))
+        found.append(_labelled(split, of_batch))
     train, test = found
     return fit(train, test, strength, sets)
 
