@@ -20,8 +20,8 @@ from mar.sampling.output import to_bytes
 from orderings.draw import INK, NOW, PAPER, UNKNOWN, palette
 
 PLANS = ("raster", "spiral/cosine:16", "random", "subsample/cosine:8")
-SIDE, MAP, GAP, FRAMES = 168, 84, 18, 40  # pixels of an image, of a map and between them; frames of the film
-LABEL, SEED = 7, 3
+SIDE, MAP, GAP, FRAMES = 168, 84, 18, 32  # pixels of an image, of a map and between them; frames of the film
+LABEL, SEED, GUIDANCE = 9, 3, 2.0  # nats are those at guidance 1
 
 
 def step_map(made: Generation, session: Session, done: int) -> Image.Image:
@@ -32,7 +32,7 @@ def step_map(made: Generation, session: Session, done: int) -> Image.Image:
     picture = Image.new("RGB", (session.columns, session.rows))
     draw = ImageDraw.Draw(picture)
     for cell, step in enumerate(step_N):
-        colour = NOW if step == done < last else colours[step] if step < done else UNKNOWN
+        colour = NOW if step == done < last else colours[step] if step <= done else UNKNOWN
         draw.point((cell % session.columns, cell // session.columns), colour)
     return picture.resize((MAP, MAP), Image.Resampling.NEAREST)
 
@@ -72,7 +72,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = Session(run, Path(folder))
         label = LABEL if session.classes else None
-        films = {plan: session.generate(Request(plan, label=label, seed=SEED)) for plan in sys.argv[3:] or PLANS}
+        films = {
+            plan: session.generate(Request(plan, label=label, guidance=GUIDANCE if session.classes else 1.0, seed=SEED))
+            for plan in sys.argv[3:] or PLANS
+        }
     shares = [(k + FRAMES // 2) % FRAMES / (FRAMES - 1) for k in range(FRAMES)]
     pictures = [frame(films, session, share).quantize(48, dither=Image.Dither.NONE) for share in shares]
     times = [2500 if share == 1.0 else 110 for share in shares]

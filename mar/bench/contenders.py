@@ -146,7 +146,8 @@ class Contender:
     parts: Mapping[str, Sequence[tuple[Any, str]]]  # "network" and "head" -> (object, method) at work in a generation
 
     def __init__(self, model: nn.Module, train: TrainSection, setting: Setting) -> None:
-        self.model, self.train_section, self.setting = model, train, setting
+        self.model: Any = model  # ours, or the published one
+        self.train_section, self.setting = train, setting
         self.optimizer: torch.optim.Optimizer | None = None
         self.n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -193,13 +194,11 @@ class Ours(Contender):
         def work(index: int) -> None:
             self.model.eval()
             noise = stream(index, "bench/sample", inputs.batch, self.setting.device)
-            guidance, plan, label_B = (
-                Guidance(self.setting.guidance, "linear"),
-                inputs.plan(index),
-                inputs.labels(index),
-            )
+            guidance = Guidance(self.setting.guidance, "linear")
             with self.setting.autocast():
-                generate(self.model, plan, label_B, noise, guidance, self.setting.temperature)
+                generate(
+                    self.model, inputs.plan(index), inputs.labels(index), noise, guidance, self.setting.temperature
+                )
 
         return work
 

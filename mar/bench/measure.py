@@ -26,7 +26,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def interleave(
-    works: Mapping[str, Callable[[int], None]],
+    works: Mapping[str, Callable[[int], object]],
     seconds: float,
     device: torch.device,
     clock: str = "wall",

@@ -146,14 +146,7 @@ def run(
 ) -> Report:  # fmt: skip
     """Measure ``works`` at ``batch`` images, about ``seconds`` each and at least ``rounds`` rounds.
 
-    Args:
-        compile: measure compiled code beside eager code.
-        head: sampling options that replace the head's own.
-        reference: a checkout of the published code, measured in the same rounds.
-        own_settings: measure that code with its published precision and head steps.
-        clock: "wall", or "cpu" for the processor time of this process, on a busy machine.
-        count: count operations and memory in a separate run, and time the parts of the reference's generation.
-        say: receives the name of each measurement.
+    The other arguments are those of ``mar bench``; ``say`` receives the name of each measurement.
 
     Raises:
         UserError, Unsupported: wrong settings, or a recipe that the published code cannot serve.

@@ -5,46 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
-from mar.cli.options import HeadOptions, Json, Overrides, Precision, key_values
+from mar.cli.options import Guidance, HeadOptions, Json, Overrides, Precision, Temperature, arg, key_values, listed, opt
 
 
 def bench(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe with its data, or, without data: mar-base, mar-large, mar-huge (published sizes)."
-        ),
-    ] = "digits",
+    recipe: Annotated[str, arg("A recipe with its data, or, without data: mar-base, mar-large, mar-huge.")] = "digits",
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers to this JSON file.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Checkout of the published MAR, measured in the same run.")
-    ] = None,
+    out: Annotated[Path | None, opt("Write the numbers to this JSON file.")] = None,
+    reference: Annotated[Path | None, opt("Checkout of the published MAR, measured in the same run.")] = None,
     reference_as_published: Annotated[
-        bool,
-        typer.Option(
-            "--reference-as-published",
-            help="Run the checkout in its own precision and with its own 100 head steps, to include the gain of our settings.",
-        ),
+        bool, opt("Run the checkout in its own precision and with its own 100 head steps.", "--reference-as-published")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images of a batch; sampling is measured at 1 as well.")] = 16,
-    seconds: Annotated[float, typer.Option(min=0, help="Time of each kind of work; --rounds is the minimum.")] = 10.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Minimum rounds of each kind of work.")] = 3,
-    count: Annotated[
-        bool,
-        typer.Option(help="Count operations and memory, and time the parts of the reference's generation: more runs."),
-    ] = True,
-    only: Annotated[str, typer.Option(help="Comma-separated kinds of work: train, sample, nll.")] = "train,sample,nll",
-    compile: Annotated[bool, typer.Option(help="Measure compiled code beside eager code.")] = False,
-    precision: Annotated[Precision, typer.Option(help="Precision of matrix products; bf16: autocast.")] = "fp32",
-    guidance: Annotated[float, typer.Option(help="Guidance scale of sampling, linear schedule; 1: off.")] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Temperature of sampling.")] = 1.0,
+    batch: Annotated[int, opt("Images of a batch; sampling is measured at 1 as well.", min=1)] = 16,
+    seconds: Annotated[float, opt("Time of each kind of work; --rounds is the minimum.", min=0)] = 10.0,
+    rounds: Annotated[int, opt("Minimum rounds of each kind of work.", min=1)] = 3,
+    count: Annotated[bool, opt("Count operations and memory, and time the reference's parts: more runs.")] = True,
+    only: Annotated[str, opt("Comma-separated kinds of work: train, sample, nll.")] = "train,sample,nll",
+    compile: Annotated[bool, opt("Measure compiled code beside eager code.")] = False,
+    precision: Annotated[Precision, opt("Precision of matrix products; bf16: autocast.")] = "fp32",
+    guidance: Guidance = 1.0,
+    temperature: Temperature = 1.0,
     head: HeadOptions = None,
-    clock: Annotated[
-        Literal["wall", "cpu"], typer.Option(help="cpu: processor time of this process, for a busy machine.")
-    ] = "wall",
+    clock: Annotated[Literal["wall", "cpu"], opt("cpu: processor time of this process, for a busy machine.")] = "wall",
     json: Json = False,
 ) -> None:
     """Measure images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
@@ -74,7 +56,7 @@ def bench(
     console = wide_console()
     chosen, data = contenders.read(recipe, overrides or ())
     report = run(
-        chosen, data, batch=batch, seconds=seconds, works=[work.strip() for work in only.split(",") if work.strip()],
+        chosen, data, batch=batch, seconds=seconds, works=listed(only),
         compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
         reference=reference, own_settings=reference_as_published, clock=clock, rounds=rounds, count=count,
         say=lambda line: None if json else console.print(line, style="dim"),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from mar.cli.options import TrainedRun, grouped
+from mar.cli.options import TrainedRun, grouped, opt
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches: plans may name its files
 
@@ -15,9 +13,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machin
 @grouped
 def demo(
     run: TrainedRun,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 7860,
-    host: Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
-    browser: Annotated[bool, typer.Option("--open/--no-browser", help="Open the page in the browser.")] = False,
+    port: Annotated[int, opt("Port of the page.", min=1, max=65535)] = 7860,
+    host: Annotated[str, opt("Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
+    browser: Annotated[bool, opt("Open the page in the browser.", "--open/--no-browser")] = False,
 ) -> None:
     """Serve a local page: choose or paint an order, give some pixels, and watch the run generate, with the NLL so far.
 

@@ -126,7 +126,8 @@ def gallery(
     if out.suffix.lower() != ".png":
         raise UserError(f"the gallery is a .png file, not {str(out)!r}")
     lattice = orderings.Grid.parse(grid)
-    drawn = {text: _drawn(*orderings.PlanSpec.parse(text), lattice, seed) for text in plans or GALLERY}
+    specs = {text: orderings.PlanSpec.parse(text) for text in plans or GALLERY}
+    drawn = {text: _drawn(spec.ordering, spec.partition, lattice, seed) for text, spec in specs.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(draw.png(draw.gallery(drawn, lattice)))
     print(f"wrote {out}")

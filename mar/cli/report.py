@@ -5,23 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-import typer
+from mar.cli.options import arg, listed, opt
 
 # ruff: noqa: UP045 - typer reads Optional
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder, or the --out of mar ablate.")],
-    out: Annotated[Optional[Path], typer.Option(help="The page; default FOLDER/index.html.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown; write no page.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print every number at full precision.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print a tabular for a paper that loads booktabs.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print a list of objects, one a row.")] = False,
-    seeds: Annotated[bool, typer.Option("--seeds", help="Print the table over seeds.")] = False,
-    columns: Annotated[str, typer.Option(help="Comma-separated titles of the printed columns.")] = "",
+    folder: Annotated[Path, arg("A results folder, or the --out of mar ablate.")],
+    out: Annotated[Optional[Path], opt("The page; default FOLDER/index.html.")] = None,
+    markdown: Annotated[bool, opt("Print the table as Markdown; write no page.", "--markdown")] = False,
+    csv: Annotated[bool, opt("Print every number at full precision.", "--csv")] = False,
+    latex: Annotated[bool, opt("Print a tabular for a paper that loads booktabs.", "--latex")] = False,
+    json: Annotated[bool, opt("Print a list of objects, one a row.", "--json")] = False,
+    seeds: Annotated[bool, opt("Print the table over seeds.", "--seeds")] = False,
+    columns: Annotated[str, opt("Comma-separated titles of the printed columns.")] = "",
     pivot: Annotated[
-        Optional[tuple[str, str, str]],
-        typer.Option(metavar="ROWS COLUMNS VALUE", help="Print a pivot of three columns."),
+        Optional[tuple[str, str, str]], opt("Print a pivot of three columns.", metavar="ROWS COLUMNS VALUE")
     ] = None,
 ) -> None:
     """Write the page of a grid, or print its table in another form.
@@ -43,7 +42,8 @@ def report(
     from mar.reports.page import write_page
 
     result = in_asked_unit(read_result(folder))
-    chosen = [name for name, asked in _forms(markdown, csv, latex, json).items() if asked]
+    forms = {"markdown": markdown, "csv": csv, "latex": latex, "json": json}
+    chosen = [name for name, asked in forms.items() if asked]
     if len(chosen) > 1:
         raise UserError(f"choose one form: --{' or --'.join(chosen)}")
     if not chosen:
@@ -58,11 +58,7 @@ def report(
     if seeds and not table.rows:
         raise UserError(f"{folder} has no table over seeds: its grid has one seed")
     if columns:
-        table = table.only([name.strip() for name in columns.split(",")])
+        table = table.only(listed(columns))
     if pivot:
         table = table.pivot(*pivot)
     print(getattr(table, chosen[0])(), end="")
-
-
-def _forms(markdown: bool, csv: bool, latex: bool, json: bool) -> dict[str, bool]:
-    return {"markdown": markdown, "csv": csv, "latex": latex, "json": json}

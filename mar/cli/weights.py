@@ -96,7 +96,7 @@ def import_(
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
     print(f"done: {out}, a MAR of {' + '.join(parts)}, {size.buffer} class tokens")
-    shape, side = "x".join(map(str, latents)), recipe.tokenizer.model_extra["patch"]
+    shape, side = "x".join(map(str, latents)), (recipe.tokenizer.model_extra or {})["patch"]
     print(
         f"no shape tells, so check: {size.encoder_heads} and {size.decoder_heads} attention heads, "
         f"latents {shape} in patches of {side}x{side} (--heads, --decoder-heads and --patch set others)"

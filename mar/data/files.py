@@ -85,7 +85,8 @@ def walk(root: Path, suffixes: tuple[str, ...], deep: bool = True) -> Listing:
         UserError: a folder cannot be read.
     """
     files, folders, listing = [], [], Listing(root, (), ())
-    waiting = [(str(root), (os.path.realpath(root),), "")]  # place, real folders on the way to it, name and a slash
+    # place, real folders on the way to it, name and a slash
+    waiting: list[tuple[str, tuple[str, ...], str]] = [(str(root), (os.path.realpath(root),), "")]
     while waiting:
         place, real, prefix = waiting.pop()
         try:

@@ -93,7 +93,7 @@ class WorkerSpec:
         return [sys.executable, "-m", "mar.experiments.launch", str(self.out), *options]
 
 
-def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], None]) -> list[int]:
+def run_workers(spec: WorkerSpec, count: int, watch: Callable[[], object]) -> list[int]:
     """Run ``count`` workers until no cell is left, and return their exit codes. ``watch`` is called every two seconds.
 
     Each has its share of the cores, GPUs of its own where there are several, and a log in OUT/logs. A signal stops

@@ -193,7 +193,7 @@ class Jobs:
     """The jobs of a grid. ``watch`` is called every ``poll_seconds`` (default: what suits the cluster)."""
 
     def __init__(
-        self, engine: Engine, cluster: Cluster, watch: Callable[[], None], poll_seconds: float | None = None
+        self, engine: Engine, cluster: Cluster, watch: Callable[[], object], poll_seconds: float | None = None
     ) -> None:
         self.engine, self.cluster, self.watch = engine, cluster, watch
         self.poll_seconds = POLL_SECONDS[cluster.kind] if poll_seconds is None else poll_seconds

@@ -21,6 +21,7 @@ from mar.metrics.nll import NLL
 
 RECALLED = "†"
 _ALWAYS = {"nll", "fid", "probe", "speed"}  # their columns stand in every CSV; of other metrics if a row has an answer
+_TERMINAL = {"NLL": 0, "Δ": 1, "FID": 1, "validation curve": 2, "p (Holm)": 3}  # columns there: when they are dropped
 
 _DIFFERENCE = fields(
     difference_reference="difference.reference",
@@ -68,16 +69,15 @@ def columns(result: AblationResult) -> list[Column[Row]]:
 
 
 def compact(result: AblationResult) -> list[Column[Row]]:
-    """Return the columns for a terminal: no standard errors, intervals or costs."""
+    """Return the columns for a terminal: no standard errors, intervals or costs; a narrow one drops the last first."""
     several = result.axes or result.ways
     shown = _settings(result) if several else [Column[Row]("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
-        if column.title == "NLL" or column.title.startswith("Δ"):
-            title = column.title.replace(f" to {result.reference}", "")
-            shown.append(replace(column, title=title, text=None, sign=title == "Δ"))
-        elif column.title in ("p (Holm)", "FID", "validation curve"):
-            shown.append(column)
-    return [*shown, *published_columns(result)]
+        title = column.title.replace(f" to {result.reference}", "")
+        if title in _TERMINAL:
+            text = None if title in ("NLL", "Δ") else column.text
+            shown.append(replace(column, title=title, text=text, drop=_TERMINAL[title]))
+    return [*shown, *(replace(column, drop=4) for column in published_columns(result))]
 
 
 def data_columns(result: AblationResult) -> list[Column[Row]]:

@@ -239,7 +239,7 @@ def _still(path: Path) -> str:
         return ""
     out = io.BytesIO()
     with Image.open(path) as film:
-        film.seek(film.n_frames - 1)
+        film.seek(getattr(film, "n_frames", 1) - 1)
         film.save(out, "PNG", save_all=False)
     data = base64.b64encode(out.getvalue()).decode()
     return f'<source class="still" media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{data}">'

@@ -360,7 +360,7 @@ def _curves(result: AblationResult, found: dict[str, Lines], label: str) -> Figu
             numbers = sorted(line)
             low, mean, high = ([of(line[n]) for n in numbers] for of in (min, np.mean, max))
             if len(numbers) == 1:
-                panel.axhline(mean[0], linestyle=":", color=f"C{number % 10}", label=name)
+                panel.axhline(float(mean[0]), linestyle=":", color=f"C{number % 10}", label=name)
             else:
                 _band(panel, numbers, mean, (low, high), f"C{number % 10}", name, marker="o")
         panel.set_title(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,10 +57,10 @@ def test_no_class_is_told(digits: Data) -> None:
     """With the labels of another image the features stay what they are: only the classifier sees labels."""
     model = model_of("lstm", digits).eval()
     few = [TensorSplit(split.x[:60], split.label[:60]) for split in (digits.train, digits.test)]
-    data = SimpleNamespace(name="few", spec=digits.spec, train=few[0], test=few[1])
-    probe = linear_probe(model, data, parse_ordering("raster"))  # type: ignore[arg-type]
+    data = replace(digits, train=few[0], test=few[1])
+    probe = linear_probe(model, data, parse_ordering("raster"))
     model.classes.weight.data.fill_(float("nan"))
-    assert linear_probe(model, data, parse_ordering("raster")) == probe  # type: ignore[arg-type]
+    assert linear_probe(model, data, parse_ordering("raster")) == probe
 
 
 def test_data_without_classes_is_refused(digits: Data) -> None:

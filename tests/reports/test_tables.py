@@ -95,15 +95,17 @@ def test_notes_say_what_the_figures_are(result: AblationResult) -> None:
         assert said in text
 
 
-def test_the_terminal_fits_eighty_characters(result: AblationResult) -> None:
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_terminal_drops_columns_and_cuts_no_cell(result: AblationResult, width: int) -> None:
     from rich.console import Console
 
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(*terminal(result), sep="\n")
     text = console.export_text()
-    assert all(len(line) <= 80 for line in text.splitlines())
-    assert "random/linear:2" in text and "12.50" in text and "independent" in text
-    assert "spiral: NLL: RuntimeError" in text
+    assert all(len(line) <= width for line in text.splitlines()) and "…" not in text
+    assert "random/linear:2" in text and f"{result.rows[1].likelihood.bits_per_dim:.4f}" in text  # type: ignore[union-attr]
+    assert "independent" in text and "spiral: NLL: RuntimeError" in text
+    assert ("12.50" in text) is (width > 60)
 
 
 def test_notes_say_that_variants_have_a_guidance_of_their_own_and_every_data_set(result: AblationResult) -> None:
