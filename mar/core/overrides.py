@@ -12,7 +12,7 @@ from typing import Any
 
 from mar.core.errors import UserError
 
-_WORDS = {"true": True, "false": False, "null": None, "none": None}
+_WORDS = {"true": True, "false": False, "null": None}
 _INT = re.compile(r"[-+]?(0|[1-9][\d_]*)")
 _FLOAT = re.compile(r"[-+]?((\d[\d_]*\.\d*|\.\d+)([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.?inf|\.?nan)", re.IGNORECASE)
 _PAIRS = (("[", "]"), ("{", "}"), ("'", "'"), ('"', '"'))

@@ -110,14 +110,15 @@ def linear_probe(
     sets = len(grid) if model.network.one_pass else min(sets, len(grid))
     partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
     found = []
-    for name in ("train", "test"):
+    for name, split in (("train", data.train), ("test", data.test)):
 
         def of_batch(x: torch.Tensor, index: torch.Tensor, name: str = name) -> torch.Tensor:
             plan = Plan.sample(ordering, partition, grid, len(x), stream(seed, f"probe/{name}", index))
             return features(model, x.to(device), plan).cpu()
 
-        found.append(_labelled(data.split(name), of_batch))
-    return fit(found[0], found[1], strength, sets)
+        found.append(_labelled(split, of_batch))
+    train, test = found
+    return fit(train, test, strength, sets)
 
 
 def fit(train: Labelled, test: Labelled, strength: float, sets: int) -> Probe:

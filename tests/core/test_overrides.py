@@ -17,7 +17,7 @@ from mar.experiments.grid import read
     ("text", "value"),
     [
         ("3", 3), ("-2", -2), ("1_000", 1000), ("1e-3", 0.001), (".5", 0.5), ("inf", float("inf")), ("007", "007"),
-        ("true", True), ("False", False), ("null", None), ("no", "no"), ("~", "~"), ("", ""),
+        ("true", True), ("False", False), ("null", None), ("none", "none"), ("no", "no"), ("~", "~"), ("", ""),
         ("[1, 2]", [1, 2]), ("[raster,blocks:4:inner=serpentine]", ["raster", "blocks:4:inner=serpentine"]),
         ("{kind: made, widths: [8]}", {"kind": "made", "widths": [8]}), ("'1'", "1"), ('"a b"', "a b"),
         ("raster/cosine:16", "raster/cosine:16"), ("a: b", "a: b"), ("[[[", "[[["),
