@@ -82,15 +82,18 @@ def option(default: Any, **metadata: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+class _FirstLine:
+    """The first line of a class's docstring."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return (owner.__doc__ or "").split("\n")[0].rstrip(".").replace("``", "")
+
+
 class Component:
     """The base of orderings, partitions and adaptive rules: dataclasses of options."""
 
     test_options: ClassVar[dict[str, Any]] = {}  # options for a handful of tokens, where the defaults are too large
-    summary: ClassVar[str] = ""  # for ``mar orderings list``; by default the first line of the docstring
-
-    def __init_subclass__(cls) -> None:
-        if "summary" not in vars(cls) and (text := vars(cls).get("__doc__")):
-            cls.summary = text.splitlines()[0].rstrip(".").replace("``", "")
+    summary: ClassVar[str] = _FirstLine()  # pyright: ignore[reportAssignmentType] - for ``mar orderings list``
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest if an option is below its ``least`` or above its ``most``."""
