@@ -12,9 +12,9 @@ PYTHONPATH="$PWD" python - "$out" <<'PYTHON'
 import sys
 from pathlib import Path
 
+from mar.experiments.result import read_result
 from mar.reports.columns import in_asked_unit
 from mar.reports.page import write_page
-from mar.reports.publish import read_result
 
 for folder in sorted({path.parent for path in Path("results").rglob("result.json*")}):
     write_page(in_asked_unit(read_result(folder)), folder, Path(sys.argv[1], folder, "index.html"))
