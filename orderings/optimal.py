@@ -2,7 +2,7 @@
 
 B batch · L tokens · K AR steps · S numbers of known tokens · E ends of a set (0..L)
 
-A set that holds ranks s..e-1 of an order, generated after the first s tokens, costs (ARCHITECTURE: mathematics, 10)
+A set that holds ranks s..e-1 of an order, generated after the first s tokens, costs
 
     C[s, e] = sum_{r=s}^{e-1} E[-log p(x_{sigma_r} | x_{sigma_<s})]
 

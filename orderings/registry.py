@@ -111,7 +111,7 @@ class Orderings(Registry[Ordering]):
         else:
             why = (
                 "the model finds its order while it generates, an order for each image; "
-                f"mar sample --adaptive {name}, mar score nll --plan {name}"
+                f"mar sample --adaptive {name}, mar score nll --plans {name}"
             )
         return InvalidRequest(f"{name} is no plan: {why}")
 

@@ -2,7 +2,7 @@
 
 B batch · N images · L tokens · M gathered tokens · R (image, step) pairs · K AR steps
 
-    -log p(x | plan) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})        (ARCHITECTURE: mathematics, point 3)
+    -log p(x | plan) = sum_k sum_{l in S_k} -log p(x_l | x_{S_<k})
 
 A one-pass network gives every conditional in one forward pass. Any other needs a pass for each step: those are batched
 over (image, step) pairs, ordered by step, so that the device stays full and the pairs of a batch know about equally
@@ -11,7 +11,7 @@ many tokens (``pairs``). Orders found along the way, and contexts that generatio
 
 An order that the model chooses, lowest or highest entropy first (``adaptive_log_prob``), is a deterministic function of
 the tokens already known (ties by token number). So every image lies on one path of a tree of decisions, and the product
-of conditionals along it is a normalised density (ARCHITECTURE: mathematics, point 9): the sum over the last set's
+of conditionals along it is a normalised density: the sum over the last set's
 values is one, then that over the set before it, and so on. A rule that depends on the values just drawn has no such
 tree.
 
