@@ -219,7 +219,7 @@ def _published_note(column: Published, found: dict[str, Agreement], rows: str) -
     few = [name for name, each in found.items() if each.n < FEWEST]
     if len(few) > 1:  # one line for all conditions with too few rows
         found = {name: each for name, each in found.items() if name not in few}
-        found["each other condition" if found else "each condition"] = Agreement(0)
+        found["in each other condition" if found else "in each condition"] = Agreement(0)
     ranks = " ".join(
         _ranks(OURS[column.of][0] + (f", {name}" if name else ""), each, rows) for name, each in found.items()
     )
@@ -233,7 +233,7 @@ def _ranks(ours: str, found: Agreement, rows: str) -> str:
     """Say how alike two columns rank the rows of a condition."""
     if found.n < FEWEST:
         counted = f" ({found.n})" if found.n else ""
-        return f"With our {ours} too few rows{counted} have both figures to compare orders."
+        return f"{ours}: too few rows{counted} have both figures to compare orders."
     if found.tau is None or found.p_value is None:
         return f"With our {ours} ({found.n} rows) one column's figures are all equal: there is no order to compare."
     how = "exact" if found.exact else "normal approximation, because figures tie"
