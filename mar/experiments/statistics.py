@@ -151,7 +151,7 @@ class Range:
 
 
 def spreads(result: AblationResult) -> dict[str, Range]:
-    """Return the range of each of ``QUANTITIES`` over the trained cells; compute wants the speed of each."""
+    """Return the range of each of ``QUANTITIES`` over the trained cells; ``compute`` needs the speed of each."""
     found: dict[str, list[float]] = {name: [] for name in QUANTITIES}
     for model in result.models:
         if model.training is not None:

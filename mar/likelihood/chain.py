@@ -161,7 +161,7 @@ def pairs(
         budget: bytes of activations; None: what suits the device.
         drawn_BK: bool, the steps wanted; None: all.
         pooled: after each step's past, ask for all unknown tokens, not those of the step alone.
-        first: so many pairs are left out, which are done already.
+        first: number of pairs that are done already and are left out.
     """
     one_pass = model.network.one_pass and not pooled
     image_R, step_R = (index_R[first:] for index_R in _index(plan, one_pass, drawn_BK))

@@ -35,7 +35,7 @@ _VERSION = 1  # of architecture and training together; part of the cache's key
 
 @dataclass(frozen=True)
 class Budget:
-    """The length of the training: at least so many epochs, and at least so many images seen."""
+    """The length of the training: a least number of epochs, and a least number of images."""
 
     epochs: int = 2
     images: int = 30_000

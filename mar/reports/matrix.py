@@ -173,7 +173,7 @@ def _notes(result: AblationResult) -> list[str]:
         f"{result.data_fingerprint[:12]}; ± is one standard error over images.",
         f"Differences are paired, image by image, with the same run along the plan it was trained along: "
         f"{100 * result.grid['confidence']:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
-        f"the {compared} comparisons of the table. They speak of these trained models, not of other training seeds.",
+        f"the {compared} comparisons of the table. They hold for these trained models, not for other training seeds.",
         "Off the diagonal a run trained along one fixed order is asked for conditionals that it never trained; compare "
         "orders down the diagonal, or along the row of a run trained on random orders.",
         *result.grid["notes"],

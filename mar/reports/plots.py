@@ -106,7 +106,7 @@ def write_pictures(result: AblationResult, folder: Path) -> list[Path]:
 
 
 def _panels(n: int, width: float, height: float, columns: int = _COLUMNS, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure of ``n`` panels, each of so many inches, in rows of at most ``columns``."""
+    """Return a figure of ``n`` panels, sizes in inches, in rows of at most ``columns``."""
     columns = min(columns, n)
     rows = math.ceil(n / columns)
     figure = Figure((width * columns, height * rows))

@@ -170,7 +170,7 @@ def check_length(folder: Path, before: int, now: int) -> None:
 
 
 def at(folder: Path, iteration: int) -> Checkpoint:
-    """Return the checkpoint after so many iterations. Raise UserError if it is missing or damaged."""
+    """Return the checkpoint of an iteration. Raise UserError if it is missing or damaged."""
     path = folder / f"{iteration:08d}"
     if (reason := _damage(path)) is not None:
         raise UserError(f"{path} is no whole checkpoint: {reason}")

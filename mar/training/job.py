@@ -46,7 +46,7 @@ class Progress:
         return self.iteration == self.iterations
 
     def due(self, every: int) -> bool:
-        """True every so many iterations and at the end; never if ``every`` is 0."""
+        """True in every ``every``-th iteration and at the end; never if ``every`` is 0."""
         return bool(every) and (self.iteration % every == 0 or self.ended)
 
 

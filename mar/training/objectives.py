@@ -120,7 +120,7 @@ class MarMasking(Objective):
     std: float = 0.25
     low: float = 0.7
     high: float = 1.0
-    # One rate for the whole batch (true), for each row (false), or for every so many rows: MAR's code draws one in each
+    # One rate for the whole batch (true), for each row (false), or for groups of rows: MAR's code draws one in each
     # process, so its batch in a process is the published value. The default does not depend on the number of processes.
     per_batch: bool | int = True
 
