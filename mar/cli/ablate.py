@@ -61,8 +61,7 @@ def ablate(
     from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import default_out, grid_path
 
-    grid_path(name)  # refuse mistyped names before torch is imported
-    check_grid_keys(overrides or [])
+    check_grid_keys(grid_path(name), overrides or [])  # before torch is imported
 
     from mar.experiments.grid import read
 
@@ -103,7 +102,7 @@ def reproduce(
                 print(f"    --scale {table.scale}{asked}: {table.header[1]}")
         return
     table = find(name, scale)
-    check_grid_keys(overrides or [])
+    check_grid_keys(table.path, overrides or [])
     given = [*_data_override(table, data, overrides or []), *(overrides or [])]
     folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
 

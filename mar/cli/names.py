@@ -14,6 +14,7 @@ from pathlib import Path
 import mar
 from mar.config import Recipe
 from mar.core.errors import unknown
+from mar.experiments.shipped import extended
 from orderings import parse_ordering, parse_partition
 from orderings.user import is_file_target
 
@@ -34,13 +35,15 @@ def check_recipe(recipe: Recipe) -> None:
             raise unknown(f"{family} kind", kind, [*ours, *others])
 
 
-def check_grid_keys(overrides: Sequence[str]) -> None:
-    """Raise UserError: an override of a grid begins with no key of a grid, a metric or a recipe."""
+def check_grid_keys(grid: Path, overrides: Sequence[str]) -> None:
+    """Raise UserError: an override begins with no key of a grid, a metric or a recipe, and is no axis of ``grid``."""
+    axes = extended(grid).get("axes") or {}
     known = {*fields("mar.experiments.grid", "GridFile"), *kinds("mar.metrics"), *Recipe.model_fields}
     for text in overrides:
-        key = text.partition("=")[0].partition(".")[0].removesuffix("+")
-        if "=" in text and key not in known:
-            raise unknown("grid or recipe key", key, known)
+        whole = text.partition("=")[0].removesuffix("+")
+        key = whole.partition(".")[0]
+        if "=" in text and key not in known and whole not in axes:
+            raise unknown("grid or recipe key", key, {*known, *map(str, axes)})
 
 
 def kinds(module: str) -> dict[str, str]:

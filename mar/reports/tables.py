@@ -279,7 +279,7 @@ def _difference_notes(result: AblationResult) -> list[str]:
     return [
         f"Δ: paired with {result.reference}{beside} on the same images and noise, "
         f"{100 * differences[0].confidence:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
-        f"{len(differences)} comparisons. They speak of {trained}, not of the spread over training seeds."
+        f"{len(differences)} comparisons. They hold for {trained}, not for other training seeds."
     ]
 
 

@@ -131,7 +131,7 @@ class RunFolder:
 
 
 def _line(values: dict[str, Any]) -> str:
-    """Return a line of JSON; numbers that are not finite are null, which JSON has no word for."""
+    """Return a line of JSON; numbers that are not finite become null, since JSON has no NaN."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
