@@ -96,7 +96,7 @@ def score(
         mar tokenizer score runs/fashion-kl fashion-mnist:~/data/fashion-mnist
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
-    from mar.core.files import TOKENIZER, check_kind
+    from mar.core.files import TOKENIZER, check_kind, check_writable
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     section, source = data_of(data, overrides or [])
@@ -104,6 +104,7 @@ def score(
     own = found.parent if (found.parent / TOKENIZER).is_file() else None
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
+    check_writable(folder / "scores" / "reconstruction.json")
     _score(found, section, source, folder, n, _rfid_settings(rfid, source, features, seed), seed, replaces=False)
 
 
@@ -164,9 +165,14 @@ def cache(
 
 def _identity(data: Data, file: Path) -> str:
     """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
+    from mar.core.files import CACHE
     from mar.core.readers import read_json
+    from mar.data.shards import settings_in
 
-    there = read_json(file, "the settings of this folder") if file.is_file() else {}
+    if file.name == CACHE:
+        there = settings_in(file.parent)
+    else:
+        there = read_json(file, "the settings of this folder") if file.is_file() else {}
     return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
 
 
