@@ -47,6 +47,7 @@ Adaptive = Annotated[str, opt("Let the model choose each next set: lowest-entrop
 Again = Annotated[bool, opt("Score anew what was scored before with the same settings.", "--again")]
 BatchSize = Annotated[int, opt("Examples generated at a time.", min=1)]
 Budget = Annotated[float | None, opt("GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU.", min=0.01)]
+DataPath = Annotated[Path | None, opt("Where the run's data lie now, if they have moved.")]
 Guidance = Annotated[float, opt("Scale of classifier-free guidance; 1: off.", min=0.0)]
 HeadOptions = Annotated[Texts, opt("Sampling option of the head, repeatable: top_k=5, solver=unipc.")]
 Json = Annotated[bool, opt("Print the table as JSON.", "--json")]
@@ -95,6 +96,7 @@ class TrainedRun:
 
     run: Annotated[Path, arg("A run folder.")]
     last_weights: LastWeights = False
+    data_path: DataPath = None
 
     @property
     def weights(self) -> str:
@@ -105,7 +107,7 @@ class TrainedRun:
         """Load the run. Raises UserError: the folder holds no run."""
         from mar.run import load
 
-        return load(self.run, not self.last_weights, device)
+        return load(self.run, not self.last_weights, device, data_path=self.data_path or "")
 
 
 @dataclass(frozen=True)
