@@ -25,7 +25,7 @@ from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
-from mar.core.signals import handled
+from mar.core.signals import end_with, handled
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -111,6 +111,8 @@ class Processes:
             print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts no process that outlives it
+            end_with(os.getppid())
         self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
 
     # Training.
