@@ -194,7 +194,7 @@ _DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, err
 def checked(command: Callable[..., None]) -> Callable[..., None]:
     """Check every value before the command runs: numbers are finite, ~ is the home, what is written can be written.
 
-    Raises UserError: a wrong value, or the command meets a file that it cannot read or write.
+    Raises UserError: a wrong value, the command meets a file that it cannot read or write, or the memory is too small.
     """
 
     @wraps(command)
@@ -214,6 +214,11 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
             raise UserError(f"{error.filename or 'a file'}: {error.strerror}") from error
         except RecursionError as error:
             raise UserError("a value is nested too deeply") from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+                raise
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(f"the memory is too small ({reason}): choose smaller sizes, or fewer at a time") from error
 
     return run
 

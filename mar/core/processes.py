@@ -66,7 +66,7 @@ def resolve_precision(precision: Precision) -> Precision:
 
 @contextmanager
 def _one_line(watched: bool = False) -> Iterator[None]:
-    """Turn the error of a collective without its peer into a line and PeerFailed, unless ``Peers`` watch and say more."""
+    """Turn the error of a collective without its peer into a line and PeerFailed, unless ``Peers`` watch."""
     try:
         yield
     except (RuntimeError, OSError) as error:

@@ -261,6 +261,12 @@ def test_every_command_is_tried():
 ENDS = ("taken", "refused", "unfinished", "failed")
 
 
+def test_a_model_larger_than_the_memory_is_refused_in_one_line(fuzzed):
+    sizes = ("network.encoder_width=65536", "network.encoder_heads=1024")
+    ended, fault = fuzzed.fault("train", [sizes], 10)
+    assert (ended, fault) == ("refused", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_line_of_every_command_computes(fuzzed, name):
