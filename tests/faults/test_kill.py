@@ -229,13 +229,14 @@ def test_a_command_that_is_killed_again_and_again_ends_as_an_undisturbed_one(mad
         shutil.copytree(made, folder)
         saved, codes, lives = 0, [-1], lives + 1
         while set(codes) != {0}:
-            running = start(long, folder)
+            began, running = time.monotonic(), start(long, folder)
             if kills.total() < wanted:
                 end = time.monotonic() + duration * moments.random()
                 while time.monotonic() < end and all(process.is_alive() for process in running.processes):
                     time.sleep(0.01)
                 if number := hit(running, moments):
                     kills[number] += 1
+                    print(f"{name}: {number} after {time.monotonic() - began:.1f} s, {saved} saved", flush=True)
             began = time.monotonic()
             codes = running.wait(300)
             slowest = max(slowest, time.monotonic() - began)
