@@ -275,7 +275,7 @@ def test_a_line_of_every_command_computes(fuzzed, name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_any_value_and_any_flag_is_taken_or_refused_in_one_line(fuzzed, name):
-    found = fuzz(fuzzed, name, 3, 1.0, 1)
+    found = fuzz(fuzzed, name, 2, 1.0, 1)
     assert not (faults := [fault for fault in found if fault not in ENDS]), "\n".join(faults)
 
 
