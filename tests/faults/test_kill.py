@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +129,12 @@ LONG = {
 
 
 def settle(folder: Path) -> None:
-    """Let a command run in ``folder``, with a cache of its own, and keep unfinished scores at once."""
+    """Let a command run in ``folder``, with a cache of its own; it keeps unfinished scores at once, and waits for its
+    processes 15 seconds in place of minutes."""
+    import mar.core.processes as processes
     import mar.core.records as records
 
+    processes._MEETING = timedelta(seconds=15)
     os.chdir(folder)
     os.environ |= {"XDG_CACHE_HOME": str(folder / "xdg"), "OMP_NUM_THREADS": "1"}
     records.Partial.__init__.__defaults__ = (0.0,)
