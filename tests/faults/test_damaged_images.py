@@ -139,7 +139,7 @@ def test_data_that_moved_are_the_same_data(images, tmp_path):
     assert len(mar.load(tmp_path / "run", data_path=tmp_path / "moved").data.test) > 0
     kept = sorted((tmp_path / "moved").glob("test/*/*"))[0]
     content = kept.read_bytes()
-    Image.new("L", (8, 8)).save(kept)
+    Image.new("L", (8, 8), 200).save(kept)
     with pytest.raises(UserError, match="holds other data"):
         _ = mar.load(tmp_path / "run", data_path=tmp_path / "moved").data
     kept.write_bytes(content)
