@@ -13,6 +13,8 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+from scripts import reference_pages
+
 project = "mar-orderings"
 author = "mar-orderings contributors"
 copyright = "mar-orderings contributors"
@@ -44,10 +46,14 @@ napoleon_use_ivar = True
 PAGES = {
     "Start": [
         "installation",
+        "quickstart",
         "concepts",
         "from-the-command-line",
         "from-python",
         "demo",
+        "own-data",
+        "ablate-my-ordering",
+        "recipes",
         "troubleshooting",
         "trust",
         "glossary",
@@ -66,7 +72,7 @@ PAGES = {
         "adding-a-data-set",
         "adding-a-metric",
     ],
-    "Reference": ["reference", "index", "/CONTRIBUTING", "/CHANGELOG"],
+    "Reference": ["commands", "reference", "index", "/CONTRIBUTING", "/CHANGELOG"],
 }
 
 
@@ -84,6 +90,10 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         for caption, names in PAGES.items():
             source[0] += _toctree([name if name.startswith("/") else f"/docs/{name}" for name in names], caption)
         source[0] += _toctree(["/results/README", "/results/LOG", "/results/speed"], "Results")
+    elif page == "docs/recipes":
+        source[0] = source[0].replace("% table of recipes", reference_pages.recipes())
+    elif page == "docs/commands":
+        source[0] = source[0].replace("% reference of commands", reference_pages.commands())
     elif page == "results/README":
         found = sorted(here.glob("*/**/*.md"))
         source[0] += _toctree([f"/{path.relative_to(app.srcdir).with_suffix('')}" for path in found])

@@ -1,4 +1,4 @@
-"""The page in a browser: live steps, stale results, keys, links, errors beside their field. Needs gradio, playwright, Chromium."""
+"""The page in a browser: live steps, stale results, keys, links, errors beside their field."""
 
 from __future__ import annotations
 

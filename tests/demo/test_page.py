@@ -43,7 +43,7 @@ def test_the_first_word_comes_before_torch(tmp_path):
         "class Said:\n"
         "    def write(self, text): print(text, 'torch' in sys.modules) if text.strip() else None\n"
         "    def flush(self): pass\n"
-        f"sys.stderr = Said()\n"
+        "sys.stderr = Said()\n"
         "try: demo(__import__('pathlib').Path('none'))\n"
         "except Exception: pass"
     )
