@@ -267,21 +267,20 @@ def film_files(made: Sequence[tuple[str, Generation]], session: Session) -> tupl
 
 
 def save_gif(pictures: Sequence[Image.Image], shares: Sequence[float], out: Any) -> None:
-    """Write frames as a GIF that rests at its end (share 1). All have one palette, with every grey of the images."""
-    colours = [
-        *palette(48),
-        NOW,
-        UNKNOWN,
-        GIVEN_GREY,
-        INK,
-        PAPER,
-        *(f"#{k:02x}{k:02x}{k:02x}" for k in range(0, 256, 2)),
-    ]
-    shared = Image.new("P", (1, 1))
-    shared.putpalette(b"".join(bytes.fromhex(colour[1:]) for colour in colours))
-    first, *rest = [picture.quantize(palette=shared, dither=Image.Dither.NONE) for picture in pictures]
+    """Write frames as a GIF that rests at its end (share 1). One palette holds every colour and grey that they have."""
+    greys = [f"#{k:02x}{k:02x}{k:02x}" for k in range(1, 255, 2)]
+    colours = [*palette(64), NOW, UNKNOWN, GIVEN_GREY, INK, PAPER, "#000000", *greys]
+    entry_NC = np.array([list(bytes.fromhex(colour[1:])) for colour in colours])
+    frames = []
+    for picture in pictures:
+        packed = (np.asarray(picture).astype(int) * (65536, 256, 1)).sum(-1)
+        found, place = np.unique(packed, return_inverse=True)
+        found_NC = np.stack([found >> 16, found >> 8 & 255, found & 255], -1)
+        nearest = np.square(found_NC[:, None] - entry_NC).sum(-1).argmin(1).astype(np.uint8)
+        frames.append(Image.fromarray(nearest[place.reshape(packed.shape)], "P"))
+        frames[-1].putpalette(entry_NC.astype(np.uint8).tobytes())
     times = [2500 if share == 1.0 else 110 for share in shares]
-    first.save(out, "GIF", save_all=True, append_images=rest, duration=times, loop=0)
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
 
 
 def film_frame(made: Sequence[tuple[str, Generation]], session: Session, share: float) -> Image.Image:

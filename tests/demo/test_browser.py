@@ -98,8 +98,8 @@ def test_an_order_is_painted_with_the_keyboard(page):
 
 def test_a_link_restores_plan_cells_and_seed(page, address):
     page.goto(f"{address}?plan=painted/cosine:16&painted=9.10&seed=4&class=3")
-    page.wait_for_function("document.querySelector('#board .link').href.includes('painted=9.10')")
-    page.wait_for_function("document.querySelector('#player .nll').textContent.startsWith('step 16 of 16')")
+    page.wait_for_selector("#board .link[href*='painted=9.10']")
+    page.wait_for_selector("#player .nll >> text=step 16 of 16")
     assert page.get_by_label("Seed").input_value() == "4"
     assert page.locator("#player .plan").inner_text() == "painted/cosine:16"
 

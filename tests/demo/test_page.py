@@ -97,7 +97,7 @@ def test_a_generation_is_streamed_and_its_film_can_be_saved(session):
     controls = ["raster/equal:8", 3, 1.0, 1.0, 0, {"painted": [], "given": [], "drawn": []}, None]
     *_, (player, gif, png, *_) = _Answers(session).generate(*controls)
     assert player.value["films"][0]["done"] and "plan=raster/equal:8&class=3" in player.value["key"]
-    assert Path(gif.value).suffix == ".gif" and Path(png.value).is_file()
+    assert gif.value["path"].endswith(".gif") and Path(png.value["path"]).is_file()
 
 
 def test_the_order_is_scored_beside_raster_and_random(session, monkeypatch):
