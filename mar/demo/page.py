@@ -89,7 +89,7 @@ def page(answers: _Answers) -> gr.Blocks:
                     )  # fmt: skip
                     label = gr.Dropdown(
                         list(zip(classes, range(len(classes)), strict=True)), value=0, label="Class", scale=1,
-                        info="condition", visible=bool(classes), allow_custom_value=True, min_width=100,
+                        info="condition", visible=bool(classes), allow_custom_value=True, min_width=130,
                     )  # fmt: skip
                 lines("plan", "label")
                 scene = preview(session, Request(run.training_plan))[0]
@@ -251,7 +251,8 @@ class _Answers:
         painted = bool(scene["painted"] and scene["step"])
         file = str(self.session.order_file(request.painted)) if painted else None
         order = gr.DownloadButton(value=file, visible=painted)
-        return gr.HTML(scene={**scene, **fresh}), gr.HTML(current=scene["link"]), order, *_told(plan=message)
+        board = gr.HTML(scene={**scene, **fresh}, **({"value": fresh["board"]} if "board" in fresh else {}))
+        return board, gr.HTML(current=scene["link"]), order, *_told(plan=message)
 
     def _request(self, *chosen: Any) -> Request:
         plan, label, guidance, temperature, seed, board, picture = chosen

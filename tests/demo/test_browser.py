@@ -100,6 +100,9 @@ def test_a_link_restores_plan_cells_and_seed(page, address):
     page.goto(f"{address}?plan=painted/cosine:16&painted=9.10&seed=4&class=3")
     page.wait_for_selector("#board .link[href*='painted=9.10']")
     page.wait_for_selector("#player .nll >> text=step 16 of 16")
+    page.wait_for_timeout(1500)  # the answers to the changed controls
+    assert "painted=9.10" in page.locator("#board .link").get_attribute("href")
+    assert page.locator("#player .stale").is_hidden()
     assert page.get_by_label("Seed").input_value() == "4"
     assert page.locator("#player .plan").inner_text() == "painted/cosine:16"
 
