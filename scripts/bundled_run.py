@@ -1,6 +1,6 @@
-"""Pack a run of VQ latents of Fashion-MNIST for mar/demo/fashion-mnist: averaged weights in half precision, 100 test images.
+"""Pack a run of VQ latents of Fashion-MNIST for ``mar demo``: averaged weights in half precision, 100 test images.
 
-usage: python scripts/bundled_run.py RUN TOKENIZER FASHION-MNIST OUT    # the commands before it: mar/demo/fashion-mnist/README.md
+usage: python scripts/bundled_run.py RUN TOKENIZER FASHION-MNIST OUT    # before it: mar/demo/fashion-mnist/README.md
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    run, tokenizer, images, out = mar.load(sys.argv[1]), Path(sys.argv[2], "autoencoder"), sys.argv[3], Path(sys.argv[4])
+    run, tokenizer, out = mar.load(sys.argv[1]), Path(sys.argv[2], "autoencoder"), Path(sys.argv[4])
     source = DATA["fashion-mnist"]
-    data = source.load(source.Options(path=images))
+    data = source.load(source.Options(path=sys.argv[3]))
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     final = out / "checkpoints" / f"{run.checkpoint.iteration:08d}"
     final.mkdir(parents=True)
