@@ -47,6 +47,7 @@ def main() -> None:
     checkpoint.seal(final, run.checkpoint.iteration)
     content = run.recipe.as_dict()
     content |= {"name": "fashion-mnist", "data": {"kind": "memory"}, "tokenizer": {"kind": "vq", "path": VQ}}
+    content["train"]["iterations"] = run.checkpoint.iteration
     RunFolder(out).write_description(config.parse(content), data.about)
     (out / "environment.json").write_text(json.dumps({"started_in": "."}))
     x, label = data.test.batch(evenly_spaced(len(data.test), IMAGES))
