@@ -16,7 +16,7 @@ from mar.demo.answers import film_frame, save_gif
 from mar.demo.session import Request, Session, bundled
 
 PLANS = ("raster", "spiral/cosine:16", "random", "subsample/cosine:8")
-FRAMES, LABEL, SEED, GUIDANCE = 32, 9, 3, 2.0  # nats are those at guidance 1
+FRAMES, LABEL, SEED, GUIDANCE, TEMPERATURE = 32, 9, 1, 3.0, 0.9  # nats are those at guidance 1, temperature 1
 
 
 def main() -> None:
@@ -25,10 +25,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         session = Session(run, Path(folder))
         label, guidance = (LABEL, GUIDANCE) if session.classes else (None, 1.0)
-        films = [
-            (plan, session.generate(Request(plan, label=label, guidance=guidance, seed=SEED)))
-            for plan in rest[1:] or PLANS
-        ]
+        chosen = {"label": label, "guidance": guidance, "temperature": TEMPERATURE, "seed": SEED}
+        films = [(plan, session.generate(Request(plan, **chosen))) for plan in rest[1:] or PLANS]
         shares = [(k + FRAMES // 2) % FRAMES / (FRAMES - 1) for k in range(FRAMES)]
         out.parent.mkdir(parents=True, exist_ok=True)
         save_gif([film_frame(films, session, share) for share in shares], shares, out)
