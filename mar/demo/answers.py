@@ -73,6 +73,7 @@ def preview(session: Session, request: Request) -> tuple[dict[str, Any], str]:
         "steps": 0 if plan is None else int(plan.n_steps_B),
         "step": None if plan is None else _steps_of_cells(plan.step_BL, session),
         "link": link(session, request),
+        "answered": [*map(list, (request.painted, request.given))],
     }
     return scene, message
 

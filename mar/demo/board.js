@@ -152,7 +152,10 @@ async function show() {
   if (stroke?.over) stroke = null;
   const { fresh, rows, columns } = props.scene;
   link.href = location.origin + location.pathname + props.scene.link;
-  if ((props.scene.restore ?? 0) > restored) [restored, state] = [props.scene.restore, copy(props.scene.board)];
+  if ((props.scene.restore ?? 0) > restored) {
+    [restored, state] = [props.scene.restore, copy(props.scene.board)]; // of a link
+    send();
+  } else if (!stroke && String(props.scene.answered) !== String([state.painted, state.given])) send(); // an overtaken answer
   picture = await loaded(props.scene.picture);
   if (fresh > seen) {
     seen = fresh; // another picture: what was drawn goes, and where nothing is given, its upper half is
