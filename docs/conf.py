@@ -33,7 +33,7 @@ html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
-pygments_style = "friendly"
+pygments_style = "default"  # its colours have the contrast of WCAG AA
 pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"
 autodoc_member_order = "bysource"
@@ -141,8 +141,17 @@ def _escape_plain_text(app: Any, what: str, name: str, obj: Any, options: Any, l
         lines[number] = "``".join(parts)
 
 
+def _make_accessible(app: Any, error: Exception | None) -> None:
+    """Give headings of the side bar a level, and boxes that scroll the keyboard's focus."""
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text().replace('role="heading">', 'role="heading" aria-level="2">')
+        text = re.sub(r'<(pre|div class="table-wrapper[^"]*")(?=[ >])(?! tabindex)', r'<\1 tabindex="0"', text)
+        page.write_text(text)
+
+
 def setup(app: Any) -> None:
     """Render formulas as MathML when the page is built: no script, no network, selectable text."""
     app.add_html_math_renderer("mathml", (_skip_visit(_write_inline), _leave), (_skip_visit(_write_block), _leave))
     app.connect("source-read", _add_navigation)
+    app.connect("build-finished", _make_accessible)
     app.connect("autodoc-process-docstring", _escape_plain_text, priority=400)  # before napoleon, at 500
