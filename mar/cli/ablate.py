@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json as json_format
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, Texts, arg, grouped, opt, print_tables
+from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
+from mar.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mar.experiments.engine import Engine
     from mar.experiments.grid import GridFile
+    from mar.experiments.shipped import Table
     from mar.experiments.slurm import Cluster
 
 Overrides = Annotated[Texts, arg("key=value pairs that change the grid or its recipes.")]
@@ -94,12 +97,11 @@ def reproduce(
     from mar.experiments.shipped import find, tables
 
     if name is None:
-        for title, scales in tables().items():
-            print(f"{title}\n    {scales[0].header[0]}")
-            for table in scales:
-                needs = [key for key, needed in table.given.items() if needed]
-                asked = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in needs)
-                print(f"    --scale {table.scale}{asked}: {table.header[1]}")
+        panels = {
+            f"{title}: {scales[0].header[0]}": [(f"--scale {one.scale}{_needs(one)}", one.header[1]) for one in scales]
+            for title, scales in tables().items()
+        }
+        print_listing(panels)
         return
     table = find(name, scale)
     check_grid_keys(table.path, overrides or [])
@@ -111,24 +113,25 @@ def reproduce(
     run_grid(read(table.grid, given, folder), folder, execution)
 
 
-def _data_override(table, data: Path | None, overrides: list[str]) -> list[str]:
+def _needs(table: Table, given: Container[str] = ()) -> str:
+    """Return the options that a table needs beside the ``given`` values."""
+    missing = [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]
+    return "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in missing)
+
+
+def _data_override(table: Table, data: Path | None, overrides: list[str]) -> list[str]:
     """Return the override of ``--data``. Raises UserError: the table lacks a given value, or reads no data."""
-    import json
-
-    from mar.core.errors import UserError
-
     what = f"{table.name} at the scale {table.scale}"
     given = {text.partition("=")[0] for text in overrides} | ({"given.data"} if data is not None else set())
-    if missing := [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]:
-        wanted = " ".join("--data PATH" if key == "data" else f"given.{key}=…" for key in missing)
-        raise UserError(f"{what} needs {wanted}: see the top of {table.path}")
+    if missing := _needs(table, given):
+        raise UserError(f"{what} needs{missing}: see the top of {table.path}")
     if data is None:
         return []
     if "data" not in table.given:
         raise UserError(f"{what} reads no data but the project's own: leave --data out")
     if not data.expanduser().exists():
         raise UserError(f"--data: there is no {data}")
-    return [f"given.data={json.dumps(str(data.expanduser()))}"]
+    return [f"given.data={json_format.dumps(str(data.expanduser()))}"]
 
 
 def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
@@ -139,7 +142,6 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
         mar status runs/ablate-digits-networks
         mar status runs/digits
     """
-    from mar.core.errors import UserError
     from mar.core.files import GRID, RUN
     from mar.core.table import Column, Table
     from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
@@ -173,7 +175,6 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     Raises UserError, Unsupported: the grid is impossible, its preparation or its jobs failed. typer.Exit: cells failed.
     """
     from mar import build
-    from mar.core.errors import UserError
     from mar.core.progress import bar, wide_console
     from mar.experiments.engine import Engine
     from mar.experiments.launch import prepare, trainer
@@ -254,7 +255,6 @@ def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console:
 
     Raises UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
     """
-    from mar.core.errors import UserError
     from mar.experiments.launch import WorkerSpec, run_workers
     from mar.experiments.slurm import Jobs
     from mar.experiments.state import forget_failures, share

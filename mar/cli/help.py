@@ -1,10 +1,11 @@
-"""The page of ``--help``: as wide as the terminal, and no word, option or example is cut."""
+"""Names with their texts (``--help``, lists), as wide as the terminal: no word, option or example is cut."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -17,7 +18,7 @@ _WORDS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 def page(command: Any, ctx: Any) -> str:
     """Return usage, description, and the options or the commands by panel."""
-    width = max(40, min(100, shutil.get_terminal_size().columns))
+    width = _width()
     found = [one for one in command.get_params(ctx) if not getattr(one, "hidden", False)]
     arguments = [one for one in found if one.param_type_name == "argument"]
     options = [one for one in found if one.param_type_name == "option"]
@@ -29,18 +30,28 @@ def page(command: Any, ctx: Any) -> str:
             summary = command.get_command(ctx, name).help.split("\n\n")[0]
             panels.setdefault(command.panel(name), []).append((name, " ".join(summary.split())))
     else:
-        panels["Arguments"] = [(_argument(one), one.help or "") for one in arguments]
+        panels = {"Arguments": [(_argument(one), one.help or "") for one in arguments], "Options": []}
         for one in options:
             panels.setdefault(getattr(one, "rich_help_panel", "") or "Options", []).append((_names(one), _told(one)))
-        panels["Options"] = panels.pop("Options")  # last: --help is among them
-    lines = [_look(f"Usage: {' '.join(usage)}", bold=True), "", *_described(command.help or "", width)]
-    indent = min(_NAMES, max(len(left) for rows in panels.values() for left, _ in rows) + 4)
-    for title, rows in panels.items():
-        lines += ["", _look(title, bold=True)] if rows else []
-        lines += [line for left, text in rows for line in _row(left, text, indent, width)]
+    lines = [_look(f"Usage: {' '.join(usage)}", bold=True), "", *_described(command.help or "", width), *listed(panels)]
     if group:
         lines += ["", *_wrapped("Options: " + ", ".join(name for one in options for name in one.opts), width)]
     return "\n".join(lines) + "\n"
+
+
+def listed(panels: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+    """Return the lines of names and their texts under titles; a line of a text is wrapped by itself."""
+    width, lines = _width(), list[str]()
+    indent = min(_NAMES, max((len(left) for rows in panels.values() for left, _ in rows), default=0) + 4)
+    for title, rows in panels.items():
+        lines += ["", _look(title, bold=True)] if rows else []
+        for left, text in rows:
+            body = [line for part in text.splitlines() for line in _wrapped(part, width - indent)] or [""]
+            lines.append(f"  {_look(left, fg='cyan')}")
+            if len(left) + 4 <= indent:
+                lines[-1] += " " * (indent - len(left) - 2) + body.pop(0)
+            lines += [" " * indent + line for line in body]
+    return lines
 
 
 def metavar(hint: Any) -> str:
@@ -70,14 +81,6 @@ def _told(one: Any) -> str:
     return f"{text} [{default}]" if shown else text
 
 
-def _row(left: str, text: str, indent: int, width: int) -> list[str]:
-    body = _wrapped(text, width - indent) or [""]
-    head = f"  {_look(left, fg='cyan')}"
-    if len(left) + 4 > indent:
-        return [head, *(" " * indent + line for line in body)]
-    return [head + " " * (indent - len(left) - 2) + body[0], *(" " * indent + line for line in body[1:])]
-
-
 def _described(text: str, width: int) -> list[str]:
     """Return the paragraphs of a docstring; examples (indented lines) are continued with a backslash."""
     lines: list[str] = []
@@ -89,6 +92,10 @@ def _described(text: str, width: int) -> list[str]:
         else:
             lines += _wrapped(" ".join(block.split()), width)
     return lines
+
+
+def _width() -> int:
+    return max(40, min(100, shutil.get_terminal_size().columns))
 
 
 def _wrapped(text: str, width: int, first: str = "", later: str = "") -> list[str]:

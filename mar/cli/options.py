@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -252,6 +252,13 @@ def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> No
     console.print(*tables, sep="\n")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Print names and their texts under titles."""
+    from mar.cli.help import listed
+
+    typer.echo("\n".join(listed(panels)[1:]))
 
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, arg, gibibytes, grouped, listed, opt, print_tables
+from mar.cli.options import (
+    Budget,
+    Json,
+    Kind,
+    Seed,
+    TrainedRun,
+    arg,
+    gibibytes,
+    grouped,
+    listed,
+    opt,
+    print_listing,
+    print_tables,
+)
 
 if TYPE_CHECKING:
     from orderings import Grid, Ordering, Partition, Plan
@@ -31,12 +45,7 @@ def list_(json: Json = False) -> None:
 
         mar orderings list --json
     """
-    import json as json_format
-    import sys
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from json import dumps
 
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
@@ -56,18 +65,16 @@ def list_(json: Json = False) -> None:
             }
             for name, cls in classes.items()
         ]
+
+    def text(row: dict[str, Any]) -> str:
+        grids = "" if len(row["grids"]) == 3 else f" ({', '.join(row['grids'])})"
+        options = [f"{key} = {one['default'] or '—'} ({one['values']})" for key, one in row["options"].items()]
+        return "\n".join([row["summary"] + grids, *(option.replace("|", " | ") for option in options)])
+
     if json:
-        print(json_format.dumps(rows, indent=2, ensure_ascii=False))
+        print(dumps(rows, indent=2, ensure_ascii=False))
         return
-    for family, members in rows.items():
-        table = Table(title=family, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("name", no_wrap=True, style="cyan")
-        for column in ("what it does", "grids", "option = default  (values)"):
-            table.add_column(column)
-        for row in members:
-            options = [f"{key} = {of['default'] or '—'}  ({of['values']})" for key, of in row["options"].items()]
-            table.add_row(row["name"], row["summary"], " ".join(row["grids"]), escape("\n".join(options)))
-        Console().print(table, "")
+    print_listing({family: [(row["name"], text(row)) for row in members] for family, members in rows.items()})
 
 
 def show(

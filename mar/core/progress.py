@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -39,11 +40,11 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
 
 
 def wide_console(stderr: bool = False) -> Console:
-    """The terminal, or 140 columns where the output goes to a file or a pipe. Texts are printed as they are: names may
-    hold what rich reads as markup or emoji."""
+    """The terminal, or COLUMNS or else 140 columns where the output goes to a file or a pipe. Texts are printed as they
+    are: names may hold what rich reads as markup or emoji."""
     from rich.console import Console
 
     console = Console(stderr=stderr, markup=False, emoji=False)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 140
     return console
