@@ -13,6 +13,7 @@ def train(
     recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The run folder; default runs/NAME.")] = None,
+    ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
     """Train a model. Run the same command again to resume a run that was stopped or killed.
 
@@ -35,7 +36,7 @@ def train(
 
     folder = out or Path("runs") / chosen.name
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
-    train_run(chosen, folder, processes)
+    train_run(chosen, folder, processes, ignore_memory=ignore_memory)
     if processes.is_main:
         print(f"done: {folder}\nnext: mar sample {folder}   mar score nll {folder} ")
     processes.end()

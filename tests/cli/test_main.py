@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mar import build, config
 from mar.cli.main import app, describe_error, refuse_renamed
+from mar.training import job
 
 COMMANDS = [
     "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
@@ -56,8 +58,49 @@ def test_every_command_has_help_with_examples(command):
     assert "Example" in said and f"mar {command}" in said
 
 
-def test_the_first_page_of_help_tells_version_and_completion():
-    assert "--install-completion" in in_process("--help") and in_process("--version").startswith("mar 0.")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_at_80_columns_is_no_wider_and_cuts_no_word(command, monkeypatch):
+    wide = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command.split(), "--help"]).output
+    narrow = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command.split(), "--help"]).output
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert sorted(wide.split()) == sorted(word for word in narrow.split() if word != "\\")
+    assert "…" not in narrow or "…" in wide
+
+
+def test_the_first_page_of_help_groups_the_commands_in_a_window_of_40_lines():
+    page = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["--help"]).output
+    assert len(page.splitlines()) < 40 and "Experiments" in page
+    assert "--install-completion" in page and in_process("--version").startswith("mar 0.")
+
+
+def test_completion_knows_commands_and_options():
+    asked = {"_MAR_COMPLETE": "complete_bash", "COMP_WORDS": "mar score nll --pa", "COMP_CWORD": "3"}
+    done = subprocess.run([sys.executable, "-m", "mar"], capture_output=True, text=True, env={**os.environ, **asked})
+    assert "--paired-with" in done.stdout.splitlines()
+
+
+def test_a_model_that_does_not_fit_the_memory_is_refused_with_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "available_memory", lambda: 2 * 10**6)
+    monkeypatch.chdir(tmp_path)
+    line, code = refusal("train", "digits", *TINY)
+    assert code == 2 and "GB are free" in line and "parameters, 0." in line and not any(tmp_path.iterdir())
+    in_process("train", "digits", *TINY, "--ignore-memory", "--out", str(tmp_path / "run"))
+
+
+def test_activations_are_those_that_autograd_keeps():
+    parts = build.assemble(config.read("digits", ["network=made", "network.masks=1", "head=categorical"]))
+    one, three = job._activation_bytes(parts, 1), job._activation_bytes(parts, 3)
+    weights = sum(one.numel() for one in parts.model.parameters())
+    assert weights * 2 < one < weights * 8 and 0 < three - one < weights  # masked weights once, activations by row
+
+
+def test_recipes_are_found_by_words_and_one_is_shown_whole():
+    everything, mnist = in_process("recipes"), in_process("recipes", "mnist", "made")
+    assert everything.index("  digits ") < everything.index("With data") < everything.index("  mnist-made ")
+    assert "imagenet256-mar-base" not in everything and "imagenet256-mar-base" in in_process("recipes", "imagenet256")
+    assert "mnist-made-gpu" in mnist and "shakespeare" not in mnist
+    assert in_process("recipes", "digits").startswith("mar train digits\n")
+    assert refusal("recipes", "nothing-has-this")[1] == 2
 
 
 @pytest.mark.parametrize(
