@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json as json_format
+import os
+import sys
 from collections.abc import Callable, Container
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +15,16 @@ import typer
 
 from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
 from mar.core.errors import UserError
+from mar.core.files import GRID, RUN
+from mar.core.readers import read_json
+from mar.core.table import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mar.experiments.engine import Engine
     from mar.experiments.grid import GridFile
-    from mar.experiments.shipped import Table
+    from mar.experiments.shipped import Table as PaperTable
     from mar.experiments.slurm import Cluster
 
 Overrides = Annotated[Texts, arg("key=value pairs that change the grid or its recipes.")]
@@ -113,13 +119,13 @@ def reproduce(
     run_grid(read(table.grid, given, folder), folder, execution)
 
 
-def _needs(table: Table, given: Container[str] = ()) -> str:
+def _needs(table: PaperTable, given: Container[str] = ()) -> str:
     """Return the options that a table needs beside the ``given`` values."""
     missing = [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]
     return "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in missing)
 
 
-def _data_override(table: Table, data: Path | None, overrides: list[str]) -> list[str]:
+def _data_override(table: PaperTable, data: Path | None, overrides: list[str]) -> list[str]:
     """Return the override of ``--data``. Raises UserError: the table lacks a given value, or reads no data."""
     what = f"{table.name} at the scale {table.scale}"
     given = {text.partition("=")[0] for text in overrides} | ({"given.data"} if data is not None else set())
@@ -135,21 +141,17 @@ def _data_override(table: Table, data: Path | None, overrides: list[str]) -> lis
 
 
 def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
-    """Tell how far an ablation is, or a run.
+    """Show the progress and the scores of a run or of an ablation, and the next command.
 
     Examples:
 
         mar status runs/ablate-digits-networks
         mar status runs/digits
     """
-    from mar.core.files import GRID, RUN
-    from mar.core.table import Column, Table
-    from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
+    from mar.experiments.state import State, read_outlines, share, states_of
 
     if (folder / RUN).is_file():
-        done, iterations = trained_iterations(folder), wanted_iterations(folder)
-        line = f"{folder}: {done} of {iterations} iterations"
-        print(f'{{"iteration": {done}, "iterations": {iterations}}}' if json else line)
+        print_run(folder, json)
         return
     if not (folder / GRID).is_file():
         raise UserError(f"{folder} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
@@ -160,13 +162,41 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
 
         outlines = Engine(stored(folder), folder).outlines
     found = states_of(folder, outlines)
+    done = share(found)
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),
-        Column[State]("state", lambda state: state.kind, words=True),
-        Column[State]("share", lambda state: state.share, digits=2),
-        Column[State]("", lambda state: state.text, words=True, key="text"),
+        Column[State]("state", lambda state: state.kind, words=True, drop=1),
+        Column[State]("share", lambda state: state.share, digits=2, drop=3),
+        Column[State]("", lambda state: state.text, words=True, key="text", drop=2),
+        Column[State]("scores", lambda state: state.scores or None, words=True),
     ]
-    print_tables([Table(columns, found)], json, f"{100 * share(found):.0f} % done")
+    following = f"mar report {folder}" if done == 1.0 else f"mar ablate {folder / GRID} --out {folder}"
+    print_tables([Table(columns, found)], json, f"{100 * done:.0f} % done", f"next: {following}")
+
+
+def print_run(folder: Path, json: bool = False) -> None:
+    """Print a run's progress, its scores and the next command."""
+    from mar.experiments.state import run_state
+
+    found = run_state(folder)
+    if json:
+        print(json_format.dumps(found))
+        return
+    done, iterations, loss, nats, bits, rate, left = found.values()
+    print(f"{folder}: {done:,} of {iterations:,} iterations" + ("" if loss is None else f", loss {loss:.4f}"))
+    if nats is not None:
+        print(f"validation: {nats:.4f} nats/token" + ("" if bits is None else f", {bits:.4f} bits/dim"))
+    if done < iterations:
+        print("" if left is None else f"{rate:.0f} examples/s, about {left / 60:.0f} min left at that speed\n", end="")
+        print(f"next: mar train {folder / RUN} --out {folder}")
+        return
+    for file in sorted((folder / "scores").glob("nll-*.json")):
+        score = read_json(file, "a score")
+        value, unit = score.get("bits_per_dim"), "bits/dim"
+        value, unit = (score.get("nats_per_image"), "nats") if value is None else (value, unit)
+        if value is not None:
+            print(f"NLL along {score['plan']}: {value:.4f} {unit} ({score['n_images']} {score['split']} examples)")
+    print(f"next: mar sample {folder}   mar score nll {folder}")
 
 
 def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
@@ -193,9 +223,10 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     if execution.dry_run:
         _list_cells(grid, out, plan, execution.workers, console)
         return
-    prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
-    engine = plan()
-    _run(engine, execution, cluster, console)
+    with redirect_stdout(sys.stderr) if execution.json else nullcontext():  # the JSON stands alone
+        prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
+        engine = plan()
+        _run(engine, execution, cluster, console)
     failed = _report(engine, console, execution.json)
     if execution.results is not None:
         from mar.reports.publish import publish
@@ -214,7 +245,6 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
 
     from mar.core.errors import MarError
     from mar.core.signals import cores
-    from mar.core.table import Column, Table
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
 
@@ -248,6 +278,10 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
     columns = [Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
     console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
+    if (load := os.getloadavg()[0]) > 0.5 * cores():  # the probe itself raises the load little
+        console.print(
+            f"the machine is busy (load {load:.1f} on {cores()} cores): beside other programs it takes longer"
+        )
 
 
 def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console: Console) -> None:

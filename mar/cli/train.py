@@ -30,6 +30,7 @@ def train(
     chosen = config.read(recipe, overrides or [])
     check_recipe(chosen)
 
+    from mar.cli.ablate import print_run
     from mar.core.processes import Processes
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
@@ -38,7 +39,7 @@ def train(
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes, ignore_memory=ignore_memory)
     if processes.is_main:
-        print(f"done: {folder}\nnext: mar sample {folder}   mar score nll {folder} ")
+        print_run(folder)
     processes.end()
 
 

@@ -33,8 +33,10 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     head, text = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("fields[what]", "description"))
-    columns = (head, BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn())
-    with Progress(*columns, disable=not shown, console=Console(stderr=True)) as display:
+    console = Console(stderr=True)
+    track = BarColumn(max(4, min(40, console.width - 66)))  # beside 66 columns of figures
+    columns = (head, track, MofNCompleteColumn(), text, TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, disable=not shown, console=console) as display:
         task = display.add_task("", total=None, what=what)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -241,18 +242,19 @@ class ModelJob(Job):
 
     @contextmanager
     def reporting(self, iteration: int) -> Iterator[None]:
-        """Show a progress bar on the main process: iterations, loss, time left."""
+        """Show a progress bar on the main process: iterations, loss, validation, examples a second, time left."""
         self.curve = self.processes.on_main(self.folder.validations)
         self.length = self.train.length(self.curve)
         self.started = self.clock = time.monotonic()
-        self.clock_at = iteration
+        self.clock_at = self.first = iteration
         if self.processes.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             data, device = self.parts.data, self.processes.device
             self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
-            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}")
+            where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
+            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
             if not self.estimates_nll:
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in data.notes.values():
@@ -264,7 +266,10 @@ class ModelJob(Job):
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         if progress.due(10):
             shown = float(loss) * self.processes.world
-            self.bar(progress.iteration, progress.iterations, f"loss {shown:.4f}")
+            rate = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
+            validated = f" val {self.curve[-1][1]:.3f}" if self.curve else ""
+            text = f"loss {shown:.3f}{validated} {rate:.0f}/s"
+            self.bar(progress.iteration, progress.iterations, text)
         self.pending.append((progress.iteration, loss, norm.detach(), rate))
         if progress.due(self.train.log_every):
             self.before_save()
@@ -332,6 +337,8 @@ class ModelJob(Job):
         if self.estimates_nll and self.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = self.model.tokenizer.bits_per_dim(mean * len(self.grid))
         self._log(progress.iteration, **values)
+        if self.processes.is_main and not sys.stderr.isatty():  # a terminal has the bar
+            print(f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token")
         keeps = self.train.keep_best or self.train.until == "plateau"
         if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
             weights = losses.model.state_dict()

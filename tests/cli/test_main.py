@@ -63,7 +63,7 @@ def test_help_at_80_columns_is_no_wider_and_cuts_no_word(command, monkeypatch):
     wide = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command.split(), "--help"]).output
     narrow = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command.split(), "--help"]).output
     assert max(map(len, narrow.splitlines())) <= 80
-    assert sorted(wide.split()) == sorted(word for word in narrow.split() if word != "\\")
+    assert sorted(wide.replace("\\\n", "").split()) == sorted(narrow.replace("\\\n", "").split())
     assert "…" not in narrow or "…" in wide
 
 
