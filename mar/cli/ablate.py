@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
-from mar.core.errors import UserError
+from mar.core.errors import MarError, UserError
 from mar.core.files import GRID, RUN
+from mar.core.progress import bar, wide_console
 from mar.core.readers import read_json
 from mar.core.table import Column, Table
 
@@ -52,20 +53,16 @@ def ablate(
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The folder; default runs/ablate-NAME.")] = None,
 ) -> None:
-    """Train the models of a grid, score them under its plans, and write the table and the page.
+    """Train a grid of models, score them along its plans, report.
 
-    Run the same command again to continue. Writes table.md, table.csv, table.tex, result.json, index.html,
-    learning-curves.png and pareto.png. Every row is scored on the same images and noise; differences to the reference
-    are paired.
+    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. All rows are
+    scored on the same images and noise; differences to the reference are paired. Run the same command again to resume.
 
     Examples:
 
-        mar ablate digits train.iterations=300 fid.images=100 --out runs/quick
-        mar ablate digits 'orderings=[raster,spiral:outward,random]' 'partitions=[singles,linear:8]'
-        mar ablate digits-networks 'only.network=[made,lstm]' train.iterations=50 --out runs/quick
-        mar ablate my-grid.yaml --processes 4
+        mar ablate digits train.iterations=300 'orderings=[raster,spiral:outward,random]' --out runs/quick
+        mar ablate digits-networks 'only.network=[made,lstm]' --dry-run
         mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
-        mar ablate my-grid.yaml --dry-run
     """
     from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import default_out, grid_path
@@ -87,17 +84,16 @@ def reproduce(
     data: Annotated[Path | None, opt("Folder of the data set of the table.")] = None,
     out: Annotated[Path | None, opt("The folder; default runs/reproduce/NAME-SCALE.")] = None,
 ) -> None:
-    """Make a table of a paper at some scale, with the published numbers. Run the same command again to continue.
+    """Make a table of a paper, beside the published numbers.
 
-    Each table is a grid (`mar ablate NAME/SCALE`) in the folder mar/recipes/tables, at up to four scales: digits (minutes
-    on two CPU cores), fashion (about an hour), gpu (half an hour of an H100), paper (the full recipe).
+    A table is a grid (`mar ablate NAME/SCALE`) at up to four scales: digits (minutes on two CPU cores), fashion (about an
+    hour), gpu (half an hour of an H100), paper (the full recipe). Run the same command again to resume.
 
     Examples:
 
         mar reproduce
         mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
-        mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
-        mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
+        mar reproduce rar-orders 'ordering+=[hilbert]' seed=0 --workers 2 --results results/rar-orders
     """
     from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import find, tables
@@ -141,12 +137,11 @@ def _data_override(table: PaperTable, data: Path | None, overrides: list[str]) -
 
 
 def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
-    """Show the progress and the scores of a run or of an ablation, and the next command.
+    """Show progress, scores and next command of a run or a grid.
 
     Examples:
 
         mar status runs/ablate-digits-networks
-        mar status runs/digits
     """
     from mar.experiments.state import State, read_outlines, share, states_of
 
@@ -205,7 +200,6 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     Raises UserError, Unsupported: the grid is impossible, its preparation or its jobs failed. typer.Exit: cells failed.
     """
     from mar import build
-    from mar.core.progress import bar, wide_console
     from mar.experiments.engine import Engine
     from mar.experiments.launch import prepare, trainer
     from mar.experiments.slurm import read_cluster
@@ -243,7 +237,6 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
     import torch
 
-    from mar.core.errors import MarError
     from mar.core.signals import cores
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 from mar.cli.options import Json, Overrides, arg, opt
+from mar.core.errors import MarError
+from mar.core.progress import bar, wide_console
 
 
 def check(
@@ -14,19 +18,17 @@ def check(
     files: Annotated[int, opt("File names in a line of the list.", min=0)] = 3,
     json: Json = False,
 ) -> None:
-    """List the splits, classes, files left out and unusual images of a data set; exit with 2 if it would be refused.
+    """List what a folder or file holds for a data set.
+
+    Splits, classes, files left out and unusual images; exits with 2 if training would refuse it.
 
     Examples:
 
         mar data check ~/flowers data.size=64
         mar data check documents:~/stories --json
     """
-    from dataclasses import asdict
-    from json import dumps
 
     from mar import config
-    from mar.core.errors import MarError
-    from mar.core.progress import bar, wide_console
     from mar.data import DATA
     from mar.data.check import findings, guess
     from mar.data.files import printable

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mar.cli import options as o
 from mar.cli.options import Json, SplitOption, Texts, arg, grouped, opt
+from mar.core.errors import UserError
+from mar.core.files import RUN, cache_folder
+from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
     from mar.metrics.generated import FidScores
@@ -54,25 +58,18 @@ def fid(
     again: o.Again = False,
     as_json: Json = False,
 ) -> None:
-    """FID, KID, Inception score, precision, recall and class balance: of a run's samples, or of existing images.
+    """Score samples of a run, or images: FID, KID, IS, precision.
 
-    Samples of a run are generated over processes (torchrun) into stores and scored once, with JSON in RUN/scores; the
-    same command resumes.
+    Samples of a run are generated over processes (torchrun) into stores and scored once, with JSON in RUN/scores. Run the
+    same command again to resume.
 
     Examples:
 
         mar fid runs/digits --plans random/cosine:16,raster -n 10000
-
         torchrun --nproc_per_node 8 -m mar fid runs/x --guidance 1:4:0.25 --sweep-images 5000 -n 50000 --against adm.npz
-
         mar fid runs/x --seeds 5 --compare solver=ancestral:steps=100 --compare solver=dpm-solver++:steps=10
-
-        mar fid runs/x --sweep temperature=0.9:1.1:0.05 --sweep steps=25,50,100
-
         mar fid samples/x --against fashion-mnist:~/data/fashion-mnist
     """
-    from mar.core.errors import UserError
-    from mar.core.files import RUN
     from mar.core.processes import Processes
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
@@ -98,7 +95,6 @@ def fid(
 
 def print_fid(found: FidScores, as_json: bool = False) -> None:
     """Print the tables and lines; draw the sweep."""
-    import json
 
     from mar.reports import plots
 
@@ -122,17 +118,14 @@ def fid_stats(
     split: SplitOption = "train",
     size: Annotated[int | None, opt("Side that a folder's images are cropped to; default the first's.", min=1)] = None,
 ) -> None:
-    """Mean and covariance of the features of real images, in ADM's layout (mu, sigma), for mar fid --against.
+    """Write statistics of real images for mar fid --against.
+
+    Mean and covariance of the features, in ADM's layout (mu, sigma).
 
     Examples:
 
-        mar fid-stats folder:imagenet --out imagenet256.npz --inception-weights weights.pth
-
         mar fid-stats fashion-mnist:~/data/fashion-mnist --split test --out fashion.npz
     """
-    from mar.core.errors import UserError
-    from mar.core.files import cache_folder
-    from mar.core.progress import wide_console
     from mar.core.spec import DataSpec
     from mar.metrics.fid import scorer_of
     from mar.metrics.images import Images, open_source, write_statistics

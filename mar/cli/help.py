@@ -27,8 +27,8 @@ def page(command: Any, ctx: Any) -> str:
     panels: dict[str, list[tuple[str, str]]] = {}
     if group:
         for name in command.list_commands(ctx):
-            summary = command.get_command(ctx, name).help.split("\n\n")[0]
-            panels.setdefault(command.panel(name), []).append((name, " ".join(summary.split())))
+            summary = command.get_command(ctx, name).help.partition("\n\n")[0]
+            panels.setdefault(command.panel(name), []).append((name, summary.replace("\n", " ").replace("`", "")))
     else:
         panels = {"Arguments": [(_argument(one), one.help or "") for one in arguments], "Options": []}
         for one in options:

@@ -20,7 +20,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Start": {
         "recipes": "train.recipes", "train": "train.train", "sample": "sample.sample",
         "score": (
-            "Score a run: likelihood, FID, costs of sets, exposure.",
+            "Score runs: likelihood, FID, costs of sets, exposure.",
             {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
         ),
         "status": "ablate.status", "demo": "demo.demo",

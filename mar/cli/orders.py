@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from mar.cli.options import (
     print_listing,
     print_tables,
 )
+from mar.core.errors import UserError
 
 if TYPE_CHECKING:
     from orderings import Grid, Ordering, Partition, Plan
@@ -45,7 +47,6 @@ def list_(json: Json = False) -> None:
 
         mar orderings list --json
     """
-    from json import dumps
 
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
@@ -92,7 +93,6 @@ def show(
         mar orderings show "blocks:4:outer=(spiral:outward)/blocks:4" --out plan.png
     """
     import orderings
-    from mar.core.errors import UserError
 
     ordering, cut = orderings.PlanSpec.parse(plan)
     if partition:
@@ -127,7 +127,6 @@ def gallery(
         mar orderings gallery spiral hilbert random/cosine:8
     """
     import orderings
-    from mar.core.errors import UserError
     from orderings import draw
 
     if out.suffix.lower() != ".png":
@@ -182,16 +181,15 @@ def search_order(
     name: Annotated[str, opt("Name of the files in RUN/orders; default searched-PARTITION.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
+    """Find a fixed order of low NLL for a trained any-order model.
 
-    Writes RUN/orders/NAME.json, an order that every command takes as file:PATH, and NAME.png, NAME.search.json,
-    NAME.result.json. Ctrl-C keeps the best order so far; the same command continues, and more minutes search longer.
+    Tests it beside raster and random. Writes RUN/orders/NAME.json, an order that every command takes as file:PATH, and
+    NAME.png, NAME.search.json, NAME.result.json. Ctrl-C keeps the best order so far; the same command resumes, and more
+    minutes search longer.
 
     Examples:
 
-        mar search-order runs/digits --minutes 20
-        mar search-order runs/digits --partition cosine:16 --evaluations 2000
-        mar search-order runs/digits --minutes 0
+        mar search-order runs/digits --partition cosine:16 --minutes 20
     """
     from mar.metrics.searched import SearchRequest
     from mar.metrics.searched import search_order as search

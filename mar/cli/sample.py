@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
 
 from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt
+from mar.core.errors import UserError
+from mar.core.files import check_writable, environment, write_atomic
+from mar.core.progress import bar
 
 _PRINTED = 4  # texts in the terminal
 _LARGEST = 2**32  # values of all examples
@@ -26,31 +30,24 @@ def sample(
     gif: Annotated[bool, opt("Write an animation of the first images.", "--gif/--no-gif")] = True,
     out: Annotated[Path | None, opt("Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,
 ) -> None:
-    """Generate examples along any plan, not only the training plan. Example k depends on the seed and k alone.
+    """Generate examples along any plan.
 
     Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
     Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder: latents.npy.
+    Example k depends on the seed and k alone.
 
     Examples:
 
-        mar sample runs/digits
         mar sample runs/digits --plan spiral/cosine:16 --class 3 --class 8 --guidance 2 -n 100
-        mar sample runs/digits --head top_k=5 --temperature 0.9
-        mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
-        mar sample runs/digits --plan random/equal:4 --remask random:16:0.1
+        mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4 --head top_k=5
         mar sample runs/digits --image digit.png --mask mask.png
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
     head, label = sampling.head_options(), sampling.label
     loaded = run.load()
 
-    import json
-
     import torch
 
-    from mar.core.errors import UserError
-    from mar.core.files import check_writable, environment, write_atomic
-    from mar.core.progress import bar
     from mar.metrics.base import samples_name
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
@@ -125,10 +122,10 @@ def generate(
     shard: Shard = 0,
     npz: Annotated[Path | None, opt("Also write one file for ADM's evaluator: arr_0 (N, H, W, 3) uint8.")] = None,
 ) -> None:
-    """Generate many examples into one store, by one process or many. Run the same command again after a kill.
+    """Generate many examples into one store, which mar fid scores.
 
-    Example k depends on the seed and k alone: any number of processes gives the same store. A store holds examples of
-    one setting; another setting is refused. Score the store with mar fid.
+    Any number of processes gives the same store. A store holds examples of one setting; another setting is rejected.
+    Run the same command again to resume.
 
     Examples:
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mar.cli import options as o
 from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt
+from mar.core.errors import UserError
+from mar.core.progress import bar, wide_console
 
 if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
@@ -64,21 +66,17 @@ def nll(
     target_se: Annotated[str, opt("A standard error to reach: 0.01 (bits/dim) or 0.5nats (per image).")] = "",
     as_json: Json = False,
 ) -> None:
-    """Likelihood along each plan, on the same images and noise. Writes RUN/scores/nll-*.json and a picture.
+    """Likelihood along each plan, on the same images and noise.
 
-    An interrupted scoring resumes with the same command; what was scored before is kept.
+    Writes RUN/scores/nll-*.json and a picture. Run the same command again to resume; results are cached.
 
     Examples:
 
-        mar score nll runs/digits --plans raster,spiral,random/cosine:16 --paired-with raster
-        mar score nll runs/digits --plans raster,hilbert --partitions singles,linear:16,cosine:16
+        mar score nll runs/digits --plans raster,spiral --partitions singles,cosine:16 --paired-with raster
         mar score nll runs/mnist-binary --plans random --orders 16 -n 256
-        mar score nll runs/mnist-binary --plans random --target-se 0.5nats
         mar score nll runs/mnist-diffusion --kind ode --likelihood tolerance=1e-4
-        mar score nll runs/spoken-digits --past 512
         mar score nll runs/made runs/transformer --plans raster,random --paired
     """
-    from mar.core.errors import UserError
     from mar.run import load
 
     if paired and (len(runs) < 2 or paired_with or target_se):
@@ -132,15 +130,15 @@ def sets(
     budget: o.Budget = None,
     as_json: Json = False,
 ) -> None:
-    """Cost of parallel generation along each ordering, and the best set sizes. Writes RUN/scores/sets-*.json and *.png.
+    """Cost of generating in sets, and the best sizes of sets.
 
     Set costs are measured on validation images; the partition optimal:K reads them. Schedules are scored on test images.
+    Writes RUN/scores/sets-*.json and *.png.
 
     Examples:
 
         mar score sets runs/digits --plans random,raster --ks 4,8,16
     """
-    from mar.core.progress import bar
     from mar.likelihood.set_sizes import plans_of
     from mar.metrics.base import Units, scores_folder
     from mar.metrics.nll import NllRequest
@@ -181,13 +179,14 @@ def exposure(
     budget: o.Budget = None,
     as_json: Json = False,
 ) -> None:
-    """Each step's NLL on data beside that on the model's own samples. Writes RUN/scores/exposure-*.json and *.png.
+    """Each step's NLL on data beside that on the model's samples.
+
+    Writes RUN/scores/exposure-*.json and *.png.
 
     Examples:
 
         mar score exposure runs/digits --plans random,raster/cosine:16
     """
-    from mar.core.progress import bar
     from mar.metrics.base import Units, scores_folder
     from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
     from mar.reports import plots
@@ -213,17 +212,15 @@ def matrix(
     out: Annotated[Path | None, opt("The folder; default: matrix, beside the first run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every run along every plan; each row is compared with its run's own plan. Writes matrix.json, .csv, .md and .png.
+    """Every run along every plan, paired with its run's own plan.
 
-    The runs' training plans are columns, too. Every cell is also a record in its run's scores: interrupted, the same
-    command resumes; with more runs or plans only the new cells are computed.
+    Writes matrix.json, .csv, .md and .png. The runs' training plans are columns, too. Every cell is also a record in its
+    run's scores: with more runs or plans only the new cells are computed.
 
     Examples:
 
         mar score matrix runs/raster runs/spiral runs/random --plans raster,spiral,random,blocks
     """
-    from mar.core.errors import UserError
-    from mar.core.progress import wide_console
     from mar.metrics.nll import read_nll, run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
     from mar.run import load
@@ -248,6 +245,5 @@ def matrix(
 
 def _printer(as_json: bool) -> Callable[[str], None]:
     """Return the function that prints a line; where the output is JSON, it prints to standard error."""
-    from mar.core.progress import wide_console
 
     return lambda line: wide_console(stderr=as_json).print(line, highlight=False, soft_wrap=True)

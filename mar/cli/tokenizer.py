@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mar.cli.options import Features, Overrides, Seed, arg, grouped, opt, whole_numbers
+from mar.core.errors import UserError
+from mar.core.files import CACHE, TOKENIZER, cache_folder, check_kind, environment, locked, write_atomic
+from mar.core.progress import bar
+from mar.core.readers import read_json
 
 if TYPE_CHECKING:
     from mar.data.base import Data
@@ -41,19 +47,17 @@ def train(
     seed: Seed = 0,
     out: Annotated[Path | None, opt("The run folder; default runs/DATA-KIND.")] = None,
 ) -> None:
-    """Train a small autoencoder on a data set's images. Run the same command again after a kill.
+    """Train a small autoencoder on the images of a data set.
 
-    Writes RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl.
+    Writes RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl. Run the same command
+    again to resume.
 
     Examples:
 
-        mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind kl --out runs/fashion-kl
         mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind vq --codebook 512 --out runs/fashion-vq
         torchrun --nproc_per_node 2 -m mar tokenizer train folder:~/flowers data.size=64 --channels 64,128,128,256
     """
-    from mar.core.files import TOKENIZER, locked
     from mar.core.processes import Processes
-    from mar.core.progress import bar
     from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     section, source = data_of(data, overrides or [])
@@ -89,14 +93,12 @@ def score(
     seed: Seed = 0,
     out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
-    """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
+    """Reconstruction error, codebook use and rFID on test images.
 
     Examples:
 
-        mar tokenizer score runs/fashion-kl fashion-mnist:~/data/fashion-mnist
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
-    from mar.core.files import TOKENIZER, check_kind
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     section, source = data_of(data, overrides or [])
@@ -119,20 +121,16 @@ def cache(
     shard: Annotated[int, opt("Examples in a file.", min=1)] = 4096,
     batch_size: Annotated[int, opt("Images encoded at a time.", min=1)] = 64,
 ) -> None:
-    """Encode a data set once with a KL autoencoder or a VQ model, for training on its latents.
+    """Encode a data set once, for training on its latents.
 
-    Run the same command again after a kill; it also replaces damaged files. Any number of processes write the same files.
+    Any number of processes write the same files. Run the same command again to resume; it also replaces damaged files.
 
     Examples:
 
-        mar cache fashion-mnist:~/data/fashion-mnist --tokenizer runs/fashion-kl --out caches/fashion-kl
         torchrun --nproc_per_node 8 -m mar cache folder:~/imagenet data.size=256 --tokenizer kl16 --flips --out caches/imagenet
         mar train fashion-kl data.path=caches/fashion-kl
     """
-    from mar.core.errors import UserError
-    from mar.core.files import CACHE, locked
     from mar.core.processes import Processes
-    from mar.core.progress import bar
     from mar.data.shards import Settings
     from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
@@ -164,7 +162,6 @@ def cache(
 
 def _identity(data: Data, file: Path) -> str:
     """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
-    from mar.core.readers import read_json
 
     there = read_json(file, "the settings of this folder") if file.is_file() else {}
     return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
@@ -198,11 +195,9 @@ def _rfid_settings(rfid: bool, data: Data, features: Features, seed: int) -> Fea
     """Return the settings of the rFID with the extractor found, before time is spent; None: it is not asked for."""
     if not rfid:
         return None
-    from dataclasses import replace
 
     import torch
 
-    from mar.core.files import cache_folder
     from mar.metrics.features import choose
 
     settings = features.settings(seed, "cuda" if torch.cuda.is_available() else "cpu")
@@ -214,15 +209,9 @@ def _score(
     seed: int, replaces: bool,
 ) -> None:  # fmt: skip
     """Score the autoencoder in ``path`` into FOLDER/scores; a former score of other settings is replaced or refused."""
-    import json
-    from dataclasses import asdict
 
     import torch
 
-    from mar.core.errors import UserError
-    from mar.core.files import environment, write_atomic
-    from mar.core.progress import bar
-    from mar.core.readers import read_json
     from mar.core.records import differences
     from mar.metrics.reconstruction import reconstruct, side_by_side
     from mar.sampling.output import image_grid
@@ -248,7 +237,6 @@ def _score(
     if result.codebook_perplexity is not None:
         print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
     if rfid:
-        from mar.core.files import cache_folder
         from mar.metrics.fid import score_images
 
         fid = score_images(y, data, cache_folder(), **vars(rfid))

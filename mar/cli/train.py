@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from mar.cli.options import Json, Overrides, Texts, arg, opt, print_listing, print_tables
+from mar.core.errors import UserError
+from mar.core.table import Column, Table
 
 
 def train(
@@ -15,13 +17,12 @@ def train(
     out: Annotated[Path | None, opt("The run folder; default runs/NAME.")] = None,
     ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
-    """Train a model. Run the same command again to resume a run that was stopped or killed.
+    """Train a model, or resume a run that was stopped or killed.
 
     Examples:
 
         mar train digits
         mar train digits ordering=spiral train.objective=next_set --out runs/spiral
-        mar train mnist-binary data.path=~/data/binarized-mnist train.iterations=20000
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
@@ -47,17 +48,14 @@ def recipes(
     words: Annotated[Texts, arg("The name of a recipe; or words that its name or description has.")] = None,
     json: Json = False,
 ) -> None:
-    """List the shipped recipes, those without a download first; one recipe with all that its file says.
+    """List the shipped recipes, those without a download first.
 
     Examples:
 
-        mar recipes
-        mar recipes digits
         mar recipes causal transformer
+        mar recipes digits
     """
     from mar.config import recipe_names, recipe_path
-    from mar.core.errors import UserError
-    from mar.core.table import Column, Table
     from mar.experiments.shipped import header
 
     asked = " ".join(words or ()).lower()

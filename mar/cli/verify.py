@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mar.cli.options import Json, arg, opt, print_tables
+from mar.core.table import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ def verify(
     whole: Annotated[bool, opt("Every combination of parts, not every pair alone.", "--all")] = False,
     json: Json = False,
 ) -> None:
-    """Test the contracts of orderings, partitions, networks and heads, your own or all registered ones.
+    """Test that orderings, networks and heads keep their contracts.
 
     No leak, probabilities that sum to 1, samples that follow the likelihood, cached generation that equals the full
     forward pass, permutations, covers, determinism. A network or head of your own is made with the options in its
@@ -31,14 +32,12 @@ def verify(
     Examples:
 
         mar verify my_order.py:Zigzag
-        mar verify my_models.py:MyNetwork my_models.py:MyHead
-        mar verify mar.networks.masked_transformer:MaskedTransformer
+        mar verify my_models.py:MyNetwork mar.networks.made:Made
         mar verify --all
     """
     import torch
     from rich.console import Console
 
-    from mar.core.table import Column, Table
     from mar.verification import registry
 
     torch.set_num_threads(1)  # the tensors are tiny: threads only wait for each other
