@@ -27,7 +27,6 @@ def check(
         mar data check ~/flowers data.size=64
         mar data check documents:~/stories --json
     """
-
     from mar import config
     from mar.data import DATA
     from mar.data.check import findings, guess

@@ -27,7 +27,6 @@ def demo(
 
         mar demo runs/digits --port 8000 --open
     """
-
     from mar.demo.session import Session
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:

@@ -95,7 +95,6 @@ def fid(
 
 def print_fid(found: FidScores, as_json: bool = False) -> None:
     """Print the tables and lines; draw the sweep."""
-
     from mar.reports import plots
 
     if found.sweep is not None:

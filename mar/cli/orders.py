@@ -47,7 +47,6 @@ def list_(json: Json = False) -> None:
 
         mar orderings list --json
     """
-
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
     rows: dict[str, list[dict[str, Any]]] = {}

@@ -68,30 +68,24 @@ def sample(
         )
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule),
-        "temperature": sampling.temperature,
-        "seed": sampling.seed,
-        "given": load_given(image, spec) if image else None,
-        "mask": load_mask(mask, loaded.model.tokenizer) if mask else None,
-        "adaptive": sampling.adaptive or None,
-        "remask": sampling.remask or None,
-        **head,
-    }
-    # What differs from the defaults names the default folder.
-    changed = {
-        "adaptive": sampling.adaptive,
-        "remask": sampling.remask,
-        "class": "+".join(map(str, label or [])),
-        "length": length,
-        "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
+        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule), "temperature": sampling.temperature,
+        "seed": sampling.seed, "given": load_given(image, spec) if image else None,
+        "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
+        "remask": sampling.remask or None, **head,
+    }  # fmt: skip
+    record = {
+        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
+        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
+    }  # fmt: skip
+    changed = {  # what differs from the defaults names the default folder
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "class": "+".join(map(str, label or [])),
+        "length": length, "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
         "schedule": sampling.guidance_schedule.replace("linear", ""),
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
-        "weights": run.weights.replace("ema", ""),
-        "image": image and image.stem,
-        "mask": mask and mask.stem,
-        "prompt": prompt,
-        **head,
-    }
+        "weights": run.weights.replace("ema", ""), "image": image and image.stem, "mask": mask and mask.stem,
+        "prompt": prompt, **head,
+    }  # fmt: skip
     folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
     check_writable(folder)
     with bar("sampling") as progress:
@@ -99,11 +93,6 @@ def sample(
         x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)
     frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
     files = save_samples(x, spec, folder, frames)
-    record = {
-        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
-        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
-        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
-    }  # fmt: skip
     write_atomic(folder / "samples.json", json.dumps(record, indent=1))
     for level_T in x.flatten(1)[:_PRINTED] if text else ():
         print(text_of(level_T, spec), end="\n\n")

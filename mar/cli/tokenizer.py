@@ -162,7 +162,6 @@ def cache(
 
 def _identity(data: Data, file: Path) -> str:
     """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
-
     there = read_json(file, "the settings of this folder") if file.is_file() else {}
     return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
 
@@ -195,7 +194,6 @@ def _rfid_settings(rfid: bool, data: Data, features: Features, seed: int) -> Fea
     """Return the settings of the rFID with the extractor found, before time is spent; None: it is not asked for."""
     if not rfid:
         return None
-
     import torch
 
     from mar.metrics.features import choose
@@ -209,7 +207,6 @@ def _score(
     seed: int, replaces: bool,
 ) -> None:  # fmt: skip
     """Score the autoencoder in ``path`` into FOLDER/scores; a former score of other settings is replaced or refused."""
-
     import torch
 
     from mar.core.records import differences

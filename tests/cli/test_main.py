@@ -80,7 +80,7 @@ def test_completion_knows_commands_and_options():
 
 
 def test_a_model_that_does_not_fit_the_memory_is_refused_with_the_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "available_memory", lambda: 2 * 10**6)
+    monkeypatch.setattr(job, "available_memory", lambda: 10**5)
     monkeypatch.chdir(tmp_path)
     line, code = refusal("train", "digits", *TINY)
     assert code == 2 and "GB are free" in line and "parameters, 0." in line and not any(tmp_path.iterdir())
