@@ -76,7 +76,7 @@ def fid(
     if not (run.run.expanduser() / RUN).is_file():
         if not against:
             raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
-        settings = features.settings(sampling.seed, _device())
+        settings = features.settings(sampling.seed, o.device())
         print_fid(score_source(str(run.run), n, against, split, settings, out), as_json)
         return
     axes, single = axes_of(sweep or [], guidance=sampling.guidance, temperature=sampling.temperature)
@@ -100,13 +100,6 @@ def print_fid(found: FidScores, as_json: bool = False) -> None:
     if found.sweep is not None:
         plots.save(plots.sweep(json.loads(found.sweep.read_text())), found.sweep.with_suffix(".png"))
     o.print_tables(found.tables, as_json, *found.lines)
-
-
-def _device() -> str:
-    """Return the device for images that belong to no run."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @grouped
@@ -136,6 +129,6 @@ def fid_stats(
         raise UserError(f"{source} holds statistics already")
     if size and found.spec.shape[1:] != (size, size):
         raise UserError(f"--size is of a folder's files: {source} has images of shape {found.spec.shape}")
-    statistics = scorer_of(found, found.spec, features.settings(device=_device()), cache_folder()).statistics
+    statistics = scorer_of(found, found.spec, features.settings(on=o.device()), cache_folder()).statistics
     write_statistics(statistics, out)
     wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

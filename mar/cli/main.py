@@ -55,15 +55,17 @@ _RENAMED = {
 }  # fmt: skip
 
 
-class _Command(TyperCommand):
+class _Page:
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(self, ctx))
 
 
-class _Group(TyperGroup):
-    """Commands by name; ``commands`` holds where a command is until the command is asked for."""
+class _Command(_Page, TyperCommand):
+    """A command with the project's help page."""
 
-    format_help = _Command.format_help
+
+class _Group(_Page, TyperGroup):
+    """Commands by name; ``commands`` holds where a command is until the command is asked for."""
 
     def __init__(self, panels: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any) -> None:
         super().__init__(**settings)

@@ -10,6 +10,7 @@ one parameter:
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+
+from mar.cli.help import listed as laid_out
+from mar.core.errors import UserError
+from mar.core.files import check_writable
+from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
     from mar.core.table import Table
@@ -177,11 +183,11 @@ class Features:
     inception_weights: Annotated[Path | None, opt("torch-fidelity's Inception weights file.", **_FEATURES)] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
 
-    def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
+    def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
-        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
+        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, on)
 
 
 _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1
@@ -197,9 +203,6 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
-        from mar.core.errors import UserError
-        from mar.core.files import check_writable
-
         given = {name: _checked(name, value) for name, value in given.items()}
         for name in _WRITTEN:
             if given.get(name) is not None:
@@ -218,8 +221,6 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
 
 def _checked(name: str, value: Any) -> Any:
     """Return the value of an option with ~ as the home. Raises UserError: a number or a name that no command takes."""
-    from mar.core.errors import UserError
-
     option, largest = f"--{name.replace('_', '-')}", _LARGEST.get(name, 2**31 - 1)
     if isinstance(value, list | tuple):
         return type(value)(_checked(name, one) for one in value)
@@ -241,29 +242,33 @@ def _checked(name: str, value: Any) -> Any:
 def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
     """Print tables and lines to the terminal; as JSON the rows of the tables alone, by title if there are several."""
     if as_json:
-        import json
-
         rows = {table.title: json.loads(table.json()) for table in tables}
         print(json.dumps(rows, indent=1) if len(tables) > 1 else tables[0].json())
         return
-    from mar.core.progress import wide_console
-
-    console = wide_console()
-    console.print(*tables, sep="\n")
+    wide_console().print(*tables, sep="\n")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        printer()(line)
+
+
+def printer(as_json: bool = False) -> Callable[[str], None]:
+    """Return the function that prints a line; where the output is JSON, it prints to standard error."""
+    return lambda line: wide_console(as_json).print(line, highlight=False, soft_wrap=True)
+
+
+def device() -> str:
+    """Return the device for images that belong to no run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Print names and their texts under titles."""
-    from mar.cli.help import listed
-
-    typer.echo("\n".join(listed(panels)[1:]))
+    typer.echo("\n".join(laid_out(panels)[1:]))
 
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
-    from mar.core.errors import UserError
     from mar.core.overrides import assigned
 
     keys = [text.partition("=")[0] for text in texts or ()]
@@ -274,8 +279,6 @@ def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """Read ``"4,8,16"``. Raises UserError: it holds anything else."""
-    from mar.core.errors import UserError
-
     try:
         return [int(part) for part in listed(text)]
     except ValueError:
@@ -284,8 +287,6 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 def gibibytes(budget: float | None) -> int | None:
     """Return the bytes of ``--budget``. Raise UserError: no size of a memory."""
-    from mar.core.errors import UserError
-
     if budget is not None and not 0.0 <= budget < 2**20:
         raise UserError(f"--budget is a memory in GiB, not {budget:g}")
     return int(budget * 2**30) if budget else None
@@ -296,7 +297,6 @@ def plan_product(plans: str, partitions: str, default: str) -> list[str]:
 
     Raises UserError: a plan names a partition beside ``partitions``.
     """
-    from mar.core.errors import UserError
     from orderings import PlanSpec, parse_partition
     from orderings.partitions import Singles
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mar.cli import options as o
-from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt
+from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt, printer
 from mar.core.errors import UserError
-from mar.core.progress import bar, wide_console
+from mar.core.progress import bar
 
 if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 Runs = Annotated[list[Path], arg("Run folders.")]
 Images = Annotated[int | None, opt("Images, spread over the split; default all.", "-n", "--n", min=2)]
-Images256 = Annotated[int | None, opt("Images of each split; default 256.", "-n", "--n", min=2)]
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,25 @@ class Scoring:
             o.key_values(self.likelihood, "--likelihood"), gibibytes(self.budget), self.seed,
             "last" if self.last_weights else "ema", self.again, self.precision, self.control_variates, self.past,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How sets or exposure are measured."""
+
+    n: Annotated[int | None, opt("Images of each split; default 256.", "-n", "--n", min=2)] = None
+    seed: Seed = 0
+    kind: o.Kind = None
+    budget: o.Budget = None
+    as_json: Json = False
+
+    def load(self, run: TrainedRun) -> tuple[Run, str | None]:
+        """Return the run, whose scores can be written, and the kind of likelihood. Raises UserError: neither."""
+        from mar.metrics.base import scores_folder
+
+        loaded = run.load()
+        scores_folder(loaded)
+        return loaded, loaded.model.head.check_kind(self.kind)
 
 
 @grouped
@@ -99,7 +116,7 @@ def print_nll(run: Run, request: NllRequest, as_json: bool = False) -> None:
     from mar.metrics.nll import nll_tables, score_plans
     from mar.reports import plots
 
-    found = score_plans(run, request, _printer(as_json))
+    found = score_plans(run, request, printer(as_json))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
     plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
@@ -114,7 +131,7 @@ def print_paired(runs: list[Run], requests: list[NllRequest], as_json: bool = Fa
     from mar.metrics.base import Units
     from mar.metrics.nll import compare_runs, nll_tables
 
-    likelihoods, differences, reference = compare_runs(runs, requests, _printer(as_json))
+    likelihoods, differences, reference = compare_runs(runs, requests, printer(as_json))
     title = f"{runs[0].data.name} {requests[0].split}, {requests[0].weights} weights"
     o.print_tables(nll_tables(likelihoods, differences, reference, title, Units.of_run(runs[0])), as_json)
 
@@ -124,11 +141,7 @@ def sets(
     run: TrainedRun,
     plans: Annotated[str, opt("Comma-separated orderings; default the training one.")] = "",
     ks: Annotated[str, opt("Numbers of sets that are scored on test images.")] = "4,8,16",
-    n: Images256 = None,
-    seed: Seed = 0,
-    kind: o.Kind = None,
-    budget: o.Budget = None,
-    as_json: Json = False,
+    measuring: Measuring = Measuring(),
 ) -> None:
     """Cost of generating in sets, and the best sizes of sets.
 
@@ -140,22 +153,23 @@ def sets(
         mar score sets runs/digits --plans random,raster --ks 4,8,16
     """
     from mar.likelihood.set_sizes import plans_of
-    from mar.metrics.base import Units, scores_folder
+    from mar.metrics.base import Units
     from mar.metrics.nll import NllRequest
     from mar.metrics.sets import check_ks, orderings_of, save_sets, score_sets, sets_tables
     from mar.model.plans import costs_file
     from mar.reports import plots
     from orderings import to_text
 
-    loaded = run.load()
-    scores_folder(loaded)
+    loaded, kind = measuring.load(run)
     numbers, units = check_ks(o.whole_numbers(ks, "--ks"), loaded), Units.of_run(loaded)
-    kind = loaded.model.head.check_kind(kind)
-    request = NllRequest((), n=n, kind=kind, budget=gibibytes(budget), seed=seed, weights=run.weights)
+    request = NllRequest(
+        (), n=measuring.n, kind=kind, budget=gibibytes(measuring.budget), seed=measuring.seed, weights=run.weights
+    )
+    say = printer(measuring.as_json)
     for ordering in orderings_of(o.plan_product(plans, "", "") if plans else [], loaded):
         text = to_text(ordering)
         with bar(f"set costs {text}") as progress:
-            found = score_sets(loaded, ordering, numbers, request, _printer(as_json), progress)
+            found = score_sets(loaded, ordering, numbers, request, say, progress)
         file = save_sets(loaded, found, request)
         picture = file.with_suffix(".png")
         tested = {(schedule, k): found.excess[plan] for k in numbers for schedule, plan in plans_of(text, k).items()}
@@ -165,7 +179,7 @@ def sets(
         )
         plots.save(plots.set_sizes(found.predicted, tested, title), picture)
         line = f"wrote {costs_file(loaded.folder.path, text)}, {file.name} and {picture.name}"
-        o.print_tables(sets_tables(found, loaded.data.name, request.weights, units), as_json, line)
+        o.print_tables(sets_tables(found, loaded.data.name, request.weights, units), measuring.as_json, line)
 
 
 @grouped
@@ -173,11 +187,7 @@ def exposure(
     run: TrainedRun,
     plans: Plans,
     split: SplitOption = "test",
-    n: Images256 = None,
-    seed: Seed = 0,
-    kind: o.Kind = None,
-    budget: o.Budget = None,
-    as_json: Json = False,
+    measuring: Measuring = Measuring(),
 ) -> None:
     """Each step's NLL on data beside that on the model's samples.
 
@@ -187,21 +197,19 @@ def exposure(
 
         mar score exposure runs/digits --plans random,raster/cosine:16
     """
-    from mar.metrics.base import Units, scores_folder
+    from mar.metrics.base import Units
     from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
     from mar.reports import plots
 
-    loaded = run.load()
-    scores_folder(loaded)
-    kind = loaded.model.head.check_kind(kind)
+    (loaded, kind), budget = measuring.load(run), gibibytes(measuring.budget)
     for plan in exposed_plans(loaded, plans.texts(loaded.training_plan)):
         with bar(f"exposure {plan.text}") as progress:
-            found = measure_exposure(loaded, plan, split, n, kind, seed, gibibytes(budget), progress)
-        file, units = save_exposure(loaded, found, split, seed, run.weights), Units.of_run(loaded)
+            found = measure_exposure(loaded, plan, split, measuring.n, kind, measuring.seed, budget, progress)
+        file, units = save_exposure(loaded, found, split, measuring.seed, run.weights), Units.of_run(loaded)
         title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
         plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
-        o.print_tables([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
+        o.print_tables([table], measuring.as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
 
 @grouped
@@ -227,7 +235,7 @@ def matrix(
 
     if plans.partitions and not plans.plans:
         raise UserError("--partitions of a matrix take --plans")
-    request, say = scoring.request(plans.texts("") if plans.plans else []), _printer(False)
+    request, say = scoring.request(plans.texts("") if plans.plans else []), printer(as_json)
 
     def score(name: str, run: Run, plan: str) -> Any:
         say(f"{name} along {plan}")
@@ -239,11 +247,4 @@ def matrix(
     if as_json:
         print(written[0].read_text())
         return
-    wide_console().print(*matrix_tables(found), sep="\n")
-    print(*(f"wrote {path}" for path in written), sep="\n")
-
-
-def _printer(as_json: bool) -> Callable[[str], None]:
-    """Return the function that prints a line; where the output is JSON, it prints to standard error."""
-
-    return lambda line: wide_console(stderr=as_json).print(line, highlight=False, soft_wrap=True)
+    o.print_tables(matrix_tables(found), False, *(f"wrote {path}" for path in written))
