@@ -27,10 +27,11 @@ def demo(
 
         mar demo runs/digits --port 8000 --open
     """
+    loaded = run.load()
     from mar.demo.session import Session
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:
-        session = Session(run.load(), Path(folder), reads_files=host in _LOOPBACK)
+        session = Session(loaded, Path(folder), reads_files=host in _LOOPBACK)
         try:
             from mar.demo.page import serve
         except ModuleNotFoundError as error:

@@ -70,12 +70,14 @@ def fid(
         mar fid runs/x --seeds 5 --compare solver=ancestral:steps=100 --compare solver=dpm-solver++:steps=10
         mar fid samples/x --against fashion-mnist:~/data/fashion-mnist
     """
+    is_run = (run.run / RUN).is_file()
+    if not (is_run or against):
+        raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
+
     from mar.core.processes import Processes
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
-    if not (run.run.expanduser() / RUN).is_file():
-        if not against:
-            raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
+    if not is_run:
         settings = features.settings(sampling.seed, o.device())
         print_fid(score_source(str(run.run), n, against, split, settings, out), as_json)
         return

@@ -141,8 +141,19 @@ def mar(
     """Autoregressive generation in any order and any grouping of tokens. Every COMMAND --help has examples."""
 
 
+class _Announcement:
+    """A finder of no module, which says on a terminal that torch is loaded: it takes seconds."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "torch":
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            typer.secho("loading torch …", err=True, dim=True)
+
+
 def main() -> None:
     """Run a command. A user's error is one line and exit code 2; a signal is 128 and its number."""
+    if sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.meta_path.insert(0, _Announcement())  # type: ignore[arg-type]
     try:
         refuse_renamed(sys.argv[1:])
         code = app(prog_name="mar", standalone_mode=False)

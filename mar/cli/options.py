@@ -24,7 +24,7 @@ import typer
 
 from mar.cli.help import listed as laid_out
 from mar.core.errors import UserError
-from mar.core.files import check_writable
+from mar.core.files import RUN, check_writable
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
+def load_run(path: Path, last_weights: bool, device: str | None = None) -> Run:
+    """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
+    if not (path / RUN).is_file():
+        raise UserError(f"{path} is not a run folder: it has no {RUN}")
+    from mar.run import load
+
+    return load(path, not last_weights, device)
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A run and its weights."""
@@ -109,9 +118,7 @@ class TrainedRun:
 
     def load(self, device: str | None = None) -> Run:
         """Load the run. Raises UserError: the folder holds no run."""
-        from mar.run import load
-
-        return load(self.run, not self.last_weights, device)
+        return load_run(self.run, self.last_weights, device)
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,9 @@ class Plans:
 
     plans: Annotated[str, opt("Plans: raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan.")] = ""
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
+
+    def __post_init__(self) -> None:
+        plan_product(self.plans, self.partitions, "raster")  # a mistake is told before torch is imported
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""

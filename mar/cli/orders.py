@@ -190,13 +190,12 @@ def search_order(
 
         mar search-order runs/digits --partition cosine:16 --minutes 20
     """
-    from mar.metrics.searched import SearchRequest
-    from mar.metrics.searched import search_order as search
+    loaded = run.load()
+
+    from mar.metrics import searched
     from mar.order_search.search import Budget as SearchBudget
 
-    spent = SearchBudget(minutes, evaluations)
-    request = SearchRequest(
-        partition, spent, n, split, tuple(listed(start)), test_n, kind, gibibytes(budget), seed, name
-    )
-    table, lines = search(run.load(), request)
+    spent, starts = SearchBudget(minutes, evaluations), tuple(listed(start))
+    request = searched.SearchRequest(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
+    table, lines = searched.search_order(loaded, request)
     print_tables([table], as_json, *lines)

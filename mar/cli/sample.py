@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt
+from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt, plan_product
 from mar.core.errors import UserError
 from mar.core.files import check_writable, environment, write_atomic
 from mar.core.progress import bar
@@ -44,6 +44,7 @@ def sample(
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
     head, label = sampling.head_options(), sampling.label
+    plan_product(plan, "", "raster")  # a mistake is told before torch is imported
     loaded = run.load()
 
     import torch

@@ -66,9 +66,9 @@ class Measuring:
 
     def load(self, run: TrainedRun) -> tuple[Run, str | None]:
         """Return the run, whose scores can be written, and the kind of likelihood. Raises UserError: neither."""
+        loaded = run.load()
         from mar.metrics.base import scores_folder
 
-        loaded = run.load()
         scores_folder(loaded)
         return loaded, loaded.model.head.check_kind(self.kind)
 
@@ -94,15 +94,13 @@ def nll(
         mar score nll runs/mnist-diffusion --kind ode --likelihood tolerance=1e-4
         mar score nll runs/made runs/transformer --plans raster,random --paired
     """
-    from mar.run import load
-
     if paired and (len(runs) < 2 or paired_with or target_se):
         raise UserError("--paired compares two or more runs along each plan: leave out --paired-with and --target-se")
     if len(runs) > 1 and not paired:
         raise UserError(
             f"{len(runs)} runs: mar score nll A B --paired compares them, mar score matrix scores all plans"
         )
-    loaded = [load(path, ema=not scoring.last_weights) for path in runs]
+    loaded = [o.load_run(path, scoring.last_weights) for path in runs]
     requests = [scoring.request(plans.texts(run.training_plan), paired_with, target_se) for run in loaded]
     if paired:
         print_paired(loaded, requests, as_json)
@@ -152,6 +150,8 @@ def sets(
 
         mar score sets runs/digits --plans random,raster --ks 4,8,16
     """
+    loaded, kind = measuring.load(run)
+
     from mar.likelihood.set_sizes import plans_of
     from mar.metrics.base import Units
     from mar.metrics.nll import NllRequest
@@ -160,7 +160,6 @@ def sets(
     from mar.reports import plots
     from orderings import to_text
 
-    loaded, kind = measuring.load(run)
     numbers, units = check_ks(o.whole_numbers(ks, "--ks"), loaded), Units.of_run(loaded)
     request = NllRequest(
         (), n=measuring.n, kind=kind, budget=gibibytes(measuring.budget), seed=measuring.seed, weights=run.weights
@@ -197,11 +196,12 @@ def exposure(
 
         mar score exposure runs/digits --plans random,raster/cosine:16
     """
+    (loaded, kind), budget = measuring.load(run), gibibytes(measuring.budget)
+
     from mar.metrics.base import Units
     from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
     from mar.reports import plots
 
-    (loaded, kind), budget = measuring.load(run), gibibytes(measuring.budget)
     for plan in exposed_plans(loaded, plans.texts(loaded.training_plan)):
         with bar(f"exposure {plan.text}") as progress:
             found = measure_exposure(loaded, plan, split, measuring.n, kind, measuring.seed, budget, progress)
@@ -231,7 +231,6 @@ def matrix(
     """
     from mar.metrics.nll import read_nll, run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
-    from mar.run import load
 
     if plans.partitions and not plans.plans:
         raise UserError("--partitions of a matrix take --plans")
@@ -241,7 +240,7 @@ def matrix(
         say(f"{name} along {plan}")
         return read_nll(score_plan(run, plan, request, say))
 
-    loaded = run_names([load(path, ema=not scoring.last_weights) for path in runs])
+    loaded = run_names([o.load_run(path, scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
     written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
     if as_json:
