@@ -39,6 +39,8 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     with Progress(*columns, disable=not shown, console=console) as display:
         task = display.add_task("", total=None, what=what)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
+        if display.tasks[0].total is None:  # work that reports no progress has ended all the same
+            display.update(task, completed=1, total=1)
 
 
 def wide_console(stderr: bool = False) -> Console:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,26 @@ def test_train_sample_and_score(run, tmp_path):
     record = json.loads((run / "scores" / "nll-random-cosine4-test-n8-exact.json").read_text())
     assert record["kind"] == "exact" and record["n_images"] == 8 and record["weights"] == "ema"
     assert record["data_fingerprint"] and record["paired"]["reference"] == "raster/equal:16"
+
+
+def test_status_tells_loss_validation_scores_and_the_next_command(run, tmp_path):
+    told = in_process("status", str(run))
+    assert "4 of 4 iterations, loss " in told and "validation: " in told and f"next: mar sample {run}" in told
+    copy = tmp_path / "unfinished"
+    shutil.copytree(run, copy)
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(recipe.replace("iterations: 4\n", "iterations: 40\n"))
+    told, plain = in_process("status", str(copy)), json.loads(in_process("status", str(copy), "--json"))
+    assert f"next: mar train {copy / 'recipe.yaml'} --out {copy}" in told and "min left" in told
+    speed, left = plain["images_per_second"], plain["seconds_left"]
+    assert (plain["iteration"], plain["iterations"]) == (4, 40) and left == pytest.approx(36 * 16 / speed)
+
+
+def test_a_dry_run_says_when_the_machine_is_busy(monkeypatch, tmp_path):
+    for load, busy in ((0.1, False), (1e6, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        told = in_process("ablate", "digits", "--dry-run", "orderings=[raster]", *TINY, "--out", str(tmp_path / "grid"))
+        assert ("the machine is busy" in told) == busy and "min of training" in told
 
 
 def test_inpainting_keeps_what_is_given(run, tmp_path):
