@@ -12,8 +12,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import mar
 from mar.cli.help import metavar, page
 from mar.cli.options import checked
+from mar.core.errors import MarError, PeerFailed, Stopped, UserError
 
 # panel of the help -> command -> module of mar.cli and function, or the help and the commands of a group
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -91,8 +93,6 @@ class _Group(_Page, TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Refuse ``mar score RUN --nll`` with the spelling that replaced it."""
         if self.name == "score" and args[0] not in self.commands:
-            from mar.core.errors import UserError
-
             flag = next((text for text in args if text.startswith("--") and text[2:] in self.commands), "")
             words = ["mar score", flag[2:] or "|".join(self.commands), *(text for text in args if text != flag)]
             raise UserError(f"mar score {' '.join(args)} is now written: {' '.join(words)}")
@@ -116,9 +116,7 @@ def _load(name: str, target: str) -> Any:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        print(f"mar {version('mar-orderings')}")
+        print(f"mar {mar.__version__}")
         raise typer.Exit
 
 
@@ -133,7 +131,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def mar(
+def _mar(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
@@ -169,8 +167,6 @@ def main() -> None:
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
     """Raise UserError if an option has another name now; the message names it."""
-    from mar.core.errors import UserError
-
     for option in (word.partition("=")[0] for word in arguments[1:]):
         if arguments[0] in ("sample", "bench") and option in _RENAMED:
             raise UserError(f"mar {arguments[0]} {option} is now written: mar {arguments[0]} {_RENAMED[option]}")
@@ -178,8 +174,6 @@ def refuse_renamed(arguments: Sequence[str]) -> None:
 
 def describe_error(error: Any) -> tuple[str, int | None]:
     """Return the line to print and the exit code; code None marks a bug, which keeps its traceback."""
-    from mar.core.errors import MarError, PeerFailed, Stopped
-
     if isinstance(error, PeerFailed):
         return "", error.code
     if isinstance(error, Stopped):
