@@ -131,9 +131,9 @@ def _data_override(table: PaperTable, data: Path | None, overrides: list[str]) -
         return []
     if "data" not in table.given:
         raise UserError(f"{what} reads no data but the project's own: leave --data out")
-    if not data.expanduser().exists():
+    if not data.exists():
         raise UserError(f"--data: there is no {data}")
-    return [f"given.data={json_format.dumps(str(data.expanduser()))}"]
+    return [f"given.data={json_format.dumps(str(data))}"]
 
 
 def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
@@ -165,7 +165,8 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
         Column[State]("", lambda state: state.text, words=True, key="text", drop=2),
         Column[State]("scores", lambda state: state.scores or None, words=True),
     ]
-    following = f"mar report {folder}" if done == 1.0 else f"mar ablate {folder / GRID} --out {folder}"
+    again = " --retry-failed" if any(state.kind == "failed" for state in found) else ""
+    following = f"mar ablate {folder / GRID} --out {folder}{again}" if done < 1.0 or again else f"mar report {folder}"
     print_tables([Table(columns, found)], json, f"{100 * done:.0f} % done", f"next: {following}")
 
 

@@ -7,9 +7,21 @@ from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mar.cli.options import Guidance, HeadOptions, Json, Overrides, Precision, Temperature, arg, key_values, listed, opt
+from mar.cli.options import (
+    Guidance,
+    HeadOptions,
+    Json,
+    Overrides,
+    Precision,
+    Temperature,
+    arg,
+    key_values,
+    listed,
+    opt,
+    print_tables,
+    printer,
+)
 from mar.core.files import write_atomic
-from mar.core.progress import wide_console
 
 
 def bench(
@@ -49,20 +61,17 @@ def bench(
     from mar.bench import contenders
     from mar.bench.run import run, tables
 
-    console = wide_console()
     chosen, data = contenders.read(recipe, overrides or ())
     report = run(
         chosen, data, batch=batch, seconds=seconds, works=listed(only),
         compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
         reference=reference, own_settings=reference_as_published, clock=clock, rounds=rounds, count=count,
-        say=lambda line: None if json else console.print(line, style="dim"),
+        say=printer(json),
     )  # fmt: skip
     numbers = dumps(asdict(report), indent=2) + "\n"
+    if out is not None:
+        write_atomic(out, numbers)
     if json:
         print(numbers, end="")
     else:
-        console.print(tables(report))
-    if out is not None:
-        write_atomic(out, numbers)
-        if not json:
-            console.print(f"written to {out}")
+        print_tables([tables(report)], False, *([f"wrote {out}"] if out is not None else []))

@@ -28,7 +28,6 @@ from mar.core.files import RUN, check_writable
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
-    from mar.core.table import Table
     from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
     from mar.run import Run
@@ -249,7 +248,7 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
+def print_tables(tables: Sequence[Any], as_json: bool, *lines: str) -> None:
     """Print tables and lines to the terminal; as JSON the rows of the tables alone, by title if there are several."""
     if as_json:
         rows = {table.title: json.loads(table.json()) for table in tables}

@@ -28,7 +28,6 @@ def train(
     overrides: Overrides = None,
     kind: Annotated[Literal["kl", "vq"], opt("kl: continuous latents; vq: a codebook.")] = "kl",
     channels: Annotated[str, opt("Channels of each level; each level after the first halves the image.")] = "32,64,64",
-    blocks: Annotated[int, opt("Residual blocks of each level.", min=1)] = 1,
     latent: Annotated[int, opt("Channels of the latents.", min=1)] = 4,
     codebook: Annotated[int, opt("Entries of a VQ codebook.", min=2)] = 512,
     loss: Annotated[Literal["l1", "l2"], opt("Loss of the reconstruction.")] = "l1",
@@ -60,7 +59,7 @@ def train(
     from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     section, source = data_of(data, overrides or [])
-    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)
+    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), 1, latent, codebook)
     architecture.check(source.spec)
     folder = out or Path("runs") / f"{source.name}-{kind}"
     recipe = AutoencoderRecipe(
