@@ -36,7 +36,9 @@ class Scoring:
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
     precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
-    past: Annotated[int | None, opt("Text, sound: earlier tokens before each, in overlapping windows.", min=0)] = None
+    past: Annotated[int | None, opt("Text, sound: least number of earlier tokens before each scored one.", min=0)] = (
+        None
+    )
     control_variates: Annotated[
         bool, opt("Correct the mean of -n images by regression on statistics of the whole split.", "--control-variates")
     ] = False
