@@ -65,7 +65,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     whole_or_last = (name, name.rpartition(".")[2])  # a key may be written with its section before it
     near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
     hints = [f"did you mean {near[0]!r}?"] if near else []
-    if not near or len(names) <= 12:
+    if len(names) <= 12 or not any(difflib.get_close_matches(text, near, cutoff=0.7) for text in whole_or_last):
         hints.append(f"choose from {', '.join(names)}")
     return f"unknown {what} {name!r}: {' '.join(hints)}"
 
