@@ -40,7 +40,7 @@ def counter(found: Counter[tuple[str, str]]) -> Any:
         if event != "call" or resumed or not callees.setdefault(code, is_callee(code)):
             return
         caller = frame.f_back
-        while caller is not None and not (ours(caller.f_code) and caller.f_code.co_name not in UNNAMED[1:]):
+        while caller is not None and not is_callee(caller.f_code):
             caller = caller.f_back
         if caller is not None and caller.f_code.co_filename != code.co_filename:
             pair = (caller.f_code.co_filename, code.co_filename)
