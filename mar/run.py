@@ -149,6 +149,7 @@ class Run:
     ) -> None:
         self.folder, self.ema = RunFolder(path), ema
         self.recipe: Recipe = self.folder.recipe()
+        self.located = self.folder.located(self.recipe)  # its paths as seen from here
         newest, _ = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
@@ -165,13 +166,14 @@ class Run:
         self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
-        located = self.folder.located()
-        parts = build.assemble(located, build.moved(self.about, located), check=False)
+        parts = build.assemble(self.located, build.moved(self.about, self.located), check=False)
         self.parts = replace(parts, recipe=self.recipe)
         self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
+        self._trained_plan = PlanSpec(self.parts.ordering, self.parts.partition)
+        self.training_plan = str(self._trained_plan)  # as short text
 
     def __repr__(self) -> str:
         recipe, parameters = self.recipe, sum(p.numel() for p in self.model.parameters())
@@ -184,7 +186,7 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        return build.data(self.folder.located())
+        return build.data(self.located)
 
     @cached_property
     def images(self) -> Data:
@@ -194,11 +196,6 @@ class Run:
     @property
     def spec(self) -> DataSpec:
         return self.about.spec
-
-    @property
-    def training_plan(self) -> str:
-        """The plan of the recipe, as short text."""
-        return str(PlanSpec(self.parts.ordering, self.parts.partition))
 
     def nll(
         self,
@@ -313,8 +310,8 @@ class Run:
         of ``Plans``."""
         if isinstance(plan, Plans):
             return plan
-        trained = PlanSpec(self.parts.ordering, self.parts.partition)
-        plans = Plans(trained if plan is None else plan, self.grid, self.folder.path, self.device)
+        plan = self._trained_plan if plan in (None, self.training_plan) else plan
+        plans = Plans(plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:

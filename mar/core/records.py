@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_SAVE_SECONDS = 30.0
+
+
 def plain(settings: Any) -> Any:
     """Return settings as JSON stores them: tuples become lists, keys become text."""
     return json.loads(json.dumps(settings))
@@ -101,12 +104,12 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
 class Partial:
     """A folder, named by a fingerprint of its question, of unfinished results. A damaged file counts as missing."""
 
-    def __init__(self, folder: Path, save_seconds: float = 30.0) -> None:
-        self.folder, self.save_seconds = folder, save_seconds
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def part(self, name: str) -> Part:
         """Return the file for one part of the computation, e.g. one batch of images."""
-        return Part(self.folder / f"{name}.safetensors", self.save_seconds)
+        return Part(self.folder / f"{name}.safetensors")
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """Return the finished result ``name`` (plain values), if there is one."""
@@ -137,14 +140,7 @@ class Part:
     """One file of tensors with notes (plain values)."""
 
     path: Path
-    save_seconds: float = 30.0
-    saved_at: float = field(default_factory=time.monotonic)
-
-    def save_if_due(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any], last: bool) -> None:
-        """Write the file if this is the last time, or ``save_seconds`` have passed."""
-        if last or time.monotonic() - self.saved_at >= self.save_seconds:
-            self.write(tensors, notes)
-            self.saved_at = time.monotonic()
+    due: float = field(default_factory=lambda: time.monotonic() + _SAVE_SECONDS)  # unfinished work is written then
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Return tensors and notes; None if the file is missing, damaged or another one."""
@@ -162,3 +158,4 @@ class Part:
 
         content, metadata = {k: v.cpu().contiguous() for k, v in tensors.items()}, {"notes": json.dumps(notes)}
         write_atomic(self.path, lambda file: save_file(content, file, metadata=metadata))
+        self.due = time.monotonic() + _SAVE_SECONDS

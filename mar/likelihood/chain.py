@@ -23,6 +23,7 @@ images, noise and steps.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -32,7 +33,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from mar.core.progress import Counter, Progress
+from mar.core.progress import Progress
 from mar.core.records import Part, Partial
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
@@ -112,6 +113,19 @@ def image_batches(model: Model, images: torch.Tensor, labels: torch.Tensor | Non
 def image_noise(seed: int, index: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:
     """The streams of images 0..index-1, or of these numbers: the same in every likelihood of a seed."""
     return stream(seed, "nll", index, device)
+
+
+def counter(progress: Progress | None, total: int) -> OnRows:
+    """A function that adds up rows done and reports (rows done, ``total``) to ``progress``."""
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    return count
 
 
 def rows_in_budget(model: Model, budget: int | None = None) -> int:
@@ -249,8 +263,8 @@ def token_log_prob(
             "estimate": result.estimate,
             "settings": result.settings,
         }
-        if part is not None:
-            part.save_if_due({"nats_BL": nats_BL}, notes, last=notes["done"] == total)
+        if part is not None and (notes["done"] == total or time.monotonic() >= part.due):
+            part.write({"nats_BL": nats_BL}, notes)
         on_rows(len(some.image_R))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], total, notes["estimate"], notes["settings"])
 
@@ -366,7 +380,7 @@ def conditionals(
     batches = list(image_batches(model, images, labels, seed))
     drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
     one_pass = model.network.one_pass and rule is None
-    count = Counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
+    count = counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
     steps, results = [], []
     for k, (batch, (plan, drawn_BK, _)) in enumerate(zip(batches, drawn, strict=True)):
         token, step_BL = batch.tokens(model, dequantisation), plan.step_BL

@@ -15,8 +15,8 @@ import torch
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.progress import Counter, Progress
-from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
+from mar.core.progress import Progress
+from mar.likelihood.chain import OnRows, TokenLogProb, counter, image_batches, read_walks
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
@@ -95,7 +95,7 @@ def learned_conditionals(
     if PlanSpec.parse(plan)[1] != Singles():
         raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
     total = len(images) * len(Grid(model.tokenizer.shape))
-    count, found, orders = Counter(progress, total), [], []
+    count, found, orders = counter(progress, total), [], []
     for batch in image_batches(model, images, labels, seed):
         token, noise = batch.tokens(model, dequantisation), batch.repeated(repeat).at("head")
         result, order = learned_log_prob(model, token, batch.label_B, noise, kind, budget, count)
