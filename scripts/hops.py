@@ -4,8 +4,8 @@
 
 Rule: a hop is a Python call whose caller and callee lie in different files of ``mar/`` or ``orderings/``. The caller is
 the nearest frame of these files, across frames of torch, typer and other packages. Comprehensions and lambdas are no
-callees and no callers: what they call, the function around them calls. Module and class bodies are neither, too: what is
-called on import (registries, defaults of fields) is no hop. A generator counts once, however often it goes on.
+callees and no callers: what they call, the function around them calls. Module and class bodies are neither, too: a call
+on import (registries, defaults of fields) is no hop. A generator counts once, however often it goes on.
 """
 
 from __future__ import annotations

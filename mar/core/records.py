@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 
-_SAVE_SECONDS = 30.0
-
-
 def plain(settings: Any) -> Any:
     """Return settings as JSON stores them: tuples become lists, keys become text."""
     return json.loads(json.dumps(settings))
@@ -104,12 +101,12 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
 class Partial:
     """A folder, named by a fingerprint of its question, of unfinished results. A damaged file counts as missing."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, save_seconds: float = 30.0) -> None:
+        self.folder, self.save_seconds = folder, save_seconds
 
     def part(self, name: str) -> Part:
         """Return the file for one part of the computation, e.g. one batch of images."""
-        return Part(self.folder / f"{name}.safetensors")
+        return Part(self.folder / f"{name}.safetensors", self.save_seconds)
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """Return the finished result ``name`` (plain values), if there is one."""
@@ -140,7 +137,11 @@ class Part:
     """One file of tensors with notes (plain values)."""
 
     path: Path
-    due: float = field(default_factory=lambda: time.monotonic() + _SAVE_SECONDS)  # unfinished work is written then
+    save_seconds: float = 30.0
+    due: float = field(init=False)  # when unfinished work is written next, by ``time.monotonic``
+
+    def __post_init__(self) -> None:
+        self.due = time.monotonic() + self.save_seconds
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Return tensors and notes; None if the file is missing, damaged or another one."""
@@ -158,4 +159,4 @@ class Part:
 
         content, metadata = {k: v.cpu().contiguous() for k, v in tensors.items()}, {"notes": json.dumps(notes)}
         write_atomic(self.path, lambda file: save_file(content, file, metadata=metadata))
-        self.due = time.monotonic() + _SAVE_SECONDS
+        self.due = time.monotonic() + self.save_seconds
