@@ -63,6 +63,21 @@ def refuse_other(
 
 
 @dataclass(frozen=True)
+class Question:
+    """What identifies an answer about a model of a grid."""
+
+    metric: str  #: a name of ``mar.metrics.METRICS``, or "training"
+    plan: str | None = None  #: None for a question about the model itself
+    variant: str = ""  #: the name of a variant; empty where no variant changes the answer
+    #: every setting that the answer depends on, in plain values; an answer to other content is computed anew. The value
+    #: of ``weights`` becomes a hash of the scored weights, which differ when the model is trained anew
+    content: dict[str, Any] = field(default_factory=dict, compare=False)
+    file: str = field(default="", compare=False)  #: of the record, relative to the grid's folder
+    alone: bool = field(default=False, compare=False)  #: measured when nothing else runs
+    weights: str = field(default="", compare=False)  #: a checkpoint that a variant names; empty: the grid's choice
+
+
+@dataclass(frozen=True)
 class Record:
     """A question, the seconds it took, and its answer (plain values) or error."""
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,21 +17,10 @@ from pydantic import TypeAdapter
 
 from mar.config import parse, read_content
 from mar.core.files import RUN, write_atomic
-from mar.core.records import Record, read
+from mar.core.records import Question, Record, read
 
 OUTLINE = "outline.json"
 _TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question of a metric, or of "training". ``content`` identifies the answer, its weights the cell's training."""
-
-    metric: str
-    file: str  # of its record, relative to the grid's folder
-    content: dict[str, Any]
-    alone: bool = False  # measured when nothing else runs
-    weights: str = ""  # a checkpoint that a variant names; empty: the one that the grid selects
 
 
 @dataclass(frozen=True)
@@ -42,19 +31,19 @@ class Outline:
     run: str  # its run folder, relative to the grid's folder
     iterations: int
     refused: str = ""  # why the cell is not trained
-    questions: tuple[Asked, ...] = ()
+    questions: tuple[Question, ...] = ()
 
-    def answers(self, out: Path) -> list[tuple[Asked, Record | None]]:
-        """Return each question with its record; None: it is not answered."""
-        found: list[tuple[Asked, Record | None]] = []
-        for asked in self.questions:
-            training, content = found[0][1] if found else None, asked.content
-            if found and "weights" in content:
-                answer = training.answer if training is not None else None
-                trained: dict[str, Any] = {"weights": ""} if answer is None else answer
-                content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            file = out / asked.file
-            found.append((asked, read(file, content) if file.is_file() else None))
+    def answers(self, out: Path) -> list[tuple[Question, Record | None]]:
+        """Return each question, with the trained weights in its content, and its record; None: it is not answered."""
+        found: list[tuple[Question, Record | None]] = []
+        for question in self.questions:
+            if found and "weights" in question.content:
+                trained = found[0][1]
+                answer = (trained.answer if trained is not None else None) or {"weights": ""}
+                content = {**question.content, "weights": answer.get(question.weights, answer)["weights"]}
+                question = replace(question, content=content)
+            file = out / question.file
+            found.append((question, read(file, question.content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
@@ -62,13 +51,13 @@ class Outline:
             return State(self.name, "refused", self.refused, None)
         found = self.answers(out)
         (_, training), count = found[0], len(found) - 1
-        errors = [f"{asked.metric}: {record.error}" for asked, record in found if record and record.error is not None]
-        left = [asked for asked, record in found if record is None]
+        errors = [f"{of.metric}: {record.error}" for of, record in found if record and record.error is not None]
+        left = [question for question, record in found if record is None]
         if errors and (training is None or training.error or not left):
             return State(self.name, "failed", "; ".join(errors), 1.0)
         if not left:
             return State(self.name, "done", f"{count} evaluations", 1.0)
-        if training is not None and all(asked.alone for asked in left):
+        if training is not None and all(question.alone for question in left):
             return State(self.name, "speed", "its speed is measured when all are trained", 0.99)
         if training is not None:
             done = count - len(left)
@@ -108,9 +97,9 @@ def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
 
 def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:
     """Delete the records of failures, so that the next call of ``Engine.work`` tries them again."""
-    for asked, record in (pair for cell in outlines for pair in cell.answers(out)):
+    for question, record in (pair for cell in outlines for pair in cell.answers(out)):
         if record is not None and record.error is not None:
-            (out / asked.file).unlink(missing_ok=True)
+            (out / question.file).unlink(missing_ok=True)
 
 
 def share(found: Sequence[State]) -> float:
