@@ -224,7 +224,7 @@ def matrix(
     """
     from mar.core.errors import UserError
     from mar.core.progress import wide_console
-    from mar.metrics.nll import read_nll, run_names, score_plan
+    from mar.metrics.nll import run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
     from mar.run import load
 
@@ -234,7 +234,7 @@ def matrix(
 
     def score(name: str, run: Run, plan: str) -> Any:
         say(f"{name} along {plan}")
-        return read_nll(score_plan(run, plan, request, say))
+        return score_plan(run, plan, request, say)[1]
 
     loaded = run_names([load(path, ema=not scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)

@@ -1,6 +1,7 @@
 """Answers kept in files: each question is computed once, resumed when interrupted, refused when its settings differ.
 
 - ``record``: one JSON file for one question, with the seconds it took; a failure is an answer, too.
+- ``find``: a file whose values hold a question's, for records that people read (RUN/scores).
 - ``Partial``: the unfinished tensors of a long computation, saved every 30 s.
 - ``refuse_other``: the error for a folder or file with other settings.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,6 +112,16 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
     made = Record(question, time.monotonic() - started, result, failure)
     write_atomic(file, json.dumps(asdict(made)))
     return made
+
+
+def find(files: Iterable[Path], question: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the first JSON file, with its content, that holds every value of ``question``; a damaged one does not."""
+    for file in files:
+        with suppress(OSError, ValueError, RecursionError):
+            content = json.loads(file.read_bytes())
+            if isinstance(content, dict) and question.items() <= content.items():
+                return file, content
+    return None
 
 
 class Partial:

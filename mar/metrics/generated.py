@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
 from mar.core.processes import Processes
-from mar.core.readers import read_json
+from mar.core.records import find
 from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.data.folder import FolderSplit
@@ -130,13 +130,10 @@ class RunScorer:
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
-        recorded: Score = {}
-        if path.is_file() and not self.asked.again:
-            with suppress(UserError):  # a damaged record is made again
-                recorded = read_json(path, "a score")
-        same = all(recorded.get(key) == content[key] for key in ("question", "reference", "n_images"))
-        if (found := self.processes.broadcast(recorded if same else None)) is not None:
-            return found
+        same = {key: content[key] for key in ("question", "reference", "n_images")}
+        recorded = None if self.asked.again else find([path], same)
+        if (known := self.processes.broadcast(recorded and recorded[1])) is not None:
+            return known
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
         folder = self.asked.store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
         self.processes.on_main(lambda: self.scorer.name)  # features that cannot be had are said before images are made

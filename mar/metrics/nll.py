@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.files import digest, environment, settings_digest, short, write_atomic
 from mar.core.progress import bar
-from mar.core.readers import read_as
-from mar.core.records import Partial
+from mar.core.readers import reading
+from mar.core.records import Partial, find
 from mar.core.table import Column, Table, fields, with_error, with_interval
 from mar.core.table import field as field_of
 from mar.core.tokens import Categories
@@ -221,8 +221,8 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     if request.repeats.orders and not random:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     score_one = _score_to_target if request.target else score_plan
-    files = {text: score_one(run, plans[text], request, say) for text in texts}
-    likelihoods = {text: read_nll(path) for text, path in files.items()}
+    scored = {text: score_one(run, plans[text], request, say) for text in texts}
+    files, likelihoods = ({text: each[k] for text, each in scored.items()} for k in (0, 1))
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))
@@ -291,13 +291,8 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
             raise UserError(f"{first} and {name} model different data: one has latent tokens, the other does not")
 
 
-def read_nll(path: Path) -> Likelihood:
-    """Return the likelihood of a record in RUN/scores."""
-    return read_as(Likelihood, path, "the likelihood of a run")
-
-
-def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Path:
-    """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
+def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
+    """Return the plan's record in RUN/scores and its likelihood, computed unless the same question has one."""
     plans, repeats, made_by = run.plans(plan), request.repeats, environment()
     if repeats.orders and not plans.random:
         repeats = replace(repeats, orders=0)
@@ -308,9 +303,10 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     question = nll_question(run, plans, request, len(images), made_by)
     asked = {**question, **asdict(repeats)} | ({"control": True} if request.control else {})
     answer, scores = settings_digest(asked, 16), run.folder.path / "scores"
-    if not request.again and (found := _find(scores, answer)):
-        say(f"{plans.text}: scored before, kept in {found.name} (--again scores it anew)")
-        return found
+    if not request.again and (found := find(scores.glob("nll-*.json"), {"fingerprint": answer})):
+        say(f"{plans.text}: scored before, kept in {found[0].name} (--again scores it anew)")
+        with reading(found[0], "the likelihood of a run"):
+            return found[0], TypeAdapter(Likelihood).validate_python(found[1])
     scores_folder(run)
     place = "partial" if repeats == SINGLE else "repeats"  # finished repeats stay, for more of them
     kept = Partial(scores / place / settings_digest(question, 16))
@@ -328,17 +324,17 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     path = save(run, "nll", plans.text, content, made_by)
     if repeats == SINGLE:
         kept.delete()
-    return path
+    return path, result
 
 
-def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> Path:
+def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
     """As ``score_plan``, with more images until the standard error is reached."""
     target, images = parse_target(request.target, run.model.tokenizer), len(run.data.split(request.split))
     paths = {}
 
     def score(n: int) -> Likelihood:
-        paths[n] = score_plan(run, plan, replace(request, n=n, target=""), say)
-        return read_nll(paths[n])
+        paths[n], found = score_plan(run, plan, replace(request, n=n, target=""), say)
+        return found
 
     found = until_error(score, target, images if request.n is None else min(request.n, images))
     path, reached = paths[found.n_images], found.standard_error_nats <= target
@@ -349,7 +345,7 @@ def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> Pa
     end = "reached" if reached else f"with all {units.example}s there are"
     scored = f"{', '.join(f'{n:,}' for n in paths)} {units.example}s scored"
     say(f"{plan.text}: standard error {error} {end}, {request.target} wanted; {scored}")
-    return path
+    return path, found
 
 
 def nll_question(
@@ -383,11 +379,6 @@ def code_identity(made_by: Mapping[str, Any], sources: Sequence[Path] = _SOURCES
         return [version, revision]
     files = sorted(path for folder in sources for path in folder.rglob("*.py"))
     return [version, revision, digest(*(path.read_bytes() for path in files))]
-
-
-def _find(scores: Path, answer: str) -> Path | None:
-    """Return the record with this fingerprint."""
-    return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
 
 
 class _Row(NamedTuple):
