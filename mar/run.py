@@ -56,7 +56,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
     """Train ``recipe`` in the folder ``path``, or go on where it stands.
 
     Args:
-        examples: the data set, in place of the recipe's.
+        examples: the data set, in place of the recipe's; the recipe is resolved (``mar.build.resolve``).
 
     Raises:
         UserError: the recipe is impossible, or the folder belongs to another run or another process.
@@ -65,7 +65,7 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
     processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
 
     def assembled() -> Parts:
-        parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
+        parts = build.assemble(recipe, examples)
         check(parts, processes)
         return parts
 
@@ -465,7 +465,7 @@ def fit(
     content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
-    train(config.parse(content, overrides), path, examples=data)
+    train(build.resolve(config.parse(content, overrides)), path, examples=data)
     run = load(path)
     run.data = data
     return run

@@ -482,6 +482,6 @@ def kind_text(likelihood: Likelihood) -> str:
     kind = f"estimate ({r.head_kind}, {r.estimator})" if r.kind == "estimate" else r.kind
     if r.dequantisation_draws:
         kind = f"bound ({kind} of dequantised data)"
-    if r.orders or r.orders_per_image > 1:
-        kind += f", mean of {r.orders or r.orders_per_image} orders"
+    if r.orders:
+        kind += f", mean of {r.orders} orders"
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind

@@ -9,15 +9,13 @@ The networks of p_θ and q_φ are in ``mar/model/policy.py``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
 from mar.core.progress import Progress
 from mar.likelihood.chain import OnRows, TokenLogProb, counter, image_batches, read_walks
-from mar.likelihood.summary import Conditionals, Likelihood, summarise
+from mar.likelihood.summary import Conditionals
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.model.walk import Chooser, Step, Walk, full_precision
@@ -104,13 +102,6 @@ def learned_conditionals(
     nats_NL = -torch.cat([r.nats_BL for r in found]).double().cpu()
     evaluations = max(r.evaluations for r in found)
     return Conditionals(torch.cat(orders).cpu(), nats_NL, "bound", evaluations, total, head_estimate=True)
-
-
-def score_learned(
-    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
-) -> Likelihood:
-    """Return the bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return summarise(model.tokenizer, plan, learned_conditionals(model, images, labels, plan, **options))
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from mar.networks.base import Network, NetworkOptions
 from mar.networks.causal_transformer import CausalTransformer
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.order_search import learned
-from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
+from mar.order_search.learned import joint_log_prob, learned_conditionals, learned_log_prob, policy_of
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.objectives import AnyOrder, LearnedOrder, Losses
@@ -218,10 +218,10 @@ def test_orders_are_plackett_luce():
 def test_what_has_no_bound_is_refused_with_the_reason(model):
     images = torch.zeros(2, L, dtype=torch.int64)
     with pytest.raises(Unsupported, match="kind bound, not exact"):
-        score_learned(model, images, None, kind="exact")
+        learned_conditionals(model, images, None, kind="exact")
     with pytest.raises(Unsupported, match="one token at a time"):
-        score_learned(model, images, None, "learned/equal:2")
+        learned_conditionals(model, images, None, "learned/equal:2")
     without = with_policy(StepByStep((L,), NetworkOptions()), L, V, scale=0.0)
     without.policy = None
     with pytest.raises(Unsupported, match="ordering=learned"):
-        score_learned(without, images, None)
+        learned_conditionals(without, images, None)
