@@ -142,7 +142,7 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
     from mar.core.errors import UserError
     from mar.core.files import GRID, RUN
     from mar.core.table import Column, Table
-    from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
+    from mar.experiments.state import State, read_outlines, share, trained_iterations, wanted_iterations
 
     if (folder / RUN).is_file():
         done, iterations = trained_iterations(folder), wanted_iterations(folder)
@@ -157,7 +157,7 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
         from mar.experiments.grid import stored
 
         outlines = Engine(stored(folder), folder).outlines
-    found = states_of(folder, outlines)
+    found = [outline.state(folder) for outline in outlines]
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),
         Column[State]("state", lambda state: state.kind, words=True),

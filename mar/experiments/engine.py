@@ -13,6 +13,7 @@ of processes may work in one folder: one process at a time holds a cell.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ from mar.core.records import Question, Record, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
-from mar.experiments.state import Outline, State, states_of, write_outlines
+from mar.experiments.state import OUTLINE, Outline, State
 from mar.experiments.statistics import compared, judged
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics.base import PlanMap, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
@@ -129,7 +130,7 @@ class Engine:
     def prepare(self) -> None:
         """Write the resolved grid and its outline."""
         write_atomic(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
-        write_outlines(self.out, self.outlines)
+        write_atomic(self.out / OUTLINE, json.dumps([asdict(outline) for outline in self.outlines]))
 
     @cached_property
     def outlines(self) -> list[Outline]:
@@ -144,7 +145,7 @@ class Engine:
 
     def states(self) -> list[State]:
         """Return the state of every cell, in the grid's order."""
-        return states_of(self.out, self.outlines)
+        return [outline.state(self.out) for outline in self.outlines]
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
@@ -256,16 +257,12 @@ class Engine:
                     shutil.rmtree(path)
         chosen = newest if iteration == newest.iteration else checkpoint.at(folder.checkpoints, iteration)
         found = {"": chosen, "last": newest, "best": checkpoint.latest(folder.best)[0]}
-        named = {variant.weights for variant in self.grid.variants} - {""}
-        if "best" in named and found["best"] is None:
-            raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
-
-        def described(which: str) -> dict[str, Any]:
-            at = found[which]
-            assert at is not None
-            return {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
-
-        return described("") | {which: described(which) for which in sorted(named)}
+        described: dict[str, dict[str, Any]] = {}
+        for which in sorted({"", *(variant.weights for variant in self.grid.variants)}):
+            if (at := found[which]) is None:
+                raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
+            described[which] = {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
+        return described.pop("") | described
 
     def _load(self, cell: Cell, which: str) -> Run:
         """Load the weights that the grid selects, or those that a variant names."""

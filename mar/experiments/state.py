@@ -9,14 +9,14 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from mar.config import parse, read_content
-from mar.core.files import RUN, write_atomic
+from mar.core.files import RUN
 from mar.core.records import Question, Record, read
 
 OUTLINE = "outline.json"
@@ -78,21 +78,11 @@ class State:
     share: float | None  # of its work that is done, 0..1; None: it has none
 
 
-def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
-    """Write OUT/outline.json."""
-    write_atomic(out / OUTLINE, json.dumps([asdict(outline) for outline in outlines]))
-
-
 def read_outlines(out: Path) -> list[Outline] | None:
     """Return the cells of a folder; None: it was written before folders had an outline, or its outline is damaged."""
     with suppress(OSError, ValueError):
         return TypeAdapter(list[Outline]).validate_json((out / OUTLINE).read_bytes())
     return None
-
-
-def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
-    """Return the state of every cell."""
-    return [outline.state(out) for outline in outlines]
 
 
 def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:

@@ -114,11 +114,6 @@ class RunScorer:
         features = replace(self.asked.features, device=self.run.device)
         return scorer_of(self.reference, (self._own or self.run).spec, features, self.folder / "features", self._own)
 
-    def check(self, settings: Sequence[Setting]) -> None:
-        """Raise UserError or Unsupported for a setting that the run does not serve, before time is spent on any."""
-        for setting in settings:
-            question(self.run, setting)
-
     def score(self, setting: Setting, n: int) -> Score:
         """Return the record of the first ``n`` images of a setting: read from RUN/scores, or generated and scored.
 
@@ -147,6 +142,25 @@ class RunScorer:
 
         return self.processes.on_main(scored)
 
+    def rows(self, settings: Sequence[Setting], n: int, seeds: int = 1, added: int = 0) -> list[Row]:
+        """Score each setting on ``n`` images of each of ``seeds`` seeds, from its own plus ``added`` on.
+
+        The change to the first setting is paired: seed r of one against seed r of the other. Raise UserError or
+        Unsupported for a setting that the run does not serve, before time is spent on any.
+        """
+        for setting in settings:
+            question(self.run, setting)
+        rows: list[Row] = []
+        for setting in settings:
+            records = [self.score(replace(setting, seed=setting.seed + added + r), n) for r in range(seeds)]
+            row = Row(to_text(setting), records)
+            if rows and seeds > 1:
+                change = relative_change(row.fid.values, rows[0].fid.values)
+                within = change.interval is not None and change.interval[1] < self.asked.margin
+                row = replace(row, change=change, within=within)
+            rows.append(row)
+        return rows
+
     def sweep(self, settings: Sequence[Setting]) -> tuple[list[Setting], Path, Table[Row]]:
         """Score every combination of the axes; return the settings with their best values, the summary and its table.
 
@@ -154,39 +168,27 @@ class RunScorer:
         """
         axes, n = self.asked.axes, self.asked.sweep_images
         tried = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-        self.check([changed(setting, **point) for setting in settings for point in tried])
-        best, content, rows = [], [], []
-        for setting in settings:
-            swept = [changed(setting, **point) for point in tried]
-            found = [Row(to_text(one), [self.score(replace(one, seed=one.seed + _SWEEP_SEED), n)]) for one in swept]
-            lead = min(range(len(tried)), key=lambda k: found[k].fid.mean)
-            found[lead] = replace(found[lead], mark=_mark(tried[lead], axes))
+        rows = self.rows([changed(s, **point) for s in settings for point in tried], n, added=_SWEEP_SEED)
+        best, content = [], []
+        for k, setting in enumerate(settings):
+            found = rows[k * len(tried) : (k + 1) * len(tried)]
+            lead = min(range(len(tried)), key=lambda k, found=found: found[k].fid.mean)
+            rows[k * len(tried) + lead] = replace(found[lead], mark=_mark(tried[lead], axes))
             points = [
                 {**point, "fid": row.fid.mean, "noise_floor": row.mean("fid", of="noise_floor")}
                 for point, row in zip(tried, found, strict=True)
             ]
             content.append({"setting": to_text(setting), "points": points, "best": tried[lead]})
-            best.append(swept[lead])
-            rows += found
+            best.append(changed(setting, **tried[lead]))
         identity = digest(json.dumps([content, n]), digits=6)
         name = f"fid-sweep-{'-'.join(axes)}-{self.reference.name}-n{n}-{identity}"
         path = self._write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
         return best, path, fid_table(rows, f"Sweep: FID of {n} images a point", self.asked.margin)
 
     def compare(self, settings: Sequence[Setting]) -> tuple[Path | None, Table[Row]]:
-        """Score each setting for each of the seeds from its own on; return the summary of several seeds, and the table.
-
-        The change to the first setting is paired: seed r of one against seed r of the other.
-        """
-        self.check(settings)
-        n, seeds, margin, rows = self.asked.n, self.asked.seeds, self.asked.margin, []
-        for setting in settings:
-            records = [self.score(replace(setting, seed=setting.seed + r), n) for r in range(seeds)]
-            row = Row(to_text(setting), records)
-            if rows and seeds > 1:
-                change = relative_change(row.fid.values, rows[0].fid.values)
-                row = replace(row, change=change, within=change.interval is not None and change.interval[1] < margin)
-            rows.append(row)
+        """Score each setting for each of the seeds; return the summary of several seeds, and the table."""
+        n, seeds, margin = self.asked.n, self.asked.seeds, self.asked.margin
+        rows = self.rows(settings, n, seeds)
         about = f"against {self.run.about.name} {self.reference.name}, {self.asked.weights} weights"
         if seeds == 1:
             return None, fid_table(rows, f"{n} samples {about}", margin)

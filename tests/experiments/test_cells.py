@@ -16,7 +16,7 @@ import mar.experiments.engine as engine_module
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult
-from mar.experiments.state import read_outlines, share, states_of
+from mar.experiments.state import read_outlines, share
 
 GRID = """
 recipe: digits
@@ -75,7 +75,7 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
     assert [state.kind for state in engine.states()] == ["done"] * 3 + ["refused"]
     assert share(engine.states()) == 1.0
     outlines = read_outlines(engine.out)
-    assert outlines == engine.outlines and states_of(engine.out, outlines) == engine.states()
+    assert outlines == engine.outlines and [each.state(engine.out) for each in outlines] == engine.states()
 
 
 def test_the_state_says_what_is_left(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
