@@ -392,14 +392,6 @@ class Run:
         """Images (N, C, H, W) in the data set's levels, from tokens (N, L) or (N, L, E)."""
         return self.model.tokenizer.decode(tokens_of(self.model, token)).cpu()
 
-    def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
-        """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
-        shown: list[torch.Tensor] = []
-        if (labels := options.get("labels")) is not None and len(labels) > 1:
-            options["labels"] = labels[: options.get("first", 0) + n]
-        self.sample(n, plan, batch_size=n, on_step=lambda _, token, __: shown.append(self.decode(token)), **options)
-        return shown
-
     def _given(self, given: Any, n: int) -> torch.Tensor | None:
         """Given images as tensors, one or at least ``n``. Raises UserError: there is nothing to generate, too."""
         if n < 1:

@@ -214,8 +214,8 @@ def sample_images(
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     shown = images[: options.shown]
-    image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
-    save_animation(recorder.frames, 256, folder / ANIMATION)
+    image_grid(shown, run.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
+    save_animation(recorder.frames, folder / ANIMATION)
     return images
 
 
