@@ -150,8 +150,8 @@ def save_samples(
 ) -> str:
     """Write what ``mar sample`` promises for this kind of data; return the files' names.
 
-    Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), and of ``frames``, as
-    in ``save_animation``, ``generation.gif``.
+    Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), and of ``frames``
+    (as ``save_animation`` takes them) ``generation.gif``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if spec.modality == "image":
