@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pydantic import Field, TypeAdapter
@@ -22,7 +22,7 @@ from mar.core.files import digest, environment, settings_digest, short, write_at
 from mar.core.progress import bar
 from mar.core.readers import reading
 from mar.core.records import Partial, find
-from mar.core.table import Column, Table, fields, with_error, with_interval
+from mar.core.table import Column, Table, fields, plus_minus, with_error, with_interval
 from mar.core.table import field as field_of
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
@@ -381,15 +381,6 @@ def code_identity(made_by: Mapping[str, Any], sources: Sequence[Path] = _SOURCES
     return [version, revision, digest(*(path.read_bytes() for path in files))]
 
 
-class _Row(NamedTuple):
-    name: str
-    found: Likelihood
-    kind: str
-    per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
-    per_symbol: tuple[float | None, ...]  # nats and their error
-    difference: Difference | None
-
-
 def nll_tables(
     likelihoods: Mapping[str, Likelihood],
     differences: Mapping[str, Difference],
@@ -402,13 +393,8 @@ def nll_tables(
 
     ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
-    nats, rows, tables = units.nats, [], []
+    nats, tables = units.nats, []
     for name, r in likelihoods.items():
-        figures = (r.bits_per_dim, r.standard_error_bits_per_dim)
-        in_nats = tuple(None if bits is None else bits * math.log(2.0) for bits in figures)
-        if r.nats_per_latent_dimension is not None:
-            figures = (r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension)
-        rows.append(_Row(name, r, kind_text(r), figures, in_nats, differences.get(name)))
         if r.ensemble:
             columns = [
                 *fields(orders="orders"),
@@ -419,23 +405,29 @@ def nll_tables(
             tables.append(
                 Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
-    corrected = []
-    if any(r.controlled for r in likelihoods.values()):
-        paths = ("found.controlled.nats_per_image", "found.controlled.standard_error_nats")
-        corrected = [with_error(f"{nats}, controlled", *paths, 2)]
-    columns = [
-        Column("plan", field_of("name"), words=True),
-        Column("kind", field_of("kind"), words=True),
-        *fields(n="found.n_images"),
-        with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
-        *corrected,
-        *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
-        with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
-        Column("AR steps", field_of("found.steps")),
-        *(difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference) if reference else []),
+    latents = any(r.nats_per_latent_dimension is not None for r in likelihoods.values())
+    per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
+    columns: list[Column[tuple[str, Likelihood]]] = [
+        Column("plan", lambda row: row[0], words=True),
+        Column("kind", lambda row: kind_text(row[1]), words=True),
+        *fields(n="1.n_images"),
+        with_error(nats, "1.nats_per_image", "1.standard_error_nats", 2),
     ]
-    notes = nll_notes(likelihoods, random, units)
-    return [*tables, Table(columns, rows, notes, f"negative log-likelihood, {title} (lower is better)")]
+    if any(r.controlled for r in likelihoods.values()):
+        paths = ("1.controlled.nats_per_image", "1.controlled.standard_error_nats")
+        columns.append(with_error(f"{nats}, controlled", *paths, 2))
+    if units.symbol:  # bits/dim in another unit
+        bits, error, nat = field_of("1.bits_per_dim"), field_of("1.standard_error_bits_per_dim"), math.log(2.0)
+        text = lambda row: plus_minus(bits(row) * nat, error(row) * nat, 4)  # noqa: E731
+        columns.append(Column(f"nats/{units.symbol}", lambda row: bits(row) * nat, text=text))
+    columns += [
+        with_error(units.per_dimension, f"1.{per_dimension}", f"1.standard_error_{per_dimension}", 4),
+        Column("AR steps", lambda row: row[1].steps),
+    ]
+    if reference:
+        columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: differences.get(row[0]))
+    title = f"negative log-likelihood, {title} (lower is better)"
+    return [*tables, Table(columns, list(likelihoods.items()), nll_notes(likelihoods, random, units), title)]
 
 
 def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> list[Column[Any]]:
