@@ -60,7 +60,7 @@ def test_before_they_are_measured_a_plan_is_shown_in_equal_sets(engine: Engine) 
 
 def test_another_question_about_the_sets_asks_for_those_plans_alone_again(engine: Engine) -> None:
     other = Engine(engine.grid.model_copy(update={"sets": sets.Sets.Options(images=16)}), engine.out)
-    unanswered = [ask for ask in other.questions(other.cells[0]) if other.record(other.cells[0], ask) is None]
+    unanswered = [asked for asked, record in other.answers(other.cells[0]) if record is None]
     assert unanswered == [
         Question("sets", "random"),
         Question("nll", "random/optimal:4"),
