@@ -1,5 +1,7 @@
 """Reconstruction by an autoencoder: images beside their reconstructions, the error, the use of the codebook.
 
+A file of its own, since its one importer is a command (``mar tokenizer score``) that loads torch only when it runs.
+
 N images · C, H, W channels, rows, columns · V entries of a codebook
 """
 
