@@ -31,7 +31,7 @@ from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
-from mar.likelihood.chain import TokenScores, conditionals
+from mar.likelihood.chain import FindOrders, TokenScores, adaptive_log_prob, conditionals
 from mar.likelihood.control import Control
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
@@ -40,7 +40,7 @@ from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
 from mar.networks.base import Network, NetworkOptions
-from mar.order_search.learned import learned_conditionals
+from mar.order_search.learned import find_learned
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
@@ -274,16 +274,18 @@ class Run:
         order: int | None = None,
         **asked: Any,
     ) -> Conditionals:
+        find: FindOrders | None = None
         if plans.learned:
-            if given is not None or order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
+            if given is not None or order is not None:
                 raise Unsupported("a learned order is scored by every step of an order of each whole image's own")
-            asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
-            return learned_conditionals(self.model, images, labels, plans.text, seed, **asked)
+            find = find_learned
+        elif (rule := plans.rule) is not None:
+            find = lambda model, token, plan, *rest: adaptive_log_prob(model, token, plan, rule, *rest)  # noqa: E731
         if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
             self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
         draw = partial(plans.scored, order=order, given_NL=given)
         try:
-            return conditionals(self.model, images, labels, draw, seed, rule=plans.rule, **asked)
+            return conditionals(self.model, images, labels, draw, seed, find=find, **asked)
         finally:
             self.model.eval()  # back to the first connectivity
 

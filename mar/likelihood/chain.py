@@ -63,6 +63,10 @@ class TokenLogProb:
     settings: dict[str, Any] = field(default_factory=dict)  # the head's
 
 
+# (model, token, plan, label_B, noise, kind, budget, on_rows) -> log-probabilities along orders found, and the orders
+FindOrders = Callable[..., tuple[TokenLogProb, Plan]]
+
+
 @dataclass(frozen=True, repr=False)
 class TokenScores:
     """Log-probabilities of every token of N examples along a plan."""
@@ -356,7 +360,7 @@ def conditionals(
     dequantisation: int = 0,
     partial: Partial | None = None,
     name: str = "images",
-    rule: Adaptive | None = None,
+    find: FindOrders | None = None,
 ) -> Conditionals:
     """The conditionals of ``images`` (N, C, H, W), in the data set's levels, along plans.
 
@@ -369,30 +373,30 @@ def conditionals(
         repeat: which independent draw of orders, steps and noise.
         dequantisation: which independent draw of it.
         partial: where finished work is kept, under ``name-…``, and taken up again.
-        rule: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
+        find: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
 
     Raises:
         UserError: there are no images.
         Unsupported: the head has no likelihood of this kind; or sub-sampled steps of an order found along the way.
     """
-    if rule is not None and estimator != EVERY_STEP:
+    if find is not None and estimator != EVERY_STEP:
         raise Unsupported("an order found along the way needs every step before the one drawn: use --estimator exact")
     batches = list(image_batches(model, images, labels, seed))
     drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
-    one_pass = model.network.one_pass and rule is None
+    one_pass = model.network.one_pass and find is None
     count = counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
     steps, results = [], []
     for k, (batch, (plan, drawn_BK, _)) in enumerate(zip(batches, drawn, strict=True)):
         token, step_BL = batch.tokens(model, dequantisation), plan.step_BL
         part = partial.part(f"{name}-{k:05d}") if partial else None
         asked = (batch.label_B, batch.repeated(repeat).at("head"), kind, budget, count)
-        if rule is None:
+        if find is None:
             result = token_log_prob(model, token, plan, *asked, drawn_BK, part)
         elif part and (kept := part.read()):  # an order found along the way is kept when all of it is found
             result, step_BL = TokenLogProb(kept[0]["nats_BL"].to(token.device), **kept[1]), kept[0]["step_BL"]
             count(result.forward_rows)
         else:
-            result, found = adaptive_log_prob(model, token, plan, rule, *asked)
+            result, found = find(model, token, plan, *asked)
             step_BL = found.step_BL
             if part:
                 notes = {key: value for key, value in vars(result).items() if key != "nats_BL"}
