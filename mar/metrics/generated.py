@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
+from mar.core.overrides import value_of
 from mar.core.processes import Processes
 from mar.core.records import find
 from mar.core.table import Column, Table
@@ -360,17 +360,10 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 
 def parse_values(written: str) -> list[Any]:
     """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
-
-    def value(text: str) -> Any:
-        for kind in (int, float):
-            with suppress(ValueError):
-                return kind(text)
-        return text
-
-    parts = [value(part.strip()) for part in written.split(":") if part.strip()]
+    parts = [value_of(part.strip()) for part in written.split(":") if part.strip()]
     if len(parts) != 3:
-        return [value(part.strip()) for part in written.split(",") if part.strip()]
-    if any(isinstance(part, str) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
+        return [value_of(part.strip()) for part in written.split(",") if part.strip()]
+    if not all(isinstance(part, int | float) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
     first, last, step = map(float, parts)
     return [round(first + step * k, 10) for k in range(int((last - first) / step + 1e-6) + 1)]
