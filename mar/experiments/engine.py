@@ -133,15 +133,35 @@ class Engine:
         write_atomic(self.out / OUTLINE, json.dumps([asdict(outline) for outline in self.outlines]))
 
     @cached_property
+    def asked(self) -> dict[str, dict[tuple[PlanSpec, str], list[Question]]]:
+        """Of each cell (its name), the metrics' questions along each plan in each variant (its name), those about the
+        model included."""
+        found: dict[str, dict[tuple[PlanSpec, str], list[Question]]] = {cell.name: {} for cell in self.cells}
+        for cell in self.cells:
+            for plan, variant in plan_variants(cell.served, self.grid.variants):
+                subject = Subject(cell.fingerprint, "", plan, variant)
+                every = (metric.question(subject) for metric in self.metrics.values())
+                placed = [self._placed(cell, question) for question in every if question is not None]
+                found[cell.name][plan, _name(variant)] = placed
+        return found
+
+    @cached_property
     def outlines(self) -> list[Outline]:
-        """Every cell with its questions."""
-
-        def outline(cell: Cell) -> Outline:
-            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+        """Every cell with its questions: its training, those along plans, and those about the model last."""
+        named, found = sorted({variant.weights for variant in self.grid.variants} - {""}), []
+        for cell in self.cells:
+            content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
+            training = self._placed(cell, Question(TRAINING, content=content))
+            asked = [question for each in self.asked[cell.name].values() for question in each]
+            every = dict.fromkeys([training, *sorted(asked, key=lambda question: question.plan is None)])
             refused = "" if cell.served else str(next(iter(cell.plans.values())))
-            return Outline(cell.name, run, iterations, refused, () if refused else tuple(self.questions(cell)))
+            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+            found.append(Outline(cell.name, run, iterations, refused, () if refused else tuple(every)))
+        return found
 
-        return [outline(cell) for cell in self.cells]
+    def outline(self, cell: Cell) -> Outline:
+        """Return a cell with its questions."""
+        return self.outlines[self.cells.index(cell)]
 
     def states(self) -> list[State]:
         """Return the state of every cell, in the grid's order."""
@@ -159,7 +179,7 @@ class Engine:
                 return
             with held(self.home(cell), wait) as mine:
                 if mine:
-                    training = self.training(cell)
+                    training = self.outline(cell).questions[0]
                     if record(self.out / training.file, training.content, partial(self._train, cell)).error is None:
                         self._answer(cell, f"{number:>3}/{len(todo)}", alone=False)
 
@@ -169,31 +189,6 @@ class Engine:
             for cell in filter(lambda cell: cell.served, self.cells):
                 with held(self.home(cell), wait=True):
                     self._answer(cell, cell.name, alone=True)
-
-    def answers(self, cell: Cell) -> list[tuple[Question, Record | None]]:
-        """Return every question about a cell with its record; None: it is not answered."""
-        return next(each for each in self.outlines if each.name == cell.name).answers(self.out)
-
-    def questions(self, cell: Cell) -> list[Question]:
-        """Return every question about a cell, in the order in which they are asked: about the model itself last."""
-        every = [question for asked in self.along(cell).values() for question in asked]
-        ordered = sorted(every, key=lambda question: question.plan is None)
-        return [self.training(cell), *dict.fromkeys(ordered)]
-
-    def along(self, cell: Cell) -> dict[tuple[PlanSpec, str], list[Question]]:
-        """Return the metrics' questions along each plan in each variant (its name), those about the model included."""
-        found = {}
-        for plan, variant in plan_variants(cell.served, self.grid.variants):
-            asked = [metric.question(Subject(cell.fingerprint, "", plan, variant)) for metric in self.metrics.values()]
-            name = variant.name if variant is not None else ""
-            found[plan, name] = [self._placed(cell, question) for question in asked if question is not None]
-        return found
-
-    def training(self, cell: Cell) -> Question:
-        """Return the question that training answers."""
-        named = sorted({variant.weights for variant in self.grid.variants} - {""})
-        content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
-        return self._placed(cell, Question(TRAINING, content=content))
 
     def _placed(self, cell: Cell, question: Question) -> Question:
         """Return the question with the place of its record, and how it is answered."""
@@ -224,7 +219,7 @@ class Engine:
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
         loaded = cache(partial(self._load, cell))
-        for question, known in self.answers(cell):
+        for question, known in self.outline(cell).answers(self.out):
             metric = self.metrics.get(question.metric)
             if known is not None or metric is None or metric.alone != alone:
                 continue
@@ -266,7 +261,7 @@ class Engine:
 
     def _load(self, cell: Cell, which: str) -> Run:
         """Load the weights that the grid selects, or those that a variant names."""
-        training = self.training(cell)
+        training = self.outline(cell).questions[0]
         known = read(self.out / training.file, training.content)
         assert known is not None and known.answer is not None
         path = self.folder(cell).path
@@ -285,10 +280,14 @@ class Engine:
             )
 
 
+def _name(variant: Variant | None) -> str:
+    return "" if variant is None else variant.name
+
+
 def assemble(engine: Engine) -> AblationResult:
     """Return the result from the records in the folder, also of an unfinished grid."""
     grid = engine.grid
-    answers = {cell.name: dict(engine.answers(cell)) for cell in engine.cells}
+    answers = {outline.name: dict(outline.answers(engine.out)) for outline in engine.outlines}
     rows = [row for cell in engine.cells for row in _rows(engine, cell, answers[cell.name])]
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
@@ -328,11 +327,10 @@ Answers = Mapping[Question, Record | None]
 
 def _rows(engine: Engine, cell: Cell, answers: Answers) -> Iterator[Row]:
     """Yield the rows of a cell: along each plan in each variant, over orders."""
-    asked = engine.along(cell)
     for plan, variant in plan_variants(cell.plans, engine.grid.variants):
-        own = [engine.training(cell), *asked.get((plan, variant.name if variant is not None else ""), [])]
-        row = _row(engine, cell, plan, variant, {question: answers.get(question) for question in own})
-        yield from _over_orders(engine.grid, row, variant)
+        asked = engine.asked[cell.name].get((plan, _name(variant)), [])
+        own = {question: answers[question] for question in (*list(answers)[:1], *asked)}  # the first is its training
+        yield from _over_orders(engine.grid, _row(engine, cell, plan, variant, own), variant)
 
 
 def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None, answered: Answers) -> Row:

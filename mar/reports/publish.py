@@ -84,7 +84,7 @@ def provenance(engine: Engine, result: AblationResult) -> dict[str, Any]:
     curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
     seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}
     for cell in {cell.fingerprint: cell for cell in engine.cells if cell.served}.values():
-        for question, record in engine.answers(cell)[1:]:
+        for question, record in engine.outline(cell).answers(engine.out)[1:]:
             if record is not None:
                 title = engine.metrics[question.metric].title
                 seconds[title] = seconds.get(title, 0.0) + record.seconds
