@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import mar.experiments.engine as engine_module
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult
-from mar.experiments.state import read_outlines, share
+from mar.experiments.state import OUTLINE, read_outlines, share
 
 GRID = """
 recipe: digits
@@ -76,6 +77,17 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
     assert share(engine.states()) == 1.0
     outlines = read_outlines(engine.out)
     assert outlines == engine.outlines and [each.state(engine.out) for each in outlines] == engine.states()
+
+
+def test_outlines_whose_questions_name_no_plan_are_read(
+    finished: tuple[AblationResult, Engine], tmp_path: Path
+) -> None:
+    _, engine = finished
+    plain = json.loads((engine.out / OUTLINE).read_text())
+    for question in (each for outline in plain for each in outline["questions"]):
+        del question["plan"], question["variant"]
+    (tmp_path / OUTLINE).write_text(json.dumps(plain))
+    assert [each.state(engine.out) for each in read_outlines(tmp_path) or ()] == engine.states()
 
 
 def test_the_state_says_what_is_left(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
