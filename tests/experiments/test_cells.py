@@ -79,9 +79,7 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
     assert outlines == engine.outlines and [each.state(engine.out) for each in outlines] == engine.states()
 
 
-def test_outlines_whose_questions_name_no_plan_are_read(
-    finished: tuple[AblationResult, Engine], tmp_path: Path
-) -> None:
+def test_outlines_without_plans_are_read(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
     _, engine = finished
     plain = json.loads((engine.out / OUTLINE).read_text())
     for question in (each for outline in plain for each in outline["questions"]):
