@@ -411,8 +411,8 @@ def nll_tables(
     per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
     columns: list[Column[tuple[str, Likelihood]]] = [
         Column("plan", lambda row: row[0], words=True),
-        Column("kind", lambda row: kind_text(row[1]), words=True),
-        *fields(n="1.n_images"),
+        Column("kind", lambda row: kind_text(row[1]), words=True, drop=2),
+        Column("n", lambda row: row[1].n_images, drop=4),
         with_error(nats, "1.nats_per_image", "1.standard_error_nats", 2),
     ]
     if any(r.controlled for r in likelihoods.values()):
@@ -424,7 +424,7 @@ def nll_tables(
         columns.append(Column(f"nats/{units.symbol}", lambda row: bits(row) * nat, text=text))
     columns += [
         with_error(units.per_dimension, f"1.{per_dimension}", f"1.standard_error_{per_dimension}", 4),
-        Column("AR steps", lambda row: row[1].steps),
+        Column("AR steps", lambda row: row[1].steps, drop=3),
     ]
     if reference:
         columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: differences.get(row[0]))
@@ -440,7 +440,12 @@ def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> li
 
     return [
         Column(title, lambda row: (d := of(row)) and d.nats_per_image, text=text),
-        Column("p (Holm)", lambda row: (d := of(row)) and d.p_holm, text=lambda row: f"{(of(row) or row).p_holm:.2g}"),
+        Column(
+            "p (Holm)",
+            lambda row: (d := of(row)) and d.p_holm,
+            text=lambda row: f"{(of(row) or row).p_holm:.2g}",
+            drop=1,
+        ),
     ]
 
 
