@@ -37,20 +37,6 @@ def test_without_gradio_the_command_says_what_to_install(session, monkeypatch):
         demo(session.run.folder.path)
 
 
-def test_the_first_word_comes_before_torch(tmp_path):
-    code = (
-        "import sys; from mar.cli.demo import demo\n"
-        "class Said:\n"
-        "    def write(self, text): print(text, 'torch' in sys.modules) if text.strip() else None\n"
-        "    def flush(self): pass\n"
-        "sys.stderr = Said()\n"
-        "try: demo(__import__('pathlib').Path('none'))\n"
-        "except Exception: pass"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[0] == "loading torch, gradio and the run … False"
-
-
 def test_a_run_of_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("to be or not to be, that is the question. " * 40)
     small = ["network.width=16", "network.depth=1", "network.heads=2", "data.context=8", f"data.path={tmp_path}"]
