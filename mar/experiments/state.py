@@ -9,29 +9,18 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from mar.config import parse, read_content
-from mar.core.files import RUN, write_atomic
-from mar.core.records import Record, read
+from mar.core.files import RUN
+from mar.core.records import Question, Record, read
 
 OUTLINE = "outline.json"
 _TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question of a metric, or of "training". ``content`` identifies the answer, its weights the cell's training."""
-
-    metric: str
-    file: str  # of its record, relative to the grid's folder
-    content: dict[str, Any]
-    alone: bool = False  # measured when nothing else runs
-    weights: str = ""  # a checkpoint that a variant names; empty: the one that the grid selects
 
 
 @dataclass(frozen=True)
@@ -42,33 +31,36 @@ class Outline:
     run: str  # its run folder, relative to the grid's folder
     iterations: int
     refused: str = ""  # why the cell is not trained
-    questions: tuple[Asked, ...] = ()
+    questions: tuple[Question, ...] = ()
 
-    def answers(self, out: Path) -> list[tuple[Asked, Record | None]]:
-        """Return each question with its record; None: it is not answered."""
-        found: list[tuple[Asked, Record | None]] = []
-        for asked in self.questions:
-            training, content = found[0][1] if found else None, asked.content
-            if found and "weights" in content:
-                answer = training.answer if training is not None else None
-                trained: dict[str, Any] = {"weights": ""} if answer is None else answer
-                content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            file = out / asked.file
-            found.append((asked, read(file, content) if file.is_file() else None))
+    def answers(self, out: Path) -> list[tuple[Question, Record | None]]:
+        """Return each question, with the trained weights in its content, and its record; None: it is not answered."""
+        found: list[tuple[Question, Record | None]] = []
+        for question in self.questions:
+            if found and "weights" in question.content:
+                trained = found[0][1]
+                answer = (trained.answer if trained is not None else None) or {"weights": ""}
+                content = {**question.content, "weights": answer.get(question.weights, answer)["weights"]}
+                question = replace(question, content=content)
+            file = out / question.file
+            found.append((question, read(file, question.content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
         if self.refused:
             return State(self.name, "refused", self.refused, None)
         found = self.answers(out)
+        return replace(self._progress(out, found), scores=_scores([record.answer for _, record in found if record]))
+
+    def _progress(self, out: Path, found: list[tuple[Question, Record | None]]) -> State:
         (_, training), count = found[0], len(found) - 1
-        errors = [f"{asked.metric}: {record.error}" for asked, record in found if record and record.error is not None]
-        left = [asked for asked, record in found if record is None]
+        errors = [f"{of.metric}: {record.error}" for of, record in found if record and record.error is not None]
+        left = [question for question, record in found if record is None]
         if errors and (training is None or training.error or not left):
             return State(self.name, "failed", "; ".join(errors), 1.0)
         if not left:
             return State(self.name, "done", f"{count} evaluations", 1.0)
-        if training is not None and all(asked.alone for asked in left):
+        if training is not None and all(question.alone for question in left):
             return State(self.name, "speed", "its speed is measured when all are trained", 0.99)
         if training is not None:
             done = count - len(left)
@@ -87,11 +79,7 @@ class State:
     kind: Literal["refused", "failed", "done", "speed", "evaluation", "training", "waiting"]
     text: str  # a line for a reader
     share: float | None  # of its work that is done, 0..1; None: it has none
-
-
-def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
-    """Write OUT/outline.json."""
-    write_atomic(out / OUTLINE, json.dumps([asdict(outline) for outline in outlines]))
+    scores: str = ""  # the range of each score over the plans
 
 
 def read_outlines(out: Path) -> list[Outline] | None:
@@ -101,16 +89,11 @@ def read_outlines(out: Path) -> list[Outline] | None:
     return None
 
 
-def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
-    """Return the state of every cell."""
-    return [outline.state(out) for outline in outlines]
-
-
 def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:
     """Delete the records of failures, so that the next call of ``Engine.work`` tries them again."""
-    for asked, record in (pair for cell in outlines for pair in cell.answers(out)):
+    for question, record in (pair for cell in outlines for pair in cell.answers(out)):
         if record is not None and record.error is not None:
-            (out / asked.file).unlink(missing_ok=True)
+            (out / question.file).unlink(missing_ok=True)
 
 
 def share(found: Sequence[State]) -> float:
@@ -135,14 +118,30 @@ class Clock:
 
 def trained_iterations(run: Path) -> int:
     """Return the last logged iteration of a run folder."""
-    return _lines(run)[-1]["iteration"] if _lines(run) else 0
+    return max((line["iteration"] for line in _lines(run)), default=0)
 
 
-def wanted_iterations(run: Path) -> int:
-    """Return the length of a run's training, as far as it is known."""
+def run_state(run: Path) -> dict[str, Any]:
+    """Return a run's last logged numbers, and the seconds left at its last speed; None: not known."""
+    lines, train = _lines(run), parse(read_content(run / RUN, resolve=False)).train
+    last = {key: value for line in lines for key, value in line.items() if value is not None}
     nats = "validation_nats_per_token"
-    curve = [(line["iteration"], line[nats]) for line in _lines(run) if line.get(nats) is not None]
-    return parse(read_content(run / RUN, resolve=False)).train.length(curve)
+    length = train.length([(line["iteration"], line[nats]) for line in lines if line.get(nats) is not None])
+    shown = ("loss_nats_per_token", nats, "validation_bits_per_dim", "images_per_second")
+    done, rate = last.get("iteration", 0), last.get("images_per_second")
+    left = (length - done) * train.batch_size / rate if rate else None
+    return {"iteration": done, "iterations": length, **{key: last.get(key) for key in shown}, "seconds_left": left}
+
+
+def _scores(answers: Sequence[dict[str, Any] | None]) -> str:
+    found: dict[str, list[float]] = {}
+    for answer in filter(None, answers):
+        bits, fid = answer.get("bits_per_dim"), answer.get("scores", {}).get("generated", {}).get("fid")
+        for name, value in (("NLL", answer.get("nats_per_image") if bits is None else bits), ("FID", fid)):
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    ranges = {name: dict.fromkeys(f"{bound(values):.4g}" for bound in (min, max)) for name, values in found.items()}
+    return ", ".join(f"{name} {'–'.join(ends)}" for name, ends in ranges.items())
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:
