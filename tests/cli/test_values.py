@@ -126,8 +126,8 @@ class Fuzzed:
     """Commands in a folder that is made anew for each."""
 
     def __init__(self, folder: Path) -> None:
-        self.made, self.work = folder / "made", folder / "work"
-        self.own = {"HOME": str(self.work), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "200", "TERM": "dumb"}
+        self.made, self.work, self.tried = folder / "made", folder / "work", 0
+        self.own = {"HOME": str(self.made), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "200", "TERM": "dumb"}
         self.own |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         self.made.mkdir()
         (self.made / "grid.yaml").write_text(GRID)
@@ -142,9 +142,11 @@ class Fuzzed:
             assert answer.code == 0, answer.said
 
     def fresh(self) -> None:
-        """Make the folder anew."""
+        """Make the folder anew, under a name of its own: a killed process may still write."""
         shutil.rmtree(self.work, ignore_errors=True)
-        shutil.copytree(self.made, self.work)
+        self.tried += 1
+        self.work = self.made.parent / f"work-{self.tried}"
+        self.own["HOME"] = str(shutil.copytree(self.made, self.work))
 
     def fault(self, name: str, changes: Sequence[Change], seconds: float) -> tuple[str, str]:
         """Run a command with further words. Return how it ended (taken, refused, unfinished), and what is wrong."""

@@ -124,7 +124,9 @@ LONG = {
     ),
     "ablate": Long("ablate grid.yaml --out out", _RECORDS),
     "ablate, two workers": Long("ablate grid.yaml --workers 2 --out out", _RECORDS),
-    "ablate, two processes": Long("ablate grid.yaml axes=null --processes 2 --retry-failed --out out", _RECORDS),
+    "ablate, two processes": Long(
+        "ablate grid.yaml only.network=made --processes 2 --retry-failed --out out", _RECORDS
+    ),
 }
 
 

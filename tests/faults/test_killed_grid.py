@@ -40,7 +40,7 @@ fid: {images: 12, shown: 4, animated: 2}
 speed: {batch: 2, seconds: 0, clock: cpu}
 probe: {sets: 4}
 """
-CLOCKS = ("seconds", "_per_second", "environment", "made_by", "time")  # how the names of what a clock measured end
+CLOCKS = ("seconds", "per_second", "environment", "made_by", "time", "per_second_mean", "per_second_standard_deviation")
 
 
 class Ablation:
