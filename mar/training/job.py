@@ -140,7 +140,8 @@ def check_memory(parts: Parts, processes: Processes) -> None:
             f"training needs about {(states + activations) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             f"{states / 1e9:.1f} for weights, gradients, moments and averages of {model.n_parameters:,} parameters, "
             f"{activations / 1e9:.1f} for activations of {rows} rows. Choose a smaller network or batch, "
-            "train.accumulation=N or train.checkpoint_activations=true; --ignore-memory starts all the same"
+            "train.accumulation=N or train.checkpoint_activations=true. mar train --ignore-memory, or any command with "
+            "MAR_IGNORE_MEMORY=1, starts all the same"
         )
 
 
