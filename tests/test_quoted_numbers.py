@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 def rows(name: str) -> list[dict[str, Any]]:
     file = ROOT / "results" / name / "result.json"
     text = file.read_text() if file.is_file() else gzip.decompress(file.with_suffix(".json.gz").read_bytes()).decode()
-    return json.loads(text)["rows"]
+    found = json.loads(text)["rows"]
+    return [row if "likelihood" in row else {**row, "likelihood": row["answers"]["nll"]} for row in found]
 
 
 def nll(name: str, **wanted: str) -> float:
