@@ -267,9 +267,9 @@ class ModelJob(Job):
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         if progress.due(10):
             shown = float(loss) * self.processes.world
-            rate = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
+            speed = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
             validated = f" val {self.curve[-1][1]:.3f}" if self.curve else ""
-            text = f"loss {shown:.3f}{validated} {rate:.0f}/s"
+            text = f"loss {shown:.3f}{validated} {speed:.0f}/s"
             self.bar(progress.iteration, progress.iterations, text)
         self.pending.append((progress.iteration, loss, norm.detach(), rate))
         if progress.due(self.train.log_every):
