@@ -1,12 +1,11 @@
 """Grid files found by name: shipped ablations, and the tables of papers at some of four scales.
 
-A table's file begins with its command, its question, and ``Time:``. This file imports no torch, so that lists and
-mistyped names are answered at once.
+A table's file begins with its command, what it runs, and ``Time:``; its question is a key. This file imports no torch,
+so that lists and mistyped names are answered at once.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,6 @@ from mar.core.readers import read_yaml
 GRIDS = RECIPES / "ablations"
 TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
 SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
-_SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
 
 
 def grid_names() -> list[str]:
@@ -60,6 +58,13 @@ def extended(path: Path) -> DictConfig:
     return own if parent is None else OmegaConf.merge(extended(grid_path(parent)), own)  # type: ignore[return-value]
 
 
+def about(name: str) -> dict[str, str]:
+    """Return the title and the question of a shipped grid, or of a table at its smallest scale; of others nothing."""
+    paths = [path for path in (GRIDS / f"{name}.yaml", *(TABLES / name / f"{s}.yaml" for s in SCALES)) if path.exists()]
+    found = extended(paths[0]) if paths else {}
+    return {key: str(found[key]) for key in ("title", "question") if found.get(key)}
+
+
 @dataclass(frozen=True)
 class Table:
     """A table at one scale; its grid is called ``NAME/SCALE``."""
@@ -80,8 +85,7 @@ class Table:
     def header(self) -> tuple[str, str]:
         """Its question, and how long it takes; empty: the file does not say."""
         lines = [line.lstrip("# ") for line in self.path.read_text().splitlines() if line.startswith("#")]
-        asks, _, time = " ".join(lines[1:]).partition("Time: ")  # the first line is the command
-        return _SENTENCE.split(asks.strip(), maxsplit=1)[0], time.strip()
+        return str(extended(self.path).get("question", "")), " ".join(lines).partition("Time: ")[2].strip()
 
     @property
     def given(self) -> dict[str, bool]:
