@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
-_FILMS = 300_000  # bytes of all pictures of a page
+_FILMS = 400_000  # bytes of all pictures of a page
 _WIDEST = 16_000  # pixels of a film strip: a limit of WebP
 _SHOWN = 6  # generations at the head of the page
 _UNFOLDED = 12  # rows of which all cards are open
@@ -216,6 +216,8 @@ def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -
             column = _chips(column, verdict.reference(result), digits, based)
         elif column.title == "NLL":
             column = replace(column, markup=lambda row, of=column: _with_error(of.show(row)))
+        elif column.title == "validation curve":
+            column = replace(column, drop=1)
         elif not (column.words or column.title in _MAIN or column.title.startswith("published")):
             column = replace(column, drop=2)
         shown.append(column)
@@ -407,9 +409,10 @@ def webp(frames: list[Image.Image], limit: int) -> tuple[str, int]:
         out = io.BytesIO()
         if strip.width <= _WIDEST:
             strip.save(out, "WEBP", lossless=True)
-        if len(frames) < 3 or 0 < out.tell() <= limit:
+        size = out.tell() or limit * strip.width / _WIDEST
+        if len(frames) < 3 or size <= limit:
             return _uri(out.getvalue(), "image/webp"), len(frames)
-        frames = [*frames[:-1:2], frames[-1]]
+        frames = [*frames[: -1 : math.ceil(size / limit)], frames[-1]]
 
 
 def _uri(content: bytes, kind: str) -> str:

@@ -209,7 +209,8 @@ def differences(result: AblationResult, width: float = 8.6) -> Figure | None:
         if found is not None:
             unit = "nats" if found.bits_per_dim is None else "bits/dim"
         settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
-        line = ", ".join([*settings, *([] if row.ordering in row.settings.values() else [row.ordering])])
+        told = "ordering" in row.settings or row.ordering in row.settings.values()
+        line = ", ".join([*settings, *([] if told else [row.ordering])])
         said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
         said += f" [{low:+.4g}, {high:+.4g}]" if high > low else ""
         lines.setdefault(line, []).append((row.partition != "singles", mean, low, high, said))
