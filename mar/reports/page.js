@@ -137,12 +137,17 @@ fold.addEventListener("click", () => {
   for (const card of all(".card")) card.open = open;
 });
 
-let closed = [];
+const closed = new Set();
 window.addEventListener("beforeprint", () => {
-  closed = all("details:not([open])");
-  for (const each of closed) each.open = true;
+  for (const each of all("details:not([open])")) {
+    closed.add(each);
+    each.open = true;
+  }
 });
-window.addEventListener("afterprint", () => { for (const each of closed) each.open = false; });
+window.addEventListener("afterprint", () => {
+  for (const each of closed) each.open = false;
+  closed.clear();
+});
 
 for (const command of all(".command")) {
   const copy = made("button", {type: "button", className: "copy", textContent: "copy the command"});

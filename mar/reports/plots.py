@@ -425,6 +425,13 @@ PICTURES: dict[str, Callable[[AblationResult], Figure | None]] = {
 }
 
 
+def thumbnail(result: AblationResult) -> Figure:
+    """Return a small plot of the result: of the kinds in ``PICTURES`` the first that it has data for."""
+    narrow = [lambda: differences(result, 4.3), lambda: pareto(against_speed(result), 4.3)]
+    others = [lambda name=name: PICTURES[name](result) for name in ("steps-curve.png", "learning-curves.png")]
+    return next((figure for make in (*narrow, *others) if (figure := make()) is not None), Figure((4.3, 2.7)))
+
+
 # One likelihood.
 
 
