@@ -225,7 +225,7 @@ def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -
             price = lambda row: prices.get(verdict.named(group_of[id(row)].row)) if id(row) in group_of else None  # noqa: E731
             shown.append(Column("price of sets", price, digits=digits, unit=column.unit, sign=True, drop=1))
     feet = table.baselines
-    if table.rows and isinstance(table.rows[0], SeedRow) and table.columns[0].title in result.axes:
+    if any(column.title == "NLL" for column in table.columns) and isinstance(table.rows[0], SeedRow):
         feet = [_baseline(row, table.columns[0].title) for row in result.baselines if row.likelihood is not None]
     table = replace(table, columns=shown, baselines=feet)
     more = '<label class="folded"><input type="checkbox"> more columns</label>'
@@ -273,8 +273,10 @@ def _chips(column: Column[Any], name: str, digits: int, bases: set[int]) -> Colu
     return replace(column, title=f"against {name}", value=value, text=column.show, markup=chip)
 
 
-def _scroll(content: str, label: str, css: str = "") -> str:
-    return f'<div class="scroll {css}" tabindex="0" role="region" aria-label="{label}">{content}</div>'
+def _scroll(content: str, label: str, css: str = "", width: float = 0.0) -> str:
+    """A box that scrolls and takes focus; ``width`` of a chart in inches: its letters are of one size on a page."""
+    style = f' style="max-width:{6.2 * width:.0f}rem"' if width else ""
+    return f'<div class="scroll {css}" tabindex="0" role="region" aria-label="{label}"{style}>{content}</div>'
 
 
 # The charts.
@@ -292,7 +294,10 @@ def _chart(make: Callable[[float], Figure | None], label: str, hint: str = "") -
         return ""
     sizes = {figure.get_figwidth() for figure in drawn.values()}
     shown = {"": next(iter(drawn.values()))} if len(sizes) == 1 else drawn
-    charts = "".join(_scroll(plots.svg(figure, label), label, f"figure {name}") for name, figure in shown.items())
+    charts = "".join(
+        _scroll(plots.svg(figure, label), label, f"figure {name}", figure.get_figwidth())
+        for name, figure in shown.items()
+    )
     return f'{f"""<p class="hint">{hint}</p>""" if hint else ""}{charts}<output class="said"></output>'
 
 
@@ -422,7 +427,7 @@ def _uri(content: bytes, kind: str) -> str:
 def _rest(row: Row) -> str:
     """Return the name of a row beside its card's title."""
     title = next(iter(settings_without_seed(row)), "")
-    others = [verdict.setting(*each) for each in row.settings.items() if each[0] != title]
+    others = [verdict.setting(*each) for each in settings_without_seed(row).items() if each[0] != title]
     return ", ".join(others) or (row.plan if row.settings else row.partition)
 
 

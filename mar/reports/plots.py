@@ -323,7 +323,7 @@ def _differing(result: AblationResult, section: str) -> dict[str, str]:
     options = {model.name: model.recipe.get(section, {}) for model in result.models}
     keys = sorted({key for each in options.values() for key in each})
     differ = [key for key in keys if len({str(each.get(key)) for each in options.values()}) > 1]
-    return {name: "".join(f", {each.get(key)}" for key in differ) for name, each in options.items()}
+    return {name: "".join(f", {Path(str(each.get(key))).name}" for key in differ) for name, each in options.items()}
 
 
 # NLL against a number: orders in a mixture, AR steps. A line is number -> the NLL of each seed, bits/dim or nats.
