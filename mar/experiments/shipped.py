@@ -6,6 +6,7 @@ so that lists and mistyped names are answered at once.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,14 @@ from mar.core.readers import read_yaml
 GRIDS = RECIPES / "ablations"
 TABLES = RECIPES / "tables"  # NAME/SCALE.yaml: the grids of mar reproduce
 SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to the full recipe
+_SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
+
+
+def header(path: Path) -> tuple[str, str, str]:
+    """Return the command, the first sentence and the time of the comment at the top of a recipe or a grid."""
+    lines = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    about, _, time = " ".join(lines[1:]).partition("Time: ")
+    return lines[0] if lines else "", _SENTENCE.split(about.strip(), maxsplit=1)[0], time.strip()
 
 
 def grid_names() -> list[str]:
@@ -58,9 +67,11 @@ def extended(path: Path) -> DictConfig:
     return own if parent is None else OmegaConf.merge(extended(grid_path(parent)), own)  # type: ignore[return-value]
 
 
-def about(name: str) -> dict[str, str]:
-    """Return the title and the question of a shipped grid, or of a table at its smallest scale; of others nothing."""
+def about(name: str, data: str = "") -> dict[str, str]:
+    """Return the title and the question of a shipped grid, or of a table at the scale of the data's name, else at its
+    smallest; of other grids nothing."""
     paths = [path for path in (GRIDS / f"{name}.yaml", *(TABLES / name / f"{s}.yaml" for s in SCALES)) if path.exists()]
+    paths.sort(key=lambda path: not data.startswith(path.stem))
     found = extended(paths[0]) if paths else {}
     return {key: str(found[key]) for key in ("title", "question") if found.get(key)}
 
@@ -84,8 +95,7 @@ class Table:
     @property
     def header(self) -> tuple[str, str]:
         """Its question, and how long it takes; empty: the file does not say."""
-        lines = [line.lstrip("# ") for line in self.path.read_text().splitlines() if line.startswith("#")]
-        return str(extended(self.path).get("question", "")), " ".join(lines).partition("Time: ")[2].strip()
+        return str(extended(self.path).get("question", "")), header(self.path)[2]
 
     @property
     def given(self) -> dict[str, bool]:

@@ -52,7 +52,7 @@ def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
 
 def headline(result: AblationResult) -> tuple[str, str]:
     """Return the title and the question of a result; of one from before grids had them, those of the shipped grid."""
-    found = result.grid if "question" in result.grid else about(result.name)
+    found = result.grid if "question" in result.grid else about(result.name, result.data)
     title = found.get("title") or result.name
     return title, found.get("question") or title
 
