@@ -167,17 +167,9 @@ def _differences(result: AblationResult) -> list[Column[Row]]:
     (nll, *_) = metric_columns(result, "nll")
     bases = {row.name: frozenset(settings_without_seed(row).items()) for row in result.rows}
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
+    delta = Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True)
     return [
-        Column(
-            f"Δ to {result.reference}",
-            mean,
-            "lower",
-            digits,
-            text,
-            unit,
-            True,
-            alike=lambda row: row.difference and (nll.alike(row), bases.get(row.difference.reference)),
-        ),
+        replace(delta, alike=lambda row: row.difference and (nll.alike(row), bases.get(row.difference.reference))),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]
 
