@@ -230,7 +230,7 @@ def differences(result: AblationResult, width: float = 8.6) -> Figure | None:
     if len(kinds) == 2:
         dot, ring = panel.plot([], [], "o", color=FIRST), panel.plot([], [], "o", color=SECOND, mfc="white", mew=1.5)
         figure.legend([*dot, *ring], ["one token at a time", "sets of tokens"], loc="outside upper left", ncols=2)
-    panel.set_yticks(range(len(ordered)), [name for name, _ in ordered])
+    panel.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
     text = f"NLL, {unit}" if len(bases) == 1 else f"NLL minus the reference's, {unit}"
     panel.set(ylim=(len(lines) - 0.5, -0.5), xlabel=f"{text}; dashed: {reference(result)}")
     return figure
