@@ -85,7 +85,7 @@ def svg(figure: Figure, label: str) -> str:
     text = re.sub(r'<(?!g id="row)[^>]*>', lambda tag: shorter.sub(r"\1", tag[0]), text)
     text = re.sub(r'<g id="row ([\d ]+|all): ([^"]*)">', r'<g class="point" data-rows="\1"><title>\2</title>', text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures share a page
-    text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)")
+    text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)").replace("#ffffff", "var(--surface)")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None

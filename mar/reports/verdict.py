@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,13 +20,26 @@ _NAMED = 4  # rows that a sentence names, the rest as a number
 
 
 def answers(result: AblationResult) -> list[str]:
-    """Return sentences on the NLL, the price of sets and the FID; none for rows of several data sets or kinds.
+    """Return sentences on the NLL, the price of sets and the FID; of several data sets for each one of them.
 
     The best is that of the means over seeds. Tests pair seeds; of one seed they pair images, and for a FID there is
-    none. Holm's correction covers the rows of a sentence.
+    none. Holm's correction covers the rows of a sentence. Rows of several kinds have no best NLL.
     """
-    if "," in result.data_fingerprint:
-        return []
+    names, data = result.data.split(", "), {model.name: str(model.recipe.get("data")) for model in result.models}
+    if "," not in result.data_fingerprint:
+        return _answers(result)
+    rows: dict[str, list[Row]] = {}
+    for row in result.rows:
+        rows.setdefault(data[row.model], []).append(row)
+    if len(names) != len(rows):  # an axis names them
+        names = list(dict.fromkeys(row.settings.get("data", "") for row in result.rows))
+    known = len(names) == len(rows) == len(result.data_fingerprint.split(", "))
+    parts = zip(names, rows.values(), strict=True) if known else ()
+    answered = [(name, _answers(replace(result, rows=tuple(own)))) for name, own in parts]
+    return [f"{name}: {text[:1].lower()}{text[1:]}" for name, sentences in answered for text in sentences]
+
+
+def _answers(result: AblationResult) -> list[str]:
     found, groups = [], by_seed([row for row in result.rows if not row.unsound])
     scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
     kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
