@@ -41,7 +41,7 @@ _CELL = 10  # units of a map
 _BITS = math.log(2.0)  # nats
 _WIDTHS = {"wide": 8.6, "narrow": 4.3}  # of a chart, inches
 _LEVEL = 0.05  # of p-values
-_MAIN = ("AR steps", "seeds", "FID", "linear probe")  # columns of numbers that no box folds, beside the NLL's
+_MAIN = ("AR steps", "FID", "linear probe")  # columns of numbers that no box folds, beside the NLL's
 
 
 def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
@@ -216,7 +216,7 @@ def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -
             column = _chips(column, verdict.reference(result), digits, based)
         elif column.title == "NLL":
             column = replace(column, markup=lambda row, of=column: _with_error(of.show(row)))
-        elif column.title == "validation curve":
+        elif column.title in ("plan", "seeds", "validation curve"):
             column = replace(column, drop=1)
         elif column.title == "images/s" and any(each.title == "generation, images/s" for each in table.columns):
             column = replace(column, title="images/s for the FID", drop=2)  # another clock than generation's

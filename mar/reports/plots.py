@@ -208,7 +208,7 @@ def differences(result: AblationResult, width: float = 8.6) -> Figure | None:
         low, high = (spread(values).interval if len(values) > 1 else ends) or (mean, mean)
         if found is not None:
             unit = "nats" if found.bits_per_dim is None else "bits/dim"
-        settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
+        settings = [name for axis, name in settings_without_seed(row).items() if axis not in (PLAN, PARTITION)]
         told = "ordering" in row.settings or row.ordering in row.settings.values()
         line = ", ".join([*settings, *([] if told else [row.ordering])])
         said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
