@@ -40,7 +40,9 @@ _LONGEST_NAME = 200  # bytes
 
 
 def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool = False) -> None:
-    """Write a temporary file or folder beside ``path``, then rename it; write directly to devices and pipes.
+    """Write into a temporary folder beside ``path``, then rename; write directly to devices and pipes.
+
+    What ``content`` leaves beside its own file (safetensors has temporary files) goes with the temporary folder.
 
     Args:
         content: text, or a function that writes the path it is given.
@@ -57,15 +59,15 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
         if left == aside or not _alive(int(left.name.split("-")[-1].removesuffix(".partial"))):
             remove(left)
     try:
-        save(aside)
+        aside.mkdir()
+        save(aside / path.name)
         if durable:
-            flush(aside)
+            flush(aside / path.name)
         if path.is_dir():
             remove(path)
-        os.replace(aside, path)
-    except BaseException:
+        os.replace(aside / path.name, path)
+    finally:
         remove(aside)
-        raise
 
 
 def _alive(process: int) -> bool:

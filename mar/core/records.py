@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from mar.core.errors import Stopped, UserError
-from mar.core.files import write_atomic
+from mar.core.files import remove, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ class Partial:
     def clear(self, name: str) -> None:
         """Delete the parts ``name-…``, and the folder if it is empty."""
         for path in (*self.folder.glob(f"{name}-*.safetensors"), *self.folder.glob(f".{name}-*.partial")):
-            path.unlink()
+            remove(path)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

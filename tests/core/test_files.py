@@ -13,9 +13,10 @@ from mar.core.files import RUN, held, locked, write_atomic
 
 
 def killed_while_writing(path: Path) -> int:
-    """Return the number of a process that was killed while it wrote ``path``."""
+    """Return the number of a process that was killed while it wrote ``path`` and a file of its own beside it."""
     code = "import os\nfrom pathlib import Path\nfrom mar.core.files import write_atomic\n"
-    code += f"write_atomic(Path({str(path)!r}), lambda file: (file.write_text('half'), os.kill(os.getpid(), 9)))"
+    code += "def half(file):\n file.write_text('half')\n file.with_name('.tmp0').touch()\n os.kill(os.getpid(), 9)\n"
+    code += f"write_atomic(Path({str(path)!r}), half)"
     process = subprocess.Popen([sys.executable, "-c", code])
     assert process.wait() == -signal.SIGKILL
     return process.pid

@@ -191,6 +191,8 @@ def contents(folder: Path) -> dict[str, Any]:
             found[name] = timeless(json.loads(value))
         elif file.suffix == ".jsonl":
             found[name] = [timeless(json.loads(line)) for line in value.splitlines()]
+            if (file.parent / "tokenizer.json").is_file():  # means of the iterations since a resume
+                found[name] = [line["iteration"] for line in found[name]]
         elif file.suffix == ".csv":
             found[name] = [timeless(row) for row in csv.DictReader(value.decode().splitlines())]
         else:  # texts and pictures of an ablation hold its speed
