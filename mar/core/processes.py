@@ -25,7 +25,7 @@ from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
-from mar.core.signals import handled
+from mar.core.signals import end_with, handled
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -35,6 +35,8 @@ Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 
 _ECHO_SECONDS = 2.0  # a second SIGINT within this time is the first one, forwarded by a launcher
+_MEETING = timedelta(minutes=5)  # in which the processes connect
+_LONGEST = timedelta(minutes=30)  # of a collective between devices; a death ends it long before
 _PATIENCE = timedelta(hours=2)  # the other processes wait while the main one saves, validates and samples
 
 
@@ -60,6 +62,18 @@ def resolve_precision(precision: Precision) -> Precision:
     if precision != "auto":
         return precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+@contextmanager
+def _one_line(watched: bool = False) -> Iterator[None]:
+    """Turn the error of a collective without its peer into a line and PeerFailed, unless ``Peers`` watch."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if watched or not (isinstance(error, distributed.DistError | OSError) or "gloo" in str(error)):
+            raise
+        print("mar: another process has died or is missing, so all end: run the same command again", file=sys.stderr)
+        raise PeerFailed(1) from None
 
 
 _LAUNCH = ("ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE")
@@ -94,6 +108,7 @@ class Processes:
 
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads())))
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
 
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise UserError("accelerate's own FSDP is not used: launch without it, and set train.parallel=fsdp")
@@ -102,16 +117,22 @@ class Processes:
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
         ignored = _drop_settings_of_accelerate()
-        self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=cpu)
-        self.rank: int = self.accelerator.process_index
-        self.world: int = self.accelerator.num_processes
+        mixed, meeting = "no" if self.precision == "fp32" else self.precision, InitProcessGroupKwargs(timeout=_MEETING)
+        with _one_line():
+            self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu, kwargs_handlers=[meeting])
+            self.rank: int = self.accelerator.process_index
+            self.world: int = self.accelerator.num_processes
+            self._cpus: Any = distributed.new_group(backend="gloo", timeout=_MEETING) if self.world > 1 else None
+        for group, longest in ((None, _LONGEST), (self._cpus, _PATIENCE)) if self.world > 1 else ():
+            distributed.distributed_c10d._set_pg_timeout(longest, group)
         self.device: torch.device = self.accelerator.device
-        self.is_main = self.rank == 0
+        self.is_main, self._watched = self.rank == 0, False
         if ignored and self.is_main:
             print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
-        self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts no process that outlives it
+            end_with(os.getppid())
 
     # Training.
 
@@ -182,7 +203,8 @@ class Processes:
         if self._cpus is None:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(total, group=self._cpus)
+        with _one_line(self._watched):
+            distributed.all_reduce(total, group=self._cpus)
         return total.tolist()
 
     def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -194,7 +216,8 @@ class Processes:
         if self._cpus is None:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0, group=self._cpus, device=torch.device("cpu"))
+        with _one_line(self._watched):
+            distributed.broadcast_object_list(values, src=0, group=self._cpus, device=torch.device("cpu"))
         return values[0]
 
     def on_main(self, action: Callable[[], T]) -> T:
@@ -227,7 +250,9 @@ class Processes:
         if self.world == 1:
             yield
             return
-        peers, done = Peers(self.rank, self.world, self.broadcast), False
+        with _one_line():
+            peers, done = Peers(self.rank, self.world, self.broadcast), False
+        self._watched = True
         try:
             yield
             done = True
@@ -237,11 +262,13 @@ class Processes:
             peers.say()
             raise PeerFailed(1) from None
         finally:
+            self._watched = False
             peers.leave(done)
 
     def wait(self) -> None:
         if self._cpus is not None:
-            distributed.barrier(group=self._cpus)
+            with _one_line(self._watched):
+                distributed.barrier(group=self._cpus)
 
     def end(self) -> None:
         """Leave the process group."""
