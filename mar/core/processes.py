@@ -137,9 +137,6 @@ class Processes:
     def autocast(self) -> Any:
         return self.accelerator.autocast()
 
-    def backward(self, loss: torch.Tensor) -> None:
-        self.accelerator.backward(loss)
-
     def clip(self, module: nn.Module, norm: float) -> torch.Tensor:
         """Clip the gradient in place and return its norm."""
         total: Any = self.accelerator.clip_grad_norm_(module.parameters(), norm)
