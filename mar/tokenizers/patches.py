@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
@@ -22,12 +21,12 @@ from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
     """(B, C, H, W) -> (B, L, C p p): p×p patches, row-major; channels in the order (c p q), as MAR's."""
-    return rearrange(x_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+    return x_BCHW.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def unpatchify(token_BLE: torch.Tensor, shape: tuple[int, ...], p: int) -> torch.Tensor:
     """(B, L, C p p) -> (B, C, H, W), the inverse of ``patchify``; ``shape`` is the token grid's, (H / p, W / p)."""
-    return rearrange(token_BLE, "b (h w) (c p q) -> b c (h p) (w q)", h=shape[0], w=shape[1], p=p, q=p)
+    return token_BLE.unflatten(2, (-1, p, p)).unflatten(1, shape).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, int]:
