@@ -101,19 +101,15 @@ class Data:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The base of the options of data kinds, with the least and largest value of numbers and the words of texts."""
+    """The base of the options of data kinds, with the least and largest value of numbers."""
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {}
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __post_init__(self) -> None:
         for name, (least, largest) in self.bounds.items():
             if not least <= (value := getattr(self, name)) <= largest:
                 limit = f"in {least}..{largest}" if largest < LARGEST else f"at least {least}"
                 raise UserError(f"data.{name} must be {limit}, not {value}")
-        for name, words in self.choices.items():
-            if (value := getattr(self, name)) not in words:
-                raise UserError(f"data.{name} is {' or '.join(words)}, not {value!r}")
 
 
 def check_shares(**shares: float) -> None:

@@ -6,7 +6,7 @@ T characters of all documents · N documents · B batch · L characters of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 
@@ -28,7 +28,6 @@ class DocumentsOptions(DataOptions):
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
     bounds: ClassVar = {"context": (2, LARGEST)}
-    choices: ClassVar = {"unit": get_args(Unit)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,7 +47,6 @@ class FolderOptions(DataOptions):
     workers: int = 4  # threads that decode
     damaged_limit: int = 10  # unreadable training images that the next ones replace; more are refused
     bounds: ClassVar = {"size": (1, 2**14), "workers": (1, 1024), "damaged_limit": (0, LARGEST)}
-    choices: ClassVar = {"colour": ("rgb", "grey")}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -88,7 +88,6 @@ class TextOptions(DataOptions):
     train: float = 0.9  # share of the text, from its start
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
     bounds: ClassVar = dict.fromkeys(("context", "stride"), (1, LARGEST))
-    choices: ClassVar = {"unit": get_args(Unit)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,10 +54,6 @@ class PatchesOptions(TokenizerOptions):
     patch: int = 4  # side of a patch in pixels
     scale: Literal["global", "channel"] = "global"  # one mean and deviation, or one for each token channel
 
-    def __post_init__(self) -> None:
-        if self.scale not in ("global", "channel"):
-            raise UserError(f"tokenizer.scale is global or channel, not {self.scale!r}")
-
 
 class Patches(Tokenizer):
     """token = ((v + u) · 2 / levels − 1 − shift) / scale, with v the integer level and u uniform in [0, 1)."""
