@@ -1,6 +1,6 @@
-"""Patches of pixels as continuous vectors with a measured scale.
+"""Patches of pixels: as continuous vectors with a measured scale, or of a binary image as categories.
 
-B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q))
+B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q)); bits
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.spec import DataSpec
-from mar.core.tokens import Vectors
+from mar.core.tokens import Categories, Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
+
+_LARGEST_BINARY = 3  # pixels: 2^9 categories; a softmax over 2^16 is no longer small
 
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
@@ -104,3 +106,44 @@ class Patches(Tokenizer):
 
     def _middle(self, x: torch.Tensor) -> torch.Tensor:
         return self._to_unit(x.float() + 0.5)
+
+
+@dataclass(frozen=True)
+class BinaryPatchesOptions(TokenizerOptions):
+    patch: int = 2  # side of a patch in pixels
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patch <= _LARGEST_BINARY:
+            raise UserError(f"tokenizer.patch of binary-patches is 1 to {_LARGEST_BINARY}, not {self.patch}")
+
+
+class BinaryPatches(Tokenizer):
+    """p×p bits are one of 2^(p p) categories, the first pixel (row-major) the lowest bit.
+
+    The joint of the pixels stays exact.
+    """
+
+    Options = BinaryPatchesOptions
+    bit_E: torch.Tensor
+
+    def __init__(self, spec: DataSpec, options: BinaryPatchesOptions) -> None:
+        super().__init__()
+        if spec.levels != 2 or spec.shape[0] != 1:
+            raise UserError(
+                f"tokenizer binary-patches needs binary images of one channel, not {spec.shape} with {spec.levels} "
+                f"levels: use data.kind=binarized-mnist, or tokenizer.kind=pixels or patches"
+            )
+        self.options = options
+        self.shape = patch_grid(spec.shape, options.patch, _LARGEST_BINARY)
+        self.token = Categories(2**options.patch**2)
+        self.dimensions = math.prod(spec.shape)
+        self.register_buffer("bit_E", torch.arange(options.patch**2), persistent=False)
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, 1, H, W) of 0 and 1 -> (B, L) int64."""
+        return (patchify(x, self.options.patch).long() << self.bit_E).sum(-1)
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L) int64 -> (B, 1, H, W) uint8."""
+        bits_BLE = (token[..., None] >> self.bit_E & 1).to(torch.uint8)
+        return unpatchify(bits_BLE, self.shape, self.options.patch)

@@ -5,7 +5,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
-from mar.tokenizers.binary_patches import BinaryPatches, BinaryPatchesOptions
+from mar.tokenizers.patches import BinaryPatches, BinaryPatchesOptions
 
 
 def test_the_first_pixel_of_a_patch_is_the_lowest_bit():
