@@ -321,8 +321,9 @@ def assemble(engine: Engine) -> AblationResult:
     assert isinstance(grid.reference, dict)
     models, baselines = tuple(_model(engine, cell) for cell in engine.cells), _baselines(engine)
     if grid.compare == "sound":
-        trained = {model.name: model.training for model in models}
-        rows = [judged(row, trained[row.model], baselines[data_of[row.model]]) for row in rows]
+        trained, cells = {model.name: model.training for model in models}, {cell.name: cell for cell in engine.cells}
+        keys = (_scale(cells[row.model], row.likelihood) for row in rows)
+        rows = [judged(row, trained[row.model], baselines.get(key, ())) for row, key in zip(rows, keys, strict=True)]
     by_key, reference = {_key(row): row for row in rows}, grid.reference
 
     def base(row: Row) -> Row | None:
@@ -412,17 +413,26 @@ def _key(row: Row, changed: dict[str, Any] | None = None) -> tuple[tuple[str, st
     return tuple(sorted({**own, **(changed or {})}.items()))
 
 
-def _baselines(engine: Engine) -> dict[str, list[Row]]:
-    """Return baselines without a model, by the fingerprint of a data set (as loaded by its first cell)."""
-    first = {cell.data.fingerprint: cell for cell in reversed(engine.cells)}
-    found: dict[str, list[Row]] = {}
+def _scale(cell: Cell, answer: Any) -> tuple[str, str]:
+    """Return what comparable answers share: the data; the tokens, too, of a likelihood without bits/dim."""
+    of_tokens = isinstance(answer, Likelihood) and answer.bits_per_dim is None
+    return cell.data.fingerprint, str(cell.recipe.as_dict()["tokenizer"]) if of_tokens else ""
+
+
+def _baselines(engine: Engine) -> dict[tuple[str, str], list[Row]]:
+    """Return baselines without a model (of the first cell of its data and tokenizer), by what they compare with."""
+    first = {(cell.data.fingerprint, str(cell.recipe.as_dict()["tokenizer"])): cell for cell in reversed(engine.cells)}
+    found: dict[tuple[str, str], dict[str, Row]] = {}
     for cell in reversed(first.values()):
-        name, rows = f" of {cell.data.name}" if len(first) > 1 else "", found.setdefault(cell.data.fingerprint, [])
         for metric in engine.metrics.values():
             for each in metric.baselines(cell.recipe, cell.data):
-                answers = {metric.name: each.answer}
-                rows.append(Row(each.plan + name, each.ordering + name, each.partition, answers=answers))
-    return found
+                row = Row(each.plan, each.ordering, each.partition, answers={metric.name: each.answer})
+                key = _scale(cell, each.answer)
+                name = f" of {cell.data.name}" * (len({data for data, _ in first}) > 1)
+                name += f" ({cell.recipe.tokenizer.kind})" * bool(key[1] and len(first) > 1)
+                row = replace(row, plan=row.plan + name, ordering=row.ordering + name)
+                found.setdefault(key, {}).setdefault(row.plan, row)
+    return {key: list(rows.values()) for key, rows in found.items()}
 
 
 def _model(engine: Engine, cell: Cell) -> TrainedModel:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_serializer
 
 from mar.config import Section
 from mar.core.errors import UserError
@@ -26,6 +26,7 @@ from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
 from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
+from mar.metrics.statistics import spread
 from mar.run import Run
 from mar.sampling.output import image_grid, save_animation
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 LEAST_IMAGES = 8  # fewer give no meaningful precision/recall (k=4), KID splits or covariance
 KID_SUBSET_SIZE = 1000
 INCEPTION_SCORE_SPLITS = 10
+FLOOR_DRAWS = 20  # of real images, for the spread of the noise floor's FID
+_WIDE = 512  # features; a covariance of more (Inception's 2,048) takes seconds a draw
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class FidResult:
     kid_subsets: int
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
+    noise_floor_fid: tuple[float, ...] = ()  # FID of several draws of real images; empty: ``noise_floor`` alone
 
     @property
     def fid(self) -> float:
@@ -97,6 +101,22 @@ def _without_nan(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """How far images lie from their nearest training image: root mean square over pixels, as a share of the range.
+
+    Copies of training images lie nearer than unseen images of the same distribution do.
+    """
+
+    generated: float  # mean over the generated images
+    unseen: float  # mean over the images of the split that FID compares with
+
+    @property
+    def ratio(self) -> float:
+        """1: generated images lie as far from the training images as unseen ones; 0: they are copies."""
+        return self.generated / self.unseen
+
+
+@dataclass(frozen=True)
 class GeneratedImages:
     """Images generated along a plan, and their scores."""
 
@@ -106,6 +126,7 @@ class GeneratedImages:
     clock: Literal["wall", "cpu"] = "wall"  # the one that a table shows
     samples: str | None = None  # a picture and an animation, relative to the grid's folder
     animation: str | None = None
+    memory: Memory | None = None  # None: not asked
 
     @cached_property
     def seconds(self) -> float | None:
@@ -128,6 +149,12 @@ class FID(Metric):
         seed: int = Field(default=0, ge=0)
         shown: int = Field(default=40, ge=1, description="images in the picture of samples")
         animated: int = Field(default=12, ge=1, description="images in the animation")
+        nearest: bool = Field(default=False, description="compare each image with its nearest training image")
+
+        @model_serializer(mode="wrap")
+        def _omit_default(self, dump: Any) -> dict[str, Any]:
+            """Omit ``nearest`` unless it is asked, so that answers to existing questions stay answers."""
+            return {key: value for key, value in dump(self).items() if key != "nearest" or value}
 
     name, title, Answer = "fid", "images", GeneratedImages
     default = Options()
@@ -149,7 +176,8 @@ class FID(Metric):
         images = sample_images(run, question.plan, self.options, at.variant, at.folder, at.progress)
         wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
         scores = self._scorer[1].score(Images("generated", TensorSplit(images), data.spec))
-        return GeneratedImages(scores, wall, cpu)
+        memory = memory_of(images, data, self.options.split) if self.options.nearest else None
+        return GeneratedImages(scores, wall, cpu, memory=memory)
 
     def read(self, answer: Any, folder: str) -> GeneratedImages:
         found: GeneratedImages = super().read(answer, folder)
@@ -165,6 +193,7 @@ class FID(Metric):
             Column("IS", field(f"{scores}.inception_score_mean"), "higher", 2, drop=2),
             Column("precision", field(f"{scores}.precision"), "higher", 3, drop=2),
             Column("recall", field(f"{scores}.recall"), "higher", 3, drop=2),
+            Column("distance to training images", field("memory.ratio"), digits=2, drop=2),
             Column("images/s", field("images_per_second"), "higher", 1, drop=2),
         ]
 
@@ -173,13 +202,14 @@ class FID(Metric):
         names = ("fid", "kid_mean", "kid_std", "inception_score_mean", "inception_score_std", "precision", "recall")
         paths = {"images": "scores.generated.n_images", **{name: f"scores.generated.{name}" for name in names}}
         paths |= {"fid_noise_floor": "scores.noise_floor.fid", "sampling_seconds": "seconds"}
+        paths |= {"distance_to_training": "memory.generated", "distance_of_unseen": "memory.unseen"}
         return fields(**paths, images_per_second="images_per_second")
 
     @classmethod
     def alike(cls, answer: GeneratedImages, recipe: Mapping[str, Any]) -> Hashable:
         """Images, extractor, and the noise floor, which tells the real images."""
         found = answer.scores
-        floor = f"{found.noise_floor.fid:.2f} of {found.noise_floor.n_images}"
+        floor = f"{found.noise_floor.fid:.2f} of {found.noise_floor.n_images}"  # of one draw, so that old records fit
         return found.generated.n_images, found.n_real, found.split, found.extractor, floor
 
     @classmethod
@@ -192,12 +222,25 @@ class FID(Metric):
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
             f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
             f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
-            f"{first.noise_floor_split} images, scored alike): FID {floor.fid:.2f}, KID "
+            f"{first.noise_floor_split} images, scored alike): FID {_floor_text(first)}, KID "
             f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
             f"{floor.recall:.3f}."
         )
         shared = sorted(set.intersection(*(set(answer.scores.notes) for answer in answers)))
+        if (memory := answers[0].memory) is not None:
+            shared.append(
+                "distance to training images: mean distance of a generated image to its nearest training image, over "
+                f"that of the {first.split} images ({memory.unseen:.4f}); below 1: nearer than unseen ones, 0: copies. "
+                "In the pictures of samples every second row shows these training images"
+            )
         return [said, *(f"{note[0].upper()}{note[1:]}." for note in shared)]
+
+
+def _floor_text(found: FidResult) -> str:
+    if not found.noise_floor_fid:
+        return f"{found.noise_floor.fid:.2f}"
+    over = spread(found.noise_floor_fid)
+    return f"{over.mean:.2f} ± {over.sd or 0.0:.2f} over {len(found.noise_floor_fid)} draws"
 
 
 def sample_images(
@@ -214,9 +257,37 @@ def sample_images(
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     shown = images[: options.shown]
-    image_grid(shown, run.data.spec.levels, columns=min(10, len(shown))).save(folder / SAMPLES)
+    columns = min(10, len(shown))
+    if options.nearest:
+        near = _images(run.images.train)[_nearest(shown, run.images.train, run.images.spec.levels)[1]]
+        rows = zip(shown.split(columns), near.split(columns), strict=True)
+        shown = torch.cat([row for pair in rows if len(pair[0]) == columns for row in pair])
+    image_grid(shown, run.data.spec.levels, columns=columns).save(folder / SAMPLES)
     save_animation(recorder.frames, 256, folder / ANIMATION)
     return images
+
+
+def memory_of(images: torch.Tensor, data: Data, unseen: str) -> Memory:
+    """Return how far ``images`` (N, C, H, W), levels, and the split ``unseen`` lie from the training images."""
+    of_split = _images(images_of(data, unseen).split)
+    distances = [_nearest(x, data.train, data.spec.levels)[0].mean().item() for x in (images, of_split)]
+    return Memory(*distances)
+
+
+def _images(split: Split) -> torch.Tensor:
+    return split.batch(torch.arange(len(split)))[0]
+
+
+def _nearest(images: torch.Tensor, split: Split, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the distance_N of each image (N, C, H, W) to the nearest one of ``split``, and the index_N of that one."""
+    best_N, at_N = torch.full((len(images),), math.inf), torch.zeros(len(images), dtype=torch.int64)
+    x_ND = images.flatten(1).float()
+    for index_M in torch.arange(len(split)).split(1024):
+        distance_NM = torch.cdist(x_ND, split.batch(index_M)[0].flatten(1).float())
+        least_N, place_N = distance_NM.min(1)
+        nearer_N = least_N < best_N
+        best_N, at_N = torch.where(nearer_N, least_N, best_N), torch.where(nearer_N, index_M[place_N], at_N)
+    return best_N / (math.sqrt(x_ND.shape[1]) * (levels - 1)), at_N
 
 
 def score_images(
@@ -288,7 +359,7 @@ class FidScorer:
         else:
             self.statistics = reference
             self._check_statistics()
-        self.noise_floor = cache(self._noise_floor)  # of so many images
+        self.noise_floor, self.floor_draws = cache(self._noise_floor), cache(self._floor_draws)  # by number of images
 
     def _check_statistics(self) -> None:
         made_by, width = self.statistics.extractor, len(self.statistics.mu_D)
@@ -340,14 +411,29 @@ class FidScorer:
             kid_subsets=KID_SUBSETS,
             inception_score_splits=_inception_splits(n_floor),
             notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
+            noise_floor_fid=self.floor_draws(n_floor),
         )
 
     def _noise_floor(self, n: int) -> ImageScores:
         if self.floor is None:
             return NOT_SCORED
-        seed, total = self.settings.seed, len(self.floor.split)
-        pick_N = stream(seed, "evaluation/noise-floor", total).uniform(1)[:, 0].argsort(stable=True)[:n]
-        return self._scores(self.features(self.floor, pick_N, f"-{seed}"), n, None)
+        return self._scores(self.features(self.floor, self._drawn(n), f"-{self.settings.seed}"), n, None)
+
+    def _drawn(self, n: int, draw: int = 0) -> torch.Tensor:
+        """Return index_N of a draw of ``n`` images of the noise floor, without replacement."""
+        assert self.floor is not None
+        name = f"evaluation/noise-floor{f'/{draw}' if draw else ''}"
+        return stream(self.settings.seed, name, len(self.floor.split)).uniform(1)[:, 0].argsort(stable=True)[:n]
+
+    def _floor_draws(self, n: int) -> tuple[float, ...]:
+        """Return FID of ``FLOOR_DRAWS`` draws; nothing where features are wide or the draws would be one set."""
+        from mar.metrics import features
+
+        if self.floor is None or self.extractor.feature_width > _WIDE or n >= len(self.floor.split):
+            return ()
+        every = self.features(self.floor)
+        draws = (replace(every, feature_ND=every.feature_ND[self._drawn(n, k)]) for k in range(FLOOR_DRAWS))
+        return tuple(features.fid(draw.statistics, self.statistics) for draw in draws)
 
     def _kid_subset(self, n: int) -> int:
         return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)

@@ -44,7 +44,7 @@ from mar.metrics.base import (
 )
 from mar.metrics.statistics import Difference, holm, kind_of, paired_differences
 from mar.model.plans import Plans
-from mar.run import Precision, Run
+from mar.run import Precision, Run, to_measure
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
 
@@ -127,6 +127,8 @@ class NLL(Metric):
         if tokenizer.dimensions and not isinstance(tokenizer.token, Categories) and counted and len(spec.shape) == 3:
             kind = "pixels" if spec.shape[0] == 1 else "channels"
             tokenizer = TOKENIZERS[kind](spec, TOKENIZERS.options(kind, {}))
+        if isinstance(tokenizer.token, Categories):
+            tokenizer.fit(to_measure(data))
         yield from independent_tokens(
             data, tokenizer, self.options.split, self.options.images, recipe.class_conditional
         )

@@ -2,8 +2,9 @@
 
 The palette is k-means on the colours of the training split, 512 of them by default (their "9-bit colour palette").
 Three channels make one token, and the difference between a pixel and its colour is lost: likelihoods are of the tokens.
+With ``patch`` p, a "colour" is a p×p patch of pixels: vector quantisation without a learned encoder.
 
-B batch · L tokens (H W) · C channels · N distinct colours · V vocabulary
+B batch · L tokens (H W / p²) · C channels, those of the pixels of a patch · N distinct colours · V vocabulary
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from mar.core.noise import Noise
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, require_images
+from mar.tokenizers.patches import patch_grid, patchify, unpatchify
 
 _LARGEST = 2**14  # colours; a head has a logit for each
 _PIXELS = 2**15  # compared with the palette at a time
+_CHANNELS = 7  # of a colour; its levels are the bytes of one int64
 
 
 @dataclass(frozen=True)
 class PaletteOptions(TokenizerOptions):
     colours: int = 512  # at most; images with fewer colours keep them all
+    patch: int = 1  # side in pixels of what shares a colour
 
     def __post_init__(self) -> None:
         if not 2 <= self.colours <= _LARGEST:
@@ -46,13 +50,18 @@ class Palette(Tokenizer):
         super().__init__()
         require_images("palette", spec)
         self.options = options
-        self.shape, channels = spec.shape[1:], spec.shape[0]
+        self.shape, channels = patch_grid(spec.shape, options.patch), spec.shape[0] * options.patch**2
+        if channels > max(_CHANNELS, spec.shape[0]):
+            raise UserError(
+                f"tokenizer.patch={options.patch} of palette makes colours of {channels} values, at most {_CHANNELS} "
+                "are supported: use a smaller patch, or tokenizer.kind=vq"
+            )
         self.token = Categories(min(options.colours, spec.levels**channels))
         self.register_buffer("colour_VC", torch.zeros(self.token.vocabulary, channels))
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Store all colours if they are few enough, else k-means centres, colours weighted by their pixels."""
-        colour_NC, count_N = _distinct(batches)
+        colour_NC, count_N = _distinct(patchify(x, self.options.patch) for x in batches)
         if len(colour_NC) > self.token.vocabulary:
             colour_NC = _k_means(colour_NC, count_N, self.token.vocabulary)
         colour_NC = colour_NC[np.argsort(colour_NC.sum(1), kind="stable")]
@@ -61,7 +70,7 @@ class Palette(Tokenizer):
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """(B, C, H, W) uint8 -> (B, L) int64: the nearest colour, the first of equally near ones."""
-        pixel_PC = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]).float()
+        pixel_PC = patchify(x, self.options.patch).flatten(0, 1).float()
         half_V = self.colour_VC.square().sum(1) / 2  # |x - c|² / 2 = |x|² / 2 - x·c + |c|² / 2, exact in float32
         with torch.autocast(x.device.type, enabled=False):
             token = [(part @ self.colour_VC.T - half_V).argmax(1) for part in pixel_PC.split(_PIXELS)]
@@ -69,15 +78,15 @@ class Palette(Tokenizer):
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
         """(B, L) int64 -> (B, C, H, W) uint8: the colours."""
-        return self.colour_VC[token].to(torch.uint8).transpose(1, 2).unflatten(2, self.shape)
+        return unpatchify(self.colour_VC[token].to(torch.uint8), self.shape, self.options.patch)
 
 
 def _distinct(batches: Iterable[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct colour_NC of (B, C, H, W) images and their pixels count_N. UserError: no images."""
+    """Return the distinct colour_NC of batches (B, L, C) and their pixels count_N. UserError: no images."""
     code_N, count_N, channels = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     for x in batches:
-        channels = x.shape[1]
-        pixel_PC = x.cpu().movedim(1, -1).reshape(-1, channels).numpy().astype(np.int64)
+        channels = x.shape[2]
+        pixel_PC = x.cpu().reshape(-1, channels).numpy().astype(np.int64)
         codes = np.concatenate([code_N, pixel_PC @ 256 ** np.arange(channels)])
         counts = np.concatenate([count_N, np.ones(len(pixel_PC), np.int64)])
         code_N, place = np.unique(codes, return_inverse=True)

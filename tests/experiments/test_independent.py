@@ -13,6 +13,7 @@ from mar import build, config
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import read
 from mar.metrics.nll import NLL, independent_tokens, smoothed
+from mar.run import to_measure
 from mar.tokenizers import TOKENIZERS
 
 
@@ -51,6 +52,38 @@ def test_images_in_patches_of_vectors_have_the_baseline_of_their_pixels() -> Non
     found = list(NLL(NLL.Options(), {}).baselines(recipe, build.data(recipe)))
     assert [each.plan for each in found] == ["independent tokens", "independent tokens, by class"]
     assert found[0].answer.bits_per_dim == pytest.approx(2.43, abs=0.01)
+
+
+def test_tokens_that_are_fitted_have_a_baseline_of_the_fitted_ones() -> None:
+    """Before k-means every patch has token 0, for almost no nats."""
+    recipe = config.read("digits", ["tokenizer=palette", "tokenizer.patch=2", "tokenizer.colours=16"])
+    data = build.data(recipe)
+    (found, _) = NLL(NLL.Options(), {}).baselines(recipe, data)
+    tokenizer = build.tokenizer(recipe, data)
+    tokenizer.fit(to_measure(data))
+    train_NL, test_NL = (
+        tokenizer.encode(split.batch(torch.arange(len(split)))[0]) for split in (data.train, data.test)
+    )
+    count_LV = torch.stack([torch.bincount(column, minlength=16) for column in train_NL.T]) + 1.0
+    nats_L = -(count_LV / count_LV.sum(1, keepdim=True)).log().gather(1, test_NL.T).mean(1)
+    assert found.answer.nats_per_image > 16.0
+    assert found.answer.nats_per_image == pytest.approx(float(nats_L.sum()), rel=1e-5)
+
+
+def test_each_kind_of_tokens_has_its_own_baseline(tmp_path: Path) -> None:
+    grid = """recipe: digits
+axes:
+  tokens:
+    - {name: patches, tokenizer: {kind: patches, patch: 2}, head: {kind: gaussian-mixture}}
+    - {name: levels, tokenizer: {kind: patches, patch: 4}, head: {kind: gaussian-mixture}}
+    - {name: palette, tokenizer: {kind: palette, colours: 4}}
+fid: null
+"""
+    (tmp_path / "grid.yaml").write_text(grid)
+    result = assemble(Engine(read(str(tmp_path / "grid.yaml")), tmp_path / "out"))
+    names = ["independent tokens", "independent tokens, by class"]
+    assert [row.name for row in result.baselines] == [*names, *(f"{name} (palette)" for name in names)]
+    assert [row.likelihood.bits_per_dim is None for row in result.baselines] == [False, False, True, True]
 
 
 def test_documents_of_their_own_lengths_have_no_such_baseline(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import TensorSplit
 from mar.metrics.classifier import trained_classifier
-from mar.metrics.fid import score_images
+from mar.metrics.fid import FID, GeneratedImages, memory_of, score_images
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
@@ -168,8 +168,8 @@ def test_a_damaged_or_foreign_file_of_the_cache_is_made_again(content, digits, t
     generated, folder = digits.train.x[:60], tmp_path / "cache"
     whole = score_images(generated, digits, folder)
     files = {file: file.read_bytes() for file in folder.iterdir()}
-    assert len(files) == 3 and {file.suffix for file in files} == {".safetensors"}, (
-        "a classifier and two sets of features"
+    assert len(files) == 4 and {file.suffix for file in files} == {".safetensors"}, (
+        "a classifier and three sets of features"
     )
     for file, before in files.items():
         if content == "other tensors":
@@ -202,3 +202,22 @@ def test_pickled_features_of_earlier_versions_are_never_read(digits, tmp_path, b
 def test_scores_without_a_place_to_keep_features_are_the_same(digits, tmp_path, brief_training):
     kept = score_images(digits.train.x[:60], digits, tmp_path)
     assert score_images(digits.train.x[:60], digits, Path("/dev/null/cache")) == kept
+
+
+def test_the_noise_floor_is_a_mean_over_draws(digits, cache):
+    scored = score_images(digits.validation.x[:100], digits, cache)
+    assert len(scored.noise_floor_fid) == 20 == len(set(scored.noise_floor_fid))
+    assert scored.noise_floor_fid[0] == pytest.approx(scored.noise_floor.fid, rel=1e-6)  # the first draw
+    assert FID.notes([GeneratedImages(scored)], {"fid": {"guidance": 1.0, "temperature": 1.0}})[0].count(
+        "over 20 draws"
+    )
+
+
+def test_copies_lie_at_no_distance_from_the_training_images(digits):
+    copies = memory_of(digits.train.x[100:140], digits, "test")
+    assert copies.generated == copies.ratio == 0.0 < copies.unseen
+    moved = digits.train.x[:3].clone()
+    moved[:, :, 0, 0] = (moved[:, :, 0, 0].int() + 8) % 17  # one of 64 pixels, by 8 or 9 of 16 levels
+    apart = (moved.float() - digits.train.x[:3].float()).square().mean((1, 2, 3)).sqrt().mean().item() / 16
+    assert memory_of(moved, digits, "test").generated == pytest.approx(apart, rel=1e-6)
+    assert memory_of(digits.test.x, digits, "test").ratio == 1.0

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mar import config
 from mar.cli.fid import print_fid
 from mar.core.errors import UserError
+from mar.metrics.fid import FID, sample_images
 from mar.metrics.generated import (
     FidRequest,
     axes_of,
@@ -267,3 +269,15 @@ def test_two_processes_fill_one_store_from_the_command_line(run, tmp_path):
     assert done.returncode == 0, done.stderr
     filled(run, tmp_path / "one")
     assert torch.equal(images(tmp_path / "one"), images(tmp_path / "two"))
+
+
+def test_samples_are_shown_above_their_nearest_training_images(run, tmp_path):
+    plain, near = (FID.Options(images=20, shown=20, animated=2, nearest=nearest) for nearest in (False, True))
+    assert "nearest" in near.model_dump() and "nearest" not in plain.model_dump()  # old questions stay what they were
+    rows = {}
+    for name, options in (("plain", plain), ("near", near)):
+        sample_images(run, "raster", options, None, tmp_path / name)
+        rows[name] = np.asarray(Image.open(tmp_path / name / "samples.png").convert("L"))
+    side = rows["plain"].shape[0] // 2  # two rows of ten images
+    assert rows["near"].shape[0] in range(4 * side - 4, 4 * side + 5)
+    assert np.array_equal(rows["near"][: side - 2], rows["plain"][: side - 2])

@@ -60,6 +60,25 @@ def test_the_palette_is_a_function_of_the_pixels_never_of_the_batches():
     assert torch.equal(one.colour_VC, other.colour_VC)
 
 
+def test_a_patch_of_pixels_shares_a_colour():
+    corners = torch.tensor([[0, 16, 3, 9], [1, 2, 16, 16], [5, 5, 0, 0]], dtype=torch.uint8)  # rows of a 2x2 patch
+    which = (stream(0, "test/patches", 9).uniform(12) * 3).long()
+    x = corners[which].reshape(9, 4, 3, 2, 2).permute(0, 1, 3, 2, 4).reshape(9, 1, 8, 6)
+    palette = Palette(DataSpec((1, 8, 6), 17), PaletteOptions(colours=8, patch=2))
+    palette.fit([x])
+    token = palette.encode(x)
+    assert palette.shape == (4, 3) and palette.colour_VC.shape == (8, 4)
+    assert torch.equal(token, torch.tensor([1, 2, 0])[which])  # sorted from dark (10) over 28 to bright (35)
+    assert torch.equal(palette.decode(token), x)
+
+
+def test_a_patch_of_too_many_values_is_refused():
+    with pytest.raises(UserError, match=r"tokenizer\.patch=2 of palette makes colours of 12 values, at most 7"):
+        Palette(DataSpec((3, 8, 6), 256), PaletteOptions(patch=2))
+    with pytest.raises(UserError, match=r"use tokenizer\.patch=1 or 2"):
+        Palette(DataSpec((1, 8, 6), 17), PaletteOptions(patch=3))
+
+
 def test_tokens_have_no_bits_per_dimension_of_the_image():
     with pytest.raises(Unsupported, match="no bits/dim"):
         Palette(RGB, PaletteOptions()).bits_per_dim(1.0)
