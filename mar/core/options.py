@@ -7,7 +7,8 @@ A family keeps its classes in one dict beside them: ``NETWORKS = Registry({"made
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
@@ -68,6 +69,17 @@ def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = ""
     """Return ``options`` with some ``values`` replaced. Arguments and errors: as ``typed``."""
     before = {field.name: getattr(options, field.name) for field in fields(options)}
     return typed(type(options), before | dict(values), what, place)
+
+
+@contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute inside the block, and restore it after it."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 LARGEST = 2**16  # of a whole number among the options of a network or a head: more is a slip, or no machine's size

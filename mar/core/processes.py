@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
@@ -26,7 +26,6 @@ from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
-from mar.core.signals import handled
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -45,15 +44,11 @@ class Stop:
     def __init__(self) -> None:
         self.signal, self._at = 0, 0.0
 
-    def _receive(self, number: int, frame: Any) -> None:
+    def receive(self, number: int, frame: Any) -> None:
         if not self.signal:
             self.signal, self._at = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._at > _ECHO_SECONDS:
             raise KeyboardInterrupt
-
-    def listening(self, others: Iterable[str] = ()) -> AbstractContextManager[None]:
-        """Receive SIGINT, SIGTERM and ``others`` (names) inside the block."""
-        return handled(self._receive, others)
 
 
 def resolve_precision(precision: Precision) -> Precision:
@@ -137,13 +132,6 @@ class Processes:
         """Return the module wrapped for data-parallel training and autocast, and its optimiser."""
         wrapped = self.accelerator.prepare_model(module, evaluation_mode=self.shards)  # sharded: autocast only
         return wrapped, self.accelerator.prepare_optimizer(optimizer)
-
-    def unwrap(self, module: nn.Module) -> nn.Module:
-        """Return the module under the data-parallel wrapper, with its autocast."""
-        return self.accelerator.unwrap_model(module, keep_fp32_wrapper=True)
-
-    def autocast(self) -> Any:
-        return self.accelerator.autocast()
 
     def clip(self, module: nn.Module, norm: float) -> torch.Tensor:
         """Clip the gradient in place and return its norm."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.tokens import Vectors
-from mar.heads.base import Head, HeadOptions, LogProb, Scale, guided
+from mar.heads.base import Head, HeadOptions, Scale, guided
 from mar.heads.categorical import CategoricalSampling, draw
 
 
@@ -105,9 +105,6 @@ class GaussianMixtureHead(Head):
             residual_MKE = residual_MKE + (slope_MKEE * residual_MKE[:, :, None]).sum(-1)
         log_normal_MKE = -0.5 * (residual_MKE / scale_MKE).square() - scale_MKE.log() - 0.5 * math.log(2 * math.pi)
         return -(log_weight_MK + log_normal_MKE.sum(-1)).logsumexp(-1)
-
-    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
-        return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
 
     def sample(
         self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1

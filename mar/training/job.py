@@ -180,7 +180,7 @@ class ModelJob(Job):
         token = self.model.tokenizer.encode(batch.x, of_tokens)
         scheduled, seen = self.train.scheduled_sampling, []
         if scheduled.probability and losses.training and (rate := scheduled.at(done)):
-            with self.processes.autocast():
+            with self.processes.accelerator.autocast():
                 streams = batch.noise.at("scheduled")
                 seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
             self._resample()  # the samples were drawn with the network's first connectivity

@@ -19,6 +19,7 @@ from mar.config import Train
 from mar.core.errors import PeerFailed, Stopped, UserError
 from mar.core.noise import derived_seed
 from mar.core.processes import Processes, Stop, local_shards, shard_like
+from mar.core.signals import handled
 from mar.heads.base import Head
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
@@ -146,7 +147,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the end. Each iteration is saved before it is validated: a failure there costs no training."""
         job = self.job
-        stops = self.stop.listening(self.train.save_on)
+        stops = handled(self.stop.receive, self.train.save_on)
         with self.processes.together(), stops, job.reporting(self.iteration):
             if self.iteration:  # the last process may have ended between the two
                 job.evaluate(Progress(self.iteration, job.length), self.averaged)
@@ -197,10 +198,10 @@ class Trainer:
             yield None
         elif self.alone is None:
             with self.ema.applied(self.model):
-                yield self.processes.unwrap(self.losses).eval()
+                yield self.processes.accelerator.unwrap_model(self.losses, keep_fp32_wrapper=True).eval()
         else:
             self.alone.to(self.processes.device).model.load_state_dict(weights)
-            with self.processes.autocast():
+            with self.processes.accelerator.autocast():
                 yield self.alone.eval()
             self.alone.cpu()
 
