@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.options import at_least
 from mar.core.spec import DataSpec
-from mar.data.base import LARGEST, Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.files import PublishedFile
 
 _SIDE = 28
@@ -39,7 +40,7 @@ _PARTS = {  # name of the split: (name in the file, images, md5 of the unpacked 
 class IdxOptions(DataOptions):
     path: str = ""  # the folder with the four files
     validation: int = 5000  # the last training examples
-    bounds: ClassVar = {"validation": (1, LARGEST)}
+    bounds: ClassVar = {"validation": at_least(1)}
 
 
 def parse_idx(raw: bytes, ndim: int) -> torch.Tensor:

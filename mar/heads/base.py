@@ -15,18 +15,17 @@ from torch import Tensor, nn
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.options import bounded, replaced, swapped
+from mar.core.options import Options, replaced, swapped
 from mar.core.tokens import TokenKind
 
 Scale = Tensor | float  # of guidance: one for all tokens, or one for each
 
 
 @dataclass(frozen=True)
-class HeadOptions:
+class HeadOptions(Options):
     """The base of the options of heads."""
 
-    def __post_init__(self) -> None:
-        bounded(self, "head")
+    family: ClassVar[str] = "head"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE, at_least
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, Scale, guided
 from mar.heads.categorical import CategoricalSampling, draw
@@ -28,11 +28,7 @@ class GaussianMixtureOptions(HeadOptions):
     components: int = 16
     covariance: Literal["diagonal", "full"] = "diagonal"  # full: K E (E - 1) / 2 more outputs a token
     smallest_scale: float = 1e-3  # of a channel given the ones before it; tokens have about unit variance
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.components < 1 or self.smallest_scale <= 0:
-            raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
+    bounds: ClassVar = {"components": at_least(1), "smallest_scale": POSITIVE}
 
 
 class Mixture(NamedTuple):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE, at_least
 from mar.core.tokens import Categories
 from mar.heads.base import Head, HeadOptions
 from mar.heads.categorical import CategoricalHead, CategoricalSampling
@@ -28,11 +29,7 @@ _ROWS = 2048  # tokens whose every level is evaluated at once: bounds the memory
 class LogisticMixtureOptions(HeadOptions):
     components: int = 10
     smallest_scale: float = 1e-3  # of a logistic, where the levels span [-1, 1]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.components < 1 or self.smallest_scale <= 0:
-            raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
+    bounds: ClassVar = {"components": at_least(1), "smallest_scale": POSITIVE}
 
 
 class LogisticMixtureHead(CategoricalHead):

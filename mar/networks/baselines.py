@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import Unsupported
+from mar.core.options import at_least
 from mar.networks.base import Network, NetworkOptions
 
 LARGEST = 256  # tokens of ``per-position``
@@ -24,7 +25,7 @@ LARGEST = 256  # tokens of ``per-position``
 class IndependentOptions(NetworkOptions):
     context_width: int = 16
     condition_width: int = 16
-    positive = ("context_width", "condition_width")
+    bounds: ClassVar = dict.fromkeys(("context_width", "condition_width"), at_least(1))
 
 
 class Independent(Network):
@@ -60,7 +61,7 @@ class LinearAROptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token; at least those of a real-valued one
     context_width: int = 8
     condition_width: int = 16
-    positive = ("lags", "token_width", "context_width", "condition_width")
+    bounds: ClassVar = dict.fromkeys(("lags", "token_width", "context_width", "condition_width"), at_least(1))
 
 
 class LinearAR(Network):
@@ -101,7 +102,7 @@ class PerPositionOptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token
     context_width: int = 8
     condition_width: int = 16
-    positive = ("hidden", "token_width", "context_width", "condition_width")
+    bounds: ClassVar = dict.fromkeys(("hidden", "token_width", "context_width", "condition_width"), at_least(1))
 
 
 class PerPosition(Network):

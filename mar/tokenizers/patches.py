@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import between
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories, Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
@@ -111,10 +112,7 @@ class Patches(Tokenizer):
 @dataclass(frozen=True)
 class BinaryPatchesOptions(TokenizerOptions):
     patch: int = 2  # side of a patch in pixels
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.patch <= _LARGEST_BINARY:
-            raise UserError(f"tokenizer.patch of binary-patches is 1 to {_LARGEST_BINARY}, not {self.patch}")
+    bounds: ClassVar = {"patch": between(1, _LARGEST_BINARY)}
 
 
 class BinaryPatches(Tokenizer):
