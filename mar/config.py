@@ -9,7 +9,6 @@ folders and fingerprints keep the old form, so that existing runs, grids and res
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -255,10 +254,8 @@ def _readable(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _valid_keys(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown recipe key {where!r}: {hint}choose from {', '.join(known)}"
+        section = where.removesuffix(str(first["loc"][-1]))
+        return str(unknown("recipe key", where, [section + key for key in _valid_keys(first["loc"][:-1])]))
     got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
     return f"recipe key {where!r}: {first['msg'].removeprefix('Value error, ')}{got}"
 

@@ -45,21 +45,25 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
-from mar.training.job import ModelJob, check
+from mar.training.job import ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, PlanSpec
 
 
-def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, examples: Data | None = None) -> None:
+def train(
+    recipe: Recipe, path: str | Path, processes: Processes | None = None, examples: Data | None = None,
+    ignore_memory: bool = False,
+) -> None:  # fmt: skip
     """Train ``recipe`` in the folder ``path``, or go on where it stands.
 
     Args:
         examples: the data set, in place of the recipe's.
+        ignore_memory: start although the training needs more memory than is free.
 
     Raises:
-        UserError: the recipe is impossible, or the folder belongs to another run or another process.
+        UserError: the recipe is impossible, does not fit the memory, or the folder belongs to another run or process.
     """
     folder = RunFolder(path)
     processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
@@ -67,6 +71,8 @@ def train(recipe: Recipe, path: str | Path, processes: Processes | None = None, 
     def assembled() -> Parts:
         parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
         check(parts, processes)
+        if not ignore_memory:
+            check_memory(parts, processes)
         return parts
 
     parts = processes.on_all(assembled)

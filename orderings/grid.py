@@ -58,14 +58,16 @@ def shortened(text: str, most: int = 80) -> str:
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
-    """Return the message about a name that does not exist, with the nearest existing name."""
+    """Return the message about a name that does not exist, with the nearest name, or all names that may be meant."""
     names, name = sorted(choices), shortened(str(name))
     if not names:
         return f"unknown {what} {name!r}: it has none"
     whole_or_last = (name, name.rpartition(".")[2])  # a key may be written with its section before it
     near = [found for text in whole_or_last for found in difflib.get_close_matches(text, names, n=1, cutoff=0.5)]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}choose from {', '.join(names)}"
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    if len(names) <= 12 or not any(difflib.get_close_matches(text, near, cutoff=0.7) for text in whole_or_last):
+        hints.append(f"choose from {', '.join(names)}")
+    return f"unknown {what} {name!r}: {' '.join(hints)}"
 
 
 LARGEST = 2**22  # tokens of a grid: the orders of a few images of 2048x2048 tokens take gigabytes

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json as json_format
+import os
+import sys
+from collections.abc import Callable, Container
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, Texts, arg, grouped, opt, print_tables
+from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
+from mar.core.errors import MarError, UserError
+from mar.core.files import GRID, RUN
+from mar.core.progress import bar, wide_console
+from mar.core.readers import read_json
+from mar.core.table import Column, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mar.experiments.engine import Engine
     from mar.experiments.grid import GridFile
+    from mar.experiments.shipped import Table as PaperTable
     from mar.experiments.slurm import Cluster
 
 Overrides = Annotated[Texts, arg("key=value pairs that change the grid or its recipes.")]
@@ -43,20 +53,16 @@ def ablate(
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The folder; default runs/ablate-NAME.")] = None,
 ) -> None:
-    """Train the models of a grid, score them under its plans, and write the table and the page.
+    """Train a grid of models, score them along its plans, report.
 
-    Run the same command again to continue. Writes table.md, table.csv, table.tex, result.json, index.html,
-    learning-curves.png and pareto.png. Every row is scored on the same images and noise; differences to the reference
-    are paired.
+    Writes table.md, table.csv, table.tex, result.json, index.html, learning-curves.png and pareto.png. All rows are
+    scored on the same images and noise; differences to the reference are paired. Run the same command again to resume.
 
     Examples:
 
-        mar ablate digits train.iterations=300 fid.images=100 --out runs/quick
-        mar ablate digits 'orderings=[raster,spiral:outward,random]' 'partitions=[singles,linear:8]'
-        mar ablate digits-networks 'only.network=[made,lstm]' train.iterations=50 --out runs/quick
-        mar ablate my-grid.yaml --processes 4
+        mar ablate digits train.iterations=300 'orderings=[raster,spiral:outward,random]' --out runs/quick
+        mar ablate digits-networks 'only.network=[made,lstm]' --dry-run
         mar ablate my-grid.yaml --slurm partition=gpu --slurm gpus_per_node=1 --slurm time=240 --slurm jobs=8
-        mar ablate my-grid.yaml --dry-run
     """
     from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import default_out, grid_path
@@ -78,28 +84,26 @@ def reproduce(
     data: Annotated[Path | None, opt("Folder of the data set of the table.")] = None,
     out: Annotated[Path | None, opt("The folder; default runs/reproduce/NAME-SCALE.")] = None,
 ) -> None:
-    """Make a table of a paper at some scale, with the published numbers. Run the same command again to continue.
+    """Make a table of a paper, beside the published numbers.
 
-    Each table is a grid (`mar ablate NAME/SCALE`) in the folder mar/recipes/tables, at up to four scales: digits (minutes
-    on two CPU cores), fashion (about an hour), gpu (half an hour of an H100), paper (the full recipe).
+    A table is a grid (`mar ablate NAME/SCALE`) at up to four scales: digits (minutes on two CPU cores), fashion (about an
+    hour), gpu (half an hour of an H100), paper (the full recipe). Run the same command again to resume.
 
     Examples:
 
         mar reproduce
         mar reproduce eonade-ensemble --scale gpu --data ~/data/binarized-mnist --dry-run
-        mar reproduce rar-orders 'ordering+=[hilbert]' 'seed=[0,1,2,3]'
-        mar reproduce rar-orders seed=0 --workers 2 --results results/rar-orders
+        mar reproduce rar-orders 'ordering+=[hilbert]' seed=0 --workers 2 --results results/rar-orders
     """
     from mar.cli.names import check_grid_keys
     from mar.experiments.shipped import find, tables
 
     if name is None:
-        for title, scales in tables().items():
-            print(f"{title}\n    {scales[0].header[0]}")
-            for table in scales:
-                needs = [key for key, needed in table.given.items() if needed]
-                asked = "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in needs)
-                print(f"    --scale {table.scale}{asked}: {table.header[1]}")
+        panels = {
+            f"{title}: {scales[0].header[0]}": [(f"--scale {one.scale}{_needs(one)}", one.header[1]) for one in scales]
+            for title, scales in tables().items()
+        }
+        print_listing(panels)
         return
     table = find(name, scale)
     check_grid_keys(table.path, overrides or [])
@@ -111,43 +115,38 @@ def reproduce(
     run_grid(read(table.grid, given, folder), folder, execution)
 
 
-def _data_override(table, data: Path | None, overrides: list[str]) -> list[str]:
+def _needs(table: PaperTable, given: Container[str] = ()) -> str:
+    """Return the options that a table needs beside the ``given`` values."""
+    missing = [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]
+    return "".join(" --data PATH" if key == "data" else f" given.{key}=…" for key in missing)
+
+
+def _data_override(table: PaperTable, data: Path | None, overrides: list[str]) -> list[str]:
     """Return the override of ``--data``. Raises UserError: the table lacks a given value, or reads no data."""
-    import json
-
-    from mar.core.errors import UserError
-
     what = f"{table.name} at the scale {table.scale}"
     given = {text.partition("=")[0] for text in overrides} | ({"given.data"} if data is not None else set())
-    if missing := [key for key, needed in table.given.items() if needed and f"given.{key}" not in given]:
-        wanted = " ".join("--data PATH" if key == "data" else f"given.{key}=…" for key in missing)
-        raise UserError(f"{what} needs {wanted}: see the top of {table.path}")
+    if missing := _needs(table, given):
+        raise UserError(f"{what} needs{missing}: see the top of {table.path}")
     if data is None:
         return []
     if "data" not in table.given:
         raise UserError(f"{what} reads no data but the project's own: leave --data out")
-    if not data.expanduser().exists():
+    if not data.exists():
         raise UserError(f"--data: there is no {data}")
-    return [f"given.data={json.dumps(str(data.expanduser()))}"]
+    return [f"given.data={json_format.dumps(str(data))}"]
 
 
 def status(folder: Annotated[Path, arg("The folder of an ablation, or a run folder.")], json: Json = False) -> None:
-    """Tell how far an ablation is, or a run.
+    """Show progress, scores and next command of a run or a grid.
 
     Examples:
 
         mar status runs/ablate-digits-networks
-        mar status runs/digits
     """
-    from mar.core.errors import UserError
-    from mar.core.files import GRID, RUN
-    from mar.core.table import Column, Table
-    from mar.experiments.state import State, read_outlines, share, states_of, trained_iterations, wanted_iterations
+    from mar.experiments.state import State, read_outlines, share, states_of
 
     if (folder / RUN).is_file():
-        done, iterations = trained_iterations(folder), wanted_iterations(folder)
-        line = f"{folder}: {done} of {iterations} iterations"
-        print(f'{{"iteration": {done}, "iterations": {iterations}}}' if json else line)
+        print_run(folder, json)
         return
     if not (folder / GRID).is_file():
         raise UserError(f"{folder} is neither an ablation (it has no {GRID}) nor a run (no {RUN})")
@@ -158,13 +157,42 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
 
         outlines = Engine(stored(folder), folder).outlines
     found = states_of(folder, outlines)
+    done = share(found)
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),
-        Column[State]("state", lambda state: state.kind, words=True),
-        Column[State]("share", lambda state: state.share, digits=2),
-        Column[State]("", lambda state: state.text, words=True, key="text"),
+        Column[State]("state", lambda state: state.kind, words=True, drop=1),
+        Column[State]("share", lambda state: state.share, digits=2, drop=3),
+        Column[State]("", lambda state: state.text, words=True, key="text", drop=2),
+        Column[State]("scores", lambda state: state.scores or None, words=True),
     ]
-    print_tables([Table(columns, found)], json, f"{100 * share(found):.0f} % done")
+    again = " --retry-failed" if any(state.kind == "failed" for state in found) else ""
+    following = f"mar ablate {folder / GRID} --out {folder}{again}" if done < 1.0 or again else f"mar report {folder}"
+    print_tables([Table(columns, found)], json, f"{100 * done:.0f} % done", f"next: {following}")
+
+
+def print_run(folder: Path, json: bool = False) -> None:
+    """Print a run's progress, its scores and the next command."""
+    from mar.experiments.state import run_state
+
+    found = run_state(folder)
+    if json:
+        print(json_format.dumps(found))
+        return
+    done, iterations, loss, nats, bits, rate, left = found.values()
+    print(f"{folder}: {done:,} of {iterations:,} iterations" + ("" if loss is None else f", loss {loss:.4f}"))
+    if nats is not None:
+        print(f"validation: {nats:.4f} nats/token" + ("" if bits is None else f", {bits:.4f} bits/dim"))
+    if done < iterations:
+        print("" if left is None else f"{rate:.0f} examples/s, about {left / 60:.0f} min left at that speed\n", end="")
+        print(f"next: mar train {folder / RUN} --out {folder}")
+        return
+    for file in sorted((folder / "scores").glob("nll-*.json")):
+        score = read_json(file, "a score")
+        value, unit = score.get("bits_per_dim"), "bits/dim"
+        value, unit = (score.get("nats_per_image"), "nats") if value is None else (value, unit)
+        if value is not None:
+            print(f"NLL along {score['plan']}: {value:.4f} {unit} ({score['n_images']} {score['split']} examples)")
+    print(f"next: mar sample {folder}   mar score nll {folder}")
 
 
 def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
@@ -173,8 +201,6 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     Raises UserError, Unsupported: the grid is impossible, its preparation or its jobs failed. typer.Exit: cells failed.
     """
     from mar import build
-    from mar.core.errors import UserError
-    from mar.core.progress import bar, wide_console
     from mar.experiments.engine import Engine
     from mar.experiments.launch import prepare, trainer
     from mar.experiments.slurm import read_cluster
@@ -192,9 +218,10 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
     if execution.dry_run:
         _list_cells(grid, out, plan, execution.workers, console)
         return
-    prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
-    engine = plan()
-    _run(engine, execution, cluster, console)
+    with redirect_stdout(sys.stderr) if execution.json else nullcontext():  # the JSON stands alone
+        prepare(grid, out, lambda line: console.print(line, style="bold", highlight=False, markup=False))
+        engine = plan()
+        _run(engine, execution, cluster, console)
     failed = _report(engine, console, execution.json)
     if execution.results is not None:
         from mar.reports.publish import publish
@@ -211,9 +238,7 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
     import torch
 
-    from mar.core.errors import MarError
     from mar.core.signals import cores
-    from mar.core.table import Column, Table
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
 
@@ -247,6 +272,10 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
     columns = [Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
     console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
+    if (load := os.getloadavg()[0]) > 0.5 * cores():  # the probe itself raises the load little
+        console.print(
+            f"the machine is busy (load {load:.1f} on {cores()} cores): beside other programs it takes longer"
+        )
 
 
 def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console: Console) -> None:
@@ -254,7 +283,6 @@ def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console:
 
     Raises UserError: the cluster takes no job, or its jobs left work undone. Stopped: by a signal.
     """
-    from mar.core.errors import UserError
     from mar.experiments.launch import WorkerSpec, run_workers
     from mar.experiments.slurm import Jobs
     from mar.experiments.state import forget_failures, share

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mar.cli.options import Guidance, HeadOptions, Json, Overrides, Precision, Temperature, arg, key_values, listed, opt
+from mar.cli.options import (
+    Guidance,
+    HeadOptions,
+    Json,
+    Overrides,
+    Precision,
+    Temperature,
+    arg,
+    key_values,
+    listed,
+    opt,
+    print_tables,
+    printer,
+)
+from mar.core.files import write_atomic
 
 
 def bench(
@@ -29,44 +45,33 @@ def bench(
     clock: Annotated[Literal["wall", "cpu"], opt("cpu: processor time of this process, for a busy machine.")] = "wall",
     json: Json = False,
 ) -> None:
-    """Measure images per second of training, sampling and likelihood; memory, operations, share of the matrix peak.
+    """Measure images/s of training, sampling and likelihood.
+
+    Memory, operations and the share of the matrix peak as well, alone or beside the published code.
 
     Examples:
 
-        mar bench
-
-        mar bench mar-base --batch 4 --only train --reference ../mar --out speed.json
-
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --head solver=unipc --reference ../mar
-
         mar bench mar-base --batch 4 --only train --precision bf16 --compile --reference ../mar --reference-as-published
     """
     options = key_values(head or [], "--head")
     if "=" in recipe:  # no recipe is named, only changes
         recipe, overrides = "digits", [recipe, *(overrides or ())]
 
-    from dataclasses import asdict
-    from json import dumps
-
     from mar.bench import contenders
     from mar.bench.run import run, tables
-    from mar.core.files import write_atomic
-    from mar.core.progress import wide_console
 
-    console = wide_console()
     chosen, data = contenders.read(recipe, overrides or ())
     report = run(
         chosen, data, batch=batch, seconds=seconds, works=listed(only),
         compile=compile, precision=precision, guidance=guidance, temperature=temperature, head=options,
         reference=reference, own_settings=reference_as_published, clock=clock, rounds=rounds, count=count,
-        say=lambda line: None if json else console.print(line, style="dim"),
+        say=printer(json),
     )  # fmt: skip
     numbers = dumps(asdict(report), indent=2) + "\n"
+    if out is not None:
+        write_atomic(out, numbers)
     if json:
         print(numbers, end="")
     else:
-        console.print(tables(report))
-    if out is not None:
-        write_atomic(out, numbers)
-        if not json:
-            console.print(f"written to {out}")
+        print_tables([tables(report)], False, *([f"wrote {out}"] if out is not None else []))

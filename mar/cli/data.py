@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import Json, Overrides, arg, opt
+from mar.cli.options import Json, Overrides, arg, printer
+from mar.core.errors import MarError
+from mar.core.progress import bar
 
 
 def check(
     path: Annotated[str, arg("A folder or file, or kind:path of a data set.")],
     overrides: Overrides = None,
-    files: Annotated[int, opt("File names in a line of the list.", min=0)] = 3,
     json: Json = False,
 ) -> None:
-    """List the splits, classes, files left out and unusual images of a data set; exit with 2 if it would be refused.
+    """List what a folder or file holds for a data set.
+
+    Splits, classes, files left out and unusual images; exits with 2 if training would refuse it.
 
     Examples:
 
         mar data check ~/flowers data.size=64
-        mar data check documents:~/stories --json
     """
-    from dataclasses import asdict
-    from json import dumps
-
     from mar import config
-    from mar.core.errors import MarError
-    from mar.core.progress import bar, wide_console
     from mar.data import DATA
     from mar.data.check import findings, guess
     from mar.data.files import printable
@@ -47,10 +46,8 @@ def check(
     if json:
         print(dumps([asdict(finding) for finding in found], indent=1))
     else:
-        console = wide_console()
         for finding in found:
-            some = ", ".join(finding.files[:files])
-            shown = f": {some}{', …' if len(finding.files) > files else ''}" if some else ""
-            console.print(printable(f"{finding.count:>10,} {finding.what}{shown}"), markup=False, highlight=False)
+            some = ", ".join(finding.files[:3]) + (", …" if len(finding.files) > 3 else "")
+            printer()(printable(f"{finding.count:>10,} {finding.what}{': ' if some else ''}{some}"))
     if refusal is not None:
         raise refusal

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from mar.cli.options import TrainedRun, grouped, opt
+from mar.core.errors import UserError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches: plans may name its files
 
@@ -17,23 +19,19 @@ def demo(
     host: Annotated[str, opt("Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
     browser: Annotated[bool, opt("Open the page in the browser.", "--open/--no-browser")] = False,
 ) -> None:
-    """Serve a local page: choose or paint an order, give some pixels, and watch the run generate, with the NLL so far.
+    """Serve a local page: paint an order and watch a run generate.
 
     Needs a run of images and gradio (pip install 'mar-orderings[demo]'), and no network. Ctrl-C ends it.
 
     Examples:
 
-        mar demo runs/digits
-
         mar demo runs/digits --port 8000 --open
     """
-    import tempfile
-
-    from mar.core.errors import UserError
+    loaded = run.load()
     from mar.demo.session import Session
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:
-        session = Session(run.load(), Path(folder), reads_files=host in _LOOPBACK)
+        session = Session(loaded, Path(folder), reads_files=host in _LOOPBACK)
         try:
             from mar.demo.page import serve
         except ModuleNotFoundError as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mar.cli import options as o
 from mar.cli.options import Json, SplitOption, Texts, arg, grouped, opt
+from mar.core.errors import UserError
+from mar.core.files import RUN, cache_folder
+from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
     from mar.metrics.generated import FidScores
@@ -54,32 +58,27 @@ def fid(
     again: o.Again = False,
     as_json: Json = False,
 ) -> None:
-    """FID, KID, Inception score, precision, recall and class balance: of a run's samples, or of existing images.
+    """Score samples of a run, or images: FID, KID, IS, precision.
 
-    Samples of a run are generated over processes (torchrun) into stores and scored once, with JSON in RUN/scores; the
-    same command resumes.
+    Samples of a run are generated over processes (torchrun) into stores and scored once, with JSON in RUN/scores. Run the
+    same command again to resume.
 
     Examples:
 
         mar fid runs/digits --plans random/cosine:16,raster -n 10000
-
         torchrun --nproc_per_node 8 -m mar fid runs/x --guidance 1:4:0.25 --sweep-images 5000 -n 50000 --against adm.npz
-
         mar fid runs/x --seeds 5 --compare solver=ancestral:steps=100 --compare solver=dpm-solver++:steps=10
-
-        mar fid runs/x --sweep temperature=0.9:1.1:0.05 --sweep steps=25,50,100
-
         mar fid samples/x --against fashion-mnist:~/data/fashion-mnist
     """
-    from mar.core.errors import UserError
-    from mar.core.files import RUN
+    is_run = (run.run / RUN).is_file()
+    if not (is_run or against):
+        raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
+
     from mar.core.processes import Processes
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
-    if not (run.run.expanduser() / RUN).is_file():
-        if not against:
-            raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
-        settings = features.settings(sampling.seed, _device())
+    if not is_run:
+        settings = features.settings(sampling.seed, o.device())
         print_fid(score_source(str(run.run), n, against, split, settings, out), as_json)
         return
     axes, single = axes_of(sweep or [], guidance=sampling.guidance, temperature=sampling.temperature)
@@ -98,20 +97,11 @@ def fid(
 
 def print_fid(found: FidScores, as_json: bool = False) -> None:
     """Print the tables and lines; draw the sweep."""
-    import json
-
     from mar.reports import plots
 
     if found.sweep is not None:
         plots.save(plots.sweep(json.loads(found.sweep.read_text())), found.sweep.with_suffix(".png"))
     o.print_tables(found.tables, as_json, *found.lines)
-
-
-def _device() -> str:
-    """Return the device for images that belong to no run."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @grouped
@@ -122,17 +112,14 @@ def fid_stats(
     split: SplitOption = "train",
     size: Annotated[int | None, opt("Side that a folder's images are cropped to; default the first's.", min=1)] = None,
 ) -> None:
-    """Mean and covariance of the features of real images, in ADM's layout (mu, sigma), for mar fid --against.
+    """Write statistics of real images for mar fid --against.
+
+    Mean and covariance of the features, in ADM's layout (mu, sigma).
 
     Examples:
 
-        mar fid-stats folder:imagenet --out imagenet256.npz --inception-weights weights.pth
-
         mar fid-stats fashion-mnist:~/data/fashion-mnist --split test --out fashion.npz
     """
-    from mar.core.errors import UserError
-    from mar.core.files import cache_folder
-    from mar.core.progress import wide_console
     from mar.core.spec import DataSpec
     from mar.metrics.fid import scorer_of
     from mar.metrics.images import Images, open_source, write_statistics
@@ -144,6 +131,6 @@ def fid_stats(
         raise UserError(f"{source} holds statistics already")
     if size and found.spec.shape[1:] != (size, size):
         raise UserError(f"--size is of a folder's files: {source} has images of shape {found.spec.shape}")
-    statistics = scorer_of(found, found.spec, features.settings(device=_device()), cache_folder()).statistics
+    statistics = scorer_of(found, found.spec, features.settings(on=o.device()), cache_folder()).statistics
     write_statistics(statistics, out)
     wide_console().print(f"{out}: {statistics.n_images} images of {found.name}, features {statistics.extractor}")

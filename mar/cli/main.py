@@ -3,58 +3,80 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import Parameter, getdoc, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+import mar
+from mar.cli.help import metavar, page
 from mar.cli.options import checked
+from mar.core.errors import MarError, PeerFailed, Stopped, UserError
 
-# command -> module of mar.cli and function; a group -> its help and its commands
-COMMANDS: dict[str, Any] = {
-    "train": "train.train", "sample": "sample.sample", "generate": "sample.generate", "fid": "fid.fid",
-    "fid-stats": "fid.fid_stats", "search-order": "orders.search_order", "ablate": "ablate.ablate",
-    "status": "ablate.status", "report": "report.report", "cache": "tokenizer.cache", "demo": "demo.demo",
-    "export": "weights.export", "verify": "verify.verify", "bench": "bench.bench", "recipes": "train.recipes",
-    "reproduce": "ablate.reproduce", "import": "weights.import_",
-    "score": (
-        "Score a run: likelihood, FID, set costs, exposure bias, or a matrix of runs and plans.",
-        {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
-    ),
-    "orderings": (
-        "List, show and draw orderings and partitions.",
-        {"list": "orders.list_", "show": "orders.show", "gallery": "orders.gallery"},
-    ),
-    "data": ("Look at data sets.", {"check": "data.check"}),
-    "tokenizer": (
-        "Train and score autoencoders of images.", {"train": "tokenizer.train", "score": "tokenizer.score"},
-    ),
+# panel of the help -> command -> module of mar.cli and function, or the help and the commands of a group
+COMMANDS: dict[str, dict[str, Any]] = {
+    "Start": {
+        "recipes": "train.recipes", "train": "train.train", "sample": "sample.sample",
+        "score": (
+            "Score runs: likelihood, FID, costs of sets, exposure.",
+            {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
+        ),
+        "status": "ablate.status", "demo": "demo.demo",
+    },
+    "Experiments": {
+        "ablate": "ablate.ablate", "reproduce": "ablate.reproduce", "report": "report.report",
+        "generate": "sample.generate", "fid": "fid.fid", "fid-stats": "fid.fid_stats",
+    },
+    "Orders": {
+        "orderings": (
+            "List, show and draw orderings and partitions.",
+            {"list": "orders.list_", "show": "orders.show", "gallery": "orders.gallery"},
+        ),
+        "search-order": "orders.search_order",
+    },
+    "Data": {
+        "data": ("Look at data sets.", {"check": "data.check"}),
+        "tokenizer": (
+            "Train and score autoencoders of images.", {"train": "tokenizer.train", "score": "tokenizer.score"},
+        ),
+        "cache": "tokenizer.cache",
+    },
+    "Check and share": {
+        "verify": "verify.verify", "bench": "bench.bench", "export": "weights.export", "import": "weights.import_",
+    },
 }  # fmt: skip
 
-# (command, option of an earlier version) -> the option now
+# Options of earlier versions of mar sample and mar bench -> the option now.
 _RENAMED = {
-    ("sample", "--top-k"): "--head top_k=K",
-    ("sample", "--top-p"): "--head top_p=P",
-    ("sample", "--greedy"): "--head greedy=true",
-    ("sample", "--solver"): "--head solver=NAME",
-    ("sample", "--head-steps"): "--head steps=N",
-    ("bench", "--solver"): "--head solver=NAME",
-    ("bench", "--head-steps"): "--head steps=N --head bound_steps=N",
-    ("bench", "--sampling"): "--head KEY=VALUE",
-}
+    "--top-k": "--head top_k=K", "--top-p": "--head top_p=P", "--greedy": "--head greedy=true",
+    "--solver": "--head solver=NAME", "--head-steps": "--head steps=N", "--sampling": "--head KEY=VALUE",
+}  # fmt: skip
 
 
-class _Group(TyperGroup):
+class _Page:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(page(self, ctx))
+
+
+class _Command(_Page, TyperCommand):
+    """A command with the project's help page."""
+
+
+class _Group(_Page, TyperGroup):
     """Commands by name; ``commands`` holds where a command is until the command is asked for."""
 
-    def __init__(self, commands: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(self, panels: Mapping[str, Mapping[str, Any]] | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = dict(commands or COMMANDS)
+        self.panels = {name: title for title, names in (panels or COMMANDS).items() for name in names}
+        self.commands = {name: found for names in (panels or COMMANDS).values() for name, found in names.items()}
+
+    def panel(self, name: str) -> str:
+        """The title above a command in the help."""
+        return self.panels[name]
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
@@ -64,16 +86,13 @@ class _Group(TyperGroup):
         if isinstance(found, str):
             self.commands[cmd_name] = found = _load(cmd_name, found)
         elif isinstance(found, tuple):
-            self.commands[cmd_name] = found = _Group(
-                name=cmd_name, help=found[0], commands=dict(found[1]), no_args_is_help=True
-            )
+            self.commands[cmd_name] = found = _Group({"Commands": found[1]}, name=cmd_name, help=found[0])
+            found.no_args_is_help = True
         return found
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Refuse ``mar score RUN --nll`` with the spelling that replaced it."""
         if self.name == "score" and args[0] not in self.commands:
-            from mar.core.errors import UserError
-
             flag = next((text for text in args if text.startswith("--") and text[2:] in self.commands), "")
             words = ["mar score", flag[2:] or "|".join(self.commands), *(text for text in args if text != flag)]
             raise UserError(f"mar score {' '.join(args)} is now written: {' '.join(words)}")
@@ -85,23 +104,19 @@ def _load(name: str, target: str) -> Any:
     module, _, function = target.partition(".")
     command = getattr(import_module(f"mar.cli.{module}"), function)
     needs_arguments = any(parameter.default is Parameter.empty for parameter in signature(command).parameters.values())
-    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    alone.command(name, help=_one_example_a_line(getdoc(command) or ""), no_args_is_help=needs_arguments)(
-        checked(command)
-    )
-    return typer.main.get_command(alone)
-
-
-def _one_example_a_line(text: str) -> str:
-    """Return Markdown in which indented lines are lines of their own, and no block of code."""
-    return re.sub(r"(\S)\n {4}(?=\S)", r"\1  \n", text).replace("\n\n    ", "\n\n")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name, cls=_Command, help=getdoc(command), no_args_is_help=needs_arguments)(checked(command))
+    made, hints = typer.main.get_command(alone), get_type_hints(command, include_extras=True)
+    for one in made.params:
+        is_value = one.param_type_name == "option" and not getattr(one, "is_flag", False)
+        if is_value and not one.metavar and one.name in hints:
+            one.metavar = metavar(hints[one.name])
+    return made
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        print(f"mar {version('mar-orderings')}")
+        print(f"mar {mar.__version__}")
         raise typer.Exit
 
 
@@ -111,24 +126,32 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
 
 
 @app.callback()
-def mar(
+def _mar(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Autoregressive generation in any order and any grouping of tokens: train, sample, score, ablate.
+    """Autoregressive generation in any order and any grouping of tokens. Every COMMAND --help has examples."""
 
-    Every COMMAND --help has examples. Shell completion: `mar --install-completion`, then open a new shell.
-    """
+
+class _Announcement:
+    """A finder of no module, which says on a terminal that torch is loaded: it takes seconds."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "torch":
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            typer.secho("loading torch …", err=True, dim=True)
 
 
 def main() -> None:
     """Run a command. A user's error is one line and exit code 2; a signal is 128 and its number."""
+    if sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.meta_path.insert(0, _Announcement())  # type: ignore[arg-type]
     try:
         refuse_renamed(sys.argv[1:])
         code = app(prog_name="mar", standalone_mode=False)
@@ -137,32 +160,27 @@ def main() -> None:
         if code is None or os.environ.get("MAR_TRACEBACK"):
             raise
         if line and not _printed_by_peer():
-            print(line, file=sys.stderr)
+            typer.echo(line, err=True)
         exit_now(code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
     """Raise UserError if an option has another name now; the message names it."""
-    from mar.core.errors import UserError
-
-    for word in arguments[1:]:
-        option = word.partition("=")[0]
-        if new := _RENAMED.get((arguments[0], option)):
-            raise UserError(f"mar {arguments[0]} {option} is now written: mar {arguments[0]} {new}")
+    for option in (word.partition("=")[0] for word in arguments[1:]):
+        if arguments[0] in ("sample", "bench") and option in _RENAMED:
+            raise UserError(f"mar {arguments[0]} {option} is now written: mar {arguments[0]} {_RENAMED[option]}")
 
 
 def describe_error(error: Any) -> tuple[str, int | None]:
     """Return the line to print and the exit code; code None marks a bug, which keeps its traceback."""
-    from mar.core.errors import MarError, PeerFailed, Stopped
-
     if isinstance(error, PeerFailed):
         return "", error.code
     if isinstance(error, Stopped):
         return "mar: stopped, checkpoint saved. Run the same command again to resume.", 128 + error.signal
     if hasattr(error, "format_message"):  # a usage error of typer, whose class moves between its versions
         if type(error).__name__ == "NoArgsIsHelpError":
-            return "", error.exit_code
+            return error.ctx.get_help(), error.exit_code
         text = " ".join(error.format_message().replace("Value error, ", "").split())
         command = error.ctx.command_path if getattr(error, "ctx", None) else "mar"
         return f"mar: {text} (see {command} --help)", error.exit_code

@@ -10,9 +10,10 @@ one parameter:
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -21,8 +22,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from mar.cli.help import listed as laid_out
+from mar.core.errors import UserError
+from mar.core.files import RUN, check_writable
+from mar.core.progress import wide_console
+
 if TYPE_CHECKING:
-    from mar.core.table import Table
     from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
     from mar.run import Run
@@ -89,6 +94,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
+def load_run(path: Path, last_weights: bool, device: str | None = None) -> Run:
+    """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
+    if not (path / RUN).is_file():
+        raise UserError(f"{path} is not a run folder: it has no {RUN}")
+    from mar.run import load
+
+    return load(path, not last_weights, device)
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A run and its weights."""
@@ -103,9 +117,7 @@ class TrainedRun:
 
     def load(self, device: str | None = None) -> Run:
         """Load the run. Raises UserError: the folder holds no run."""
-        from mar.run import load
-
-        return load(self.run, not self.last_weights, device)
+        return load_run(self.run, self.last_weights, device)
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,9 @@ class Plans:
 
     plans: Annotated[str, opt("Plans: raster,spiral/cosine:16,random/sizes:(1,3,60); default the training plan.")] = ""
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
+
+    def __post_init__(self) -> None:
+        plan_product(self.plans, self.partitions, "raster")  # a mistake is told before torch is imported
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
@@ -177,11 +192,11 @@ class Features:
     inception_weights: Annotated[Path | None, opt("torch-fidelity's Inception weights file.", **_FEATURES)] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
 
-    def settings(self, seed: int = 0, device: str = "cpu") -> FeatureSettings:
+    def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
-        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, device)
+        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, on)
 
 
 _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1
@@ -197,9 +212,6 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**given: Any) -> None:
-        from mar.core.errors import UserError
-        from mar.core.files import check_writable
-
         given = {name: _checked(name, value) for name, value in given.items()}
         for name in _WRITTEN:
             if given.get(name) is not None:
@@ -218,8 +230,6 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
 
 def _checked(name: str, value: Any) -> Any:
     """Return the value of an option with ~ as the home. Raises UserError: a number or a name that no command takes."""
-    from mar.core.errors import UserError
-
     option, largest = f"--{name.replace('_', '-')}", _LARGEST.get(name, 2**31 - 1)
     if isinstance(value, list | tuple):
         return type(value)(_checked(name, one) for one in value)
@@ -238,25 +248,36 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def print_tables(tables: Sequence[Table[Any]], as_json: bool, *lines: str) -> None:
+def print_tables(tables: Sequence[Any], as_json: bool, *lines: str) -> None:
     """Print tables and lines to the terminal; as JSON the rows of the tables alone, by title if there are several."""
     if as_json:
-        import json
-
         rows = {table.title: json.loads(table.json()) for table in tables}
         print(json.dumps(rows, indent=1) if len(tables) > 1 else tables[0].json())
         return
-    from mar.core.progress import wide_console
-
-    console = wide_console()
-    console.print(*tables, sep="\n")
+    wide_console().print(*tables, sep="\n")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        printer()(line)
+
+
+def printer(as_json: bool = False) -> Callable[[str], None]:
+    """Return the function that prints a line; where the output is JSON, it prints to standard error."""
+    return lambda line: wide_console(as_json).print(line, highlight=False, soft_wrap=True)
+
+
+def device() -> str:
+    """Return the device for images that belong to no run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Print names and their texts under titles."""
+    typer.echo("\n".join(laid_out(panels)[1:]))
 
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
-    from mar.core.errors import UserError
     from mar.core.overrides import assigned
 
     keys = [text.partition("=")[0] for text in texts or ()]
@@ -267,8 +288,6 @@ def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """Read ``"4,8,16"``. Raises UserError: it holds anything else."""
-    from mar.core.errors import UserError
-
     try:
         return [int(part) for part in listed(text)]
     except ValueError:
@@ -277,8 +296,6 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 def gibibytes(budget: float | None) -> int | None:
     """Return the bytes of ``--budget``. Raise UserError: no size of a memory."""
-    from mar.core.errors import UserError
-
     if budget is not None and not 0.0 <= budget < 2**20:
         raise UserError(f"--budget is a memory in GiB, not {budget:g}")
     return int(budget * 2**30) if budget else None
@@ -289,7 +306,6 @@ def plan_product(plans: str, partitions: str, default: str) -> list[str]:
 
     Raises UserError: a plan names a partition beside ``partitions``.
     """
-    from mar.core.errors import UserError
     from orderings import PlanSpec, parse_partition
     from orderings.partitions import Singles
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mar.cli.options import Budget, Json, Kind, Seed, TrainedRun, arg, gibibytes, grouped, listed, opt, print_tables
+from mar.cli.options import (
+    Budget,
+    Json,
+    Kind,
+    Seed,
+    TrainedRun,
+    arg,
+    gibibytes,
+    grouped,
+    listed,
+    opt,
+    print_listing,
+    print_tables,
+)
+from mar.core.errors import UserError
 
 if TYPE_CHECKING:
     from orderings import Grid, Ordering, Partition, Plan
@@ -31,13 +47,6 @@ def list_(json: Json = False) -> None:
 
         mar orderings list --json
     """
-    import json as json_format
-    import sys
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
 
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -56,18 +65,16 @@ def list_(json: Json = False) -> None:
             }
             for name, cls in classes.items()
         ]
+
+    def text(row: dict[str, Any]) -> str:
+        grids = "" if len(row["grids"]) == 3 else f" ({', '.join(row['grids'])})"
+        options = [f"{key} = {one['default'] or '—'} ({one['values']})" for key, one in row["options"].items()]
+        return "\n".join([row["summary"] + grids, *(option.replace("|", " | ") for option in options)])
+
     if json:
-        print(json_format.dumps(rows, indent=2, ensure_ascii=False))
+        print(dumps(rows, indent=2, ensure_ascii=False))
         return
-    for family, members in rows.items():
-        table = Table(title=family, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("name", no_wrap=True, style="cyan")
-        for column in ("what it does", "grids", "option = default  (values)"):
-            table.add_column(column)
-        for row in members:
-            options = [f"{key} = {of['default'] or '—'}  ({of['values']})" for key, of in row["options"].items()]
-            table.add_row(row["name"], row["summary"], " ".join(row["grids"]), escape("\n".join(options)))
-        Console().print(table, "")
+    print_listing({family: [(row["name"], text(row)) for row in members] for family, members in rows.items()})
 
 
 def show(
@@ -85,7 +92,6 @@ def show(
         mar orderings show "blocks:4:outer=(spiral:outward)/blocks:4" --out plan.png
     """
     import orderings
-    from mar.core.errors import UserError
 
     ordering, cut = orderings.PlanSpec.parse(plan)
     if partition:
@@ -120,7 +126,6 @@ def gallery(
         mar orderings gallery spiral hilbert random/cosine:8
     """
     import orderings
-    from mar.core.errors import UserError
     from orderings import draw
 
     if out.suffix.lower() != ".png":
@@ -175,24 +180,22 @@ def search_order(
     name: Annotated[str, opt("Name of the files in RUN/orders; default searched-PARTITION.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Find a fixed order that lowers the NLL of a trained any-order model, and test it beside raster and random.
+    """Find a fixed order of low NLL for a trained any-order model.
 
-    Writes RUN/orders/NAME.json, an order that every command takes as file:PATH, and NAME.png, NAME.search.json,
-    NAME.result.json. Ctrl-C keeps the best order so far; the same command continues, and more minutes search longer.
+    Tests it beside raster and random. Writes RUN/orders/NAME.json, an order that every command takes as file:PATH, and
+    NAME.png, NAME.search.json, NAME.result.json. Ctrl-C keeps the best order so far; the same command resumes, and more
+    minutes search longer.
 
     Examples:
 
-        mar search-order runs/digits --minutes 20
-        mar search-order runs/digits --partition cosine:16 --evaluations 2000
-        mar search-order runs/digits --minutes 0
+        mar search-order runs/digits --partition cosine:16 --minutes 20
     """
-    from mar.metrics.searched import SearchRequest
-    from mar.metrics.searched import search_order as search
+    loaded = run.load()
+
+    from mar.metrics import searched
     from mar.order_search.search import Budget as SearchBudget
 
-    spent = SearchBudget(minutes, evaluations)
-    request = SearchRequest(
-        partition, spent, n, split, tuple(listed(start)), test_n, kind, gibibytes(budget), seed, name
-    )
-    table, lines = search(run.load(), request)
+    spent, starts = SearchBudget(minutes, evaluations), tuple(listed(start))
+    request = searched.SearchRequest(partition, spent, n, split, starts, test_n, kind, gibibytes(budget), seed, name)
+    table, lines = searched.search_order(loaded, request)
     print_tables([table], as_json, *lines)

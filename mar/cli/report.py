@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 from mar.cli.options import arg, listed, opt
+from mar.core.errors import UserError
 
 # ruff: noqa: UP045 - typer reads Optional
 
@@ -28,14 +29,9 @@ def report(
     Examples:
 
         mar report results/digits --out page.html
-
         mar report results/digits --latex --columns ordering,partition,NLL,FID
-
         mar report results/digits --latex --pivot ordering partition NLL
-
-        mar report results/mar-steps --csv --seeds
     """
-    from mar.core.errors import UserError
     from mar.experiments.result import read_result
     from mar.reports import tables
     from mar.reports.columns import in_asked_unit

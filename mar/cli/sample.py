@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt
+from mar.cli.options import BatchSize, DecodedRun, Plan, Precision, Sampling, Shard, grouped, opt, plan_product
+from mar.core.errors import UserError
+from mar.core.files import check_writable, environment, write_atomic
+from mar.core.progress import bar
 
 _PRINTED = 4  # texts in the terminal
 _LARGEST = 2**32  # values of all examples
@@ -26,31 +30,25 @@ def sample(
     gif: Annotated[bool, opt("Write an animation of the first images.", "--gif/--no-gif")] = True,
     out: Annotated[Path | None, opt("Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,
 ) -> None:
-    """Generate examples along any plan, not only the training plan. Example k depends on the seed and k alone.
+    """Generate examples along any plan.
 
     Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
     Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder: latents.npy.
+    Example k depends on the seed and k alone.
 
     Examples:
 
-        mar sample runs/digits
         mar sample runs/digits --plan spiral/cosine:16 --class 3 --class 8 --guidance 2 -n 100
-        mar sample runs/digits --head top_k=5 --temperature 0.9
-        mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4
-        mar sample runs/digits --plan random/equal:4 --remask random:16:0.1
+        mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4 --head top_k=5
         mar sample runs/digits --image digit.png --mask mask.png
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
     head, label = sampling.head_options(), sampling.label
+    plan_product(plan, "", "raster")  # a mistake is told before torch is imported
     loaded = run.load()
-
-    import json
 
     import torch
 
-    from mar.core.errors import UserError
-    from mar.core.files import check_writable, environment, write_atomic
-    from mar.core.progress import bar
     from mar.metrics.base import samples_name
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
@@ -71,30 +69,24 @@ def sample(
         )
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule),
-        "temperature": sampling.temperature,
-        "seed": sampling.seed,
-        "given": load_given(image, spec) if image else None,
-        "mask": load_mask(mask, loaded.model.tokenizer) if mask else None,
-        "adaptive": sampling.adaptive or None,
-        "remask": sampling.remask or None,
-        **head,
-    }
-    # What differs from the defaults names the default folder.
-    changed = {
-        "adaptive": sampling.adaptive,
-        "remask": sampling.remask,
-        "class": "+".join(map(str, label or [])),
-        "length": length,
-        "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
+        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule), "temperature": sampling.temperature,
+        "seed": sampling.seed, "given": load_given(image, spec) if image else None,
+        "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
+        "remask": sampling.remask or None, **head,
+    }  # fmt: skip
+    record = {
+        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
+        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
+    }  # fmt: skip
+    changed = {  # what differs from the defaults names the default folder
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "class": "+".join(map(str, label or [])),
+        "length": length, "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
         "schedule": sampling.guidance_schedule.replace("linear", ""),
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
-        "weights": run.weights.replace("ema", ""),
-        "image": image and image.stem,
-        "mask": mask and mask.stem,
-        "prompt": prompt,
-        **head,
-    }
+        "weights": run.weights.replace("ema", ""), "image": image and image.stem, "mask": mask and mask.stem,
+        "prompt": prompt, **head,
+    }  # fmt: skip
     folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
     check_writable(folder)
     with bar("sampling") as progress:
@@ -102,11 +94,6 @@ def sample(
         x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)
     frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
     files = save_samples(x, spec, folder, frames)
-    record = {
-        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
-        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
-        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
-    }  # fmt: skip
     write_atomic(folder / "samples.json", json.dumps(record, indent=1))
     for level_T in x.flatten(1)[:_PRINTED] if text else ():
         print(text_of(level_T, spec), end="\n\n")
@@ -125,10 +112,10 @@ def generate(
     shard: Shard = 0,
     npz: Annotated[Path | None, opt("Also write one file for ADM's evaluator: arr_0 (N, H, W, 3) uint8.")] = None,
 ) -> None:
-    """Generate many examples into one store, by one process or many. Run the same command again after a kill.
+    """Generate many examples into one store, which mar fid scores.
 
-    Example k depends on the seed and k alone: any number of processes gives the same store. A store holds examples of
-    one setting; another setting is refused. Score the store with mar fid.
+    Any number of processes gives the same store. A store holds examples of one setting; another setting is rejected.
+    Run the same command again to resume.
 
     Examples:
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mar.cli import options as o
-from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt
+from mar.cli.options import Json, Plans, Seed, SplitOption, TrainedRun, arg, gibibytes, grouped, opt, printer
+from mar.core.errors import UserError
+from mar.core.progress import bar
 
 if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 Runs = Annotated[list[Path], arg("Run folders.")]
 Images = Annotated[int | None, opt("Images, spread over the split; default all.", "-n", "--n", min=2)]
-Images256 = Annotated[int | None, opt("Images of each split; default 256.", "-n", "--n", min=2)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Scoring:
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
     precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
-    past: Annotated[int | None, opt("Text, sound: earlier tokens before each, in overlapping windows.", min=0)] = None
+    past: Annotated[int | None, opt("Text, sound: least number of earlier tokens before each scored one.", min=0)] = (
+        None
+    )
     control_variates: Annotated[
         bool, opt("Correct the mean of -n images by regression on statistics of the whole split.", "--control-variates")
     ] = False
@@ -54,6 +56,25 @@ class Scoring:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How sets or exposure are measured."""
+
+    n: Annotated[int | None, opt("Images of each split; default 256.", "-n", "--n", min=2)] = None
+    seed: Seed = 0
+    kind: o.Kind = None
+    budget: o.Budget = None
+    as_json: Json = False
+
+    def load(self, run: TrainedRun) -> tuple[Run, str | None]:
+        """Return the run, whose scores can be written, and the kind of likelihood. Raises UserError: neither."""
+        loaded = run.load()
+        from mar.metrics.base import scores_folder
+
+        scores_folder(loaded)
+        return loaded, loaded.model.head.check_kind(self.kind)
+
+
 @grouped
 def nll(
     runs: Runs,
@@ -64,30 +85,24 @@ def nll(
     target_se: Annotated[str, opt("A standard error to reach: 0.01 (bits/dim) or 0.5nats (per image).")] = "",
     as_json: Json = False,
 ) -> None:
-    """Likelihood along each plan, on the same images and noise. Writes RUN/scores/nll-*.json and a picture.
+    """Likelihood along each plan, on the same images and noise.
 
-    An interrupted scoring resumes with the same command; what was scored before is kept.
+    Writes RUN/scores/nll-*.json and a picture. Run the same command again to resume; results are cached.
 
     Examples:
 
-        mar score nll runs/digits --plans raster,spiral,random/cosine:16 --paired-with raster
-        mar score nll runs/digits --plans raster,hilbert --partitions singles,linear:16,cosine:16
+        mar score nll runs/digits --plans raster,spiral --partitions singles,cosine:16 --paired-with raster
         mar score nll runs/mnist-binary --plans random --orders 16 -n 256
-        mar score nll runs/mnist-binary --plans random --target-se 0.5nats
         mar score nll runs/mnist-diffusion --kind ode --likelihood tolerance=1e-4
-        mar score nll runs/spoken-digits --past 512
         mar score nll runs/made runs/transformer --plans raster,random --paired
     """
-    from mar.core.errors import UserError
-    from mar.run import load
-
     if paired and (len(runs) < 2 or paired_with or target_se):
         raise UserError("--paired compares two or more runs along each plan: leave out --paired-with and --target-se")
     if len(runs) > 1 and not paired:
         raise UserError(
             f"{len(runs)} runs: mar score nll A B --paired compares them, mar score matrix scores all plans"
         )
-    loaded = [load(path, ema=not scoring.last_weights) for path in runs]
+    loaded = [o.load_run(path, scoring.last_weights) for path in runs]
     requests = [scoring.request(plans.texts(run.training_plan), paired_with, target_se) for run in loaded]
     if paired:
         print_paired(loaded, requests, as_json)
@@ -101,7 +116,7 @@ def print_nll(run: Run, request: NllRequest, as_json: bool = False) -> None:
     from mar.metrics.nll import nll_tables, score_plans
     from mar.reports import plots
 
-    found = score_plans(run, request, _printer(as_json))
+    found = score_plans(run, request, printer(as_json))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
     plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
@@ -116,7 +131,7 @@ def print_paired(runs: list[Run], requests: list[NllRequest], as_json: bool = Fa
     from mar.metrics.base import Units
     from mar.metrics.nll import compare_runs, nll_tables
 
-    likelihoods, differences, reference = compare_runs(runs, requests, _printer(as_json))
+    likelihoods, differences, reference = compare_runs(runs, requests, printer(as_json))
     title = f"{runs[0].data.name} {requests[0].split}, {requests[0].weights} weights"
     o.print_tables(nll_tables(likelihoods, differences, reference, title, Units.of_run(runs[0])), as_json)
 
@@ -126,38 +141,36 @@ def sets(
     run: TrainedRun,
     plans: Annotated[str, opt("Comma-separated orderings; default the training one.")] = "",
     ks: Annotated[str, opt("Numbers of sets that are scored on test images.")] = "4,8,16",
-    n: Images256 = None,
-    seed: Seed = 0,
-    kind: o.Kind = None,
-    budget: o.Budget = None,
-    as_json: Json = False,
+    measuring: Measuring = Measuring(),
 ) -> None:
-    """Cost of parallel generation along each ordering, and the best set sizes. Writes RUN/scores/sets-*.json and *.png.
+    """Cost of generating in sets, and the best sizes of sets.
 
     Set costs are measured on validation images; the partition optimal:K reads them. Schedules are scored on test images.
+    Writes RUN/scores/sets-*.json and *.png.
 
     Examples:
 
         mar score sets runs/digits --plans random,raster --ks 4,8,16
     """
-    from mar.core.progress import bar
+    loaded, kind = measuring.load(run)
+
     from mar.likelihood.set_sizes import plans_of
-    from mar.metrics.base import Units, scores_folder
+    from mar.metrics.base import Units
     from mar.metrics.nll import NllRequest
     from mar.metrics.sets import check_ks, orderings_of, save_sets, score_sets, sets_tables
     from mar.model.plans import costs_file
     from mar.reports import plots
     from orderings import to_text
 
-    loaded = run.load()
-    scores_folder(loaded)
     numbers, units = check_ks(o.whole_numbers(ks, "--ks"), loaded), Units.of_run(loaded)
-    kind = loaded.model.head.check_kind(kind)
-    request = NllRequest((), n=n, kind=kind, budget=gibibytes(budget), seed=seed, weights=run.weights)
+    request = NllRequest(
+        (), n=measuring.n, kind=kind, budget=gibibytes(measuring.budget), seed=measuring.seed, weights=run.weights
+    )
+    say = printer(measuring.as_json)
     for ordering in orderings_of(o.plan_product(plans, "", "") if plans else [], loaded):
         text = to_text(ordering)
         with bar(f"set costs {text}") as progress:
-            found = score_sets(loaded, ordering, numbers, request, _printer(as_json), progress)
+            found = score_sets(loaded, ordering, numbers, request, say, progress)
         file = save_sets(loaded, found, request)
         picture = file.with_suffix(".png")
         tested = {(schedule, k): found.excess[plan] for k in numbers for schedule, plan in plans_of(text, k).items()}
@@ -167,7 +180,7 @@ def sets(
         )
         plots.save(plots.set_sizes(found.predicted, tested, title), picture)
         line = f"wrote {costs_file(loaded.folder.path, text)}, {file.name} and {picture.name}"
-        o.print_tables(sets_tables(found, loaded.data.name, request.weights, units), as_json, line)
+        o.print_tables(sets_tables(found, loaded.data.name, request.weights, units), measuring.as_json, line)
 
 
 @grouped
@@ -175,34 +188,30 @@ def exposure(
     run: TrainedRun,
     plans: Plans,
     split: SplitOption = "test",
-    n: Images256 = None,
-    seed: Seed = 0,
-    kind: o.Kind = None,
-    budget: o.Budget = None,
-    as_json: Json = False,
+    measuring: Measuring = Measuring(),
 ) -> None:
-    """Each step's NLL on data beside that on the model's own samples. Writes RUN/scores/exposure-*.json and *.png.
+    """Each step's NLL on data beside that on the model's samples.
+
+    Writes RUN/scores/exposure-*.json and *.png.
 
     Examples:
 
         mar score exposure runs/digits --plans random,raster/cosine:16
     """
-    from mar.core.progress import bar
-    from mar.metrics.base import Units, scores_folder
+    (loaded, kind), budget = measuring.load(run), gibibytes(measuring.budget)
+
+    from mar.metrics.base import Units
     from mar.metrics.exposure import exposed_plans, exposure_table, measure_exposure, save_exposure
     from mar.reports import plots
 
-    loaded = run.load()
-    scores_folder(loaded)
-    kind = loaded.model.head.check_kind(kind)
     for plan in exposed_plans(loaded, plans.texts(loaded.training_plan)):
         with bar(f"exposure {plan.text}") as progress:
-            found = measure_exposure(loaded, plan, split, n, kind, seed, gibibytes(budget), progress)
-        file, units = save_exposure(loaded, found, split, seed, run.weights), Units.of_run(loaded)
+            found = measure_exposure(loaded, plan, split, measuring.n, kind, measuring.seed, budget, progress)
+        file, units = save_exposure(loaded, found, split, measuring.seed, run.weights), Units.of_run(loaded)
         title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s and as many samples"
         plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
-        o.print_tables([table], as_json, f"wrote {file} and {file.with_suffix('.png').name}")
+        o.print_tables([table], measuring.as_json, f"wrote {file} and {file.with_suffix('.png').name}")
 
 
 @grouped
@@ -213,41 +222,30 @@ def matrix(
     out: Annotated[Path | None, opt("The folder; default: matrix, beside the first run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every run along every plan; each row is compared with its run's own plan. Writes matrix.json, .csv, .md and .png.
+    """Every run along every plan, paired with its run's own plan.
 
-    The runs' training plans are columns, too. Every cell is also a record in its run's scores: interrupted, the same
-    command resumes; with more runs or plans only the new cells are computed.
+    Writes matrix.json, .csv, .md and .png. The runs' training plans are columns, too. Every cell is also a record in its
+    run's scores: with more runs or plans only the new cells are computed.
 
     Examples:
 
         mar score matrix runs/raster runs/spiral runs/random --plans raster,spiral,random,blocks
     """
-    from mar.core.errors import UserError
-    from mar.core.progress import wide_console
     from mar.metrics.nll import read_nll, run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
-    from mar.run import load
 
     if plans.partitions and not plans.plans:
         raise UserError("--partitions of a matrix take --plans")
-    request, say = scoring.request(plans.texts("") if plans.plans else []), _printer(False)
+    request, say = scoring.request(plans.texts("") if plans.plans else []), printer(as_json)
 
     def score(name: str, run: Run, plan: str) -> Any:
         say(f"{name} along {plan}")
         return read_nll(score_plan(run, plan, request, say))
 
-    loaded = run_names([load(path, ema=not scoring.last_weights) for path in runs])
+    loaded = run_names([o.load_run(path, scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
     written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
     if as_json:
         print(written[0].read_text())
         return
-    wide_console().print(*matrix_tables(found), sep="\n")
-    print(*(f"wrote {path}" for path in written), sep="\n")
-
-
-def _printer(as_json: bool) -> Callable[[str], None]:
-    """Return the function that prints a line; where the output is JSON, it prints to standard error."""
-    from mar.core.progress import wide_console
-
-    return lambda line: wide_console(stderr=as_json).print(line, highlight=False, soft_wrap=True)
+    o.print_tables(matrix_tables(found), False, *(f"wrote {path}" for path in written))

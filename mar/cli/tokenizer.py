@@ -7,7 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mar.cli.options import Features, Overrides, Seed, arg, grouped, opt, whole_numbers
+from mar.cli.options import Features, Overrides, Seed, arg, device, grouped, opt, whole_numbers
+from mar.core.errors import UserError
+from mar.core.files import CACHE, TOKENIZER, check_kind, locked
+from mar.core.progress import bar
+from mar.core.readers import read_json
 
 if TYPE_CHECKING:
     from mar.data.base import Data
@@ -24,7 +28,6 @@ def train(
     overrides: Overrides = None,
     kind: Annotated[Literal["kl", "vq"], opt("kl: continuous latents; vq: a codebook.")] = "kl",
     channels: Annotated[str, opt("Channels of each level; each level after the first halves the image.")] = "32,64,64",
-    blocks: Annotated[int, opt("Residual blocks of each level.", min=1)] = 1,
     latent: Annotated[int, opt("Channels of the latents.", min=1)] = 4,
     codebook: Annotated[int, opt("Entries of a VQ codebook.", min=2)] = 512,
     loss: Annotated[Literal["l1", "l2"], opt("Loss of the reconstruction.")] = "l1",
@@ -41,23 +44,22 @@ def train(
     seed: Seed = 0,
     out: Annotated[Path | None, opt("The run folder; default runs/DATA-KIND.")] = None,
 ) -> None:
-    """Train a small autoencoder on a data set's images. Run the same command again after a kill.
+    """Train a small autoencoder on the images of a data set.
 
-    Writes RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl.
+    Writes RUN/autoencoder (a diffusers folder), reconstructions.png, scores/ and metrics.jsonl. Run the same command
+    again to resume.
 
     Examples:
 
-        mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind kl --out runs/fashion-kl
         mar tokenizer train fashion-mnist:~/data/fashion-mnist --kind vq --codebook 512 --out runs/fashion-vq
         torchrun --nproc_per_node 2 -m mar tokenizer train folder:~/flowers data.size=64 --channels 64,128,128,256
     """
-    from mar.core.files import TOKENIZER, locked
     from mar.core.processes import Processes
-    from mar.core.progress import bar
+    from mar.metrics.reconstruction import rfid_settings, score_autoencoder
     from mar.training.autoencoder import Architecture, AutoencoderRecipe, original_precision, train_autoencoder
 
     section, source = data_of(data, overrides or [])
-    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), blocks, latent, codebook)
+    architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), 1, latent, codebook)
     architecture.check(source.spec)
     folder = out or Path("runs") / f"{source.name}-{kind}"
     recipe = AutoencoderRecipe(
@@ -65,14 +67,18 @@ def train(
         iterations, batch_size, learning_rate, ema, precision, seed, save_every=save_every,
     )  # fmt: skip
     processes = Processes(original_precision(folder, recipe))
-    rated: list[FeatureSettings | None] = []
-    processes.on_main(lambda: rated.append(_rfid_settings(rfid, source, features, seed)))
+    rated: list[FeatureSettings] = []
+    if rfid:
+        processes.on_main(lambda: rated.append(rfid_settings(features.settings(seed, device()), source)))
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
             final = train_autoencoder(recipe, source, folder, processes, progress)
     if processes.is_main:
-        _score(final, section, source, folder, None, rated[0], seed, replaces=True)
+        print(
+            *score_autoencoder(final, section, source, folder, None, rated[0] if rated else None, seed, replaces=True),
+            sep="\n",
+        )
         words = shlex.join([data, *(overrides or [])])
         print(f"next: mar cache {words} --tokenizer {folder} --out caches/{folder.name}")
     processes.end()
@@ -89,14 +95,13 @@ def score(
     seed: Seed = 0,
     out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
-    """Reconstruction error, use of the codebook and rFID of an autoencoder on test images.
+    """Reconstruction error, codebook use and rFID on test images.
 
     Examples:
 
-        mar tokenizer score runs/fashion-kl fashion-mnist:~/data/fashion-mnist
         mar tokenizer score stabilityai/sd-vae-ft-mse folder:~/imagenet data.size=256 -n 5000
     """
-    from mar.core.files import TOKENIZER, check_kind
+    from mar.metrics.reconstruction import rfid_settings, score_autoencoder
     from mar.tokenizers.autoencoder import AutoencoderFolder
 
     section, source = data_of(data, overrides or [])
@@ -104,7 +109,8 @@ def score(
     own = found.parent if (found.parent / TOKENIZER).is_file() else None
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
-    _score(found, section, source, folder, n, _rfid_settings(rfid, source, features, seed), seed, replaces=False)
+    settings = rfid_settings(features.settings(seed, device()), source) if rfid else None
+    print(*score_autoencoder(found, section, source, folder, n, settings, seed, replaces=False), sep="\n")
 
 
 def cache(
@@ -119,20 +125,16 @@ def cache(
     shard: Annotated[int, opt("Examples in a file.", min=1)] = 4096,
     batch_size: Annotated[int, opt("Images encoded at a time.", min=1)] = 64,
 ) -> None:
-    """Encode a data set once with a KL autoencoder or a VQ model, for training on its latents.
+    """Encode a data set once, for training on its latents.
 
-    Run the same command again after a kill; it also replaces damaged files. Any number of processes write the same files.
+    Any number of processes write the same files. Run the same command again to resume; it also replaces damaged files.
 
     Examples:
 
-        mar cache fashion-mnist:~/data/fashion-mnist --tokenizer runs/fashion-kl --out caches/fashion-kl
         torchrun --nproc_per_node 8 -m mar cache folder:~/imagenet data.size=256 --tokenizer kl16 --flips --out caches/imagenet
         mar train fashion-kl data.path=caches/fashion-kl
     """
-    from mar.core.errors import UserError
-    from mar.core.files import CACHE, locked
     from mar.core.processes import Processes
-    from mar.core.progress import bar
     from mar.data.shards import Settings
     from mar.tokenizers import TOKENIZERS
     from mar.tokenizers.autoencoder import AutoencoderFolder
@@ -164,8 +166,6 @@ def cache(
 
 def _identity(data: Data, file: Path) -> str:
     """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
-    from mar.core.readers import read_json
-
     there = read_json(file, "the settings of this folder") if file.is_file() else {}
     return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
 
@@ -192,72 +192,3 @@ def data_of(text: str, overrides: list[str], relative: bool = False) -> tuple[di
         typed = Path(section["path"]).expanduser()
         section["path"] = str(typed if relative else typed.resolve())
     return section, build.data(recipe)
-
-
-def _rfid_settings(rfid: bool, data: Data, features: Features, seed: int) -> FeatureSettings | None:
-    """Return the settings of the rFID with the extractor found, before time is spent; None: it is not asked for."""
-    if not rfid:
-        return None
-    from dataclasses import replace
-
-    import torch
-
-    from mar.core.files import cache_folder
-    from mar.metrics.features import choose
-
-    settings = features.settings(seed, "cuda" if torch.cuda.is_available() else "cpu")
-    return replace(settings, extractor=choose(settings, data, cache_folder()))
-
-
-def _score(
-    path: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: FeatureSettings | None,
-    seed: int, replaces: bool,
-) -> None:  # fmt: skip
-    """Score the autoencoder in ``path`` into FOLDER/scores; a former score of other settings is replaced or refused."""
-    import json
-    from dataclasses import asdict
-
-    import torch
-
-    from mar.core.errors import UserError
-    from mar.core.files import environment, write_atomic
-    from mar.core.progress import bar
-    from mar.core.readers import read_json
-    from mar.core.records import differences
-    from mar.metrics.reconstruction import reconstruct, side_by_side
-    from mar.sampling.output import image_grid
-    from mar.tokenizers import TOKENIZERS
-    from mar.tokenizers.autoencoder import AutoencoderFolder
-
-    found, device = AutoencoderFolder(path), "cuda" if torch.cuda.is_available() else "cpu"
-    n_images = min(n or len(data.test), len(data.test))
-    question = {"sha256": found.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
-    file = folder / "scores" / "reconstruction.json"
-    before = read_json(file, "the score of an autoencoder") if file.is_file() else {}
-    differing = differences({key: before.get(key, value) for key, value in question.items()}, question)
-    if differing and not replaces:
-        raise UserError(f"{file} is another score ({differing[0]}): choose another --out, or delete it")
-    cls: Any = TOKENIZERS[found.kind]
-    tokenizer = cls(data.spec, cls.Options(path=str(path))).to(device)
-    with bar("reconstructing") as progress:
-        x, y, result = reconstruct(tokenizer, data.test, n, seed, 256, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    image_grid(side_by_side(x, y), data.spec.levels, columns=min(16, len(x))).save(folder / "reconstructions.png")
-    record = {"autoencoder": str(path), "data": section, **question, **asdict(result)}
-    print(f"{result.n_images} test images: mean square error {result.mean_square_error:.3g}, {result.psnr_db:.2f} dB")
-    if result.codebook_perplexity is not None:
-        print(f"codebook: {result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}")
-    if rfid:
-        from mar.core.files import cache_folder
-        from mar.metrics.fid import score_images
-
-        fid = score_images(y, data, cache_folder(), **vars(rfid))
-        record["rfid"] = fid.to_dict()
-        real = f"{fid.extractor}; of as many real training images {fid.noise_floor.fid:.3f}"
-        print(f"rFID {fid.generated.fid:.3f} ({real})")
-    elif "rfid" in before and not differing:
-        record["rfid"] = before["rfid"]
-    elif "rfid" in before:
-        print(f"the rFID in {file} was of other weights or images and goes: --rfid measures it again")
-    write_atomic(file, json.dumps({**record, "environment": environment()}, indent=1))
-    print(f"wrote {folder}/reconstructions.png and {file}")

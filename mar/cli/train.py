@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import Json, Overrides, arg, opt, print_tables
+from mar.cli.options import Json, Overrides, Texts, arg, opt, print_listing, print_tables
+from mar.core.errors import UserError
+from mar.core.table import Column, Table
 
 
 def train(
     recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The run folder; default runs/NAME.")] = None,
+    ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
-    """Train a model. Run the same command again to resume a run that was stopped or killed.
+    """Train a model, or resume a run that was stopped or killed.
 
     Examples:
 
         mar train digits
         mar train digits ordering=spiral train.objective=next_set --out runs/spiral
-        mar train mnist-binary data.path=~/data/binarized-mnist train.iterations=20000
         torchrun --nproc_per_node 2 -m mar train digits
     """
     from mar import config
@@ -28,34 +31,57 @@ def train(
     chosen = config.read(recipe, overrides or [])
     check_recipe(chosen)
 
+    from mar.cli.ablate import print_run
     from mar.core.processes import Processes
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
 
     folder = out or Path("runs") / chosen.name
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
-    train_run(chosen, folder, processes)
+    train_run(chosen, folder, processes, ignore_memory=ignore_memory)
     if processes.is_main:
-        print(f"done: {folder}\nnext: mar sample {folder}   mar score nll {folder} ")
+        print_run(folder)
     processes.end()
 
 
-def recipes(json: Json = False) -> None:
-    """List the shipped recipes with their commands, costs and scores.
+def recipes(
+    words: Annotated[Texts, arg("The name of a recipe; or words that its name or description has.")] = None,
+    json: Json = False,
+) -> None:
+    """List the shipped recipes, those without a download first.
 
     Examples:
 
-        mar recipes
-        mar recipes --json
+        mar recipes causal transformer
+        mar recipes digits
     """
     from mar.config import recipe_names, recipe_path
-    from mar.core.table import Column, Table
+    from mar.experiments.shipped import header
 
-    lines = {name: recipe_path(name).read_text().splitlines() for name in recipe_names()}
-    headers = {name: [line[1:].strip() for line in found if line.startswith("#")] for name, found in lines.items()}
+    asked = " ".join(words or ()).lower()
+    comments = {
+        name: [line[1:].strip() for line in recipe_path(name).read_text().splitlines() if line.startswith("#")]
+        for name in recipe_names()
+    }
+    found = {name: text for name, text in comments.items() if all(w in f"{name} {text}".lower() for w in asked.split())}
+    found = {asked: comments[asked]} if asked in comments else found
+    if not found:
+        raise UserError(f"no recipe has {asked!r} in its name or description: mar recipes lists all")
     if json:
-        columns = [Column[str]("recipe", str), Column[str]("description", lambda name: " ".join(headers[name]))]
-        print_tables([Table(columns, list(headers))], json)
-        return
-    for name, header in headers.items():
-        print(f"{name}\n    " + "\n    ".join(header))
+        columns = [Column[str]("recipe", str), Column[str]("description", lambda name: " ".join(found[name]))]
+        print_tables([Table(columns, list(found))], json)
+    elif len(found) == 1:
+        print(*next(iter(found.values())), sep="\n")
+    else:
+        gpus = [] if asked else [name for name in found if name.startswith("imagenet256-")]
+        free, data = list[tuple[str, str]](), list[tuple[str, str]]()
+        for name in [name for name in found if name not in gpus]:
+            command, about, time = header(recipe_path(name))
+            shown = [re.split(r"[.;] (?=[A-Za-z])", about)[0], re.split(r"[,;.] ", time)[0]]
+            (data if "=" in command else free).append(
+                (name, "\n".join(one[:1].upper() + one[1:].removesuffix(".") for one in shown))
+            )
+        print_listing({"Without a download: mar train NAME": free, "With data: mar train NAME data.path=PATH": data})
+        print("\nAll that a recipe says: mar recipes NAME")
+        if gpus:
+            print(f"{len(gpus)} recipes of ImageNet 256x256 for many GPUs: mar recipes imagenet256")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mar.cli.options import Json, arg, opt, print_tables
+from mar.core.table import Column, Table, fields
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ def verify(
     whole: Annotated[bool, opt("Every combination of parts, not every pair alone.", "--all")] = False,
     json: Json = False,
 ) -> None:
-    """Test the contracts of orderings, partitions, networks and heads, your own or all registered ones.
+    """Test that orderings, networks and heads keep their contracts.
 
     No leak, probabilities that sum to 1, samples that follow the likelihood, cached generation that equals the full
     forward pass, permutations, covers, determinism. A network or head of your own is made with the options in its
@@ -31,14 +32,12 @@ def verify(
     Examples:
 
         mar verify my_order.py:Zigzag
-        mar verify my_models.py:MyNetwork my_models.py:MyHead
-        mar verify mar.networks.masked_transformer:MaskedTransformer
+        mar verify my_models.py:MyNetwork mar.networks.made:Made
         mar verify --all
     """
     import torch
     from rich.console import Console
 
-    from mar.core.table import Column, Table
     from mar.verification import registry
 
     torch.set_num_threads(1)  # the tensors are tiny: threads only wait for each other
@@ -54,8 +53,7 @@ def verify(
                 status.update(f"{len(verdicts)} verdicts, last of {found[-1].subject}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if json:
-        names = ("subject", "claim", "passed", "detail")
-        columns = [Column(name, lambda verdict, name=name: getattr(verdict, name)) for name in names]
+        columns = fields(subject="subject", claim="claim", passed="passed", detail="detail")
         print_tables([Table(columns, verdicts)], json)
     else:
         (_print_each if targets else _print_by_claim)(console, verdicts)
@@ -82,16 +80,14 @@ def _print_each(console: Console, verdicts: Iterable[Verdict]) -> None:
 
 def _print_by_claim(console: Console, verdicts: Iterable[Verdict]) -> None:
     """Print one line a claim, then every failure."""
-    from rich.table import Table
-    from rich.text import Text
-
     by_claim: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_claim.setdefault(verdict.claim, []).append(verdict)
-    table = Table("", "claim", "checked", "failed", box=None)
-    for claim, found in by_claim.items():
-        failed = sum(not verdict.passed for verdict in found)
-        mark = Text("✗", style="bold red") if failed else Text("✓", style="green")
-        table.add_row(mark, Text(claim), str(len(found)), str(failed or ""))
-    console.print(table)
-    _print_each(console, [verdict for found in by_claim.values() for verdict in found if not verdict.passed])
+    failed = {claim: [verdict for verdict in found if not verdict.passed] for claim, found in by_claim.items()}
+    columns = [
+        Column[str]("claim", str, words=True),
+        Column[str]("checked", lambda claim: len(by_claim[claim])),
+        Column[str]("failed", lambda claim: len(failed[claim]), "lower"),
+    ]
+    console.print(Table(columns, list(by_claim)))
+    _print_each(console, [verdict for found in failed.values() for verdict in found])

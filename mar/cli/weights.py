@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mar.cli.options import arg, opt
+from mar.core.errors import UserError
+from mar.core.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -17,10 +19,10 @@ def export(
     push: Annotated[str, opt("Upload to the Hugging Face hub as OWNER/NAME (extra: hub).")] = "",
     private: Annotated[bool, opt("Make the repository of --push private.", "--private")] = False,
 ) -> None:
-    """Write a run for others: in the layout of the released MAR checkpoints (`model` and `model_ema`, for the published
-    code), or as a folder or hub repository with its recipe, safetensors weights and a model card.
+    """Write a run for the published code, or for the Hugging Face hub.
 
-    The released layout refuses, with the reason, runs that the published code cannot represent.
+    A .pth file has the layout of the released MAR checkpoints (`model` and `model_ema`); runs that the published code
+    cannot represent are rejected with the reason. A folder or hub repository has recipe, safetensors and a model card.
 
     Examples:
 
@@ -29,7 +31,6 @@ def export(
         mar export runs/digits --push me/digits
     """
     from mar.compat.hub import PretrainedRun
-    from mar.core.errors import UserError
 
     suffix = out.suffix.lower() if out is not None else ""
     if not (out or push):
@@ -49,8 +50,6 @@ def _export_released(run: Path, out: Path) -> None:
     import torch
 
     from mar.compat.released import export_run
-    from mar.core.errors import UserError
-    from mar.core.files import write_atomic
     from mar.run import load
 
     if out.exists() and not out.is_file():
@@ -70,10 +69,11 @@ def import_(
     scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
     data: Annotated[str, opt("MAR: a folder of cached latents, to score and train on.")] = "",
 ) -> None:
-    """Read released weights, without executing anything in the file: a MAR (`model`, `model_ema`) becomes a run folder,
-    a KL autoencoder in latent-diffusion's layout a folder that diffusers and `tokenizer.kind=kl` read.
+    """Read released weights: a MAR, or a KL autoencoder.
 
-    Sizes come from the shapes of the weights; the numbers of attention heads do not show there and are options.
+    A MAR (`model`, `model_ema`) becomes a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
+    and `tokenizer.kind=kl` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
+    of attention heads do not show there and are options.
 
     Examples:
 
@@ -106,8 +106,6 @@ def import_(
 
 def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:
     from mar.compat.latent_diffusion import convert
-    from mar.core.errors import UserError
-    from mar.core.files import write_atomic
 
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or delete it")

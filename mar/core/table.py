@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 Better = Literal["", "lower", "higher"]
+_BEST = "bold green"
 _ARROWS = {"": "", "lower": " ↓", "higher": " ↑"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -190,21 +191,31 @@ class Table(Generic[R]):
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield the table and its notes for ``rich``; columns with ``drop`` leave until the cells fit the width."""
+        """Yield the table and its notes for ``rich``. In a narrow terminal heads are broken between words, columns with
+        ``drop`` leave, and what is left becomes several tables under each other: no cell is cut."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
         kept, width = list(self.columns), options.max_width
-        while 1 + sum(map(self._width, kept)) > width and any(c.drop for c in kept):
+        while 1 + sum(map(self._narrowest, kept)) > width and any(c.drop for c in kept):
             kept.remove(max(reversed(kept), key=lambda c: c.drop))
-        table = RichTable(title=Text(self.title) if self.title else None, title_style="bold")
-        for column in kept:
-            table.add_column(Text(column.head), justify="left" if column.words else "right", no_wrap=column.words)
-        lines = replace(self, columns=kept)._cells(lambda c, row, best: Text(c.show(row), "bold green" if best else ""))
-        for number, cells in enumerate(lines, start=1):
-            last = number == len(self.rows)
-            table.add_row(*cells, style="italic" if number > len(self.rows) else None, end_section=last)
-        yield table
+        blocks: list[list[Column[R]]] = [kept[:1]]
+        for column in kept[1:]:
+            if 1 + sum(map(self._narrowest, [*blocks[-1], column])) > width and len(blocks[-1]) > 1:
+                blocks.append(kept[:1])
+            blocks[-1].append(column)
+        for number, block in enumerate(blocks):
+            table = RichTable(title=Text(self.title) if self.title and not number else None, title_style="bold")
+            wide = 1 + sum(map(self._widest, block)) > width
+            for column in block:
+                least = self._narrowest(column) - 3 if wide else None
+                justify = "left" if column.words else "right"
+                table.add_column(Text(column.head), justify=justify, width=least, no_wrap=not wide, overflow="fold")
+            lines = replace(self, columns=block)._cells(lambda c, row, best: Text(c.show(row), _BEST if best else ""))
+            for line, cells in enumerate(lines, start=1):
+                last = line == len(self.rows)
+                table.add_row(*cells, style="italic" if line > len(self.rows) else None, end_section=last)
+            yield table
         yield from (Text(f"· {note}") for note in self.notes)
 
     def markdown(self, level: int = 1) -> str:
@@ -274,8 +285,12 @@ class Table(Generic[R]):
         head = f"<thead><tr>{heads}</tr></thead>"
         return f'<table class="{css}">{head}<tbody>{body}</tbody><tfoot>{feet}</tfoot></table>'
 
-    def _width(self, column: Column[R]) -> int:
-        return 3 + max(map(len, (column.head, *(column.show(row) for row in (*self.rows, *self.baselines)))))
+    def _widest(self, column: Column[R], words: Callable[[str], Sequence[str]] = lambda head: [head]) -> int:
+        cells = (column.show(row) for row in (*self.rows, *self.baselines))
+        return 3 + max(map(len, (*words(column.head), *cells)), default=0)
+
+    def _narrowest(self, column: Column[R]) -> int:
+        return self._widest(column, str.split)
 
     def _cells(self, cell: Callable[[Column[R], R, bool], T]) -> list[list[T]]:
         """The lines of the rows and then of the baselines, each cell made by ``cell(column, row, best)``."""

@@ -23,6 +23,13 @@ SCALES = ("digits", "fashion", "gpu", "paper")  # from minutes on two cores to t
 _SENTENCE = re.compile(r"(?<=[.?]) (?=[A-Z(])")
 
 
+def header(path: Path) -> tuple[str, str, str]:
+    """Return the command, the first sentence and the time of the comment at the top of a recipe or a grid."""
+    lines = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    about, _, time = " ".join(lines[1:]).partition("Time: ")
+    return lines[0] if lines else "", _SENTENCE.split(about.strip(), maxsplit=1)[0], time.strip()
+
+
 def grid_names() -> list[str]:
     tables = (f"{p.parent.name}/{p.stem}" for p in TABLES.glob("*/*.yaml"))
     return sorted([*(p.stem for p in GRIDS.glob("*.yaml")), *tables])
@@ -79,9 +86,7 @@ class Table:
     @property
     def header(self) -> tuple[str, str]:
         """Its question, and how long it takes; empty: the file does not say."""
-        lines = [line.lstrip("# ") for line in self.path.read_text().splitlines() if line.startswith("#")]
-        asks, _, time = " ".join(lines[1:]).partition("Time: ")  # the first line is the command
-        return _SENTENCE.split(asks.strip(), maxsplit=1)[0], time.strip()
+        return header(self.path)[1:]
 
     @property
     def given(self) -> dict[str, bool]:

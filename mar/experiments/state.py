@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,9 @@ class Outline:
         if self.refused:
             return State(self.name, "refused", self.refused, None)
         found = self.answers(out)
+        return replace(self._progress(out, found), scores=_scores([record.answer for _, record in found if record]))
+
+    def _progress(self, out: Path, found: list[tuple[Asked, Record | None]]) -> State:
         (_, training), count = found[0], len(found) - 1
         errors = [f"{asked.metric}: {record.error}" for asked, record in found if record and record.error is not None]
         left = [asked for asked, record in found if record is None]
@@ -87,6 +90,7 @@ class State:
     kind: Literal["refused", "failed", "done", "speed", "evaluation", "training", "waiting"]
     text: str  # a line for a reader
     share: float | None  # of its work that is done, 0..1; None: it has none
+    scores: str = ""  # the range of each score over the plans
 
 
 def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
@@ -135,14 +139,30 @@ class Clock:
 
 def trained_iterations(run: Path) -> int:
     """Return the last logged iteration of a run folder."""
-    return _lines(run)[-1]["iteration"] if _lines(run) else 0
+    return max((line["iteration"] for line in _lines(run)), default=0)
 
 
-def wanted_iterations(run: Path) -> int:
-    """Return the length of a run's training, as far as it is known."""
+def run_state(run: Path) -> dict[str, Any]:
+    """Return a run's last logged numbers, and the seconds left at its last speed; None: not known."""
+    lines, train = _lines(run), parse(read_content(run / RUN, resolve=False)).train
+    last = {key: value for line in lines for key, value in line.items() if value is not None}
     nats = "validation_nats_per_token"
-    curve = [(line["iteration"], line[nats]) for line in _lines(run) if line.get(nats) is not None]
-    return parse(read_content(run / RUN, resolve=False)).train.length(curve)
+    length = train.length([(line["iteration"], line[nats]) for line in lines if line.get(nats) is not None])
+    shown = ("loss_nats_per_token", nats, "validation_bits_per_dim", "images_per_second")
+    done, rate = last.get("iteration", 0), last.get("images_per_second")
+    left = (length - done) * train.batch_size / rate if rate else None
+    return {"iteration": done, "iterations": length, **{key: last.get(key) for key in shown}, "seconds_left": left}
+
+
+def _scores(answers: Sequence[dict[str, Any] | None]) -> str:
+    found: dict[str, list[float]] = {}
+    for answer in filter(None, answers):
+        bits, fid = answer.get("bits_per_dim"), answer.get("scores", {}).get("generated", {}).get("fid")
+        for name, value in (("NLL", answer.get("nats_per_image") if bits is None else bits), ("FID", fid)):
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    ranges = {name: dict.fromkeys(f"{bound(values):.4g}" for bound in (min, max)) for name, values in found.items()}
+    return ", ".join(f"{name} {'–'.join(ends)}" for name, ends in ranges.items())
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:

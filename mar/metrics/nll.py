@@ -436,13 +436,13 @@ def nll_tables(
         corrected = [with_error(f"{nats}, controlled", *paths, 2)]
     columns = [
         Column("plan", field_of("name"), words=True),
-        Column("kind", field_of("kind"), words=True),
-        *fields(n="found.n_images"),
+        Column("kind", field_of("kind"), words=True, drop=2),
+        Column("n", field_of("found.n_images"), drop=4),
         with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
         *corrected,
         *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
         with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
-        Column("AR steps", field_of("found.steps")),
+        Column("AR steps", field_of("found.steps"), drop=3),
         *(difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference) if reference else []),
     ]
     notes = nll_notes(likelihoods, random, units)
@@ -457,7 +457,12 @@ def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> li
 
     return [
         Column(title, lambda row: (d := of(row)) and d.nats_per_image, text=text),
-        Column("p (Holm)", lambda row: (d := of(row)) and d.p_holm, text=lambda row: f"{(of(row) or row).p_holm:.2g}"),
+        Column(
+            "p (Holm)",
+            lambda row: (d := of(row)) and d.p_holm,
+            text=lambda row: f"{(of(row) or row).p_holm:.2g}",
+            drop=1,
+        ),
     ]
 
 

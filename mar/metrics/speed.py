@@ -88,21 +88,27 @@ class TrainingSpeed(Metric):
 
 
 def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> float:
-    """Return the time of a training iteration, from the last ones of a short probe.
+    """Return the time of a training iteration, from the forward and backward passes of a short probe.
 
-    On a CPU it is processor time divided by the threads, which does not depend on other programs; on a GPU, wall-clock.
+    On a CPU it is the processor time of one thread, which depends neither on other programs nor on threads that wait
+    for each other, divided by the threads of a training; on a GPU, wall-clock.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
     contender, inputs = _contender(recipe, data, recipe.train.batch_size, device, "wall")
-    work = contender.train(inputs)
-    work(0)
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    started = clock()
-    for index in range(iterations):
-        work(1 + index)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (clock() - started) / iterations / (1 if device.type == "cuda" else torch.get_num_threads())
+    on_gpu, times = device.type == "cuda", []
+    clock = time.perf_counter if on_gpu else time.process_time
+    torch.set_num_threads(threads if on_gpu else 1)
+    contender.model.train()
+    for index in range(1 + iterations):
+        started = clock()
+        with contender.setting.autocast():
+            loss = contender.loss(inputs, index)
+        loss.backward()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        times.append(clock() - started)
+    torch.set_num_threads(threads)
+    return sum(times[1:]) / iterations / (1 if on_gpu else threads)
 
 
 def cost_key(recipe: Recipe) -> str:

@@ -5,6 +5,9 @@ B batch · L tokens
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +22,8 @@ from mar.core.errors import PeerFailed, UserError
 from mar.core.noise import Noise, stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
+from mar.core.signals import available_memory
+from mar.core.tokens import Categories
 from mar.data.base import Split, evenly_spaced
 from mar.model.model import Model
 from mar.networks.base import Network
@@ -112,6 +117,50 @@ def check(parts: Parts, processes: Processes) -> None:
             raise UserError("train.scheduled_sampling draws with a whole model: use train.parallel=ddp")
 
 
+def check_memory(parts: Parts, processes: Processes) -> None:
+    """Raise UserError: training needs more memory than is free. Activations count on a CPU, scaled from three rows."""
+    train, model, gpu = parts.recipe.train, parts.model, processes.device.type == "cuda"
+    world = 1 if gpu else int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that share this memory
+    weights = 4 * model.n_parameters
+    states = weights * (4 + (train.ema > 0))  # weights, gradients, two moments, averages
+    states = states * world // (processes.world if processes.shards else 1)
+    rows = math.ceil(train.batch_size / (processes.world * train.accumulation))
+    counts = not (gpu or train.checkpoint_activations or model.policy is not None)
+    one, three = (_activation_bytes(parts, count) if counts else 0 for count in (1, 3))
+    activations = (one + (three - one) * (rows - 1) // 2) * world
+    free = torch.cuda.mem_get_info(processes.device)[0] if gpu else available_memory() + weights * world
+    if states + activations > free:
+        raise UserError(
+            f"training needs about {(states + activations) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+            f"{states / 1e9:.1f} for weights, gradients, moments and averages of {model.n_parameters:,} parameters, "
+            f"{activations / 1e9:.1f} for activations of {rows} rows. Choose a smaller network or batch, "
+            "train.accumulation=N or train.checkpoint_activations=true; --ignore-memory starts all the same"
+        )
+
+
+def _activation_bytes(parts: Parts, rows: int) -> int:
+    """Return the bytes that the loss of some rows keeps for its gradient, on random tokens."""
+    model, grid, row, sizes = parts.model, Grid(parts.model.tokenizer.shape), torch.arange(rows), dict[int, int]()
+    own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
+    noise, kind = stream(0, "memory", row), model.tokenizer.token
+    plan = Plan.sample(parts.ordering.at(0.0), parts.partition, grid, rows, noise)
+    plan = plan.rows(torch.zeros_like(row)) if model.network.shares_plan else plan
+    task = parts.objective.task(plan, row, noise, model.network.one_pass)
+    width = 1 if isinstance(kind, Categories) else kind.width
+    token = noise.normal(len(grid) * width).reshape(rows, len(grid), width)
+    token = torch.zeros_like(token[..., 0], dtype=torch.long) if isinstance(kind, Categories) else token
+
+    def pack(kept: torch.Tensor) -> torch.Tensor:
+        sizes[kept.untyped_storage().data_ptr()] = kept.untyped_storage().nbytes()
+        return kept
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        loss_B = Losses(model, parts.objective)(token, torch.zeros_like(row), row < 0, task, noise)
+        total = sum(size for place, size in sizes.items() if place not in own)
+    del loss_B
+    return total
+
+
 class ModelJob(Job):
     """Losses stay on the device until they are logged, so that reporting never waits for the device in between.
 
@@ -190,18 +239,19 @@ class ModelJob(Job):
 
     @contextmanager
     def reporting(self, iteration: int) -> Iterator[None]:
-        """Show a progress bar on the main process: iterations, loss, time left."""
+        """Show a progress bar on the main process: iterations, loss, validation, examples a second, time left."""
         self.curve = self.processes.on_main(self.folder.validations)
         self.length = self.train.length(self.curve)
         self.started = self.clock = time.monotonic()
-        self.clock_at = iteration
+        self.clock_at = self.first = iteration
         if self.processes.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             data, device = self.data, self.processes.device
             self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
-            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}")
+            where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
+            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
             if not self.estimates_nll:
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in data.notes.values():
@@ -213,7 +263,10 @@ class ModelJob(Job):
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         if progress.due(10):
             shown = float(loss) * self.processes.world
-            self.bar(progress.iteration, progress.iterations, f"loss {shown:.4f}")
+            rate = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
+            validated = f" val {self.curve[-1][1]:.3f}" if self.curve else ""
+            text = f"loss {shown:.3f}{validated} {rate:.0f}/s"
+            self.bar(progress.iteration, progress.iterations, text)
         self.pending.append((progress.iteration, loss, norm.detach(), rate))
         if progress.due(self.train.log_every):
             self.before_save()
@@ -281,6 +334,8 @@ class ModelJob(Job):
         if self.estimates_nll and self.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = self.model.tokenizer.bits_per_dim(mean * len(self.grid))
         self._log(progress.iteration, **values)
+        if self.processes.is_main and not sys.stderr.isatty():  # a terminal has the bar
+            print(f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token")
         keeps = self.train.keep_best or self.train.until == "plateau"
         if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
             weights = losses.model.state_dict()

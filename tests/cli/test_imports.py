@@ -17,7 +17,9 @@ LIGHT = [
     "train digits --owt x", "orderings show spiraal", "sample runs/x --plam raster", "ablate digit",
     "reproduce rar-orderz", "train digits network=masked-transformr", "train digits network.depht=3",
     "train digits ordering=spirl", "train digits ordering.seeed=3", "ablate digits fdi.images=3",
-    "reproduce rar-orders fdi.images=3",
+    "reproduce rar-orders fdi.images=3", "recipes digits", "recipes mnist", "sample nowhere", "score nll nowhere",
+    "score sets nowhere", "score nll nowhere --plans spirl", "fid nowhere", "demo nowhere", "search-order nowhere",
+    "status nowhere",
 ]  # fmt: skip
 PROGRAM = """
 import contextlib, io, json, sys

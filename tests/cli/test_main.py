@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from mar import build, config
 from mar.cli.main import app, describe_error, refuse_renamed
+from mar.training import job
 
 COMMANDS = [
     "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
@@ -56,8 +59,50 @@ def test_every_command_has_help_with_examples(command):
     assert "Example" in said and f"mar {command}" in said
 
 
-def test_the_first_page_of_help_tells_version_and_completion():
-    assert "--install-completion" in in_process("--help") and in_process("--version").startswith("mar 0.")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_at_80_columns_is_no_wider_and_cuts_no_word(command, monkeypatch):
+    wide = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command.split(), "--help"]).output
+    narrow = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command.split(), "--help"]).output
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert sorted(wide.replace("\\\n", "").split()) == sorted(narrow.replace("\\\n", "").split())
+    assert "…" not in narrow or "…" in wide
+
+
+def test_the_first_page_of_help_groups_the_commands_in_a_window_of_40_lines():
+    page = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["--help"]).output
+    assert len(page.splitlines()) < 40 and "Experiments" in page
+    assert "--install-completion" in page and in_process("--version").startswith("mar 0.")
+
+
+def test_completion_knows_commands_and_options():
+    asked = {"_MAR_COMPLETE": "complete_bash", "COMP_WORDS": "mar score nll --pa", "COMP_CWORD": "3"}
+    done = subprocess.run([sys.executable, "-m", "mar"], capture_output=True, text=True, env={**os.environ, **asked})
+    assert "--paired-with" in done.stdout.splitlines()
+
+
+def test_a_model_that_does_not_fit_the_memory_is_refused_with_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "available_memory", lambda: 10**5)
+    monkeypatch.chdir(tmp_path)
+    line, code = refusal("train", "digits", *TINY)
+    assert code == 2 and "GB are free" in line and "parameters, 0." in line and not any(tmp_path.iterdir())
+    in_process("train", "digits", *TINY, "--ignore-memory", "--out", str(tmp_path / "run"))
+
+
+def test_activations_grow_with_the_rows_by_what_a_row_keeps():
+    parts = build.assemble(config.read("digits", ["network=wavenet", "ordering=raster", "train.objective=next_set"]))
+    one, three, five = (job._activation_bytes(parts, rows) for rows in (1, 3, 5))
+    per_row, logits = (three - one) / 2, 64 * 17 * 4
+    assert five - three == pytest.approx(three - one, rel=0.01) and one == pytest.approx(per_row, rel=0.01)
+    assert 20 * logits < per_row < 1000 * logits
+
+
+def test_recipes_are_found_by_words_and_one_is_shown_whole():
+    everything, mnist = in_process("recipes"), in_process("recipes", "mnist", "made")
+    assert everything.index("  digits ") < everything.index("With data") < everything.index("  mnist-made ")
+    assert "imagenet256-mar-base" not in everything and "imagenet256-mar-base" in in_process("recipes", "imagenet256")
+    assert "mnist-made-gpu" in mnist and "shakespeare" not in mnist
+    assert in_process("recipes", "digits").startswith("mar train digits\n")
+    assert refusal("recipes", "nothing-has-this")[1] == 2
 
 
 @pytest.mark.parametrize(
@@ -65,7 +110,7 @@ def test_the_first_page_of_help_tells_version_and_completion():
     [
         ("train digitz", "unknown recipe 'digitz': did you mean 'digits'?"),
         ("train digits trian.iterations=3", "unknown recipe key 'trian': did you mean 'train'?"),
-        ("train digits train.iteration=3", "did you mean 'iterations'?"),
+        ("train digits train.iteration=3", "did you mean 'train.iterations'?"),
         ("train digits train.iterations=many", "recipe key 'train.iterations'"),
         ("train digits ordering=spirl", "did you mean 'spiral'?"),
         ("train digits ordering=spiral ordering.inwards=1", "did you mean 'inward'?"),
@@ -139,6 +184,26 @@ def test_train_sample_and_score(run, tmp_path):
     record = json.loads((run / "scores" / "nll-random-cosine4-test-n8-exact.json").read_text())
     assert record["kind"] == "exact" and record["n_images"] == 8 and record["weights"] == "ema"
     assert record["data_fingerprint"] and record["paired"]["reference"] == "raster/equal:16"
+
+
+def test_status_tells_loss_validation_scores_and_the_next_command(run, tmp_path):
+    told = in_process("status", str(run))
+    assert "4 of 4 iterations, loss " in told and "validation: " in told and f"next: mar sample {run}" in told
+    copy = tmp_path / "unfinished"
+    shutil.copytree(run, copy)
+    recipe = (copy / "recipe.yaml").read_text()
+    (copy / "recipe.yaml").write_text(recipe.replace("iterations: 4\n", "iterations: 40\n"))
+    told, plain = in_process("status", str(copy)), json.loads(in_process("status", str(copy), "--json"))
+    assert f"next: mar train {copy / 'recipe.yaml'} --out {copy}" in told and "min left" in told
+    speed, left = plain["images_per_second"], plain["seconds_left"]
+    assert (plain["iteration"], plain["iterations"]) == (4, 40) and left == pytest.approx(36 * 16 / speed)
+
+
+def test_a_dry_run_says_when_the_machine_is_busy(monkeypatch, tmp_path):
+    for load, busy in ((0.1, False), (1e6, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        told = in_process("ablate", "digits", "--dry-run", "orderings=[raster]", *TINY, "--out", str(tmp_path / "grid"))
+        assert ("the machine is busy" in told) == busy and "min of training" in told
 
 
 def test_inpainting_keeps_what_is_given(run, tmp_path):

@@ -34,7 +34,7 @@ if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$SCONTROL_LOG"; fi
 def start(
     script: str, arguments: list[str], cwd: Path = LAUNCH.parents[1], **environment: str
 ) -> subprocess.Popen[str]:
-    fixed = {"GPUS": "2", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "VIRTUAL_ENV": sys.prefix}
+    fixed = {"GPUS": "2", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MAR_VENV": sys.prefix}
     path = os.pathsep.join([environment.pop("FAKES", ""), str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.Popen(
         ["bash", str(LAUNCH / script), *arguments], cwd=cwd, text=True,
@@ -112,7 +112,7 @@ def test_paths_given_to_a_script_are_meant_from_where_it_is_called(tmp_path):
     python.write_text("#!/usr/bin/env bash\n")
     python.chmod(0o755)
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
-    environment = {**os.environ, "VIRTUAL_ENV": str(tmp_path), "RUNS": "my/runs", "PATH": path}
+    environment = {**os.environ, "MAR_VENV": str(tmp_path), "RUNS": "my/runs", "PATH": path}
     done = subprocess.run(
         ["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
