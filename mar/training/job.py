@@ -35,6 +35,7 @@ from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Plan
 
+_AMPLE = 200  # times the memory of a forward pass: above every network, so that activations need no measurement
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
 Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
@@ -125,10 +126,11 @@ def check_memory(parts: Parts, processes: Processes) -> None:
     states = weights * (4 + (train.ema > 0))  # weights, gradients, two moments, averages
     states = states * world // (processes.world if processes.shards else 1)
     rows = math.ceil(train.batch_size / (processes.world * train.accumulation))
-    counts = not (gpu or train.checkpoint_activations or model.policy is not None)
+    free = torch.cuda.mem_get_info(processes.device)[0] if gpu else available_memory() + weights * world
+    ample = _AMPLE * 4 * rows * model.network.row_floats(math.prod(model.tokenizer.shape)) * world
+    counts = not (gpu or train.checkpoint_activations or model.policy is not None or states + ample < free)
     one, three = (_activation_bytes(parts, count) if counts else 0 for count in (1, 3))
     activations = (one + (three - one) * (rows - 1) // 2) * world
-    free = torch.cuda.mem_get_info(processes.device)[0] if gpu else available_memory() + weights * world
     if states + activations > free:
         raise UserError(
             f"training needs about {(states + activations) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
