@@ -31,7 +31,7 @@ from mar.core.records import Partial
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, About, Data, evenly_spaced
 from mar.data.memory import Memory, in_memory
-from mar.likelihood.chain import TokenScores, conditionals
+from mar.likelihood.chain import FindOrders, TokenScores, adaptive_log_prob, conditionals
 from mar.likelihood.control import Control
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
@@ -40,7 +40,7 @@ from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
 from mar.networks.base import Network, NetworkOptions
-from mar.order_search.learned import learned_conditionals
+from mar.order_search.learned import find_learned
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
@@ -59,7 +59,7 @@ def train(
     """Train ``recipe`` in the folder ``path``, or go on where it stands.
 
     Args:
-        examples: the data set, in place of the recipe's.
+        examples: the data set, in place of the recipe's; the recipe is resolved (``mar.build.resolve``).
         ignore_memory: start although the training needs more memory than is free.
 
     Raises:
@@ -69,7 +69,7 @@ def train(
     processes = processes or Processes(folder.original_setting(recipe, "precision"), recipe.train.parallel)
 
     def assembled() -> Parts:
-        parts = build.assemble(recipe) if examples is None else build.assemble(build.resolve(recipe), examples)
+        parts = build.assemble(recipe, examples)
         check(parts, processes)
         if not ignore_memory:
             check_memory(parts, processes)
@@ -155,6 +155,7 @@ class Run:
     ) -> None:
         self.folder, self.ema = RunFolder(path), ema
         self.recipe: Recipe = self.folder.recipe()
+        self.located = self.folder.located(self.recipe)  # its paths as seen from here
         newest, _ = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
@@ -171,13 +172,14 @@ class Run:
         self.checkpoint = newest
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.about: About = self.folder.about() or self.data.about
-        located = self.folder.located()
-        parts = build.assemble(located, build.moved(self.about, located), check=False)
+        parts = build.assemble(self.located, build.moved(self.about, self.located), check=False)
         self.parts = replace(parts, recipe=self.recipe)
         self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
         self.grid = Grid(self.model.tokenizer.shape)
+        self._trained_plan = PlanSpec(self.parts.ordering, self.parts.partition)
+        self.training_plan = str(self._trained_plan)  # as short text
 
     def __repr__(self) -> str:
         recipe, parameters = self.recipe, sum(p.numel() for p in self.model.parameters())
@@ -190,7 +192,7 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        return build.data(self.folder.located())
+        return build.data(self.located)
 
     @cached_property
     def images(self) -> Data:
@@ -200,11 +202,6 @@ class Run:
     @property
     def spec(self) -> DataSpec:
         return self.about.spec
-
-    @property
-    def training_plan(self) -> str:
-        """The plan of the recipe, as short text."""
-        return str(PlanSpec(self.parts.ordering, self.parts.partition))
 
     def nll(
         self,
@@ -283,16 +280,18 @@ class Run:
         order: int | None = None,
         **asked: Any,
     ) -> Conditionals:
+        find: FindOrders | None = None
         if plans.learned:
-            if given is not None or order is not None or asked.pop("estimator", EVERY_STEP) != EVERY_STEP:
+            if given is not None or order is not None:
                 raise Unsupported("a learned order is scored by every step of an order of each whole image's own")
-            asked = {key: value for key, value in asked.items() if key not in ("partial", "name")}
-            return learned_conditionals(self.model, images, labels, plans.text, seed, **asked)
+            find = find_learned
+        elif (rule := plans.rule) is not None:
+            find = lambda model, token, plan, *rest: adaptive_log_prob(model, token, plan, rule, *rest)  # noqa: E731
         if order is not None:  # MADE: each member of the mixture has a connectivity of its own, too
             self.model.network.resample(stream(seed, "structure", torch.tensor([order])))
         draw = partial(plans.scored, order=order, given_NL=given)
         try:
-            return conditionals(self.model, images, labels, draw, seed, rule=plans.rule, **asked)
+            return conditionals(self.model, images, labels, draw, seed, find=find, **asked)
         finally:
             self.model.eval()  # back to the first connectivity
 
@@ -319,8 +318,8 @@ class Run:
         of ``Plans``."""
         if isinstance(plan, Plans):
             return plan
-        trained = PlanSpec(self.parts.ordering, self.parts.partition)
-        plans = Plans(trained if plan is None else plan, self.grid, self.folder.path, self.device)
+        plan = self._trained_plan if plan in (None, self.training_plan) else plan
+        plans = Plans(plan, self.grid, self.folder.path, self.device)
         if plans.learned and self.model.policy is None:
             raise UserError(f"{self.folder.path} has no learned order: train one with ordering=learned")
         if self.model.tokenizer.end is not None:
@@ -401,14 +400,6 @@ class Run:
         """Images (N, C, H, W) in the data set's levels, from tokens (N, L) or (N, L, E)."""
         return self.model.tokenizer.decode(tokens_of(self.model, token)).cpu()
 
-    def frames(self, n: int, plan: PlanLike | None = None, **options: Any) -> list[torch.Tensor]:
-        """The generation of ``sample(n, plan, …)`` after each step: K of (N, C, H, W)."""
-        shown: list[torch.Tensor] = []
-        if (labels := options.get("labels")) is not None and len(labels) > 1:
-            options["labels"] = labels[: options.get("first", 0) + n]
-        self.sample(n, plan, batch_size=n, on_step=lambda _, token, __: shown.append(self.decode(token)), **options)
-        return shown
-
     def _given(self, given: Any, n: int) -> torch.Tensor | None:
         """Given images as tensors, one or at least ``n``. Raises UserError: there is nothing to generate, too."""
         if n < 1:
@@ -474,7 +465,7 @@ def fit(
     content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
-    train(config.parse(content, overrides), path, examples=data)
+    train(build.resolve(config.parse(content, overrides)), path, examples=data)
     run = load(path)
     run.data = data
     return run

@@ -3,8 +3,9 @@
     python scripts/hops.py [--top N] train digits train.iterations=4 --out runs/hops
 
 Rule: a hop is a Python call whose caller and callee lie in different files of ``mar/`` or ``orderings/``. The caller is
-the nearest frame of these files, across frames of torch, typer and other packages. Module bodies, class bodies,
-comprehensions and lambdas are no callees and no callers. A generator counts once, however often it goes on.
+the nearest frame of these files, across frames of torch, typer and other packages. Comprehensions and lambdas are no
+callees and no callers: what they call, the function around them calls. Module and class bodies are neither, too: a call
+on import (registries, defaults of fields) is no hop. A generator counts once, however often it goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ROOTS = tuple(f"{CHECKOUT / name}/" for name in ("mar", "orderings"))
-UNNAMED = ("<module>", "<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>", "<lambda>")
+INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>", "<lambda>")
 
 
 def ours(code: CodeType) -> bool:
@@ -27,7 +28,7 @@ def ours(code: CodeType) -> bool:
 
 def is_callee(code: CodeType) -> bool:
     """A function of ours with a name; a class body has no new locals of its own."""
-    return ours(code) and code.co_name not in UNNAMED and bool(code.co_flags & 0x2)
+    return ours(code) and code.co_name not in (*INLINE, "<module>") and bool(code.co_flags & 0x2)
 
 
 def counter(found: Counter[tuple[str, str]]) -> Any:
@@ -40,9 +41,9 @@ def counter(found: Counter[tuple[str, str]]) -> Any:
         if event != "call" or resumed or not callees.setdefault(code, is_callee(code)):
             return
         caller = frame.f_back
-        while caller is not None and not (ours(caller.f_code) and caller.f_code.co_name not in UNNAMED[1:]):
+        while caller is not None and (not ours(caller.f_code) or caller.f_code.co_name in INLINE):
             caller = caller.f_back
-        if caller is not None and caller.f_code.co_filename != code.co_filename:
+        if caller is not None and is_callee(caller.f_code) and caller.f_code.co_filename != code.co_filename:
             pair = (caller.f_code.co_filename, code.co_filename)
             found[(str(Path(pair[0]).relative_to(CHECKOUT)), str(Path(pair[1]).relative_to(CHECKOUT)))] += 1
 

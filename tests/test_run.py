@@ -17,8 +17,10 @@ import tests.helpers
 from mar import config
 from mar.core.errors import UserError
 from mar.likelihood.estimate import Repeats
+from mar.metrics.samples import GenerationRecorder
 from mar.networks import NETWORKS
 from mar.run import Run, load, train
+from mar.sampling.output import to_bytes
 from orderings import GIVEN, Plan
 from tests.helpers import StepByStep
 
@@ -42,9 +44,13 @@ def test_a_mixture_of_connectivities_leaves_the_model_at_the_first_one(run: Run)
     assert torch.equal(run.sample(4, "raster/linear:4"), before)
 
 
-def test_frames_end_with_the_sample_wherever_it_begins(run: Run) -> None:
-    asked: dict[str, Any] = {"plan": "raster/linear:4", "first": 3, "labels": torch.arange(5)}
-    assert torch.equal(run.frames(2, **asked)[-1], run.sample(2, **asked))
+def test_a_film_ends_with_the_sample_and_colours_what_is_unknown(run: Run) -> None:
+    film = GenerationRecorder(run, 2, torch.arange(64) >= 48)
+    x = run.sample(3, "raster/linear:4", on_step=film.record)
+    first, *_, last = film.frames
+    assert len(film.steps) == 4 and torch.equal(last, to_bytes(x[:2], run.spec.levels).permute(0, 3, 1, 2))
+    blue_NHW = (first == torch.tensor([70, 110, 170])[:, None, None]).all(1)
+    assert not blue_NHW[:, :2].any() and blue_NHW[:, 2:6].all() and not blue_NHW[:, 6:].any()
 
 
 def test_a_plan_as_tensor_says_itself_what_is_given(run: Run) -> None:

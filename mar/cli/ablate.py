@@ -143,7 +143,7 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
 
         mar status runs/ablate-digits-networks
     """
-    from mar.experiments.state import State, read_outlines, share, states_of
+    from mar.experiments.state import State, read_outlines, share
 
     if (folder / RUN).is_file():
         print_run(folder, json)
@@ -156,7 +156,7 @@ def status(folder: Annotated[Path, arg("The folder of an ablation, or a run fold
         from mar.experiments.grid import stored
 
         outlines = Engine(stored(folder), folder).outlines
-    found = states_of(folder, outlines)
+    found = [outline.state(folder) for outline in outlines]
     done = share(found)
     columns = [
         Column[State]("cell", lambda state: state.name, words=True),

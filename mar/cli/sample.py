@@ -50,6 +50,7 @@ def sample(
     import torch
 
     from mar.metrics.base import samples_name
+    from mar.metrics.samples import GenerationRecorder
     from mar.run import write_on
     from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
@@ -89,11 +90,15 @@ def sample(
     }  # fmt: skip
     folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
     check_writable(folder)
+    recorder = None
+    if gif and spec.modality == "image":
+        given_L = None if options["mask"] is None else ~options["mask"]
+        recorder = GenerationRecorder(loaded, min(n, 64), given_L)
+        options["on_step"] = recorder.record
     with bar("sampling") as progress:
         asked = {"plan": plan, "batch_size": batch_size, "progress": progress, **options}
         x = write_on(loaded, n, levels_of(prompt, spec), length, **asked) if text else loaded.sample(n, **asked)
-    frames = loaded.frames(min(n, 64), plan, **options) if gif and spec.modality == "image" else None
-    files = save_samples(x, spec, folder, frames)
+    files = save_samples(x, spec, folder, recorder and recorder.frames)
     write_atomic(folder / "samples.json", json.dumps(record, indent=1))
     for level_T in x.flatten(1)[:_PRINTED] if text else ():
         print(text_of(level_T, spec), end="\n\n")

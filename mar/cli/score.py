@@ -231,7 +231,7 @@ def matrix(
 
         mar score matrix runs/raster runs/spiral runs/random --plans raster,spiral,random,blocks
     """
-    from mar.metrics.nll import read_nll, run_names, score_plan
+    from mar.metrics.nll import run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
 
     if plans.partitions and not plans.plans:
@@ -240,7 +240,7 @@ def matrix(
 
     def score(name: str, run: Run, plan: str) -> Any:
         say(f"{name} along {plan}")
-        return read_nll(score_plan(run, plan, request, say))
+        return score_plan(run, plan, request, say)[1]
 
     loaded = run_names([o.load_run(path, scoring.last_weights) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)

@@ -1,4 +1,4 @@
-"""Progress of long work: one type, one counter, the bar and the console of the commands."""
+"""Progress of long work: one type, the bar and the console of the commands."""
 
 from __future__ import annotations
 
@@ -12,18 +12,6 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[int, int], None]  # (done, total)
-
-
-class Counter:
-    """Adds up what is done and reports it."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Answers kept in files: each question is computed once, resumed when interrupted, refused when its settings differ.
 
 - ``record``: one JSON file for one question, with the seconds it took; a failure is an answer, too.
+- ``find``: a file whose values hold a question's, for records that people read (RUN/scores).
 - ``Partial``: the unfinished tensors of a long computation, saved every 30 s.
 - ``refuse_other``: the error for a folder or file with other settings.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +64,21 @@ def refuse_other(
 
 
 @dataclass(frozen=True)
+class Question:
+    """What identifies an answer about a model of a grid."""
+
+    metric: str  #: a name of ``mar.metrics.METRICS``, or "training"
+    plan: str | None = None  #: None for a question about the model itself
+    variant: str = ""  #: the name of a variant; empty where no variant changes the answer
+    #: every setting that the answer depends on, in plain values; an answer to other content is computed anew. The value
+    #: of ``weights`` becomes a hash of the scored weights, which differ when the model is trained anew
+    content: dict[str, Any] = field(default_factory=dict, compare=False)
+    file: str = field(default="", compare=False)  #: of the record, relative to the grid's folder
+    alone: bool = field(default=False, compare=False)  #: measured when nothing else runs
+    weights: str = field(default="", compare=False)  #: a checkpoint that a variant names; empty: the grid's choice
+
+
+@dataclass(frozen=True)
 class Record:
     """A question, the seconds it took, and its answer (plain values) or error."""
 
@@ -96,6 +112,16 @@ def record(file: Path, question: dict[str, Any], compute: Callable[[], dict[str,
     made = Record(question, time.monotonic() - started, result, failure)
     write_atomic(file, json.dumps(asdict(made)))
     return made
+
+
+def find(files: Iterable[Path], question: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the first JSON file, with its content, that holds every value of ``question``; a damaged one does not."""
+    for file in files:
+        with suppress(OSError, ValueError, RecursionError):
+            content = json.loads(file.read_bytes())
+            if isinstance(content, dict) and question.items() <= content.items():
+                return file, content
+    return None
 
 
 class Partial:
@@ -138,13 +164,10 @@ class Part:
 
     path: Path
     save_seconds: float = 30.0
-    saved_at: float = field(default_factory=time.monotonic)
+    due: float = field(init=False)  # when unfinished work is written next, by ``time.monotonic``
 
-    def save_if_due(self, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any], last: bool) -> None:
-        """Write the file if this is the last time, or ``save_seconds`` have passed."""
-        if last or time.monotonic() - self.saved_at >= self.save_seconds:
-            self.write(tensors, notes)
-            self.saved_at = time.monotonic()
+    def __post_init__(self) -> None:
+        self.due = time.monotonic() + self.save_seconds
 
     def read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Return tensors and notes; None if the file is missing, damaged or another one."""
@@ -162,3 +185,4 @@ class Part:
 
         content, metadata = {k: v.cpu().contiguous() for k, v in tensors.items()}, {"notes": json.dumps(notes)}
         write_atomic(self.path, lambda file: save_file(content, file, metadata=metadata))
+        self.due = time.monotonic() + self.save_seconds

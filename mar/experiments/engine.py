@@ -13,9 +13,10 @@ of processes may work in one folder: one process at a time holds a cell.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
@@ -29,14 +30,14 @@ from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError
 from mar.core.files import GRID, check_kind, checksum, environment, folder_name, held, write_atomic
 from mar.core.progress import Progress
-from mar.core.records import Record, plain, read, record
+from mar.core.records import Question, Record, plain, read, record
 from mar.data.base import Data
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT, Combination, GridFile
 from mar.experiments.result import AblationResult, Row, TrainedModel, Training
-from mar.experiments.state import Asked, Outline, State, states_of, write_outlines
+from mar.experiments.state import OUTLINE, Outline, State
 from mar.experiments.statistics import compared, judged
 from mar.likelihood.summary import EnsemblePoint, Likelihood
-from mar.metrics.base import PlanMap, Question, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
+from mar.metrics.base import PlanMap, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
 from mar.metrics.sets import with_measured_sets
 from mar.run import Run, load, train
 from mar.training import checkpoint
@@ -119,40 +120,52 @@ class Engine:
     def __init__(self, grid: GridFile, out: Path, bar: Bar | None = None, trainer: Trainer | None = None) -> None:
         self.grid, self.out, self.trainer = grid, out, trainer
         self.bar: Bar = bar or (lambda text: nullcontext(lambda done, total: None))
-        self._records: dict[Path, Record] = {}  # answers read so far
         check_kind(out, GRID)
         self.metrics = grid.metrics()
         self.cells = cells_of(grid)
         self._folders = {cell.fingerprint: RunFolder(out / "runs" / cell.fingerprint) for cell in self.cells}
-        self._questions: dict[Any, dict[tuple[PlanSpec, str], list[Question]]] = {}
         for cell in self.cells:
             self._check_data(cell)
 
     def prepare(self) -> None:
         """Write the resolved grid and its outline."""
         write_atomic(self.out / GRID, OmegaConf.to_yaml(OmegaConf.create(self.grid.model_dump(mode="json"))))
-        write_outlines(self.out, self.outlines)
+        write_atomic(self.out / OUTLINE, json.dumps([asdict(outline) for outline in self.outlines]))
+
+    @cached_property
+    def asked(self) -> dict[str, dict[tuple[PlanSpec, str], list[Question]]]:
+        """Of each cell (its name), the metrics' questions along each plan in each variant (its name), those about the
+        model included."""
+        found: dict[str, dict[tuple[PlanSpec, str], list[Question]]] = {cell.name: {} for cell in self.cells}
+        for cell in self.cells:
+            for plan, variant in plan_variants(cell.served, self.grid.variants):
+                subject = Subject(cell.fingerprint, "", plan, variant)
+                every = (metric.question(subject) for metric in self.metrics.values())
+                placed = [self._placed(cell, question) for question in every if question is not None]
+                found[cell.name][plan, _name(variant)] = placed
+        return found
 
     @cached_property
     def outlines(self) -> list[Outline]:
-        """Every cell with its questions, whatever its weights."""
-
-        def asked(cell: Cell, question: Question) -> Asked:
-            metric, file = self.metrics.get(question.metric), self.file(cell, question).relative_to(self.out)
-            alone, weights = metric is not None and metric.alone, _weights(self.grid.variant(question.variant))
-            return Asked(question.metric, str(file), plain(question.content), alone, weights)
-
-        def outline(cell: Cell) -> Outline:
-            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+        """Every cell with its questions: its training, those along plans, and those about the model last."""
+        named, found = sorted({variant.weights for variant in self.grid.variants} - {""}), []
+        for cell in self.cells:
+            content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
+            training = self._placed(cell, Question(TRAINING, content=content))
+            asked = [question for each in self.asked[cell.name].values() for question in each]
+            every = dict.fromkeys([training, *sorted(asked, key=lambda question: question.plan is None)])
             refused = "" if cell.served else str(next(iter(cell.plans.values())))
-            questions = () if refused else tuple(asked(cell, question) for question in self.questions(cell))
-            return Outline(cell.name, run, iterations, refused, questions)
+            run, iterations = str(self.folder(cell).path.relative_to(self.out)), cell.recipe.train.iterations
+            found.append(Outline(cell.name, run, iterations, refused, () if refused else tuple(every)))
+        return found
 
-        return [outline(cell) for cell in self.cells]
+    def outline(self, cell: Cell) -> Outline:
+        """Return a cell with its questions."""
+        return self.outlines[self.cells.index(cell)]
 
     def states(self) -> list[State]:
         """Return the state of every cell, in the grid's order."""
-        return states_of(self.out, self.outlines)
+        return [outline.state(self.out) for outline in self.outlines]
 
     def work(self, wait: bool = False, go_on: Callable[[], bool] = lambda: True) -> None:
         """Train and evaluate every cell that is left and that no other process holds; with ``wait``, those too.
@@ -166,9 +179,8 @@ class Engine:
                 return
             with held(self.home(cell), wait) as mine:
                 if mine:
-                    training = self.training(cell)
-                    found = record(self.file(cell, training), training.content, lambda cell=cell: self._train(cell))
-                    if found.error is None:
+                    training = self.outline(cell).questions[0]
+                    if record(self.out / training.file, training.content, partial(self._train, cell)).error is None:
                         self._answer(cell, f"{number:>3}/{len(todo)}", alone=False)
 
     def measure_alone(self) -> None:
@@ -178,32 +190,18 @@ class Engine:
                 with held(self.home(cell), wait=True):
                     self._answer(cell, cell.name, alone=True)
 
-    def record(self, cell: Cell, question: Question) -> Record | None:
-        """Return the record of an answered question, read once; None: it is not answered."""
-        file = self.file(cell, question)
-        known = self._records.get(file)
-        if known is None or known.question != question.content:
-            known = read(file, question.content) if file.is_file() else None
-            if known is not None and known.answer is not None:
-                self._records[file] = known
-        return known
-
-    def questions(self, cell: Cell) -> list[Question]:
-        """Return every question about a cell, in the order in which they are asked: about the model itself last."""
-        every = [question for asked in self.along(cell).values() for question in asked]
-        ordered = sorted(every, key=lambda question: question.plan is None)
-        return [self.training(cell), *dict.fromkeys(ordered)]
-
-    def along(self, cell: Cell) -> Mapping[tuple[PlanSpec, str], list[Question]]:
-        """Return the metrics' questions along each plan in each variant (its name), those about the model included."""
-        key = cell.fingerprint, self.weights(cell), tuple(cell.served)
-        if key not in self._questions:
-            found = self._questions.setdefault(key, {})
-            for plan, variant in plan_variants(cell.served, self.grid.variants):
-                subject = Subject(cell.fingerprint, self.weights(cell, _weights(variant)), plan, variant)
-                asked = [metric.question(subject) for metric in self.metrics.values()]
-                found[plan, variant.name if variant is not None else ""] = [each for each in asked if each is not None]
-        return self._questions[key]
+    def _placed(self, cell: Cell, question: Question) -> Question:
+        """Return the question with the place of its record, and how it is answered."""
+        metric, variant = self.metrics.get(question.metric), self.grid.variant(question.variant)
+        home, plan = self.home(cell), question.plan
+        folder = home if plan is None else self.plan_folder(cell, plan, question.variant)
+        return replace(
+            question,
+            content=plain(question.content),
+            file=str((folder / f"{question.metric}.json").relative_to(self.out)),
+            alone=metric is not None and metric.alone,
+            weights=variant.weights if variant is not None else "",
+        )
 
     def home(self, cell: Cell) -> Path:
         """Return the folder of a cell's records."""
@@ -211,41 +209,25 @@ class Engine:
 
     def plan_folder(self, cell: Cell, plan: str, variant: str = "") -> Path:
         """Return the folder of the records and pictures of a cell along a plan, in a variant."""
-        return self.home(cell) / _folder(plan, variant)
+        inner = folder_name(variant, safe="+:=,() ") if variant else ""
+        return self.home(cell) / folder_name(plan.replace("/", "+")) / inner
 
     def folder(self, cell: Cell) -> RunFolder:
         """Return the run of a cell."""
         return self._folders[cell.fingerprint]
 
-    def weights(self, cell: Cell, which: str = "") -> str:
-        """Return a hash of the scored weights, or of those that a variant names; empty: the cell is not trained."""
-        record = self.record(cell, self.training(cell))
-        return "" if record is None or record.answer is None else record.answer.get(which, record.answer)["weights"]
-
-    def file(self, cell: Cell, question: Question) -> Path:
-        """Return the file of a question's record."""
-        plan, variant = question.plan, question.variant
-        folder = self.home(cell) if plan is None else self.plan_folder(cell, plan, variant)
-        return folder / f"{question.metric}.json"
-
-    def training(self, cell: Cell) -> Question:
-        """Return the question that training answers."""
-        named = sorted({variant.weights for variant in self.grid.variants} - {""})
-        content = {"recipe": cell.fingerprint, "select": self.grid.select, **({"weights": named} if named else {})}
-        return Question(TRAINING, content=content)
-
     def _answer(self, cell: Cell, place: str, alone: bool) -> None:
         """Answer the questions of metrics that are measured ``alone``, or of the others."""
         loaded = cache(partial(self._load, cell))
-        for question in self.questions(cell):
+        for question, known in self.outline(cell).answers(self.out):
             metric = self.metrics.get(question.metric)
-            if metric is None or metric.alone != alone or self.record(cell, question) is not None:
+            if known is not None or metric is None or metric.alone != alone:
                 continue
-            file, variant = self.file(cell, question), self.grid.variant(question.variant)
+            file, variant = self.out / question.file, self.grid.variant(question.variant)
             of_plan = question.plan if len(cell.plans) > 1 or not cell.settings else None
             text = ": ".join(filter(None, [cell.name if cell.settings else "", of_plan, question.variant]))
             with self.bar(f"{place} {metric.title:<7} {text}") as progress:
-                load = partial(loaded, _weights(variant))
+                load = partial(loaded, question.weights)
                 at = Workspace(load, cell.recipe, cell.data, variant, file.parent, self.out / "features", progress)
                 compute = partial(metric.compute, question, at)
                 record(file, question.content, lambda compute=compute: asdict(compute()))
@@ -270,23 +252,20 @@ class Engine:
                     shutil.rmtree(path)
         chosen = newest if iteration == newest.iteration else checkpoint.at(folder.checkpoints, iteration)
         found = {"": chosen, "last": newest, "best": checkpoint.latest(folder.best)[0]}
-        named = {variant.weights for variant in self.grid.variants} - {""}
-        if "best" in named and found["best"] is None:
-            raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
-
-        def described(which: str) -> dict[str, Any]:
-            at = found[which]
-            assert at is not None
-            return {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
-
-        return described("") | {which: described(which) for which in sorted(named)}
+        described: dict[str, dict[str, Any]] = {}
+        for which in sorted({"", *(variant.weights for variant in self.grid.variants)}):
+            if (at := found[which]) is None:
+                raise UserError("a variant has weights=best: train with train.keep_best=true or train.until=plateau")
+            described[which] = {"iteration": at.iteration, "weights": checksum(at.path / "ema.safetensors")[:16]}
+        return described.pop("") | described
 
     def _load(self, cell: Cell, which: str) -> Run:
         """Load the weights that the grid selects, or those that a variant names."""
-        record = self.record(cell, self.training(cell))
-        assert record is not None and record.answer is not None
+        training = self.outline(cell).questions[0]
+        known = read(self.out / training.file, training.content)
+        assert known is not None and known.answer is not None
         path = self.folder(cell).path
-        run = load(path, weights=which) if which else load(path, iteration=record.answer["iteration"])
+        run = load(path, weights=which) if which else load(path, iteration=known.answer["iteration"])
         run.data = cell.data
         return run
 
@@ -301,25 +280,20 @@ class Engine:
             )
 
 
-@cache
-def _folder(plan: str, variant: str) -> Path:
-    return Path(folder_name(plan.replace("/", "+")), folder_name(variant, safe="+:=,() ") if variant else "")
-
-
-def _weights(variant: Variant | None) -> str:
-    """Return the checkpoint that a variant names; empty: the one that the grid selects."""
-    return "" if variant is None else variant.weights
+def _name(variant: Variant | None) -> str:
+    return "" if variant is None else variant.name
 
 
 def assemble(engine: Engine) -> AblationResult:
     """Return the result from the records in the folder, also of an unfinished grid."""
     grid = engine.grid
-    ways = [(cell, *way) for cell in engine.cells for way in plan_variants(cell.plans, grid.variants)]
-    rows = [row for way in ways for row in _over_orders(grid, _row(engine, *way), way[2])]
+    answers = {outline.name: dict(outline.answers(engine.out)) for outline in engine.outlines}
+    rows = [row for cell in engine.cells for row in _rows(engine, cell, answers[cell.name])]
     data = {cell.data.fingerprint: cell.data.name for cell in engine.cells}
     data_of = {cell.name: cell.data.fingerprint for cell in engine.cells}
     assert isinstance(grid.reference, dict)
-    models, baselines = tuple(_model(engine, cell) for cell in engine.cells), _baselines(engine)
+    models = tuple(_model(engine, cell, answers[cell.name]) for cell in engine.cells)
+    baselines = _baselines(engine)
     if grid.compare == "sound":
         trained, cells = {model.name: model.training for model in models}, {cell.name: cell for cell in engine.cells}
         keys = (_scale(cells[row.model], row.likelihood) for row in rows)
@@ -331,7 +305,6 @@ def assemble(engine: Engine) -> AblationResult:
         found = by_key.get(_key(row, reference))
         return found if found is not None and data_of[row.model] == data_of[found.model] else None
 
-    seconds = (engine.record(cell, question) for cell in engine.cells for question in engine.questions(cell))
     return AblationResult(
         name=grid.name,
         grid=grid.model_dump(mode="json"),
@@ -346,11 +319,22 @@ def assemble(engine: Engine) -> AblationResult:
         reference=", ".join(map(str, grid.reference.values())),
         rows=tuple(compared(rows, base, grid.confidence)),
         baselines=tuple(row for found in baselines.values() for row in found),
-        seconds=math.fsum(record.seconds for record in seconds if record is not None),
+        seconds=math.fsum(each.seconds for found in answers.values() for each in found.values() if each is not None),
     )
 
 
-def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) -> Row:
+Answers = Mapping[Question, Record | None]
+
+
+def _rows(engine: Engine, cell: Cell, answers: Answers) -> Iterator[Row]:
+    """Yield the rows of a cell: along each plan in each variant, over orders."""
+    for plan, variant in plan_variants(cell.plans, engine.grid.variants):
+        asked = engine.asked[cell.name].get((plan, _name(variant)), [])
+        own = {question: answers[question] for question in (*list(answers)[:1], *asked)}  # the first is its training
+        yield from _over_orders(engine.grid, _row(engine, cell, plan, variant, own), variant)
+
+
+def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None, answered: Answers) -> Row:
     """Return the row of a cell along a plan in a variant, with the answers of its questions."""
     grid, found = engine.grid, cell.plans[plan]
     text, (ordering, partition) = str(plan), map(to_text, plan)
@@ -366,17 +350,15 @@ def _row(engine: Engine, cell: Cell, plan: PlanSpec, variant: Variant | None) ->
     if not isinstance(found, PlanMap):
         return Row(text, ordering, partition, model=cell.name, settings=settings, refused=found)
     answers, seconds, errors = {}, {}, []
-    along = engine.along(cell).get((plan, variant.name if variant is not None else ""), [])
-    for question in (engine.training(cell), *along):
-        record, metric = engine.record(cell, question), engine.metrics.get(question.metric)
-        if record is None:
+    for question, known in answered.items():
+        metric = engine.metrics.get(question.metric)
+        if known is None:
             continue
-        if record.error:
-            errors.append(f"{metric.title if metric else question.metric}: {record.error}")
+        if known.error:
+            errors.append(f"{metric.title if metric else question.metric}: {known.error}")
         elif metric is not None and not metric.alone:
-            folder = engine.file(cell, question).parent.relative_to(engine.out)
-            answers[question.metric] = metric.read(record.answer, str(folder))
-            seconds[question.metric] = record.seconds
+            answers[question.metric] = metric.read(known.answer, str(Path(question.file).parent))
+            seconds[question.metric] = known.seconds
     shown = with_measured_sets(found, plan, engine.folder(cell).path)
     if variant is not None and variant.adaptive:  # the rule finds the order: the plan gives the set sizes alone
         text, ordering, shown = adaptive_plan(variant.adaptive, text), variant.adaptive, None
@@ -435,16 +417,16 @@ def _baselines(engine: Engine) -> dict[tuple[str, str], list[Row]]:
     return {key: list(rows.values()) for key, rows in found.items()}
 
 
-def _model(engine: Engine, cell: Cell) -> TrainedModel:
+def _model(engine: Engine, cell: Cell, answered: Answers) -> TrainedModel:
     answers, weights, curve = {}, "", None
-    for question in engine.questions(cell) if cell.served else ():
-        metric, record = engine.metrics.get(question.metric), engine.record(cell, question)
-        if record is None or record.answer is None:
+    for question, known in answered.items():
+        metric = engine.metrics.get(question.metric)
+        if known is None or known.answer is None:
             continue
         if metric is None:
-            weights = record.answer["weights"]
-            curve = Training.of(engine.folder(cell).history(), cell.recipe.train, record.answer["iteration"])
+            weights = known.answer["weights"]
+            curve = Training.of(engine.folder(cell).history(), cell.recipe.train, known.answer["iteration"])
         elif metric.alone:
-            answers[question.metric] = metric.read(record.answer, "")
+            answers[question.metric] = metric.read(known.answer, "")
     recipe = cell.recipe.as_dict()
     return TrainedModel(cell.name, cell.settings, recipe, cell.fingerprint, cell.n_parameters, weights, curve, answers)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import held, write_atomic
+from mar.core.overrides import value_of
 from mar.core.readers import reading
 from mar.core.signals import forward_signals
 from mar.experiments.engine import Engine
@@ -93,7 +94,7 @@ def read_cluster(pairs: Sequence[str]) -> Cluster:
     parameters = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        name, value = _SAME.get(key, key), _value(text)
+        name, value = _SAME.get(key, key), value_of(text)
         if key in _ONE_NODE:
             raise UserError(f"--slurm {key}: a job is one worker on one node; jobs=N runs N of them, and --processes N "
                             "trains a cell on N GPUs of a node (gpus_per_node=N)")  # fmt: skip
@@ -111,15 +112,8 @@ def read_cluster(pairs: Sequence[str]) -> Cluster:
         elif key in _LISTS:
             parameters.setdefault(f"slurm_{key}", []).append(text)
         else:
-            parameters[name if name in _COMMON else f"slurm_{name}"] = value
+            parameters[name if name in _COMMON else f"slurm_{name}"] = None if value is False else value
     return Cluster(found["cluster"], found["jobs"], parameters)
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return {"true": True, "false": None}.get(text.lower(), text)
 
 
 @dataclass

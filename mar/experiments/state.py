@@ -9,29 +9,18 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from mar.config import parse, read_content
-from mar.core.files import RUN, write_atomic
-from mar.core.records import Record, read
+from mar.core.files import RUN
+from mar.core.records import Question, Record, read
 
 OUTLINE = "outline.json"
 _TRAINING_SHARE = 0.85  # of a cell's time; the rest is evaluation
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question of a metric, or of "training". ``content`` identifies the answer, its weights the cell's training."""
-
-    metric: str
-    file: str  # of its record, relative to the grid's folder
-    content: dict[str, Any]
-    alone: bool = False  # measured when nothing else runs
-    weights: str = ""  # a checkpoint that a variant names; empty: the one that the grid selects
 
 
 @dataclass(frozen=True)
@@ -42,19 +31,19 @@ class Outline:
     run: str  # its run folder, relative to the grid's folder
     iterations: int
     refused: str = ""  # why the cell is not trained
-    questions: tuple[Asked, ...] = ()
+    questions: tuple[Question, ...] = ()
 
-    def answers(self, out: Path) -> list[tuple[Asked, Record | None]]:
-        """Return each question with its record; None: it is not answered."""
-        found: list[tuple[Asked, Record | None]] = []
-        for asked in self.questions:
-            training, content = found[0][1] if found else None, asked.content
-            if found and "weights" in content:
-                answer = training.answer if training is not None else None
-                trained: dict[str, Any] = {"weights": ""} if answer is None else answer
-                content = {**content, "weights": trained.get(asked.weights, trained)["weights"]}
-            file = out / asked.file
-            found.append((asked, read(file, content) if file.is_file() else None))
+    def answers(self, out: Path) -> list[tuple[Question, Record | None]]:
+        """Return each question, with the trained weights in its content, and its record; None: it is not answered."""
+        found: list[tuple[Question, Record | None]] = []
+        for question in self.questions:
+            if found and "weights" in question.content:
+                trained = found[0][1]
+                answer = (trained.answer if trained is not None else None) or {"weights": ""}
+                content = {**question.content, "weights": answer.get(question.weights, answer)["weights"]}
+                question = replace(question, content=content)
+            file = out / question.file
+            found.append((question, read(file, question.content) if file.is_file() else None))
         return found
 
     def state(self, out: Path) -> State:
@@ -63,15 +52,15 @@ class Outline:
         found = self.answers(out)
         return replace(self._progress(out, found), scores=_scores([record.answer for _, record in found if record]))
 
-    def _progress(self, out: Path, found: list[tuple[Asked, Record | None]]) -> State:
+    def _progress(self, out: Path, found: list[tuple[Question, Record | None]]) -> State:
         (_, training), count = found[0], len(found) - 1
-        errors = [f"{asked.metric}: {record.error}" for asked, record in found if record and record.error is not None]
-        left = [asked for asked, record in found if record is None]
+        errors = [f"{of.metric}: {record.error}" for of, record in found if record and record.error is not None]
+        left = [question for question, record in found if record is None]
         if errors and (training is None or training.error or not left):
             return State(self.name, "failed", "; ".join(errors), 1.0)
         if not left:
             return State(self.name, "done", f"{count} evaluations", 1.0)
-        if training is not None and all(asked.alone for asked in left):
+        if training is not None and all(question.alone for question in left):
             return State(self.name, "speed", "its speed is measured when all are trained", 0.99)
         if training is not None:
             done = count - len(left)
@@ -93,11 +82,6 @@ class State:
     scores: str = ""  # the range of each score over the plans
 
 
-def write_outlines(out: Path, outlines: Sequence[Outline]) -> None:
-    """Write OUT/outline.json."""
-    write_atomic(out / OUTLINE, json.dumps([asdict(outline) for outline in outlines]))
-
-
 def read_outlines(out: Path) -> list[Outline] | None:
     """Return the cells of a folder; None: it was written before folders had an outline, or its outline is damaged."""
     with suppress(OSError, ValueError):
@@ -105,16 +89,11 @@ def read_outlines(out: Path) -> list[Outline] | None:
     return None
 
 
-def states_of(out: Path, outlines: Sequence[Outline]) -> list[State]:
-    """Return the state of every cell."""
-    return [outline.state(out) for outline in outlines]
-
-
 def forget_failures(out: Path, outlines: Sequence[Outline]) -> None:
     """Delete the records of failures, so that the next call of ``Engine.work`` tries them again."""
-    for asked, record in (pair for cell in outlines for pair in cell.answers(out)):
+    for question, record in (pair for cell in outlines for pair in cell.answers(out)):
         if record is not None and record.error is not None:
-            (out / asked.file).unlink(missing_ok=True)
+            (out / question.file).unlink(missing_ok=True)
 
 
 def share(found: Sequence[State]) -> float:

@@ -23,6 +23,7 @@ images, noise and steps.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -32,7 +33,7 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
-from mar.core.progress import Counter, Progress
+from mar.core.progress import Progress
 from mar.core.records import Part, Partial
 from mar.core.tokens import Categories
 from mar.heads.base import LogProb
@@ -60,6 +61,10 @@ class TokenLogProb:
     forward_rows: int  # rows that went through the network
     estimate: bool = False  # they depend on drawn noise (``LogProb.estimate``)
     settings: dict[str, Any] = field(default_factory=dict)  # the head's
+
+
+# (model, token, plan, label_B, noise, kind, budget, on_rows) -> log-probabilities along orders found, and the orders
+FindOrders = Callable[..., tuple[TokenLogProb, Plan]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,6 +117,19 @@ def image_batches(model: Model, images: torch.Tensor, labels: torch.Tensor | Non
 def image_noise(seed: int, index: int | torch.Tensor, device: torch.device | str = "cpu") -> Noise:
     """The streams of images 0..index-1, or of these numbers: the same in every likelihood of a seed."""
     return stream(seed, "nll", index, device)
+
+
+def counter(progress: Progress | None, total: int) -> OnRows:
+    """A function that adds up rows done and reports (rows done, ``total``) to ``progress``."""
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    return count
 
 
 def rows_in_budget(model: Model, budget: int | None = None) -> int:
@@ -249,8 +267,8 @@ def token_log_prob(
             "estimate": result.estimate,
             "settings": result.settings,
         }
-        if part is not None:
-            part.save_if_due({"nats_BL": nats_BL}, notes, last=notes["done"] == total)
+        if part is not None and (notes["done"] == total or time.monotonic() >= part.due):
+            part.write({"nats_BL": nats_BL}, notes)
         on_rows(len(some.image_R))
     return TokenLogProb(nats_BL, kind, notes["evaluations"], total, notes["estimate"], notes["settings"])
 
@@ -342,7 +360,7 @@ def conditionals(
     dequantisation: int = 0,
     partial: Partial | None = None,
     name: str = "images",
-    rule: Adaptive | None = None,
+    find: FindOrders | None = None,
 ) -> Conditionals:
     """The conditionals of ``images`` (N, C, H, W), in the data set's levels, along plans.
 
@@ -355,30 +373,30 @@ def conditionals(
         repeat: which independent draw of orders, steps and noise.
         dequantisation: which independent draw of it.
         partial: where finished work is kept, under ``name-…``, and taken up again.
-        rule: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
+        find: finds each image's order from the model; of the plans that are drawn, the set sizes count alone.
 
     Raises:
         UserError: there are no images.
         Unsupported: the head has no likelihood of this kind; or sub-sampled steps of an order found along the way.
     """
-    if rule is not None and estimator != EVERY_STEP:
+    if find is not None and estimator != EVERY_STEP:
         raise Unsupported("an order found along the way needs every step before the one drawn: use --estimator exact")
     batches = list(image_batches(model, images, labels, seed))
     drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
-    one_pass = model.network.one_pass and rule is None
-    count = Counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
+    one_pass = model.network.one_pass and find is None
+    count = counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
     steps, results = [], []
     for k, (batch, (plan, drawn_BK, _)) in enumerate(zip(batches, drawn, strict=True)):
         token, step_BL = batch.tokens(model, dequantisation), plan.step_BL
         part = partial.part(f"{name}-{k:05d}") if partial else None
         asked = (batch.label_B, batch.repeated(repeat).at("head"), kind, budget, count)
-        if rule is None:
+        if find is None:
             result = token_log_prob(model, token, plan, *asked, drawn_BK, part)
         elif part and (kept := part.read()):  # an order found along the way is kept when all of it is found
             result, step_BL = TokenLogProb(kept[0]["nats_BL"].to(token.device), **kept[1]), kept[0]["step_BL"]
             count(result.forward_rows)
         else:
-            result, found = adaptive_log_prob(model, token, plan, rule, *asked)
+            result, found = find(model, token, plan, *asked)
             step_BL = found.step_BL
             if part:
                 notes = {key: value for key, value in vars(result).items() if key != "nats_BL"}

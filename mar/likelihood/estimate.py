@@ -128,15 +128,14 @@ def standard_error(y_NS: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Repeats:
-    """How often the same images are scored, and what differs between the times; one of the three at most."""
+    """How often the same images are scored, and what differs between the times; one of the two at most."""
 
     orders: int = 0  #: random orders shared by all images; 0: every image has its own
-    orders_per_image: int = 1  #: an image's own orders (and steps drawn), whose mean counts
     draws: int = 1  #: dequantisations of an image, combined by log-mean-exp
 
     def __post_init__(self) -> None:
-        if (self.orders > 0) + (self.orders_per_image > 1) + (self.draws > 1) > 1:
-            raise UserError("several shared orders, orders per image or dequantisation draws: choose one of them")
+        if self.orders > 0 and self.draws > 1:
+            raise UserError("several shared orders or dequantisation draws: choose one of them")
 
 
 SINGLE = Repeats()
@@ -152,34 +151,22 @@ def score_several(
     Finished times are kept in ``partial`` and taken from there: asking for more later costs only what is new.
     """
 
-    def each(what: str, count: int, numbered: Callable[[int], dict[str, int]], mixed: bool = False) -> list[Likelihood]:
-        found = []
-        for s in range(count):
-            name = f"{what}{s:04d}"
-            if partial and (known := partial.finished(name)):
-                found.append(TypeAdapter(Likelihood).validate_python(known))
-                continue
-            found.append(score_one(name=name, progress=_share(progress, s, count), **numbered(s)))
-            if mixed:
-                check_log_mean_exp(found[-1])  # before the others are paid for
-            if partial:
-                partial.finish(name, found[-1].to_dict())
-        return found
-
-    if repeats.orders:
-        return mean_over_orders(tokenizer, each("order", repeats.orders, lambda s: {"repeat": s, "order": s}))
-    if repeats.draws > 1:
-        return mixture_of_draws(tokenizer, each("draw", repeats.draws, lambda s: {"dequantisation": s}, mixed=True))
-    if (count := repeats.orders_per_image) > 1:
-        found = each("own", count, lambda s: {"repeat": s, "dequantisation": s})
-        mean = average(tokenizer, found, error_over_images(_nats(found).mean(0)))
-        return replace(mean, orders_per_image=count)
-    return score_one(progress=progress, name="images")
-
-
-def _share(progress: Progress | None, s: int, count: int) -> Progress | None:
-    """Progress of the s-th of ``count`` equal shares."""
-    return progress and (lambda done, total: progress(s * total + done, count * total))
+    if repeats == SINGLE:
+        return score_one(progress=progress, name="images")
+    count, found = repeats.orders or repeats.draws, []
+    for s in range(count):
+        name = f"{'order' if repeats.orders else 'draw'}{s:04d}"
+        if partial and (known := partial.finished(name)):
+            found.append(TypeAdapter(Likelihood).validate_python(known))
+            continue
+        numbers = {"repeat": s, "order": s} if repeats.orders else {"dequantisation": s}
+        share = progress and (lambda done, total, s=s: progress(s * total + done, count * total))
+        found.append(score_one(name=name, progress=share, **numbers))
+        if not repeats.orders:
+            check_log_mean_exp(found[-1])  # before the others are paid for
+        if partial:
+            partial.finish(name, found[-1].to_dict())
+    return mean_over_orders(tokenizer, found) if repeats.orders else mixture_of_draws(tokenizer, found)
 
 
 def _nats(results: Sequence[Likelihood]) -> torch.Tensor:

@@ -28,9 +28,9 @@ import torch
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
-from mar.core.progress import Counter, Progress
+from mar.core.progress import Progress
 from mar.heads.base import Head
-from mar.likelihood.chain import DrawPlan, ImageBatch, OnRows, image_batches, n_pairs, pairs
+from mar.likelihood.chain import DrawPlan, ImageBatch, OnRows, counter, image_batches, n_pairs, pairs
 from mar.model.model import Model
 from orderings import Plan
 
@@ -96,7 +96,7 @@ def exposure(
     model.tokenizer.require_one_length("exposure bias")
     kind, batches = model.head.check_kind(kind), list(image_batches(model, images, labels, seed))
     plans = [draw_plan(batch.noise.at("order")) for batch in batches]
-    count = Counter(progress, sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans))
+    count = counter(progress, sum(n_pairs(p, False) + 2 * n_pairs(p, model.network.one_pass) for p in plans))
     data, own = [], []
     for batch, rows in zip(batches, plans, strict=True):
         data.append(_costs(model, batch.tokens(model), rows, batch, kind, budget, count))

@@ -29,8 +29,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mar.core.errors import Unsupported, UserError
-from mar.core.progress import Counter, Progress
-from mar.likelihood.chain import image_batches, pairs
+from mar.core.progress import Progress
+from mar.likelihood.chain import counter, image_batches, pairs
 from mar.model.model import Model
 from orderings import Grid, Ordering, Plan, parse_partition, to_text
 from orderings.optimal import SetCosts, best_sets, cost_of
@@ -108,7 +108,7 @@ def measure_set_costs(
         raise Unsupported(f"the costs of all sets of {n} tokens are {n * n:,} numbers: too many to keep")
     total_SL = torch.zeros(n, n, dtype=torch.float64, device=device)  # by (known, rank)
     unknown_NS, next_NS = total_SL.new_zeros(2, len(images), n)  # over an image's unknown tokens; of its next one
-    count = Counter(progress, orders * len(images) * n)
+    count = counter(progress, orders * len(images) * n)
     for batch in image_batches(model, images, labels, seed):
         for draw in range(orders):
             noise = batch.noise.at(draw=draw)

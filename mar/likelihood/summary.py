@@ -96,8 +96,6 @@ class Likelihood:
     settings: dict[str, Any] = field(default_factory=dict)
     #: orders shared by all images whose mean this is; 0: every image has its own
     orders: int = 0
-    #: an image's own orders, whose mean this is
-    orders_per_image: int = 1
     #: dequantisations of each image, combined by log-mean-exp; 0: nothing is dequantised
     dequantisation_draws: int = 0
     #: the mixture of the first 1, 2, 4, … of ``orders``

@@ -14,7 +14,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -26,6 +26,7 @@ from mar.core.errors import UserError
 from mar.core.files import environment, settings_digest, short, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import Progress
+from mar.core.records import Question
 from mar.core.spec import DataSpec
 from mar.core.table import Column
 from mar.core.tokens import Categories
@@ -93,7 +94,7 @@ class Subject:
     """A trained model along a plan, in a variant."""
 
     recipe: str  #: the recipe's fingerprint
-    weights: str  #: a hash of the scored weights; empty: the model is not trained
+    weights: str  #: the place of the scored weights' hash in a question's content
     plan: PlanSpec
     variant: Variant | None = None
 
@@ -101,17 +102,6 @@ class Subject:
     def measured_along(self) -> str | None:
         """The ordering, short text, along which the plan's set costs are measured; None: it needs none."""
         return to_text(self.plan.ordering) if awaits_costs(self.plan.partition) else None
-
-
-@dataclass(frozen=True)
-class Question:
-    """What identifies an answer."""
-
-    metric: str  #: a name of ``METRICS``, or "training"
-    plan: str | None = None  #: None for a question about the model itself
-    variant: str = ""  #: the name of a variant; empty where no variant changes the answer
-    #: every setting that the answer depends on, in plain values; an answer to other content is computed anew
-    content: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -283,7 +273,7 @@ _LONGEST = 120  # bytes of a plan in a file's name
 # defaults of settings, which are not part of a file's name
 _DEFAULTS: dict[str, Any] = {
     "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
-    "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "orders_per_image": 1, "draws": 1,
+    "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "draws": 1,
     "precision": "fp32", "past": None, "likelihood": {}, "control": "",
 }  # fmt: skip
 # their values say what they are

@@ -262,8 +262,8 @@ def sample_images(
         near = _images(run.images.train)[_nearest(shown, run.images.train, run.images.spec.levels)[1]]
         rows = zip(shown.split(columns), near.split(columns), strict=True)
         shown = torch.cat([row for pair in rows if len(pair[0]) == columns for row in pair])
-    image_grid(shown, run.data.spec.levels, columns=columns).save(folder / SAMPLES)
-    save_animation(recorder.frames, 256, folder / ANIMATION)
+    image_grid(shown, run.spec.levels, columns=columns).save(folder / SAMPLES)
+    save_animation(recorder.frames, folder / ANIMATION)
     return images
 
 

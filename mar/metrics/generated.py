@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, NamedTuple
 
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, digest, environment, settings_digest, write_atomic
+from mar.core.overrides import value_of
 from mar.core.processes import Processes
-from mar.core.readers import read_json
+from mar.core.records import find
 from mar.core.table import Column, Table
 from mar.data.base import Data
 from mar.data.folder import FolderSplit
@@ -114,11 +114,6 @@ class RunScorer:
         features = replace(self.asked.features, device=self.run.device)
         return scorer_of(self.reference, (self._own or self.run).spec, features, self.folder / "features", self._own)
 
-    def check(self, settings: Sequence[Setting]) -> None:
-        """Raise UserError or Unsupported for a setting that the run does not serve, before time is spent on any."""
-        for setting in settings:
-            question(self.run, setting)
-
     def score(self, setting: Setting, n: int) -> Score:
         """Return the record of the first ``n`` images of a setting: read from RUN/scores, or generated and scored.
 
@@ -130,13 +125,10 @@ class RunScorer:
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
-        recorded: Score = {}
-        if path.is_file() and not self.asked.again:
-            with suppress(UserError):  # a damaged record is made again
-                recorded = read_json(path, "a score")
-        same = all(recorded.get(key) == content[key] for key in ("question", "reference", "n_images"))
-        if (found := self.processes.broadcast(recorded if same else None)) is not None:
-            return found
+        same = {key: content[key] for key in ("question", "reference", "n_images")}
+        recorded = None if self.asked.again else find([path], same)
+        if (known := self.processes.broadcast(recorded and recorded[1])) is not None:
+            return known
         name = file_name(content["plan"], content | {"n_images": ""}).replace(f"-{split}-n", "", 1)
         folder = self.asked.store or self.run.folder.path / "generated" / f"{name}-{content['question'][:6]}"
         self.processes.on_main(lambda: self.scorer.name)  # features that cannot be had are said before images are made
@@ -150,6 +142,25 @@ class RunScorer:
 
         return self.processes.on_main(scored)
 
+    def rows(self, settings: Sequence[Setting], n: int, seeds: int = 1, added: int = 0) -> list[Row]:
+        """Score each setting on ``n`` images of each of ``seeds`` seeds, from its own plus ``added`` on.
+
+        The change to the first setting is paired: seed r of one against seed r of the other. Raise UserError or
+        Unsupported for a setting that the run does not serve, before time is spent on any.
+        """
+        for setting in settings:
+            question(self.run, setting)
+        rows: list[Row] = []
+        for setting in settings:
+            records = [self.score(replace(setting, seed=setting.seed + added + r), n) for r in range(seeds)]
+            row = Row(to_text(setting), records)
+            if rows and seeds > 1:
+                change = relative_change(row.fid.values, rows[0].fid.values)
+                within = change.interval is not None and change.interval[1] < self.asked.margin
+                row = replace(row, change=change, within=within)
+            rows.append(row)
+        return rows
+
     def sweep(self, settings: Sequence[Setting]) -> tuple[list[Setting], Path, Table[Row]]:
         """Score every combination of the axes; return the settings with their best values, the summary and its table.
 
@@ -157,39 +168,27 @@ class RunScorer:
         """
         axes, n = self.asked.axes, self.asked.sweep_images
         tried = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-        self.check([changed(setting, **point) for setting in settings for point in tried])
-        best, content, rows = [], [], []
-        for setting in settings:
-            swept = [changed(setting, **point) for point in tried]
-            found = [Row(to_text(one), [self.score(replace(one, seed=one.seed + _SWEEP_SEED), n)]) for one in swept]
-            lead = min(range(len(tried)), key=lambda k: found[k].fid.mean)
-            found[lead] = replace(found[lead], mark=_mark(tried[lead], axes))
+        rows = self.rows([changed(s, **point) for s in settings for point in tried], n, added=_SWEEP_SEED)
+        best, content = [], []
+        for k, setting in enumerate(settings):
+            found = rows[k * len(tried) : (k + 1) * len(tried)]
+            lead = min(range(len(tried)), key=lambda k, found=found: found[k].fid.mean)
+            rows[k * len(tried) + lead] = replace(found[lead], mark=_mark(tried[lead], axes))
             points = [
                 {**point, "fid": row.fid.mean, "noise_floor": row.mean("fid", of="noise_floor")}
                 for point, row in zip(tried, found, strict=True)
             ]
             content.append({"setting": to_text(setting), "points": points, "best": tried[lead]})
-            best.append(swept[lead])
-            rows += found
+            best.append(changed(setting, **tried[lead]))
         identity = digest(json.dumps([content, n]), digits=6)
         name = f"fid-sweep-{'-'.join(axes)}-{self.reference.name}-n{n}-{identity}"
         path = self._write(name, {"axes": axes, "sweeps": content, "n_images": n, "seed_added": _SWEEP_SEED})
         return best, path, fid_table(rows, f"Sweep: FID of {n} images a point", self.asked.margin)
 
     def compare(self, settings: Sequence[Setting]) -> tuple[Path | None, Table[Row]]:
-        """Score each setting for each of the seeds from its own on; return the summary of several seeds, and the table.
-
-        The change to the first setting is paired: seed r of one against seed r of the other.
-        """
-        self.check(settings)
-        n, seeds, margin, rows = self.asked.n, self.asked.seeds, self.asked.margin, []
-        for setting in settings:
-            records = [self.score(replace(setting, seed=setting.seed + r), n) for r in range(seeds)]
-            row = Row(to_text(setting), records)
-            if rows and seeds > 1:
-                change = relative_change(row.fid.values, rows[0].fid.values)
-                row = replace(row, change=change, within=change.interval is not None and change.interval[1] < margin)
-            rows.append(row)
+        """Score each setting for each of the seeds; return the summary of several seeds, and the table."""
+        n, seeds, margin = self.asked.n, self.asked.seeds, self.asked.margin
+        rows = self.rows(settings, n, seeds)
         about = f"against {self.run.about.name} {self.reference.name}, {self.asked.weights} weights"
         if seeds == 1:
             return None, fid_table(rows, f"{n} samples {about}", margin)
@@ -361,17 +360,10 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 
 def parse_values(written: str) -> list[Any]:
     """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
-
-    def value(text: str) -> Any:
-        for kind in (int, float):
-            with suppress(ValueError):
-                return kind(text)
-        return text
-
-    parts = [value(part.strip()) for part in written.split(":") if part.strip()]
+    parts = [value_of(part.strip()) for part in written.split(":") if part.strip()]
     if len(parts) != 3:
-        return [value(part.strip()) for part in written.split(",") if part.strip()]
-    if any(isinstance(part, str) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
+        return [value_of(part.strip()) for part in written.split(",") if part.strip()]
+    if not all(isinstance(part, int | float) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
     first, last, step = map(float, parts)
     return [round(first + step * k, 10) for k in range(int((last - first) / step + 1e-6) + 1)]

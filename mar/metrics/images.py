@@ -185,7 +185,7 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     if (path / STORE).is_file():
         return images_in(Store.open(path), n)
     if (path / RUN).is_file():
-        return images_of(build.images(build.data(RunFolder(path).recipe())), split)
+        return images_of(build.images(build.data(RunFolder(path).located())), split)
     if path.is_dir():
         return _folder(path, like)
     kind, _ = DATA.split(text)

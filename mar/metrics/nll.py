@@ -10,19 +10,19 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from mar import build
 from mar.config import Recipe, Section
 from mar.core.errors import UserError
 from mar.core.files import digest, environment, settings_digest, short, write_atomic
 from mar.core.progress import bar
-from mar.core.readers import read_as
-from mar.core.records import Partial
-from mar.core.table import Column, Table, fields, with_error, with_interval
+from mar.core.readers import reading
+from mar.core.records import Partial, find
+from mar.core.table import Column, Table, fields, plus_minus, with_error, with_interval
 from mar.core.table import field as field_of
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
@@ -223,8 +223,8 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
     if request.repeats.orders and not random:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     score_one = _score_to_target if request.target else score_plan
-    files = {text: score_one(run, plans[text], request, say) for text in texts}
-    likelihoods = {text: read_nll(path) for text, path in files.items()}
+    scored = {text: score_one(run, plans[text], request, say) for text in texts}
+    files, likelihoods = ({text: each[k] for text, each in scored.items()} for k in (0, 1))
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))
@@ -293,13 +293,8 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
             raise UserError(f"{first} and {name} model different data: one has latent tokens, the other does not")
 
 
-def read_nll(path: Path) -> Likelihood:
-    """Return the likelihood of a record in RUN/scores."""
-    return read_as(Likelihood, path, "the likelihood of a run")
-
-
-def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Path:
-    """Return the plan's record in RUN/scores; compute and write it unless the same question is answered there."""
+def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
+    """Return the plan's record in RUN/scores and its likelihood, computed unless the same question has one."""
     plans, repeats, made_by = run.plans(plan), request.repeats, environment()
     if repeats.orders and not plans.random:
         repeats = replace(repeats, orders=0)
@@ -310,9 +305,10 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     question = nll_question(run, plans, request, len(images), made_by)
     asked = {**question, **asdict(repeats)} | ({"control": True} if request.control else {})
     answer, scores = settings_digest(asked, 16), run.folder.path / "scores"
-    if not request.again and (found := _find(scores, answer)):
-        say(f"{plans.text}: scored before, kept in {found.name} (--again scores it anew)")
-        return found
+    if not request.again and (found := find(scores.glob("nll-*.json"), {"fingerprint": answer})):
+        say(f"{plans.text}: scored before, kept in {found[0].name} (--again scores it anew)")
+        with reading(found[0], "the likelihood of a run"):
+            return found[0], TypeAdapter(Likelihood).validate_python(found[1])
     scores_folder(run)
     place = "partial" if repeats == SINGLE else "repeats"  # finished repeats stay, for more of them
     kept = Partial(scores / place / settings_digest(question, 16))
@@ -330,17 +326,17 @@ def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> Pa
     path = save(run, "nll", plans.text, content, made_by)
     if repeats == SINGLE:
         kept.delete()
-    return path
+    return path, result
 
 
-def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> Path:
+def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
     """As ``score_plan``, with more images until the standard error is reached."""
     target, images = parse_target(request.target, run.model.tokenizer), len(run.data.split(request.split))
     paths = {}
 
     def score(n: int) -> Likelihood:
-        paths[n] = score_plan(run, plan, replace(request, n=n, target=""), say)
-        return read_nll(paths[n])
+        paths[n], found = score_plan(run, plan, replace(request, n=n, target=""), say)
+        return found
 
     found = until_error(score, target, images if request.n is None else min(request.n, images))
     path, reached = paths[found.n_images], found.standard_error_nats <= target
@@ -351,7 +347,7 @@ def _score_to_target(run: Run, plan: Plans, request: NllRequest, say: Say) -> Pa
     end = "reached" if reached else f"with all {units.example}s there are"
     scored = f"{', '.join(f'{n:,}' for n in paths)} {units.example}s scored"
     say(f"{plan.text}: standard error {error} {end}, {request.target} wanted; {scored}")
-    return path
+    return path, found
 
 
 def nll_question(
@@ -387,20 +383,6 @@ def code_identity(made_by: Mapping[str, Any], sources: Sequence[Path] = _SOURCES
     return [version, revision, digest(*(path.read_bytes() for path in files))]
 
 
-def _find(scores: Path, answer: str) -> Path | None:
-    """Return the record with this fingerprint."""
-    return next((path for path in scores.glob("nll-*.json") if f'"fingerprint": "{answer}"' in path.read_text()), None)
-
-
-class _Row(NamedTuple):
-    name: str
-    found: Likelihood
-    kind: str
-    per_dimension: tuple[float | None, float | None]  # bits and their error, or nats per latent dimension
-    per_symbol: tuple[float | None, ...]  # nats and their error
-    difference: Difference | None
-
-
 def nll_tables(
     likelihoods: Mapping[str, Likelihood],
     differences: Mapping[str, Difference],
@@ -413,13 +395,8 @@ def nll_tables(
 
     ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
-    nats, rows, tables = units.nats, [], []
+    nats, tables = units.nats, []
     for name, r in likelihoods.items():
-        figures = (r.bits_per_dim, r.standard_error_bits_per_dim)
-        in_nats = tuple(None if bits is None else bits * math.log(2.0) for bits in figures)
-        if r.nats_per_latent_dimension is not None:
-            figures = (r.nats_per_latent_dimension, r.standard_error_nats_per_latent_dimension)
-        rows.append(_Row(name, r, kind_text(r), figures, in_nats, differences.get(name)))
         if r.ensemble:
             columns = [
                 *fields(orders="orders"),
@@ -430,23 +407,29 @@ def nll_tables(
             tables.append(
                 Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
-    corrected = []
-    if any(r.controlled for r in likelihoods.values()):
-        paths = ("found.controlled.nats_per_image", "found.controlled.standard_error_nats")
-        corrected = [with_error(f"{nats}, controlled", *paths, 2)]
-    columns = [
-        Column("plan", field_of("name"), words=True),
-        Column("kind", field_of("kind"), words=True, drop=2),
-        Column("n", field_of("found.n_images"), drop=4),
-        with_error(nats, "found.nats_per_image", "found.standard_error_nats", 2),
-        *corrected,
-        *([with_error(f"nats/{units.symbol}", "per_symbol.0", "per_symbol.1", 4)] if units.symbol else []),
-        with_error(units.per_dimension, "per_dimension.0", "per_dimension.1", 4),
-        Column("AR steps", field_of("found.steps"), drop=3),
-        *(difference_columns(f"{nats} − {reference} [95 %]", lambda row: row.difference) if reference else []),
+    latents = any(r.nats_per_latent_dimension is not None for r in likelihoods.values())
+    per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
+    columns: list[Column[tuple[str, Likelihood]]] = [
+        Column("plan", lambda row: row[0], words=True),
+        Column("kind", lambda row: kind_text(row[1]), words=True, drop=2),
+        Column("n", lambda row: row[1].n_images, drop=4),
+        with_error(nats, "1.nats_per_image", "1.standard_error_nats", 2),
     ]
-    notes = nll_notes(likelihoods, random, units)
-    return [*tables, Table(columns, rows, notes, f"negative log-likelihood, {title} (lower is better)")]
+    if any(r.controlled for r in likelihoods.values()):
+        paths = ("1.controlled.nats_per_image", "1.controlled.standard_error_nats")
+        columns.append(with_error(f"{nats}, controlled", *paths, 2))
+    if units.symbol:  # bits/dim in another unit
+        bits, error, nat = field_of("1.bits_per_dim"), field_of("1.standard_error_bits_per_dim"), math.log(2.0)
+        text = lambda row: plus_minus(bits(row) * nat, error(row) * nat, 4)  # noqa: E731
+        columns.append(Column(f"nats/{units.symbol}", lambda row: bits(row) * nat, text=text))
+    columns += [
+        with_error(units.per_dimension, f"1.{per_dimension}", f"1.standard_error_{per_dimension}", 4),
+        Column("AR steps", lambda row: row[1].steps, drop=3),
+    ]
+    if reference:
+        columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: differences.get(row[0]))
+    title = f"negative log-likelihood, {title} (lower is better)"
+    return [*tables, Table(columns, list(likelihoods.items()), nll_notes(likelihoods, random, units), title)]
 
 
 def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> list[Column[Any]]:
@@ -498,6 +481,6 @@ def kind_text(likelihood: Likelihood) -> str:
     kind = f"estimate ({r.head_kind}, {r.estimator})" if r.kind == "estimate" else r.kind
     if r.dequantisation_draws:
         kind = f"bound ({kind} of dequantised data)"
-    if r.orders or r.orders_per_image > 1:
-        kind += f", mean of {r.orders or r.orders_per_image} orders"
+    if r.orders:
+        kind += f", mean of {r.orders} orders"
     return f"{kind}, {r.dequantisation_draws} draws" if r.dequantisation_draws > 1 else kind

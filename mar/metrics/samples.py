@@ -129,24 +129,28 @@ def fill(
 
 
 class GenerationRecorder:
-    """Record the first ``n`` examples after each AR step as ``frames`` (n, 3, H, W) uint8, the unknown in colour."""
+    """Record the first ``n`` examples after each AR step as ``frames`` (n, 3, H, W) uint8, the unknown in colour.
 
-    def __init__(self, run: Run, n: int) -> None:
+    ``given_L`` (bool): tokens that are known from the beginning.
+    """
+
+    def __init__(self, run: Run, n: int, given_L: torch.Tensor | None = None) -> None:
         self.run, self.n = run, n
+        self.given_L = torch.tensor(False) if given_L is None else given_L.flatten()
         self.steps: list[tuple[torch.Tensor, torch.Tensor]] = []  # tokens, and where they are known
 
     def record(self, step: int, token: torch.Tensor, target_BL: torch.Tensor) -> None:
         """Called after each AR step of each batch; record the first batch only."""
         if len(self.steps) == step:
-            known_BL = target_BL[: self.n].cpu()
-            self.steps.append((token[: self.n].clone(), known_BL | self.steps[-1][1] if self.steps else known_BL))
+            before = self.steps[-1][1] if self.steps else self.given_L
+            self.steps.append((token[: self.n].clone(), target_BL[: self.n].cpu() | before))
 
     @property
     def frames(self) -> list[torch.Tensor]:
         """Decode all steps at once, in batches."""
         token, known_BL = (torch.cat(parts) for parts in zip(*self.steps, strict=True))
         images = torch.cat([self.run.decode(some) for some in token.split(_DECODED)])
-        pixels_NHWC = to_bytes(images, self.run.data.spec.levels)
+        pixels_NHWC = to_bytes(images, self.run.spec.levels)
         height, width = pixels_NHWC.shape[1:3]
         rows, columns = (*self.run.grid.shape, 1)[:2]
         known = known_BL.reshape(len(known_BL), rows, columns, -1).all(-1)  # a position, in all of its channels

@@ -15,14 +15,11 @@ import torch
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.progress import Counter, Progress
-from mar.likelihood.chain import OnRows, TokenLogProb, image_batches, read_walks
-from mar.likelihood.summary import Conditionals, Likelihood, summarise
+from mar.likelihood.chain import OnRows, TokenLogProb, read_walks
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.model.walk import Chooser, Step, Walk, full_precision
-from orderings import Grid, Plan, PlanSpec
-from orderings.partitions import Singles
+from orderings import Plan
 
 ORDERS = 2  # drawn for every example of a training batch: each is the baseline of the other, as in the paper
 
@@ -79,38 +76,15 @@ def _leave_one_out(value_SB: torch.Tensor, log_q_SB: torch.Tensor) -> torch.Tens
     return value_SB + advantage_SB * (log_q_SB - log_q_SB.detach())  # adds zero, and the gradient of the score function
 
 
-def learned_conditionals(
-    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", seed: int = 0,
-    kind: str | None = None, budget: int | None = None, progress: Progress | None = None, repeat: int = 0,
-    dequantisation: int = 0,
-) -> Conditionals:  # fmt: skip
-    """Return the terms of the bound of ``images`` (N, C, H, W levels) under the model's learned order.
-
-    One order of each image is drawn from the posterior, a function of (seed, image, ``repeat``) alone; the standard
-    error covers images and orders. Arguments: as in ``mar.likelihood.chain.conditionals``.
+def find_learned(model: Model, token: torch.Tensor, plan: Plan, *asked: Any) -> tuple[TokenLogProb, Plan]:
+    """``learned_log_prob`` as ``mar.likelihood.chain.conditionals`` asks for it: ``plan`` has singles.
 
     Raises:
         Unsupported: as ``learned_log_prob``; or the plan has sets of several tokens.
     """
-    if PlanSpec.parse(plan)[1] != Singles():
-        raise Unsupported(f"the bound of a learned order is of one token at a time: score learned, not {plan}")
-    total = len(images) * len(Grid(model.tokenizer.shape))
-    count, found, orders = Counter(progress, total), [], []
-    for batch in image_batches(model, images, labels, seed):
-        token, noise = batch.tokens(model, dequantisation), batch.repeated(repeat).at("head")
-        result, order = learned_log_prob(model, token, batch.label_B, noise, kind, budget, count)
-        found.append(result)
-        orders.append(order.step_BL)
-    nats_NL = -torch.cat([r.nats_BL for r in found]).double().cpu()
-    evaluations = max(r.evaluations for r in found)
-    return Conditionals(torch.cat(orders).cpu(), nats_NL, "bound", evaluations, total, head_estimate=True)
-
-
-def score_learned(
-    model: Model, images: torch.Tensor, labels: torch.Tensor | None, plan: str = "learned", **options: Any
-) -> Likelihood:
-    """Return the bound of ``images``. Arguments and errors: as ``learned_conditionals``."""
-    return summarise(model.tokenizer, plan, learned_conditionals(model, images, labels, plan, **options))
+    if int(plan.sizes().max()) > 1:
+        raise Unsupported("the bound of a learned order is of one token at a time: score learned, without sets")
+    return learned_log_prob(model, token, *asked)
 
 
 @torch.no_grad()
@@ -136,7 +110,7 @@ def learned_log_prob(
     rank_BL = draw_order(logit_BL, noise.at("posterior"))
     joint_BL, evaluations = joint_log_prob(model, token, rank_BL, label_B, noise, budget, on_rows)
     nats_BL = joint_BL - order_log_prob(logit_BL, rank_BL).gather(1, rank_BL)
-    return TokenLogProb(nats_BL, "bound", evaluations, rank_BL.numel()), Plan(rank_BL, rank_BL)
+    return TokenLogProb(nats_BL, "bound", evaluations, rank_BL.numel(), estimate=True), Plan(rank_BL, rank_BL)
 
 
 @torch.no_grad()

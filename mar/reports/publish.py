@@ -84,8 +84,8 @@ def provenance(engine: Engine, result: AblationResult) -> dict[str, Any]:
     curves = {model.fingerprint: model.training for model in result.models}  # cells may share a training
     seconds = {"training": sum(curve.seconds for curve in curves.values() if curve is not None)}
     for cell in {cell.fingerprint: cell for cell in engine.cells if cell.served}.values():
-        for question in engine.questions(cell)[1:]:
-            if (record := engine.record(cell, question)) is not None:
+        for question, record in engine.outline(cell).answers(engine.out)[1:]:
+            if record is not None:
                 title = engine.metrics[question.metric].title
                 seconds[title] = seconds.get(title, 0.0) + record.seconds
     seconds["preparation"] = preparation_seconds(engine.grid, engine.out)

@@ -43,10 +43,10 @@ def image_grid(x_NCHW: torch.Tensor, levels: int, columns: int | None = None, si
     return Image.fromarray(canvas.contiguous().numpy())
 
 
-def save_animation(frames: Sequence[torch.Tensor], levels: int, path: Path, seconds: float = 6.0) -> None:
-    """A GIF of the generation: ``frames`` are (N, C, H, W) after each step; at most 64 of them are shown."""
+def save_animation(frames: Sequence[torch.Tensor], path: Path, seconds: float = 6.0) -> None:
+    """A GIF of the generation: ``frames`` are (N, C, H, W) uint8 after each step; at most 64 of them are shown."""
     every = max(1, math.ceil(len(frames) / 64))
-    pictures = [image_grid(frame, levels) for frame in (*frames[::every], frames[-1])]
+    pictures = [image_grid(frame, 256) for frame in (*frames[::every], frames[-1])]
     duration = max(20, int(1000 * seconds / len(pictures)))
     times = [duration] * (len(pictures) - 1) + [1500]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,10 @@ def save_text(x_N11T: torch.Tensor, spec: DataSpec, path: Path) -> None:
 def save_samples(
     x_NCHW: torch.Tensor, spec: DataSpec, folder: Path, frames: Sequence[torch.Tensor] | None = None
 ) -> str:
-    """Write what ``mar sample`` promises for this kind of data; ``frames`` are of images. Return the files' names.
+    """Write what ``mar sample`` promises for this kind of data; return the files' names.
 
-    Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), ``generation.gif``.
+    Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), and of ``frames``
+    (as ``save_animation`` takes them) ``generation.gif``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if spec.modality == "image":
@@ -160,7 +161,7 @@ def save_samples(
             Image.fromarray(image.numpy()).save(pictures / f"{k:05d}.png")
         np.savez_compressed(folder / "images.npz", images=x_NCHW.numpy(), levels=spec.levels)
         if frames is not None:
-            save_animation(frames, spec.levels, folder / "generation.gif")
+            save_animation(frames, folder / "generation.gif")
         return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())

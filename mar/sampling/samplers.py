@@ -147,8 +147,7 @@ def begin(
         model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
         choose = by_entropy(found, size_BK)
         if found.uses_sampled_values:
-            choose = _ByConfidence(found, size_BK, draw)
-            draw = choose.chosen
+            choose, draw = _by_confidence(found, size_BK, draw)
     elif learned:
         choose = _by_policy(size_BK, noise)
     elif not model.network.shares_plan:  # for training alone: here each row may have its own
@@ -162,25 +161,22 @@ def _confidence(model: Model, step: Step, x_M: torch.Tensor, noise: Noise) -> to
     return model.head.log_prob(step.z_MD, x_M, model.head.check_kind("exact"), streams).nats_M.float()
 
 
-class _ByConfidence:
-    """Chooses sets by the log-probability of a draw of every unknown token, and keeps the chosen draws."""
+def _by_confidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[Chooser, DrawTokens]:
+    """Choose sets by the log-probability of a draw of every unknown token; the chosen draws are the tokens."""
+    kept: list[torch.Tensor] = []  # of the set chosen last
 
-    def __init__(self, rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> None:
-        self.rule, self.size_BK, self.draw = rule, size_BK, draw
-
-    def __call__(self, walk: Walk, number: int) -> Step:
-        size_B, noise = self.size_BK[:, number], self.draw.noise
+    def choose(walk: Walk, number: int) -> Step:
+        size_B, noise = size_BK[:, number], draw.noise
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
-        x_M = self.draw(walk, step, size_B, purpose=f"step-{number}")  # a token may be drawn again later
+        x_M = draw(walk, step, size_B, purpose=f"step-{number}")  # a token may be drawn again later
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
         score_BL[step.target_BL] = _confidence(walk.model, step, x_M, noise)
-        progress, tie = (number + 1) / self.size_BK.shape[1], noise.at("adaptive", draw=number)
-        target_BL = self.rule.next_set(score_BL, step.target_BL, size_B, progress, tie)
-        self.x_M = x_M[target_BL[step.target_BL]]
+        progress, tie = (number + 1) / size_BK.shape[1], noise.at("adaptive", draw=number)
+        target_BL = rule.next_set(score_BL, step.target_BL, size_B, progress, tie)
+        kept[:] = [x_M[target_BL[step.target_BL]]]
         return step.among(target_BL)
 
-    def chosen(self, walk: Walk, step: Step, size_B: torch.Tensor) -> torch.Tensor:
-        return self.x_M
+    return choose, lambda walk, step, size_B: kept[0]
 
 
 def _by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:

@@ -46,9 +46,9 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
         return parse(read_content(file, resolve=False))
 
-    def located(self) -> Recipe:
-        """Return the recipe; relative paths that are not here are those seen from where the run was started."""
-        content, file = self.recipe().as_dict(), self.path / "environment.json"
+    def located(self, recipe: Recipe | None = None) -> Recipe:
+        """Return the run's recipe; relative paths that are not here are those seen from where the run was started."""
+        content, file = (recipe or self.recipe()).as_dict(), self.path / "environment.json"
         started = read_json(file, "the environment of a run").get("started_in", "") if file.is_file() else ""
         for section, key in (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path")):
             if path := content[section].get(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from mar.core.errors import Stopped, UserError
 from mar.core.files import write_atomic
-from mar.core.records import Partial, differences, read, record, refuse_other
+from mar.core.records import Partial, differences, find, read, record, refuse_other
 
 
 def test_a_failure_is_recorded_and_a_stop_is_not(tmp_path: Path) -> None:
@@ -39,9 +40,8 @@ def test_differences_name_nested_keys_and_read_tuples_as_lists() -> None:
 def test_parts_are_kept_when_due_and_a_damaged_one_is_missing(tmp_path: Path) -> None:
     partial = Partial(tmp_path / "kept")
     part = partial.part("images-00000")
-    part.save_if_due({"x": torch.ones(2)}, {"done": 1}, last=False)  # 30 s have not passed
-    assert part.read() is None
-    part.save_if_due({"x": torch.ones(2)}, {"done": 2}, last=True)
+    assert 29.0 < part.due - time.monotonic() <= 30.0 and part.read() is None
+    part.write({"x": torch.ones(2)}, {"done": 2})
     tensors, notes = part.read() or ({}, {})
     assert torch.equal(tensors["x"], torch.ones(2)) and notes == {"done": 2}
     partial.finish("images", {"nats": 1.5})
@@ -49,6 +49,15 @@ def test_parts_are_kept_when_due_and_a_damaged_one_is_missing(tmp_path: Path) ->
     file = tmp_path / "kept" / "images.safetensors"
     file.write_bytes(file.read_bytes()[:20])
     assert partial.finished("images") is None
+
+
+def test_a_record_is_found_by_the_values_of_its_question(tmp_path: Path) -> None:
+    contents = {"cut": "{", "list": "[1]", "other": '{"n": 2, "of": [1]}', "same": '{"n": 3, "of": [1]}'}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(content)
+    files = [*sorted(tmp_path.glob("*.json")), tmp_path / "missing.json"]
+    assert find(files, {"n": 3, "of": [1]}) == (tmp_path / "same.json", {"n": 3, "of": [1]})
+    assert find(files, {"n": 4}) is None
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import mar.experiments.engine as engine_module
 from mar.experiments.engine import Engine, assemble
 from mar.experiments.grid import GridFile, read
 from mar.experiments.result import AblationResult
-from mar.experiments.state import read_outlines, share, states_of
+from mar.experiments.state import OUTLINE, read_outlines, share
 
 GRID = """
 recipe: digits
@@ -75,7 +76,16 @@ def test_a_cell_whose_network_refuses_the_plan_is_listed_with_the_reason(
     assert [state.kind for state in engine.states()] == ["done"] * 3 + ["refused"]
     assert share(engine.states()) == 1.0
     outlines = read_outlines(engine.out)
-    assert outlines == engine.outlines and states_of(engine.out, outlines) == engine.states()
+    assert outlines == engine.outlines and [each.state(engine.out) for each in outlines] == engine.states()
+
+
+def test_outlines_without_plans_are_read(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:
+    _, engine = finished
+    plain = json.loads((engine.out / OUTLINE).read_text())
+    for question in (each for outline in plain for each in outline["questions"]):
+        del question["plan"], question["variant"]
+    (tmp_path / OUTLINE).write_text(json.dumps(plain))
+    assert [each.state(engine.out) for each in read_outlines(tmp_path) or ()] == engine.states()
 
 
 def test_the_state_says_what_is_left(finished: tuple[AblationResult, Engine], tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher,
     engine = Engine(grid, tmp_path / "out", trainer=trainer(2, command))
     engine.work()
     assert [state.kind for state in engine.states()] == ["failed", "failed"]
-    record = engine.record(engine.cells[1], engine.training(engine.cells[1]))
+    (_, record), *_ = engine.outlines[1].answers(engine.out)
     assert record is not None and record.error is not None and record.error.startswith("TrainingFailed: mar: no")
 
 

@@ -38,7 +38,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 def test_costs_are_asked_once_for_an_ordering_and_before_the_first_plan_that_needs_them(engine: Engine) -> None:
-    asked = engine.questions(engine.cells[0])
+    asked = list(engine.outlines[0].questions)
     assert asked.count(Question("sets", "random")) == 1
     assert asked.index(Question("sets", "random")) < asked.index(Question("nll", "random/optimal:4"))
 
@@ -60,7 +60,7 @@ def test_before_they_are_measured_a_plan_is_shown_in_equal_sets(engine: Engine) 
 
 def test_another_question_about_the_sets_asks_for_those_plans_alone_again(engine: Engine) -> None:
     other = Engine(engine.grid.model_copy(update={"sets": sets.Sets.Options(images=16)}), engine.out)
-    unanswered = [ask for ask in other.questions(other.cells[0]) if other.record(other.cells[0], ask) is None]
+    unanswered = [asked for asked, record in other.outlines[0].answers(other.out) if record is None]
     assert unanswered == [
         Question("sets", "random"),
         Question("nll", "random/optimal:4"),

@@ -68,7 +68,7 @@ def test_a_variant_that_only_generates_shares_the_likelihood_of_its_plan(
     plain, guided = (rows(result, plan="raster/linear:4", variant=v)[0] for v in ("plain", "guided"))
     assert plain.likelihood == guided.likelihood and plain.images != guided.images
     assert guided.difference is None or guided.difference.reference.endswith("plain, 1")
-    asked = [ask for ask in engine.questions(engine.cells[0]) if ask.metric == "nll"]
+    asked = [ask for ask in engine.outlines[0].questions if ask.metric == "nll"]
     assert len(asked) == 2 + 1  # of the plans, and of the rule in their sizes
 
 

@@ -8,7 +8,7 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.files import settings_digest
 from mar.core.records import Partial
-from mar.likelihood.chain import conditionals, rows_in_budget, score
+from mar.likelihood.chain import adaptive_log_prob, conditionals, rows_in_budget, score
 from mar.likelihood.estimate import Estimator
 from mar.model.plans import sizes_plan
 from orderings import PlanSpec
@@ -57,7 +57,10 @@ def test_a_stopped_adaptive_order_keeps_the_batches_that_are_done(images, tmp_pa
     rule, partition = PlanSpec.parse("lowest-entropy/equal:2", adaptive=True)
 
     def along(**options):
-        return score(model, some, None, lambda noise: sizes_plan(partition, 8, len(noise)), "", rule=rule, **options)
+        return score(model, some, None, lambda noise: sizes_plan(partition, 8, len(noise)), "", find=find, **options)
+
+    def find(model, token, plan, *asked):
+        return adaptive_log_prob(model, token, plan, rule, *asked)
 
     whole = along()
     with pytest.raises(Stops):

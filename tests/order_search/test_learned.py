@@ -16,18 +16,21 @@ from mar.core.errors import Unsupported
 from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead
+from mar.likelihood.chain import score
+from mar.likelihood.summary import Likelihood
 from mar.model.model import Model
+from mar.model.plans import sizes_plan
 from mar.model.policy import OrderPolicy, draw_order, order_log_prob
 from mar.networks.base import Network, NetworkOptions
 from mar.networks.causal_transformer import CausalTransformer
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.order_search import learned
-from mar.order_search.learned import joint_log_prob, learned_log_prob, policy_of, score_learned
+from mar.order_search.learned import find_learned, joint_log_prob, learned_log_prob, policy_of
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
 from mar.training.objectives import AnyOrder, LearnedOrder, Losses
 from mar.verification.models import BareTokens
-from orderings import Plan, PlanSpec
+from orderings import Plan, PlanSpec, parse_partition
 from orderings.grid import Grid
 from tests.helpers import Cached, StepByStep
 
@@ -215,13 +218,23 @@ def test_orders_are_plackett_luce():
     assert float(((share - probability) / (probability * (1 - probability) / len(drawn)).sqrt()).abs().max()) < 4.0
 
 
+def bound_of(model: Model, images: torch.Tensor, sets: str = "singles", **options) -> Likelihood:
+    """The bound of images under the learned order."""
+    n_tokens = math.prod(model.tokenizer.shape)
+
+    def draw(noise) -> Plan:
+        return sizes_plan(parse_partition(sets), n_tokens, len(noise))
+
+    return score(model, images, None, draw, "learned", find=find_learned, **options)
+
+
 def test_what_has_no_bound_is_refused_with_the_reason(model):
     images = torch.zeros(2, L, dtype=torch.int64)
     with pytest.raises(Unsupported, match="kind bound, not exact"):
-        score_learned(model, images, None, kind="exact")
+        bound_of(model, images, kind="exact")
     with pytest.raises(Unsupported, match="one token at a time"):
-        score_learned(model, images, None, "learned/equal:2")
+        bound_of(model, images, "equal:2")
     without = with_policy(StepByStep((L,), NetworkOptions()), L, V, scale=0.0)
     without.policy = None
     with pytest.raises(Unsupported, match="ordering=learned"):
-        score_learned(without, images, None)
+        bound_of(without, images)

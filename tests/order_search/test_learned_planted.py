@@ -13,8 +13,8 @@ from mar.core.noise import stream
 from mar.core.tokens import Categories
 from mar.model.policy import OrderPolicy
 from mar.networks.base import Network
-from mar.order_search.learned import negative_bound, policy_of, score_learned
-from tests.order_search.test_learned import with_policy
+from mar.order_search.learned import negative_bound, policy_of
+from tests.order_search.test_learned import bound_of, with_policy
 
 
 class SeesTheFirstOnly(Network):
@@ -52,7 +52,7 @@ def test_where_the_order_matters_the_learned_one_finds_it_and_beats_random_order
         optimizer.step()
     model.eval()
     images = torch.tensor([[0] * n_tokens, [1] * n_tokens]).repeat(64, 1)
-    bound = score_learned(model, images, None).nats_per_image
+    bound = bound_of(model, images).nats_per_image
     best = math.log(2.0)
     random_orders = best * (1 + (n_tokens - 1) / 2)  # at best: on average half of the copies come before the bit
     assert bound < best + 0.1
