@@ -13,6 +13,8 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+from scripts import reference_pages
+
 project = "mar-orderings"
 author = "mar-orderings contributors"
 copyright = "mar-orderings contributors"
@@ -31,7 +33,7 @@ html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
-pygments_style = "friendly"
+pygments_style = "default"  # its colours have the contrast of WCAG AA
 pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"
 autodoc_member_order = "bysource"
@@ -44,10 +46,14 @@ napoleon_use_ivar = True
 PAGES = {
     "Start": [
         "installation",
+        "quickstart",
         "concepts",
         "from-the-command-line",
         "from-python",
         "demo",
+        "own-data",
+        "ablate-my-ordering",
+        "recipes",
         "troubleshooting",
         "trust",
         "glossary",
@@ -66,7 +72,7 @@ PAGES = {
         "adding-a-data-set",
         "adding-a-metric",
     ],
-    "Reference": ["reference", "index", "/CONTRIBUTING", "/CHANGELOG"],
+    "Reference": ["commands", "reference", "index", "/CONTRIBUTING", "/CHANGELOG"],
 }
 
 
@@ -84,6 +90,10 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         for caption, names in PAGES.items():
             source[0] += _toctree([name if name.startswith("/") else f"/docs/{name}" for name in names], caption)
         source[0] += _toctree(["/results/README", "/results/LOG", "/results/speed"], "Results")
+    elif page == "docs/recipes":
+        source[0] = source[0].replace("% table of recipes", reference_pages.recipes())
+    elif page == "docs/commands":
+        source[0] = source[0].replace("% reference of commands", reference_pages.commands())
     elif page == "results/README":
         found = sorted(here.glob("*/**/*.md"))
         source[0] += _toctree([f"/{path.relative_to(app.srcdir).with_suffix('')}" for path in found])
@@ -131,8 +141,17 @@ def _escape_plain_text(app: Any, what: str, name: str, obj: Any, options: Any, l
         lines[number] = "``".join(parts)
 
 
+def _make_accessible(app: Any, error: Exception | None) -> None:
+    """Give headings of the side bar a level, and boxes that scroll the keyboard's focus."""
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text().replace('role="heading">', 'role="heading" aria-level="2">')
+        text = re.sub(r'<(pre|div class="table-wrapper[^"]*")(?=[ >])(?! tabindex)', r'<\1 tabindex="0"', text)
+        page.write_text(text)
+
+
 def setup(app: Any) -> None:
     """Render formulas as MathML when the page is built: no script, no network, selectable text."""
     app.add_html_math_renderer("mathml", (_skip_visit(_write_inline), _leave), (_skip_visit(_write_block), _leave))
     app.connect("source-read", _add_navigation)
+    app.connect("build-finished", _make_accessible)
     app.connect("autodoc-process-docstring", _escape_plain_text, priority=400)  # before napoleon, at 500

@@ -175,6 +175,8 @@ class PlanSpec(NamedTuple, Generic[Order]):
             rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
             if rule is not None and not rule.uses_sampled_values:
                 return PlanSpec(parse_adaptive(head), partition)
+        if kind in PARTITIONS and kind not in ORDERINGS:
+            raise InvalidRequest(f"{head} is a partition: write an ordering before it, such as random/{head}")
         return PlanSpec(parse_ordering(head), partition)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/concepts.md from real plans: ``python scripts/concept_pictures.py docs``.
+"""Draw the pictures of docs/concepts.md and README.md from real plans: ``python scripts/concept_pictures.py docs``.
 
 L tokens · K AR steps
 """
@@ -6,6 +6,7 @@ L tokens · K AR steps
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,8 @@ from matplotlib.patches import Rectangle
 
 from orderings import Grid, Plan, PlanSpec, Seeded
 
-PLAN, GRID = "spiral/cosine:5", Grid((4, 4))
+PLAN, GRID, FIVE = "spiral/cosine:5", Grid((4, 4)), Grid((5, 5))
+NOW = "#e4572e"
 KNOWN, TARGET, UNKNOWN = "#4c72b0", "#f0a63c", "#ececec"
 
 
@@ -30,13 +32,16 @@ def draw_plan(text: str, given_L: torch.Tensor | None = None) -> Plan:
     return Plan.sample(ordering, partition, GRID, 1, Seeded(1, torch.Generator().manual_seed(0)), given_BL=given_BL)
 
 
-def cells(axes: Axes, value_L: torch.Tensor, colour: list[str], title: str) -> None:
-    """A grid of coloured cells with a number in each."""
-    rows, columns = GRID.shape
+def cells(
+    axes: Axes, value_L: torch.Tensor, colour: list[str], title: str, grid: Grid = GRID, ink: Sequence[str] = ()
+) -> None:
+    """A grid of coloured cells with a number in each, in the colours ``ink``."""
+    rows, columns = grid.shape
     for token, value in enumerate(value_L.tolist()):
         row, column = divmod(token, columns)
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour[token], edgecolor="white", linewidth=2))
-        axes.text(column + 0.5, row + 0.5, str(value), ha="center", va="center", fontsize=11)
+        axes.text(column + 0.5, row + 0.5, str(value), ha="center", va="center", fontsize=11,
+                  color=ink[token] if ink else "black")  # fmt: skip
     axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", title=title)
     axes.axis("off")
 
@@ -105,8 +110,38 @@ def given_picture() -> plt.Figure:
     return figure
 
 
+def overview_picture() -> plt.Figure:
+    """Four plans (columns): ``step_L``, the attention mask, and one step of the sampler and the likelihood."""
+    plans = {"raster": 12, "spiral/cosine:6": 3, "subsample/equal:4": 3, "random/cosine:6": 3}
+    figure, axes = plt.subplots(3, len(plans), figsize=(11, 8.4), gridspec_kw={"hspace": 0.24, "wspace": 0.1})
+    for column, (text, at) in enumerate(plans.items()):
+        generator = Seeded(1, torch.Generator().manual_seed(0))
+        plan = Plan.sample(*PlanSpec.parse(text), FIVE, 1, generator)
+        step_L, last = plan.step_BL[0], int(plan.n_steps_B[0]) - 1
+        colours = [to_hex(plt.get_cmap("viridis")(s / last)) for s in step_L.tolist()]
+        top, middle, bottom = axes[:, column]
+        cells(top, step_L, colours, "", FIVE, ["black" if s > 0.6 * last else "white" for s in step_L.tolist()])
+        top.set_title(text, family="monospace", fontsize=13)
+        middle.imshow(step_L[:, None] > step_L[None], cmap=ListedColormap([UNKNOWN, KNOWN]), vmin=0, vmax=1)
+        middle.set(xticks=[], yticks=[], xlabel="sees token", ylabel="" if column else "token")
+        now = [KNOWN if s < at else NOW if s == at else UNKNOWN for s in step_L.tolist()]
+        cells(bottom, step_L, now, "", FIVE, now)
+        bottom.set_title(f"step {at} of 0–{last}: {int((step_L == at).sum())} at once", y=-0.15, fontsize=10)
+    said = (
+        ("1  step_BL", "the step at which each\ntoken is generated\n(equal numbers: together)"),
+        ("2  attention mask", "token i sees token j\nif step[j] < step[i]"),
+        ("3  sampler, likelihood", "blue: known; orange: drawn\nnow, scored with\n−log p(orange | blue)"),
+    )
+    for row, (title, text) in enumerate(said):
+        axes[row, 0].text(-1.2, 0.78, title, transform=axes[row, 0].transAxes, fontsize=13, weight="bold")
+        axes[row, 0].text(-1.2, 0.66, text, transform=axes[row, 0].transAxes, fontsize=10, va="top", color="#5a606c")
+    return figure
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     plt.rcParams.update({"svg.hashsalt": "concepts", "svg.fonttype": "path", "axes.titlesize": 11})
-    for name, figure in (("step", step_picture()), ("masks", mask_picture()), ("given", given_picture())):
+    pictures = {"step": step_picture, "masks": mask_picture, "given": given_picture, "overview": overview_picture}
+    for name, draw in pictures.items():
+        figure = draw()
         figure.savefig(folder / f"concept-{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

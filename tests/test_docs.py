@@ -17,6 +17,7 @@ from mar import config
 from mar.bench.contenders import SHAPES
 from mar.cli import main as cli
 from mar.experiments.grid import read as read_grid
+from scripts import reference_pages
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -138,6 +139,13 @@ def test_the_examples_of_a_command_s_help_are_understood(name):
     found = list(commands((COMMANDS[name].help or "").splitlines()))
     wrong = [f"mar {' '.join(arguments)}: {said}" for arguments in found if (said := refusal(arguments)) is not None]
     assert not wrong
+
+
+def test_the_generated_pages_hold_every_recipe_and_every_command():
+    recipes, reference = reference_pages.recipes(), reference_pages.commands()
+    assert not [name for name in config.recipe_names() if f"| **{name}**" not in recipes]
+    assert not [name for name in COMMANDS if f"## mar {name}\n" not in reference]
+    assert "| `--plans` |" in reference and "| `RUN` | A run folder. |" in reference
 
 
 @pytest.mark.parametrize(

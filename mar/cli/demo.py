@@ -6,15 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import TrainedRun, grouped, opt
+from mar.cli.options import LastWeights, arg, load_run, opt
 from mar.core.errors import UserError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches: plans may name its files
 
 
-@grouped
 def demo(
-    run: TrainedRun,
+    run: Annotated[
+        Path | None, arg("A run folder; without one, a small run of Fashion-MNIST that is included.")
+    ] = None,
+    last_weights: LastWeights = False,
     port: Annotated[int, opt("Port of the page.", min=1, max=65535)] = 7860,
     host: Annotated[str, opt("Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
     browser: Annotated[bool, opt("Open the page in the browser.", "--open/--no-browser")] = False,
@@ -25,13 +27,14 @@ def demo(
 
     Examples:
 
+        mar demo
         mar demo runs/digits --port 8000 --open
     """
-    loaded = run.load()
-    from mar.demo.session import Session
+    loaded = None if run is None else load_run(run, last_weights)
+    from mar.demo.session import Session, bundled
 
     with tempfile.TemporaryDirectory(prefix="mar-demo-") as folder:
-        session = Session(loaded, Path(folder), reads_files=host in _LOOPBACK)
+        session = Session(loaded or bundled(not last_weights), Path(folder), reads_files=host in _LOOPBACK)
         try:
             from mar.demo.page import serve
         except ModuleNotFoundError as error:

@@ -22,8 +22,11 @@ from mar.cli.options import (
     print_tables,
 )
 from mar.core.errors import UserError
+from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orderings import Grid, Ordering, Partition, Plan
 
 GridOption = Annotated[str, opt("16x16 (image), 64 (text), 8x8x3 (with channels).")]
@@ -105,7 +108,7 @@ def show(
     shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
     print(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
     if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
-        _print_ranks(drawn, lattice)
+        _print_ranks(drawn, lattice, wide_console())
     if out is not None:
         from orderings import draw
 
@@ -145,21 +148,21 @@ def _drawn(ordering: Ordering, partition: Partition, grid: Grid, seed: int) -> P
     return Plan.sample(ordering, partition, grid, 1, stream(seed, "orderings", 1))
 
 
-def _print_ranks(plan: Plan, grid: Grid) -> None:
-    """Print the ranks in the grid's layout, coloured by AR step."""
-    from rich.console import Console
+def _print_ranks(plan: Plan, grid: Grid, console: Console) -> None:
+    """Print the ranks in the grid's layout, coloured by AR step; in a narrow terminal the colours alone."""
     from rich.text import Text
 
     ranks, steps = plan.rank_BL[0].tolist(), plan.step_BL[0].tolist()
     width, digits, text = grid.shape[-1], len(str(len(grid) - 1)), Text()
+    fits = width * (digits + 2) <= console.width
     for token, (rank, step) in enumerate(zip(ranks, steps, strict=True)):
         place = step / max(1, max(steps)) * (len(_VIRIDIS) - 1)
         low, high = _VIRIDIS[int(place)], _VIRIDIS[min(int(place) + 1, len(_VIRIDIS) - 1)]
         colour = ",".join(str(round(a + (b - a) * (place % 1.0))) for a, b in zip(low, high, strict=True))
         ink = "black" if step > 0.6 * max(1, max(steps)) else "white"
-        text.append(f" {rank:>{digits}} ", style=f"{ink} on rgb({colour})")
+        text.append(f" {rank:>{digits}} " if fits else "  ", style=f"{ink} on rgb({colour})")
         text.append("\n" if token % width == width - 1 else "")
-    Console(soft_wrap=True).print(text, end="")
+    console.print(text, end="", soft_wrap=True)
 
 
 @grouped

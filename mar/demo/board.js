@@ -1,6 +1,7 @@
 // The board: an order is painted over the grid, pixels are given or drawn. Sends {painted, given, drawn, tool} after a stroke.
 const canvas = element.querySelector("canvas"), inkInput = element.querySelector(".ink");
-let state = copy(props.value), picture = null, tool = "order", stroke = null, seen = 0;
+const said = element.querySelector(".said"), link = element.querySelector(".link");
+let state = copy(props.value), picture = null, tool = "order", stroke = null, seen = 0, restored = 0, cursor = 0;
 
 function copy(value) {
   return JSON.parse(JSON.stringify(value));
@@ -34,6 +35,7 @@ function draw() {
     context.fillText(at + 1, x + side / 2, y + side / 2);
     if (painted && !live && first.has(cell)) frame(sheet, cell, paper);
   }
+  if (document.activeElement === canvas) frame(sheet, cursor, now);
 }
 
 function touch(x, y) {
@@ -86,20 +88,52 @@ function send() {
   trigger("input");
 }
 
+function begin() {
+  const unanswered = stroke?.over; // the plan becomes a painted one with the server's answer
+  stroke = { tool, at: null };
+  if (tool === "order" && !props.scene.painted && !unanswered) state.painted = []; // another plan was chosen: paint anew
+}
+
+function end() {
+  if (!stroke) return;
+  send();
+  stroke = stroke.tool === "order" ? { ...stroke, over: true } : null; // an order stays as painted until the answer is there
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
-  stroke = { tool, at: null };
-  if (tool === "order" && !props.scene.painted) state.painted = []; // another plan was chosen since: paint anew
+  begin();
   follow(event);
 });
 canvas.addEventListener("pointermove", (event) => stroke && follow(event));
-for (const end of ["pointerup", "pointercancel"])
-  canvas.addEventListener(end, () => {
-    if (!stroke) return;
-    send();
-    if (stroke.tool !== "order") stroke = null; // an order stays as painted until the answer is there
-    else stroke = { ...stroke, over: true };
-  });
+for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, end);
+
+// Keys: arrows move the cursor, Space or Enter uses the tool on its cell.
+canvas.addEventListener("keydown", (event) => {
+  const { rows, columns, step } = props.scene, row = Math.floor(cursor / columns), column = cursor % columns;
+  const to = { ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1], ArrowUp: [row - 1, column], ArrowDown: [row + 1, column] };
+  const at = to[event.key], use = event.key === " " || event.key === "Enter";
+  if (!at && !use) return;
+  event.preventDefault();
+  if (at && at[0] >= 0 && at[0] < rows && at[1] >= 0 && at[1] < columns) cursor = at[0] * columns + at[1];
+  if (use) {
+    begin();
+    touch(((cursor % columns) + 0.5) / columns, (Math.floor(cursor / columns) + 0.5) / rows);
+    end();
+  }
+  const known = state.given.includes(cursor) ? "given" : state.painted.includes(cursor)
+    ? `painted ${state.painted.indexOf(cursor) + 1}` : step?.[cursor] >= 0 ? `step ${step[cursor] + 1}` : "";
+  said.textContent = `row ${Math.floor(cursor / columns) + 1}, column ${(cursor % columns) + 1}${known && ": " + known}`;
+  draw();
+});
+for (const change of ["focus", "blur"]) canvas.addEventListener(change, draw);
+
+link.addEventListener("click", async (event) => {
+  event.preventDefault();
+  await navigator.clipboard?.writeText(link.href).catch(() => {});
+  history.replaceState(null, "", link.href); // the address bar holds it too
+  said.textContent = "The link is copied, and in the address bar.";
+});
 
 for (const button of element.querySelectorAll("[data-tool]"))
   button.addEventListener("click", () => {
@@ -117,6 +151,11 @@ element.querySelector("[data-clear]").addEventListener("click", () => {
 async function show() {
   if (stroke?.over) stroke = null;
   const { fresh, rows, columns } = props.scene;
+  link.href = location.origin + location.pathname + props.scene.link;
+  if ((props.scene.restore ?? 0) > restored) {
+    [restored, state] = [props.scene.restore, copy(props.scene.board)]; // of a link
+    send();
+  } else if (!stroke && String(props.scene.answered) !== String([state.painted, state.given])) send(); // an overtaken answer
   picture = await loaded(props.scene.picture);
   if (fresh > seen) {
     seen = fresh; // another picture: what was drawn goes, and where nothing is given, its upper half is

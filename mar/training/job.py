@@ -136,7 +136,8 @@ def check_memory(parts: Parts, processes: Processes) -> None:
             f"training needs about {(states + activations) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             f"{states / 1e9:.1f} for weights, gradients, moments and averages of {model.n_parameters:,} parameters, "
             f"{activations / 1e9:.1f} for activations of {rows} rows. Choose a smaller network or batch, "
-            "train.accumulation=N or train.checkpoint_activations=true; --ignore-memory starts all the same"
+            "train.accumulation=N or train.checkpoint_activations=true. mar train --ignore-memory, or any command with "
+            "MAR_IGNORE_MEMORY=1, starts all the same"
         )
 
 
@@ -265,9 +266,9 @@ class ModelJob(Job):
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         if progress.due(10):
             shown = float(loss) * self.processes.world
-            rate = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
+            speed = (progress.iteration - self.first) * self.train.batch_size / (time.monotonic() - self.started)
             validated = f" val {self.curve[-1][1]:.3f}" if self.curve else ""
-            text = f"loss {shown:.3f}{validated} {rate:.0f}/s"
+            text = f"loss {shown:.3f}{validated} {speed:.0f}/s"
             self.bar(progress.iteration, progress.iterations, text)
         self.pending.append((progress.iteration, loss, norm.detach(), rate))
         if progress.due(self.train.log_every):

@@ -86,6 +86,8 @@ def test_a_model_that_does_not_fit_the_memory_is_refused_with_the_numbers(tmp_pa
     line, code = refusal("train", "digits", *TINY)
     assert code == 2 and "GB are free" in line and "parameters, 0." in line and not any(tmp_path.iterdir())
     in_process("train", "digits", *TINY, "--ignore-memory", "--out", str(tmp_path / "run"))
+    monkeypatch.setenv("MAR_IGNORE_MEMORY", "1")
+    in_process("train", "digits", *TINY, "--out", str(tmp_path / "another"))
 
 
 def test_activations_grow_with_the_rows_by_what_a_row_keeps():

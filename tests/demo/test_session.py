@@ -83,9 +83,40 @@ def test_given_pixels_are_kept_bit_for_bit_and_are_not_scored(session, plan):
 
 def test_frames_follow_the_steps_and_end_with_the_image(session):
     made = session.generate(Request("raster/equal:8"))
-    assert made.shown == list(range(8)) and torch.equal(made.frames[-1], made.image)
-    assert torch.equal(made.frames[2].flatten()[:24], made.image.flatten()[:24])
-    assert len(made.nats) == 8
+    assert made.after == list(range(9)) and torch.equal(made.frames[-1], made.image)
+    assert torch.equal(made.frames[3].flatten()[:24], made.image.flatten()[:24])
+    assert int(made.frames[0].sum()) == 0 and len(made.nats) == 8 and made.tokens == list(range(8, 65, 8))
+
+
+def test_tokens_are_shown_while_they_are_drawn(session):
+    seen = [(len(made.nats), made.after[-1], made.done) for made in session.stream(Request("random/equal:8"))]
+    assert seen == [*((k + 1, k, False) for k in range(8)), (8, 8, True)]
+
+
+def test_unknown_cells_have_the_entropy_of_their_conditionals(session):
+    made = session.generate(Request("raster/equal:8", label=3))
+    *_, last = session.run.walk("raster/equal:8", 1, torch.tensor([3]))
+    logits_MV = last.logits_MV.log_softmax(-1)
+    assert made.entropy[7][56:] == pytest.approx(-(logits_MV.exp() * logits_MV).sum(-1), abs=1e-5)
+    assert not made.entropy[7][:56].any() and not made.entropy[8].any()
+
+
+def test_an_order_is_scored_beside_raster_and_random_on_the_same_images(session):
+    *_, rows = session.standings(Request("painted/equal:8", PAINTED), images=6)
+    found = {row.plan: row for row in rows}
+    assert set(found) == {"painted/equal:8", "raster/equal:8", "random/equal:8"}
+    assert [row.mean for row in rows] == sorted(row.mean for row in rows)
+    scored = {plan: session.run.nll(plan=plan, limit=6) for plan in ("raster/equal:8", "random/equal:8")}
+    row, (raster, random) = found["random/equal:8"], scored.values()
+    assert row.mean == pytest.approx(random.bits_per_dim, abs=1e-6) and row.unit == "bits/dim"
+    assert row.difference == pytest.approx(random.bits_per_dim - raster.bits_per_dim, abs=1e-6)
+    assert row.interval[0] < row.difference < row.interval[1]
+    assert found["raster/equal:8"].interval == (0.0, 0.0)
+
+
+def test_a_test_image_that_is_not_there_is_refused(session):
+    with pytest.raises(UserError, match="the test images are 0 to 359: there is no 99999"):
+        session.test_image(99999)
 
 
 def test_a_head_without_exact_likelihood_says_which_kinds_it_has(tmp_path):

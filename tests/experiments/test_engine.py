@@ -252,7 +252,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
         ("refrence=raster", "did you mean 'reference'"),
         ("fid.imgs=9", "did you mean 'images'"),
         ("reference=morton", "axis plan"),
-        ("train.iteration=9", "did you mean 'iterations'"),
+        ("train.iteration=9", "did you mean 'train.iterations'"),
     ],
 )
 def test_a_wrong_grid_is_refused_with_what_would_work(override: str, message: str) -> None:

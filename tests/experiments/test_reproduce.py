@@ -90,9 +90,8 @@ def test_every_published_figure_stands_in_a_row(table: Table) -> None:
 
 def test_without_a_name_the_tables_are_listed(shelf: Path) -> None:
     said = run().output
-    assert said.splitlines() == [
-        "tiny", "    Which order?", "    --scale digits: a moment.", "    --scale gpu --data PATH: a moment.",
-    ]  # fmt: skip
+    shown = "tiny: Which order? --scale digits a moment. --scale gpu --data PATH a moment."
+    assert said.split() == shown.split()
 
 
 def test_the_smallest_scale_is_the_default(shelf: Path) -> None:
@@ -109,7 +108,7 @@ def test_the_smallest_scale_is_the_default(shelf: Path) -> None:
         (["tiny", "--scale", "gpu"], "tiny at the scale gpu needs --data PATH"),
         (["tiny", "--data", "."], "leave --data out"),
         (["tiny", "--scale", "gpu", "--data", "nowhere"], "there is no nowhere"),
-        (["tiny", "train.iteration=3"], "did you mean 'iterations'"),
+        (["tiny", "train.iteration=3"], "did you mean 'train.iterations'"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(shelf: Path, arguments: list[str], message: str) -> None:

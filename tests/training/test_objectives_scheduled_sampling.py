@@ -157,7 +157,7 @@ def test_a_recipe_without_it_is_written_as_before(tiny):
     assert "scheduled_sampling" not in off.as_dict()["train"]
     assert on.as_dict()["train"]["scheduled_sampling"] == {"probability": 0.7, "start": 0.1, "ramp": 0.5}
     assert config.parse(on.as_dict()) == on and on.fingerprint() != off.fingerprint()
-    with pytest.raises(UserError, match="did you mean 'probability'"):
+    with pytest.raises(UserError, match=r"did you mean 'train\.scheduled_sampling\.probability'"):
         config.read("digits", ["train.scheduled_sampling.probabilty=0.1"])
 
 
