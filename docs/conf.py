@@ -6,13 +6,19 @@ site alike. README.md becomes the start page ``index.md``.
 
 from __future__ import annotations
 
+import base64
 import posixpath
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 
+from mar.experiments.result import read_result
+from mar.reports import plots, verdict
+from mar.reports.columns import in_asked_unit
+from mar.reports.page import headline
 from scripts import reference_pages
 
 project = "mar-orderings"
@@ -48,6 +54,7 @@ PAGES = {
         "installation",
         "quickstart",
         "concepts",
+        "gallery",
         "from-the-command-line",
         "from-python",
         "demo",
@@ -90,6 +97,8 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         for caption, names in PAGES.items():
             source[0] += _toctree([name if name.startswith("/") else f"/docs/{name}" for name in names], caption)
         source[0] += _toctree(["/results/README", "/results/LOG", "/results/speed"], "Results")
+    elif page == "docs/gallery":
+        source[0] += _gallery(Path(app.srcdir))
     elif page == "docs/recipes":
         source[0] = source[0].replace("% table of recipes", reference_pages.recipes())
     elif page == "docs/commands":
@@ -99,6 +108,23 @@ def _add_navigation(app: Any, page: str, source: list[str]) -> None:
         source[0] += _toctree([f"/{path.relative_to(app.srcdir).with_suffix('')}" for path in found])
     elif page.startswith("results/") and any(here.glob("result.json*")):
         source[0] += '\n\n<p><a href="index.html">Open the interactive report of this table.</a></p>\n'
+
+
+def _gallery(root: Path) -> str:
+    """Return a card for each interactive report: its question, the first sentence of its answer, and a plot."""
+    cards = []
+    folders = {path.parent for path in root.glob("results/**/result.json*")}
+    for folder in sorted(folders, key=lambda each: (each.name != "mar-table1", each)):
+        result = in_asked_unit(read_result(folder))
+        title, question = headline(result)
+        answer = next(iter(verdict.answers(result)), title)
+        thumbnail = plots.save(plots.thumbnail(result), folder / "thumbnail.png")
+        picture = base64.b64encode(thumbnail.read_bytes()).decode()
+        cards.append(
+            f'<a href="../{folder.relative_to(root)}/index.html"><img src="data:image/png;base64,{picture}" alt="">'
+            f"<strong>{escape(question)}</strong><span>{escape(title)}: {escape(answer)}</span></a>"
+        )
+    return f'\n\n<div class="gallery">{"".join(cards)}</div>\n'
 
 
 def _mathml(formula: str, display: str) -> str:

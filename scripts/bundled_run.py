@@ -51,6 +51,7 @@ def main() -> None:
     RunFolder(out).write_description(config.parse(content), data.about)
     (out / "environment.json").write_text(json.dumps({"started_in": "."}))
     x, label = data.test.batch(evenly_spaced(len(data.test), IMAGES))
+    assert label is not None, "Fashion-MNIST has classes"
     np.savez_compressed(out / "test.npz", images=x[:, 0].numpy(), labels=label.numpy().astype(np.uint8))
     print(f"{out}: {sum(file.stat().st_size for file in out.rglob('*.safetensors')):,} bytes of weights")
 

@@ -52,7 +52,8 @@ class Column(Generic[R]):
     key: str = ""  # the name in CSV and JSON; default: title and unit
     alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
     mark: Callable[[R], bool] | None = None  # rows to mark in place of the best
-    drop: int = 0  # 0: always shown; where the terminal is too narrow, columns of the highest number are dropped first
+    drop: int = 0  # 0: always shown; a narrow terminal drops the highest first, a page folds 2, a telephone also 1
+    markup: Callable[[R], str] | None = None  # the cell of a page; None: the printed cell
 
     @property
     def name(self) -> str:
@@ -99,8 +100,8 @@ class Column(Generic[R]):
         def after(function: Callable[[R], Any] | None) -> Any:
             return function and (lambda row: None if (found := read(row)) is None else function(found))
 
-        value, text, alike, mark = map(after, (self.value, self.text, self.alike, self.mark))
-        return replace(self, value=value, text=text, alike=alike, mark=mark)  # type: ignore[return-value]
+        names = ("value", "text", "alike", "mark", "markup")
+        return replace(self, **{name: after(getattr(self, name)) for name in names})  # type: ignore[return-value]
 
 
 def fields(**paths: str) -> list[Column[Any]]:
@@ -264,23 +265,32 @@ class Table(Generic[R]):
         lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", heads, r"\midrule", *lines, r"\bottomrule"]
         return "\n".join([*lines, r"\end{tabular}", *(f"% {escape_latex(note)}" for note in self.notes), ""])
 
-    def html(self, css: str = "") -> str:
-        """Return a ``<table>`` of class ``css``. ``data-rows`` numbers the rows, ``data-value`` is raw."""
+    def html(self, css: str = "", numbers: Sequence[str] = (), anchor: str = "") -> str:
+        """Return a ``<table>`` of class ``css``; ``data-value`` is raw.
 
-        def style(column: Column[R], best: bool) -> str:
-            names = " ".join(["words"] * column.words + ["best"] * best)
-            return f' class="{names}"' if names else ""
+        Args:
+            numbers: ``data-rows`` of each row, "0 7"; default its own number.
+            anchor: of each row's id, followed by its first number; empty: no ids.
+        """
+
+        def style(column: Column[R], best: bool = False) -> str:
+            names = ["words"] * column.words + ["best"] * best + ["", "less", "more"][min(column.drop, 2)].split()
+            return f' class="{" ".join(names)}"' if names else ""
 
         def cell(column: Column[R], row: R, best: bool) -> str:
             value = column.value(row)
             raw = "" if value is None else escape(str(value))
-            return f'<td{style(column, best)} data-value="{raw}">{escape(column.show(row))}</td>'
+            shown = escape(column.show(row)) if column.markup is None else column.markup(row)
+            return f'<td{style(column, best)} data-value="{raw}">{shown}</td>'
 
         lines, count = ["".join(cells) for cells in self._cells(cell)], len(self.rows)
         heads = "".join(
-            f'<th scope="col" data-better="{c.better}"{style(c, False)}>{escape(c.head)}</th>' for c in self.columns
+            f'<th scope="col" data-better="{c.better}"{style(c)}>{escape(c.head)}</th>' for c in self.columns
         )
-        body = "".join(f'<tr data-rows="{number}">{line}</tr>' for number, line in enumerate(lines[:count]))
+        body = ""
+        for number, line in zip(numbers or map(str, range(count)), lines[:count], strict=True):
+            name = f' id="{anchor}{number.split()[0]}"' if anchor else ""
+            body += f'<tr{name} data-rows="{number}">{line}</tr>'
         feet = "".join(f"<tr>{line}</tr>" for line in lines[count:])
         head = f"<thead><tr>{heads}</tr></thead>"
         return f'<table class="{css}">{head}<tbody>{body}</tbody><tfoot>{feet}</tfoot></table>'

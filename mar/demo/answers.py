@@ -85,7 +85,7 @@ def race(session: Session, requests: Sequence[Request]) -> Iterator[tuple[dict[s
         Misfit: of the plan, or of the second request's.
     """
     films: list[dict[str, Any] | None] = [None] * len(requests)
-    runs, made = [session.stream(request) for request in requests], [None] * len(requests)
+    runs, made = [session.stream(request) for request in requests], dict[int, Generation]()
     going = set(range(len(runs)))
     while going:
         for k in sorted(going):
@@ -96,7 +96,7 @@ def race(session: Session, requests: Sequence[Request]) -> Iterator[tuple[dict[s
             else:
                 films[k], made[k] = _film(session, requests[k], generation, films[k]), generation
         if all(films) and going:
-            yield {"key": link(session, requests[0]), "films": films.copy()}, made
+            yield {"key": link(session, requests[0]), "films": films.copy()}, [made[k] for k in range(len(runs))]
 
 
 def _film(session: Session, request: Request, made: Generation, before: dict[str, Any] | None) -> dict[str, Any]:

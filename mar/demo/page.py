@@ -7,7 +7,8 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,13 +154,16 @@ class _Answers:
 
     def __init__(self, session: Session) -> None:
         self.session, self.pictures = session, itertools.count(1)
-        self.example: tuple[str, tuple[Any, ...]] = ("", ())  # of the page as it opens: key and outputs
+        self.example: dict[str, Any] = {"key": ""}  # the films of the page as it opens
+        self.example_files: tuple[Path, ...] = ()
 
     def prepare(self) -> None:
         """Draw the image that the page shows when it opens."""
-        request = linked(self.session, {})
-        for outputs in self._drawn([request]):
-            self.example = link(self.session, request), outputs
+        with suppress(MarError):
+            request = linked(self.session, {})
+            *_, (example, made) = race(self.session, [request])
+            self.example_files = film_files([(request.plan, made[0])], self.session)
+            self.example = example
 
     def open(self, request: gr.Request) -> tuple[Any, ...]:
         """Set the controls as the link says."""
@@ -197,9 +201,10 @@ class _Answers:
 
     def _drawn(self, requests: list[Request]) -> Iterator[tuple[Any, ...]]:
         """Yield player, GIF and PNG while images are drawn; files at the end."""
-        key, kept = self.example
-        if len(requests) == 1 and link(self.session, requests[0]) == key:
-            yield kept
+        if len(requests) == 1 and link(self.session, requests[0]) == self.example["key"]:
+            for file in self.example_files:
+                file.touch()  # only the latest films are kept
+            yield gr.HTML(value={**self.example, "id": next(self.pictures)}), *_saved(self.example_files)
             return
         before, nothing = 0.0, (gr.DownloadButton(visible=False),) * 2
         number, value, made = next(self.pictures), {}, []
@@ -209,8 +214,7 @@ class _Answers:
                 before = time.monotonic()
                 yield gr.HTML(value=value), *nothing
         named = [(request.plan.strip(), one) for request, one in zip(requests, made, strict=True)]
-        files = (gr.DownloadButton(value=str(file), visible=True) for file in film_files(named, self.session))
-        yield gr.HTML(value=value), *files
+        yield gr.HTML(value=value), *_saved(film_files(named, self.session))
 
     def beat(self, *chosen: Any) -> Iterator[tuple[Any, ...]]:
         """Score the order beside raster and random."""
@@ -275,6 +279,10 @@ def _streamed(n: int, answers: Callable[[], Iterator[tuple[Any, ...]]]) -> Itera
             yield *outputs, *_told()
     except MarError as error:
         yield *(gr.skip() for _ in range(n)), *_refused(error)
+
+
+def _saved(files: Iterable[Path]) -> tuple[Any, ...]:
+    return tuple(gr.DownloadButton(value=str(file), visible=True) for file in files)
 
 
 def _refused(error: MarError) -> tuple[Any, ...]:

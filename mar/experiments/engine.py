@@ -188,7 +188,7 @@ class Engine:
         if any(metric.alone for metric in self.metrics.values()):
             for cell in filter(lambda cell: cell.served, self.cells):
                 with held(self.home(cell), wait=True):
-                    self._answer(cell, cell.name, alone=True)
+                    self._answer(cell, "alone", alone=True)
 
     def _placed(self, cell: Cell, question: Question) -> Question:
         """Return the question with the place of its record, and how it is answered."""

@@ -1,5 +1,7 @@
 """Grid files: the models to train, the plans to score them under, and the metrics to ask.
 
+title: Orders of MNIST                # of the page, which asks the question
+question: Which order suits MNIST?
 extends: networks/digits              # optional: another grid, whose keys these replace
 given: {data: "???"}                  # the value of ${given.data}; ???: on the command line; given.out: the folder
 prepare: [cache ${given.data} …]      # mar commands that make the inputs of the recipes (mar.experiments.launch)
@@ -28,7 +30,7 @@ published:                            # columns of papers, beside the grid's own
     recalled: true                    # from memory; a dagger and a note say so
     rows: [{where: {ordering: raster, attention: causal}, value: 19.23}]
 
-A shipped grid file begins with its command, its question, and ``Time:``.
+A shipped grid file begins with its command, what it runs, and ``Time:``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Grid files found by name: shipped ablations, and the tables of papers at some of four scales.
 
-A table's file begins with its command, its question, and ``Time:``. This file imports no torch, so that lists and
-mistyped names are answered at once.
+A table's file begins with its command, what it runs, and ``Time:``; its question is a key. This file imports no torch,
+so that lists and mistyped names are answered at once.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ def extended(path: Path) -> DictConfig:
     return own if parent is None else OmegaConf.merge(extended(grid_path(parent)), own)  # type: ignore[return-value]
 
 
+def about(name: str, data: str = "") -> dict[str, str]:
+    """Return the title and the question of a shipped grid, or of a table at the scale of the data's name, else at its
+    smallest; of other grids nothing."""
+    paths = [path for path in (GRIDS / f"{name}.yaml", *(TABLES / name / f"{s}.yaml" for s in SCALES)) if path.exists()]
+    paths.sort(key=lambda path: not data.startswith(path.stem))
+    found = extended(paths[0]) if paths else {}
+    return {key: str(found[key]) for key in ("title", "question") if found.get(key)}
+
+
 @dataclass(frozen=True)
 class Table:
     """A table at one scale; its grid is called ``NAME/SCALE``."""
@@ -86,7 +95,7 @@ class Table:
     @property
     def header(self) -> tuple[str, str]:
         """Its question, and how long it takes; empty: the file does not say."""
-        return header(self.path)[1:]
+        return str(extended(self.path).get("question", "")), header(self.path)[2]
 
     @property
     def given(self) -> dict[str, bool]:

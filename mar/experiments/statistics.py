@@ -193,15 +193,18 @@ def published_figure(column: Published, row: Row | SeedRow) -> float | None:
 def agreements(result: AblationResult, column: Published) -> dict[str, Agreement]:
     """Return the agreement of our column with a published one within each condition, by its name.
 
-    Rows of another guidance, of other sets, or of mixtures of another number of orders improve by construction: τ is
-    of rows that share these. The name is empty where all rows with both figures are of one condition.
+    Rows of another guidance, of other sets, or of mixtures of another number of orders improve by construction, and two
+    checkpoints of a training are no two models: τ is of rows that share these. The name is empty where all rows with
+    both figures are of one condition.
     """
-    guidance = {each["name"]: each.get("guidance") for each in result.grid.get("variants", ())}
+    variants = {each["name"]: each for each in result.grid.get("variants", ())}
     conditions: dict[str, list[Row]] = {}
     for row in result.rows:
         if published_figure(column, row) is not None and not row.unsound:
-            own = guidance.get(row.settings.get(VARIANT, ""))
-            parts = [row.partition, "" if own is None else f"guidance {own:g}", row.settings.get(ORDERS, "")]
+            own = variants.get(row.settings.get(VARIANT, ""), {})
+            guidance, weights = own.get("guidance"), own.get("weights", "")
+            parts = [row.partition, "" if guidance is None else f"guidance {guidance:g}", row.settings.get(ORDERS, "")]
+            parts.append(weights and f"{weights} weights")
             conditions.setdefault(", ".join(filter(None, parts)), []).append(row)
     if len(conditions) < 2:
         return {"": agreement(result, column)}

@@ -15,7 +15,7 @@ from typing import Any
 from mar.core.table import Column, field, fields, p_text, with_interval
 from mar.experiments.grid import OURS, PLAN, Published, published_of
 from mar.experiments.result import AblationResult, Row, TrainedModel, sparkline
-from mar.experiments.statistics import published_figure
+from mar.experiments.statistics import published_figure, settings_without_seed
 from mar.metrics import METRICS
 from mar.metrics.nll import NLL
 
@@ -159,15 +159,17 @@ def _settings(result: AblationResult) -> list[Column[Row]]:
 
 
 def _differences(result: AblationResult) -> list[Column[Row]]:
-    """The paired difference in NLL and its p-value; differences compete as the likelihoods do."""
+    """The paired difference in NLL and its p-value; differences to one reference compete, as the likelihoods do."""
     unit, figure, interval, digits = "nats", "nats_per_image", "interval_nats", 2
     if has_bits(result):
         unit, figure, interval, digits = "bits/dim", "bits_per_dim", "interval_bits_per_dim", 4
     mean, ends, p_holm = (field(f"difference.{name}") for name in (figure, interval, "p_holm"))
     (nll, *_) = metric_columns(result, "nll")
+    bases = {row.name: frozenset(settings_without_seed(row).items()) for row in result.rows}
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
+    delta = Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True)
     return [
-        Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True, alike=nll.alike),
+        replace(delta, alike=lambda row: row.difference and (nll.alike(row), bases.get(row.difference.reference))),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -20,21 +21,27 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
 from mar.core.files import write_atomic
-from mar.core.table import Table
+from mar.core.table import MISSING, Column, Table
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
-from mar.experiments.statistics import settings_without_seed
-from mar.reports import plots, verdict
-from mar.reports.tables import grid_table, seeds_table
+from mar.experiments.shipped import about
+from mar.experiments.statistics import FIGURES, SeedRow, by_seed, over_seeds, settings_without_seed, values_of
+from mar.metrics.statistics import spread
+from mar.reports import plots, tables, verdict
+from mar.reports.columns import has_bits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
-_FILMS = 200_000  # bytes of all animations of a page
+_FILMS = 400_000  # bytes of all pictures of a page
+_WIDEST = 16_000  # pixels of a film strip: a limit of WebP
+_SHOWN = 6  # generations at the head of the page
 _UNFOLDED = 12  # rows of which all cards are open
 _CELL = 10  # units of a map
-_MIME = {".png": "image/png", ".gif": "image/gif"}
 _BITS = math.log(2.0)  # nats
+_WIDTHS = {"wide": 8.6, "narrow": 4.3}  # of a chart, inches
+_LEVEL = 0.05  # of p-values
+_MAIN = ("AR steps", "FID", "linear probe")  # columns of numbers that no box folds, beside the NLL's
 
 
 def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
@@ -43,94 +50,257 @@ def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
     return path
 
 
+def headline(result: AblationResult) -> tuple[str, str]:
+    """Return the title and the question of a result; of one from before grids had them, those of the shipped grid."""
+    found = result.grid if "question" in result.grid else about(result.name, result.data)
+    title = found.get("title") or result.name
+    return title, found.get("question") or title
+
+
 def page(result: AblationResult, pictures: Path) -> str:
     """Return the page; pictures that are missing are left out."""
-    what = ("cell", "Cells") if result.axes else ("plan", "Orderings")
-    rows, means = (
-        _table(grid_table(result), f"Table of {what[0]}s", "sortable"),
-        _table(seeds_table(result), "Table over seeds", "sortable"),
-    )
-    if means:
-        rows = f"<details><summary>Each training by itself</summary>{rows}</details>"
+    title, question = headline(result)
+    groups = [Group(" ".join(map(str, numbers)), rows) for numbers, rows in _numbered(result)]
+    limit = _FILMS // max(1, 2 * sum(group.row.animation is not None for group in groups))
+    films = {group.numbers: _film(group.row, pictures, limit) for group in groups}
+    compared = f"NLL against {escape(verdict.reference(result))}"
+    lines = [("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders")]
     sections = {
-        "seeds": ("Means over seeds", means),
-        "table": (f"Every {what[0]}", rows),
-        "differences": (f"NLL against {escape(result.reference)}", _differences(result)),
+        "differences": (compared, _chart(lambda width: plots.differences(result, width), compared, _DIFFERENCES)),
+        "table": (f"Every {'cell' if result.axes else 'plan'}", _tables(result, groups)),
+        **{
+            name: (head, _chart(lambda _, name=name: plots.PICTURES[f"{name}.png"](result), head))
+            for name, head in lines
+        },
         "pareto": ("Quality against speed", _pareto(result)),
-        "orderings": (what[1], _cards(result, pictures)),
-        "training": ("Training", _chart(plots.learning_curves(result), "Training curves") or "<p>No curve was logged."),
+        "cards": ("Cells" if result.axes else "Orderings", _cards(result, groups, films, pictures, limit)),
+        "training": ("Training", _chart(lambda _: plots.learning_curves(result), "Training curves")),
         "reproduce": ("Reproduce", _reproduce(result)),
     }
     shown = {key: (head, text) for key, (head, text) in sections.items() if text}
-    title = result.grid.get("title") or (result.name if result.axes else f"{result.name}: the order of generation")
     alarms = "".join(f"<li>{escape(alarm)}</li>" for alarm in verdict.alarms(result))
     return Template((_HERE / "page.html").read_text()).substitute(
         title=escape(title),
-        head=escape(result.grid.get("question") or title),
-        answer="".join(f'<p class="answer">{escape(sentence)}</p>' for sentence in verdict.answers(result)),
-        alarms=f'<ul class="alarms" aria-label="Read with care">{alarms}</ul>' if alarms else "",
+        kicker=escape(title if question != title else "mar-orderings"),
+        question=escape(question),
+        answer="".join(f"<p>{_strong(sentence)}</p>" for sentence in verdict.answers(result)),
+        alarms=f'<section class="alarms" aria-label="Read with care"><ul>{alarms}</ul></section>' if alarms else "",
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "page.js").read_text(),
-        lead=escape(_lead(result)),
-        facts="".join(f"<div><dt>{escape(k)}</dt><dd>{_breakable(v)}</dd></div>" for k, v in _facts(result).items()),
+        about=escape(_about(result)),
+        files=_files(result),
+        films=_strip_of_films(result, groups, films),
         links="".join(f'<a href="#{key}">{head}</a>' for key, (head, _) in shown.items()),
         sections="".join(f'<section id="{k}"><h2>{head}</h2>{text}</section>' for k, (head, text) in shown.items()),
     )
 
 
+@dataclass(frozen=True)
+class Group:
+    """The trainings of one setting: rows that differ in their seed alone."""
+
+    numbers: str  # of the rows in the result, "0 7 14"
+    rows: list[Row]
+
+    @cached_property
+    def row(self) -> Row:
+        """The first of them: its pictures and maps stand for all."""
+        return self.rows[0]
+
+    @property
+    def first(self) -> str:
+        return self.numbers.split()[0]
+
+    def mean(self, figure: str) -> float | None:
+        values = values_of(self.rows, FIGURES[figure])
+        return float(np.mean(values)) if values else None
+
+    @cached_property
+    def scores(self) -> str:
+        """The means, "1.801 bits/dim · FID 1.79"."""
+        nll, fid, found = self.mean("nll"), self.mean("fid"), []
+        if nll is not None:
+            found.append(f"{nll:.2f} nats" if self.row.likelihood.bits_per_dim is None else f"{nll:.3f} bits/dim")
+        return " · ".join([*found, *([] if fid is None else [f"FID {fid:.2f}"])])
+
+
+def _numbered(result: AblationResult) -> list[tuple[list[int], list[Row]]]:
+    number = {id(row): n for n, row in enumerate(result.rows)}
+    return [([number[id(row)] for row in rows], rows) for rows in by_seed(result.rows)]
+
+
 # The head.
 
 
-def _lead(result: AblationResult) -> str:
-    if result.axes:
-        axes = " × ".join(_count(len({row.settings[axis] for row in result.rows}), axis) for axis in result.axes)
-        return f"{axes}: models of {result.data}, each trained on its own, measured on the same images and noise."
-    orderings, partitions = ({getattr(row, part) for row in result.rows} for part in ("ordering", "partition"))
-    return (
-        f"One model of {result.data}, trained once, generates and scores images under "
-        f"{_count(len(orderings), 'ordering')} and {_count(len(partitions), 'partition')} of the tokens."
-    )
-
-
-def _facts(result: AblationResult) -> dict[str, str]:
-    """The sizes and the times."""
-    facts = {"cells" if result.axes else "plans": str(len(result.rows))}
+def _about(result: AblationResult) -> str:
+    """The size of the experiment in one line."""
     sizes = sorted(model.parameters for model in result.models if model.parameters)
+    trained = [model.training for model in result.models if model.training is not None]
+    seeds = len({row.settings["seed"] for row in result.rows if "seed" in row.settings}) or 1
+    images = sorted({row.likelihood.n_images for row in result.rows if row.likelihood is not None})
+    found = [_count(len(trained), "model") + f" of {result.data}"]
     if sizes:
-        facts["parameters"] = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
-    facts["training"] = _time(sum(model.training.seconds for model in result.models if model.training is not None))
-    facts["training and evaluation"] = _time(result.seconds)
-    return facts
+        found.append(" to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1]))) + " parameters")
+    found.append(f"trained in {_time(sum(training.seconds for training in trained))} on {_machine(result)}")
+    if len(images) == 1:
+        found.append(f"{images[0]:,} test examples, the same for every row")
+    return " · ".join([*found, _count(seeds, "training seed")])
 
 
-# The sections.
+def _machine(result: AblationResult) -> str:
+    """The device, as of "cpu, 2 cores"."""
+    device = str(result.environment.get("device", "cpu"))
+    return device.replace("cpu, ", "") + " of a CPU" if device.startswith("cpu, ") else device
 
 
-def _table(table: Table[Any], label: str, css: str) -> str:
-    if not table.rows:
-        return ""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{table.html(css)}</div>'
-        f'<details class="notes"><summary>How to read this table</summary><ul>{notes}</ul></details>'
+def _files(result: AblationResult) -> str:
+    """Links to the table, inside the page: CSV and JSON at full precision, LaTeX as printed."""
+    raw = tables.data_table(result)
+    forms = {"CSV": (raw.csv(), "csv"), "JSON": (raw.json(), "json"), "LaTeX": (tables.latex(result), "tex")}
+    return " · ".join(
+        f'<a download="{escape(result.name)}.{kind}" href="{_uri(text.encode(), "text/plain")}">{name}</a>'
+        for name, (text, kind) in forms.items()
     )
 
 
-def _chart(figure: Figure | None, label: str, hint: str = "") -> str:
-    if figure is None:
-        return ""
-    said = f'<p class="hint">{hint}</p>' if hint else ""
-    drawn = plots.svg(figure, label)
-    return f'{said}<div class="scroll figure" tabindex="0" role="region" aria-label="{label}">{drawn}</div>'
+def _strong(sentence: str) -> str:
+    """Emphasise the subject of a sentence, "Lowest NLL: subsample …"."""
+    subject, mark, rest = escape(sentence).partition(": ")
+    return f"<strong>{subject}</strong>{mark}{rest}"
 
 
-def _differences(result: AblationResult) -> str:
-    other = ", other settings alike" if result.axes else ""
-    hint = (
-        f"Mean difference to {escape(result.reference)}{other}, with its interval; left of the line is better. A dot "
-        "is one token at a time, a ring sets of tokens. Point at a mark for its numbers."
+def _strip_of_films(result: AblationResult, groups: Sequence[Group], films: dict[str, str]) -> str:
+    """At most six generations from the best to the worst, one token at a time where there is one; they pause."""
+    made = [group for group in groups if films[group.numbers]]
+    made = [group for group in made if group.row.partition == "singles"] or made
+    made.sort(key=lambda group: group.mean("nll") or group.mean("fid") or 0.0)
+    chosen = dict.fromkeys(round(k) for k in np.linspace(0, len(made) - 1, min(_SHOWN, len(made))) if made)
+    bases = [k for k, group in enumerate(made) if group.row.name in _bases(result)]
+    if bases and not chosen.keys() & set(bases):  # the reference in the place of the nearest between the ends
+        del chosen[min([*chosen][1:-1], key=lambda k: abs(k - bases[0]))]
+        chosen[bases[0]] = None
+    shown = "".join(
+        f'<figure data-rows="{group.numbers}">{films[group.numbers]}<figcaption><a href="#card-{group.first}">'
+        f"{escape(verdict.named(group.row))}</a><br>{group.scores}</figcaption></figure>"
+        for group in (made[k] for k in sorted(chosen))
     )
-    return _chart(plots.differences(result), "Differences in NLL", hint)
+    pause = '<label class="pause"><input type="checkbox" id="pause"> pause the animations</label>'
+    return f'<section class="films" aria-label="Generations">{shown}</section>{pause}' if shown else ""
+
+
+# The tables.
+
+
+def _tables(result: AblationResult, groups: Sequence[Group]) -> str:
+    """The means over seeds, or the rows; warnings stand in the head of the page, and notes are folded."""
+    rows, means = tables.grid_table(result), tables.seeds_table(result)
+    notes = [note for note in (*rows.notes, *means.notes) if not note.startswith(verdict.WARNING)]
+    folded = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    drawn = _table(result, means if means.rows else rows, groups)
+    if means.rows:
+        raw = _scroll(rows.html("sortable"), "Trainings")
+        drawn += f"<details><summary>Each training by itself</summary>{raw}</details>"
+    return f'{drawn}<details class="notes"><summary>How to read this</summary><ul>{folded}</ul></details>'
+
+
+def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -> str:
+    """The table of the page: step maps, chips and the price of sets; details fold behind a box."""
+    group_of = {id(row): group for row, group in zip(table.rows, groups, strict=True)}
+    prices, digits, bases = verdict.prices(result), 3 if has_bits(result) else 2, _bases(result)
+    based = {id(row) for row in table.rows if group_of[id(row)].row.name in bases}
+    shown: list[Column[Any]] = []
+    for column in table.columns:
+        if not shown:
+            column = replace(column, markup=lambda row, of=column: _thumbnail(of.show(row), group_of.get(id(row))))
+        elif column.title.startswith("Δ"):
+            column = _chips(column, verdict.reference(result), digits, based)
+        elif column.title == "NLL":
+            column = replace(column, markup=lambda row, of=column: _with_error(of.show(row)))
+        elif column.title in ("plan", "seeds", "validation curve"):
+            column = replace(column, drop=1)
+        elif column.title == "images/s" and any(each.title == "generation, images/s" for each in table.columns):
+            column = replace(column, title="images/s for the FID", drop=2)  # another clock than generation's
+        elif not (column.words or column.title in _MAIN or column.title.startswith("published")):
+            column = replace(column, drop=2)
+        shown.append(column)
+        if column.title == "NLL" and prices:
+            price = lambda row: prices.get(verdict.named(group_of[id(row)].row)) if id(row) in group_of else None  # noqa: E731
+            shown.append(Column("price of sets", price, digits=digits, unit=column.unit, sign=True, drop=1))
+    feet = table.baselines
+    if any(column.title == "NLL" for column in table.columns) and isinstance(table.rows[0], SeedRow):
+        feet = [_baseline(row, table.columns[0].title) for row in result.baselines if row.likelihood is not None]
+    table = replace(table, columns=shown, baselines=feet)
+    more = '<label class="folded"><input type="checkbox"> more columns</label>'
+    more = more if any(column.drop for column in shown) else ""
+    return more + _scroll(table.html("sortable", [group.numbers for group in groups], "row-"), "Table")
+
+
+def _baseline(row: Row, axis: str) -> SeedRow:
+    return SeedRow({axis: row.plan}, row.plan, {"nll": spread(values_of([row], FIGURES["nll"]))}, None)
+
+
+def _bases(result: AblationResult) -> set[str]:
+    """Return the names of the rows that others are compared with."""
+    return {row.difference.reference for row in result.rows if row.difference is not None}
+
+
+def _with_error(text: str) -> str:
+    """A figure, and its error where there is room."""
+    mean, mark, error = text.partition(" ±")
+    return f'{mean}<span class="less error">{mark}{error}</span>'
+
+
+def _thumbnail(text: str, group: Group | None) -> str:
+    """The step map of a row before its name; both lead to its card."""
+    if group is None or group.row.map is None:
+        return f"{escape(text)}"
+    image = plots.heat_map(grid_rows(group.row.map.step_L, group.row.map.grid), 0, max(group.row.map.step_L))
+    return f'<a href="#card-{group.first}"><img class="thumb" src="{image}" alt="">{escape(text)}</a>'
+
+
+def _chips(column: Column[Any], name: str, digits: int, bases: set[int]) -> Column[Any]:
+    """The differences as chips: better or worse if the corrected p is at most .05. ``bases``: ids of reference rows."""
+
+    def chip(row: Any) -> str:
+        mean = column.value(row)
+        if mean is None:
+            return '<span class="chip">reference</span>' if id(row) in bases else MISSING
+        p = row.p_holm if isinstance(row, SeedRow) else row.difference.p_holm
+        word = "n.s." if p is None or p > _LEVEL else "better" if mean < 0 else "worse"
+        number = f"{mean:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+        rest = escape(column.show(row)).partition(" ")[2]
+        return f'<span class="chip {word}">{number} {word}</span><span class="more"> {rest}</span>'
+
+    value = lambda row: 0.0 if id(row) in bases else column.value(row)  # noqa: E731 - the reference sorts as 0
+    return replace(column, title=f"against {name}", value=value, text=column.show, markup=chip)
+
+
+def _scroll(content: str, label: str, css: str = "", width: float = 0.0) -> str:
+    """A box that scrolls and takes focus; ``width`` of a chart in inches: its letters are of one size on a page."""
+    style = f' style="max-width:{6.2 * width:.0f}rem"' if width else ""
+    return f'<div class="scroll {css}" tabindex="0" role="region" aria-label="{label}"{style}>{content}</div>'
+
+
+# The charts.
+
+_DIFFERENCES = (
+    "Left is better. A bar is the 95 % interval of the paired difference to the reference, the dashed line: over test "
+    "images, or with several training seeds over these. Point at a mark for its numbers."
+)
+
+
+def _chart(make: Callable[[float], Figure | None], label: str, hint: str = "") -> str:
+    """A chart that is drawn twice, for a wide and a narrow screen, if ``make`` heeds the width."""
+    drawn = {name: figure for name, width in _WIDTHS.items() if (figure := make(width)) is not None}
+    if not drawn:
+        return ""
+    sizes = {figure.get_figwidth() for figure in drawn.values()}
+    shown = {"": next(iter(drawn.values()))} if len(sizes) == 1 else drawn
+    charts = "".join(
+        _scroll(plots.svg(figure, label), label, f"figure {name}", figure.get_figwidth())
+        for name, figure in shown.items()
+    )
+    return f'{f"""<p class="hint">{hint}</p>""" if hint else ""}{charts}<output class="said"></output>'
 
 
 def _pareto(result: AblationResult) -> str:
@@ -139,9 +309,10 @@ def _pareto(result: AblationResult) -> str:
         speed = "of generation by each model along its own plan, measured one model at a time"
     hint = (
         f"The speed is that {speed}. Right is faster, down is better; the line joins the rows that no other row beats "
-        "in both. Point at a mark for its name."
+        "in both, bars are ± a standard deviation over seeds. Point at a mark for its name."
     )
-    return _chart(plots.pareto(plots.panels(result)), "Quality against speed", hint)
+    found = plots.against_speed(result)
+    return _chart(lambda width: plots.pareto(found, width), "Quality against speed", hint)
 
 
 def _reproduce(result: AblationResult) -> str:
@@ -163,92 +334,102 @@ def _reproduce(result: AblationResult) -> str:
 # The cards.
 
 
-def _cards(result: AblationResult, pictures: Path) -> str:
-    """A card for each value of the first setting (without settings, for each ordering), a strip for each row.
+def _cards(
+    result: AblationResult, groups: Sequence[Group], films: dict[str, str], pictures: Path, limit: int
+) -> str:  # fmt: skip
+    """A card for each value of the first setting (without settings, for each ordering), a strip for each group.
 
     Of many rows only the first card is open, so that a browser lays out and decodes the visible part.
     """
-    by_title: dict[str, list[tuple[int, Row]]] = {}
-    for number, row in enumerate(result.rows):
-        first = next((verdict.setting(*each) for each in settings_without_seed(row).items()), row.ordering)
-        by_title.setdefault(first, []).append((number, row))
+    by_title: dict[str, list[Group]] = {}
+    for group in groups:
+        first = next((verdict.setting(*each) for each in settings_without_seed(group.row).items()), group.row.ordering)
+        by_title.setdefault(first, []).append(group)
     span, cards = _position_range(result), []
-    limit = _FILMS // max(1, sum(row.animation is not None for row in result.rows))
-    for title, rows in by_title.items():
-        strips = "".join(_strip(number, row, span, pictures, limit) for number, row in rows)
-        state = " open" if len(result.rows) <= _UNFOLDED or not cards else ""
-        along = {_rest(row): row.likelihood for _, row in rows if row.likelihood and row.likelihood.nats_per_step}
+    for title, of in by_title.items():
+        strips = "".join(_strip(group, span, films[group.numbers], pictures, limit) for group in of)
+        state = " open" if len(groups) <= _UNFOLDED or not cards else ""
+        scored = {_rest(group.row): group.row.likelihood for group in of}
+        along = {name: found for name, found in scored.items() if found is not None and found.nats_per_step}
         if along:
             curves = plots.svg(plots.likelihoods(along, width=5.4), f"NLL per step, {title}")
             strips += _figure(curves, "NLL per token along the order", "curve-figure")
         cards.append(
-            f'<details class="card"{state}><summary><h3>{escape(title)}</h3> <span>{_count(len(rows), "row")}</span>'
+            f'<details class="card"{state}><summary><h3>{escape(title)}</h3> <span>{_count(len(of), "row")}</span>'
             f"</summary>{strips}</details>"
         )
     hint = (
-        "Rank and step maps run from violet (first) to yellow (last); where all images share the order, a line joins "
-        "consecutive tokens that touch. Point at a map for its values."
+        "Violet is generated first, yellow last. If all images share one order, the white line traces it. Point at a "
+        "map for its values, or choose it and press the arrow keys."
     )
     if span[1] > span[0]:
         hint += f' NLL by position: <span class="scale"></span> from {span[0]:.1f} to {span[1]:.1f} bits.'
-    buttons = '<button type="button" class="fold" hidden>open or fold all</button>'
-    if any(row.animation is not None for row in result.rows):
-        buttons += ' <button type="button" class="pause" aria-pressed="false" hidden>pause the animations</button>'
-    return f'<p class="hint">{hint}</p>{buttons}{"".join(cards)}'
+    if over_seeds(result):
+        hint += " Scores are means over seeds; maps and pictures are of the first seed."
+    button = '<button type="button" class="fold" hidden>open or fold all</button>'
+    return f'<p class="hint">{hint}</p>{button}{"".join(cards)}'
 
 
-def _strip(number: int, row: Row, span: tuple[float, float], pictures: Path, limit: int) -> str:
-    figures = _maps(row, span)
-    for picture, what in ((row.animation, "generation, blue: not yet known"), (row.samples, "samples")):
-        if picture is not None and (pictures / picture).is_file():
-            data = base64.b64encode(_thinned(pictures / picture, limit)).decode()
-            source = f"data:{_MIME[Path(picture).suffix]};base64,{data}"
-            image = f'<img src="{source}" alt="{escape(f"{what}, {row.name}")}">'
-            figures.append(_figure(f"<picture>{_still(pictures / picture)}{image}</picture>", what, "picture"))
-    parts = [] if row.map is None else [f"{max(row.map.step_L) + 1} steps"]
-    if row.likelihood is not None:
-        bits = row.likelihood.bits_per_dim
-        parts.append(f"NLL {row.likelihood.nats_per_image:.2f} nats" if bits is None else f"NLL {bits:.4f} bits/dim")
-    parts += [] if row.images is None else [f"FID {row.images.fid:.2f}"]
+def _strip(group: Group, span: tuple[float, float], film: str, pictures: Path, limit: int) -> str:
+    row, figures = group.row, _maps(group.row, span)
+    if film:
+        figures.append(_figure(film, "generation, blue: not yet known", "picture"))
+    if row.samples is not None and (pictures / row.samples).is_file():
+        with Image.open(pictures / row.samples) as image:
+            source = webp([image.convert("RGB")], limit)[0]
+        figures.append(_figure(f'<img src="{source}" alt="samples, {escape(row.name)}">', "samples", "picture"))
+    steps = [] if row.map is None else [_count(max(row.map.step_L) + 1, "step")]
     said = [f"refused: {row.refused}"] if row.refused else row.errors
     problems = "".join(f'<p class="problem">{escape(text)}</p>' for text in said)
+    scores = " · ".join([*steps, *filter(None, [group.scores])])
     return (
-        f'<div class="plan" data-rows="{number}"><h4>{escape(_rest(row))} <span>{" · ".join(parts)}</span></h4>'
-        f'{problems}<div class="strip">{"".join(figures)}</div></div>'
+        f'<div class="plan" id="card-{group.first}" data-rows="{group.numbers}"><h4><a href="#row-{group.first}">'
+        f"{escape(_rest(row))}</a> <span>{scores}</span></h4>{problems}"
+        f'<div class="strip">{"".join(figures)}</div></div>'
     )
 
 
-def _thinned(path: Path, limit: int) -> bytes:
-    """Return a picture's file; of an animation over ``limit`` bytes every n-th frame, shown n times as long."""
-    content, out = path.read_bytes(), io.BytesIO()
-    every = math.ceil(len(content) / limit)
-    if path.suffix != ".gif" or every == 1:
-        return content
-    with Image.open(path) as film:
-        frames = [(frame.copy(), frame.info["duration"]) for frame in ImageSequence.Iterator(film)]
-    starts = [*range(0, len(frames) - 1, every), len(frames) - 1]
-    times = [sum(time for _, time in frames[a:b]) for a, b in pairwise([*starts, len(frames)])]
-    first, *others = (frames[k][0] for k in starts)
-    first.save(out, "GIF", save_all=True, append_images=others, duration=times, loop=0)
-    return out.getvalue()
-
-
-def _still(path: Path) -> str:
-    """Return the last frame of an animation, for readers who want no motion; nothing of a picture."""
-    if path.suffix != ".gif":
+def _film(row: Row, pictures: Path, limit: int) -> str:
+    """An animation as one strip of frames, which the style moves: it pauses and stands still without a script."""
+    if row.animation is None or not (pictures / row.animation).is_file():
         return ""
-    out = io.BytesIO()
-    with Image.open(path) as film:
-        film.seek(getattr(film, "n_frames", 1) - 1)
-        film.save(out, "PNG", save_all=False)
-    data = base64.b64encode(out.getvalue()).decode()
-    return f'<source class="still" media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{data}">'
+    with Image.open(pictures / row.animation) as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        seconds = sum(frame.info.get("duration", 0) for frame in ImageSequence.Iterator(film)) / 1000
+    source, count = webp(frames, limit)
+    width, height = frames[0].size
+    still = math.ceil(0.6 * (count - 1)) / max(1, count - 1)
+    style = f"--frames:{count};--seconds:{max(2.0, seconds):.1f}s;--still:{still:.1%};aspect-ratio:{width}/{height}"
+    return (
+        f'<div class="film" role="img" aria-label="generation, {escape(row.name)}" '
+        f'style="{style};background-image:url({source})"></div>'
+    )
+
+
+def webp(frames: list[Image.Image], limit: int) -> tuple[str, int]:
+    """Return frames side by side, without loss, and their number: so many that they fit the limits, the last kept."""
+    while True:
+        width, height = frames[0].size
+        strip = Image.new("RGB", (width * len(frames), height))
+        for k, frame in enumerate(frames):
+            strip.paste(frame, (k * width, 0))
+        out = io.BytesIO()
+        if strip.width <= _WIDEST:
+            strip.save(out, "WEBP", lossless=True)
+        size = out.tell() or limit * strip.width / _WIDEST
+        if len(frames) < 3 or size <= limit:
+            return _uri(out.getvalue(), "image/webp"), len(frames)
+        frames = [*frames[: -1 : math.ceil(size / limit)], frames[-1]]
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _rest(row: Row) -> str:
     """Return the name of a row beside its card's title."""
     title = next(iter(settings_without_seed(row)), "")
-    others = [verdict.setting(*each) for each in row.settings.items() if each[0] != title]
+    others = [verdict.setting(*each) for each in settings_without_seed(row).items() if each[0] != title]
     return ", ".join(others) or (row.plan if row.settings else row.partition)
 
 
@@ -256,10 +437,13 @@ def _maps(row: Row, span: tuple[float, float]) -> list[str]:
     plan, likelihood = row.map, row.likelihood
     if plan is None:
         return []
-    last, one = max(plan.step_L), ", one draw" if plan.random else ""
-    rank = _map(plan, plan.rank_L, f"Rank map, {row.plan}", (0, len(plan.rank_L) - 1), "rank {}", not plan.random)
-    step = _map(plan, plan.step_L, f"Step map, {row.plan}", (0, last), "step {}")
-    figures = [_figure(rank, f"rank{one}"), _figure(step, f"step, {last + 1} in all")]
+    last, one, figures = max(plan.step_L), ", one draw" if plan.random else "", []
+    if plan.rank_L != plan.step_L:
+        rank = _map(plan, plan.rank_L, f"Rank map, {row.plan}", (0, len(plan.rank_L) - 1), "rank {}", not plan.random)
+        figures.append(_figure(rank, f"rank{one}"))
+    traced = not plan.random and not figures
+    step = _map(plan, plan.step_L, f"Step map, {row.plan}", (0, last), "step {}", traced)
+    figures.append(_figure(step, f"step, {last + 1} in all{one}"))
     if likelihood is not None and likelihood.nats_per_position:
         bits = [nats / _BITS for nats in likelihood.nats_per_position]
         figures.append(_figure(_map(plan, bits, f"NLL by position, {row.plan}", span, "{} bits"), "NLL by position"))
@@ -314,11 +498,6 @@ def _position_range(result: AblationResult) -> tuple[float, float]:
 
 def _figure(content: str, caption: str, style: str = "map-figure") -> str:
     return f'<figure class="{style}">{content}<figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def _breakable(text: str) -> str:
-    """Escaped, with a place to break a line after the parts of a plan."""
-    return escape(text).replace("/", "/<wbr>")
 
 
 def _count(n: int, what: str) -> str:

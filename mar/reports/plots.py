@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
 from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
 from mar.heads import HEADS
-from mar.metrics.statistics import kind_of
-from mar.reports.verdict import named
+from mar.metrics.statistics import kind_of, spread
+from mar.reports.verdict import named, reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,15 +75,17 @@ def svg(figure: Figure, label: str) -> str:
     An artist with the gid "row 3: text" belongs to row 3 of the table, and shows the text under the pointer.
     """
     out = io.StringIO()
-    with rc_context({"svg.hashsalt": label}):
+    with rc_context({"svg.hashsalt": f"{label} {figure.get_figwidth()}"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    away = r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->| font-family: [^;"]*;| transform="rotate\(-0 [^"]*"'
+    text = re.sub(away, "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"\s*\n\s*", " ", re.sub(r">\s*\n\s*<", "><", text))
     shorter = re.compile(r"(\.\d)\d+")  # digits of coordinates, never of a text or a name
     text = re.sub(r'<(?!g id="row)[^>]*>', lambda tag: shorter.sub(r"\1", tag[0]), text)
-    text = re.sub(r'<g id="row ([\d ]+): ([^"]*)">', r'<g class="point" data-rows="\1"><title>\2</title>', text)
+    text = re.sub(r'<g id="row ([\d ]+|all): ([^"]*)">', r'<g class="point" data-rows="\1"><title>\2</title>', text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # several figures share a page
-    text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)")
+    text = text.replace("#000000", "currentColor").replace(FIRST, "var(--accent)").replace("#ffffff", "var(--surface)")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
@@ -89,14 +93,12 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def heat_map(rows: Sequence[Sequence[float]], low: float, high: float) -> str:
-    """Return a PNG (a data URI) with a pixel a cell, viridis from ``low`` to ``high``; missing cells are clear."""
-    from matplotlib.image import imsave
-
-    width = max(map(len, rows))
-    filled = np.array([[*row, *[math.nan] * (width - len(row))] for row in rows])
-    out = io.BytesIO()
-    imsave(out, filled, vmin=low, vmax=high if high > low else low + 1.0, cmap="viridis", format="png")
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    """Return a picture (a data URI) with a pixel a cell, viridis from ``low`` to ``high``; missing cells are clear."""
+    width, out = max(map(len, rows)), io.BytesIO()
+    filled = np.ma.masked_invalid([[*row, *[math.nan] * (width - len(row))] for row in rows])
+    colours = colormaps["viridis"](Normalize(low, high if high > low else low + 1.0)(filled), bytes=True)
+    Image.fromarray(colours).save(out, "WEBP", lossless=True, exact=True)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def write_pictures(result: AblationResult, folder: Path) -> list[Path]:
@@ -186,36 +188,51 @@ def _groups(result: AblationResult) -> Iterator[tuple[str, list[Row]]]:
 
 
 @styled
-def differences(result: AblationResult) -> Figure | None:
-    """The NLL of each row minus the reference's, with its interval over images or, of several seeds, ± a deviation.
+def differences(result: AblationResult, width: float = 8.6) -> Figure | None:
+    """A dumbbell a line: the NLL of each row, with the interval of its paired difference to the reference.
 
     Rows that differ in their sets alone share a line: dots for one token at a time, rings for sets; best lines first.
+    Intervals are over images, or of several seeds Student's over seeds. With several references the axis is the
+    difference.
     """
-    marks, unit = [], "nats"
+    names, lines, unit = {row.difference.reference for row in result.rows if row.difference}, {}, "nats"
+    bases = [group for _, group in _groups(result) if group[0].name in names]
+    origin = spread(values_of(bases[0], FIGURES["nll"]) or [0.0]).mean if len(bases) == 1 else 0.0
     for rows, group in _groups(result):
-        values, row, found = values_of(group, FIGURES["difference"]), group[0], group[0].difference
-        if not values or found is None:
+        row, found = group[0], group[0].difference
+        values = [0.0] if group in bases else values_of(group, FIGURES["difference"])
+        if not (values and values_of(group, FIGURES["nll"])) or (group in bases and len(bases) > 1):
             continue
-        unit = "nats" if found.bits_per_dim is None else "bits/dim"
-        mean, (low, high) = float(np.mean(values)), found.interval_bits_per_dim or found.interval_nats
-        if len(values) > 1:
-            low, high = mean - np.std(values, ddof=1), mean + np.std(values, ddof=1)
-        settings = [value for value in [_named_without(row, PLAN, PARTITION)] if value]
-        line = ", ".join([*settings, *([] if row.ordering in settings else [row.ordering])])
-        said = f"row {rows}: {line}, {row.partition}: {mean:+.4g} [{low:+.4g}, {high:+.4g}]"
-        marks.append((mean, low, high, line, row.partition == "singles", said))
-    if not marks:
+        mean = float(np.mean(values))
+        ends = found and (found.interval_bits_per_dim or found.interval_nats)
+        low, high = (spread(values).interval if len(values) > 1 else ends) or (mean, mean)
+        if found is not None:
+            unit = "nats" if found.bits_per_dim is None else "bits/dim"
+        settings = [name for axis, name in settings_without_seed(row).items() if axis not in (PLAN, PARTITION)]
+        told = "ordering" in row.settings or row.ordering in row.settings.values()
+        line = ", ".join([*settings, *([] if told else [row.ordering])])
+        said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
+        said += f" [{low:+.4g}, {high:+.4g}]" if high > low else ""
+        lines.setdefault(line, []).append((row.partition != "singles", mean, low, high, said))
+    if not names or not lines:
         return None
-    lines = list(dict.fromkeys(line for _, _, _, line, _, _ in sorted(marks)))
-    figure, (panel,) = _panels(1, 8.6, 1.0 + 0.24 * len(lines))
-    for mean, low, high, line, filled, said in marks:
-        colour = FIRST if high < 0 else SECOND if low > 0 else MUTED
-        panel.plot((low, high), [lines.index(line)] * 2, color=colour, zorder=1)
-        face = colour if filled else "white"
-        panel.plot(mean, lines.index(line), "o", markersize=5, color=colour, mfc=face, gid=said)
-    panel.axvline(0.0, color=MUTED, linewidth=0.8, zorder=0)
-    panel.set_yticks(range(len(lines)), lines)
-    panel.set(ylim=(len(lines) - 0.5, -0.5), xlabel=f"NLL minus that of {result.reference}, {unit}")
+    kinds = {of_sets for marks in lines.values() for of_sets, *_ in marks}
+    figure, (panel,) = _panels(1, width, 1.0 + 0.26 * len(lines))
+    for y, (_, marks) in enumerate(ordered := sorted(lines.items(), key=lambda line: min(line[1])[:2])):
+        means, numbers = [mean for _, mean, *_ in marks], " ".join(said[4:].split(":")[0] for *_, said in marks)
+        joined = f"row {numbers}: {max(means) - min(means):.4g} apart"
+        panel.plot((origin + min(means), origin + max(means)), (y, y), color=MUTED, alpha=0.35, lw=2.5, gid=joined)
+        for of_sets, mean, low, high, said in marks:
+            colour, shape = (SECOND, {"mfc": "white", "mew": 1.5}) if of_sets else (FIRST, {})
+            panel.plot((origin + low, origin + high), (y, y), color=colour, gid=said)
+            panel.plot(origin + mean, y, "o", markersize=5.5, color=colour, gid=said, **shape)
+    panel.axvline(origin, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
+    if len(kinds) == 2:
+        dot, ring = panel.plot([], [], "o", color=FIRST), panel.plot([], [], "o", color=SECOND, mfc="white", mew=1.5)
+        figure.legend([*dot, *ring], ["one token at a time", "sets of tokens"], loc="outside upper left", ncols=2)
+    panel.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
+    text = f"NLL, {unit}" if len(bases) == 1 else f"NLL minus the reference's, {unit}"
+    panel.set(ylim=(len(lines) - 0.5, -0.5), xlabel=f"{text}; dashed: {reference(result)}")
     return figure
 
 
@@ -231,6 +248,8 @@ class Point:
     name: str
     speed: float
     quality: float
+    sd: float = 0.0  # of the quality, over seeds
+    of_sets: bool = False
 
 
 def panels(result: AblationResult) -> dict[str, list[Point]]:
@@ -249,9 +268,18 @@ def panels(result: AblationResult) -> dict[str, list[Point]]:
             titles["nll"] = title + latents[row.model] if of_latents else title
         for of, title in titles.items():
             if values := values_of(group, FIGURES[of]):
-                point = Point(rows, named(row), float(np.mean(speeds)), float(np.mean(values)))
+                mean = spread(values)
+                point = Point(
+                    rows, named(row), float(np.mean(speeds)), mean.mean, mean.sd or 0.0, row.partition != "singles"
+                )
                 found.setdefault(title, []).append(point)
     return dict(sorted(found.items(), key=lambda panel: panel[0].startswith("FID")))
+
+
+def against_speed(result: AblationResult) -> dict[str, list[Point]]:
+    """Return the panels that ``differences`` does not replace: of FIDs, and of likelihoods without a reference."""
+    compared = any(row.difference for row in result.rows)
+    return {title: points for title, points in panels(result).items() if not compared or title.startswith("FID")}
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -264,18 +292,22 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 @styled
-def pareto(found: Mapping[str, Sequence[Point]]) -> Figure | None:
-    """Quality against speed: ``panels`` under one another, the Pareto-optimal points named."""
+def pareto(found: Mapping[str, Sequence[Point]], width: float = 8.6) -> Figure | None:
+    """Quality against speed: ``panels`` under one another, the Pareto-optimal points named. Dots are rows of one token
+    at a time, rings of sets; bars are ± a deviation over seeds."""
     if not found:
         return None
-    figure, axes = _panels(len(found), 8.6, 4.6, columns=1)
+    figure, axes = _panels(len(found), width, 2.0 + 0.3 * width, columns=1)
     for panel, (title, points) in zip(axes, found.items(), strict=True):
         best, speeds = front(points), [point.speed for point in points]
-        panel.step([p.speed for p in best], [p.quality for p in best], color=FIRST, alpha=0.6, zorder=1)
+        line = [p.speed for p in best], [p.quality for p in best]
+        panel.step(*line, color=FIRST, alpha=0.6, zorder=1, gid=f"row all: {len(best)} rows that no other row beats")
         for point in points:
             said = f"row {point.row}: {point.name}: {point.quality:.4g} at {point.speed:.4g} images/s"
-            colour = FIRST if point in best else MUTED
-            panel.plot(point.speed, point.quality, "o", color=colour, gid=said)
+            colour, shape = (SECOND, {"mfc": "white", "mew": 1.2}) if point.of_sets else (FIRST, {})
+            ends = point.quality - point.sd, point.quality + point.sd
+            panel.plot((point.speed, point.speed), ends, color=colour, alpha=0.4, gid=said)
+            panel.plot(point.speed, point.quality, "o", color=colour, gid=said, **shape)
         for point in best:
             right = point.speed**2 > min(speeds) * max(speeds)  # the name stays inside the axes
             place, offset, align = (point.speed, point.quality), (-5 if right else 5, 5), "right" if right else "left"
@@ -291,7 +323,7 @@ def _differing(result: AblationResult, section: str) -> dict[str, str]:
     options = {model.name: model.recipe.get(section, {}) for model in result.models}
     keys = sorted({key for each in options.values() for key in each})
     differ = [key for key in keys if len({str(each.get(key)) for each in options.values()}) > 1]
-    return {name: "".join(f", {each.get(key)}" for key in differ) for name, each in options.items()}
+    return {name: "".join(f", {Path(str(each.get(key))).name}" for key in differ) for name, each in options.items()}
 
 
 # NLL against a number: orders in a mixture, AR steps. A line is number -> the NLL of each seed, bits/dim or nats.
@@ -388,8 +420,16 @@ PICTURES: dict[str, Callable[[AblationResult], Figure | None]] = {
     # EoNADE's curve (Uria, Murray & Larochelle 2014), and the NLL in fewer and fewer steps (ARDM, arXiv 2110.02037)
     "orders-curve.png": lambda result: _curves(result, mixtures(result), "orders in the mixture"),
     "steps-curve.png": lambda result: _curves(result, budgets(result), "AR steps"),
-    "pareto.png": lambda result: pareto(panels(result)),
+    "differences.png": differences,
+    "pareto.png": lambda result: pareto(against_speed(result)),
 }
+
+
+def thumbnail(result: AblationResult) -> Figure:
+    """Return a small plot of the result: of the kinds in ``PICTURES`` the first that it has data for."""
+    narrow = [lambda: differences(result, 4.3), lambda: pareto(against_speed(result), 4.3)]
+    others = [lambda name=name: PICTURES[name](result) for name in ("steps-curve.png", "learning-curves.png")]
+    return next((figure for make in (*narrow, *others) if (figure := make()) is not None), Figure((4.3, 2.7)))
 
 
 # One likelihood.

@@ -121,7 +121,7 @@ def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[S
         return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
 
     return Column(
-        column.title, _mean(name), column.better, column.digits, text, column.unit,
+        column.title, _mean(name), column.better, column.digits, text, column.unit, column.sign,
         alike=lambda row: alike.get(_key(row.plan, row.settings)),
     )  # fmt: skip
 

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mar.core.table import plus_minus, with_interval
-from mar.experiments.grid import SEED
+from mar.experiments.grid import PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row
 from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
 from mar.metrics.statistics import comparable, holm, kind_of, p_value, spread
+from mar.reports.tables import notes_of
 
+WARNING = "Warning: "  # begins a note
 _LEVEL = 0.05  # of Holm-corrected p-values; rows above it are not told apart
 _NAMED = 4  # rows that a sentence names, the rest as a number
 
 
 def answers(result: AblationResult) -> list[str]:
-    """Return a sentence for the NLL and one for the FID; none for rows of several data sets or kinds.
+    """Return sentences on the NLL, the price of sets and the FID; of several data sets for each one of them.
 
     The best is that of the means over seeds. Tests pair seeds; of one seed they pair images, and for a FID there is
-    none. Holm's correction covers the rows of a sentence.
+    none. Holm's correction covers the rows of a sentence. Rows of several kinds have no best NLL.
     """
-    if "," in result.data_fingerprint:
-        return []
+    names, data = result.data.split(", "), {model.name: str(model.recipe.get("data")) for model in result.models}
+    if "," not in result.data_fingerprint:
+        return _answers(result)
+    rows: dict[str, list[Row]] = {}
+    for row in result.rows:
+        rows.setdefault(data[row.model], []).append(row)
+    if len(names) != len(rows):  # an axis names them
+        names = list(dict.fromkeys(row.settings.get("data", "") for row in result.rows))
+    known = len(names) == len(rows) == len(result.data_fingerprint.split(", "))
+    parts = zip(names, rows.values(), strict=True) if known else ()
+    answered = [(name, _answers(replace(result, rows=tuple(own)))) for name, own in parts]
+    return [f"{name}: {text[:1].lower()}{text[1:]}" for name, sentences in answered for text in sentences]
+
+
+def _answers(result: AblationResult) -> list[str]:
     found, groups = [], by_seed([row for row in result.rows if not row.unsound])
     scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
     kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
     if len(kinds) == 1:
         unit, digits = ("nats", 2) if kinds.pop()[1] else ("bits/dim", 4)
-        found.append(_answer(result, scored, "nll", "NLL", digits, unit))
+        found += [_answer(result, scored, "nll", "NLL", digits, unit), _price(result, digits, unit)]
     drawn = [rows for rows in groups if values_of(rows, FIGURES["fid"])]
     if drawn:
         found.append(_answer(result, drawn, "fid", "FID", 2, ""))
@@ -51,8 +67,26 @@ def alarms(result: AblationResult) -> list[str]:
             f"Still improving when training ended: {falling} of {len(trained)} models. Longer trainings may rank them "
             "otherwise."
         )
-    warnings = {warning for row in result.rows if row.likelihood is not None for warning in row.likelihood.warnings}
-    return [*found, *(f"{warning[:1].upper()}{warning[1:]}." for warning in sorted(warnings))]
+    warnings = [note.removeprefix(WARNING) for note in notes_of(result) if note.startswith(WARNING)]
+    return [*found, *(f"{warning[:1].upper()}{warning[1:]}" for warning in warnings)]
+
+
+def prices(result: AblationResult) -> dict[str, float]:
+    """Return the name of a row's seeds (``named``) -> the mean NLL of its sets minus that of one token at a time, other
+    settings alike."""
+    one: dict[Hashable, float] = {}
+    of_sets: dict[str, tuple[Hashable, float]] = {}
+    for rows in by_seed(result.rows):
+        row, values = rows[0], values_of(rows, FIGURES["nll"])
+        if not values:
+            continue
+        kept = {axis: name for axis, name in settings_without_seed(row).items() if axis not in (PLAN, PARTITION)}
+        key = row.ordering, kind_of(row.likelihood), frozenset(kept.items())
+        if row.partition == "singles":
+            one[key] = float(np.mean(values))
+        else:
+            of_sets[named(row)] = key, float(np.mean(values))
+    return {name: value - one[key] for name, (key, value) in of_sets.items() if key in one}
 
 
 def named(row: Row) -> str:
@@ -62,7 +96,25 @@ def named(row: Row) -> str:
 
 def setting(axis: str, value: str) -> str:
     """Return a value as its row is named: a number with its axis, "seed 0"."""
-    return f"{axis} {value}" if value[:1].isdigit() else value
+    return f"{axis} {value}" if value[:1].isdigit() and axis != VARIANT else value
+
+
+def reference(result: AblationResult) -> str:
+    """Return the name of the reference of the differences."""
+    chosen = result.grid.get("reference")
+    return ", ".join(setting(*each) for each in chosen.items()) if isinstance(chosen, dict) else result.reference
+
+
+def _price(result: AblationResult, digits: int, unit: str) -> str:
+    """Say which sets cost the least and the most; empty for fewer than two."""
+    found = prices(result)
+    if len(found) < 2:
+        return ""
+    low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+    return (
+        f"Price of sets: {found[low]:+.{digits}f} {unit} ({low}) to {found[high]:+.{digits}f} ({high}) above one token "
+        "at a time."
+    )
 
 
 def _answer(
@@ -97,7 +149,7 @@ def _against_reference(result: AblationResult, best: Sequence[Row], digits: int)
         shown = plus_minus(found.mean, found.sd or 0.0, digits, "+")
     else:
         shown = with_interval(found.mean, row.interval_bits_per_dim or row.interval_nats, digits)
-    return f", {shown} against {result.reference}"
+    return f", {shown} against {reference(result)}"
 
 
 def _p(one: Sequence[Row], other: Sequence[Row], figure: Callable[[Row], float | None], of: str) -> float | None:

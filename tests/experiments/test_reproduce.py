@@ -26,8 +26,9 @@ NAMES = {
 }  # fmt: skip
 SHIPPED = [table for scales in tables().values() for table in scales]
 TINY = """# mar reproduce tiny --scale digits
-# Which order? Two are tried.
+# Two orders are tried.
 # Time: a moment.
+question: Which order?
 recipe: digits
 overrides: [train.iterations=2, train.batch_size=8, train.validate_every=0, train.sample_every=0,
   class_conditional=false, train.mask_ratio=plan, network.kind=made, "network.widths=[8]"]

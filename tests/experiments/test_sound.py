@@ -70,11 +70,16 @@ def test_tau_is_of_rows_of_one_condition() -> None:
         for name, fid in zip(ORDERS, (1.0, 2.0, 3.0, 4.0), strict=True)
     ]
     result = made(rows, variants=variants)
-    found = agreements(result, column(rows=[{"where": {"ordering": n}, "value": 9 - k} for k, n in enumerate(ORDERS)]))
+    theirs = column(rows=[{"where": {"ordering": n}, "value": 9 - k} for k, n in enumerate(ORDERS)])
+    found = agreements(result, theirs)
     assert {name: (each.n, each.tau) for name, each in found.items()} == {
         "singles, guidance 1": (4, -1.0), "singles, guidance 3": (4, -1.0)
     }  # fmt: skip
     assert agreements(table(), column()) == {"": agreement(table(), column())}
+    checkpoints = tuple({"name": name, "weights": name} for name in ("best", "last"))
+    by_weights = made([replace(one, settings={**one.settings, "variant": each["name"]})
+                       for each in checkpoints for one in rows[:4]], variants=checkpoints)  # fmt: skip
+    assert [each.n for each in agreements(by_weights, theirs).values()] == [4, 4]  # two checkpoints are no two models
 
 
 def test_a_grid_compares_every_row_unless_it_asks_for_sound_ones(tmp_path: Path) -> None:

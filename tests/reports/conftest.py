@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,9 +17,11 @@ from mar.metrics.fid import FidResult, ImageScores
 from mar.metrics.probe import Probe
 from mar.metrics.speed import Speed
 from mar.metrics.statistics import Difference
-from tests.experiments.made import changed
+from tests.experiments.made import changed, generated, made, row, scored
 
 GRID = (2, 3)
+NAMES = ("raster", "spiral", "random")
+NATS = {"raster": (80.0, 81.0, 82.0), "spiral": (80.5, 80.5, 82.1), "random": (90.0, 91.1, 92.0)}  # of three trainings
 
 
 def likelihood(plan: str, nats: float, steps: int, warnings: tuple[str, ...] = ()) -> Likelihood:
@@ -111,3 +114,25 @@ def several(result: AblationResult) -> AblationResult:
     return replace(
         result, grid=grid, axes=("network", "ordering"), models=(*models, refused), rows=rows, reference="raster"
     )  # fmt: skip
+
+
+def paper(**keys: Any) -> dict[str, Any]:
+    rows = [{"where": {"ordering": name}, "value": value} for name, value in zip(NAMES, (8.5, 4.25, 2), strict=True)]
+    return {
+        "title": "FID, ImageNet 256²",
+        "of": "fid",
+        "source": "a paper, Table 1",
+        "recalled": True,
+        "rows": rows,
+    } | keys
+
+
+@pytest.fixture
+def ablation() -> AblationResult:
+    """Three orderings, three seeds: FID in the paper's order reversed; spiral ties with raster, random does not."""
+    rows = [
+        row({"ordering": name, "seed": str(seed)}, likelihood=scored([nats - 1, nats + 1]), images=generated(10 + k))
+        for k, name in enumerate(NAMES)
+        for seed, nats in enumerate(NATS[name])
+    ]
+    return made(rows, published=[paper(), paper(title="IS", of="inception_score", recalled=False)])

@@ -1,7 +1,8 @@
 """The page in a headless Chromium: no errors, no requests, it sorts, filters, remembers, and fits a narrow screen.
 
 The page is shown in frames of the wanted widths, which the script beside them presses, types in and measures. The
-browser is ``MAR_BROWSER``, or a Chromium on the path; without one the tests are skipped.
+browser is ``MAR_BROWSER``, or a Chromium on the path; without one the tests are skipped. The tests of print, motion,
+keys and pages without scripts also need playwright (the extra ``browser``), which drives the same browser.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ async function choose(name, value) {
     rows: shown("wide"), said: page("wide").querySelector(".filters output").textContent,
     address: page("wide").defaultView.location.hash,
     cards: [...page("wide").querySelectorAll(".plan")].filter((plan) => plan.checkVisibility()).length,
+    marks: [...page("wide").querySelectorAll(".point")].filter((mark) => mark.checkVisibility()).length,
+    message: page("wide").querySelector(".none").checkVisibility(),
   };
 }
 onload = async () => {
@@ -117,11 +121,12 @@ def test_it_filters_counts_and_remembers(several: AblationResult, folder: Path) 
         """,
     )
     assert console == "" and "error" not in seen and seen["requests"] == [] and seen["overflow"] == 0
-    assert seen["network"] == {
-        "rows": ["lstm raster", "lstm random"], "said": "2 of 3 rows", "address": "#?network=lstm", "cards": 2,
-    }  # fmt: skip
+    assert seen["network"]["rows"] == ["lstm raster", "lstm random"] and seen["network"]["cards"] == 2
+    assert seen["network"]["said"] == "2 of 3 rows" and seen["network"]["address"] == "#?network=lstm"
+    assert seen["network"]["marks"] > 0 and not seen["network"]["message"]
     assert seen["both"]["rows"] == ["lstm random"] and seen["both"]["said"] == "1 of 3 rows"
     assert seen["both"]["address"] == "#?find=RANDOM+falling&network=lstm"
+    assert seen["none"]["marks"] == 0 and seen["none"]["message"]
     assert seen["none"]["rows"] == [] and seen["none"]["cards"] == 0 and "ascending=NLL" in seen["none"]["address"]
     assert len(seen["all"]) == 3 and seen["linked"] == ["lstm random", "row random"]
 
@@ -134,3 +139,77 @@ def test_the_check_sees_an_error_and_a_request(result: AblationResult, folder: P
     path.write_text(path.read_text().replace("</body>", f"{planted}</body>"))
     seen, console = look(folder, "")
     assert "example.invalid" in console and "TypeError" in console and seen["overflow"] > 100
+
+
+@pytest.fixture
+def driven(ablation: AblationResult, result: AblationResult, folder: Path) -> Iterator[Callable[..., Any]]:
+    """Open the page of several seeds, or of one with films, in a browser with the given settings."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: extra browser")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_BROWSER, args=["--no-sandbox", "--disable-gpu"])
+
+        def opened(of: str, **settings: Any) -> Any:
+            write_page({"films": result, "seeds": ablation}[of], folder, folder / "index.html")
+            tab = browser.new_context(**settings).new_page()
+            tab.goto((folder / "index.html").as_uri(), timeout=120_000)
+            return tab
+
+        yield opened
+        browser.close()
+
+
+def test_animations_pause_by_keyboard_without_scripts_and_stand_still_if_less_motion_is_asked(
+    driven: Callable[..., Any],
+) -> None:
+    state = "() => getComputedStyle(document.querySelector('.film'))"
+    tab = driven("films", java_script_enabled=True)
+    assert tab.evaluate(f"({state})().animationName") == "film"
+    tab.focus("#pause")
+    tab.keyboard.press("Space")
+    assert tab.evaluate(f"({state})().animationPlayState") == "paused"
+    tab = driven("films", reduced_motion="reduce")
+    assert tab.evaluate(f"({state})().animationName") == "none" and not tab.locator("#pause").is_visible()
+    assert tab.evaluate(f"({state})().backgroundPositionX") == "100%"  # of two frames the second
+    tab = driven("films", java_script_enabled=False)
+    tab.locator("#pause").check()
+    assert tab.locator("th button, .filters, .copy").count() == 0  # nothing looks pressed that cannot be
+    tab.locator(".folded input").check()
+    assert tab.locator("#table th.more").first.is_visible()
+
+
+def test_a_print_shows_every_column_and_card_on_the_width_of_the_paper(driven: Callable[..., Any]) -> None:
+    for of in ("films", "seeds"):
+        tab = driven(of, viewport={"width": 1047, "height": 700})  # A4, landscape, less the margins
+        tab.emulate_media(media="print")
+        tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert tab.evaluate("[...document.querySelectorAll('details')].every((each) => each.open)")
+        shown = "[...document.querySelectorAll('main :is(th, td), .plan')].every((each) => each.checkVisibility())"
+        assert tab.evaluate(shown) and not tab.locator(".filters, .folded").first.is_visible()
+        assert tab.evaluate("Math.max(...[...document.querySelectorAll('table')].map((t) => t.scrollWidth))") <= 1047
+        assert len(tab.pdf(prefer_css_page_size=True)) > 10_000
+        tab.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert tab.evaluate("[...document.querySelectorAll('details.notes')].every((each) => !each.open)")
+
+
+def test_keys_sort_walk_a_map_and_reach_a_card_and_the_address_keeps_all(driven: Callable[..., Any]) -> None:
+    tab = driven("films")
+    tab.locator("#table th button", has_text="NLL").focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("#table th[aria-sort=ascending]").count() == 1
+    tab.locator(".map").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator(".map-figure figcaption").first.text_content() == "step 1 at 0, 1"
+    tab.locator("tr#row-1 a").focus()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("location.hash").startswith("#card-1?ascending=NLL")
+    tab.reload()
+    assert tab.locator("#table th[aria-sort=ascending]").count() == 1 and tab.locator("#card-1").is_visible()
+
+
+def test_means_over_seeds_sort_and_filter_with_their_trainings(driven: Callable[..., Any]) -> None:
+    tab = driven("seeds")
+    assert tab.locator("tr[id^=row-]:visible").count() == 3
+    tab.fill("[name=find]", "spiral")
+    assert tab.locator("tr[id^=row-]:visible").count() == 1 and tab.locator(".plan:visible").count() == 1
+    tab.locator("#table summary").first.click()
+    assert tab.locator("#table details tbody tr:visible").count() == 3  # its seeds

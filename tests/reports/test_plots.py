@@ -196,3 +196,21 @@ def test_a_heat_map_has_a_pixel_for_each_cell() -> None:
     assert image.getpixel((2, 1))[3] == 0  # type: ignore[index]
     full = Image.open(io.BytesIO(base64.b64decode(plots.heat_map([[0, 5]], 0, 5).split(",")[1])))
     assert full.getpixel((1, 0))[:3] == (253, 231, 36)  # type: ignore[index]
+
+
+def test_a_dumbbell_has_a_line_for_each_order_at_the_reference_and_its_interval(result: AblationResult) -> None:
+    raster, random, _ = result.rows
+    sets = replace(random, plan="raster/linear:2", ordering="raster")
+    figure = plots.differences(replace(result, rows=(raster, sets)))
+    assert figure is not None
+    (panel,) = figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["raster"]
+    base = raster.likelihood.bits_per_dim  # type: ignore[union-attr]
+    marks = {str(line.get_gid()).split(": ", 2)[1]: line for line in panel.lines if len(line.get_xdata()) == 1}
+    assert marks["raster, singles"].get_xdata()[0] == pytest.approx(base)
+    assert marks["raster, linear:2"].get_xdata()[0] == pytest.approx(base + sets.difference.bits_per_dim)  # type: ignore[union-attr]
+    assert marks["raster, linear:2"].get_markerfacecolor() == "white"
+    bars = [line.get_xdata() for line in panel.lines if str(line.get_gid()).startswith("row 1: ")]
+    low, high = sets.difference.interval_bits_per_dim  # type: ignore[union-attr,misc]
+    assert [float(x) for x in bars[0]] == pytest.approx([base + low, base + high])
+    assert len(plots.svg(figure, "x").split('class="point" data-rows="1"')) == 3  # the bar and the ring

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import pytest
+
 from mar.experiments.result import AblationResult, Row
-from mar.reports.verdict import alarms, answers
+from mar.reports.verdict import alarms, answers, prices
 from tests.experiments.made import generated, made, row, scored
 from tests.reports.conftest import likelihood
 
@@ -44,8 +47,28 @@ def test_numbers_are_named_by_their_axis() -> None:
     assert answers(made(rows)) == ["Lowest FID: repeats 1, 1.00; one training each, so no test."]
 
 
-def test_rows_of_several_data_sets_have_no_best() -> None:
+def test_data_sets_have_an_answer_each_if_they_can_be_named() -> None:
     assert answers(replace(grid(), data_fingerprint="a, b")) == []
+    rows = [row({"data": k, "repeats": n}, images=generated(float(n))) for k in ("dna", "nips") for n in ("1", "4")]
+    found = made(rows, data={each.model: each.settings["data"] for each in rows})
+    assert answers(replace(found, data_fingerprint="a, b")) == [
+        "dna: lowest FID: dna, repeats 1, 1.00; one training each, so no test.",
+        "nips: lowest FID: nips, repeats 1, 1.00; one training each, so no test.",
+    ]
+
+
+def test_the_price_of_sets_is_against_one_token_at_a_time(result: AblationResult) -> None:
+    kinds = {("a", "singles"): 7.0, ("a", "linear:2"): 7.5, ("b", "singles"): 8.0, ("b", "linear:2"): 8.25}
+    rows = tuple(
+        replace(result.rows[0], plan=f"{o}/{p}", ordering=o, partition=p, answers={"nll": likelihood(o, nats, 6)})
+        for (o, p), nats in kinds.items()
+    )
+    per_dim = 6 * math.log(2.0)
+    found = prices(replace(result, rows=rows))
+    assert found == pytest.approx({"a/linear:2": 0.5 / per_dim, "b/linear:2": 0.25 / per_dim})
+    assert answers(replace(result, rows=rows))[1] == (
+        "Price of sets: +0.0601 bits/dim (b/linear:2) to +0.1202 (a/linear:2) above one token at a time."
+    )
 
 
 def test_rows_worse_than_independent_tokens_short_trainings_and_warnings_raise_an_alarm(
