@@ -60,7 +60,7 @@ class MaskedTransformerOptions(SizedOptions):
     """A named size; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
-    bounds: ClassVar = SizedOptions.bounds | {field.name: at_least(1) for field in fields(Sizes)}
+    bounds: ClassVar = {**SizedOptions.bounds, **{field.name: at_least(1) for field in fields(Sizes)}}
 
     encoder_width: int | None = None  # None, here and below: as in the named size
     encoder_depth: int | None = None
