@@ -141,6 +141,7 @@ class Run:
         iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
         weights: the checkpoint of best validation (kept with ``train.until=plateau`` or ``train.keep_best``), or the
             last one, in place of an iteration.
+        data_path: where the data lie now, if they have moved; default: the ``data.path`` of the recipe.
 
     Raises:
         UserError: not a run folder, no (such) checkpoint, or weights that disagree with the recipe.
@@ -153,10 +154,11 @@ class Run:
         device: str | None = None,
         iteration: int | None = None,
         weights: Literal["best", "last"] | None = None,
+        data_path: str | Path = "",
     ) -> None:
-        self.folder, self.ema = RunFolder(path), ema
+        self.folder, self.ema, self.data_path = RunFolder(path), ema, str(data_path)
         self.recipe: Recipe = self.folder.recipe()
-        self.located = self.folder.located(self.recipe)  # its paths as seen from here
+        self.located = self.folder.located(self.recipe, self.data_path)  # its paths as seen from here
         newest, _ = checkpoint.latest(self.folder.checkpoints)
         if newest is None:
             raise UserError(f"{path} has no checkpoint yet: train it with the command that started it")
@@ -193,7 +195,10 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        return build.data(self.located)
+        found, known = build.data(self.located), self.folder.about()
+        if self.data_path and known is not None and not found.about.recorded_as(known.fingerprint):
+            raise UserError(f"{self.data_path} holds other data ({found.name}) than {self.folder.path} was trained on")
+        return found
 
     @cached_property
     def images(self) -> Data:
@@ -485,5 +490,5 @@ def _kind(network: str | type[Network] | Network) -> str:
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:
-    """The run in a folder, ready to sample and score. ``options``: iteration and weights, as of ``Run``."""
+    """The run in a folder, ready to sample and score. ``options``: iteration, weights, data_path, as of ``Run``."""
     return Run(path, ema, device, **options)

@@ -304,9 +304,9 @@ def _run(engine: Engine, execution: Execution, cluster: Cluster | None, console:
         if share(engine.states()) < 1.0:
             raise UserError("the jobs have ended and some cells are unfinished: the same command submits what is left")
         return
-    if execution.workers == 1:
+    if (workers := min(execution.workers, len(engine.cells))) == 1:
         engine.work(go_on=tell)
-    elif any(codes := run_workers(work, execution.workers, tell)):
+    elif any(codes := run_workers(work, workers, tell)):
         console.print(f"some workers ended with {codes}: their logs are in {engine.out / 'logs'}", style="red")
     engine.work(wait=True)
     engine.measure_alone()

@@ -52,6 +52,7 @@ Adaptive = Annotated[str, opt("Let the model choose each next set: lowest-entrop
 Again = Annotated[bool, opt("Score anew what was scored before with the same settings.", "--again")]
 BatchSize = Annotated[int, opt("Examples generated at a time.", min=1)]
 Budget = Annotated[float | None, opt("GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU.", min=0.01)]
+DataPath = Annotated[Path | None, opt("Where the run's data lie now, if they have moved.")]
 Guidance = Annotated[float, opt("Scale of classifier-free guidance; 1: off.", min=0.0)]
 HeadOptions = Annotated[Texts, opt("Sampling option of the head, repeatable: top_k=5, solver=unipc.")]
 Json = Annotated[bool, opt("Print the table as JSON.", "--json")]
@@ -94,13 +95,13 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def load_run(path: Path, last_weights: bool, device: str | None = None) -> Run:
+def load_run(path: Path, last_weights: bool, device: str | None = None, data_path: Path | None = None) -> Run:
     """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
     if not (path / RUN).is_file():
         raise UserError(f"{path} is not a run folder: it has no {RUN}")
     from mar.run import load
 
-    return load(path, not last_weights, device)
+    return load(path, not last_weights, device, data_path=data_path or "")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class TrainedRun:
 
     run: Annotated[Path, arg("A run folder.")]
     last_weights: LastWeights = False
+    data_path: DataPath = None
 
     @property
     def weights(self) -> str:
@@ -117,7 +119,7 @@ class TrainedRun:
 
     def load(self, device: str | None = None) -> Run:
         """Load the run. Raises UserError: the folder holds no run."""
-        return load_run(self.run, self.last_weights, device)
+        return load_run(self.run, self.last_weights, device, self.data_path)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ _DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, err
 def checked(command: Callable[..., None]) -> Callable[..., None]:
     """Check every value before the command runs: numbers are finite, ~ is the home, what is written can be written.
 
-    Raises UserError: a wrong value, or the command meets a file that it cannot read or write.
+    Raises UserError: a wrong value, the command meets a file that it cannot read or write, or the memory is too small.
     """
 
     @wraps(command)
@@ -224,6 +226,11 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
             raise UserError(f"{error.filename or 'a file'}: {error.strerror}") from error
         except RecursionError as error:
             raise UserError("a value is nested too deeply") from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+                raise
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(f"the memory is too small ({reason}): choose smaller sizes, or fewer at a time") from error
 
     return run
 

@@ -27,6 +27,7 @@ class Scoring:
     n: Images = None
     seed: Seed = 0
     last_weights: o.LastWeights = False
+    data_path: o.DataPath = None
     kind: o.Kind = None
     likelihood: Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")] = None
     estimator: Annotated[str, opt("exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")] = "exact"
@@ -43,6 +44,10 @@ class Scoring:
         bool, opt("Correct the mean of -n images by regression on statistics of the whole split.", "--control-variates")
     ] = False
     again: o.Again = False
+
+    def load(self, path: Path) -> Run:
+        """Load a run. Raises UserError: the folder holds no run."""
+        return o.load_run(path, self.last_weights, None, self.data_path)
 
     def request(self, plans: list[str], paired_with: str = "", target: str = "") -> NllRequest:
         from mar.likelihood.estimate import Estimator, Repeats
@@ -102,7 +107,7 @@ def nll(
         raise UserError(
             f"{len(runs)} runs: mar score nll A B --paired compares them, mar score matrix scores all plans"
         )
-    loaded = [o.load_run(path, scoring.last_weights) for path in runs]
+    loaded = [scoring.load(path) for path in runs]
     requests = [scoring.request(plans.texts(run.training_plan), paired_with, target_se) for run in loaded]
     if paired:
         print_paired(loaded, requests, as_json)
@@ -231,20 +236,23 @@ def matrix(
 
         mar score matrix runs/raster runs/spiral runs/random --plans raster,spiral,random,blocks
     """
+    from mar.core.files import check_writable
     from mar.metrics.nll import run_names, score_plan
     from mar.reports.matrix import matrix_tables, score_matrix, write_matrix
 
     if plans.partitions and not plans.plans:
         raise UserError("--partitions of a matrix take --plans")
     request, say = scoring.request(plans.texts("") if plans.plans else []), printer(as_json)
+    folder = out or runs[0].resolve().parent / "matrix"
+    check_writable(folder / "matrix.json")
 
     def score(name: str, run: Run, plan: str) -> Any:
         say(f"{name} along {plan}")
         return score_plan(run, plan, request, say)[1]
 
-    loaded = run_names([o.load_run(path, scoring.last_weights) for path in runs])
+    loaded = run_names([scoring.load(path) for path in runs])
     found = score_matrix(loaded, request.plans, score, request.split, request.seed, request.kind)
-    written = write_matrix(found, out or runs[0].resolve().parent / "matrix")
+    written = write_matrix(found, folder)
     if as_json:
         print(written[0].read_text())
         return

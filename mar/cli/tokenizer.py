@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mar.cli.options import Features, Overrides, Seed, arg, device, grouped, opt, whole_numbers
 from mar.core.errors import UserError
-from mar.core.files import CACHE, TOKENIZER, check_kind, locked
+from mar.core.files import CACHE, TOKENIZER, check_kind, check_writable, locked
 from mar.core.progress import bar
 from mar.core.readers import read_json
 
@@ -109,6 +109,7 @@ def score(
     own = found.parent if (found.parent / TOKENIZER).is_file() else None
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
+    check_writable(folder / "scores" / "reconstruction.json")
     settings = rfid_settings(features.settings(seed, device()), source) if rfid else None
     print(*score_autoencoder(found, section, source, folder, n, settings, seed, replaces=False), sep="\n")
 
@@ -166,7 +167,12 @@ def cache(
 
 def _identity(data: Data, file: Path) -> str:
     """Return the fingerprint of the data, in the form that the settings in ``file`` hold already, if it exists."""
-    there = read_json(file, "the settings of this folder") if file.is_file() else {}
+    from mar.data.shards import settings_in
+
+    if file.name == CACHE:
+        there = settings_in(file.parent)
+    else:
+        there = read_json(file, "the settings of this folder") if file.is_file() else {}
     return data.about.identity(there.get("recipe", there).get("fingerprint", ""))
 
 

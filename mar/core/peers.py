@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 _GRACE = 3.0  # seconds in which a process may end by itself, with the error of its own
-_CONNECT = 60.0  # seconds to find each other
+_CONNECT = 25.0  # seconds to find each other
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # seconds, seconds, times
 _BYE, _TOLD = b"b", b"t"  # it is done; it ends with an error, and has said so
 

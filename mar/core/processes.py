@@ -26,6 +26,7 @@ from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
+from mar.core.signals import end_with
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -35,6 +36,8 @@ Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
 
 _ECHO_SECONDS = 2.0  # a second SIGINT within this time is the first one, forwarded by a launcher
+_MEETING = timedelta(minutes=5)  # in which the processes connect
+_LONGEST = timedelta(minutes=30)  # of a collective between devices; a death ends it long before
 _PATIENCE = timedelta(hours=2)  # the other processes wait while the main one saves, validates and samples
 
 
@@ -61,6 +64,18 @@ def resolve_precision(precision: Precision) -> Precision:
 def emulates_bf16() -> bool:
     """Return True on a CPU without bf16 instructions: bf16 is several times slower than fp32 there."""
     return platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_avx512_bf16_supported()
+
+
+@contextmanager
+def _one_line(watched: bool = False) -> Iterator[None]:
+    """Turn the error of a collective without its peer into a line and PeerFailed, unless ``Peers`` watch."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if watched or not (isinstance(error, distributed.DistError | OSError) or "gloo" in str(error)):
+            raise
+        print("mar: another process has died or is missing, so all end: run the same command again", file=sys.stderr)
+        raise PeerFailed(1) from None
 
 
 _LAUNCH = ("ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE")
@@ -95,6 +110,7 @@ class Processes:
 
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads())))
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
 
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise UserError("accelerate's own FSDP is not used: launch without it, and set train.parallel=fsdp")
@@ -103,18 +119,24 @@ class Processes:
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
         ignored = _drop_settings_of_accelerate()
-        self.accelerator = Accelerator(mixed_precision="no" if self.precision == "fp32" else self.precision, cpu=cpu)
-        self.rank: int = self.accelerator.process_index
-        self.world: int = self.accelerator.num_processes
+        mixed, meeting = "no" if self.precision == "fp32" else self.precision, InitProcessGroupKwargs(timeout=_MEETING)
+        with _one_line():
+            self.accelerator = Accelerator(mixed_precision=mixed, cpu=cpu, kwargs_handlers=[meeting])
+            self.rank: int = self.accelerator.process_index
+            self.world: int = self.accelerator.num_processes
+            self._cpus: Any = distributed.new_group(backend="gloo", timeout=_MEETING) if self.world > 1 else None
+        for group, longest in ((None, _LONGEST), (self._cpus, _PATIENCE)) if self.world > 1 else ():
+            distributed.distributed_c10d._set_pg_timeout(longest, group)
         self.device: torch.device = self.accelerator.device
-        self.is_main = self.rank == 0
+        self.is_main, self._watched = self.rank == 0, False
         if ignored and self.is_main:
             print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
         if self.precision == "bf16" and cpu and self.is_main and emulates_bf16():
             print("note: this CPU has no bf16 instructions: train.precision=auto takes fp32, several times faster")
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
-        self._cpus: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE) if self.world > 1 else None
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts no process that outlives it
+            end_with(os.getppid())
 
     # Training.
 
@@ -175,7 +197,8 @@ class Processes:
         if self._cpus is None:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(total, group=self._cpus)
+        with _one_line(self._watched):
+            distributed.all_reduce(total, group=self._cpus)
         return total.tolist()
 
     def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -187,7 +210,8 @@ class Processes:
         if self._cpus is None:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0, group=self._cpus, device=torch.device("cpu"))
+        with _one_line(self._watched):
+            distributed.broadcast_object_list(values, src=0, group=self._cpus, device=torch.device("cpu"))
         return values[0]
 
     def on_main(self, action: Callable[[], T]) -> T:
@@ -220,7 +244,9 @@ class Processes:
         if self.world == 1:
             yield
             return
-        peers, done = Peers(self.rank, self.world, self.broadcast), False
+        with _one_line():
+            peers, done = Peers(self.rank, self.world, self.broadcast), False
+        self._watched = True
         try:
             yield
             done = True
@@ -230,11 +256,13 @@ class Processes:
             peers.say()
             raise PeerFailed(1) from None
         finally:
+            self._watched = False
             peers.leave(done)
 
     def wait(self) -> None:
         if self._cpus is not None:
-            distributed.barrier(group=self._cpus)
+            with _one_line(self._watched):
+                distributed.barrier(group=self._cpus)
 
     def end(self) -> None:
         """Leave the process group."""

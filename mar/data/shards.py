@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mar.core.errors import UserError
-from mar.core.files import digest
-from mar.core.readers import read_as
+from mar.core.files import CACHE, digest
+from mar.core.readers import read_as, read_json
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS
 
@@ -81,6 +82,15 @@ class Manifest:
         """The sha256 of the latents, over those of the shards."""
         every = [[shard.sha256 for shard in self.shards[split]] for split in SPLITS]
         return digest(json.dumps(every))
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """Return the settings of the cache in ``folder``, from its manifest if ``settings.json`` is damaged, or {}."""
+    with suppress(UserError):
+        return read_json(folder / CACHE, "the settings of a cache")
+    with suppress(UserError):
+        return asdict(Manifest.read(folder).settings)
+    return {}
 
 
 def shard_file(folder: Path, split: str, number: int) -> Path:

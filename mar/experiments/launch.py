@@ -22,7 +22,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +35,7 @@ from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
 from mar.core.files import environment, held, write_atomic
 from mar.core.records import Record, read
-from mar.core.signals import cores, forward_signals
+from mar.core.signals import cores, end_with, forward_signals
 
 if TYPE_CHECKING:
     from mar.experiments.grid import GridFile
@@ -131,17 +130,6 @@ def _worker_environment(number: int, count: int, gpus_each: int) -> dict[str, st
     return own
 
 
-def end_with(parent: int) -> None:
-    """Stop this process as SIGTERM does, with its training saved, within two seconds of the end of its parent."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def work(spec: WorkerSpec) -> int:
     """Be one worker; return its exit code. It ends with its parent."""
     import torch
@@ -180,14 +168,17 @@ class TrainingFailed(Exception):
 def trainer(processes: int, command: Command | None = None) -> Callable[[Recipe, Path], None] | None:
     """Return the function that trains a cell in several processes of this machine; None: one takes no launcher.
 
-    Each process has a GPU of its own where there are any. Raises UserError: fewer GPUs than processes.
+    Each process has a GPU of its own where there are any. Raises UserError: fewer GPUs than processes; without GPUs,
+    fewer cores, where at least 8 processes are allowed.
     """
     import torch
 
     if processes == 1:
         return None
-    if torch.cuda.is_available() and (gpus := torch.cuda.device_count()) < processes:
-        raise UserError(f"--processes {processes} takes as many GPUs, and this machine has {gpus}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if processes > (gpus or max(8, cores())):
+        there = f"{gpus} GPUs" if gpus else f"{cores()} cores"
+        raise UserError(f"--processes {processes} is too many: this machine has {there}")
     return partial(train_launched, processes, command=command)
 
 

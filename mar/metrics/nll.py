@@ -409,9 +409,9 @@ def nll_tables(
             )
     latents = any(r.nats_per_latent_dimension is not None for r in likelihoods.values())
     per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
-    columns: list[Column[tuple[str, Likelihood]]] = [
+    columns: list[Column[tuple[str, Likelihood, str]]] = [
         Column("plan", lambda row: row[0], words=True),
-        Column("kind", lambda row: kind_text(row[1]), words=True, drop=2),
+        Column("kind", lambda row: row[2], words=True, drop=2),
         Column("n", lambda row: row[1].n_images, drop=4),
         with_error(nats, "1.nats_per_image", "1.standard_error_nats", 2),
     ]
@@ -429,7 +429,8 @@ def nll_tables(
     if reference:
         columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: differences.get(row[0]))
     title = f"negative log-likelihood, {title} (lower is better)"
-    return [*tables, Table(columns, list(likelihoods.items()), nll_notes(likelihoods, random, units), title)]
+    rows = [(name, r, kind_text(r)) for name, r in likelihoods.items()]
+    return [*tables, Table(columns, rows, nll_notes(likelihoods, random, units), title)]
 
 
 def difference_columns(title: str, of: Callable[[Any], Difference | None]) -> list[Column[Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mar.core.errors import UserError
-from mar.core.files import check_name, environment, write_atomic
+from mar.core.files import check_name, check_writable, environment, write_atomic
 from mar.core.noise import stream
 from mar.core.progress import bar
 from mar.core.table import Table
@@ -74,6 +74,7 @@ def search_order(run: Run, request: SearchRequest) -> tuple[Table, list[str]]:
     text, units = to_text(partition), Units.of_run(run)
     starts = {name: _start(run, name) for name in request.starts}
     file = run.folder.path / "orders" / f"{request.name or 'searched-' + text.replace(':', '').replace('/', '-')}.json"
+    check_writable(file)
     found = _search(run, request, resolve_optimal(partition, "random", run.folder.path), text, starts, file)
     named = {name: PlanSpec.parse(name)[0] for name in ("raster", "random", *starts) if name not in _GREEDY}
     plans = {"searched": PlanSpec(File(str(file)), partition)}

@@ -18,12 +18,11 @@ import torch
 from pydantic import TypeAdapter
 
 from mar.core.errors import UserError
-from mar.core.files import CACHE, checksum, write_atomic
+from mar.core.files import CACHE, checksum, remove, write_atomic
 from mar.core.processes import Processes
-from mar.core.readers import read_json
 from mar.core.records import refuse_other
 from mar.data.base import Data, Split
-from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, shard_file, write_shard
+from mar.data.shards import SPLITS, Manifest, Settings, ShardRecord, settings_in, shard_file, write_shard
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.tokenizers.kl import KL
 
@@ -77,16 +76,17 @@ def encode_all(
 
 def _start(folder: Path, settings: Settings, tokenizer: AutoencoderTokenizer) -> None:
     """Create the folder with its settings and a copy of the autoencoder."""
-    file = folder / CACHE
-    if file.is_file():
-        there = read_json(file, "the settings of a cache")
+    if there := settings_in(folder):
         refuse_other(folder, "a cache of other settings", there, asdict(settings), {"data.path", "data.workers"})
+    elif (folder / CACHE).is_file():  # damaged, and what its shards hold is unknown: all are made again
+        for name in ("manifest.json", *SPLITS):
+            remove(folder / name)
     for name in ("tokenizer", *SPLITS):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for source in tokenizer.folder.files:
         if source.resolve() != (folder / "tokenizer" / source.name).resolve():
             shutil.copyfile(source, folder / "tokenizer" / source.name)
-    write_atomic(file, json.dumps(asdict(settings), indent=1))
+    write_atomic(folder / CACHE, json.dumps(asdict(settings), indent=1))
 
 
 def _encode(

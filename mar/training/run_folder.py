@@ -46,9 +46,15 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: it has no recipe.yaml")
         return parse(read_content(file, resolve=False))
 
-    def located(self, recipe: Recipe | None = None) -> Recipe:
-        """Return the run's recipe; relative paths that are not here are those seen from where the run was started."""
+    def located(self, recipe: Recipe | None = None, data_path: str = "") -> Recipe:
+        """Return the run's recipe; relative paths that are not here are those seen from where the run was started.
+
+        Args:
+            recipe: the run's, read before.
+            data_path: where the data lie now; "": where they were.
+        """
         content, file = (recipe or self.recipe()).as_dict(), self.path / "environment.json"
+        content["data"] |= {"path": data_path} if data_path else {}
         started = read_json(file, "the environment of a run").get("started_in", "") if file.is_file() else ""
         for section, key in (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path")):
             if path := content[section].get(key):

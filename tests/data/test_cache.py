@@ -323,3 +323,20 @@ def test_sigkill_at_any_moment_loses_nothing(cached, tmp_path, world):
     assert last.wait() == [0] * world, last.said
     kept = {k: v for k, v in files(out).items() if not Path(k).name.startswith(".")}
     assert kept == files(cached[0])
+
+
+def test_settings_that_were_cut_are_those_of_the_manifest(cache, cached):
+    (cache / "settings.json").write_text('{"name": "dig')
+    with pytest.raises(UserError, match="a cache of other settings"):
+        encode(cached[2].kind, cached[2].folder.path, cache, shard=99)
+    encode(cached[2].kind, cached[2].folder.path, cache)
+    assert files(cache) == files(cached[0])
+
+
+def test_an_unfinished_cache_whose_settings_were_cut_is_made_again(cache, cached):
+    (cache / "settings.json").write_text('{"name": "dig')
+    (cache / "manifest.json").unlink()
+    for suffix in ("safetensors", "json"):  # a whole shard, of other settings
+        shutil.copyfile(cache / "test" / f"00000.{suffix}", cache / "train" / f"00000.{suffix}")
+    encode(cached[2].kind, cached[2].folder.path, cache)
+    assert files(cache) == files(cached[0])

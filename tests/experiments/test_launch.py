@@ -154,7 +154,7 @@ def test_a_failed_training_is_recorded_and_the_next_cell_goes_on(grid, launcher,
 def test_a_worker_ends_with_its_command(tmp_path):
     """The command is killed: its worker is told to stop within two seconds."""
     worker = (
-        "import os, pathlib, signal, sys, time\nfrom mar.experiments.launch import end_with\n"
+        "import os, pathlib, signal, sys, time\nfrom mar.core.signals import end_with\n"
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0)))\n"
         "end_with(os.getppid()); pathlib.Path('ready').touch(); time.sleep(60)"
     )

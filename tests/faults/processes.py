@@ -14,16 +14,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["tests.faults.processes", "mar.core.torchvision", "mar.cli.main", "mar.run", "mar.run", "accelerate",
      "sklearn.datasets", "timm.models.vision_transformer", "torch.utils.tensorboard", "torch.distributed.fsdp",
      "torch.distributed.checkpoint", "mar.experiments.engine", "mar.metrics.features", "mar.metrics.probe",
-     "mar.reports.page", "matplotlib.figure"]
+     "mar.reports.page", "matplotlib.figure", "mar.metrics.generated", "mar.metrics.nll", "mar.metrics.searched",
+     "mar.bench.run", "mar.verification.registry", "mar.compat.hub", "mar.compat.released", "diffusers.models",
+     "orderings.draw", "torch_fidelity", "mar.experiments.launch", "mar.training.autoencoder", "mar.data.check"]
 )  # fmt: skip
 Hurt = tuple[Callable[..., None], tuple[Any, ...]]  # done in every process before it starts
 
@@ -68,6 +72,82 @@ class Running:
     @property
     def said(self) -> str:
         return "\n".join(log.read_text() for log in self.logs if log.is_file())
+
+
+class Answer(NamedTuple):
+    """How a command ended: code None after a limit; ``said`` is the line of a refusal, or the traceback of a bug."""
+
+    code: int | None
+    said: str
+    seconds: float  # of the processor
+
+
+def ask(arguments: list[str], folder: Path, own: dict[str, str], seconds: float, n_bytes: int = 2**32) -> Answer:
+    """Run ``mar ARGUMENTS`` in ``folder`` and in a process of its own, with limits of processor time and memory.
+
+    Code None: it reached ``seconds``, or it used no processor time for as long. Its children end with it.
+    """
+    ours, theirs = _SERVER.Pipe(duplex=False)
+    process = _SERVER.Process(target=_answer, args=(arguments, folder, own, seconds, n_bytes, theirs))
+    process.start()
+    theirs.close()
+    assert process.pid is not None
+    answer, used, idle = None, 0.0, 0.0
+    while idle < seconds and not ours.poll(0.5):
+        before, used = used, sum(map(processor_seconds, (process.pid, *descendants(process.pid))))
+        idle = 0.0 if used != before else idle + 0.5
+    spent = idle >= seconds
+    with suppress(EOFError):
+        answer = None if spent else ours.recv()
+    for pid in (*descendants(process.pid), process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.join()
+    spent = spent or process.exitcode == -signal.SIGKILL
+    return answer or Answer(None if spent else -1, f"ended with {process.exitcode}", seconds)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the children of a process and theirs."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from descendants(int(child))
+            yield int(child)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time of a process so far; 0: it has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _answer(
+    arguments: list[str], folder: Path, own: dict[str, str], seconds: float, n_bytes: int, pipe: Any
+) -> None:  # fmt: skip
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nothing, descriptor)
+    os.chdir(folder)
+    os.environ.update(own)
+    limit = int(seconds + time.process_time()) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
+    sys.argv = ["mar", *arguments]
+    from mar.cli.main import app, describe_error, refuse_renamed
+
+    began = time.process_time()
+    try:
+        refuse_renamed(arguments)
+        code, said = app(arguments, prog_name="mar", standalone_mode=False) or 0, ""
+    except BaseException as error:
+        said, code = describe_error(error)
+        if code is None:
+            code, said = -1, traceback.format_exc()
+    pipe.send(Answer(code, said, time.process_time() - began))
+    pipe.close()
+    os._exit(0)
 
 
 def kill_itself(target: str, call: int) -> None:

@@ -18,6 +18,7 @@ from mar.core.errors import UserError
 from mar.data.folder import Folder, FolderOptions
 from mar.likelihood.estimate import Estimator
 from mar.run import train
+from tests.cli.test_main import in_process
 from tests.training.conftest import TINY
 
 N = 12
@@ -135,3 +136,15 @@ def test_data_that_moved_are_the_same_data(images, tmp_path):
         (tmp_path / "moved").mkdir(exist_ok=True)
         (images / split).rename(tmp_path / "moved" / split)
     train(config.read("digits", [*changes, f"data.path={tmp_path / 'moved'}"]), tmp_path / "run")
+    assert len(mar.load(tmp_path / "run", data_path=tmp_path / "moved").data.test) > 0
+    kept = sorted((tmp_path / "moved").glob("test/*/*"))[0]
+    content = kept.read_bytes()
+    Image.new("L", (8, 8), 200).save(kept)
+    with pytest.raises(UserError, match="holds other data"):
+        _ = mar.load(tmp_path / "run", data_path=tmp_path / "moved").data
+    kept.write_bytes(content)
+    (tmp_path / "moved").rename(tmp_path / "again")
+    with pytest.raises(UserError, match="not a folder"):
+        in_process("score", "nll", str(tmp_path / "run"), "-n", "2", "--plans", "random/equal:32")
+    words = ("score", "nll", str(tmp_path / "run"), "-n", "2", "--plans", "random/equal:32", "--data-path")
+    assert "wrote 1 JSON" in in_process(*words, str(tmp_path / "again"))

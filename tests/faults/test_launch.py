@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Trained
+from tests.faults.conftest import EVERY, Trained
+from tests.faults.processes import descendants
 
 LAUNCH = Path(__file__).parents[2] / "scripts" / "launch"
 SRUN = """#!/usr/bin/env bash
@@ -127,6 +128,34 @@ def test_two_machines_meet_and_train(run):
     said = [machine.communicate(timeout=200)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert run.saved == 5 and "2 process(es)" in "".join(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["process", "launcher", "machine"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_machine_or_its_process_is_lost_the_other_ends_within_thirty_seconds_with_one_line(
+    run, tmp_path, lost, victim
+):
+    """Two torchrun agents on the loopback, a process each. Without its launcher a process saves and ends, with all."""
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port()}", "--rdzv-id", "x"]
+    words = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", "1", "-m", "mar"]
+    agents, logs = [], [tmp_path / "0.log", tmp_path / "1.log"]
+    for log in logs:
+        with log.open("w") as file:
+            agents.append(subprocess.Popen([*words, *run.command(100_000)], stdout=file, stderr=file))
+    until_logged(run, 3, agents[0])
+    (mine,), (other,) = (list(descendants(agents[k].pid)) for k in (victim, 1 - victim))
+    began = time.monotonic()
+    for pid in {"process": [mine], "launcher": [agents[victim].pid], "machine": [agents[victim].pid, mine]}[lost]:
+        os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{other}").exists() and time.monotonic() < began + 60:
+        time.sleep(0.05)
+    ended = time.monotonic() - began
+    codes = [agent.wait(120) for agent in agents]
+    said = "".join(log.read_text() for log in logs)
+    assert ended < 30 and all(codes), said
+    line = "stopped, checkpoint saved" if lost == "launcher" else "has died, so all end"
+    assert said.count(f"{line}") == 1 and run.saved >= run.logged - EVERY, said
 
 
 @pytest.mark.slow

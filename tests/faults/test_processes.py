@@ -13,7 +13,7 @@ import torch
 from mar.core.files import write_atomic
 from mar.training.run_folder import RunFolder
 from tests.faults.conftest import Trained
-from tests.faults.processes import Running
+from tests.faults.processes import Running, kill_itself
 from tests.training.test_loop import weights
 
 WITHOUT_DROPOUT = ["network.projection_dropout=0", "network.attention_dropout=0"]  # its draws depend on the process
@@ -88,6 +88,27 @@ def stall(rank: str) -> None:
         return step(self, batches)
 
     loop.Trainer.step = stalled
+
+
+def die(victim: str, target: str) -> None:
+    """One process dies at its first call of ``target``; the others wait for it ten seconds in place of minutes."""
+    import os
+    from datetime import timedelta
+
+    import mar.core.processes as processes
+
+    processes._MEETING = timedelta(seconds=10)
+    if os.environ["RANK"] == victim:
+        kill_itself(target, 0)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("target", ["mar.core.processes:resolve_precision", "mar.build:assemble"])
+def test_when_one_process_dies_before_the_training_the_other_ends_with_one_line(run, victim, target):
+    running = Running(run.path / "logs", run.command(10), 2, (die, (str(victim), target)))
+    codes = running.wait(60)
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1, running.said
+    assert running.said.count("another process has died or is missing") == 1 and "Traceback" not in running.said
 
 
 @pytest.mark.parametrize("victim", [0, 1])
