@@ -264,7 +264,7 @@ def _chips(column: Column[Any], name: str, digits: int, bases: set[int]) -> Colu
 
     def chip(row: Any) -> str:
         mean = column.value(row)
-        if mean is None:
+        if not isinstance(mean, float):
             return '<span class="chip">reference</span>' if id(row) in bases else MISSING
         p = row.p_holm if isinstance(row, SeedRow) else row.difference.p_holm
         word = "n.s." if p is None or p > _LEVEL else "better" if mean < 0 else "worse"
