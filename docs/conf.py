@@ -7,6 +7,7 @@ site alike. README.md becomes the start page ``index.md``.
 from __future__ import annotations
 
 import base64
+import io
 import posixpath
 import re
 from html import escape
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from PIL import Image
 
 from mar.experiments.result import read_result
 from mar.reports import plots, verdict
@@ -118,10 +120,14 @@ def _gallery(root: Path) -> str:
         result = in_asked_unit(read_result(folder))
         title, question = headline(result)
         answer = next(iter(verdict.answers(result)), title)
-        thumbnail = plots.save(plots.thumbnail(result), folder / "thumbnail.png")
-        picture = base64.b64encode(thumbnail.read_bytes()).decode()
+        thumbnail, content = plots.save(plots.thumbnail(result), folder / "thumbnail.png"), io.BytesIO()
+        with Image.open(thumbnail) as image:
+            fit = "cover" if image.height > image.width else "contain"
+            image.convert("RGB").quantize(32).save(content, "PNG", optimize=True)
+        picture = base64.b64encode(content.getvalue()).decode()
         cards.append(
-            f'<a href="../{folder.relative_to(root)}/index.html"><img src="data:image/png;base64,{picture}" alt="">'
+            f'<a href="../{folder.relative_to(root)}/index.html">'
+            f'<img style="object-fit:{fit}" src="data:image/png;base64,{picture}" alt="">'
             f"<strong>{escape(question)}</strong><span>{escape(title)}: {escape(answer)}</span></a>"
         )
     return f'\n\n<div class="gallery">{"".join(cards)}</div>\n'

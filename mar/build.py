@@ -42,17 +42,18 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = 
     Raises:
         UserError, Unsupported: the components do not fit each other; the message says which would.
     """
+    chosen = _chosen(recipe)
     if dataset is None:
-        recipe = resolve(recipe)
-        dataset = data(recipe)
-    order, sets, loss = ordering(recipe), partition(recipe), objective(recipe)
+        read = _options("data", recipe.data)
+        recipe, dataset = _resolved(recipe, chosen | {"data": read}), DATA[recipe.data.kind].load(read)
+    loss = chosen["objective"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
-        model = _model(recipe, dataset)
-        if order.learned:  # last, so that all other weights start as they do under ordering=random
+        model = _model(recipe, chosen, dataset)
+        if chosen["ordering"].learned:  # last, so that all other weights start as they do under ordering=random
             model.policy = _policy(recipe, model, loss)
             loss = LearnedOrder()
-    parts = Parts(recipe, dataset, model, order, sets, loss)
+    parts = Parts(recipe, dataset, model, chosen["ordering"], chosen["partition"], loss)
     if check:
         _check(parts)
     return parts
@@ -60,16 +61,22 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = 
 
 def resolve(recipe: Recipe) -> Recipe:
     """Return the recipe with every option of every component written out and checked."""
+    return _resolved(recipe, _chosen(recipe) | {"data": _options("data", recipe.data)})
 
-    def filled(family: str, component: Component) -> dict[str, Any]:
-        return {"kind": component.kind, **asdict(_options(family, component))}
 
+def _chosen(recipe: Recipe) -> dict[str, Any]:
+    """Return the typed options of every component but the data by its family, the ordering and the partition."""
+    found = {family: _options(family, getattr(recipe, family)) for family in ("tokenizer", "network", "head")}
+    return found | {"objective": objective(recipe), "ordering": ordering(recipe), "partition": partition(recipe)}
+
+
+def _resolved(recipe: Recipe, chosen: dict[str, Any]) -> Recipe:
     content = recipe.as_dict()
     for family in ("data", "tokenizer", "network", "head"):
-        content[family] = filled(family, getattr(recipe, family))
-    for family, component in (("ordering", ordering(recipe)), ("partition", partition(recipe))):
-        content[family] = {"kind": name_of(component), **as_options(component)}
-    content["train"]["mask_ratio"] = filled("objective", recipe.train.objective)
+        content[family] = {"kind": getattr(recipe, family).kind, **asdict(chosen[family])}
+    for family in ("ordering", "partition"):
+        content[family] = {"kind": name_of(chosen[family]), **as_options(chosen[family])}
+    content["train"]["mask_ratio"] = {"kind": recipe.train.objective.kind, **asdict(chosen["objective"])}
     return Recipe.model_validate(content)
 
 
@@ -116,28 +123,32 @@ def images(dataset: Data) -> Data:
     return found
 
 
-def tokenizer(recipe: Recipe, dataset: Data | About) -> Tokenizer:
-    """Return the recipe's tokenizer, not fitted to data. Raise UserError if it does not read such data."""
+def tokenizer(recipe: Recipe, dataset: Data | About, options: Any = None) -> Tokenizer:
+    """Return the recipe's tokenizer, not fitted to data. Raise UserError if it does not read such data.
+
+    Args:
+        options: those of the recipe, if they are typed already.
+    """
     tokenizer_class = TOKENIZERS[recipe.tokenizer.kind]
     if dataset.spec.latents is not None and not tokenizer_class.reads_latents:
         raise UserError(
             f"tokenizer {recipe.tokenizer.kind!r} reads images, and these are latents: use "
             f"tokenizer.kind={dataset.spec.latents.kind}"
         )
-    return tokenizer_class(dataset.spec, _options("tokenizer", recipe.tokenizer))
+    return tokenizer_class(dataset.spec, options or _options("tokenizer", recipe.tokenizer))
 
 
-def _model(recipe: Recipe, dataset: Data | About) -> Model:
+def _model(recipe: Recipe, chosen: dict[str, Any], dataset: Data | About) -> Model:
     n_classes = dataset.spec.n_classes if recipe.class_conditional else 0
-    tokens = tokenizer(recipe, dataset)
+    tokens = tokenizer(recipe, dataset, chosen["tokenizer"])
     head_class = HEADS[recipe.head.kind]
     if not isinstance(tokens.token, head_class.tokens):
         kinds = "categories" if isinstance(tokens.token, Categories) else "vectors"
         raise UserError(
             f"head {recipe.head.kind!r} does not model {kinds}, which tokenizer {recipe.tokenizer.kind!r} makes"
         )
-    network = NETWORKS[recipe.network.kind](tokens.shape, _options("network", recipe.network))
-    head = head_class(network.context_width, tokens.token, _options("head", recipe.head))
+    network = NETWORKS[recipe.network.kind](tokens.shape, chosen["network"])
+    head = head_class(network.context_width, tokens.token, chosen["head"])
     return Model(tokens, network, head, n_classes)
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from omegaconf import OmegaConf
 
 from mar import build
@@ -25,11 +26,6 @@ from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
 from mar.training import checkpoint
 from mar.training.run_folder import RunFolder
-
-try:
-    from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-except ImportError:
-    raise UserError("the hub needs huggingface_hub: pip install 'mar-orderings[hub]'") from None
 
 _WEIGHTS = ("model.safetensors", "ema.safetensors")
 _AUTOENCODER = "autoencoder"

@@ -37,10 +37,17 @@ class Noise:
     def __len__(self) -> int:
         return len(self.example_N)
 
-    def at(self, purpose: str | None = None, draw: int | None = None) -> Noise:
+    def at(
+        self, purpose: str | None = None, draw: int | None = None, device: torch.device | str | None = None
+    ) -> Noise:
         """Return the streams for another use: ``purpose`` is appended to the path, ``draw`` replaces the draw."""
         path = self.purpose if purpose is None else f"{self.purpose}/{purpose}"
-        return replace(self, purpose=path, draw=self.draw if draw is None else draw)
+        streams = self if device is None else self.to(device)
+        return replace(streams, purpose=path, draw=self.draw if draw is None else draw)
+
+    def split(self, *purposes: str) -> list[Noise]:
+        """Return the streams for each of several other uses."""
+        return [self.at(purpose) for purpose in purposes]
 
     def tokens(self, row_M: torch.Tensor, token_M: torch.Tensor) -> Noise:
         """Return one stream for each gathered token (row, token); these streams are one per row."""

@@ -7,8 +7,9 @@ A family keeps its classes in one dict beside them: ``NETWORKS = Registry({"made
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
@@ -70,18 +71,52 @@ def replaced(options: Any, values: Mapping[str, Any], what: str, place: str = ""
     return typed(type(options), before | dict(values), what, place)
 
 
-LARGEST = 2**16  # of a whole number among the options of a network or a head: more is a slip, or no machine's size
+@contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute inside the block, and restore it after it."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
-def bounded(options: Any, family: str) -> None:
-    """Raise UserError if a number of ``options``, or of a tuple of them, is not finite or is above ``LARGEST``."""
-    for field in fields(options):
-        value = getattr(options, field.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{family}.{field.name} must be a finite number, not {number}")
-            if isinstance(number, int | float) and number > LARGEST:
-                raise UserError(f"{family}.{field.name} must be at most {LARGEST:,}, not {number:.4g}")
+Bound = tuple[str, Callable[[Any], bool]]  # what a number must be, in words, and whether it is
+POSITIVE: Bound = ("positive", lambda number: number > 0)
+SHARE: Bound = ("in [0, 1)", lambda number: 0 <= number < 1)
+
+
+def at_least(least: float) -> Bound:
+    return f"at least {least}", lambda number: number >= least
+
+
+def between(least: float, most: float) -> Bound:
+    return f"in {least}..{most}", lambda number: least <= number <= most
+
+
+@dataclass(frozen=True)
+class Options:
+    """The base of the options of a kind. Each number, also of a tuple, is finite, at most ``largest``, in its bound."""
+
+    family: ClassVar[str]  # names an option in errors: ``network.width``
+    largest: ClassVar[float] = 2**16  # more is a slip, or no machine's size
+    bounds: ClassVar[Mapping[str, Bound]] = {}  # by option; None is always allowed
+
+    def __post_init__(self) -> None:
+        """Raise UserError: a number is outside."""
+        for field in fields(self):
+            value, name = getattr(self, field.name), f"{self.family}.{field.name}"
+            words, fits = self.bounds.get(field.name, ("", None))
+            if value == () and fits is not None:
+                raise UserError(f"{name} must have at least one number")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UserError(f"{name} must be a finite number, not {number}")
+                if isinstance(number, int | float) and number > self.largest:
+                    raise UserError(f"{name} must be at most {self.largest:,}, not {number:.4g}")
+                if isinstance(number, int | float) and fits is not None and not fits(number):
+                    raise UserError(f"{name} must be {words}, not {number}")
 
 
 @cache

@@ -12,11 +12,12 @@ at 143.
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
@@ -25,7 +26,7 @@ from torch import distributed, nn
 
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
-from mar.core.signals import end_with, handled
+from mar.core.signals import end_with
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -46,15 +47,11 @@ class Stop:
     def __init__(self) -> None:
         self.signal, self._at = 0, 0.0
 
-    def _receive(self, number: int, frame: Any) -> None:
+    def receive(self, number: int, frame: Any) -> None:
         if not self.signal:
             self.signal, self._at = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._at > _ECHO_SECONDS:
             raise KeyboardInterrupt
-
-    def listening(self, others: Iterable[str] = ()) -> AbstractContextManager[None]:
-        """Receive SIGINT, SIGTERM and ``others`` (names) inside the block."""
-        return handled(self._receive, others)
 
 
 def resolve_precision(precision: Precision) -> Precision:
@@ -62,6 +59,11 @@ def resolve_precision(precision: Precision) -> Precision:
     if precision != "auto":
         return precision
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def emulates_bf16() -> bool:
+    """Return True on a CPU without bf16 instructions: bf16 is several times slower than fp32 there."""
+    return platform.machine() in ("x86_64", "AMD64") and not torch.cpu._is_avx512_bf16_supported()
 
 
 @contextmanager
@@ -129,6 +131,8 @@ class Processes:
         self.is_main, self._watched = self.rank == 0, False
         if ignored and self.is_main:
             print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
+        if self.precision == "bf16" and cpu and self.is_main and emulates_bf16():
+            print("note: this CPU has no bf16 instructions: train.precision=auto takes fp32, several times faster")
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts no process that outlives it
@@ -150,16 +154,6 @@ class Processes:
         """Return the module wrapped for data-parallel training and autocast, and its optimiser."""
         wrapped = self.accelerator.prepare_model(module, evaluation_mode=self.shards)  # sharded: autocast only
         return wrapped, self.accelerator.prepare_optimizer(optimizer)
-
-    def unwrap(self, module: nn.Module) -> nn.Module:
-        """Return the module under the data-parallel wrapper, with its autocast."""
-        return self.accelerator.unwrap_model(module, keep_fp32_wrapper=True)
-
-    def autocast(self) -> Any:
-        return self.accelerator.autocast()
-
-    def backward(self, loss: torch.Tensor) -> None:
-        self.accelerator.backward(loss)
 
     def clip(self, module: nn.Module, norm: float) -> torch.Tensor:
         """Clip the gradient in place and return its norm."""

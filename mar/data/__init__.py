@@ -1,15 +1,14 @@
 """Data sets: one file per kind, all giving a ``mar.data.base.Data``."""
 
 from mar.core.options import Registry
-from mar.data.amat import BinarizedMnist
 from mar.data.audio import Audio
 from mar.data.base import DataSource
 from mar.data.cache import Cache
 from mar.data.digits import Digits
 from mar.data.documents import Documents
 from mar.data.folder import Folder
-from mar.data.idx import FashionMnist, Mnist
 from mar.data.memory import Memory
+from mar.data.mnist import BinarizedMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
 from mar.data.text import Text
 

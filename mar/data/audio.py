@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.options import at_least
 from mar.core.spec import DataSpec
-from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Windows, fingerprint, starts
 from mar.data.files import folder_at, walk
 
 LEVELS = 256
@@ -53,7 +54,7 @@ class AudioOptions(DataOptions):
     stride: int = 64  # samples between the starts of training windows of a recording
     test: int = 5  # recordings of index 0..test-1 are held out
     validation: int = 1  # the next recordings are for validation
-    bounds: ClassVar = dict.fromkeys(("context", "stride", "test", "validation"), (1, LARGEST))
+    bounds: ClassVar = dict.fromkeys(("context", "stride", "test", "validation"), at_least(1))
 
 
 @dataclass(frozen=True)

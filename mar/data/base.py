@@ -15,9 +15,9 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.options import Options
 from mar.core.spec import DataSpec
 
-LARGEST = 2**31  # of a number of examples or characters
 SPLITS = ("train", "validation", "test")
 
 
@@ -100,20 +100,11 @@ class Data:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """The base of the options of data kinds, with the least and largest value of numbers and the words of texts."""
+class DataOptions(Options):
+    """The base of the options of data kinds."""
 
-    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
-
-    def __post_init__(self) -> None:
-        for name, (least, largest) in self.bounds.items():
-            if not least <= (value := getattr(self, name)) <= largest:
-                limit = f"in {least}..{largest}" if largest < LARGEST else f"at least {least}"
-                raise UserError(f"data.{name} must be {limit}, not {value}")
-        for name, words in self.choices.items():
-            if (value := getattr(self, name)) not in words:
-                raise UserError(f"data.{name} is {' or '.join(words)}, not {value!r}")
+    family: ClassVar[str] = "data"
+    largest: ClassVar[float] = 2**31  # of a number of examples or characters
 
 
 def check_shares(**shares: float) -> None:

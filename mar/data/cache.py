@@ -15,8 +15,9 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import near
+from mar.core.options import at_least
 from mar.core.spec import Latents
-from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Split
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split
 from mar.data.files import folder_at
 from mar.data.shards import Manifest, Shard, shard_file
 
@@ -26,7 +27,7 @@ class CacheOptions(DataOptions):
     path: str = ""  # the folder that mar cache wrote
     damaged_limit: int = 10  # damaged training examples that the next ones replace; more are refused
     images: str = ""  # the folder of the images now, for FID; "": as encoded
-    bounds: ClassVar = {"damaged_limit": (0, LARGEST)}
+    bounds: ClassVar = {"damaged_limit": at_least(0)}
 
 
 class CachedSplit(Split):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mar.core.noise import stream
+from mar.core.options import between
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
 
@@ -23,7 +24,7 @@ _TEST = 360  # the last 20 % of the shuffle
 @dataclass(frozen=True)
 class DigitsOptions(DataOptions):
     validation: int = 72  # the examples before the test examples
-    bounds: ClassVar = {"validation": (1, 1000)}
+    bounds: ClassVar = {"validation": between(1, 1000)}
 
 
 class Digits(DataSource):

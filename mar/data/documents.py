@@ -6,14 +6,15 @@ T characters of all documents · N documents · B batch · L characters of the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import stream
+from mar.core.options import at_least
 from mar.core.spec import DataSpec
-from mar.data.base import LARGEST, SPLITS, Data, DataOptions, DataSource, Split, check_shares, fingerprint
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, check_shares, fingerprint
 from mar.data.text import Unit, levels, read_text, text_files
 
 _WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a recipe
@@ -27,8 +28,7 @@ class DocumentsOptions(DataOptions):
     context: int = 256  # characters of the longest example: longer documents are cut
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
-    bounds: ClassVar = {"context": (2, LARGEST)}
-    choices: ClassVar = {"unit": get_args(Unit)}
+    bounds: ClassVar = {"context": at_least(2)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

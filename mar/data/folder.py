@@ -23,9 +23,10 @@ from PIL import Image
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.options import at_least, between
 from mar.core.readers import reading
 from mar.core.spec import DataSpec
-from mar.data.base import LARGEST, Data, DataOptions, DataSource, Split, check_shares
+from mar.data.base import Data, DataOptions, DataSource, Split, check_shares
 from mar.data.files import Listing, contents, folder_at, printable, walk
 from mar.data.pictures import SUFFIXES, DamagedImage, as_shown, read_image
 
@@ -46,8 +47,7 @@ class FolderOptions(DataOptions):
     test: float = 0.05  # share of the images, without a folder of test images; 0: the validation images are the test
     workers: int = 4  # threads that decode
     damaged_limit: int = 10  # unreadable training images that the next ones replace; more are refused
-    bounds: ClassVar = {"size": (1, 2**14), "workers": (1, 1024), "damaged_limit": (0, LARGEST)}
-    choices: ClassVar = {"colour": ("rgb", "grey")}
+    bounds: ClassVar = {"size": between(1, 2**14), "workers": between(1, 1024), "damaged_limit": at_least(0)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

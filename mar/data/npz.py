@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,10 +31,7 @@ _LARGEST = 2**15  # levels whose largest value int16 holds
 class NpzOptions(DataOptions):
     path: str = ""  # the file
     levels: int = 0  # of integers; 0: one more than the largest integer, and floating-point numbers are real values
-
-    def __post_init__(self) -> None:
-        if self.levels and not 2 <= self.levels <= _LARGEST:
-            raise UserError(f"data.levels is 2 to {_LARGEST}, or 0 to find them, not {self.levels}")
+    bounds: ClassVar = {"levels": (f"2 to {_LARGEST}, or 0 to find them", lambda n: n == 0 or 2 <= n <= _LARGEST)}
 
 
 class Npz(DataSource):

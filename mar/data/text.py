@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.options import at_least
 from mar.core.spec import DataSpec
-from mar.data.base import LARGEST, Data, DataOptions, DataSource, Windows, fingerprint, starts
+from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
 from mar.data.files import walk
 
 Unit = Literal["character", "byte"]
@@ -87,8 +88,7 @@ class TextOptions(DataOptions):
     stride: int = 1  # characters between the starts of training windows
     train: float = 0.9  # share of the text, from its start
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
-    bounds: ClassVar = dict.fromkeys(("context", "stride"), (1, LARGEST))
-    choices: ClassVar = {"unit": get_args(Unit)}
+    bounds: ClassVar = dict.fromkeys(("context", "stride"), at_least(1))
 
     def __post_init__(self) -> None:
         super().__post_init__()

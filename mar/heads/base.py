@@ -7,8 +7,7 @@ A head receives only wanted tokens. Categories have shape (M,), vectors (M, E).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -16,18 +15,17 @@ from torch import Tensor, nn
 
 from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.options import bounded, replaced
+from mar.core.options import Options, replaced, swapped
 from mar.core.tokens import TokenKind
 
 Scale = Tensor | float  # of guidance: one for all tokens, or one for each
 
 
 @dataclass(frozen=True)
-class HeadOptions:
+class HeadOptions(Options):
     """The base of the options of heads."""
 
-    def __post_init__(self) -> None:
-        bounded(self, "head")
+    family: ClassVar[str] = "head"
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,11 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
-        """Return log-probabilities of a kind in ``likelihoods``: guidance 1, temperature 1, no truncation."""
-        raise NotImplementedError
+        """Return log-probabilities of a kind in ``likelihoods``: guidance 1, temperature 1, no truncation.
+
+        By default minus the loss, of a head whose loss is the exact NLL.
+        """
+        return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
 
     def sample(
         self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
@@ -111,31 +112,17 @@ class Head(nn.Module):
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
 
 
-@contextmanager
-def _set(head: Head, which: Literal["sampling", "scoring"], options: Any) -> Iterator[None]:
-    before = getattr(head, which)
-    setattr(head, which, options)
-    try:
-        yield
-    finally:
-        setattr(head, which, before)
-
-
-def sampling_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Sample with ``options`` in place of the head's own inside the block. Raise UserError for unknown ones."""
-    what = f"sampling option of {type(head).__name__}:"
-    return _set(head, "sampling", replaced(head.sampling, options, what, "sampling option "))
+def replaced_options(
+    head: Head, which: Literal["sampling", "scoring"], options: dict[str, Any]
+) -> AbstractContextManager[None]:
+    """Use ``options`` in place of the head's own inside the block. Raise UserError for unknown ones."""
+    what = f"{which} option of {type(head).__name__}:"
+    return swapped(head, which, replaced(getattr(head, which), options, what, f"{which} option "))
 
 
 def sampling_at(head: Head, progress: float) -> AbstractContextManager[None]:
     """Sample with the head's options at a share 0..1 of a generation inside the block."""
-    return _set(head, "sampling", head.sampling.at(progress))
-
-
-def scoring_options(head: Head, options: dict[str, Any]) -> AbstractContextManager[None]:
-    """Compute likelihoods with ``options`` in place of the head's own inside the block. Raise as sampling_options."""
-    what = f"scoring option of {type(head).__name__}:"
-    return _set(head, "scoring", replaced(head.scoring, options, what, "scoring option "))
+    return swapped(head, "sampling", head.sampling.at(progress))
 
 
 def guided(value_MX: Tensor, null_MX: Tensor, guidance_M: Scale) -> Tensor:

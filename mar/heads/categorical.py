@@ -6,6 +6,7 @@ M gathered tokens · D context width · V vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import SHARE
 from mar.core.tokens import Categories
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 
@@ -20,11 +22,7 @@ from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, g
 @dataclass(frozen=True)
 class CategoricalOptions(HeadOptions):
     label_smoothing: float = 0.0  # of the training loss only
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise UserError(f"head.label_smoothing must be in [0, 1), not {self.label_smoothing:g}")
+    bounds: ClassVar = {"label_smoothing": SHARE}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
+from mar.core.options import at_least
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.cuda_graph import CudaGraphCache
@@ -35,11 +36,7 @@ class DiffusionOptions(HeadOptions):
     timesteps: int = 1000
     repeats: int = 4  # timesteps drawn for each token and iteration
     last_term: LastTerm = "gaussian"  # of the training bound; "discretised" as published, for 8-bit pixels in [-1, 1]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.width, self.depth, self.repeats) < 1 or self.timesteps < 2:
-            raise UserError(f"width, depth and repeats must be at least 1, timesteps at least 2: {self}")
+    bounds: ClassVar = dict.fromkeys(("width", "depth", "repeats"), at_least(1)) | {"timesteps": at_least(2)}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import at_least
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.denoiser import Denoiser
@@ -32,11 +33,7 @@ class FlowOptions(HeadOptions):
     width: int = 256
     depth: int = 3  # residual blocks
     repeats: int = 4  # times drawn for each token and iteration
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.width, self.depth, self.repeats) < 1:
-            raise UserError(f"width, depth and repeats must be at least 1: {self}")
+    bounds: ClassVar = dict.fromkeys(("width", "depth", "repeats"), at_least(1))
 
 
 @dataclass(frozen=True)

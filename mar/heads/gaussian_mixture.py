@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE, at_least
 from mar.core.tokens import Vectors
-from mar.heads.base import Head, HeadOptions, LogProb, Scale, guided
+from mar.heads.base import Head, HeadOptions, Scale, guided
 from mar.heads.categorical import CategoricalSampling, draw
 
 
@@ -28,11 +28,7 @@ class GaussianMixtureOptions(HeadOptions):
     components: int = 16
     covariance: Literal["diagonal", "full"] = "diagonal"  # full: K E (E - 1) / 2 more outputs a token
     smallest_scale: float = 1e-3  # of a channel given the ones before it; tokens have about unit variance
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.components < 1 or self.smallest_scale <= 0:
-            raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
+    bounds: ClassVar = {"components": at_least(1), "smallest_scale": POSITIVE}
 
 
 class Mixture(NamedTuple):
@@ -105,9 +101,6 @@ class GaussianMixtureHead(Head):
             residual_MKE = residual_MKE + (slope_MKEE * residual_MKE[:, :, None]).sum(-1)
         log_normal_MKE = -0.5 * (residual_MKE / scale_MKE).square() - scale_MKE.log() - 0.5 * math.log(2 * math.pi)
         return -(log_weight_MK + log_normal_MKE.sum(-1)).logsumexp(-1)
-
-    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
-        return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
 
     def sample(
         self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1

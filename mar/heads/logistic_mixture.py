@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE, at_least
 from mar.core.tokens import Categories
-from mar.heads.base import Head, HeadOptions, LogProb
+from mar.heads.base import Head, HeadOptions
 from mar.heads.categorical import CategoricalHead, CategoricalSampling
 
 _ROWS = 2048  # tokens whose every level is evaluated at once: bounds the memory, rows x V x K
@@ -28,11 +29,7 @@ _ROWS = 2048  # tokens whose every level is evaluated at once: bounds the memory
 class LogisticMixtureOptions(HeadOptions):
     components: int = 10
     smallest_scale: float = 1e-3  # of a logistic, where the levels span [-1, 1]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.components < 1 or self.smallest_scale <= 0:
-            raise UserError(f"components must be at least 1 and smallest_scale positive: {self}")
+    bounds: ClassVar = {"components": at_least(1), "smallest_scale": POSITIVE}
 
 
 class LogisticMixtureHead(CategoricalHead):
@@ -63,8 +60,7 @@ class LogisticMixtureHead(CategoricalHead):
         """-log p in nats, from the bins of ``x_M`` alone."""
         return -self._log_p(z_MD, x_M[:, None])[:, 0]
 
-    def log_prob(self, z_MD: Tensor, x_M: Tensor, kind: str, noise: Noise) -> LogProb:
-        return LogProb(-self.loss(z_MD, x_M, noise), self.check_kind(kind))
+    log_prob = Head.log_prob
 
     def scores(self, z_MD: Tensor) -> Tensor:
         return self.log_probabilities(z_MD)

@@ -5,18 +5,17 @@ B batch · L tokens · C condition width · D width · M gathered tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from mar.core.noise import compile_rounds
-from mar.core.options import replaced
-from mar.heads import base as heads
-from mar.heads.base import Head
+from mar.core.options import replaced, swapped
+from mar.heads.base import Head, replaced_options
 from mar.model.embedding import TokenEmbedding
 from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
@@ -79,28 +78,23 @@ class Model(nn.Module):
 
 def sampling_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
     """Inside the block the model samples with ``options`` of its head (steps, top_k, …) or network (refresh)."""
-    return _replaced(model, options, heads.sampling_options)
+    return _replaced(model, options, "sampling")
 
 
 def scoring_options(model: Model, options: dict[str, Any]) -> AbstractContextManager[None]:
     """Inside the block likelihoods are computed with ``options`` of the head (timesteps, solver, …), or are those of
     samples made with options of the network (refresh)."""
-    return _replaced(model, options, heads.scoring_options)
+    return _replaced(model, options, "scoring")
 
 
 @contextmanager
-def _replaced(
-    model: Model, options: dict[str, Any], of_head: Callable[[Head, dict[str, Any]], AbstractContextManager[None]]
-) -> Iterator[None]:
+def _replaced(model: Model, options: dict[str, Any], of_head: Literal["sampling", "scoring"]) -> Iterator[None]:
     """Raises UserError: neither head nor network has such an option; the message names those of the head."""
-    if not options:
+    network, names = model.network, {field.name for field in fields(model.network.sampling)}
+    with ExitStack() as changes:
+        if rest := {name: value for name, value in options.items() if name not in names}:
+            changes.enter_context(replaced_options(model.head, of_head, rest))
+        if chosen := {name: value for name, value in options.items() if name in names}:
+            now = replaced(network.sampling, chosen, "option of the network:", "sampling option ")
+            changes.enter_context(swapped(network, "sampling", now))
         yield
-        return
-    network, before = model.network, model.network.sampling
-    chosen = {name: options[name] for name in options if name in {field.name for field in fields(before)}}
-    with of_head(model.head, {name: value for name, value in options.items() if name not in chosen}):
-        network.sampling = replaced(before, chosen, "option of the network:", "sampling option ")
-        try:
-            yield
-        finally:
-            network.sampling = before

@@ -2,14 +2,12 @@
 
 from mar.core.options import Registry
 from mar.networks.base import Network
+from mar.networks.baselines import Independent, LinearAR, PerPosition
 from mar.networks.causal_transformer import CausalTransformer
-from mar.networks.independent import Independent
-from mar.networks.linear_ar import LinearAR
 from mar.networks.made import Made
 from mar.networks.masked_convolution import MaskedConvolution
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.networks.nade import Nade
-from mar.networks.per_position import PerPosition
 from mar.networks.pixel_rnn import DiagonalBiLSTM, RowLSTM
 from mar.networks.recurrent import GRU, LSTM
 from mar.networks.wavenet import WaveNet

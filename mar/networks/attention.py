@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
-from mar.networks.base import NetworkOptions, at_least_one, in_unit_interval
+from mar.core.options import POSITIVE, SHARE
+from mar.networks.base import NetworkOptions
 
 _BASE = 10_000.0  # Su et al. 2021; its A-th root on A axes (100 on images, as Heo et al. 2024)
 
@@ -232,19 +233,16 @@ class SizedOptions(NetworkOptions):
     mlp_ratio: float = 4.0
     attention_dropout: float = 0.0
     projection_dropout: float = 0.0
+    bounds: ClassVar = {"mlp_ratio": POSITIVE, "attention_dropout": SHARE, "projection_dropout": SHARE}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         values = asdict(self.sizes)
-        at_least_one(self.sizes, *values)
         for heads in (name for name in values if name.endswith("heads")):
             width = heads.replace("heads", "width")
             if values[width] % values[heads]:
                 apart = f"{values[width]} is not of {values[heads]}"
                 raise UserError(f"network.{width} must be a multiple of {heads}: {apart}")
-        in_unit_interval(self, "attention_dropout", "projection_dropout")
-        if self.mlp_ratio <= 0:
-            raise UserError(f"network.mlp_ratio must be positive, not {self.mlp_ratio}")
 
     @property
     def sizes(self) -> Any:

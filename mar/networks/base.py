@@ -15,23 +15,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import Unsupported
 from mar.core.noise import Noise
-from mar.core.options import bounded
+from mar.core.options import Options
 
 GIVEN = -1  # the same values as orderings.GIVEN and ABSENT (a test holds them together)
 ABSENT = 2**30
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
+class NetworkOptions(Options):
     """The base of the options of networks."""
 
-    positive: ClassVar[tuple[str, ...]] = ()  # numbers that must be at least 1
-
-    def __post_init__(self) -> None:
-        bounded(self, "network")
-        at_least_one(self, *self.positive)
+    family: ClassVar[str] = "network"
 
 
 @dataclass(frozen=True)
@@ -42,21 +38,6 @@ class GenerationOptions:
     def exact(self) -> bool:
         """True if contexts in generation equal those of the full forward pass."""
         return True
-
-
-def at_least_one(options: Any, *names: str) -> None:
-    """Raise UserError if one of these numbers, or a number of one of these tuples, is below 1."""
-    for name in names:
-        value = getattr(options, name)
-        if min(value, default=0) < 1 if isinstance(value, tuple) else value < 1:
-            raise UserError(f"network.{name} must be at least 1, not {value}")
-
-
-def in_unit_interval(options: Any, *names: str) -> None:
-    """Raise UserError if one of these shares is not in [0, 1)."""
-    for name in names:
-        if not 0.0 <= (value := getattr(options, name)) < 1.0:
-            raise UserError(f"network.{name} must be in [0, 1), not {value}")
 
 
 @dataclass

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mar.core.options import at_least
 from mar.networks.attention import (
     PackedBlock,
     Positions,
@@ -122,6 +123,7 @@ class CausalTransformerOptions(SizedOptions):
     """A named size; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
+    bounds: ClassVar = {**SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1))}
 
     width: int | None = None  # None, here and below: as in the named size
     depth: int | None = None

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import at_least
 from mar.networks.base import GIVEN, Network, NetworkOptions
 
 
@@ -38,12 +38,10 @@ class MadeOptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token; 1 for binary pixels
     context_width: int = 8  # outputs of a token; 1 for binary pixels
     condition_width: int = 16
-    positive = ("widths", "token_width", "context_width", "condition_width")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.masks < 0:
-            raise UserError(f"network.masks must be at least 0, not {self.masks}")
+    bounds: ClassVar = {
+        **dict.fromkeys(("widths", "token_width", "context_width", "condition_width"), at_least(1)),
+        "masks": at_least(0),
+    }
 
 
 class MaskedLinear(nn.Linear):

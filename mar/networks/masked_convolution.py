@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
+from mar.core.options import SHARE, at_least
 from mar.networks.attention import Positions
-from mar.networks.base import GIVEN, Network, NetworkOptions, in_unit_interval
+from mar.networks.base import GIVEN, Network, NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,11 @@ class MaskedConvolutionOptions(NetworkOptions):
     dropout: float = 0.0
     token_width: int = 4  # channels of an embedded token
     condition_width: int = 16
-    positive = ("width", "depth", "dilations", "token_width", "condition_width")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_kernel", "kernel"):
-            if (value := getattr(self, name)) < 1 or value % 2 == 0:
-                raise UserError(f"network.{name} must be an odd number of tokens, not {value}")
-        in_unit_interval(self, "dropout")
+    bounds: ClassVar = {
+        **dict.fromkeys(("width", "depth", "dilations", "token_width", "condition_width"), at_least(1)),
+        **dict.fromkeys(("first_kernel", "kernel"), ("an odd number of tokens", lambda n: n > 0 and n % 2 == 1)),
+        "dropout": SHARE,
+    }
 
 
 @dataclass

@@ -8,7 +8,7 @@ places, padded with place P · D width · C condition width · H heads · M gath
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
+from mar.core.options import at_least
 from mar.networks.attention import (
     Packing,
     Rotary,
@@ -59,6 +60,7 @@ class MaskedTransformerOptions(SizedOptions):
     """A named size; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
+    bounds: ClassVar = {**SizedOptions.bounds, **{field.name: at_least(1) for field in fields(Sizes)}}
 
     encoder_width: int | None = None  # None, here and below: as in the named size
     encoder_depth: int | None = None

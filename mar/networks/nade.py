@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mar.core.options import at_least
 from mar.networks.base import ABSENT, GIVEN, Network, NetworkOptions
 
 
@@ -37,7 +38,7 @@ class NadeOptions(NetworkOptions):
     token_width: int = 4  # channels of an embedded token; 1 for binary pixels
     context_width: int = 8  # outputs of a token; 1 for binary pixels
     condition_width: int = 16
-    positive = ("widths", "token_width", "context_width", "condition_width")
+    bounds: ClassVar = dict.fromkeys(("widths", "token_width", "context_width", "condition_width"), at_least(1))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import Unsupported, UserError
+from mar.core.errors import Unsupported
+from mar.core.options import at_least
 from mar.networks.base import Network, NetworkOptions, State, require_raster_order
 
 
@@ -27,12 +28,7 @@ from mar.networks.base import Network, NetworkOptions, State, require_raster_ord
 class PixelRNNOptions(NetworkOptions):
     width: int = 64
     depth: int = 4
-    positive = ("depth",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.width < 2 or self.width % 2:
-            raise UserError(f"network.width must be even and at least 2, not {self.width}")
+    bounds: ClassVar = {"depth": at_least(1), "width": ("even and at least 2", lambda n: n >= 2 and n % 2 == 0)}
 
 
 class MaskedConv2d(nn.Conv2d):

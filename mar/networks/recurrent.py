@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mar.networks.base import in_unit_interval
+from mar.core.options import SHARE, at_least
 from mar.networks.sequence import Sequence, SequenceOptions
 
 Memory = tuple[Tensor, ...]  # h_NBD, and c_NBD of an LSTM
@@ -23,11 +23,7 @@ Memory = tuple[Tensor, ...]  # h_NBD, and c_NBD of an LSTM
 class RecurrentOptions(SequenceOptions):
     depth: int = 2
     dropout: float = 0.0  # between layers, in training
-    positive = ("width", "depth")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_unit_interval(self, "dropout")
+    bounds: ClassVar = {"width": at_least(1), "depth": at_least(1), "dropout": SHARE}
 
 
 class Recurrent(Sequence):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mar.core.options import at_least
 from mar.networks.attention import Positions
 from mar.networks.base import Network, NetworkOptions, require_raster_order
 
@@ -29,7 +30,7 @@ class SequenceOptions(NetworkOptions):
 
     width: int = 128
     position: Position = "token"
-    positive = ("width",)
+    bounds: ClassVar = {"width": at_least(1)}
 
 
 @dataclass

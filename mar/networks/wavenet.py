@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.errors import UserError
+from mar.core.options import at_least, between
 from mar.networks.sequence import Sequence, SequenceOptions
 
 
@@ -28,12 +28,7 @@ class WaveNetOptions(SequenceOptions):
     width: int = 64
     layers: int = 6  # of a block: dilations 1, 2, …, 2^(layers - 1)
     blocks: int = 2
-    positive = ("width", "layers", "blocks")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layers > 24:
-            raise UserError(f"network.layers must be at most 24 (a dilation of 2^23 tokens), not {self.layers}")
+    bounds: ClassVar = {"width": at_least(1), "layers": between(1, 24), "blocks": at_least(1)}
 
 
 class Stack(nn.Module):

@@ -164,12 +164,12 @@ def _differences(result: AblationResult) -> list[Column[Row]]:
     if has_bits(result):
         unit, figure, interval, digits = "bits/dim", "bits_per_dim", "interval_bits_per_dim", 4
     mean, ends, p_holm = (field(f"difference.{name}") for name in (figure, interval, "p_holm"))
-    (nll, *_) = metric_columns(result, "nll")
+    scored_alike = metric_columns(result, "nll")[0].alike or (lambda row: None)
     bases = {row.name: frozenset(settings_without_seed(row).items()) for row in result.rows}
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
     delta = Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True)
     return [
-        replace(delta, alike=lambda row: row.difference and (nll.alike(row), bases.get(row.difference.reference))),
+        replace(delta, alike=lambda row: row.difference and (scored_alike(row), bases.get(row.difference.reference))),
         Column("p (Holm)", p_holm, text=lambda row: p_text(p_holm(row))),
     ]
 

@@ -51,8 +51,9 @@ def write_page(result: AblationResult, pictures: Path, path: Path) -> Path:
 
 
 def headline(result: AblationResult) -> tuple[str, str]:
-    """Return the title and the question of a result; of one from before grids had them, those of the shipped grid."""
-    found = result.grid if "question" in result.grid else about(result.name, result.data)
+    """Return the title and the question of a result; without a question, those of the shipped grid of its command."""
+    shipped = result.name in result.environment["command"].split()
+    found = about(result.name, result.data) if shipped and not result.grid.get("question") else result.grid
     title = found.get("title") or result.name
     return title, found.get("question") or title
 
@@ -263,7 +264,7 @@ def _chips(column: Column[Any], name: str, digits: int, bases: set[int]) -> Colu
 
     def chip(row: Any) -> str:
         mean = column.value(row)
-        if mean is None:
+        if not isinstance(mean, float):
             return '<span class="chip">reference</span>' if id(row) in bases else MISSING
         p = row.p_holm if isinstance(row, SeedRow) else row.difference.p_holm
         word = "n.s." if p is None or p > _LEVEL else "better" if mean < 0 else "worse"

@@ -2,12 +2,11 @@
 
 from mar.core.options import Registry
 from mar.tokenizers.base import Tokenizer
-from mar.tokenizers.binary_patches import BinaryPatches
 from mar.tokenizers.kl import KL
 from mar.tokenizers.latents import Latents
 from mar.tokenizers.levels import Channels, Pixels, Sequence
 from mar.tokenizers.palette import Palette
-from mar.tokenizers.patches import Patches
+from mar.tokenizers.patches import BinaryPatches, Patches
 from mar.tokenizers.values import Values
 from mar.tokenizers.vq import VQ
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
+from mar.core.options import Options
 from mar.core.spec import DataSpec
 from mar.core.tokens import TokenKind
 
@@ -45,8 +46,10 @@ def moments(batches: Iterable[torch.Tensor], shared: bool = False) -> tuple[torc
 
 
 @dataclass(frozen=True)
-class TokenizerOptions:
+class TokenizerOptions(Options):
     """Base of every tokenizer's options."""
+
+    family: ClassVar[str] = "tokenizer"
 
 
 class Tokenizer(nn.Module):

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar
 
 import torch
 
-from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE
 from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.autoencoder import AutoencoderOptions, AutoencoderTokenizer
@@ -27,10 +28,7 @@ _MISMATCH = 1.25  # ratio of the given to the measured scale; beyond it, a warni
 class KLOptions(AutoencoderOptions):
     patch: int = 1  # side of a token in latents
     scale: float | None = None  # token = latent · scale, as published; None: measured, per channel
-
-    def __post_init__(self) -> None:
-        if self.scale is not None and not self.scale > 0:
-            raise UserError(f"tokenizer.scale of kl is positive, or left out to be measured, not {self.scale}")
+    bounds: ClassVar = {"scale": POSITIVE}
 
 
 class KL(AutoencoderTokenizer):

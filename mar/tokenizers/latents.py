@@ -13,6 +13,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import POSITIVE
 from mar.core.spec import DataSpec
 from mar.core.tokens import Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions
@@ -23,10 +24,7 @@ from mar.tokenizers.patches import patch_grid, patchify, unpatchify
 class LatentsOptions(TokenizerOptions):
     patch: int = 1  # side of a token in latents
     scale: float = 1.0  # token = latent · scale
-
-    def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise UserError(f"tokenizer.scale of latents is positive, not {self.scale}")
+    bounds: ClassVar = {"scale": POSITIVE}
 
 
 class Latents(Tokenizer):

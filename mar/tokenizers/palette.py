@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import between
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, require_images
@@ -32,10 +34,7 @@ _CHANNELS = 7  # of a colour; its levels are the bytes of one int64
 class PaletteOptions(TokenizerOptions):
     colours: int = 512  # at most; images with fewer colours keep them all
     patch: int = 1  # side in pixels of what shares a colour
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.colours <= _LARGEST:
-            raise UserError(f"tokenizer.colours of palette must be in 2..{_LARGEST}, not {self.colours}")
+    bounds: ClassVar = {"colours": between(2, _LARGEST)}
 
 
 class Palette(Tokenizer):

@@ -1,6 +1,6 @@
-"""Patches of pixels as continuous vectors with a measured scale.
+"""Patches of pixels: as continuous vectors with a measured scale, or of a binary image as categories.
 
-B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q))
+B batch · L tokens · C, H, W channels, rows, columns of an image · E token channels (C p p, in the order (c p q)); bits
 """
 
 from __future__ import annotations
@@ -8,26 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from einops import rearrange
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
+from mar.core.options import between
 from mar.core.spec import DataSpec
-from mar.core.tokens import Vectors
+from mar.core.tokens import Categories, Vectors
 from mar.tokenizers.base import Tokenizer, TokenizerOptions, moments
+
+_LARGEST_BINARY = 3  # pixels: 2^9 categories; a softmax over 2^16 is no longer small
 
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
     """(B, C, H, W) -> (B, L, C p p): p×p patches, row-major; channels in the order (c p q), as MAR's."""
-    return rearrange(x_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+    return x_BCHW.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def unpatchify(token_BLE: torch.Tensor, shape: tuple[int, ...], p: int) -> torch.Tensor:
     """(B, L, C p p) -> (B, C, H, W), the inverse of ``patchify``; ``shape`` is the token grid's, (H / p, W / p)."""
-    return rearrange(token_BLE, "b (h w) (c p q) -> b c (h p) (w q)", h=shape[0], w=shape[1], p=p, q=p)
+    return token_BLE.unflatten(2, (-1, p, p)).unflatten(1, shape).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, int]:
@@ -54,10 +56,6 @@ def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tu
 class PatchesOptions(TokenizerOptions):
     patch: int = 4  # side of a patch in pixels
     scale: Literal["global", "channel"] = "global"  # one mean and deviation, or one for each token channel
-
-    def __post_init__(self) -> None:
-        if self.scale not in ("global", "channel"):
-            raise UserError(f"tokenizer.scale is global or channel, not {self.scale!r}")
 
 
 class Patches(Tokenizer):
@@ -109,3 +107,41 @@ class Patches(Tokenizer):
 
     def _middle(self, x: torch.Tensor) -> torch.Tensor:
         return self._to_unit(x.float() + 0.5)
+
+
+@dataclass(frozen=True)
+class BinaryPatchesOptions(TokenizerOptions):
+    patch: int = 2  # side of a patch in pixels
+    bounds: ClassVar = {"patch": between(1, _LARGEST_BINARY)}
+
+
+class BinaryPatches(Tokenizer):
+    """p×p bits are one of 2^(p p) categories, the first pixel (row-major) the lowest bit.
+
+    The joint of the pixels stays exact.
+    """
+
+    Options = BinaryPatchesOptions
+    bit_E: torch.Tensor
+
+    def __init__(self, spec: DataSpec, options: BinaryPatchesOptions) -> None:
+        super().__init__()
+        if spec.levels != 2 or spec.shape[0] != 1:
+            raise UserError(
+                f"tokenizer binary-patches needs binary images of one channel, not {spec.shape} with {spec.levels} "
+                f"levels: use data.kind=binarized-mnist, or tokenizer.kind=pixels or patches"
+            )
+        self.options = options
+        self.shape = patch_grid(spec.shape, options.patch, _LARGEST_BINARY)
+        self.token = Categories(2**options.patch**2)
+        self.dimensions = math.prod(spec.shape)
+        self.register_buffer("bit_E", torch.arange(options.patch**2), persistent=False)
+
+    def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """(B, 1, H, W) of 0 and 1 -> (B, L) int64."""
+        return (patchify(x, self.options.patch).long() << self.bit_E).sum(-1)
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """(B, L) int64 -> (B, 1, H, W) uint8."""
+        bits_BLE = (token[..., None] >> self.bit_E & 1).to(torch.uint8)
+        return unpatchify(bits_BLE, self.shape, self.options.patch)

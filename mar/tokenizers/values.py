@@ -24,10 +24,6 @@ _ROUNDING = 1e-13  # of a mean square in float64: a smaller variance is rounding
 class ValuesOptions(TokenizerOptions):
     scale: Literal["global", "variable"] = "global"  # one mean and deviation, or one for each position
 
-    def __post_init__(self) -> None:
-        if self.scale not in ("global", "variable"):
-            raise UserError(f"tokenizer.scale of values is global or variable, not {self.scale!r}")
-
 
 class Values(Tokenizer):
     """token = (x − shift) / scale. The likelihood is a density of x, in x's own units: it may exceed one."""

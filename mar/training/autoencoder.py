@@ -206,27 +206,22 @@ class AutoencoderJob(Job):
         self.state = nn.ModuleDict({"model": self.model} | ({"codebook": self.codebook} if self.codebook else {}))
         weight = {"kl": 1e-6, "vq": 0.25}[kind] if recipe.weight is None else recipe.weight
         self.losses = AutoencoderObjective(self.model, kind, recipe.power, weight)
-        self.terms: list[torch.Tensor] = []  # of the last batch: loss, square error, second term; of vq also z, index
-        self.pending: list[torch.Tensor] = []
+        self.pending: list[torch.Tensor] = []  # loss, square error, second term and perplexity of each batch
 
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
-        return SimpleNamespace(denominator=len(batch.x))
+        return SimpleNamespace(denominator=len(batch.x), number=number)
 
     def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
         y = batch.x.float() * (2.0 / (self.levels - 1)) - 1.0
-        loss, *self.terms = losses(y, batch.noise.at("posterior"))
-        self.terms = [loss.detach(), *self.terms]
-        return loss * (task.denominator / denominator)
-
-    def end_step(self, iteration: int) -> None:
-        loss, square, second, *assigned = self.terms
+        loss, square, second, *assigned = losses(y, batch.noise.at("posterior"))
         used = torch.zeros((), device=loss.device)
-        if self.codebook is not None:
+        if self.codebook is not None:  # its entries have no gradient
             z_ND, index_N = assigned
-            noise = stream(self.seed, "codebook", torch.tensor([iteration]), loss.device)
+            noise = stream(self.seed, "codebook", torch.tensor([task.number]), loss.device)
             self.codebook.update(z_ND, index_N, noise, self.processes)
             used = perplexity(index_N, len(self.codebook.entries))
-        self.pending.append(torch.stack([loss, square, second, used]).detach())
+        self.pending.append(torch.stack([loss.detach(), square, second.detach(), used]))
+        return loss * (task.denominator / denominator)
 
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         """Log the means since the last time. Raises UserError: the loss is not finite."""

@@ -85,6 +85,6 @@ class Batches:
                     f"training example {int(index[position_B][which])} has label {int(label_B[which])}, and classes "
                     f"are 0..{self.n_classes - 1}: mend the labels, or set class_conditional=false"
                 )
-            noise = stream(self.seed, "train", first + position_B, self.device)
+            noise = Noise(self.seed, "train", (first + position_B).to(self.device))
             out.append(Batch(x.to(self.device), label_B.to(self.device), position_B, noise))
         return out

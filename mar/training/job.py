@@ -19,7 +19,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import PeerFailed, UserError
-from mar.core.noise import stream
+from mar.core.noise import Noise, stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
 from mar.core.signals import available_memory
@@ -35,6 +35,7 @@ from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Plan
 
+_AMPLE = 200  # times the memory of a forward pass: above every network, so that activations need no measurement
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
 Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
@@ -84,19 +85,13 @@ class Job:
     def before_save(self) -> None:
         """Raise UserError if the state must not be saved."""
 
-    def begin_step(self, iteration: int) -> None:
-        """Prepare the model for an iteration."""
-
-    def end_step(self, iteration: int) -> None:
-        """Update what the optimiser does not train."""
-
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Any:
-        """Return the task of a batch, with its ``denominator``; ``number`` keys its random numbers (the iteration),
-        ``done`` is the fraction 0..1 of the training."""
+        """Prepare the model for a batch and return its task, which has a ``denominator``. ``number`` keys its random
+        numbers (the iteration), ``done`` is the fraction 0..1 of the training."""
         raise NotImplementedError
 
     def loss(self, losses: nn.Module, batch: Batch, task: Any, denominator: float, done: float) -> torch.Tensor:
-        """Return this batch's share of the loss: a scalar."""
+        """Return this batch's share of the loss: a scalar. Update what the optimiser does not train."""
         raise NotImplementedError
 
 
@@ -131,10 +126,11 @@ def check_memory(parts: Parts, processes: Processes) -> None:
     states = weights * (4 + (train.ema > 0))  # weights, gradients, two moments, averages
     states = states * world // (processes.world if processes.shards else 1)
     rows = math.ceil(train.batch_size / (processes.world * train.accumulation))
-    counts = not (gpu or train.checkpoint_activations or model.policy is not None)
+    free = torch.cuda.mem_get_info(processes.device)[0] if gpu else available_memory() + weights * world
+    ample = _AMPLE * 4 * rows * model.network.row_floats(math.prod(model.tokenizer.shape)) * world
+    counts = not (gpu or train.checkpoint_activations or model.policy is not None or states + ample < free)
     one, three = (_activation_bytes(parts, count) if counts else 0 for count in (1, 3))
     activations = (one + (three - one) * (rows - 1) // 2) * world
-    free = torch.cuda.mem_get_info(processes.device)[0] if gpu else available_memory() + weights * world
     if states + activations > free:
         raise UserError(
             f"training needs about {(states + activations) / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
@@ -180,7 +176,8 @@ class ModelJob(Job):
 
     def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
         self.parts, self.folder, self.processes, self.compiles = parts, folder, processes, compiles
-        self.train, self.seed, self.split = parts.recipe.train, parts.recipe.seed, parts.data.train
+        self.train, self.seed, self.data = parts.recipe.train, parts.recipe.seed, parts.data
+        self.split = self.data.train
         self.model = self.state = parts.model.to(processes.device)
         self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
         self.length = self.train.iterations
@@ -189,6 +186,7 @@ class ModelJob(Job):
         self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(self.final_ordering)
         self.curve: list[tuple[int, float]] = []
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
+        self.structure: Noise | None = None  # key of the network's random structure, in training
         self.lost: set[str] = set()  # reports that could not be written
 
     def tune(self) -> None:
@@ -199,44 +197,45 @@ class ModelJob(Job):
 
     # Plans, tasks and losses.
 
-    def begin_step(self, iteration: int) -> None:
-        """Sample the network's random structure, if it has one."""
-        self.iteration = iteration
-        network = self.model.network
-        if type(network).resample is not Network.resample:
-            network.resample(stream(self.seed, "structure", torch.tensor([iteration])))
-
     def ask(self, losses: nn.Module, batch: Batch, number: int, done: float) -> Task:
-        """Return a task for each row: a plan, and how much of it is known."""
-        noise = batch.noise.at("order").to("cpu")
+        """Return a task for each row: a plan, and how much of it is known. Sample the network's random structure."""
+        number_1 = torch.tensor([number])
+        self.structure = Noise(self.seed, "structure", number_1) if losses.training else None
+        self._resample()
+        noise = batch.noise.at("order", device="cpu")
         shared = self.model.network.shares_plan and losses.training
         if shared:  # one order for all rows of all processes; validation has one for each row
-            noise = stream(self.seed, "order", torch.tensor([number]))
+            noise = Noise(self.seed, "order", number_1)
         plan = Plan.sample(self.parts.ordering.at(done), self.parts.partition, self.grid, len(noise.example_N), noise)
         if shared:
             plan = plan.rows(torch.zeros_like(batch.position_B))
         tokenizer = self.model.tokenizer
         if tokenizer.end is not None:
             plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x)).cpu())
-        iteration = stream(self.seed, "mask-ratio", torch.tensor([number]))
+        iteration = Noise(self.seed, "mask-ratio", number_1)
         return self.parts.objective.task(plan, batch.position_B, iteration, self.model.network.one_pass)
+
+    def _resample(self) -> None:
+        """Sample the random structure of a network in training, if it has one."""
+        network = self.model.network
+        if self.structure is not None and type(network).resample is not Network.resample:
+            network.resample(self.structure)
 
     def loss(self, losses: nn.Module, batch: Batch, task: Task, denominator: float, done: float) -> torch.Tensor:
         return self.loss_B(losses, batch, task, done).sum() / denominator
 
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
+        of_drop, of_tokens, of_head = batch.noise.split("label-drop", "dequantise", "head")
         drop = self.train.label_drop if losses.training else 0
-        of_drop, of_tokens, of_head = map(batch.noise.at, ("label-drop", "dequantise", "head"))
         drop_B = of_drop.uniform(1)[:, 0] < drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
-        task = task.to(token.device)
         scheduled, seen = self.train.scheduled_sampling, []
         if scheduled.probability and losses.training and (rate := scheduled.at(done)):
-            with self.processes.autocast():
+            with self.processes.accelerator.autocast():
                 streams = batch.noise.at("scheduled")
                 seen = [replace_with_model_samples(self.model, token, batch.label_B, drop_B, task, rate, streams)]
-            self.begin_step(self.iteration)  # the samples were drawn with the network's first connectivity
+            self._resample()  # the samples were drawn with the network's first connectivity
         return losses(token, batch.label_B, drop_B, task, of_head, *seen)
 
     # Reports.
@@ -251,7 +250,7 @@ class ModelJob(Job):
         if self.processes.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
-            data, device = self.parts.data, self.processes.device
+            data, device = self.data, self.processes.device
             self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
             where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
@@ -304,7 +303,7 @@ class ModelJob(Job):
 
     def evaluate(self, progress: Progress, averaged: Averaged) -> None:
         """Validate and sample if due, unless it was done before a kill."""
-        validates = progress.due(self.train.validate_every) and len(self.parts.data.validation)
+        validates = progress.due(self.train.validate_every) and len(self.data.validation)
         if validates and progress.iteration not in dict(self.curve):
             with averaged() as losses:
                 nats = self.processes.on_main(lambda: self._validate(progress, losses))
@@ -320,7 +319,7 @@ class ModelJob(Job):
     @torch.no_grad()
     def _validate(self, progress: Progress, losses: Any) -> float:
         """Return nats per token of held-out examples under the averaged weights, with the same noise every time."""
-        held_out, examples = self.parts.data.validation, self.train.validation_examples
+        held_out, examples = self.data.validation, self.train.validation_examples
         count = min(examples, len(held_out))
         repeats, done = max(1, examples // count), progress.iteration / progress.iterations
         x, label_B = held_out.batch(evenly_spaced(len(held_out), count))
@@ -351,7 +350,7 @@ class ModelJob(Job):
         """Save a few samples of the averaged weights."""
         from mar.sampling.output import preview, quick_samples
 
-        spec = self.parts.data.spec
+        spec = self.data.spec
         n = 40 if spec.modality == "image" else 8
         x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, n)
         with self._spared("samples"):

@@ -215,8 +215,10 @@ class Losses(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self.objective.loss(self.model, *args, **kwargs)
+    def forward(
+        self, token: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor, task: Task, *rest: Any
+    ) -> torch.Tensor:
+        return self.objective.loss(self.model, token, label_B, drop_B, task.to(token.device), *rest)
 
 
 @torch.no_grad()
@@ -228,7 +230,7 @@ def replace_with_model_samples(
 
     Arguments: as in ``Objective.loss``. The model is in training mode before and after the call.
     """
-    step_BL, known_BL = _known(task, model.network.one_pass)
+    step_BL, known_BL = _known(task.to(token.device), model.network.one_pass)
     chosen_BL = known_BL & (noise.at("which").uniform(known_BL.shape[1]) < probability)
     if not bool(chosen_BL.any()):
         return token

@@ -142,13 +142,6 @@ def test_the_best_of_a_run_is_as_finished_as_the_run(trained, tmp_path, iteratio
         assert [line for line in loaded.warnings(loaded.training_plan) if "unfinished" in line] == said
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "mar.compat.hub", raising=False)
-    with pytest.raises(UserError, match=r"mar-orderings\[hub\]"):
-        from mar.compat.hub import PretrainedRun  # noqa: F401
-
-
 def test_an_autoencoder_travels_with_its_run(tmp_path):
     from diffusers import AutoencoderKL
 

@@ -11,7 +11,7 @@ import orderings
 from mar import build, config
 from mar.core.errors import InvalidRequest, UserError
 from mar.networks import NETWORKS
-from mar.networks.linear_ar import LinearAR
+from mar.networks.baselines import LinearAR
 from orderings import ORDERINGS, PARTITIONS, PlanSpec
 
 ORDER = """
@@ -32,7 +32,7 @@ class Halves(Partition):
 """
 
 NETWORK = """
-from mar.networks.linear_ar import LinearAR
+from mar.networks.baselines import LinearAR
 
 class Mine(LinearAR):
     pass

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mar.core.errors import UserError
-from mar.data.amat import AmatOptions, BinarizedMnist, parse_amat
+from mar.data.mnist import AmatOptions, BinarizedMnist, parse_amat
 
 TRAIN = "binarized_mnist_train.amat"
 

@@ -7,6 +7,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
+from mar.data import DATA
 from mar.data.documents import Documents, DocumentsOptions
 from mar.sampling.output import text_of
 from mar.tokenizers.base import TokenizerOptions
@@ -112,4 +113,4 @@ def test_what_makes_no_three_splits_is_refused(tmp_path, text, options, words):
 @pytest.mark.parametrize("options", [{"test": 0.7, "validation": 0.3}, {"context": 1}, {"unit": "word"}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(UserError, match=r"data\."):
-        DocumentsOptions(**options)
+        DATA.options("documents", options)

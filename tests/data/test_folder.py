@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from mar.core.errors import UserError
+from mar.data import DATA
 from mar.data.folder import Folder, FolderOptions
 from mar.data.pictures import centre_crop, read_image
 
@@ -128,7 +129,7 @@ def test_a_folder_that_makes_no_splits_is_refused(files, layout, why):
 def test_impossible_options_are_refused():
     for changes in ({"size": 0}, {"workers": 0}, {"validation": 0.0}, {"test": 0.95}, {"colour": "blue"}):
         with pytest.raises(UserError):
-            FolderOptions(**changes)
+            DATA.options("folder", changes)
 
 
 def test_the_fingerprint_sees_options_and_files(files):

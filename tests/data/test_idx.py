@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mar.core.errors import UserError
-from mar.data.idx import FashionMnist, IdxOptions, Mnist, parse_idx
+from mar.data.mnist import FashionMnist, IdxOptions, Mnist, parse_idx
 
 TRAIN = "train-images-idx3-ubyte"
 

@@ -114,7 +114,7 @@ def test_no_tokens_are_no_error():
 
 REFUSED: dict[str, Callable[[], object]] = {
     "steps must be at least 2": lambda: DiffusionSampling(steps=1),
-    "width, depth and repeats": lambda: DiffusionOptions(depth=0),
+    r"head\.depth must be at least 1": lambda: DiffusionOptions(depth=0),
 }
 
 

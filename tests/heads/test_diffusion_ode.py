@@ -12,7 +12,7 @@ from torch import nn
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.tokens import Vectors
-from mar.heads.base import scoring_options
+from mar.heads.base import replaced_options
 from mar.heads.diffusion import DiffusionHead, DiffusionOptions, DiffusionSampling
 from mar.heads.diffusion_likelihood import ContinuousTime, DiffusionScoring
 from mar.heads.diffusion_process import betas
@@ -140,5 +140,5 @@ def test_a_t_min_that_is_not_before_the_start_is_refused():
     with pytest.raises(UserError, match="t_min must be less than the chain's start, timestep 992"):
         head.log_prob(torch.zeros(1, 6), torch.zeros(1, 3), "ode", stream(0, "score", 1))
     for wrong in ({"t_min": -1.0}, {"timesteps": 1}, {"tolerance": 0.0}):
-        with pytest.raises(UserError), scoring_options(head, wrong):
+        with pytest.raises(UserError), replaced_options(head, "scoring", wrong):
             pass

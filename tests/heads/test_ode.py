@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from torch.func import jacrev, vmap
 
 from mar.core.errors import UserError
-from mar.heads.base import Head, scoring_options
+from mar.heads.base import Head, replaced_options
 from mar.heads.denoiser import Denoiser
 from mar.heads.ode import OdeScoring, integrate, log_density, with_divergence
 
@@ -138,17 +138,17 @@ def test_scoring_options_hold_inside_the_block_and_unknown_ones_are_named():
 
     head = Scored()
     head.scoring = OdeScoring()
-    with pytest.raises(RuntimeError), scoring_options(head, {"solver": "rk4", "steps": 9}):
+    with pytest.raises(RuntimeError), replaced_options(head, "scoring", {"solver": "rk4", "steps": 9}):
         assert head.scoring == OdeScoring(solver="rk4", steps=9)
         raise RuntimeError
     assert head.scoring == OdeScoring()
     with pytest.raises(UserError, match=r"scoring option of Scored: 'tolerence'.*'tolerance'"), \
-         scoring_options(head, {"tolerence": 1e-3}):  # fmt: skip
+         replaced_options(head, "scoring", {"tolerence": 1e-3}):  # fmt: skip
         pass
-    with pytest.raises(UserError, match="it has none"), scoring_options(Head(), {"steps": 3}):
+    with pytest.raises(UserError, match="it has none"), replaced_options(Head(), "scoring", {"steps": 3}):
         pass
     for wrong in ({"steps": 0}, {"tolerance": 0.0}):
-        with pytest.raises(UserError, match="tolerance"), scoring_options(head, wrong):
+        with pytest.raises(UserError, match="tolerance"), replaced_options(head, "scoring", wrong):
             pass
 
 

@@ -14,9 +14,15 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.tokens import Categories
 from mar.model.embedding import TokenEmbedding, cosine_token_init
 from mar.networks.base import ABSENT, GIVEN
-from mar.networks.independent import Independent, IndependentOptions
-from mar.networks.linear_ar import LinearAR, LinearAROptions
-from mar.networks.per_position import LARGEST, PerPosition, PerPositionOptions
+from mar.networks.baselines import (
+    LARGEST,
+    Independent,
+    IndependentOptions,
+    LinearAR,
+    LinearAROptions,
+    PerPosition,
+    PerPositionOptions,
+)
 from mar.verification.networks import depends_on_the_past, verify_network
 from tests.helpers import OnePass
 

@@ -229,3 +229,10 @@ def test_a_message_that_quotes_a_long_text_is_one_line_of_bearable_length():
     with pytest.raises(o.Unsupported, match=r"sizes:1,1.* … ") as error:
         o.Plan.sample(*o.PlanSpec.parse("raster/sizes:" + ",".join(["1"] * 5000)), o.Grid((8, 8)), 1, cases.noise(1))
     assert len(str(error.value)) < 1000 and "\n" not in str(error.value)
+
+
+def test_a_partition_without_an_ordering_is_named_as_one():
+    said = "optimal:16 is a partition: write an ordering before it, such as random/optimal:16"
+    with pytest.raises(o.InvalidRequest, match=said):
+        o.PlanSpec.parse("optimal:16", adaptive=True)
+    assert str(o.PlanSpec.parse("blocks:4")) == "blocks:4"  # an ordering and a partition

@@ -82,3 +82,9 @@ def test_the_wheel_works_in_an_empty_environment(wheel, tmp_path):
     run(mar, "train", "digits", *overrides, "--out", "run", cwd=tmp_path)
     run(mar, "sample", "run", "--plan", "random/equal:32", "-n", "2", "--no-gif", cwd=tmp_path)
     assert list((tmp_path / "run" / "samples").rglob("*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_lowest_allowed_versions_pass_the_smoke_tests(tmp_path):
+    assert " passed" in run(ROOT / "scripts" / "lowest.sh", tmp_path / "environment", cwd=ROOT)

@@ -108,10 +108,10 @@ def test_means_over_seeds_come_first_and_stand_for_their_trainings(ablation: Abl
 def test_the_head_is_the_question_of_the_grid_or_of_the_shipped_grid(result: AblationResult, folder: Path) -> None:
     asked = replace(result, grid={**result.grid, "title": "Orders", "question": "Which order?"})
     assert "<h1>Which order?</h1>" in page(asked, folder) and "<title>Orders</title>" in page(asked, folder)
-    assert headline(replace(result, name="digits")) == (
-        "Nine orders of 8×8 digits", "Which order should one model of 8×8 digits generate in?",
-    )  # fmt: skip
-    assert headline(replace(result, name="digits", grid={"question": ""})) == ("digits", "digits")
+    shipped = replace(result, name="digits", environment={**result.environment, "command": "mar ablate digits"})
+    assert headline(shipped) == ("Nine orders of 8×8 digits", "Which order should one model of 8×8 digits generate in?")
+    own = replace(shipped, environment={**result.environment, "command": "mar ablate digits.yaml"})
+    assert headline(own) == ("digits", "digits")
 
 
 def test_the_table_can_be_saved_as_csv_json_and_latex(result: AblationResult, folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch.autograd.functional import jacobian
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
+from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.patches import Patches, PatchesOptions, patchify, unpatchify
 
 SPEC = DataSpec((2, 4, 6), 17)
@@ -138,5 +139,5 @@ def test_what_cannot_be_served_is_refused_with_the_nearest_sizes_that_work(spec,
 def test_fitting_on_nothing_and_unknown_scales_are_refused():
     with pytest.raises(UserError, match="no training data"):
         Patches(SPEC, PatchesOptions(2)).fit([])
-    with pytest.raises(UserError, match="global or channel"):
-        PatchesOptions(2, "pixel")
+    with pytest.raises(UserError, match="'global' or 'channel'"):
+        TOKENIZERS.options("patches", {"patch": 2, "scale": "pixel"})

@@ -14,7 +14,7 @@ import mar
 from mar import config
 from mar.core.errors import UserError
 from mar.networks import NETWORKS
-from mar.networks.independent import Independent
+from mar.networks.baselines import Independent
 from mar.run import train
 from mar.training import checkpoint
 

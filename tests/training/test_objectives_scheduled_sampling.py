@@ -126,7 +126,6 @@ def test_what_is_scored_stays_the_datas_and_validation_replaces_nothing(tmp_path
     batch = off.batches.at(8)[0]
     done = 8 / off.train.iterations
     off.losses.train(), on.losses.train()
-    off.job.begin_step(8), on.job.begin_step(8)
     task = off.job.ask(off.losses, batch, 8, done)
     unknown_B = (task.step_BL != GIVEN).all(1)  # nothing known, so nothing to replace
 

@@ -12,8 +12,7 @@ from mar.config import Schedule, Train
 from mar.core.errors import UserError
 from mar.run import load, train
 from mar.training import checkpoint
-from mar.training.loop import Trainer
-from mar.training.optimizer import learning_rate
+from mar.training.loop import Trainer, learning_rate
 from mar.training.run_folder import RunFolder
 from tests.training.test_loop import assert_equal
 
