@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,9 +58,13 @@ def test_the_test_over_seeds_pairs_rows_of_one_seed(result: AblationResult) -> N
 
 
 def test_every_form_of_the_report_has_the_table_over_seeds(result: AblationResult, tmp_path: Path) -> None:
-    heads = [column.head for column in seeds_table(result).columns]
-    assert heads[0] == "train.learning_rate" and "FID ↓" not in heads
-    assert "## Over seeds" in markdown(result) and 'id="seeds"' in page(result, tmp_path)
+    table, shown = seeds_table(result), page(result, tmp_path)
+    heads = [column.head for column in table.columns]
+    assert heads[0] == "train.learning_rate" and "FID ↓" not in heads and "## Over seeds" in markdown(result)
+    (nll,) = (column for column in table.columns if column.title == "NLL")
+    means = [nll.show(row) for row in over_seeds(result)]
+    text = " ".join(re.sub("<[^>]*>", " ", shown).split())
+    assert len(means) == 2 and all(" ± " in mean and mean in text for mean in means)
 
 
 def test_a_tiny_p_value_is_shown_as_less_than_a_thousandth(result: AblationResult) -> None:
