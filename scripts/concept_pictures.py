@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.patches import Rectangle
 
-from orderings import Grid, Plan, PlanSpec, Seeded
+from orderings import Grid, Plan, PlanSpec, Seeded, parse_ordering
 
 PLAN, GRID, FIVE = "spiral/cosine:5", Grid((4, 4)), Grid((5, 5))
 NOW = "#e4572e"
@@ -116,7 +116,7 @@ def overview_picture() -> plt.Figure:
     figure, axes = plt.subplots(3, len(plans), figsize=(11, 8.4), gridspec_kw={"hspace": 0.24, "wspace": 0.1})
     for column, (text, at) in enumerate(plans.items()):
         generator = Seeded(1, torch.Generator().manual_seed(0))
-        plan = Plan.sample(*PlanSpec.parse(text), FIVE, 1, generator)
+        plan = Plan.sample(parse_ordering(text.partition("/")[0]), PlanSpec.parse(text).partition, FIVE, 1, generator)
         step_L, last = plan.step_BL[0], int(plan.n_steps_B[0]) - 1
         colours = [to_hex(plt.get_cmap("viridis")(s / last)) for s in step_L.tolist()]
         top, middle, bottom = axes[:, column]

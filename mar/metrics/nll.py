@@ -224,7 +224,10 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     score_one = _score_to_target if request.target else score_plan
     scored = {text: score_one(run, plans[text], request, say) for text in texts}
-    files, likelihoods = ({text: each[k] for text, each in scored.items()} for k in (0, 1))
+    files, likelihoods = (
+        {text: each[0] for text, each in scored.items()},
+        {text: each[1] for text, each in scored.items()},
+    )
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))
@@ -395,21 +398,21 @@ def nll_tables(
 
     ``reference`` is that of ``differences``; ``random`` are the names whose order is drawn, for the notes.
     """
-    nats, tables = units.nats, []
+    nats, tables = units.nats, list[Table[Any]]()
     for name, r in likelihoods.items():
         if r.ensemble:
-            columns = [
+            of_orders: list[Column[Any]] = [
                 *fields(orders="orders"),
                 with_error(f"{nats} ± over {units.example}s", "nats_per_image", "standard_error_nats", 2),
                 Column("± over orders", field_of("standard_error_orders_nats"), digits=2),
                 with_error(units.per_dimension, "bits_per_dim", "standard_error_bits_per_dim", 4),
             ]
             tables.append(
-                Table(columns, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
+                Table(of_orders, r.ensemble, title=f"ensembles of orders, {name}, {r.n_images} {units.example}s")
             )
     latents = any(r.nats_per_latent_dimension is not None for r in likelihoods.values())
     per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
-    columns: list[Column[tuple[str, Likelihood, str]]] = [
+    columns: list[Column[Any]] = [
         Column("plan", lambda row: row[0], words=True),
         Column("kind", lambda row: row[2], words=True, drop=2),
         Column("n", lambda row: row[1].n_images, drop=4),
@@ -424,7 +427,7 @@ def nll_tables(
         columns.append(Column(f"nats/{units.symbol}", lambda row: bits(row) * nat, text=text))
     columns += [
         with_error(units.per_dimension, f"1.{per_dimension}", f"1.standard_error_{per_dimension}", 4),
-        Column("AR steps", lambda row: row[1].steps, drop=3),
+        Column("AR steps", field_of("1.steps"), drop=3),
     ]
     if reference:
         columns += difference_columns(f"{nats} − {reference} [95 %]", lambda row: differences.get(row[0]))
