@@ -51,6 +51,13 @@ class Model(nn.Module):
         """(B, C): the learned condition that stands for "no class"."""
         return self.null.expand(batch, -1)
 
+    def forward(
+        self, token: torch.Tensor, step_BL: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """z_MD of the targets under ``condition(label_B, drop_B)``; otherwise as ``context``."""
+        return self.context(token, step_BL, self.condition(label_B, drop_B), target_BL)
+
     def context(
         self, token: torch.Tensor, step_BL: torch.Tensor, condition_BC: torch.Tensor, target_BL: torch.Tensor
     ) -> torch.Tensor:

@@ -227,8 +227,9 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         of_drop, of_tokens, of_head = batch.noise.split("label-drop", "dequantise", "head")
-        drop = self.train.label_drop if losses.training else 0
-        drop_B = of_drop.uniform(1)[:, 0] < drop
+        drop_B = torch.zeros_like(batch.label_B, dtype=torch.bool)
+        if losses.training:
+            drop_B = of_drop.uniform(1)[:, 0] < self.train.label_drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
         scheduled, seen = self.train.scheduled_sampling, []
         if scheduled.probability and losses.training and (rate := scheduled.at(done)):

@@ -82,8 +82,7 @@ class Objective:
         """
         row_M, token_M = task.target_BL.nonzero(as_tuple=True)  # waits for a GPU: before there is work on it
         x_M = token[row_M, token_M]
-        condition_BC = model.condition(label_B, drop_B)
-        z_MD = model.context(token if seen is None else seen, task.step_BL, condition_BC, task.target_BL)
+        z_MD = model(token if seen is None else seen, task.step_BL, label_B, drop_B, task.target_BL)
         loss_M = model.head.loss(z_MD, x_M, noise.tokens(row_M, token_M))
         return torch.zeros_like(task.weight_B).index_add(0, row_M, loss_M.float()) * task.weight_B
 
@@ -236,7 +235,7 @@ def replace_with_model_samples(
         return token
     step_BL = torch.where(chosen_BL & (step_BL == GIVEN), 0, step_BL)
     model.eval()
-    z_MD = model.context(token, step_BL, model.condition(label_B, drop_B), chosen_BL)
+    z_MD = model(token, step_BL, label_B, drop_B, chosen_BL)
     drawn = model.head.sample(z_MD, noise.at("draw").tokens(*chosen_BL.nonzero(as_tuple=True)))
     model.train()
     seen = token.clone()
