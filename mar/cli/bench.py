@@ -21,7 +21,7 @@ from mar.cli.options import (
     print_tables,
     printer,
 )
-from mar.core.files import write_atomic
+from mar.core.files import check_file, write_atomic
 
 
 def bench(
@@ -54,6 +54,8 @@ def bench(
         mar bench mar-base partition.k=16 --batch 2 --only sample --guidance 2.9 --head solver=unipc --reference ../mar
         mar bench mar-base --batch 4 --only train --precision bf16 --compile --reference ../mar --reference-as-published
     """
+    if out is not None:
+        check_file(out)
     options = key_values(head or [], "--head")
     if "=" in recipe:  # no recipe is named, only changes
         recipe, overrides = "digits", [recipe, *(overrides or ())]

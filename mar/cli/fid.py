@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from mar.cli import options as o
 from mar.cli.options import Json, SplitOption, Texts, arg, grouped, opt
 from mar.core.errors import UserError
-from mar.core.files import RUN, cache_folder
+from mar.core.files import RUN, cache_folder, check_file
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def fid(
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
     if not is_run:
+        if out is not None:
+            check_file(out)
         settings = features.settings(sampling.seed, o.device())
         print_fid(score_source(str(run.run), n, against, split, settings, out), as_json)
         return

@@ -24,7 +24,7 @@ import typer
 
 from mar.cli.help import listed as laid_out
 from mar.core.errors import UserError
-from mar.core.files import RUN, check_writable
+from mar.core.files import RUN, check_file, check_writable
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
         given = {name: _checked(name, value) for name, value in given.items()}
         for name in _WRITTEN:
             if given.get(name) is not None:
-                check_writable(given[name])
+                (check_file if name == "npz" else check_writable)(given[name])
         try:
             command(**given)
         except OSError as error:

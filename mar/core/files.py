@@ -47,7 +47,11 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
     Args:
         content: text, or a function that writes the path it is given.
         durable: flush the file to the disk before renaming it.
+
+    Raises UserError: ``path`` is a folder, and ``content`` a file; a folder is replaced by a folder alone.
     """
+    if path.is_dir() and isinstance(content, str):
+        check_file(path)
     save = (lambda target: target.write_text(content)) if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -64,10 +68,19 @@ def write_atomic(path: Path, content: str | Callable[[Path], Any], durable: bool
         if durable:
             flush(aside / path.name)
         if path.is_dir():
+            if not (aside / path.name).is_dir():
+                check_file(path)
             remove(path)
         os.replace(aside / path.name, path)
     finally:
         remove(aside)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file may be written at ``path``. Raises UserError: it is a folder, or as ``check_writable``."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the file to write")
+    check_writable(path)
 
 
 def _alive(process: int) -> bool:

@@ -368,6 +368,8 @@ def read(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> G
                 raise unknown("key of the grid or its recipes", key, {*known.model_fields, *Recipe.model_fields})
         content = OmegaConf.merge(content, OmegaConf.create(plain_of(assigned(of_grid, "an override"))))
         plain: Any = OmegaConf.to_container(content, resolve=True, throw_on_missing=True)
+        if not isinstance(plain["given"], dict):
+            raise UserError("given is a mapping: override given.NAME=VALUE")
         if "given.out" not in OmegaConf.to_yaml(content):
             del plain["given"]["out"]
         for text in of_lists:

@@ -9,6 +9,9 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+from mar.core.errors import UserError
 from mar.core.files import RUN, held, locked, write_atomic
 
 
@@ -30,6 +33,16 @@ def test_the_next_write_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
     living.write_text("of a living process")
     write_atomic(path, "whole")
     assert path.read_text() == "whole" and set(tmp_path.iterdir()) == {path, living}
+
+
+def test_a_file_replaces_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "results" / "kept").mkdir(parents=True)
+    for content in ("text", lambda file: file.write_text("half")):
+        with pytest.raises(UserError, match="results is a folder: name the file to write"):
+            write_atomic(tmp_path / "results", content)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"] and (tmp_path / "results" / "kept").is_dir()
+    write_atomic(tmp_path / "results", Path.mkdir)
+    assert not any((tmp_path / "results").iterdir())
 
 
 def test_a_lock_leaves_no_file_and_is_held_by_one(tmp_path: Path) -> None:

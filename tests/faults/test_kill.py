@@ -185,6 +185,9 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name, value = str(file.relative_to(folder)), file.read_bytes()
+        saved = max((path.name for path in (folder / "out" / "checkpoints").glob("0*")), default="")
+        if name.startswith("out/checkpoints/") and saved not in name:
+            continue  # a stop saved one more before it
         if name.startswith("out/logs/") or "tensorboard" in name or file.name in UNEQUAL:
             continue
         if file.suffix == ".json":
