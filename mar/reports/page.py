@@ -408,7 +408,7 @@ def _film(row: Row, pictures: Path, limit: int) -> str:
 
 
 def webp(frames: list[Image.Image], limit: int) -> tuple[str, int]:
-    """Return frames side by side, without loss, and their number: so many that they fit the limits, the last kept."""
+    """Return frames side by side, without loss, and their number: as many as the limits allow, the last one kept."""
     while True:
         width, height = frames[0].size
         strip = Image.new("RGB", (width * len(frames), height))

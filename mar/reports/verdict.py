@@ -136,7 +136,8 @@ def _answer(
     ties = [others[k] for k, p in corrected.items() if p > _LEVEL]
     over = "seeds" if len(best) > 1 else "images"
     if not ties:
-        return f"{text}; told apart from all {len(tested)} others (paired over {over}, p < {_LEVEL} after Holm)."
+        rest = f"all {len(tested)} others" if len(tested) > 1 else "the other"
+        return f"{text}; told apart from {rest} (paired over {over}, p < {_LEVEL} after Holm)."
     return f"{text}; not told apart from {_names(ties)} (paired over {over}, p > {_LEVEL} after Holm)."
 
 
