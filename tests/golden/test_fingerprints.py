@@ -1,7 +1,7 @@
 """Every shipped recipe, and every cell of every shipped grid, is the recipe that it was at revision 7eb5ad5.
 
-Recorded later, since CHANGELOG.md replaces these grids: rar-annealing/digits and rar-orders (five seeds and the
-published spirals).
+Recorded later, since CHANGELOG.md replaces these grids: mar-table1/gpu, rar-annealing/digits and rar-orders (five
+seeds, the published spirals). New: mar-table1/digits.
 """
 
 from __future__ import annotations
