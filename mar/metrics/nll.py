@@ -414,7 +414,7 @@ def nll_tables(
     per_dimension = "nats_per_latent_dimension" if latents else "bits_per_dim"
     columns: list[Column[Any]] = [
         Column("plan", lambda row: row[0], words=True),
-        Column("kind", lambda row: row[2], words=True, drop=2),
+        Column("kind", lambda row: row[2], words=True),
         Column("n", lambda row: row[1].n_images, drop=4),
         with_error(nats, "1.nats_per_image", "1.standard_error_nats", 2),
     ]
