@@ -1,4 +1,4 @@
-"""Names with their texts (``--help``, lists), as wide as the terminal: no word, option or example is cut."""
+"""Print names with their texts (``--help``, lists) as wide as the terminal, without cutting a word or an example."""
 
 from __future__ import annotations
 
