@@ -20,7 +20,13 @@ from mar.data.folder import FolderOptions, find_splits
 from mar.data.pictures import SUFFIXES, as_shown
 from mar.data.text import TextOptions
 
-_KINDS = {"folder": SUFFIXES, "audio": (".wav",), "text": (".txt",), "npz": (".npz",), "hub": (".parquet", ".tar", ".arrow")}
+_KINDS = {
+    "folder": SUFFIXES,
+    "audio": (".wav",),
+    "text": (".txt",),
+    "npz": (".npz",),
+    "hub": (".parquet", ".tar", ".arrow"),
+}
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -44,7 +50,9 @@ def guess(path: Path) -> str:
     for kind, suffixes in _KINDS.items():
         if walk(path, suffixes, deep=kind == "folder").files:
             return kind
-    raise UserError(f"{path} holds no images, .wav, .txt or .parquet files: name its kind, e.g. mar data check mnist:{path}")
+    raise UserError(
+        f"{path} holds no images, .wav, .txt or .parquet files: name its kind, e.g. mar data check mnist:{path}"
+    )
 
 
 def findings(source: type[DataSource], options: DataOptions, progress: Progress) -> Iterator[Finding]:

@@ -182,7 +182,7 @@ def from_splits(found: Mapping[str, Any], options: HubOptions) -> Data:
     for split in ("validation", "test"):
         if split in rows and classes and bool((classes[split] < 0).all()):
             del rows[split], classes[split]
-            notes[f"published {split}"] = "left out: it has no classes"
+            notes[f"published {split}"] = f"the published {split} split is left out: it has no classes"
     rows, classes = _cut(rows, classes, options, notes)
     chosen = replace(options, column=column, label=label)
     data = {"pictures": _pictures, "texts": _texts, "vectors": _vectors}[kind](rows, classes, chosen)
@@ -271,7 +271,10 @@ def _cut(
         if len(left) <= (count := max(1, round(n * share))):
             raise UserError(f"{options.path} has {n} training examples, too few to hold some out for {split}")
         own, left = left[:count].sort().values, left[count:]
-        rows[split], notes[split] = train.select(own.tolist()), f"drawn from the training examples, share {share}"
+        rows[split], notes[split] = (
+            train.select(own.tolist()),
+            f"the {split} split is drawn from the training examples, share {share}",
+        )
         classes |= {split: known[own]} if known is not None else {}
     if len(left) < n:
         own = left.sort().values

@@ -81,7 +81,7 @@ def test_a_test_split_without_classes_is_left_out(tmp_path):
     hidden = table(5, 15).remove_columns("label")
     data = load(parquet(tmp_path / "d", train=table(12), validation=table(3, 12), test=hidden), test=0.0)
     assert np.array_equal(whole(data.test)[0], PIXELS[12:15])
-    assert data.notes["published test"] == "left out: it has no classes"
+    assert data.notes["published test"] == "the published test split is left out: it has no classes"
 
 
 def test_folders_of_images_archives_and_saved_sets_give_the_same_pixels(tmp_path):
