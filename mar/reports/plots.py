@@ -24,6 +24,7 @@ import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from PIL import Image
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
@@ -133,20 +134,24 @@ def groups(result: AblationResult) -> dict[str, list[TrainedModel]]:
 @styled
 def learning_curves(result: AblationResult) -> Figure | None:
     """Validation loss against images seen, a panel for each value of the first axis; of one model also its own loss. A
-    dot marks the scored weights."""
+    dot marks the scored weights, a dotted line the point from which a curve stays below the reference's."""
     found = groups(result)
     if not found:
         return None
-    single, everything = not result.axes, [model for models in found.values() for model in models]
-    heads = [HEADS.get(model.recipe.get("head", {}).get("kind", "")) for model in everything]
-    unit, scale = ("bits", _BITS) if all(head is None or head.loss_is_nll for head in heads) else ("loss", 1.0)
-    figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=True)
-    # Up to a fifth above the lowest values of nine models in ten: curves that overfit leave the picture at the top.
-    lowest = sorted(min(t.validation_nats or t.loss_nats) for model in everything if (t := model.training) is not None)
-    high = lowest[int(0.9 * (len(lowest) - 1))]
-    high += 0.2 * abs(high)
+    single = not result.axes
+    kinds = {model.recipe.get("head", {}).get("kind", "") for models in found.values() for model in models}
+    figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=len(kinds) == 1)
+    highest = _highest([model for models in found.values() for model in models])
     for panel, (name, models) in zip(axes, found.items(), strict=True):
-        for number, (label, alike) in enumerate(legend(models).items()):
+        heads = [HEADS.get(model.recipe.get("head", {}).get("kind", "")) for model in models]
+        unit, scale = ("bits", _BITS) if all(head is None or head.loss_is_nll for head in heads) else ("loss", 1.0)
+        entries = legend(models)
+        crossing = crossings(entries, result.grid.get("reference"))
+        for number, (label, alike) in enumerate(entries.items()):
+            colour = f"C{number % 10}"
+            if label in crossing:
+                panel.axvline(crossing[label], color=colour, linestyle=":")
+                label += f"\nbelow from {crossing[label]:,.0f} images"
             for training in (model.training for model in alike if model.training is not None):
                 if single:
                     seen = [at * training.batch_size for at in training.loss_iteration]
@@ -154,13 +159,51 @@ def learning_curves(result: AblationResult) -> Figure | None:
                 at, dot = training.validation_iteration, training.scored
                 x, y = [each * training.batch_size for each in at], np.divide(training.validation_nats, scale)
                 mark = [at.index(dot)] if dot in at else []
-                panel.plot(x, y, "o-", markevery=mark, color=f"C{number % 10}", label=label)
+                panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
                 label = None  # the seeds of a setting are one entry
-        panel.set(title="" if single else name, ylim=np.divide((lowest[0] - 0.05 * (high - lowest[0]), high), scale))
+        low, high = highest if len(kinds) == 1 else _highest(models)
+        panel.set(title="" if single else name, ylim=np.divide((low - 0.05 * (high - low), high), scale))
+        panel.set_ylabel("" if len(kinds) == 1 else f"{unit} per token")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.legend()
     figure.supxlabel("images seen in training")
-    figure.supylabel(f"{unit} per token" if single else f"validation, {unit} per token")
+    figure.supylabel(
+        f"{unit} per token" if single else f"validation, {unit} per token" if len(kinds) == 1 else "validation"
+    )
     return figure
+
+
+def _highest(models: Sequence[TrainedModel]) -> tuple[float, float]:
+    """Return the range to show, in nats: up to a fifth above the lowest values of nine models in ten, so that curves
+    that overfit leave the picture at the top."""
+    lowest = sorted(min(t.validation_nats or t.loss_nats) for model in models if (t := model.training) is not None)
+    high = lowest[int(0.9 * (len(lowest) - 1))]
+    return lowest[0], high + 0.2 * abs(high)
+
+
+def crossings(entries: dict[str, list[TrainedModel]], reference: Any) -> dict[str, float]:
+    """Return the images seen from which on an entry's mean curve stays below the reference's, where it began above."""
+
+    def mean(models: Sequence[TrainedModel]) -> dict[int, float]:
+        found = [dict(zip(t.validation_iteration, t.validation_nats, strict=True)) for m in models if (t := m.training)]
+        shared = sorted(set.intersection(*map(set, found))) if found else []
+        return {at * models[0].training.batch_size: sum(each[at] for each in found) / len(found) for at in shared}
+
+    asked = reference if isinstance(reference, dict) else {}
+    base = [
+        label for label, models in entries.items()
+        if all(models[0].settings.get(axis, value) == str(value) for axis, value in asked.items())
+    ]  # fmt: skip
+    if len(base) != 1 or len(entries) == 1:
+        return {}
+    found, origin = {}, mean(entries[base[0]])
+    for label, models in entries.items():
+        gap = [(at, value - origin[at]) for at, value in mean(models).items() if at in origin]
+        above = [k for k, (_, difference) in enumerate(gap) if difference >= 0]
+        if label != base[0] and above and above[-1] + 1 < len(gap):
+            found[label] = gap[above[-1] + 1][0]
+    return found
 
 
 def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
