@@ -69,7 +69,7 @@ PAGES = {
     ],
     "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure"],
-    "Orders": ["order-search", "learned-order"],
+    "Orders": ["orderings", "order-search", "learned-order"],
     "Generation": ["evaluation", "fast-sampling", "remasking"],
     "Experiments": ["ablations", "tables"],
     "Extending": [

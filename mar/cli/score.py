@@ -32,7 +32,8 @@ class Scoring:
     likelihood: Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")] = None
     estimator: Annotated[str, opt("exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")] = "exact"
     orders: Annotated[
-        int, opt("Random orders, shared by all images: their mean and ensembles of 1, 2, 4, ….", min=0)
+        int,
+        opt("Random orders, shared by all images (all of a mixture's): their mean, ensembles of 1, 2, 4, ….", min=0),
     ] = 0
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
