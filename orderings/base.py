@@ -130,6 +130,14 @@ class Ordering(Component):
         """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
         return self
 
+    @property
+    def components(self) -> tuple[Ordering, ...]:
+        """The fixed orders of which every image draws one, all equally likely; empty of all but such mixtures.
+
+        An ensemble over exactly these has the likelihood of the mixture (``Plans.orders``).
+        """
+        return ()
+
 
 @dataclass(frozen=True)
 class FixedOrdering(Ordering):
