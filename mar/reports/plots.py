@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from mar.core.table import Table
+    from mar.likelihood.consistency import Consistency, Profile
     from mar.likelihood.exposure import Curve, Exposure
     from mar.likelihood.set_sizes import Predicted
     from mar.likelihood.summary import Likelihood
@@ -458,11 +459,19 @@ def _plain(value: float, _: Any) -> str:
     return f"{value:g}"
 
 
+def _consistencies(result: AblationResult) -> Figure | None:
+    """Of rows that differ in their seed alone the first; None if no row has an answer."""
+    found = {named(group[0]): group[0].answers.get("consistency") for _, group in _groups(result)}
+    kept = {name: answer for name, answer in found.items() if answer is not None}
+    return consistency(kept) if kept else None
+
+
 PICTURES: dict[str, Callable[[AblationResult], Figure | None]] = {
     "learning-curves.png": learning_curves,
     # EoNADE's curve (Uria, Murray & Larochelle 2014), and the NLL in fewer and fewer steps (ARDM, arXiv 2110.02037)
     "orders-curve.png": lambda result: _curves(result, mixtures(result), "orders in the mixture"),
     "steps-curve.png": lambda result: _curves(result, budgets(result), "AR steps"),
+    "consistency.png": _consistencies,
     "differences.png": differences,
     "pareto.png": lambda result: pareto(against_speed(result)),
 }
@@ -514,7 +523,41 @@ def likelihoods(
     return figure
 
 
-# Exposure and set sizes.
+# Order consistency, exposure and set sizes.
+
+
+@styled
+def consistency(named: Mapping[str, Consistency], shape: tuple[int, ...] = (), title: str = "") -> Figure:
+    """Violations of the chain rule by known tokens and by distance, with ± one standard error; then of one model on a
+    grid of at least two dimensions their map by offset, of several the spread over orders against the NLL."""
+    figure, (known, far, last) = _panels(3, 4.0, 3.6)
+
+    def draw(panel: Axes, profile: Profile, colour: str, label: str) -> None:
+        rms_K, error_K = np.array(profile.rms), np.nan_to_num(profile.rms_standard_error)
+        _band(panel, profile.at, rms_K, (rms_K - error_K, rms_K + error_K), colour, label, "o")
+
+    for number, (name, found) in enumerate(named.items()):
+        draw(known, found.by_known, f"C{number % 10}", name)
+        draw(far, found.by_distance, f"C{number % 10}", name)
+    known.set(title="by known tokens", xlabel="tokens known before the pair", ylabel="chain rule, rms nats per pair")
+    far.set(title="by distance", xlabel="distance of the pair, tokens", ylabel="rms nats per pair")
+    for panel in (known, far):
+        panel.set_ylim(0.0, None)
+    if len(named) == 1 and len(shape) > 1:
+        image = last.imshow(np.reshape(next(iter(named.values())).rms_by_offset, shape[:2]))
+        last.grid(False)
+        last.set(title="by offset", xlabel="columns apart", ylabel="rows apart")
+        figure.colorbar(image, ax=last, label="rms nats per pair", shrink=0.9)
+    else:
+        for number, found in enumerate(named.values()):
+            (x, x_error), (y, y_error) = (vars(each).values() for each in (found.nats_per_token, found.spread))
+            last.errorbar(x, y, y_error, x_error, fmt="o", color=f"C{number % 10}")
+        last.set(title="against the NLL", xlabel="NLL, nats per token", ylabel="spread over orders, nats per token")
+        last.set_ylim(0.0, None)
+        known.legend()
+    figure.suptitle(title)
+    return figure
+
 
 _NORMAL = 1.96  # standard errors of a 95 % interval
 _SCHEDULES = {"optimal": (FIRST, 1.0), "equal": (MUTED, 0.97), "cosine": (SECOND, 1.03)}  # dots of one K stand apart
