@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.files import digest
 from mar.core.noise import stream
+from mar.core.options import at_least
 from mar.core.readers import read_npz, reading, unpickled
 from mar.core.spec import DataSpec
 from mar.data.base import Data, DataOptions, DataSource, Split, Subset, fingerprint
@@ -38,6 +39,7 @@ class SmallOptions(DataOptions):
     size: Literal[8, 16, 32, 64] = 32  # side of the images
     validation: int = (
         10000  # training images, drawn; 0: all are trained on, and the test images are for validation, too
+    bounds: ClassVar = {"validation": at_least(0)}
     )
 
 
