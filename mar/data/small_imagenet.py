@@ -37,10 +37,8 @@ _HOME = "get them from https://image-net.org/download-images.php"
 class SmallOptions(DataOptions):
     path: str = ""  # the folder with the files, or with their folders
     size: Literal[8, 16, 32, 64] = 32  # side of the images
-    validation: int = (
-        10000  # training images, drawn; 0: all are trained on, and the test images are for validation, too
+    validation: int = 10000  # training images, drawn; 0: trains on all, and validates on the test images
     bounds: ClassVar = {"validation": at_least(0)}
-    )
 
 
 @dataclass(frozen=True)
