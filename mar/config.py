@@ -238,8 +238,7 @@ def read_content(path: Path, resolve: bool = True) -> dict[str, Any]:
         UserError: it is no recipe, or extends itself.
     """
     with reading(path, "a recipe"):
-        content = OmegaConf.to_container(OmegaConf.create(_extended(path)), resolve=resolve)
-    return content  # type: ignore[return-value]
+        return OmegaConf.to_container(OmegaConf.create(_extended(path)), resolve=resolve)  # type: ignore[return-value]
 
 
 def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
