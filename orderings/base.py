@@ -78,7 +78,11 @@ class Seeded:
 
 
 def option(default: Any, **metadata: Any) -> Any:
-    """Return a field with a default; ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``."""
+    """Return a field with a default.
+
+    ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``; ``omitted``: recipes leave the default
+    out, so that an option that came later moves no fingerprint.
+    """
     return field(default=default, metadata=metadata)
 
 

@@ -225,10 +225,13 @@ def to_text(component: Ordering | Partition | Adaptive) -> str:
 
 
 def as_options(component: Ordering | Partition) -> dict[str, str]:
-    """Return every option as text; ``parse_ordering(name, as_options(ordering))`` gives an equal ordering."""
+    """Return the options as text, as recipes hold them; ``parse_ordering(name, as_options(ordering))`` is equal."""
     if isinstance(component, Symmetric):
         return as_options(component.of) | _symmetry(component)
-    return {f.name: _write(getattr(component, f.name), f) for f in fields(component)}
+    values = {f: getattr(component, f.name) for f in fields(component)}
+    return {
+        f.name: _write(value, f) for f, value in values.items() if value != f.default or "omitted" not in f.metadata
+    }
 
 
 def _symmetry(component: Symmetric) -> dict[str, str]:
