@@ -26,6 +26,7 @@ from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
+from mar.training.optimizers import check_name
 from mar.training.parts import Parts
 from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
 
@@ -66,6 +67,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _chosen(recipe: Recipe) -> dict[str, Any]:
     """Return the typed options of every component but the data by its family, the ordering and the partition."""
+    check_name(recipe.train)
     found = {family: _options(family, getattr(recipe, family)) for family in ("tokenizer", "network", "head")}
     return found | {"objective": objective(recipe), "ordering": ordering(recipe), "partition": partition(recipe)}
 

@@ -47,9 +47,14 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Schedule(Section):
     """Learning rate as a pure function of the iteration, and so of examples seen."""
 
-    kind: Literal["constant", "cosine"] = "constant"
+    kind: Literal["constant", "cosine", "linear", "wsd"] = "constant"
     warmup: int = Field(default=100, ge=0, description="iterations of linear warm-up")
-    final: float = Field(default=0.0, ge=0, description="the last learning rate as a share of the peak (cosine)")
+    final: float = Field(default=0.0, ge=0, description="the last learning rate as a share of the peak")
+    decay: float = Field(default=0.2, gt=0, le=1, description="share of the training in which it falls (wsd)")
+
+    @model_serializer(mode="wrap")
+    def _omit_decay(self, dump: Any) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "decay" or self.kind == "wsd"}
 
 
 class ScheduledSampling(Section):
@@ -79,6 +84,7 @@ class Train(Section):
     batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes")
     accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
     learning_rate: float = Field(default=1e-3, gt=0)
+    optimizer: Component = Component(kind="adamw")
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.02, ge=0)
     decayed: Literal["matrices", "published"] = Field(
@@ -126,6 +132,7 @@ class Train(Section):
         off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
         off += ["decayed"] * (self.decayed == "matrices")
+        off += ["optimizer"] * (self.optimizer == Component(kind="adamw"))
         return {key: value for key, value in content.items() if key not in off}
 
     @model_validator(mode="after")
@@ -187,7 +194,8 @@ class Recipe(Section):
         return settings_digest(content, 12)
 
 
-_COMPONENTS = {key for key, field in Recipe.model_fields.items() if field.annotation is Component} | {"train.objective"}
+_COMPONENTS = {key for key, field in Recipe.model_fields.items() if field.annotation is Component}
+_COMPONENTS |= {"train.objective", "train.optimizer"}
 
 
 def recipe_names() -> list[str]:

@@ -256,7 +256,8 @@ class Run:
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            found = score_several(self.model.tokenizer, score_one, repeats, progress, kept)
+            every = 0 < repeats.orders == len(plans.components)
+            found = score_several(self.model.tokenizer, score_one, repeats, progress, kept, every)
         return replace(found, controlled=variates.correct(self.model.tokenizer, found)) if variates else found
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:

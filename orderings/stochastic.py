@@ -65,6 +65,11 @@ class Mixture(Ordering):
         if self.weights and (min(self.weights) < 0 or not 0 < sum(self.weights) < float("inf")):
             raise InvalidRequest("mixture: weights are not negative, not all zero, and their sum is finite")
 
+    @property
+    def components(self) -> tuple[Ordering, ...]:
+        chosen = () if len(set(self.weights)) > 1 else self.orderings
+        return () if any(ordering.random for ordering in chosen) else chosen
+
     def at(self, progress: float) -> Mixture:
         return replace(self, orderings=tuple(ordering.at(progress) for ordering in self.orderings))
 

@@ -22,8 +22,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Start": {
         "recipes": "train.recipes", "train": "train.train", "sample": "sample.sample",
         "score": (
-            "Score runs: likelihood, FID, costs of sets, exposure.",
-            {"nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure", "matrix": "score.matrix"},
+            "Score runs: likelihood, FID, costs of sets, exposure, order consistency.",
+            {
+                "nll": "score.nll", "fid": "fid.fid", "sets": "score.sets", "exposure": "score.exposure",
+                "consistency": "score.consistency", "matrix": "score.matrix",
+            },
         ),
         "status": "ablate.status", "demo": "demo.demo",
     },

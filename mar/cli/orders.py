@@ -78,6 +78,7 @@ def list_(json: Json = False) -> None:
         print(dumps(rows, indent=2, ensure_ascii=False))
         return
     print_listing({family: [(row["name"], text(row)) for row in members] for family, members in rows.items()})
+    print("Every ordering of an image also takes flip=h|v|hv, transpose=true, rot90=1|2|3: raster:flip=h")
 
 
 def show(

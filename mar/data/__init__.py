@@ -7,6 +7,7 @@ from mar.data.cache import Cache
 from mar.data.digits import Digits
 from mar.data.documents import Documents
 from mar.data.folder import Folder
+from mar.data.hub import Hub
 from mar.data.memory import Memory
 from mar.data.mnist import BinarizedMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
@@ -23,6 +24,7 @@ DATA = Registry(
         "documents": Documents,
         "npz": Npz,
         "audio": Audio,
+        "hub": Hub,
         "cache": Cache,
         "memory": Memory,
     },

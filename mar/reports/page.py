@@ -65,7 +65,10 @@ def page(result: AblationResult, pictures: Path) -> str:
     limit = _FILMS // max(1, 2 * sum(group.row.animation is not None for group in groups))
     films = {group.numbers: _film(group.row, pictures, limit) for group in groups}
     compared = f"NLL against {escape(verdict.reference(result))}"
-    lines = [("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders")]
+    lines = [
+        ("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders"),
+        ("consistency", "Order consistency"),
+    ]  # fmt: skip
     bars = [plots.differences(result, width) for width in _WIDTHS]
     sections = {
         "differences": (compared, _chart(bars, compared, _DIFFERENCES)),

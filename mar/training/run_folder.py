@@ -149,7 +149,7 @@ def _line(values: dict[str, Any]) -> str:
 def schedule_changes(before: Train, now: Train) -> list[str]:
     """Describe the schedules that a new number of iterations changes."""
     old, new = before.iterations, now.iterations
-    moved = ["the cosine learning rate"] * (now.schedule.kind == "cosine")
+    moved = [f"the {now.schedule.kind} learning rate"] * (now.schedule.kind != "constant")
     moved += ["the latest decay"] * (now.until == "plateau")
     moved += ["the ramp of scheduled sampling"] * bool(now.scheduled_sampling.probability)
     if old == new or not moved:

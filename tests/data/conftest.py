@@ -79,6 +79,16 @@ def write_recordings(folder: Path) -> Path:
     return folder
 
 
+def write_parquet(folder: Path) -> Path:
+    """Random 6x5 images of two classes in one Parquet file."""
+    datasets = pytest.importorskip("datasets")
+    pixels = np.random.default_rng(5).integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["no", "yes"]))
+    rows = {"image": [Image.fromarray(x) for x in pixels], "label": [i % 2 for i in range(40)]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "some.parquet")
+    return folder / "some.parquet"
+
+
 NAMES = [f"{animal}/{i}.png" for animal in ("cat", "dog") for i in range(20)]
 
 
@@ -107,6 +117,7 @@ def source(request, tmp_path):
         "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
         "npz": lambda: {"path": str(write_npz(tmp_path))},
         "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
+        "hub": lambda: {"path": str(write_parquet(tmp_path))},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:
