@@ -479,7 +479,7 @@ def _plain(value: float, _: Any) -> str:
 
 def _consistencies(result: AblationResult) -> Figure | None:
     """Of rows that differ in their seed alone the first; None if no row has an answer."""
-    found = {named(group[0]): group[0].answers.get("consistency") for _, group in _groups(result)}
+    found = {named(group[0]): group[0].answers.get("consistency") for _, group in numbered(result)}
     kept = {name: answer for name, answer in found.items() if answer is not None}
     return consistency(kept) if kept else None
 
