@@ -25,6 +25,7 @@ import typer
 from mar.cli.help import listed as laid_out
 from mar.core.errors import UserError
 from mar.core.files import RUN, check_file, check_writable
+from mar.core.hub import local_folder
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_run(path: Path, last_weights: bool, device: str | None = None, data_path: Path | None = None) -> Run:
     """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
+    path = local_folder(path)
     if not (path / RUN).is_file():
         raise UserError(f"{path} is not a run folder: it has no {RUN}")
     from mar.run import load
@@ -108,9 +110,12 @@ def load_run(path: Path, last_weights: bool, device: str | None = None, data_pat
 class TrainedRun:
     """A run and its weights."""
 
-    run: Annotated[Path, arg("A run folder.")]
+    run: Annotated[Path, arg("A run folder, or a run's name on the hub: OWNER/NAME.")]
     last_weights: LastWeights = False
     data_path: DataPath = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", local_folder(self.run))
 
     @property
     def weights(self) -> str:
