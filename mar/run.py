@@ -202,8 +202,9 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        found, known = build.data(self.located), self.folder.about()
-        if self.data_path and known is not None and not found.about.recorded_as(known.fingerprint):
+        found = build.data(self.located)
+        known = self.folder.about() if self.data_path else None
+        if known is not None and not found.about.recorded_as(known.fingerprint):
             raise UserError(f"{self.data_path} holds other data ({found.name}) than {self.folder.path} was trained on")
         return found
 
