@@ -68,8 +68,8 @@ PAGES = {
         "glossary",
     ],
     "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
-    "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure"],
-    "Orders": ["order-search", "learned-order"],
+    "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure", "consistency"],
+    "Orders": ["orderings", "order-search", "learned-order"],
     "Generation": ["evaluation", "fast-sampling", "remasking", "speculation"],
     "Experiments": ["ablations", "tables"],
     "Extending": [

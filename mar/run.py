@@ -26,6 +26,7 @@ from mar import build, config
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError, unknown
 from mar.core.files import RUN
+from mar.core.hub import local_folder
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
@@ -48,6 +49,7 @@ from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.sampling.speculate import OWN, Speculation
 from mar.training import blocks, checkpoint
+from mar.training.initial import initialise
 from mar.training.job import ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
@@ -86,6 +88,11 @@ def train(
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(folder.locked()))
         said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))
+        if recipe.train.init and not folder.checkpoints.is_dir():
+            said = [
+                *said,
+                processes.on_all(lambda: initialise(parts.model, recipe.train.init, folder, processes.is_main)),
+            ]
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
@@ -137,7 +144,7 @@ class Run:
     """A run folder with its model loaded, in evaluation mode.
 
     Args:
-        path: the run folder.
+        path: the run folder, or a run's name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
         ema: the averaged weights, or the last ones.
         device: default: a GPU if there is one.
         iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
@@ -158,7 +165,7 @@ class Run:
         weights: Literal["best", "last"] | None = None,
         data_path: str | Path = "",
     ) -> None:
-        self.folder, self.ema, self.data_path = RunFolder(path), ema, str(data_path)
+        self.folder, self.ema, self.data_path = RunFolder(local_folder(path)), ema, str(data_path)
         self.recipe: Recipe = self.folder.recipe()
         self.located = self.folder.located(self.recipe, self.data_path)  # its paths as seen from here
         newest, _ = checkpoint.latest(self.folder.checkpoints)
@@ -197,8 +204,9 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        found, known = build.data(self.located), self.folder.about()
-        if self.data_path and known is not None and not found.about.recorded_as(known.fingerprint):
+        found = build.data(self.located)
+        known = self.folder.about() if self.data_path else None
+        if known is not None and not found.about.recorded_as(known.fingerprint):
             raise UserError(f"{self.data_path} holds other data ({found.name}) than {self.folder.path} was trained on")
         return found
 
@@ -257,7 +265,8 @@ class Run:
         if repeats.draws > 1:
             check_draws(self.model, options.get("kind"), options.get("estimator", EVERY_STEP))
         with self._autocast(precision), scoring_options(self.model, likelihood or {}):
-            found = score_several(self.model.tokenizer, score_one, repeats, progress, kept)
+            every = 0 < repeats.orders == len(plans.components)
+            found = score_several(self.model.tokenizer, score_one, repeats, progress, kept, every)
         return replace(found, controlled=variates.correct(self.model.tokenizer, found)) if variates else found
 
     def subset(self, split: str, limit: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -411,7 +420,7 @@ class Run:
         """Return a speculation with its draft model loaded. Raises UserError: a draft of other tokens or classes."""
         found = Speculation.parse(speculate) if isinstance(speculate, str) else speculate
         if found.model is None and found.draft not in OWN:
-            if not (Path(found.draft) / RUN).is_file():
+            if not (local_folder(found.draft) / RUN).is_file():
                 raise UserError(f"{found.draft} is no run folder: the draft is self, jacobi or a run")
             draft = Run(found.draft, device=str(self.device)).model
             of, own = ((m.tokenizer.shape, m.tokenizer.token, m.n_classes) for m in (draft, self.model))
@@ -509,5 +518,6 @@ def _kind(network: str | type[Network] | Network) -> str:
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:
-    """The run in a folder, ready to sample and score. ``options``: iteration, weights, data_path, as of ``Run``."""
+    """The run in a folder or on the hub (OWNER/NAME), ready to sample and score. ``options``: iteration, weights,
+    data_path, as of ``Run``."""
     return Run(path, ema, device, **options)

@@ -78,7 +78,11 @@ class Seeded:
 
 
 def option(default: Any, **metadata: Any) -> Any:
-    """Return a field with a default; ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``."""
+    """Return a field with a default.
+
+    ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``; ``omitted``: recipes leave the default
+    out, so that an option that came later moves no fingerprint.
+    """
     return field(default=default, metadata=metadata)
 
 
@@ -129,6 +133,18 @@ class Ordering(Component):
     def at(self, progress: float) -> Ordering:
         """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
         return self
+
+    def among(self, partition: Partition, grid: Grid) -> Ordering:
+        """Return the ordering for the sets of a partition; only an ordering that heeds set sizes changes."""
+        return self
+
+    @property
+    def components(self) -> tuple[Ordering, ...]:
+        """The fixed orders of which every image draws one, all equally likely; empty of all but such mixtures.
+
+        An ensemble over exactly these has the likelihood of the mixture (``Plans.orders``).
+        """
+        return ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Generic, TypeVar
 
-from orderings import adaptive, blocks, curves, optimal, partitions, scans, stochastic, user
+from orderings import adaptive, blocks, curves, locality, optimal, partitions, scans, stochastic, symmetry, user
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
@@ -137,10 +137,12 @@ ORDERINGS = Orderings(
         "halton": curves.Halton,
         "blocks": blocks.Blocks,
         "segments": blocks.Segments,
+        "locality": locality.Locality,
         "random": stochastic.Random,
         "learned": stochastic.Learned,
         "fixed-random": stochastic.FixedRandom,
         "mixture": stochastic.Mixture,
+        "symmetries": symmetry.Symmetries,
         "annealed": stochastic.Annealed,
         "file": user.File,
     },
@@ -181,5 +183,6 @@ ADAPTIVE = Registry(
 
 def name_of(component: Ordering | Partition | Adaptive) -> str:
     """Return the name of the component's class. Raises as ``Registry.name_of``."""
+    component = component.of if isinstance(component, symmetry.Symmetric) else component
     family = next(family for family in (ORDERINGS, PARTITIONS, ADAPTIVE) if isinstance(component, family.base))
     return family.name_of(component)

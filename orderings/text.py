@@ -24,6 +24,7 @@ from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName, shortened
 from orderings.partitions import Singles
 from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
+from orderings.symmetry import Symmetric, turned
 from orderings.user import FILE_TARGET
 
 T = TypeVar("T", Ordering, Partition, Adaptive)
@@ -31,6 +32,7 @@ Order = TypeVar("Order", bound=Ordering | Adaptive)
 
 
 DEEPEST = 16  # orderings inside orderings
+SYMMETRY = {field.name: field for field in fields(Symmetric)[1:]}  # options of every ordering of a grid
 
 
 def split(text: str, separator: str) -> list[str]:
@@ -169,15 +171,15 @@ class PlanSpec(NamedTuple, Generic[Order]):
             InvalidRequest: as ``parse_ordering``; or an adaptive order is not accepted, or is no plan.
         """
         head, tail = _cut(text.strip())
-        partition = parse_partition(tail) if tail else Singles()
+        cut = [parse_partition(tail)] if tail else []
         kind = _kind(head.partition(":")[0])
         if adaptive and kind not in ORDERINGS:
             rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
             if rule is not None and not rule.uses_sampled_values:
-                return PlanSpec(parse_adaptive(head), partition)
+                return PlanSpec(parse_adaptive(head), *cut)
         if kind in PARTITIONS and kind not in ORDERINGS:
             raise InvalidRequest(f"{head} is a partition: write an ordering before it, such as random/{head}")
-        return PlanSpec(parse_ordering(head), partition)
+        return PlanSpec(parse_ordering(head), *cut)
 
     def __str__(self) -> str:
         if isinstance(self.partition, Singles):
@@ -209,6 +211,8 @@ def parse_adaptive(text: str) -> Adaptive:
 @lru_cache(maxsize=1024)
 def to_text(component: Ordering | Partition | Adaptive) -> str:
     """Return the canonical short text: options at their defaults are left out, except for a leading number."""
+    if isinstance(component, Symmetric):
+        return ":".join([to_text(component.of), *(f"{name}={value}" for name, value in _symmetry(component).items())])
     text, default = name_of(component), type(component)()
     for place, field in enumerate(fields(component)):
         value = getattr(component, field.name)
@@ -221,8 +225,22 @@ def to_text(component: Ordering | Partition | Adaptive) -> str:
 
 
 def as_options(component: Ordering | Partition) -> dict[str, str]:
-    """Return every option as text; ``parse_ordering(name, as_options(ordering))`` gives an equal ordering."""
-    return {f.name: _write(getattr(component, f.name), f) for f in fields(component)}
+    """Return the options as text, as recipes hold them; ``parse_ordering(name, as_options(ordering))`` is equal."""
+    if isinstance(component, Symmetric):
+        return as_options(component.of) | _symmetry(component)
+    values = {f: getattr(component, f.name) for f in fields(component)}
+    return {
+        f.name: _write(value, f) for f, value in values.items() if value != f.default or "omitted" not in f.metadata
+    }
+
+
+def _symmetry(component: Symmetric) -> dict[str, str]:
+    """Return the options that are on: an ordering without a symmetry is written as ever."""
+    return {
+        name: _write(value, field)
+        for name, field in SYMMETRY.items()
+        if (value := getattr(component, name)) != field.default
+    }
 
 
 def option_grammar(cls: type) -> dict[str, tuple[str, str]]:
@@ -271,7 +289,12 @@ def _parse(family: Registry[T], text: str, options: Mapping[str, Any]) -> T:
         if (key := key.strip()) in values:
             raise InvalidRequest(f"{kind}: {key} is given twice")
         values[key] = "=".join(value).strip()
+    grid_options = {key: field for key, field in SYMMETRY.items() if key not in own} if family is ORDERINGS else {}
     for key in values:
-        if key not in own:
-            raise UnknownName(f"option of {kind}:", key, own)
-    return cls(**{key: _read(value, kinds[key], own[key]) for key, value in values.items()})
+        if key not in own and key not in grid_options:
+            raise UnknownName(f"option of {kind}:", key, own | grid_options)
+    read = {key: _read(value, kinds[key], own[key]) for key, value in values.items() if key in own}
+    component: Any = cls(**read)
+    hints = get_type_hints(Symmetric)
+    symmetry = {key: _read(value, hints[key], grid_options[key]) for key, value in values.items() if key not in own}
+    return turned(component, *Symmetric(component, **symmetry).element) if symmetry else component

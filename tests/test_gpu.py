@@ -16,8 +16,8 @@ from mar.model.model import Model
 from mar.networks import NETWORKS
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from mar.training.loop import make_optimizer
 from mar.training.objectives import AnyOrder, Losses
+from mar.training.optimizers import make_optimizer
 from orderings import Grid, Plan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")

@@ -29,8 +29,8 @@ from mar.likelihood.chain import token_log_prob
 from mar.model.walk import empty_tokens
 from mar.sampling.guidance import Guidance
 from mar.sampling.samplers import generate
-from mar.training.loop import make_optimizer
 from mar.training.objectives import Losses, Task
+from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
 from orderings import Grid, Plan
 

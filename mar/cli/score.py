@@ -1,4 +1,4 @@
-"""``mar score nll|fid|sets|exposure|matrix``."""
+"""``mar score nll|fid|sets|exposure|consistency|matrix``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Runs = Annotated[list[Path], arg("Run folders.")]
 Images = Annotated[int | None, opt("Images, spread over the split; default all.", "-n", "--n", min=2)]
+LikelihoodOptions = Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class Scoring:
     last_weights: o.LastWeights = False
     data_path: o.DataPath = None
     kind: o.Kind = None
-    likelihood: Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")] = None
+    likelihood: LikelihoodOptions = None
     estimator: Annotated[str, opt("exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")] = "exact"
     orders: Annotated[
-        int, opt("Random orders, shared by all images: their mean and ensembles of 1, 2, 4, ….", min=0)
+        int,
+        opt("Random orders, shared by all images (all of a mixture's): their mean, ensembles of 1, 2, 4, ….", min=0),
     ] = 0
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
@@ -63,7 +65,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How sets or exposure are measured."""
+    """How sets, exposure or consistency are measured."""
 
     n: Annotated[int | None, opt("Images of each split; default 256.", "-n", "--n", min=2)] = None
     seed: Seed = 0
@@ -217,6 +219,50 @@ def exposure(
         plots.save(plots.exposure(found, title), file.with_suffix(".png"))
         table = exposure_table(loaded.data.name, found, split, run.weights, units)
         o.print_tables([table], measuring.as_json, f"wrote {file} and {file.with_suffix('.png').name}")
+
+
+@grouped
+def consistency(
+    run: TrainedRun,
+    plans: Annotated[str, opt("Comma-separated random orderings; default the training one, or random.")] = "",
+    split: SplitOption = "test",
+    orders: Annotated[int, opt("Random orders, the same for all images.", min=3)] = 8,
+    pairs: Annotated[int, opt("Pairs of each image, each over another number of known tokens.", min=1)] = 16,
+    likelihood: LikelihoodOptions = None,
+    measuring: Measuring = Measuring(),
+    again: o.Again = False,
+) -> None:
+    """Whether the conditionals are those of one joint distribution.
+
+    The spread of log p over random orders, the chain rule of pairs, and the gain of mixing the orders. All are 0 for a
+    joint distribution. Writes RUN/scores/consistency-*.json and *.png. Run the same command again to resume.
+
+    Examples:
+
+        mar score consistency runs/digits
+        mar score consistency runs/mnist-binary -n 64 --orders 16 --pairs 32
+    """
+    chosen = o.plan_product(plans, "", "") if plans else []
+    if measuring.n == 2:
+        raise UserError("order consistency takes at least 3 images: its errors leave one out")
+    (loaded, kind), budget = measuring.load(run), gibibytes(measuring.budget)
+
+    from mar.metrics.base import Units
+    from mar.metrics.consistency import OrderConsistency, consistency_tables, random_plans, score_consistency
+    from mar.reports import plots
+
+    n, units = {} if measuring.n is None else {"images": measuring.n}, Units.of_run(loaded)
+    asked = OrderConsistency.Options(
+        split=split, orders=orders, pairs=pairs, seed=measuring.seed, kind=kind,
+        likelihood=o.key_values(likelihood, "--likelihood"), **n,
+    )  # fmt: skip
+    for plan in random_plans(loaded, chosen):
+        file, found = score_consistency(loaded, plan, asked, run.weights, printer(measuring.as_json), budget, again)
+        picture = file.with_suffix(".png")
+        title = f"{loaded.data.name}, {found.plan}: {found.n_images} {split} {units.example}s"
+        plots.save(plots.consistency({found.plan: found}, loaded.grid.shape, title), picture)
+        tables = consistency_tables(loaded.data.name, found, split, run.weights, units)
+        o.print_tables(tables, measuring.as_json, f"wrote {file} and {picture.name}")
 
 
 @grouped

@@ -27,7 +27,7 @@ from mar.tokenizers.autoencoder import AutoencoderFolder
 from mar.tokenizers.kl import KL, KLOptions
 from mar.tokenizers.latents import Latents
 from mar.training import checkpoint
-from mar.training.loop import make_optimizer
+from mar.training.optimizers import make_optimizer
 from mar.training.run_folder import RunFolder
 
 _LAST = ("model", "state_dict", "model_state_dict")  # keys of released files: MAR, DiT, latent diffusion, timm

@@ -20,7 +20,13 @@ from mar.data.folder import FolderOptions, find_splits
 from mar.data.pictures import SUFFIXES, as_shown
 from mar.data.text import TextOptions
 
-_KINDS = {"folder": SUFFIXES, "audio": (".wav",), "text": (".txt",), "npz": (".npz",)}
+_KINDS = {
+    "folder": SUFFIXES,
+    "audio": (".wav",),
+    "text": (".txt",),
+    "npz": (".npz",),
+    "hub": (".parquet", ".tar", ".arrow"),
+}
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -36,7 +42,7 @@ class Finding:
 def guess(path: Path) -> str:
     """Return the kind of data at ``path`` by its files. Raises UserError if there are none of a known kind."""
     if path.is_file():
-        return "npz" if path.suffix.lower() == ".npz" else "text"
+        return next((kind for kind in ("npz", "hub") if path.suffix.lower() in _KINDS[kind]), "text")
     if (path / "manifest.json").is_file():
         return "cache"
     if not path.is_dir():
@@ -44,7 +50,9 @@ def guess(path: Path) -> str:
     for kind, suffixes in _KINDS.items():
         if walk(path, suffixes, deep=kind == "folder").files:
             return kind
-    raise UserError(f"{path} holds no images, .wav or .txt files: name its kind, e.g. mar data check mnist:{path}")
+    raise UserError(
+        f"{path} holds no images, .wav, .txt or .parquet files: name its kind, e.g. mar data check mnist:{path}"
+    )
 
 
 def findings(source: type[DataSource], options: DataOptions, progress: Progress) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ T characters of all documents · N documents · B batch · L characters of the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,25 +70,32 @@ class Documents(DataSource):
     @classmethod
     def load(cls, options: DocumentsOptions) -> Data:
         """Return the splits; the alphabet is that of all documents, sorted by code point."""
-        text_T, alphabet, length_N = levels(_documents(options), options.unit, options.path)
-        end, context = len(alphabet) or 256, options.context
-        text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
-        start_N = length_N.cumsum(0) - length_N
-        train, validation, test = splits = [
-            DocumentSplit(text_T, start_N[index], length_N[index], context, end)
-            for index in _shuffled(len(length_N), options)
-        ]
-        contents = (x for split in splits for x in (split.start_N, split.length_N))
-        content = fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)]))
-        spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end)
-        return Data(cls.name, spec, train, validation, test, content, _notes(splits, options))
+        parts = _documents(options)
+        return documents_of(
+            cls.name, parts, _shuffled(len(parts), options), options.path, options.unit, options.context
+        )
 
 
-def _notes(splits: list[DocumentSplit], options: DocumentsOptions) -> dict[str, str]:
+def documents_of(
+    name: str, parts: list[bytes], index: Sequence[torch.Tensor], path: str, unit: Unit, context: int
+) -> Data:
+    """Return the data of documents; ``index`` has the numbers of those of each split. UserError: as ``levels``."""
+    text_T, alphabet, length_N = levels(parts, unit, path)
+    end = len(alphabet) or 256
+    text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
+    start_N = length_N.cumsum(0) - length_N
+    splits = [DocumentSplit(text_T, start_N[own], length_N[own], context, end) for own in index]
+    contents = (x for split in splits for x in (split.start_N, split.length_N))
+    content = fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)]))
+    spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end)
+    train, validation, test = splits
+    return Data(name, spec, train, validation, test, content, _notes(splits, f"{context} {unit}s"))
+
+
+def _notes(splits: list[DocumentSplit], most: str) -> dict[str, str]:
     """Return a note with the number of documents that are cut."""
-    cut = [int((split.length_N >= options.context).sum()) for split in splits]
+    cut = [int((split.length_N >= split.context).sum()) for split in splits]
     counts = ", ".join(f"{n} of {len(split)} {name}" for n, split, name in zip(cut, splits, SPLITS, strict=True))
-    most = f"{options.context} {options.unit}s"
     return {"cut": f"{counts} documents have {most} or more: only these count (data.context)"} if any(cut) else {}
 
 

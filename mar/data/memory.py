@@ -6,6 +6,7 @@ N examples · C channels · H, W rows, columns
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.pictures import as_shown
 
 _IMAGE_KEYS = ("image", "img", "x", "pixel_values", "images")
@@ -44,7 +45,8 @@ def in_memory(
 
     Args:
         train: images (N, C, H, W), (N, H, W, C) or (N, H, W); a pair of images and labels; or a sequence or data set
-            whose items are images, (image, label) pairs or rows with an image column. Images are tensors, arrays or
+            whose items are images, (image, label) pairs or rows with an image column; or a mapping of splits. A Hugging
+            Face data set without images may have texts or vectors (``mar.data.hub``). Images are tensors, arrays or
             pictures, integer levels or values in [0, 1]; pictures are read as those of a folder are.
         validation, test: the same; None: a tenth of the training examples each, drawn without replacement.
         levels: of the images; None: the least power of two above the data, 256 for photographs.
@@ -53,6 +55,18 @@ def in_memory(
     Raises:
         UserError: images of several shapes, of real values or without a known layout; no image column; no examples.
     """
+    if isinstance(train, Mapping):
+        if not {"train"} <= {*train} <= {*SPLITS} or not (validation is None is test):
+            raise UserError(f"a mapping has the splits train, validation and test, not {', '.join(map(str, train))}")
+        train, validation, test = (train.get(split) for split in SPLITS)
+    if hasattr(train, "cast_column") and not _has_images(train, image):
+        from mar.data import hub
+
+        parts = {split: part for split, part in zip(SPLITS, (train, validation, test), strict=True) if part is not None}
+        chosen = hub.HubOptions(
+            name, column=image, label=label, levels=levels or 0, validation=_HELD_OUT, test=_HELD_OUT
+        )
+        return replace(hub.from_splits(parts, chosen), name=name)
     every = _examples(train, image, label)
     others = [None if part is None else _examples(part, image, label) for part in (validation, test)]
     order = stream(0, "data/memory/shuffle", len(every)).uniform(1)[:, 0].argsort(stable=True)
@@ -78,6 +92,15 @@ def in_memory(
     spec = DataSpec(shape, levels, n_classes, names if len(names) == n_classes else ())
     content = fingerprint(*(tensor for split in (first, second, third) for tensor in (split.x, split.label)))
     return Data(name, spec, first, second, third, content)
+
+
+def _has_images(rows: Any, column: str) -> bool:
+    """Return True if a Hugging Face data set has a column of images, or arrays of pixels."""
+    names = (column,) if column else _IMAGE_KEYS
+    return any(
+        "Image" in type(rows.features.get(name)).__name__ or "Array" in type(rows.features.get(name)).__name__
+        for name in names
+    )
 
 
 def _one_shape(images: list[torch.Tensor]) -> tuple[int, ...]:

@@ -42,24 +42,32 @@ class Npz(DataSource):
 
     @classmethod
     def load(cls, options: NpzOptions) -> Data:
-        arrays = _read(options.path)
-        widths = {split: array.shape[1:] for split, array in arrays.items()}
-        if any(len(width) != 1 for width in widths.values()) or len(set(widths.values())) > 1:
-            shapes = ", ".join(f"{split} {array.shape}" for split, array in arrays.items())
-            raise UserError(f"{options.path}: its arrays differ in width or are no tables ({shapes}); {_EXPECTED}")
-        if empty := [split for split, array in arrays.items() if not array.size]:
-            raise UserError(f"{options.path}: its {empty[0]} split is empty; {_EXPECTED}")
-        if any(array.dtype.kind not in "biuf" for array in arrays.values()):
-            raise UserError(f"{options.path}: its arrays are no numbers; {_EXPECTED}")
-        real = not options.levels and any(array.dtype.kind == "f" for array in arrays.values())
-        levels = 0 if real else _levels(arrays, options)
-        kind = np.float32 if real else np.uint8 if levels <= 256 else np.int16
-        x = {split: torch.from_numpy(array.astype(kind))[:, None, None] for split, array in arrays.items()}
-        if real and (damaged := [split for split, values in x.items() if not values.isfinite().all()]):
-            raise UserError(f"{options.path}: its {damaged[0]} split has values that are not finite: remove them")
-        train, validation, test = map(TensorSplit, x.values())
-        spec = DataSpec((1, 1, train.x.shape[-1]), levels, modality="vector")
-        return Data(cls.name, spec, train, validation, test, fingerprint(*x.values()))
+        return vectors_of(cls.name, _read(options.path), options.levels, options.path)
+
+
+def vectors_of(name: str, arrays: dict[str, np.ndarray], given: int, path: str) -> Data:
+    """Return the data of an array (N, L) of each split; ``given``: as ``NpzOptions.levels``.
+
+    Raises:
+        UserError: the arrays are no such tables, or their values no levels.
+    """
+    widths = {split: array.shape[1:] for split, array in arrays.items()}
+    if any(len(width) != 1 for width in widths.values()) or len(set(widths.values())) > 1:
+        shapes = ", ".join(f"{split} {array.shape}" for split, array in arrays.items())
+        raise UserError(f"{path}: its arrays differ in width or are no tables ({shapes}); {_EXPECTED}")
+    if empty := [split for split, array in arrays.items() if not array.size]:
+        raise UserError(f"{path}: its {empty[0]} split is empty; {_EXPECTED}")
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        raise UserError(f"{path}: its arrays are no numbers; {_EXPECTED}")
+    real = not given and any(array.dtype.kind == "f" for array in arrays.values())
+    levels = 0 if real else _levels(arrays, given, path)
+    kind = np.float32 if real else np.uint8 if levels <= 256 else np.int16
+    x = {split: torch.from_numpy(array.astype(kind))[:, None, None] for split, array in arrays.items()}
+    if real and (damaged := [split for split, values in x.items() if not values.isfinite().all()]):
+        raise UserError(f"{path}: its {damaged[0]} split has values that are not finite: remove them")
+    train, validation, test = map(TensorSplit, x.values())
+    spec = DataSpec((1, 1, train.x.shape[-1]), levels, modality="vector")
+    return Data(name, spec, train, validation, test, fingerprint(*x.values()))
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
@@ -77,14 +85,14 @@ def _read(path: str) -> dict[str, np.ndarray]:
     return {split: array for split, array in found.items() if array is not None}
 
 
-def _levels(arrays: dict[str, np.ndarray], options: NpzOptions) -> int:
+def _levels(arrays: dict[str, np.ndarray], given: int, path: str) -> int:
     """Return the number of levels. Raises UserError if a value is not a level."""
-    largest = options.levels or max(2, 1 + max(int(array.max()) for array in arrays.values()))
+    largest = given or max(2, 1 + max(int(array.max()) for array in arrays.values()))
     for split, array in arrays.items():
         # written so that NaN fails too
         if not bool(((array >= 0) & (array < largest) & (array == np.floor(array))).all()) or largest > _LARGEST:
             raise UserError(
-                f"{options.path}: its {split} split has values other than 0..{min(largest, _LARGEST) - 1}: whole "
+                f"{path}: its {split} split has values other than 0..{min(largest, _LARGEST) - 1}: whole "
                 "numbers from 0 are categories, floating-point numbers are real values without data.levels"
             )
     return largest

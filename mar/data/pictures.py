@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
 )  # fmt: skip
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_GREY = ("1", "L", "LA", "La")
 _SIXTEEN = re.compile(r";16[BLNS]")  # in Pillow's name of the stored layout; its mode says RGB
 _LARGEST = 2**28  # values of an image before it is cropped
 
@@ -42,15 +44,21 @@ def as_shown(image: Image.Image, what: object, under: str = "white") -> Image.Im
     return Image.alpha_composite(Image.new("RGBA", image.size, under), image).convert("RGB")
 
 
-def open_image(file: Path, mode: str, under: str = "white") -> Image.Image:
-    """Return the picture in a file, RGB or L. Raises DamagedImage if it is not readable, UserError as ``as_shown``."""
+def open_image(file: Path | BinaryIO, mode: str, under: str = "white", what: object = None) -> Image.Image:
+    """Return the picture in a file, RGB or L; "": L if it is grey. ``what`` names an open file in errors.
+
+    Raises:
+        DamagedImage: it is not readable. UserError: as ``as_shown``.
+    """
+    what = file if what is None else what
     try:
         with Image.open(file) as image:
-            return as_shown(image, file, under).convert(mode)
+            shown = as_shown(image, what, under)
+            return shown.convert(mode or ("L" if image.mode in _GREY else "RGB"))
     except UserError:
         raise
     except Exception as error:  # Pillow raises many types on damaged files
-        raise DamagedImage(f"{file} is no readable image ({error}): replace or remove it") from None
+        raise DamagedImage(f"{what} is no readable image ({error}): replace or remove it") from None
 
 
 def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
@@ -59,11 +67,20 @@ def read_image(file: Path, size: int, colour: str) -> torch.Tensor:
     Raises:
         DamagedImage: the file is not a readable image. UserError: as ``as_shown``, or it is too long and narrow.
     """
-    loaded = open_image(file, "RGB" if colour == "rgb" else "L")
+    return square(open_image(file, "RGB" if colour == "rgb" else "L"), size, file)
+
+
+def square(loaded: Image.Image, size: int, what: object) -> torch.Tensor:
+    """Return the centred square as (C, size, size) uint8. UserError: the picture is too long and narrow."""
     width, height = loaded.size
     if max(size / min(width, height), 1) ** 2 * width * height > _LARGEST:
-        raise UserError(f"{file} is {width}x{height}, too long and narrow for a square of data.size={size}: crop it")
-    pixels = np.array(centre_crop(loaded, size)).reshape(size, size, -1)
+        raise UserError(f"{what} is {width}x{height}, too long and narrow for a square of data.size={size}: crop it")
+    return pixels_of(centre_crop(loaded, size))
+
+
+def pixels_of(loaded: Image.Image) -> torch.Tensor:
+    """Return the pixels of an L or RGB picture as (C, H, W) uint8."""
+    pixels = np.array(loaded).reshape(loaded.height, loaded.width, -1)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

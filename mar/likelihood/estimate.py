@@ -144,11 +144,19 @@ ScoreOne = Callable[..., Likelihood]  # (progress, name, repeat, dequantisation,
 
 
 def score_several(
-    tokenizer: Tokenizer, score_one: ScoreOne, repeats: Repeats, progress: Progress | None, partial: Partial | None
+    tokenizer: Tokenizer,
+    score_one: ScoreOne,
+    repeats: Repeats,
+    progress: Progress | None,
+    partial: Partial | None,
+    all_orders: bool = False,
 ) -> Likelihood:
     """Score the same images as often as wanted, one time after the other, and combine.
 
     Finished times are kept in ``partial`` and taken from there: asking for more later costs only what is new.
+
+    Args:
+        all_orders: they are the components of a mixture, all of them.
     """
 
     if repeats == SINGLE:
@@ -166,7 +174,7 @@ def score_several(
             check_log_mean_exp(found[-1])  # before the others are paid for
         if partial:
             partial.finish(name, found[-1].to_dict())
-    return mean_over_orders(tokenizer, found) if repeats.orders else mixture_of_draws(tokenizer, found)
+    return mean_over_orders(tokenizer, found, all_orders) if repeats.orders else mixture_of_draws(tokenizer, found)
 
 
 def _nats(results: Sequence[Likelihood]) -> torch.Tensor:
@@ -204,18 +212,22 @@ def average(
     )
 
 
-def mean_over_orders(tokenizer: Tokenizer, results: Sequence[Likelihood]) -> Likelihood:
+def mean_over_orders(tokenizer: Tokenizer, results: Sequence[Likelihood], all_orders: bool = False) -> Likelihood:
     """S orders shared by all images: their mean, with its error over images and orders, and the ensemble's curve.
 
-    The ensemble is left out, with a warning that says why, where the log-probabilities are estimates.
+    The ensemble is left out, with a warning that says why, where the log-probabilities are estimates. Where the orders
+    are all that there are (``all_orders``), their choice adds no error.
     """
     nats_SN = _nats(results)
-    mean = replace(average(tokenizer, results, standard_error(nats_SN.T)), orders=len(results))
+    error = error_over_images(nats_SN.mean(0)) if all_orders else standard_error(nats_SN.T)
+    mean = replace(average(tokenizer, results, error), orders=len(results))
     try:
         check_log_mean_exp(results[0])
     except Unsupported as why:
         return replace(mean, warnings=(*mean.warnings, f"no ensemble of orders: {why}"))
-    return replace(mean, ensemble=ensemble_curve(tokenizer, -nats_SN))
+    curve = ensemble_curve(tokenizer, -nats_SN)
+    last = replace(curve[-1], standard_error_orders_nats=0.0) if all_orders else curve[-1]
+    return replace(mean, ensemble=(*curve[:-1], last))
 
 
 def mixture_of_draws(tokenizer: Tokenizer, results: Sequence[Likelihood]) -> Likelihood:

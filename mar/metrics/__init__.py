@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mar.metrics.base import Metric
+from mar.metrics.consistency import OrderConsistency
 from mar.metrics.exposure import ExposureBias
 from mar.metrics.fid import FID
 from mar.metrics.nll import NLL
@@ -16,6 +17,7 @@ METRICS: dict[str, type[Metric]] = {
     "nll": NLL,
     "fid": FID,
     "exposure": ExposureBias,
+    "consistency": OrderConsistency,
     "probe": LinearProbe,
     "speed": TrainingSpeed,
 }

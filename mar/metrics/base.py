@@ -273,8 +273,8 @@ _LONGEST = 120  # bytes of a plan in a file's name
 # defaults of settings, which are not part of a file's name
 _DEFAULTS: dict[str, Any] = {
     "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
-    "speculate": "", "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "draws": 1,
-    "precision": "fp32", "past": None, "likelihood": {}, "control": "",
+    "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "pairs": 16, "draws": 1,
+    "speculate": "", "precision": "fp32", "past": None, "likelihood": {}, "control": "",
 }  # fmt: skip
 # their values say what they are
 _UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood", "control")

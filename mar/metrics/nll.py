@@ -60,7 +60,8 @@ class NLL(Metric):
         split: SplitName = "test"
         images: int | None = Field(default=None, ge=2, description="so many, spread over the split; None: all")
         seed: int = Field(default=0, ge=0, description="of random orders, dequantisation and the noise of bounds")
-        orders: int = Field(default=0, ge=0, description="of random plans: so many orders, shared by all images")
+        orders: int = Field(default=0, ge=0, description="of random plans: so many orders, shared by all images; of a "
+                            "mixture of fixed orders at most these")  # fmt: skip
         estimator: str = Field(default="exact", description="exact, or steps drawn for each image, e.g. steps:8")
         kind: str | None = Field(default=None, description="exact, ode or bound; None: the head's default")
 
@@ -78,7 +79,7 @@ class NLL(Metric):
         """Score the split along the plan; with ``orders``, mixtures of random orders too."""
         run, plan, o, variant = at.load(), question.plan or "", self.options, at.variant
         rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-        repeats = Repeats(orders=o.orders) if o.orders and run.plans(plan).random and not rule else SINGLE
+        repeats = SINGLE if rule else Repeats(orders=run.plans(plan).orders(o.orders))
         return run.nll(
             plan=adaptive_plan(rule, plan) if rule else plan, split=o.split, limit=o.images, seed=o.seed, kind=o.kind,
             progress=at.progress, repeats=repeats, likelihood=dict(likelihood), estimator=Estimator.parse(o.estimator),
@@ -299,8 +300,9 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
 def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
     """Return the plan's record in RUN/scores and its likelihood, computed unless the same question has one."""
     plans, repeats, made_by = run.plans(plan), request.repeats, environment()
-    if repeats.orders and not plans.random:
-        repeats = replace(repeats, orders=0)
+    repeats = replace(repeats, orders=plans.orders(repeats.orders))
+    if repeats.orders != request.repeats.orders > 0 and plans.components:
+        say(f"{plans.text}: a mixture of {repeats.orders} orders, each scored once")
     if request.past is None:
         (images, labels), given = run.subset(request.split, request.n), None
     else:

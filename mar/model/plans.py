@@ -13,6 +13,7 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise, stream
 from orderings import GIVEN, Adaptive, Grid, Ordering, Partition, Plan, PlanSpec, name_of, to_text
+from orderings.base import shuffle
 from orderings.optimal import Optimal
 
 PlanLike = str | Plan | tuple[Ordering | Adaptive, Partition]
@@ -36,6 +37,7 @@ class Plans:
         self.text = "a plan given as a tensor"  # the canonical short text
         self.random, self.learned = False, False  # the order is drawn; the model's policy chooses it
         self.rule: Adaptive | None = None  # finds the order while generating; None: the order is drawn beforehand
+        self.components: tuple[Ordering, ...] = ()  # of a mixture of fixed orders
         self._ordering: Ordering | None = None
         self._plan, self._partition = plan if isinstance(plan, Plan) else None, None
         if isinstance(plan, Plan):
@@ -47,9 +49,20 @@ class Plans:
             self.rule = ordering
         else:
             self._ordering, self.random, self.learned = ordering, ordering.random, ordering.learned
+            self.components = ordering.components
 
-    def sample(self, noise: Noise, given_BL: torch.Tensor | None = None) -> Plan:
-        """One plan for each stream, a function of its key alone.
+    def orders(self, wanted: int) -> int:
+        """Return how many of the ``wanted`` orders shared by all images are scored.
+
+        None of a fixed order; of a mixture of fixed orders at most all of these, each once, in an order drawn by the
+        seed; else all that are wanted.
+        """
+        if not self.random:
+            return 0
+        return min(wanted, len(self.components)) if self.components else wanted
+
+    def sample(self, noise: Noise, given_BL: torch.Tensor | None = None, ordering: Ordering | None = None) -> Plan:
+        """One plan for each stream, a function of its key alone, along another ``ordering`` if there is one.
 
         Raises:
             Unsupported: the order is found while generating.
@@ -57,11 +70,11 @@ class Plans:
         """
         if self._plan is not None:
             return self._rows(self._plan, noise.example_N, given_BL)
-        if self._ordering is None or self._partition is None:
+        if (ordering := ordering or self._ordering) is None or self._partition is None:
             raise Unsupported(f"{self.text} is no plan to draw: its order is found along the way, as by mar sample "
                               f"--adaptive {name_of(self.rule)}")  # type: ignore[arg-type]  # fmt: skip
         given_BL = None if given_BL is None else given_BL.cpu()
-        drawn = Plan.sample(self._ordering, self._partition, self.grid, len(noise.example_N), noise.to("cpu"), given_BL)
+        drawn = Plan.sample(ordering, self._partition, self.grid, len(noise.example_N), noise.to("cpu"), given_BL)
         return drawn.to(self.device)
 
     def _rows(self, plan: Plan, example_N: torch.Tensor, given_BL: torch.Tensor | None) -> Plan:
@@ -90,7 +103,12 @@ class Plans:
         if order is not None:
             if not self.random or self.learned:
                 raise Unsupported(f"{self.text} has one order for an image: several take a random one, e.g. random")
-            shared = self.sample(stream(noise.seed, "orders", torch.tensor([order])))
+            component = None
+            if n := len(self.components):
+                if order >= n:
+                    raise Unsupported(f"{self.text} is a mixture of {n} orders, each scored once: leave out the others")
+                component = self.components[shuffle(stream(noise.seed, "components", 1).uniform(n))[0, order]]
+            shared = self.sample(stream(noise.seed, "orders", torch.tensor([order])), ordering=component)
             return shared.rows(torch.zeros(len(noise), dtype=torch.int64, device=self.device))
         if self.rule is not None and self._partition is not None:
             return sizes_plan(self._partition, len(self.grid), len(noise)).to(self.device)

@@ -31,6 +31,7 @@ from mar.training import checkpoint
 from mar.training.batches import Batch, labels_or_none
 from mar.training.blocks import recompute_blocks
 from mar.training.objectives import Losses, Task, replace_with_model_samples
+from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from orderings import Grid, Plan
@@ -96,13 +97,16 @@ class Job:
 
 
 def check(parts: Parts, processes: Processes) -> None:
-    """Raise UserError if these processes cannot train the recipe together."""
+    """Raise UserError if these processes cannot train the recipe together, or have no such optimizer."""
     train, shares = parts.recipe.train, processes.world * parts.recipe.train.accumulation
     if train.batch_size < shares:
         raise UserError(
             f"train.batch_size={train.batch_size} leaves some of {shares} micro-batches (processes × accumulation) "
             "empty: use fewer processes or a larger batch"
         )
+    if processes.shards and train.optimizer.kind != "adamw":
+        raise UserError(f"train.optimizer={train.optimizer.kind} updates whole weights: use train.parallel=ddp")
+    make_optimizer(parts.model, train)
     if train.until == "plateau":
         if not len(parts.data.validation):
             raise UserError("train.until=plateau reads the validation loss, and this data has no validation split")

@@ -1,6 +1,6 @@
 """The training loop, for models and autoencoders: batch, loss, backward, step, EMA, log, save, evaluate, resume.
 
-With its optimiser, the learning rate as a pure function of the iteration, and averaged weights (EMA, in float32).
+With the learning rate as a pure function of the iteration, and averaged weights (EMA, in float32).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import torch
 from torch import nn
 
 from mar.config import Train
-from mar.core.errors import PeerFailed, Stopped, UserError
+from mar.core.errors import PeerFailed, Stopped
 from mar.core.noise import derived_seed
 from mar.core.processes import Processes, Stop, local_shards, shard_like
 from mar.core.signals import handled
-from mar.heads.base import Head
 from mar.training import checkpoint
 from mar.training.batches import Batch, Batches
 from mar.training.blocks import transformer_blocks
 from mar.training.job import Job, Progress
+from mar.training.optimizers import load_optimizer, make_optimizer
 from mar.training.run_folder import RunFolder
 
 
@@ -63,55 +63,22 @@ class EMA:
 
 
 def learning_rate(train: Train, iteration: int, length: int) -> float:
-    """Return the learning rate of a training of ``length``: linear warm-up, then constant or a half cosine; with
-    ``until=plateau`` constant, then a linear decay over the last fifth."""
+    """Return the learning rate of a training of ``length``: linear warm-up, then the schedule.
+
+    It is constant, or falls to the share ``final`` of the peak: as a half cosine, as a line, or as a line over the last
+    share ``decay`` (``wsd``: warmup, stable, decay; Hu et al. 2024, arXiv 2404.06395). ``until=plateau`` has the last
+    fifth.
+    """
     s = train.schedule
     rate = train.learning_rate * min(1.0, (iteration + 1) / max(1, s.warmup))
-    if train.until == "plateau":
-        start = length * 4 // 5
+    if train.until == "plateau" or s.kind == "wsd":
+        start = length * 4 // 5 if train.until == "plateau" else length - max(1, round(s.decay * length))
         return rate * (1.0 - (1.0 - s.final) * max(0, iteration - start) / (length - start))
     if s.kind == "constant":
         return rate
     done = min(1.0, max(0, iteration - s.warmup) / max(1, length - s.warmup))
-    return rate * (s.final + (1.0 - s.final) * 0.5 * (1.0 + math.cos(math.pi * done)))
-
-
-def make_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """Return AdamW. Biases, norms, single vectors and a head that is not ``decayed`` have no weight decay.
-
-    ``train.decayed=published`` decays the mask token and the unconditional embedding, too: matrices of one row in the
-    code of Li et al. 2024.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    head = getattr(model, "head", None)
-    exempt = set(head.parameters()) if isinstance(head, Head) and not head.decayed else set()
-    named = dict(model.named_parameters()) if train.decayed == "published" else {}
-    rows = {p for name, p in named.items() if name in ("null", "network.mask_token")}
-    decays = [(p.ndim > 1 or p in rows) and p not in exempt for p in parameters]
-    groups = [
-        {"params": [p for p, own in zip(parameters, decays, strict=True) if own == decayed], "weight_decay": decay}
-        for decayed, decay in ((True, train.weight_decay), (False, 0.0))
-    ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, fused=True)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a saved state (full tensors) into the optimiser, which may hold shards.
-
-    Raises:
-        UserError: the parameters are grouped differently, as in earlier versions.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]  # as state_dict numbers them
-    if [len(group["params"]) for group in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
-        raise UserError(
-            "the checkpoint's optimiser decays other weights than this version does: it can be sampled from and "
-            "scored, but not trained further"
-        )
-    shares = {
-        number: {key: shard_like(value, parameters[number]) for key, value in of.items()}
-        for number, of in state["state"].items()
-    }
-    optimizer.load_state_dict({**state, "state": shares})
+    left = 1.0 - done if s.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return rate * (s.final + (1.0 - s.final) * left)
 
 
 class Trainer:

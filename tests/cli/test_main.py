@@ -19,8 +19,8 @@ from mar.cli.main import app, describe_error, refuse_renamed
 from mar.training import job
 
 COMMANDS = [
-    "score nll", "score fid", "score sets", "score exposure", "score matrix", "train", "sample", "generate",
-    "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
+    "score nll", "score fid", "score sets", "score exposure", "score consistency", "score matrix", "train", "sample",
+    "generate", "fid", "fid-stats", "search-order", "ablate", "verify", "bench", "recipes",
     "status", "orderings list", "orderings show", "import", "export", "cache", "tokenizer train", "tokenizer score",
     "demo", "reproduce", "orderings gallery",
 ]  # fmt: skip

@@ -67,6 +67,7 @@ COMMANDS = {
     "score fid": "store --against digits.npz --labelled digits --out out.json",
     "score sets": "run --plans random --ks 63 -n 2",
     "score exposure": "run --plans random/equal:32 -n 2",
+    "score consistency": "run -n 3 --orders 3 --pairs 1",
     "score matrix": "run --plans random/equal:32 -n 2 --out out",
     "orderings list": "",
     "orderings show": "raster --grid 4x4",

@@ -118,6 +118,7 @@ LONG = {
     "fid, two processes": Long(_FID, _IMAGES, 2),
     "score sets": Long("score sets run --plans random,raster --ks 8 -n 8", _SCORES),
     "score exposure": Long(f"score exposure run --plans {PLANS} -n 32", _SCORES),
+    "score consistency": Long("score consistency run -n 32 --orders 4", _SCORES),
     "search-order": Long(
         "search-order run --start raster --partition equal:16 -n 16 --test-n 8 --evaluations 60",
         partial(files, "run/orders/*.result.json"),

@@ -236,7 +236,7 @@ def test_two_runs_are_compared_image_by_image(run, tmp_path, capsys):
     [
         ("runs/none --nll --orders 4", "mar score nll runs/none --orders 4"),
         ("a b --matrix", "mar score matrix a b"),
-        ("runs/none", "mar score nll|fid|sets|exposure|matrix runs/none"),
+        ("runs/none", "mar score nll|fid|sets|exposure|consistency|matrix runs/none"),
         ("nll a b", "2 runs"),
     ],
 )

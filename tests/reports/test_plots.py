@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mar.experiments.result import AblationResult
+from mar.experiments.result import AblationResult, TrainedModel
 from mar.reports import plots
-from mar.reports.plots import Point, budgets, front, groups, legend, mixtures, panels, pareto, write_pictures
+from mar.reports.plots import Point, budgets, crossings, front, groups, legend, mixtures, panels, pareto, write_pictures
 from tests.experiments.made import changed
 from tests.reports.conftest import fid, likelihood
 
@@ -143,6 +143,28 @@ def test_seeds_of_a_setting_are_one_entry_of_the_legend(several: AblationResult)
     seeds = [replace(model, settings={**model.settings, "seed": str(s)}) for model in models for s in range(3)]
     assert list(legend(seeds)) == ["raster (3 overfits)", "random (3 falling)"]
     assert [len(alike) for alike in legend(seeds).values()] == [3, 3]
+
+
+def test_a_crossing_is_where_the_mean_curve_stays_below_the_references(several: AblationResult) -> None:
+    def models(*curves: tuple[float, ...]) -> list[TrainedModel]:
+        base = several.models[0]
+        assert base.training is not None
+        at = tuple(range(10, 60, 10))
+        return [
+            replace(base, training=replace(base.training, batch_size=2, validation_iteration=at, validation_nats=c))
+            for c in curves
+        ]
+
+    entries = {
+        "raster": models((3.0, 2.0, 2.0, 2.0, 2.0), (3.0, 2.0, 2.0, 2.2, 2.4)),
+        "random": models((4.0, 1.9, 2.5, 2.0, 1.9)),  # below, above, below for good from iteration 40 on
+        "never": models((4.0, 3.0, 2.5, 2.2, 2.3)),
+        "always": models((2.0, 1.0, 1.0, 1.0, 1.0)),
+    }
+    for name, alike in entries.items():
+        entries[name] = [replace(model, settings={"loss": "CE", "model": name}) for model in alike]
+    assert crossings(entries, {"model": "raster"}) == {"random": 80}
+    assert crossings(entries, {"model": "elsewhere"}) == crossings({"random": entries["random"]}, None) == {}
 
 
 def test_a_wide_range_of_speeds_is_logarithmic(result: AblationResult) -> None:

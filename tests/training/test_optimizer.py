@@ -6,7 +6,7 @@ import pytest
 
 from mar import build, config
 from mar.core.errors import UserError
-from mar.training.loop import load_optimizer, make_optimizer
+from mar.training.optimizers import load_optimizer, make_optimizer
 
 
 @pytest.mark.parametrize(("head", "decayed"), [("categorical", True), ("diffusion", False), ("flow", False)])
