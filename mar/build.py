@@ -15,6 +15,7 @@ import torch
 
 from mar.config import Component, Recipe
 from mar.core.errors import Unsupported, UserError
+from mar.core.files import in_data_folder
 from mar.core.noise import derived_seed, stream
 from mar.core.tokens import Categories
 from mar.data import DATA
@@ -46,7 +47,7 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = 
     chosen = _chosen(recipe)
     if dataset is None:
         read = _options("data", recipe.data)
-        recipe, dataset = _resolved(recipe, chosen | {"data": read}), DATA[recipe.data.kind].load(read)
+        recipe, dataset = _resolved(recipe, chosen | {"data": read}), _load(recipe.data, read)
     loss = chosen["objective"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
@@ -101,8 +102,12 @@ def data(recipe: Recipe) -> Data:
     return _load(recipe.data)
 
 
-def _load(section: Component) -> Data:
-    return DATA[section.kind].load(_options("data", section))
+def _load(section: Component, options: Any = None) -> Data:
+    """Load the data of a section with its typed ``options``; relative paths may lie in MAR_DATA."""
+    options = options or _options("data", section)
+    paths = {key: getattr(options, key) for key in ("path", "images") if isinstance(getattr(options, key, None), str)}
+    placed = {key: in_data_folder(path, section.kind if key == "path" else "") for key, path in paths.items()}
+    return DATA[section.kind].load(replace(options, **placed))
 
 
 def moved(about: About, recipe: Recipe) -> About:

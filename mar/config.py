@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import settings_digest
-from mar.core.overrides import overridden
+from mar.core.overrides import merged, overridden
 from mar.core.readers import read_yaml, reading
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -81,6 +81,7 @@ class Train(Section):
     plateau: float = Field(
         default=0.002, gt=0, lt=1, description="the share of the best validation loss that the last quarter must gain"
     )
+    init: str = Field(default="", description="run, .safetensors file or hub name whose weights training starts from")
     batch_size: int = Field(default=128, ge=1, description="examples per iteration, over all processes")
     accumulation: int = Field(default=1, ge=1, description="micro-batches an iteration")
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -132,6 +133,7 @@ class Train(Section):
         off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
         off += ["decayed"] * (self.decayed == "matrices")
+        off += ["init"] * (not self.init)
         off += ["optimizer"] * (self.optimizer == Component(kind="adamw"))
         return {key: value for key, value in content.items() if key not in off}
 
@@ -225,23 +227,41 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read_content(path: Path, resolve: bool = True) -> dict[str, Any]:
-    """Return the keys of a recipe file; an autoencoder beside it, as an exported run has one, is found from anywhere.
+    """Return the keys of a recipe file over those of the recipe that it ``extends``, as overrides replace them.
+
+    An autoencoder beside a file, as an exported run has one, is found from anywhere.
 
     Args:
-        resolve: replace ``${a.b}`` by the value of the file's key.
+        resolve: replace ``${a.b}`` by the value of the recipe's key.
 
     Raises:
-        UserError: it is no recipe.
+        UserError: it is no recipe, or extends itself.
     """
     with reading(path, "a recipe"):
-        content = OmegaConf.to_container(read_yaml(path, "a recipe"), resolve=resolve) or {}
+        return OmegaConf.to_container(OmegaConf.create(_extended(path)), resolve=resolve)  # type: ignore[return-value]
+
+
+def _extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the plain keys of a recipe file and those that it inherits, which are all but the name."""
+    own = read_yaml(path, "a recipe")
+    content = OmegaConf.to_container(own) if OmegaConf.is_config(own) else own or {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys")
     found = {str(key): value for key, value in content.items()}
     tokenizer = found.get("tokenizer")
     if isinstance(tokenizer, dict) and tokenizer.get("path") and (path.parent / str(tokenizer["path"])).is_dir():
         found["tokenizer"] = tokenizer | {"path": str(path.parent / str(tokenizer["path"]))}
-    return found
+    parent = found.pop("extends", None)
+    if parent is None:
+        return found
+    beside = path.parent / str(parent)
+    place = (beside if beside.is_file() else recipe_path(str(parent))).resolve()
+    below = (*below, path.resolve())
+    if place in below:
+        raise UserError(f"{path} extends {parent}, which extends it in turn")
+    inherited = _extended(place, below)
+    inherited.pop("name", None)
+    return merged(inherited, found, _COMPONENTS)
 
 
 def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:

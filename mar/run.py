@@ -25,6 +25,7 @@ import torch
 from mar import build, config
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError, unknown
+from mar.core.hub import local_folder
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
@@ -46,6 +47,7 @@ from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.training import blocks, checkpoint
+from mar.training.initial import initialise
 from mar.training.job import ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
@@ -84,6 +86,11 @@ def train(
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(folder.locked()))
         said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))
+        if recipe.train.init and not folder.checkpoints.is_dir():
+            said = [
+                *said,
+                processes.on_all(lambda: initialise(parts.model, recipe.train.init, folder, processes.is_main)),
+            ]
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
@@ -135,7 +142,7 @@ class Run:
     """A run folder with its model loaded, in evaluation mode.
 
     Args:
-        path: the run folder.
+        path: the run folder, or a run's name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
         ema: the averaged weights, or the last ones.
         device: default: a GPU if there is one.
         iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
@@ -156,7 +163,7 @@ class Run:
         weights: Literal["best", "last"] | None = None,
         data_path: str | Path = "",
     ) -> None:
-        self.folder, self.ema, self.data_path = RunFolder(path), ema, str(data_path)
+        self.folder, self.ema, self.data_path = RunFolder(local_folder(path)), ema, str(data_path)
         self.recipe: Recipe = self.folder.recipe()
         self.located = self.folder.located(self.recipe, self.data_path)  # its paths as seen from here
         newest, _ = checkpoint.latest(self.folder.checkpoints)
@@ -195,8 +202,9 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        found, known = build.data(self.located), self.folder.about()
-        if self.data_path and known is not None and not found.about.recorded_as(known.fingerprint):
+        found = build.data(self.located)
+        known = self.folder.about() if self.data_path else None
+        if known is not None and not found.about.recorded_as(known.fingerprint):
             raise UserError(f"{self.data_path} holds other data ({found.name}) than {self.folder.path} was trained on")
         return found
 
@@ -491,5 +499,6 @@ def _kind(network: str | type[Network] | Network) -> str:
 
 
 def load(path: str | Path, ema: bool = True, device: str | None = None, **options: Any) -> Run:
-    """The run in a folder, ready to sample and score. ``options``: iteration, weights, data_path, as of ``Run``."""
+    """The run in a folder or on the hub (OWNER/NAME), ready to sample and score. ``options``: iteration, weights,
+    data_path, as of ``Run``."""
     return Run(path, ema, device, **options)

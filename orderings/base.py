@@ -78,7 +78,11 @@ class Seeded:
 
 
 def option(default: Any, **metadata: Any) -> Any:
-    """Return a field with a default; ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``."""
+    """Return a field with a default.
+
+    ``least`` and ``most`` bound numbers; ``words``, ``separator``: see ``text``; ``omitted``: recipes leave the default
+    out, so that an option that came later moves no fingerprint.
+    """
     return field(default=default, metadata=metadata)
 
 
@@ -128,6 +132,10 @@ class Ordering(Component):
 
     def at(self, progress: float) -> Ordering:
         """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
+        return self
+
+    def among(self, partition: Partition, grid: Grid) -> Ordering:
+        """Return the ordering for the sets of a partition; only an ordering that heeds set sizes changes."""
         return self
 
     @property

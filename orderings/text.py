@@ -171,15 +171,15 @@ class PlanSpec(NamedTuple, Generic[Order]):
             InvalidRequest: as ``parse_ordering``; or an adaptive order is not accepted, or is no plan.
         """
         head, tail = _cut(text.strip())
-        partition = parse_partition(tail) if tail else Singles()
+        cut = [parse_partition(tail)] if tail else []
         kind = _kind(head.partition(":")[0])
         if adaptive and kind not in ORDERINGS:
             rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
             if rule is not None and not rule.uses_sampled_values:
-                return PlanSpec(parse_adaptive(head), partition)
+                return PlanSpec(parse_adaptive(head), *cut)
         if kind in PARTITIONS and kind not in ORDERINGS:
             raise InvalidRequest(f"{head} is a partition: write an ordering before it, such as random/{head}")
-        return PlanSpec(parse_ordering(head), partition)
+        return PlanSpec(parse_ordering(head), *cut)
 
     def __str__(self) -> str:
         if isinstance(self.partition, Singles):
@@ -225,10 +225,13 @@ def to_text(component: Ordering | Partition | Adaptive) -> str:
 
 
 def as_options(component: Ordering | Partition) -> dict[str, str]:
-    """Return every option as text; ``parse_ordering(name, as_options(ordering))`` gives an equal ordering."""
+    """Return the options as text, as recipes hold them; ``parse_ordering(name, as_options(ordering))`` is equal."""
     if isinstance(component, Symmetric):
         return as_options(component.of) | _symmetry(component)
-    return {f.name: _write(getattr(component, f.name), f) for f in fields(component)}
+    values = {f: getattr(component, f.name) for f in fields(component)}
+    return {
+        f.name: _write(value, f) for f, value in values.items() if value != f.default or "omitted" not in f.metadata
+    }
 
 
 def _symmetry(component: Symmetric) -> dict[str, str]:

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -20,32 +20,47 @@ from typing import Any, Literal
 
 import numpy as np
 
-from orderings.base import FixedOrdering, Source, inverse
+from orderings.base import Ordering, Source, inverse, option
 from orderings.grid import Grid, InvalidRequest, UnknownName, Unsupported, shortened, torch
 
 
 @dataclass(frozen=True)
-class File(FixedOrdering):
-    """Your own order, from a .txt, .json or .npy file, on the grid it was made for.
+class File(Ordering):
+    """Your own order, from a .txt, .json or .npy file, on the grid it was made for; of many orders one for each image.
 
     ``ranks``: one whole number for each token, in the grid's layout, 0 for the first to be generated. ``positions``:
     the tokens in the order they are generated, as token numbers or as L rows of coordinates. A .json file may hold
     {"ranks": …} or {"positions": …}; in a .txt file numbers stand between blanks or commas, and # starts a comment.
+    A list of S orders in a .json file, or an array of shape (S, …), is a mixture: each image draws one of the S.
     """
 
     path: str = ""
     holds: Literal["ranks", "positions"] = "ranks"
+    index: int | None = option(None, least=0, omitted=True)  # of many orders the one for all images, from 0
+
+    @property
+    def random(self) -> bool:
+        return bool(self.components)
+
+    @property
+    def components(self) -> tuple[Ordering, ...]:
+        file = existing(self.path) if self.path and self.index is None else None
+        count = _count(*_numbers(file, file.stat().st_mtime_ns, self.holds)) if file else 1
+        return tuple(replace(self, index=k) for k in range(count)) if count > 1 else ()
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        return self.rank(grid).repeat(batch, 1)
-
-    def rank(self, grid: Grid) -> torch.Tensor:
         if not self.path:
             raise Unsupported("file needs the path of an order: file:my-order.json")
         path = existing(self.path)
         if path is None:
             raise InvalidRequest(f"no order file {shortened(self.path)!r}")
-        return _load(path, path.stat().st_mtime_ns, self.holds, grid)
+        rank_SL = _load(path, path.stat().st_mtime_ns, self.holds, grid)
+        if (last := len(rank_SL) - 1) < (self.index or 0):
+            raise InvalidRequest(f"{path} holds {last + 1} orders: index is in 0..{last}")
+        if self.index is not None or last == 0:
+            return rank_SL[self.index or 0].repeat(batch, 1)
+        choice_B = (generator.uniform(1)[:, 0] * (last + 1)).long().clamp(max=last)
+        return rank_SL.to(choice_B.device)[choice_B]
 
 
 def existing(path: str | Path) -> Path | None:
@@ -56,30 +71,43 @@ def existing(path: str | Path) -> Path | None:
     return None
 
 
+def _is_coordinates(numbers: np.ndarray, holds: str) -> bool:
+    """Return True for rows of coordinates, of which one is the origin: two zeros in a row are in no permutation."""
+    return holds == "positions" and numbers.ndim > 1 and 1 < numbers.shape[-1] < 4 and (numbers == 0).all(-1).any()
+
+
+def _count(numbers: np.ndarray, holds: str) -> int:
+    """Return how many orders valid numbers hold, on whatever grid: each order has its token 0, once."""
+    return int(((numbers == 0).all(-1) if _is_coordinates(numbers, holds) else numbers == 0).sum())
+
+
 @lru_cache(maxsize=64)
 def _load(path: Path, modified_ns: int, holds: str, grid: Grid) -> torch.Tensor:
-    """Read each version of the file once."""
-    numbers, holds = _numbers(path, holds)
+    """Return rank_SL of the S orders of the file. Read each version of it once."""
+    numbers, holds = _numbers(path, modified_ns, holds)
     length = len(grid)
-    if holds == "positions" and numbers.shape == (length, grid.ndim) and grid.ndim > 1:
+    if grid.ndim > 1 and numbers.shape[-2:] == (length, grid.ndim) and _is_coordinates(numbers, holds):
         if (numbers < 0).any() or (numbers >= np.array(grid.shape)).any():
             raise InvalidRequest(f"{path}: a position lies outside the grid {grid}")
-        numbers = np.ravel_multi_index(tuple(numbers.T), grid.shape)
-    if numbers.size != length:
+        numbers = np.ravel_multi_index(tuple(np.moveaxis(numbers, -1, 0)), grid.shape)
+    if numbers.size != length and (numbers.ndim == 1 or numbers.size == 0 or numbers.size % length):
         raise Unsupported(f"{path} holds {numbers.size} {holds}, but the grid {grid} has {length} tokens")
-    numbers = np.array(numbers.reshape(-1), dtype=np.int64)  # a copy: a .npy file is mapped read-only
-    rule = f"{path}: {holds} are the numbers 0..{length - 1}, each once"
-    if len(outside := numbers[(numbers < 0) | (numbers >= length)]):
-        raise InvalidRequest(f"{rule}, but it holds {outside[0]}")
-    count_L = np.bincount(numbers, minlength=length)
-    if count_L.max() > 1:
+    numbers = np.array(numbers.reshape(-1, length), dtype=np.int64)  # a copy: a .npy file is mapped read-only
+    wrong = (np.sort(numbers, axis=1) != np.arange(length)).any(1).nonzero()[0]
+    if len(wrong):
+        first, place = numbers[wrong[0]], f"order {wrong[0]}: " if len(numbers) > 1 else ""
+        rule = f"{path}: {place}{holds} are the numbers 0..{length - 1}, each once"
+        if len(outside := first[(first < 0) | (first >= length)]):
+            raise InvalidRequest(f"{rule}, but it holds {outside[0]}")
+        count_L = np.bincount(first, minlength=length)
         raise InvalidRequest(f"{rule}, but {count_L.argmax()} is there twice and {count_L.argmin()} is missing")
-    permutation_L = torch.from_numpy(numbers)
-    return inverse(permutation_L) if holds == "positions" else permutation_L
+    permutation_SL = torch.from_numpy(numbers)
+    return inverse(permutation_SL) if holds == "positions" else permutation_SL
 
 
-def _numbers(path: Path, holds: str) -> tuple[np.ndarray, str]:
-    """Return the integers of the file, and their meaning: ranks or positions."""
+@lru_cache(maxsize=64)
+def _numbers(path: Path, modified_ns: int, holds: str) -> tuple[np.ndarray, str]:
+    """Return the integers of the file, and their meaning: ranks or positions. Read each version of it once."""
     try:
         if path.suffix == ".npy":
             content: Any = np.load(path, mmap_mode="r", allow_pickle=False)  # a false length allocates nothing

@@ -15,7 +15,7 @@ import typer
 
 from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
 from mar.core.errors import MarError, UserError
-from mar.core.files import GRID, RUN
+from mar.core.files import GRID, RUN, runs_folder
 from mar.core.progress import bar, wide_console
 from mar.core.readers import read_json
 from mar.core.table import Column, Table
@@ -51,7 +51,7 @@ def ablate(
     name: Annotated[str, arg("A shipped ablation (digits, digits-networks) or a YAML grid file.")],
     execution: Execution,
     overrides: Overrides = None,
-    out: Annotated[Path | None, opt("The folder; default runs/ablate-NAME.")] = None,
+    out: Annotated[Path | None, opt("The folder; default ablate-NAME in runs, or in $MAR_RUNS.")] = None,
 ) -> None:
     """Train a grid of models, score them along its plans, report.
 
@@ -82,7 +82,7 @@ def reproduce(
     overrides: Overrides = None,
     scale: Annotated[str | None, opt("digits, fashion, gpu or paper; default the table's smallest.")] = None,
     data: Annotated[Path | None, opt("Folder of the data set of the table.")] = None,
-    out: Annotated[Path | None, opt("The folder; default runs/reproduce/NAME-SCALE.")] = None,
+    out: Annotated[Path | None, opt("The folder; default reproduce/NAME-SCALE in runs, or in $MAR_RUNS.")] = None,
 ) -> None:
     """Make a table of a paper, beside the published numbers.
 
@@ -108,7 +108,7 @@ def reproduce(
     table = find(name, scale)
     check_grid_keys(table.path, overrides or [])
     given = [*_data_override(table, data, overrides or []), *(overrides or [])]
-    folder = out or Path("runs") / "reproduce" / f"{table.name}-{table.scale}"
+    folder = out or runs_folder() / "reproduce" / f"{table.name}-{table.scale}"
 
     from mar.experiments.grid import read
 

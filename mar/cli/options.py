@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -25,6 +25,7 @@ import typer
 from mar.cli.help import listed as laid_out
 from mar.core.errors import UserError
 from mar.core.files import RUN, check_file, check_writable
+from mar.core.hub import local_folder
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_run(path: Path, last_weights: bool, device: str | None = None, data_path: Path | None = None) -> Run:
     """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
+    path = local_folder(path)
     if not (path / RUN).is_file():
         raise UserError(f"{path} is not a run folder: it has no {RUN}")
     from mar.run import load
@@ -108,9 +110,12 @@ def load_run(path: Path, last_weights: bool, device: str | None = None, data_pat
 class TrainedRun:
     """A run and its weights."""
 
-    run: Annotated[Path, arg("A run folder.")]
+    run: Annotated[Path, arg("A run folder, or a run's name on the hub: OWNER/NAME.")]
     last_weights: LastWeights = False
     data_path: DataPath = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", local_folder(self.run))
 
     @property
     def weights(self) -> str:
@@ -146,11 +151,15 @@ class Plans:
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def __post_init__(self) -> None:
-        plan_product(self.plans, self.partitions, "raster")  # a mistake is told before torch is imported
+        _ = self._given  # a mistake is told before torch is imported
+
+    @cached_property
+    def _given(self) -> list[str]:
+        return plan_product(self.plans, self.partitions, "raster")
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
-        return plan_product(self.plans, self.partitions, default)
+        return self._given if self.plans else plan_product("", self.partitions, default)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mar.cli.options import Features, Overrides, Seed, arg, device, grouped, opt, whole_numbers
 from mar.core.errors import UserError
-from mar.core.files import CACHE, TOKENIZER, check_kind, check_writable, locked
+from mar.core.files import CACHE, TOKENIZER, check_kind, check_writable, locked, runs_folder
 from mar.core.progress import bar
 from mar.core.readers import read_json
 
@@ -42,7 +42,7 @@ def train(
     save_every: Annotated[int, opt("Iterations between checkpoints.", min=1)] = 500,
     rfid: Annotated[bool, opt("Compute the FID of reconstructions at the end.", "--rfid")] = False,
     seed: Seed = 0,
-    out: Annotated[Path | None, opt("The run folder; default runs/DATA-KIND.")] = None,
+    out: Annotated[Path | None, opt("The run folder; default DATA-KIND in runs, or in $MAR_RUNS.")] = None,
 ) -> None:
     """Train a small autoencoder on the images of a data set.
 
@@ -61,7 +61,7 @@ def train(
     section, source = data_of(data, overrides or [])
     architecture = Architecture(kind, tuple(whole_numbers(channels, "--channels")), 1, latent, codebook)
     architecture.check(source.spec)
-    folder = out or Path("runs") / f"{source.name}-{kind}"
+    folder = out or runs_folder() / f"{source.name}-{kind}"
     recipe = AutoencoderRecipe(
         section, _identity(source, folder / TOKENIZER), architecture, 1 if loss == "l1" else 2, weight,
         iterations, batch_size, learning_rate, ema, precision, seed, save_every=save_every,

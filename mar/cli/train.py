@@ -14,7 +14,7 @@ from mar.core.table import Column, Table
 def train(
     recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
-    out: Annotated[Path | None, opt("The run folder; default runs/NAME.")] = None,
+    out: Annotated[Path | None, opt("The run folder; default NAME in runs, or in $MAR_RUNS.")] = None,
     ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
     """Train a model, or resume a run that was stopped or killed.
@@ -27,6 +27,7 @@ def train(
     """
     from mar import config
     from mar.cli.names import check_recipe
+    from mar.core.files import runs_folder
 
     chosen = config.read(recipe, overrides or [])
     check_recipe(chosen)
@@ -36,7 +37,7 @@ def train(
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
 
-    folder = out or Path("runs") / chosen.name
+    folder = out or runs_folder() / chosen.name
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes, ignore_memory=ignore_memory)
     if processes.is_main:

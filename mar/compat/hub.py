@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelHubMixin
 from omegaconf import OmegaConf
 
 from mar import build
 from mar.config import Recipe, parse
-from mar.core.errors import MarError, UserError
+from mar.core.errors import UserError
+from mar.core.hub import answered, snapshot
 from mar.core.table import Column, Table
 from mar.run import Run
 from mar.tokenizers.autoencoder import AutoencoderTokenizer
@@ -115,21 +114,21 @@ class PretrainedRun(
 
         ``options``: those of the hub's mixin (revision, token, cache_dir, …) and of ``Run`` (ema, device).
         """
-        with _answered(f"{name} is no folder, and the hub did not give it", "or give its folder"):
+        with answered(f"{name} is no folder, and the hub did not give it", "or give its folder"):
             return super().from_pretrained(name, **options)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> PretrainedRun:
         names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
         hub = {name: options.pop(name) for name in names}
-        return cls(model_id if Path(model_id).is_dir() else snapshot_download(model_id, **hub), **options)
+        return cls(model_id if Path(model_id).is_dir() else snapshot(model_id, **hub), **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the run as ``OWNER/NAME``; return the commit's address, or raise UserError with the hub's reason."""
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
             raise UserError(f"{repo_id!r} is no name on the hub: it is OWNER/NAME, e.g. me/digits")
         options["model_card_kwargs"] = {"repo_id": repo_id, **(options.get("model_card_kwargs") or {})}
-        with _answered(f"the hub did not take {repo_id}", "and log in with hf auth login"):
+        with answered(f"the hub did not take {repo_id}", "and log in with hf auth login"):
             return super().push_to_hub(repo_id, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
@@ -170,15 +169,3 @@ class PretrainedRun(
         heads = ("plan", "figure", "value", "images")
         columns = [Column[tuple[Any, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
         return Table(columns, rows).markdown().rstrip()
-
-
-@contextmanager
-def _answered(what: str, hint: str) -> Iterator[None]:
-    """Turn any exception of the hub's client into an error of one line."""
-    try:
-        yield
-    except MarError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:160]
-        raise UserError(f"{what} ({type(error).__name__}: {why}): check the name and the connection, {hint}") from None

@@ -192,6 +192,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mar"
 
 
+def runs_folder() -> Path:
+    """Return the folder of all runs, unless a command says --out: MAR_RUNS, or runs."""
+    return Path(os.environ.get("MAR_RUNS") or "runs").expanduser()
+
+
+def in_data_folder(path: str, kind: str) -> str:
+    """Return a path of data; a relative one that is not here is looked for in MAR_DATA, "" as the folder ``kind``."""
+    root = os.environ.get("MAR_DATA")
+    if not root or not (path or kind) or (path and Path(path).expanduser().exists()):
+        return path
+    there = Path(root).expanduser() / (path or kind)
+    return str(there) if there.exists() else path
+
+
 def check_kind(path: Path, kind: str) -> None:
     """Check that ``path`` may hold a folder of ``kind`` (its marker file). UserError: it is a file or another kind."""
     there = next(place for place in (path, *path.parents) if place.exists())

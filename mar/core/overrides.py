@@ -91,6 +91,19 @@ def overridden(content: dict[str, Any], pairs: Iterable[str], components: Collec
     return content
 
 
+def merged(content: dict[str, Any], change: dict[str, Any], components: Collection[str]) -> dict[str, Any]:
+    """Return nested mappings with those of ``change`` in them; ``components``: as in ``overridden``."""
+    for key in components:
+        section: Any = change
+        for part in key.split("."):
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and "kind" in section:
+            content = _without(content, key)
+    content = dict(content)
+    _merge(content, change)
+    return content
+
+
 def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
     """Return ``content`` without the dotted ``key``."""
     first, _, rest = key.partition(".")

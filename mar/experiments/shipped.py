@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mar.config import RECIPES
 from mar.core.errors import UserError, unknown
+from mar.core.files import runs_folder
 from mar.core.readers import read_yaml
 
 GRIDS = RECIPES / "ablations"
@@ -37,7 +38,7 @@ def grid_names() -> list[str]:
 
 def default_out(name: str) -> Path:
     """Return the default folder of a grid."""
-    return Path("runs") / f"ablate-{name}"
+    return runs_folder() / f"ablate-{name}"
 
 
 def grid_name(path: Path) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
-from orderings import Grid, InvalidRequest, Unsupported, parse_ordering
+from orderings import Grid, InvalidRequest, Unsupported, as_options, parse_ordering, to_text
 from tests.orderings import cases
 
 SPIRAL = [[0, 1, 2], [5, 4, 3]]
@@ -103,3 +105,54 @@ def test_a_missing_file_and_no_file_at_all(tmp_path):
         ranks(tmp_path / "none.txt")
     with pytest.raises(Unsupported, match="file needs the path of an order"):
         parse_ordering("file").ranks(Grid((2, 3)), 1, cases.noise(1))
+
+
+def many(path, batch: int = 6000, shape: tuple[int, ...] = (2, 3), holds: str = "ranks", **options) -> Counter:
+    ordering = parse_ordering("file", {"path": str(path), "holds": holds, **options})
+    rank_BL = ordering.ranks(Grid(shape), batch, cases.noise(batch))
+    return Counter(tuple(row) for row in rank_BL.tolist())
+
+
+def test_every_image_draws_one_of_the_orders_of_a_file(tmp_path):
+    orders = [[0, 1, 2, 5, 4, 3], [5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5]]
+    (tmp_path / "a.json").write_text(json.dumps(orders))
+    np.save(tmp_path / "a.npy", np.array(orders).reshape(3, 2, 3))
+    visits = np.argsort(np.array(orders))
+    (tmp_path / "visits.json").write_text(json.dumps({"positions": visits.tolist()}))
+    np.save(tmp_path / "pairs.npy", np.stack([visits // 3, visits % 3], axis=-1))
+    drawn = many(tmp_path / "a.json")
+    assert sorted(drawn) == sorted(map(tuple, orders)) and chisquare(list(drawn.values())).pvalue > 1e-6
+    assert many(tmp_path / "a.npy") == many(tmp_path / "visits.json") == drawn
+    assert many(tmp_path / "pairs.npy", holds="positions") == drawn
+    for name, holds in (("a.json", "ranks"), ("a.npy", "ranks"), ("pairs.npy", "positions")):
+        ordering = parse_ordering("file", {"path": str(tmp_path / name), "holds": holds})
+        found = [one.ranks(Grid((2, 3)), 2, cases.noise(2))[1].tolist() for one in ordering.components]
+        assert found == orders and ordering.random
+        assert parse_ordering(to_text(ordering.components[2])) == ordering.components[2]
+    assert list(many(tmp_path / "a.npy", index=1)) == [tuple(orders[1])]
+
+
+def test_a_file_of_one_order_is_no_mixture_and_is_written_as_ever(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(SPIRAL))
+    (tmp_path / "pairs.json").write_text(json.dumps({"positions": [[p // 3, p % 3] for p in POSITIONS]}))
+    for name in ("a.json", "pairs.json", "none.json"):
+        ordering = parse_ordering(f"file:({tmp_path / name})")
+        assert not ordering.random and not ordering.components
+        assert as_options(ordering) == {"path": f"({tmp_path / name})", "holds": "ranks"}
+
+
+@pytest.mark.parametrize(
+    ("orders", "options", "message"),
+    [
+        ([[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 3, 5]], {}, "order 1: ranks are .* 3 is there twice and 4 is missing"),
+        ([[0, 1, 2, 3], [3, 2, 1, 0]], {}, "holds 8 ranks, but the grid 2x3 has 6 tokens"),
+        ([[0, 1, 2, 3, 4, 5], [0, 1, 2]], {}, "a.json"),
+        ([[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]], {"index": 2}, "holds 2 orders: index is in 0..1"),
+        ([], {}, "whole numbers only|holds 0 ranks"),
+    ],
+)
+def test_files_of_many_orders_that_are_none_are_refused(tmp_path, orders, options, message):
+    (tmp_path / "a.json").write_text(json.dumps(orders))
+    with pytest.raises((InvalidRequest, Unsupported), match=message) as error:
+        many(tmp_path / "a.json", **options)
+    assert "\n" not in str(error.value)
