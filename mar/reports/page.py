@@ -286,8 +286,8 @@ _DIFFERENCES = (
 
 _CONSISTENCY = (
     "All are 0 for one joint distribution. The chain rule: how much the log-probability of two tokens changes if the "
-    "other comes first; the spread: the standard deviation of log p over random orders of one image. Bands and bars are "
-    "± one standard error; of several training seeds the first is drawn."
+    "other comes first; the spread: the standard deviation of log p over random orders of one image. Bands and bars "
+    "are ± one standard error; of several training seeds the first is drawn."
 )
 
 
