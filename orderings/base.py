@@ -134,6 +134,10 @@ class Ordering(Component):
         """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
         return self
 
+    def among(self, partition: Partition, grid: Grid) -> Ordering:
+        """Return the ordering for the sets of a partition; only an ordering that heeds set sizes changes."""
+        return self
+
     @property
     def components(self) -> tuple[Ordering, ...]:
         """The fixed orders of which every image draws one, all equally likely; empty of all but such mixtures.

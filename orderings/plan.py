@@ -40,7 +40,7 @@ class Plan:
 
         Raise Unsupported if the ordering or partition does not support ``grid``.
         """
-        rank_BL = ordering.ranks(grid, batch, generator)
+        rank_BL = ordering.among(partition, grid).ranks(grid, batch, generator)
         if given_BL is not None or absent_BL is not None:
             rank_BL = _rerank(rank_BL, given_BL, absent_BL)
         return cls(rank_BL, partition.steps(rank_BL, grid))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Generic, TypeVar
 
-from orderings import adaptive, blocks, curves, optimal, partitions, scans, stochastic, symmetry, user
+from orderings import adaptive, blocks, curves, locality, optimal, partitions, scans, stochastic, symmetry, user
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
@@ -137,6 +137,7 @@ ORDERINGS = Orderings(
         "halton": curves.Halton,
         "blocks": blocks.Blocks,
         "segments": blocks.Segments,
+        "locality": locality.Locality,
         "random": stochastic.Random,
         "learned": stochastic.Learned,
         "fixed-random": stochastic.FixedRandom,

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from orderings.base import FixedOrdering, Ordering, Source, option, shuffle
+from orderings.base import FixedOrdering, Ordering, Partition, Source, option, shuffle
 from orderings.grid import Grid, InvalidRequest, torch
 from orderings.scans import Raster
 
@@ -73,6 +73,9 @@ class Mixture(Ordering):
     def at(self, progress: float) -> Mixture:
         return replace(self, orderings=tuple(ordering.at(progress) for ordering in self.orderings))
 
+    def among(self, partition: Partition, grid: Grid) -> Mixture:
+        return replace(self, orderings=tuple(ordering.among(partition, grid) for ordering in self.orderings))
+
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         choice_B1 = generator.at("choice").uniform(1)
         weight_S = torch.tensor(self.weights or (1.0,) * len(self.orderings), dtype=torch.float64)
@@ -114,6 +117,9 @@ class Annealed(Ordering):
 
     def at(self, progress: float) -> Annealed:
         return replace(self, progress=progress, target=self.target.at(progress))
+
+    def among(self, partition: Partition, grid: Grid) -> Annealed:
+        return replace(self, target=self.target.among(partition, grid))
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         target_BL = self.target.ranks(grid, batch, generator.at("target"))

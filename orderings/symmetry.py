@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from orderings.base import Ordering, Source, option
+from orderings.base import Ordering, Partition, Source, option
 from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 from orderings.scans import Raster
 from orderings.stochastic import Mixture
@@ -60,6 +60,9 @@ class Symmetric(Ordering):
 
     def at(self, progress: float) -> Symmetric:
         return replace(self, of=self.of.at(progress))
+
+    def among(self, partition: Partition, grid: Grid) -> Symmetric:
+        return replace(self, of=self.of.among(partition, grid))
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
@@ -113,6 +116,9 @@ class Symmetries(Ordering):
 
     def at(self, progress: float) -> Symmetries:
         return replace(self, of=self.of.at(progress))
+
+    def among(self, partition: Partition, grid: Grid) -> Symmetries:
+        return replace(self, of=self.of.among(partition, grid))
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         return self.mixture.ranks(grid, batch, generator)

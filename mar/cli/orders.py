@@ -37,7 +37,7 @@ GALLERY = (
     *("spiral", "spiral:outward", "spiral:outward:around=corner", "hilbert", "morton", "segments:16"),
     *("blocks:4", "blocks:4:outer=spiral:inner=hilbert", "centre-out", "subsample", "checkerboard", "halton"),
     *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
-    "blocks:4:outer=random/blocks:4",
+    *("blocks:4:outer=random/blocks:4", "hilbert:rot90=1", "locality/cosine:12"),
 )
 # Colours of the AR steps in the terminal, from the first to the last: viridis.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))

@@ -19,6 +19,7 @@ WITH_OPTIONS = (
     *("blocks:3:outer=(blocks:2):inner=halton", "segments:1", "segments:3:along=reverse", "segments:100"),
     *("mixture:raster+random+halton:weights=1,2,0", "annealed:reverse:progress=0.6", "fixed-random:7"),
     *("annealed:(mixture:raster+reverse)", "spiral:outward:rot90=1", "halton:transpose=true", "symmetries:hilbert"),
+    *("locality:1", "locality:0:proximity=1.5"),
 )
 
 PARTITION_TEXTS = (
