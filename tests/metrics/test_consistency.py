@@ -73,6 +73,7 @@ def test_the_orders_are_those_of_the_likelihood(run):
         ("--plans learned", "learned"),
         ("--plans lowest-entropy", "lowest-entropy is not one"),
         ("--plans random/cosine:16", "one token at a time: random/cosine:16 has sets"),
+        ("--plans symmetries:raster --orders 9", "a mixture of 8 orders"),
         ("-n 2", "at least 3 images"),
         ("--orders 2", "greater than or equal to 3"),
         ("--kind bound", "no likelihood of kind 'bound': choose exact"),
@@ -112,6 +113,6 @@ def test_a_grid_has_columns_a_picture_and_a_section(tmp_path, monkeypatch):
     assert float(rows["2", "random"]["order_spread_nats_per_token"]) > 0.0
     assert rows["2", "raster"]["order_spread_nats_per_token"] == "" and not rows["4", "random"]["errors"]
     table, page = Path("out/table.md").read_text(), Path("out/index.html").read_text()
-    assert "order spread, nats/token ↓" in table and "Order consistency on 4 images" in table
+    assert "| order spread, nats/token |" in table and "Order consistency on 4 images" in table
     assert '<section id="consistency"><h2>Order consistency</h2>' in page
     assert Path("out/consistency.png").is_file()
