@@ -173,6 +173,7 @@ class Sampling:
     head: HeadOptions = None
     adaptive: Adaptive = ""
     remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
+    speculate: Annotated[str, opt("Several tokens a pass, exactly: self:8, jacobi:8 or DRAFT_RUN:8.")] = ""
     seed: Seed = 0
 
     def head_options(self) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class Sampling:
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
-            self.adaptive, self.remask, tuple(self.label or ()), precision,
+            self.adaptive, self.remask, tuple(self.label or ()), precision, self.speculate,
         )  # fmt: skip
 
 

@@ -79,6 +79,9 @@ FIGURES: dict[str, Figure] = {
     "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
     "images_per_second": lambda row: row.images_per_second,
     "probe": lambda row: row.probe and row.probe.accuracy,
+    "order_spread": lambda row: (found := row.answers.get("consistency")) and found.spread.value,
+    "chain_rule": lambda row: (found := row.answers.get("consistency")) and found.violation.rms[0],
+    "ensemble_gap": lambda row: (found := row.answers.get("consistency")) and found.ensemble_gap.value,
 }
 
 

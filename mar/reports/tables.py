@@ -90,12 +90,18 @@ def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
 def _figures(result: AblationResult) -> dict[str, tuple[str, str]]:
     """Return a figure of ``SeedRow`` -> its title among the printed columns, and its name in the CSV."""
     unit = "bits_per_dim" if has_bits(result) else "nats_per_image"
+    of_orders = {
+        "order_spread": ("order spread", "order_spread_nats_per_token"),
+        "chain_rule": ("chain rule", "chain_rule_rms_nats"),
+        "ensemble_gap": ("ensemble gap", "ensemble_gap_nats_per_image"),
+    }
     return {
         "nll": ("NLL", f"nll_{unit}"),
         "difference": (f"Δ to {result.reference}", f"difference_{unit}"),
         "fid": ("FID", "fid"),
         "images_per_second": ("images/s", "images_per_second"),
         "probe": ("linear probe", "probe_accuracy"),
+        **(of_orders if any("consistency" in row.answers for row in result.rows) else {}),
     }
 
 
