@@ -8,7 +8,7 @@ import torch
 from orderings import Grid, InvalidRequest, Plan, PlanSpec, Unsupported, parse_ordering
 from tests.orderings import cases
 
-# ``lpd_order_schedule`` of LPD's code, both thresholds 1, under our shuffles: its first token and every tie follow them.
+# ``lpd_order_schedule`` of LPD, both thresholds 1, under our shuffles: its first token and every tie follow them.
 PUBLISHED = [
     [0, 1, 24, 6, 19, 20, 5, 2, 18, 15, 7, 23, 10, 14, 21, 11, 13, 22, 3, 9, 4, 8, 16, 17, 12],
     [22, 21, 23, 17, 20, 24, 16, 18, 0, 4, 19, 15, 12, 9, 1, 13, 11, 3, 7, 5, 14, 8, 6, 10, 2],
