@@ -78,5 +78,5 @@ def test_the_order_depends_on_the_partition_also_inside_other_orderings():
 def test_grids_and_sets_that_do_not_fit_are_refused(text, grid, message):
     with pytest.raises(Unsupported, match=message):
         parse_ordering(text).ranks(Grid.parse(grid), 1, cases.noise(1))
-    with pytest.raises(InvalidRequest, match="repulsion is at least 0"):
+    with pytest.raises(InvalidRequest, match="repulsion is in 0"):
         parse_ordering("locality:-1")
