@@ -70,7 +70,7 @@ PAGES = {
     "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure", "consistency"],
     "Orders": ["orderings", "order-search", "learned-order"],
-    "Generation": ["evaluation", "fast-sampling", "remasking"],
+    "Generation": ["evaluation", "fast-sampling", "remasking", "speculation"],
     "Experiments": ["ablations", "tables"],
     "Extending": [
         "architecture",

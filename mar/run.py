@@ -25,6 +25,7 @@ import torch
 from mar import build, config
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError, unknown
+from mar.core.files import RUN
 from mar.core.hub import local_folder
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
@@ -46,6 +47,7 @@ from mar.order_search.learned import find_learned
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
+from mar.sampling.speculate import OWN, Speculation
 from mar.training import blocks, checkpoint
 from mar.training.initial import initialise
 from mar.training.job import ModelJob, check, check_memory
@@ -202,8 +204,9 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data of the recipe, loaded lazily; not needed for sampling. May be assigned. UserError: not there."""
-        found, known = build.data(self.located), self.folder.about()
-        if self.data_path and known is not None and not found.about.recorded_as(known.fingerprint):
+        found = build.data(self.located)
+        known = self.folder.about() if self.data_path else None
+        if known is not None and not found.about.recorded_as(known.fingerprint):
             raise UserError(f"{self.data_path} holds other data ({found.name}) than {self.folder.path} was trained on")
         return found
 
@@ -354,6 +357,7 @@ class Run:
         mask: torch.Tensor | None = None,
         prompt: bool = False,
         remask: str | None = None,
+        speculate: str | Speculation | None = None,
         progress: Progress | None = None,
         on_step: Any = None,
         first: int = 0,
@@ -368,12 +372,15 @@ class Run:
             guidance: a scale, with the linear schedule, or a Guidance.
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.samplers``).
+            speculate: several tokens a pass, with the distribution of one at a time: self:8, jacobi:8 or RUN:8
+                (``mar.sampling.speculate``); a Speculation counts the passes.
             precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
         plans, guidance, given = self.plans(plan), self._guidance(guidance), self._given(given, first + n)
         again = Remask.parse(remask) if remask else None
-        settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again)
+        ahead = self.speculation(speculate) if speculate else None
+        settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again, ahead)
         with sampling_options(self.model, options), self._autocast(precision):
             label_N = labels_of(self.model, labels, first + n)
             return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
@@ -408,6 +415,19 @@ class Run:
         return draw_steps(*begin(
             self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
         ))  # fmt: skip
+
+    def speculation(self, speculate: str | Speculation) -> Speculation:
+        """Return a speculation with its draft model loaded. Raises UserError: a draft of other tokens or classes."""
+        found = Speculation.parse(speculate) if isinstance(speculate, str) else speculate
+        if found.model is None and found.draft not in OWN:
+            if not (local_folder(found.draft) / RUN).is_file():
+                raise UserError(f"{found.draft} is no run folder: the draft is self, jacobi or a run")
+            draft = Run(found.draft, device=str(self.device)).model
+            of, own = ((m.tokenizer.shape, m.tokenizer.token, m.n_classes) for m in (draft, self.model))
+            if of != own:
+                raise UserError(f"{found.draft} drafts other tokens or classes than {self.folder.path} has")
+            found.model = draft
+        return found
 
     @torch.no_grad()
     def decode(self, token: torch.Tensor) -> torch.Tensor:

@@ -171,15 +171,15 @@ class PlanSpec(NamedTuple, Generic[Order]):
             InvalidRequest: as ``parse_ordering``; or an adaptive order is not accepted, or is no plan.
         """
         head, tail = _cut(PLANS.get(_kind(text), text.strip()))
-        partition = parse_partition(tail) if tail else Singles()
+        cut = [parse_partition(tail)] if tail else []
         kind = _kind(head.partition(":")[0])
         if adaptive and kind not in ORDERINGS:
             rule = ADAPTIVE.get(kind) or ADAPTIVE.classes()[0].get(kind)
             if rule is not None and not rule.uses_sampled_values:
-                return PlanSpec(parse_adaptive(head), partition)
+                return PlanSpec(parse_adaptive(head), *cut)
         if kind in PARTITIONS and kind not in ORDERINGS:
             raise InvalidRequest(f"{head} is a partition: write an ordering before it, such as random/{head}")
-        return PlanSpec(parse_ordering(head), partition)
+        return PlanSpec(parse_ordering(head), *cut)
 
     def __str__(self) -> str:
         if isinstance(self.partition, Singles):

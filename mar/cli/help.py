@@ -54,14 +54,22 @@ def listed(panels: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
     return lines
 
 
-def metavar(hint: Any) -> str:
+def name_values(options: Sequence[Any], hints: Mapping[str, Any]) -> None:
+    """Give each option that takes a value, and has no word for it yet, the word for its type."""
+    for one in options:
+        is_value = one.param_type_name == "option" and not getattr(one, "is_flag", False)
+        if is_value and not one.metavar and one.name in hints:
+            one.metavar = _metavar(hints[one.name])
+
+
+def _metavar(hint: Any) -> str:
     """Return the word for a value: ``Annotated[int | None, …]`` -> "N", a Literal -> "a|b"."""
     kinds = [one for one in get_args(hint) if one is not NoneType]
     if get_origin(hint) is Literal:
         return "|".join(kinds)
     if get_origin(hint) is Annotated or (get_origin(hint) is not None and len(kinds) == 1):
-        return metavar(kinds[0])
-    return _WORDS.get(hint) or (" ".join(map(metavar, kinds)) if kinds else "TEXT")
+        return _metavar(kinds[0])
+    return _WORDS.get(hint) or (" ".join(map(_metavar, kinds)) if kinds else "TEXT")
 
 
 def _argument(one: Any, usage: bool = False) -> str:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import mar
-from mar.cli.help import metavar, page
+from mar.cli.help import name_values, page
 from mar.cli.options import checked
 from mar.core.errors import MarError, PeerFailed, Stopped, UserError
 
@@ -109,11 +109,8 @@ def _load(name: str, target: str) -> Any:
     needs_arguments = any(parameter.default is Parameter.empty for parameter in signature(command).parameters.values())
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(name, cls=_Command, help=getdoc(command), no_args_is_help=needs_arguments)(checked(command))
-    made, hints = typer.main.get_command(alone), get_type_hints(command, include_extras=True)
-    for one in made.params:
-        is_value = one.param_type_name == "option" and not getattr(one, "is_flag", False)
-        if is_value and not one.metavar and one.name in hints:
-            one.metavar = metavar(hints[one.name])
+    made = typer.main.get_command(alone)
+    name_values(made.params, get_type_hints(command, include_extras=True))
     return made
 
 

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -151,11 +151,15 @@ class Plans:
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def __post_init__(self) -> None:
-        plan_product(self.plans, self.partitions, "raster")  # a mistake is told before torch is imported
+        _ = self._given  # a mistake is told before torch is imported
+
+    @cached_property
+    def _given(self) -> list[str]:
+        return plan_product(self.plans, self.partitions, "raster")
 
     def texts(self, default: str) -> list[str]:
         """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
-        return plan_product(self.plans, self.partitions, default)
+        return self._given if self.plans else plan_product("", self.partitions, default)
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class Sampling:
     head: HeadOptions = None
     adaptive: Adaptive = ""
     remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
+    speculate: Annotated[str, opt("Several tokens a pass, exactly: self:8, jacobi:8 or DRAFT_RUN:8.")] = ""
     seed: Seed = 0
 
     def head_options(self) -> dict[str, Any]:
@@ -181,7 +186,7 @@ class Sampling:
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
-            self.adaptive, self.remask, tuple(self.label or ()), precision,
+            self.adaptive, self.remask, tuple(self.label or ()), precision, self.speculate,
         )  # fmt: skip
 
 

@@ -68,20 +68,23 @@ def sample(
         raise UserError(
             f"-n {n}: all samples are kept in memory, {math.prod(spec.shape)} values each; use mar generate"
         )
+    ahead = loaded.speculation(sampling.speculate) if sampling.speculate else None
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
         "guidance": Guidance(sampling.guidance, sampling.guidance_schedule), "temperature": sampling.temperature,
         "seed": sampling.seed, "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
-        "remask": sampling.remask or None, **head,
+        "remask": sampling.remask or None, "speculate": ahead, **head,
     }  # fmt: skip
     record = {
         "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
-        "adaptive": sampling.adaptive, "remask": sampling.remask, "seed": sampling.seed, "prompt": prompt,
+        "adaptive": sampling.adaptive, "remask": sampling.remask, "speculate": sampling.speculate,
+        "seed": sampling.seed, "prompt": prompt,
         "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
     }  # fmt: skip
     changed = {  # what differs from the defaults names the default folder
-        "adaptive": sampling.adaptive, "remask": sampling.remask, "class": "+".join(map(str, label or [])),
+        "adaptive": sampling.adaptive, "remask": sampling.remask,
+        "speculate": sampling.speculate, "class": "+".join(map(str, label or [])),
         "length": length, "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
         "schedule": sampling.guidance_schedule.replace("linear", ""),
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
@@ -103,6 +106,8 @@ def sample(
     for level_T in x.flatten(1)[:_PRINTED] if text else ():
         print(text_of(level_T, spec), end="\n\n")
     print(f"wrote {n} examples to {folder}: {files}")
+    if ahead is not None:
+        print(ahead.told(len(loaded.grid)))
 
 
 @grouped

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import pickle
 import re
 import zipfile
 from collections.abc import Collection, Iterator
@@ -119,6 +121,30 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"the header of {member.filename} promises another size")
     with archive.open(member) as stream:
         return npy.read_array(stream, allow_pickle=False)
+
+
+class _Plain(pickle.Unpickler):
+    """Makes arrays, texts, numbers, lists and dicts; calls nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        import numpy as np
+
+        any_array = np.zeros(1)  # private functions of numpy, by its own pickling
+        old, new = any_array.__reduce__()[0], any_array.__reduce_ex__(5)[0]
+        made = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": old, "_frombuffer": new}
+        if name in made and re.fullmatch(r"numpy(\._?core\.(multiarray|numeric))?", module):
+            return made[name]
+        if (module, name) == ("_codecs", "encode"):  # of bytes, by Python 3
+            return lambda text, codec: text.encode("latin1")
+        raise ValueError(f"it calls {module}.{name}, and only arrays, texts, numbers, lists and dicts are read")
+
+
+def unpickled(content: bytes) -> dict[str, Any]:
+    """Return a pickled dict of arrays and plain values, of Python 2 or 3. ValueError: it holds anything else."""
+    found = _Plain(io.BytesIO(content), encoding="latin1").load()
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not a dict")
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in found.items()}
 
 
 def read_tensors(file: Path, what: str) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -102,6 +102,11 @@ class Column(Generic[R]):
 
         names = ("value", "text", "alike", "mark", "markup")
         return replace(self, **{name: after(getattr(self, name)) for name in names})  # type: ignore[return-value]
+
+
+def of_rows(columns: Iterable[Column[R]], read: Callable[[Q], R | None]) -> list[Column[Q]]:
+    """Return the columns for other rows, each as by ``Column.of``."""
+    return [column.of(read) for column in columns]
 
 
 def fields(**paths: str) -> list[Column[Any]]:

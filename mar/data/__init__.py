@@ -4,13 +4,16 @@ from mar.core.options import Registry
 from mar.data.audio import Audio
 from mar.data.base import DataSource
 from mar.data.cache import Cache
+from mar.data.cifar import Cifar10, Cifar100
 from mar.data.digits import Digits
 from mar.data.documents import Documents
 from mar.data.folder import Folder
 from mar.data.hub import Hub
+from mar.data.mat import Omniglot, Silhouettes
 from mar.data.memory import Memory
-from mar.data.mnist import BinarizedMnist, FashionMnist, Mnist
+from mar.data.mnist import BinarizedMnist, DynamicMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
+from mar.data.small_imagenet import Chrabaszcz, Oord
 from mar.data.text import Text
 
 DATA = Registry(
@@ -19,6 +22,13 @@ DATA = Registry(
         "mnist": Mnist,
         "fashion-mnist": FashionMnist,
         "binarized-mnist": BinarizedMnist,
+        "dynamic-mnist": DynamicMnist,
+        "omniglot": Omniglot,
+        "caltech-silhouettes": Silhouettes,
+        "cifar10": Cifar10,
+        "cifar100": Cifar100,
+        "imagenet-oord": Oord,
+        "imagenet-chrabaszcz": Chrabaszcz,
         "folder": Folder,
         "text": Text,
         "documents": Documents,

@@ -15,6 +15,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.noise import Noise
 from mar.core.options import Options
 from mar.core.spec import DataSpec
 
@@ -31,6 +32,10 @@ class Split:
         """Return x (B, *shape) uint8 (int16 above 256 levels, float32 for real values) and label_B (int64) or None."""
         raise NotImplementedError
 
+    def training_batch(self, index_B: torch.Tensor, epoch_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return ``batch`` as it is seen in an epoch of training: a split may draw its examples anew."""
+        return self.batch(index_B)
+
 
 @dataclass(frozen=True)
 class TensorSplit(Split):
@@ -44,6 +49,44 @@ class TensorSplit(Split):
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         return self.x[index_B], None if self.label is None else self.label[index_B]
+
+
+@dataclass(frozen=True)
+class Subset(Split):
+    """Some examples of a split, in the order of their numbers ``index_N``."""
+
+    split: Split
+    index_N: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.index_N)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.split.batch(self.index_N[index_B])
+
+
+@dataclass(frozen=True)
+class Binarised(Split):
+    """Binary images whose pixels are drawn with given probabilities, by seed, split and example.
+
+    Training draws them anew in each epoch; all else sees the draw of epoch 0.
+    """
+
+    probability: torch.Tensor  # (N, *shape), of a one
+    label_N: torch.Tensor | None
+    seed: int
+    name: str  # of the split
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.training_batch(index_B, torch.zeros_like(index_B))
+
+    def training_batch(self, index_B: torch.Tensor, epoch_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        p = self.probability[index_B]
+        u = Noise(self.seed, f"data/binarise/{self.name}", index_B, epoch_B).uniform(p[0].numel())
+        return (u.reshape(p.shape) < p).to(torch.uint8), None if self.label_N is None else self.label_N[index_B]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ N examples
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import ClassVar
@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.files import digest
 from mar.core.options import at_least
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.base import SPLITS, Binarised, Data, DataOptions, DataSource, TensorSplit, fingerprint
 from mar.data.files import PublishedFile
 
 _SIDE = 28
@@ -132,6 +133,30 @@ class FashionMnist(IdxImages):
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     }
+
+
+@dataclass(frozen=True)
+class DynamicOptions(IdxOptions):
+    validation: int = 10_000  # the last training examples
+    seed: int = 0  # of the binarisation
+    bounds: ClassVar = {"validation": at_least(1), "seed": at_least(0)}
+
+
+class DynamicMnist(Mnist):
+    """MNIST, each pixel a one with the probability value / 255 (Salakhutdinov and Murray 2008), drawn in each epoch."""
+
+    Options = DynamicOptions
+    name = "dynamic-mnist"
+
+    @classmethod
+    def load(cls, options: DynamicOptions) -> Data:
+        grey, splits = super().load(options), {}
+        for name in SPLITS:
+            part = grey.split(name)
+            assert isinstance(part, TensorSplit)
+            splits[name] = Binarised(part.x / 255.0, part.label, options.seed, name)
+        content = digest(grey.fingerprint, f"binarised {options.seed}")
+        return replace(grey, **splits, spec=replace(grey.spec, levels=2), fingerprint=content)
 
 
 @dataclass(frozen=True)

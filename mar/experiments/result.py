@@ -21,6 +21,7 @@ from mar.config import Train
 from mar.core.errors import UserError
 from mar.core.files import write_atomic
 from mar.core.readers import reading
+from mar.experiments.grid import SEED
 from mar.likelihood.summary import data_frame
 from mar.metrics import METRICS
 from mar.metrics.base import PlanMap
@@ -103,7 +104,12 @@ class Row:
         unsound = f"not compared: {self.unsound}" if self.unsound else None
         return f"refused: {self.refused}" if self.refused else "; ".join(self.errors) or unsound
 
-    @property
+    @cached_property
+    def seedless(self) -> dict[str, str]:
+        """The settings without the seed."""
+        return {axis: name for axis, name in self.settings.items() if axis != SEED}
+
+    @cached_property
     def name(self) -> str:
         """The row's values on the axes, or its plan."""
         return ", ".join(self.settings.values()) or self.plan

@@ -79,6 +79,9 @@ FIGURES: dict[str, Figure] = {
     "inception_score": lambda row: row.images and row.images.generated.inception_score_mean,
     "images_per_second": lambda row: row.images_per_second,
     "probe": lambda row: row.probe and row.probe.accuracy,
+    "order_spread": lambda row: (found := row.answers.get("consistency")) and found.spread.value,
+    "chain_rule": lambda row: (found := row.answers.get("consistency")) and found.violation.rms[0],
+    "ensemble_gap": lambda row: (found := row.answers.get("consistency")) and found.ensemble_gap.value,
 }
 
 
@@ -107,7 +110,7 @@ def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
         values = {name: values_of(rows, figure) for name, figure in FIGURES.items()}
         figures = {name: spread(each) for name, each in values.items() if each}
         p = p_value(np.asarray(values["difference"])) if len(values["difference"]) > 1 else None
-        found.append(SeedRow(settings_without_seed(rows[0]), rows[0].plan, figures, p))
+        found.append(SeedRow(rows[0].seedless, rows[0].plan, figures, p))
     tested = [k for k, row in enumerate(found) if row.p_holm is not None]
     for k, adjusted in zip(tested, holm([found[k].p_holm for k in tested]), strict=True):
         found[k] = replace(found[k], p_holm=adjusted)
@@ -118,13 +121,15 @@ def by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     """Group the rows that differ in their seed alone."""
     groups: dict[tuple[str, frozenset[tuple[str, str]]], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.plan, frozenset(settings_without_seed(row).items())), []).append(row)
+        groups.setdefault((row.plan, frozenset(row.seedless.items())), []).append(row)
     return list(groups.values())
 
 
-def settings_without_seed(row: Row) -> dict[str, str]:
-    """Return the settings without the seed."""
-    return {axis: name for axis, name in row.settings.items() if axis != SEED}
+@lru_cache(maxsize=4)
+def numbered(result: AblationResult) -> list[tuple[str, list[Row]]]:
+    """Return the rows that differ in their seed alone, with their indices in the result, "3 7 11"."""
+    number = {id(row): str(n) for n, row in enumerate(result.rows)}
+    return [(" ".join(number[id(row)] for row in rows), rows) for rows in by_seed(result.rows)]
 
 
 def values_of(rows: Sequence[Row], figure: Figure) -> list[float]:
@@ -219,7 +224,7 @@ def agreement(result: AblationResult, column: Published) -> Agreement:
         figure = lambda row: rates[id(row)]  # noqa: E731
     for rows in by_seed([row for row in result.rows if not row.unsound]):
         values = values_of(rows, figure)
-        published = column.figure({PLAN: rows[0].plan, **settings_without_seed(rows[0])})
+        published = column.figure({PLAN: rows[0].plan, **rows[0].seedless})
         if values and published is not None:
             ours.append(math.fsum(values) / len(values))
             theirs.append(published)

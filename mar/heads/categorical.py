@@ -67,10 +67,17 @@ class CategoricalHead(Head):
     def sample(
         self, z_MD: Tensor, noise: Noise, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
     ) -> Tensor:
+        return draw(self._guided(z_MD, z_null_MD, guidance_M), noise, self.sampling, temperature)
+
+    def probabilities(
+        self, z_MD: Tensor, z_null_MD: Tensor | None = None, guidance_M: Scale = 1, temperature: float = 1
+    ) -> Tensor:
+        """Return p_MV that ``sample`` draws from: with guidance, temperature and truncation."""
+        return probabilities(self._guided(z_MD, z_null_MD, guidance_M), self.sampling, temperature)
+
+    def _guided(self, z_MD: Tensor, z_null_MD: Tensor | None, guidance_M: Scale) -> Tensor:
         score_MV = self.scores(z_MD)
-        if z_null_MD is not None:
-            score_MV = guided(score_MV, self.scores(z_null_MD), guidance_M)
-        return draw(score_MV, noise, self.sampling, temperature)
+        return score_MV if z_null_MD is None else guided(score_MV, self.scores(z_null_MD), guidance_M)
 
     def entropy(self, z_MD: Tensor) -> Tensor:
         log_p_MV = self.log_probabilities(z_MD)
@@ -87,15 +94,33 @@ class CategoricalHead(Head):
 
 def draw(logits_MV: Tensor, noise: Noise, sampling: CategoricalSampling, temperature: float) -> Tensor:
     """Return x_M from p^(1 / temperature), truncated as ``sampling`` says; at temperature 0 the likeliest category."""
+    if sampling.greedy or temperature == 0.0:
+        return _checked(logits_MV).argmax(-1)
+    return choose(probabilities(logits_MV, sampling, temperature), noise)
+
+
+def probabilities(logits_MV: Tensor, sampling: CategoricalSampling, temperature: float) -> Tensor:
+    """Return p_MV that ``draw`` draws from. Raises UserError: a logit is NaN or infinite."""
+    _checked(logits_MV)
+    if sampling.greedy or temperature == 0.0:
+        return F.one_hot(logits_MV.argmax(-1), logits_MV.shape[-1]).to(logits_MV.dtype)
+    return _truncate(logits_MV / temperature, sampling).softmax(-1)
+
+
+def choose(weight_MV: Tensor, noise: Noise) -> Tensor:
+    """Return x_M, a category of each row with probability in proportion to ``weight_MV``.
+
+    By inverse transform: one uniform for each token, so that the draw does not depend on the batch around it.
+    """
+    cumulative_MV = weight_MV.cumsum(-1)
+    threshold_M1 = noise.uniform(1).to(cumulative_MV) * cumulative_MV[:, -1:]
+    return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=weight_MV.shape[-1] - 1)
+
+
+def _checked(logits_MV: Tensor) -> Tensor:
     if not bool((logits_MV < torch.inf).all()):  # NaN, too
         raise UserError("the logits of a token are not finite: the weights of the model are broken")
-    if sampling.greedy or temperature == 0.0:
-        return logits_MV.argmax(-1)
-    logits_MV = _truncate(logits_MV / temperature, sampling)
-    # inverse transform: one uniform for each token, so that the draw does not depend on the batch around it
-    cumulative_MV = logits_MV.softmax(-1).cumsum(-1)
-    threshold_M1 = noise.uniform(1).to(cumulative_MV) * cumulative_MV[:, -1:]
-    return (cumulative_MV <= threshold_M1).sum(-1).clamp(max=logits_MV.shape[-1] - 1)
+    return logits_MV
 
 
 def _truncate(logits_MV: Tensor, sampling: CategoricalSampling) -> Tensor:

@@ -274,7 +274,7 @@ _LONGEST = 120  # bytes of a plan in a file's name
 _DEFAULTS: dict[str, Any] = {
     "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
     "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "pairs": 16, "draws": 1,
-    "precision": "fp32", "past": None, "likelihood": {}, "control": "",
+    "speculate": "", "precision": "fp32", "past": None, "likelihood": {}, "control": "",
 }  # fmt: skip
 # their values say what they are
 _UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood", "control")

@@ -21,7 +21,7 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
-from mar.core.table import Column, field, fields
+from mar.core.table import Column, field, fields, of_rows
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
 from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, images_of
@@ -186,13 +186,15 @@ class FID(Metric):
 
     @classmethod
     def columns(cls, answers: Sequence[GeneratedImages]) -> Sequence[Column[GeneratedImages]]:
-        scores = "scores.generated"
+        scores = [
+            Column[ImageScores]("FID", lambda found: found.fid, "lower", 2),
+            Column[ImageScores]("KID", lambda found: found.kid_mean, "lower", 4, drop=2),
+            Column[ImageScores]("IS", lambda found: found.inception_score_mean, "higher", 2, drop=2),
+            Column[ImageScores]("precision", lambda found: found.precision, "higher", 3, drop=2),
+            Column[ImageScores]("recall", lambda found: found.recall, "higher", 3, drop=2),
+        ]
         return [
-            Column("FID", field(f"{scores}.fid"), "lower", 2),
-            Column("KID", field(f"{scores}.kid_mean"), "lower", 4, drop=2),
-            Column("IS", field(f"{scores}.inception_score_mean"), "higher", 2, drop=2),
-            Column("precision", field(f"{scores}.precision"), "higher", 3, drop=2),
-            Column("recall", field(f"{scores}.recall"), "higher", 3, drop=2),
+            *of_rows(scores, lambda answer: answer.scores.generated),
             Column("distance to training images", field("memory.ratio"), digits=2, drop=2),
             Column("images/s", field("images_per_second"), "higher", 1, drop=2),
         ]

@@ -120,7 +120,7 @@ class RunScorer:
         Raises UserError, Unsupported: a setting or reference that this run does not serve.
         """
         asked, split = question(self.run, setting), self.reference.name
-        content = {**asdict(setting), "plan": asked["plan"], "n_images": n, "split": split}
+        content = {**setting.told(), "plan": asked["plan"], "n_images": n, "split": split}
         content |= {"weights": self.asked.weights, "question": settings_digest(asked, 12), "reference": self.identity}
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
@@ -194,7 +194,7 @@ class RunScorer:
             return None, fid_table(rows, f"{n} samples {about}", margin)
         content = [
             {
-                "setting": row.name, **asdict(setting), "question": row.records[0]["question"], "fid": asdict(row.fid),
+                "setting": row.name, **setting.told(), "question": row.records[0]["question"], "fid": asdict(row.fid),
                 "relative_change": row.change and asdict(row.change), "within": row.within,
             }
             for setting, row in zip(settings, rows, strict=True)
@@ -314,7 +314,7 @@ def changed(setting: Setting, **values: Any) -> Setting:
 def to_text(setting: Setting) -> str:
     """Return a setting in a few words: its plan and every value that is not the default."""
     default = Setting(setting.plan)
-    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "precision")
+    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "speculate", "precision")
     told = [f"{key}={getattr(setting, key)}" for key in keys if getattr(setting, key) != getattr(default, key)]
     return " ".join([setting.plan, *told, *(f"{key}={value}" for key, value in setting.head.items())])
 

@@ -52,10 +52,15 @@ class Setting:
     remask: str = ""  # how tokens are masked again and redrawn afterwards, e.g. random:16:0.1
     classes: tuple[int, ...] = ()  # in turn; (): all
     precision: Precision = "fp32"  # of matrix products
+    speculate: str = ""  # several tokens a pass: what drafts them, e.g. jacobi:8
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise unknown("precision", str(self.precision), ("fp32", "bf16"))
+
+    def told(self) -> dict[str, Any]:
+        """Return the fields; omit no speculation, so that answers to existing questions stay answers."""
+        return {key: value for key, value in asdict(self).items() if key != "speculate" or value}
 
     def labels(self, n: int) -> torch.Tensor | None:
         """Return the classes of the first ``n`` examples; None: all in turn."""
@@ -76,6 +81,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     Settings(
         adaptive=setting.adaptive or None, learned=plans.learned,
         remask=Remask.parse(setting.remask) if setting.remask else None,
+        speculation=(ahead := run.speculation(setting.speculate) if setting.speculate else None),
     )  # fmt: skip
     with sampling_options(run.model, setting.head):
         head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
@@ -83,7 +89,8 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     if not plans.learned:
         drawn = plans.sample(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
     return {
-        **asdict(setting),
+        **setting.told(),
+        **({} if ahead is None or ahead.model is None else {"draft_weights": weight_hash(ahead.model)}),
         "plan": plans.text,
         "plans_sha256": digest(drawn, digits=16),
         "head": head,
@@ -102,7 +109,8 @@ def fill(
     path: Path, run: Run, setting: Setting, n: int, processes: Processes, batch_size: int, shard: int, what: str = ""
 ) -> Store:
     """Fill the store in ``path`` with at least ``n`` examples of ``setting``: process r of n writes every n-th missing
-    shard, and all wait for the last. ``shard`` 0: a batch, at least 256.
+    shard, and all wait for the last. ``shard`` 0: a batch, at least 256. The first process prints the passes of its
+    speculation.
 
     Raises UserError: the store answers another question, or the run makes latents.
     """
@@ -113,6 +121,7 @@ def fill(
     store = processes.on_main(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
+    ahead = run.speculation(setting.speculate) if setting.speculate else None
     mine = [shard for shard in store.missing(n) if shard.start // store.shard % processes.world == processes.rank]
     with processes.together(), bar(what or "generating", processes.is_main and bool(mine)) as progress:
         for images in mine:
@@ -120,11 +129,13 @@ def fill(
             x_NCHW = run.sample(
                 len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
                 temperature=setting.temperature, precision=setting.precision, seed=setting.seed, batch_size=batch_size,
-                adaptive=setting.adaptive or None, remask=setting.remask or None, first=images.start,
+                adaptive=setting.adaptive or None, remask=setting.remask or None, speculate=ahead, first=images.start,
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
             )  # fmt: skip
             store.write(images, x_NCHW, label_N[images.start : images.stop])
         processes.wait()
+    if ahead is not None and ahead.passes and processes.is_main:
+        print(ahead.told(len(run.grid)))
     return store
 
 

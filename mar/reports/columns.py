@@ -12,10 +12,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from mar.core.table import Column, field, fields, p_text, with_interval
+from mar.core.table import Column, field, fields, of_rows, p_text, with_interval
 from mar.experiments.grid import OURS, PLAN, Published, published_of
 from mar.experiments.result import AblationResult, Row, TrainedModel, sparkline
-from mar.experiments.statistics import published_figure, settings_without_seed
+from mar.experiments.statistics import published_figure
 from mar.metrics import METRICS
 from mar.metrics.nll import NLL
 
@@ -93,7 +93,7 @@ def data_columns(result: AblationResult) -> list[Column[Row]]:
         *(column for name in metrics for column in metric_columns(result, name, data=True)),
         Column("nll_seconds", lambda row: row.seconds.get("nll")),
         *_DIFFERENCE,
-        *(column.of(_model(result)) for column in _MODEL),
+        *of_rows(_MODEL, _model(result)),
         *published_columns(result, data=True),
         Column("refused", lambda row: row.refused or None),
         Column("errors", lambda row: "; ".join(row.errors) or None),
@@ -116,7 +116,7 @@ def metric_columns(result: AblationResult, name: str, data: bool = False) -> lis
 
     answers = [found for row in result.rows if (found := answer(row)) is not None]
     own = metric.data_columns() if data else metric.columns(answers)
-    return [replace(column.of(answer), alike=lambda row: kinds.get(id(row))) for column in own]
+    return [replace(column, alike=lambda row: kinds.get(id(row))) for column in of_rows(own, answer)]
 
 
 @lru_cache(maxsize=8)
@@ -165,7 +165,7 @@ def _differences(result: AblationResult) -> list[Column[Row]]:
         unit, figure, interval, digits = "bits/dim", "bits_per_dim", "interval_bits_per_dim", 4
     mean, ends, p_holm = (field(f"difference.{name}") for name in (figure, interval, "p_holm"))
     scored_alike = metric_columns(result, "nll")[0].alike or (lambda row: None)
-    bases = {row.name: frozenset(settings_without_seed(row).items()) for row in result.rows}
+    bases = {row.name: frozenset(row.seedless.items()) for row in result.rows}
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
     delta = Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True)
     return [
@@ -188,7 +188,7 @@ def _model_columns(result: AblationResult) -> list[Column[Row]]:
         Column("iterations", field("training.iterations"), text=iterations),
         Column("validation curve", field("training.verdict"), text=curve, words=True),
     ]
-    return [column.of(_model(result)) for column in own]
+    return of_rows(own, _model(result))
 
 
 def _model(result: AblationResult) -> Callable[[Row], TrainedModel | None]:

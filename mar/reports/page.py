@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -24,7 +24,7 @@ from mar.core.files import write_atomic
 from mar.core.table import MISSING, Column, Table
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
 from mar.experiments.shipped import about
-from mar.experiments.statistics import FIGURES, SeedRow, by_seed, over_seeds, settings_without_seed, values_of
+from mar.experiments.statistics import FIGURES, SeedRow, numbered, over_seeds, values_of
 from mar.metrics.statistics import spread
 from mar.reports import plots, tables, verdict
 from mar.reports.columns import has_bits
@@ -39,7 +39,7 @@ _SHOWN = 6  # generations at the head of the page
 _UNFOLDED = 12  # rows of which all cards are open
 _CELL = 10  # units of a map
 _BITS = math.log(2.0)  # nats
-_WIDTHS = {"wide": 8.6, "narrow": 4.3}  # of a chart, inches
+_WIDTHS = (8.6, 4.3)  # of a chart for wide and narrow screens, inches
 _LEVEL = 0.05  # of p-values
 _MAIN = ("AR steps", "FID", "linear probe")  # columns of numbers that no box folds, beside the NLL's
 
@@ -61,7 +61,7 @@ def headline(result: AblationResult) -> tuple[str, str]:
 def page(result: AblationResult, pictures: Path) -> str:
     """Return the page; pictures that are missing are left out."""
     title, question = headline(result)
-    groups = [Group(" ".join(map(str, numbers)), rows) for numbers, rows in _numbered(result)]
+    groups = [Group(numbers, rows) for numbers, rows in numbered(result)]
     limit = _FILMS // max(1, 2 * sum(group.row.animation is not None for group in groups))
     films = {group.numbers: _film(group.row, pictures, limit) for group in groups}
     compared = f"NLL against {escape(verdict.reference(result))}"
@@ -69,16 +69,14 @@ def page(result: AblationResult, pictures: Path) -> str:
         ("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders"),
         ("consistency", "Order consistency"),
     ]  # fmt: skip
+    bars = [plots.differences(result, width) for width in _WIDTHS]
     sections = {
-        "differences": (compared, _chart(lambda width: plots.differences(result, width), compared, _DIFFERENCES)),
+        "differences": (compared, _chart(bars, compared, _DIFFERENCES)),
         "table": (f"Every {'cell' if result.axes else 'plan'}", _tables(result, groups)),
-        **{
-            name: (head, _chart(lambda _, name=name: plots.PICTURES[f"{name}.png"](result), head))
-            for name, head in lines
-        },
+        **{name: (head, _chart([plots.PICTURES[f"{name}.png"](result)], head)) for name, head in lines},
         "pareto": ("Quality against speed", _pareto(result)),
         "cards": ("Cells" if result.axes else "Orderings", _cards(result, groups, films, pictures, limit)),
-        "training": ("Training", _chart(lambda _: plots.learning_curves(result), "Training curves")),
+        "training": ("Training", _chart([plots.learning_curves(result)], "Training curves")),
         "reproduce": ("Reproduce", _reproduce(result)),
     }
     shown = {key: (head, text) for key, (head, text) in sections.items() if text}
@@ -126,11 +124,6 @@ class Group:
         if nll is not None:
             found.append(f"{nll:.2f} nats" if self.row.likelihood.bits_per_dim is None else f"{nll:.3f} bits/dim")
         return " · ".join([*found, *([] if fid is None else [f"FID {fid:.2f}"])])
-
-
-def _numbered(result: AblationResult) -> list[tuple[list[int], list[Row]]]:
-    number = {id(row): n for n, row in enumerate(result.rows)}
-    return [([number[id(row)] for row in rows], rows) for rows in by_seed(result.rows)]
 
 
 # The head.
@@ -293,17 +286,16 @@ _DIFFERENCES = (
 )
 
 
-def _chart(make: Callable[[float], Figure | None], label: str, hint: str = "") -> str:
-    """A chart that is drawn twice, for a wide and a narrow screen, if ``make`` heeds the width."""
-    drawn = {name: figure for name, width in _WIDTHS.items() if (figure := make(width)) is not None}
-    if not drawn:
-        return ""
-    sizes = {figure.get_figwidth() for figure in drawn.values()}
-    shown = {"": next(iter(drawn.values()))} if len(sizes) == 1 else drawn
+def _chart(drawn: Sequence[Figure | None], label: str, hint: str = "") -> str:
+    """A chart, drawn once or for each of ``_WIDTHS``; empty where there is nothing to draw."""
+    names = ("wide", "narrow") if len(drawn) > 1 else ("",)
     charts = "".join(
         _scroll(plots.svg(figure, label), label, f"figure {name}", figure.get_figwidth())
-        for name, figure in shown.items()
+        for name, figure in zip(names, drawn, strict=True)
+        if figure is not None
     )
+    if not charts:
+        return ""
     return f'{f"""<p class="hint">{hint}</p>""" if hint else ""}{charts}<output class="said"></output>'
 
 
@@ -316,7 +308,7 @@ def _pareto(result: AblationResult) -> str:
         "in both, bars are ± a standard deviation over seeds. Point at a mark for its name."
     )
     found = plots.against_speed(result)
-    return _chart(lambda width: plots.pareto(found, width), "Quality against speed", hint)
+    return _chart([plots.pareto(found, width) for width in _WIDTHS], "Quality against speed", hint)
 
 
 def _reproduce(result: AblationResult) -> str:
@@ -347,7 +339,7 @@ def _cards(
     """
     by_title: dict[str, list[Group]] = {}
     for group in groups:
-        first = next((verdict.setting(*each) for each in settings_without_seed(group.row).items()), group.row.ordering)
+        first = next((verdict.setting(*each) for each in group.row.seedless.items()), group.row.ordering)
         by_title.setdefault(first, []).append(group)
     span, cards = _position_range(result), []
     for title, of in by_title.items():
@@ -432,8 +424,8 @@ def _uri(content: bytes, kind: str) -> str:
 
 def _rest(row: Row) -> str:
     """Return the name of a row beside its card's title."""
-    title = next(iter(settings_without_seed(row)), "")
-    others = [verdict.setting(*each) for each in settings_without_seed(row).items() if each[0] != title]
+    title = next(iter(row.seedless), "")
+    others = [verdict.setting(*each) for each in row.seedless.items() if each[0] != title]
     return ", ".join(others) or (row.plan if row.settings else row.partition)
 
 

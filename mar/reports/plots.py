@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ from PIL import Image
 
 from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
+from mar.experiments.statistics import FIGURES, in_bits, numbered, values_of
 from mar.heads import HEADS
 from mar.metrics.statistics import kind_of, spread
 from mar.reports.verdict import named, reference, setting
@@ -233,14 +234,35 @@ def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
     return found
 
 
-def _groups(result: AblationResult) -> Iterator[tuple[str, list[Row]]]:
-    """Yield the rows that differ in their seed alone, with their indices in the result, "3 7 11"."""
-    number = {id(row): str(n) for n, row in enumerate(result.rows)}
-    for group in by_seed(result.rows):
-        yield " ".join(number[id(row)] for row in group), group
-
-
 # Differences to the reference.
+
+
+Mark = tuple[bool, float, float, float, str]  # of sets; the difference and its interval; in words
+
+
+@lru_cache(maxsize=4)
+def _marks(result: AblationResult) -> tuple[dict[str, list[Mark]], float | None, str]:
+    """Return the marks of each line, the NLL of the reference (None: there are several), and the unit."""
+    names, lines, unit = {row.difference.reference for row in result.rows if row.difference}, {}, "nats"
+    bases = [group for _, group in numbered(result) if group[0].name in names]
+    origin = spread(values_of(bases[0], FIGURES["nll"]) or [0.0]).mean if len(bases) == 1 else 0.0
+    for rows, group in numbered(result):
+        row, found = group[0], group[0].difference
+        values = [0.0] if group in bases else values_of(group, FIGURES["difference"])
+        if not (values and values_of(group, FIGURES["nll"])) or (group in bases and len(bases) > 1):
+            continue
+        mean = float(np.mean(values))
+        ends = found and (found.interval_bits_per_dim or found.interval_nats)
+        low, high = (spread(values).interval if len(values) > 1 else ends) or (mean, mean)
+        if found is not None:
+            unit = "nats" if found.bits_per_dim is None else "bits/dim"
+        settings = [name for axis, name in row.seedless.items() if axis not in (PLAN, PARTITION)]
+        told = "ordering" in row.settings or row.ordering in row.settings.values()
+        line = ", ".join([*settings, *([] if told else [row.ordering])])
+        said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
+        said += f" [{low:+.4g}, {high:+.4g}]" if high > low else ""
+        lines.setdefault(line, []).append((row.partition != "singles", mean, low, high, said))
+    return lines if names else {}, origin if len(bases) == 1 else None, unit
 
 
 @styled
@@ -251,43 +273,26 @@ def differences(result: AblationResult, width: float = 8.6) -> Figure | None:
     Intervals are over images, or of several seeds Student's over seeds. With several references the axis is the
     difference.
     """
-    names, lines, unit = {row.difference.reference for row in result.rows if row.difference}, {}, "nats"
-    bases = [group for _, group in _groups(result) if group[0].name in names]
-    origin = spread(values_of(bases[0], FIGURES["nll"]) or [0.0]).mean if len(bases) == 1 else 0.0
-    for rows, group in _groups(result):
-        row, found = group[0], group[0].difference
-        values = [0.0] if group in bases else values_of(group, FIGURES["difference"])
-        if not (values and values_of(group, FIGURES["nll"])) or (group in bases and len(bases) > 1):
-            continue
-        mean = float(np.mean(values))
-        ends = found and (found.interval_bits_per_dim or found.interval_nats)
-        low, high = (spread(values).interval if len(values) > 1 else ends) or (mean, mean)
-        if found is not None:
-            unit = "nats" if found.bits_per_dim is None else "bits/dim"
-        settings = [name for axis, name in settings_without_seed(row).items() if axis not in (PLAN, PARTITION)]
-        told = "ordering" in row.settings or row.ordering in row.settings.values()
-        line = ", ".join([*settings, *([] if told else [row.ordering])])
-        said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
-        said += f" [{low:+.4g}, {high:+.4g}]" if high > low else ""
-        lines.setdefault(line, []).append((row.partition != "singles", mean, low, high, said))
-    if not names or not lines:
+    lines, origin, unit = _marks(result)
+    if not lines:
         return None
+    start = origin or 0.0
     kinds = {of_sets for marks in lines.values() for of_sets, *_ in marks}
     figure, (panel,) = _panels(1, width, 1.0 + 0.26 * len(lines))
     for y, (_, marks) in enumerate(ordered := sorted(lines.items(), key=lambda line: min(line[1])[:2])):
         means, numbers = [mean for _, mean, *_ in marks], " ".join(said[4:].split(":")[0] for *_, said in marks)
         joined = f"row {numbers}: {max(means) - min(means):.4g} apart"
-        panel.plot((origin + min(means), origin + max(means)), (y, y), color=MUTED, alpha=0.35, lw=2.5, gid=joined)
+        panel.plot((start + min(means), start + max(means)), (y, y), color=MUTED, alpha=0.35, lw=2.5, gid=joined)
         for of_sets, mean, low, high, said in marks:
             colour, shape = (SECOND, {"mfc": "white", "mew": 1.5}) if of_sets else (FIRST, {})
-            panel.plot((origin + low, origin + high), (y, y), color=colour, gid=said)
-            panel.plot(origin + mean, y, "o", markersize=5.5, color=colour, gid=said, **shape)
-    panel.axvline(origin, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
+            panel.plot((start + low, start + high), (y, y), color=colour, gid=said)
+            panel.plot(start + mean, y, "o", markersize=5.5, color=colour, gid=said, **shape)
+    panel.axvline(start, color=MUTED, linewidth=0.8, linestyle="--", zorder=0)
     if len(kinds) == 2:
         dot, ring = panel.plot([], [], "o", color=FIRST), panel.plot([], [], "o", color=SECOND, mfc="white", mew=1.5)
         figure.legend([*dot, *ring], ["one token at a time", "sets of tokens"], loc="outside upper left", ncols=2)
     panel.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
-    text = f"NLL, {unit}" if len(bases) == 1 else f"NLL minus the reference's, {unit}"
+    text = f"NLL, {unit}" if origin is not None else f"NLL minus the reference's, {unit}"
     panel.set(ylim=(len(lines) - 0.5, -0.5), xlabel=f"{text}; dashed: {reference(result)}")
     return figure
 
@@ -308,12 +313,13 @@ class Point:
     of_sets: bool = False
 
 
+@lru_cache(maxsize=4)
 def panels(result: AblationResult) -> dict[str, list[Point]]:
     """Return title -> points, for the NLL and for the FID, of the rows with a quality and a speed. Kinds of likelihood,
     data sets and, of latents, tokenizers do not compare: each has a panel."""
     data, latents, found = _differing(result, "data"), _differing(result, "tokenizer"), {}
     rates = dict(zip(map(id, result.rows), generation_rates(result), strict=True))
-    for rows, group in _groups(result):
+    for rows, group in numbered(result):
         row, speeds = group[0], values_of(group, lambda row: rates[id(row)])
         if not speeds:
             continue
@@ -433,7 +439,7 @@ def _lines(points: Iterable[tuple[Row, str, int]]) -> dict[str, Lines]:
 
 def _named_without(row: Row, *axes: str) -> str:
     """Return the settings of a row without its seed, its data set and ``axes``."""
-    return ", ".join(setting(*each) for each in settings_without_seed(row).items() if each[0] not in (DATA, *axes))
+    return ", ".join(setting(*each) for each in row.seedless.items() if each[0] not in (DATA, *axes))
 
 
 @styled
@@ -473,7 +479,7 @@ def _plain(value: float, _: Any) -> str:
 
 def _consistencies(result: AblationResult) -> Figure | None:
     """Of rows that differ in their seed alone the first; None if no row has an answer."""
-    found = {named(group[0]): group[0].answers.get("consistency") for _, group in _groups(result)}
+    found = {named(group[0]): group[0].answers.get("consistency") for _, group in numbered(result)}
     kept = {name: answer for name, answer in found.items() if answer is not None}
     return consistency(kept) if kept else None
 

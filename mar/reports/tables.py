@@ -23,7 +23,6 @@ from mar.experiments.statistics import (
     agreements,
     by_seed,
     over_seeds,
-    settings_without_seed,
     spreads,
     unfair,
 )
@@ -45,6 +44,7 @@ def grid_table(result: AblationResult) -> Table[Row]:
     return Table(columns(result), result.rows, notes_of(result), result.name, result.baselines).without_empty()
 
 
+@lru_cache(maxsize=4)
 def data_table(result: AblationResult) -> Table[Row]:
     """Return the table of the CSV: raw numbers at full precision, baselines last."""
     return Table(data_columns(result), result.rows, baselines=result.baselines)
@@ -90,12 +90,18 @@ def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
 def _figures(result: AblationResult) -> dict[str, tuple[str, str]]:
     """Return a figure of ``SeedRow`` -> its title among the printed columns, and its name in the CSV."""
     unit = "bits_per_dim" if has_bits(result) else "nats_per_image"
+    of_orders = {
+        "order_spread": ("order spread", "order_spread_nats_per_token"),
+        "chain_rule": ("chain rule", "chain_rule_rms_nats"),
+        "ensemble_gap": ("ensemble gap", "ensemble_gap_nats_per_image"),
+    }
     return {
         "nll": ("NLL", f"nll_{unit}"),
         "difference": (f"Δ to {result.reference}", f"difference_{unit}"),
         "fid": ("FID", "fid"),
         "images_per_second": ("images/s", "images_per_second"),
         "probe": ("linear probe", "probe_accuracy"),
+        **(of_orders if any("consistency" in row.answers for row in result.rows) else {}),
     }
 
 
@@ -113,7 +119,7 @@ def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[S
     for rows in by_seed(result.rows):
         seeds = tuple(sorted(row.settings.get(SEED, "") for row in rows))
         kinds = {column.alike(row) if column.alike and column.value(row) is not None else None for row in rows}
-        own = _key(rows[0].plan, settings_without_seed(rows[0]))
+        own = _key(rows[0].plan, rows[0].seedless)
         alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
 
     def text(row: SeedRow) -> str:

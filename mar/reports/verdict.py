@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from mar.core.table import plus_minus, with_interval
 from mar.experiments.grid import PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, settings_without_seed, values_of
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, values_of
 from mar.metrics.statistics import comparable, holm, kind_of, p_value, spread
 from mar.reports.tables import notes_of
 
@@ -71,6 +72,7 @@ def alarms(result: AblationResult) -> list[str]:
     return [*found, *(f"{warning[:1].upper()}{warning[1:]}" for warning in warnings)]
 
 
+@lru_cache(maxsize=4)
 def prices(result: AblationResult) -> dict[str, float]:
     """Return the name of a row's seeds (``named``) -> the mean NLL of its sets minus that of one token at a time, other
     settings alike."""
@@ -80,7 +82,7 @@ def prices(result: AblationResult) -> dict[str, float]:
         row, values = rows[0], values_of(rows, FIGURES["nll"])
         if not values:
             continue
-        kept = {axis: name for axis, name in settings_without_seed(row).items() if axis not in (PLAN, PARTITION)}
+        kept = {axis: name for axis, name in row.seedless.items() if axis not in (PLAN, PARTITION)}
         key = row.ordering, kind_of(row.likelihood), frozenset(kept.items())
         if row.partition == "singles":
             one[key] = float(np.mean(values))
@@ -91,7 +93,7 @@ def prices(result: AblationResult) -> dict[str, float]:
 
 def named(row: Row) -> str:
     """Return the settings of a row without its seed, or its plan."""
-    return ", ".join(setting(*each) for each in settings_without_seed(row).items()) or row.plan
+    return ", ".join(setting(*each) for each in row.seedless.items()) or row.plan
 
 
 def setting(axis: str, value: str) -> str:

@@ -20,6 +20,7 @@ from mar.model.inputs import classes_of
 from mar.model.model import Model
 from mar.sampling.guidance import NONE, Guidance
 from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
+from mar.sampling.speculate import Speculation, generate_speculated
 from orderings import Plan
 
 DrawPlan = Callable[[Noise, torch.Tensor | None], Plan]  # one stream per row, given_BL -> their plans
@@ -33,6 +34,7 @@ class Settings:
         given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
         mask: (L,) bool, True where tokens are generated.
         remask: tokens are masked again and redrawn after the generation; of plans that are drawn beforehand.
+        speculation: several tokens a pass, with the distribution of one at a time; of such plans, too.
     """
 
     guidance: Guidance = NONE
@@ -44,6 +46,7 @@ class Settings:
     prompt: bool = False
     learned: bool = False
     remask: Remask | None = None
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         if (self.given is None) != (self.mask is None):
@@ -52,6 +55,10 @@ class Settings:
             raise UserError(f"temperature must be finite and at least 0, not {self.temperature}")
         if self.remask is not None and (self.adaptive is not None or self.learned or self.prompt):
             raise UserError("remasking follows a plan that is drawn beforehand: leave out adaptive, learned and prompt")
+        if self.speculation is not None and (self.adaptive is not None or self.learned or self.remask is not None):
+            raise UserError(
+                "speculation draws along a fixed plan, each token once: leave out adaptive, learned, remask"
+            )
 
 
 def sample_many(
@@ -63,6 +70,8 @@ def sample_many(
     sample = partial(generate, rule=settings.adaptive, learned=settings.learned, prompt=settings.prompt)
     if settings.remask is not None:
         sample = partial(generate_remasked, remask=settings.remask)
+    elif settings.speculation is not None:
+        sample = partial(generate_speculated, speculation=settings.speculation, prompt=settings.prompt)
     for index in torch.arange(first, len(label_N)).split(batch_size):
         noise = stream(settings.seed, "sample", index, device)
         given_BL, token = given_tokens(model, settings, index)

@@ -77,7 +77,8 @@ class Batches:
         index = examples(self.seed, first, self.batch_size, len(self.split))
         out = []
         for position_B in self.positions:
-            x, label_B = self.split.batch(index[position_B])
+            epoch_B = (first + position_B) // len(self.split)
+            x, label_B = self.split.training_batch(index[position_B], epoch_B)
             label_B = labels_or_none(label_B, len(position_B))
             if self.n_classes and bool((wrong_B := label_B >= self.n_classes).any()):
                 which = int(wrong_B.nonzero()[0, 0])

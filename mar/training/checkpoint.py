@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mar.core.errors import UserError
-from mar.core.files import checksum, checksums, flush
+from mar.core.files import checksums, flush
 from mar.core.readers import read_tensors, reading
 
 _WEIGHTS = "the weights of a checkpoint"
@@ -186,9 +186,7 @@ def _damage(path: Path) -> str | None:
         expected = dict(json.loads((path / "state.json").read_text())["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "state.json is missing or damaged"
-    for name, sha256 in expected.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if checksum(path / name) != sha256:
-            return f"{name} does not match its checksum"
-    return None
+    if missing := [name for name in expected if not (path / name).is_file()]:
+        return f"{missing[0]} is missing"
+    found = checksums(path / name for name in expected)
+    return next((f"{name} does not match its checksum" for name in expected if found[name] != expected[name]), None)

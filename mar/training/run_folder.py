@@ -28,6 +28,7 @@ _MAY_CHANGE = {
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
+_PATHS = (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path"))  # of a recipe
 _ABOUT = TypeAdapter(About)
 
 
@@ -53,12 +54,15 @@ class RunFolder:
             recipe: the run's, read before.
             data_path: where the data lie now; "": where they were.
         """
-        content, file = (recipe or self.recipe()).as_dict(), self.path / "environment.json"
+        recipe, file = recipe or self.recipe(), self.path / "environment.json"
+        content = recipe.as_dict()
         content["data"] |= {"path": data_path} if data_path else {}
+        named = [(content[section], key) for section, key in _PATHS if content[section].get(key)]
+        if not named:
+            return recipe
         started = read_json(file, "the environment of a run").get("started_in", "") if file.is_file() else ""
-        for section, key in (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path")):
-            if path := content[section].get(key):
-                content[section][key] = near(str(path), self.path, started)
+        for section, key in named:
+            section[key] = near(str(section[key]), self.path, started)
         return parse(content)
 
     def about(self) -> About | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import wavfile
+from scipy.io import savemat, wavfile
 
 from mar.data import DATA
 
@@ -51,6 +51,40 @@ def write_images(folder: Path, names: list[str], size: tuple[int, int] = (12, 10
         rng = np.random.default_rng(sum(map(ord, name)))
         shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode).save(file)
+    return folder
+
+
+def write_cifar(folder: Path, hundred: bool = False) -> Path:
+    """The binary files of CIFAR with four random images each."""
+    rng, files = np.random.default_rng(6), [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
+    for name in ("train", "test") if hundred else files:
+        labels = np.tile(np.arange(4, dtype=np.uint8)[:, None], (1, 2 if hundred else 1))
+        rows = np.c_[labels, rng.integers(0, 256, (4, 3072), dtype=np.uint8)]
+        (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    return folder
+
+
+def write_small_imagenet(folder: Path, labelled: bool) -> Path:
+    """Random 8x8 images: published batches with classes 1 to 1000, or folders of PNG files."""
+    rng = np.random.default_rng(7)
+    if not labelled:
+        return write_images(folder, [f"{s}_8x8/{i}.png" for s in ("train", "valid") for i in range(6)], (8, 8))
+    for name in ("train_data_batch_1", "train_data_batch_2", "val_data"):
+        labels = [1, 1000, 7]
+        np.savez(folder / f"{name}.npz", data=rng.integers(0, 256, (3, 192), dtype=np.uint8), labels=labels)
+    return folder
+
+
+def write_mat(folder: Path, silhouettes: bool) -> Path:
+    """The MATLAB files of Omniglot and the silhouettes with random images."""
+    rng = np.random.default_rng(8)
+    if silhouettes:
+        arrays = {f"{s}_data": rng.integers(0, 2, (4, 784), dtype=np.uint8) for s in ("train", "val", "test")}
+        arrays |= {f"{s}_labels": np.array([[1, 2, 3, 3]], np.uint16).T for s in ("train", "val", "test")}
+        names = np.array([["ant", "bee", "cat"]], dtype=object)
+        savemat(folder / "caltech101_silhouettes_28_split1.mat", arrays | {"classnames": names})
+    else:
+        savemat(folder / "chardata.mat", {name: rng.random((784, 5)) for name in ("data", "testdata")})
     return folder
 
 
@@ -117,6 +151,13 @@ def source(request, tmp_path):
         "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
         "npz": lambda: {"path": str(write_npz(tmp_path))},
         "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
+        "dynamic-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
+        "cifar10": lambda: {"path": str(write_cifar(tmp_path)), "validation": 3},
+        "cifar100": lambda: {"path": str(write_cifar(tmp_path, hundred=True)), "validation": 1},
+        "imagenet-oord": lambda: {"path": str(write_small_imagenet(tmp_path, False)), "size": 8, "validation": 1},
+        "imagenet-chrabaszcz": lambda: {"path": str(write_small_imagenet(tmp_path, True)), "size": 8, "validation": 1},
+        "omniglot": lambda: {"path": str(write_mat(tmp_path, False)), "validation": 1},
+        "caltech-silhouettes": lambda: {"path": str(write_mat(tmp_path, True))},
         "hub": lambda: {"path": str(write_parquet(tmp_path))},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from mar import build, config
 from mar.core.errors import UserError
 from mar.data.text import Text, TextOptions
 from mar.sampling.output import text_of
@@ -98,3 +100,20 @@ def test_a_folder_without_text_is_refused(tmp_path):
 def test_impossible_options_are_refused(options):
     with pytest.raises(UserError, match=r"data\."):
         TextOptions(**options)
+
+
+@pytest.mark.parametrize("name", ["text8", "enwik8"])
+def test_the_published_files_are_cut_at_90_and_95_percent(tmp_path, name):
+    letters = np.random.default_rng(0).integers(0, 27, 100_000)
+    (tmp_path / name).write_text("".join(" abcdefghijklmnopqrstuvwxyz"[i] for i in letters))
+    recipe = config.read(name, [f"data.path={tmp_path / name}", "data.context=10", "data.stride=10"])
+    data = build.data(recipe)
+    assert data.spec.levels == (27 if name == "text8" else 256)
+    whole = letters if name == "text8" else np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+    for split, (first, end) in {
+        "train": (0, 90_000),
+        "validation": (90_000, 95_000),
+        "test": (95_000, 100_000),
+    }.items():
+        x = data.split(split).batch(torch.arange(len(data.split(split))))[0].flatten()
+        assert np.array_equal(x.numpy(), whole[first:end])

@@ -112,6 +112,6 @@ def test_a_grid_has_columns_a_picture_and_a_section(tmp_path, monkeypatch):
     assert float(rows["2", "random"]["order_spread_nats_per_token"]) > 0.0
     assert rows["2", "raster"]["order_spread_nats_per_token"] == "" and not rows["4", "random"]["errors"]
     table, page = Path("out/table.md").read_text(), Path("out/index.html").read_text()
-    assert "order spread, nats/token ↓" in table and "Order consistency on 4 images" in table
+    assert "| order spread, nats/token |" in table and "Order consistency on 4 images" in table
     assert '<section id="consistency"><h2>Order consistency</h2>' in page
     assert Path("out/consistency.png").is_file()

@@ -30,7 +30,7 @@ from mar.metrics.generated import (
     to_text,
 )
 from mar.metrics.images import FeatureSettings
-from mar.metrics.samples import Setting, fill
+from mar.metrics.samples import Setting, fill, question
 from mar.metrics.store import Store
 from mar.run import Run, train
 from tests import synthetic
@@ -99,6 +99,30 @@ def test_images_do_not_depend_on_processes_or_batches(run, tmp_path):
     assert (one != filled(run, tmp_path / "small", batch=7)).float().mean() <= 1e-5
     labels = Store.open(tmp_path / "one").images(100).batch(torch.arange(100))[1]
     assert torch.equal(labels, torch.arange(100) % 10)
+
+
+@pytest.mark.parametrize("draft", ["jacobi", "the run"])
+def test_speculated_images_do_not_depend_on_processes_and_their_passes_are_told(run, draft, tmp_path, capsys):
+    setting = Setting("random", speculate=f"{run.folder.path if draft == 'the run' else draft}:16")
+    for name, world in (("one", 1), ("two", 2)):
+        for rank in range(world):
+            fill(tmp_path / name, run, setting, 40, Peer(rank, world), 20, 20)
+    assert torch.equal(images(tmp_path / "one", 40), images(tmp_path / "two", 40))
+    assert torch.equal(
+        images(tmp_path / "one", 40), run.sample(40, "random", speculate=setting.speculate, batch_size=20)
+    )
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and all(line.endswith("for 64 tokens") for line in told)
+    assert ("draft_weights" in question(run, setting)) == (draft == "the run")
+    assert "speculate" not in question(run, Setting(PLAN)), "existing answers stay answers"
+
+
+def test_a_draft_is_a_run_of_the_same_tokens(run, tmp_path):
+    with pytest.raises(UserError, match="the draft is self, jacobi or a run"):
+        run.sample(1, "random", speculate="jacob:4")
+    train(config.read("digits", [*TINY, "class_conditional=false"]), tmp_path / "other")
+    with pytest.raises(UserError, match="drafts other tokens or classes"):
+        run.sample(1, "random", speculate=f"{tmp_path / 'other'}:4")
 
 
 def test_a_store_goes_on_after_a_kill_and_grows(run, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from mar.run import write_on
 from mar.sampling.many import Settings, labels_of, sample_many
 from mar.sampling.output import levels_of, preview, save_samples, text_of
 from mar.sampling.samplers import after_prompt
+from mar.sampling.speculate import Speculation
 from orderings import GIVEN, Grid, Plan, PlanSpec
 
 NETWORKS = {
@@ -127,6 +128,12 @@ def test_a_document_begins_with_the_prompt_and_ends_by_itself_or_at_the_cap(docu
     assert len({len(text) for text in texts}) > 3
     for x_T, text in zip(x.flatten(1).tolist(), texts, strict=True):
         assert x_T[len(text) :] == [spec.end] * (8 - len(text))
+
+
+def test_a_speculated_document_ends_as_any_other(documents):
+    x = documents.sample(40, speculation=(ahead := Speculation("jacobi", 3)))
+    texts = [text_of(x_T, documents.spec) for x_T in x.flatten(1)]
+    assert len({len(text) for text in texts}) > 3 and len(set(ahead.passes[0].tolist())) > 1
 
 
 def test_a_document_takes_no_length_and_no_prompt_that_fills_it(documents):
