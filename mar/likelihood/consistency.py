@@ -27,7 +27,7 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Progress
 from mar.core.records import Partial
-from mar.likelihood.chain import OnRows, counter, image_batches, score, token_log_prob
+from mar.likelihood.chain import OnRows, counter, image_batches, image_noise, score, token_log_prob
 from mar.likelihood.estimate import Estimator, check_log_mean_exp, standard_error
 from mar.likelihood.summary import error_over_images, weighted_mean
 from mar.model.model import Model
@@ -111,7 +111,8 @@ def consistency(
 
     Raises:
         UserError: fewer than three images or orders.
-        Unsupported: the likelihood is a bound or an estimate, or examples end by themselves.
+        Unsupported: the likelihood is a bound or an estimate, or examples end by themselves, or a mixture has fewer
+            orders.
     """
     if min(len(images), orders) < LEAST:
         raise UserError(
@@ -125,6 +126,7 @@ def consistency(
             f"consistency takes an exact or ode likelihood, {type(model.head).__name__} has "
             f"{', '.join(sorted(model.head.likelihoods))}"
         )
+    plans.scored(image_noise(seed, 1), order=orders - 1)  # a mixture may have fewer
     grid, one_pass = Grid(model.tokenizer.shape), model.network.one_pass
     along = len(images) * (1 if one_pass else len(grid))
     exchanged = len(images) * min(pairs, len(grid) - 1) * (2 if one_pass else 4)
