@@ -108,6 +108,9 @@ class Train(Section):
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     save_on: tuple[Signal, ...] = Field(default=_SIGNALS, description="further signals that save and end the training")
+    trackers: tuple[str, ...] = Field(
+        default=("tensorboard",), description="tensorboard, wandb, trackio, mlflow, … or FILE.py:Class"
+    )
     keep_best: bool = Field(default=False, description="the averaged weights of best validation, too (early stopping)")
 
     @model_validator(mode="before")
@@ -133,6 +136,7 @@ class Train(Section):
         off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
         off += ["decayed"] * (self.decayed == "matrices")
+        off += ["trackers"] * (self.trackers == ("tensorboard",))
         off += ["init"] * (not self.init)
         off += ["optimizer"] * (self.optimizer == Component(kind="adamw"))
         return {key: value for key, value in content.items() if key not in off}
@@ -189,7 +193,7 @@ class Recipe(Section):
         """Return twelve hex digits of everything but the name and the spread over memory; ``auto`` counts as plain
         float32, whatever a machine makes of it."""
         content = {k: v for k, v in self.as_dict().items() if k != "name"}
-        of_machine = ("parallel", "checkpoint_activations", "save_on")
+        of_machine = ("parallel", "checkpoint_activations", "save_on", "trackers")
         train = {k: v for k, v in content["train"].items() if k not in of_machine}
         plain = {"precision": "fp32", "compile": False}
         content["train"] = train | {k: v for k, v in plain.items() if train[k] == "auto"}

@@ -40,6 +40,7 @@ def train(
         Literal["auto", "fp32", "bf16", "fp16"], opt("Of matrix products; auto: bf16 on GPUs.")
     ] = "auto",
     save_every: Annotated[int, opt("Iterations between checkpoints.", min=1)] = 500,
+    tracker: Annotated[list[str] | None, opt("Tracker of the curves, repeatable: tensorboard, wandb, ….")] = None,
     rfid: Annotated[bool, opt("Compute the FID of reconstructions at the end.", "--rfid")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, opt("The run folder; default DATA-KIND in runs, or in $MAR_RUNS.")] = None,
@@ -73,7 +74,7 @@ def train(
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
-            final = train_autoencoder(recipe, source, folder, processes, progress)
+            final = train_autoencoder(recipe, source, folder, processes, progress, tracker or ())
     if processes.is_main:
         print(
             *score_autoencoder(final, section, source, folder, None, rated[0] if rated else None, seed, replaces=True),

@@ -27,6 +27,7 @@ from torch import distributed, nn
 from mar.core.errors import MarError, PeerFailed, UserError
 from mar.core.peers import Peers
 from mar.core.signals import end_with
+from orderings.user import is_file_target, load_class
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -270,6 +271,21 @@ class Processes:
             self.accelerator.end_training()
             if distributed.is_initialized():
                 distributed.destroy_process_group()
+
+
+def tracker_class(name: str) -> Any:
+    """Return accelerate's class of a tracker, or a subclass of its ``GeneralTracker`` in FILE.py:Class.
+
+    Raises UserError: there is no such class.
+    """
+    from mar.core import torchvision  # noqa: F401, I001 - before accelerate
+    from accelerate import tracking
+
+    if is_file_target(name):
+        return load_class(name, (tracking.GeneralTracker,), UserError)
+    if name not in tracking.LOGGER_TYPE_TO_CLASS:
+        raise UserError(f"the installed version of accelerate has no tracker {name}: update it")
+    return tracking.LOGGER_TYPE_TO_CLASS[name]
 
 
 def is_sharded(value: Any) -> TypeGuard[DTensor]:

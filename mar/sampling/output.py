@@ -176,19 +176,21 @@ def save_samples(
     return "samples.npz"
 
 
-def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> None:
-    """A quick look, at ``path`` with the suffix of its kind; sounds one after the other."""
+def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> Path:
+    """Write a quick look at ``path`` with the suffix of its kind, and return its file; sounds one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.with_suffix({"image": ".png", "text": ".txt", "audio": ".wav"}.get(spec.modality, ".npz"))
     if spec.modality == "image":
-        image_grid(x_NCHW, spec.levels, columns=10).save(path.with_suffix(".png"))
+        image_grid(x_NCHW, spec.levels, columns=10).save(path)
     elif spec.modality == "text":
-        save_text(x_NCHW, spec, path.with_suffix(".txt"))
+        save_text(x_NCHW, spec, path)
     elif spec.modality == "audio":
         from scipy.io import wavfile
 
-        wavfile.write(path.with_suffix(".wav"), spec.rate, audio.decode(x_NCHW.flatten()).numpy())
+        wavfile.write(path, spec.rate, audio.decode(x_NCHW.flatten()).numpy())
     else:
-        np.savez_compressed(path.with_suffix(".npz"), samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)
+        np.savez_compressed(path, samples=x_NCHW.flatten(1).cpu().numpy(), levels=spec.levels)
+    return path
 
 
 def load_given(path: Path, spec: DataSpec) -> torch.Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from mar.training.batches import Batch
 from mar.training.job import Job, Progress
 from mar.training.loop import Trainer
 from mar.training.run_folder import RunFolder, schedule_changes
+from mar.training.trackers import Trackers, check_trackers, tracking
 
 _MAY_CHANGE = {"iterations", "log_every", "save_every", "data.path", "data.workers"}
 _SETTINGS = "the settings of a tokenizer's run"
@@ -192,10 +194,13 @@ def original_precision(path: Path, recipe: AutoencoderRecipe) -> Precision:
 class AutoencoderJob(Job):
     """An autoencoder of a recipe, with its codebook and its log."""
 
+    trackers: Trackers  # of the main process
+
     def __init__(
         self, recipe: AutoencoderRecipe, data: Data, folder: RunFolder, processes: Processes,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None], trackers: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        self.names = trackers
         self.recipe, self.folder, self.processes, self.progress = recipe, folder, processes, progress
         self.train, self.seed, self.split, self.levels = recipe.train, recipe.seed, data.train, data.spec.levels
         self.length, kind = recipe.iterations, recipe.architecture.kind
@@ -223,6 +228,14 @@ class AutoencoderJob(Job):
         self.pending.append(torch.stack([loss.detach(), square, second.detach(), used]))
         return loss * (task.denominator / denominator)
 
+    @contextmanager
+    def reporting(self, iteration: int) -> Iterator[None]:
+        path, settings = self.folder.path, plain(asdict(self.recipe))
+        with ExitStack() as stack:
+            opened = tracking(self.names, path, path.name, settings, iteration)
+            self.processes.on_main(lambda: setattr(self, "trackers", stack.enter_context(opened)))
+            yield
+
     def report(self, progress: Progress, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         """Log the means since the last time. Raises UserError: the loss is not finite."""
         self.progress(progress.iteration, progress.iterations)
@@ -240,6 +253,7 @@ class AutoencoderJob(Job):
             terms = {"commitment": second, "batch_perplexity": used}
         terms = {"loss": loss, "psnr_db": 10.0 * math.log10(4.0 / square), **terms}
         self.folder.log(iteration=iteration, **terms, learning_rate=rate)
+        self.trackers.log(iteration, **terms, learning_rate=rate)
 
     def before_save(self) -> None:
         def check() -> None:
@@ -250,16 +264,20 @@ class AutoencoderJob(Job):
 
 
 def train_autoencoder(
-    recipe: AutoencoderRecipe, data: Data, path: Path, processes: Processes, progress: Callable[[int, int], None]
-) -> Path:
+    recipe: AutoencoderRecipe, data: Data, path: Path, processes: Processes, progress: Callable[[int, int], None],
+    trackers: Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Train to the end from wherever the folder stands, and write the averaged model as a diffusers folder.
+
+    ``trackers``: as ``train.trackers`` of a recipe.
 
     Raises:
         UserError: the recipe does not fit these processes, or the folder holds a tokenizer of other settings.
     """
+    check_trackers(trackers, "--tracker")
     folder, final = RunFolder(path), path / "autoencoder"
     processes.on_main(lambda: _start(recipe, folder, processes))
-    job = AutoencoderJob(recipe, data, folder, processes, progress)
+    job = AutoencoderJob(recipe, data, folder, processes, progress, trackers)
     trainer = Trainer(job, folder, processes)
     trainer.run()
     if processes.is_main:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from mar.training.objectives import Losses, Task, replace_with_model_samples
 from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
+from mar.training.trackers import Trackers, check_trackers, tracking
 from orderings import Grid, Plan
 
 _AMPLE = 200  # times the memory of a forward pass: above every network, so that activations need no measurement
@@ -107,6 +108,7 @@ def check(parts: Parts, processes: Processes) -> None:
     if processes.shards and train.optimizer.kind != "adamw":
         raise UserError(f"train.optimizer={train.optimizer.kind} updates whole weights: use train.parallel=ddp")
     make_optimizer(parts.model, train)
+    check_trackers(train.trackers)
     if train.until == "plateau":
         if not len(parts.data.validation):
             raise UserError("train.until=plateau reads the validation loss, and this data has no validation split")
@@ -177,6 +179,7 @@ class ModelJob(Job):
     """
 
     model: Model
+    trackers: Trackers  # of the main process
 
     def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
         self.parts, self.folder, self.processes, self.compiles = parts, folder, processes, compiles
@@ -253,10 +256,7 @@ class ModelJob(Job):
         self.started = self.clock = time.monotonic()
         self.clock_at = self.first = iteration
         if self.processes.is_main:
-            from torch.utils.tensorboard import SummaryWriter
-
             data, device = self.data, self.processes.device
-            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=iteration + 1)
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
             where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
             print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
@@ -264,7 +264,10 @@ class ModelJob(Job):
                 print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in data.notes.values():
                 print(f"note: {note}")
-        with bar("training", self.processes.is_main) as self.bar:
+        with bar("training", self.processes.is_main) as self.bar, ExitStack() as stack:
+            recipe = self.parts.recipe
+            opened = tracking(self.train.trackers, self.folder.path, recipe.name, recipe.as_dict(), iteration)
+            self.processes.on_main(lambda: setattr(self, "trackers", stack.enter_context(opened)))
             self.bar(iteration, self.length)
             yield
 
@@ -359,17 +362,15 @@ class ModelJob(Job):
         n = 40 if spec.modality == "image" else 8
         x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, n)
         with self._spared("samples"):
-            preview(x, spec, self.folder.path / "samples" / f"training-{iteration:08d}")
+            shown = preview(x, spec, self.folder.path / "samples" / f"training-{iteration:08d}")
+            self.trackers.samples(shown, iteration)
 
     def _log(self, iteration: int, **values: float) -> None:
         if not self.processes.is_main:
             return
         with self._spared("metrics.jsonl"):
             self.folder.log(iteration=iteration, **values)
-        with self._spared("the TensorBoard events"):
-            for name, value in values.items():
-                self.board.add_scalar(name, value, iteration)
-            self.board.flush()
+        self.trackers.log(iteration, **values)
 
     @contextmanager
     def _spared(self, what: str) -> Iterator[None]:

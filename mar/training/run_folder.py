@@ -23,7 +23,7 @@ from mar.training.checkpoint import check_length
 _MAY_CHANGE = {
     "name",
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
-    *("train.save_every", "train.save_on", "train.keep"),
+    *("train.save_every", "train.save_on", "train.trackers", "train.keep"),
     *("train.parallel", "train.checkpoint_activations", "train.accumulation"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
