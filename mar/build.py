@@ -124,6 +124,8 @@ def images(dataset: Data) -> Data:
     if dataset.source is None:
         return dataset
     section, fingerprint = dataset.source
+    if section["kind"] == "folder" and not section.get("path"):
+        raise UserError(f"the images of {dataset.name} are not known: data.images names their folder")
     found = _load(Component.model_validate(section))
     if not found.about.recorded_as(fingerprint):
         raise UserError(f"the images of {found.name} are not those that the cache was made from: set data.images")

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, option, shuffle
+from orderings.base import FixedOrdering, Ordering, Seeded, Source, inverse, option, rank_by, shuffle
 from orderings.curves import Hilbert
 from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 from orderings.scans import Raster
@@ -41,6 +41,23 @@ def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:
 def check_size(size: tuple[int, ...]) -> None:
     if not 1 <= len(size) <= 3 or min(size) < 1:
         raise InvalidRequest(f"blocks: a size is like 4, 4x2 or 4x4x1, not {'x'.join(map(str, size))!r}")
+
+
+def region_of(count: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return region_L, the region of each token, and inside_L, its place in there, both row-major; channels count last.
+
+    ``count`` regions along each side (or of each side its own), as equal as whole numbers allow.
+    """
+    spatial = min(grid.ndim, 2)
+    count = count * spatial if len(count) == 1 else count
+    if len(count) != spatial or any(n > size for n, size in zip(count, grid.shape, strict=False)):
+        raise Unsupported(f"{'x'.join(map(str, count))} regions do not fit the {grid.ndim}-D grid {grid}")
+    region_L = inside_L = torch.zeros(len(grid), dtype=torch.int64)
+    for place_L, size, n in zip(grid.coordinates().unbind(1), grid.shape, (*count, 1), strict=False):
+        own_L = place_L * n // size
+        region_L = region_L * n + own_L
+        inside_L = inside_L * -(-size // n) + place_L + (-own_L * size) // n  # less the region's first place
+    return region_L, inside_L
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,25 @@ class Blocks(FixedOrdering):
             inside_BL = inside_BL.to(rank.device)
             inside_BL[:, tokens.reshape(-1).to(rank.device)] = rank.reshape(batch, -1)
         return inside_BL
+
+
+@dataclass(frozen=True)
+class Regions(FixedOrdering):
+    """One token of each region, then the next one of each (PAR, arXiv 2412.15119).
+
+    Regions in raster order, tokens in raster order inside them; ``regions:2/regions:2`` and ``regions:4/regions:4``
+    are PAR's, with 4 and 16 regions.
+    """
+
+    count: tuple[int, ...] = option((2,), separator="x")  # regions along each side
+    test_options: ClassVar[dict[str, Any]] = {"count": (1,)}
+
+    def __post_init__(self) -> None:
+        check_size(self.count)
+
+    def rank(self, grid: Grid) -> torch.Tensor:
+        region_L, inside_L = region_of(self.count, grid)
+        return rank_by(inside_L, region_L)
 
 
 @dataclass(frozen=True)

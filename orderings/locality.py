@@ -29,7 +29,7 @@ class Locality(Ordering):
     plans of ImageNet: ``locality:2/lpd:20`` and ``locality:2/lpd:32`` on 16×16 tokens, ``locality:4/lpd:48`` on 32×32.
     """
 
-    repulsion: int = option(2, least=0)  # rows and columns between tokens of a set
+    repulsion: int = option(2, least=0, most=_MOST)  # rows and columns between tokens of a set
     proximity: float = option(1.0, least=0)  # from here on a token is close to what is known
     sets: tuple[int, ...] = option((), least=1)  # sizes; none: those of the partition, or single tokens
     random: ClassVar[bool] = True

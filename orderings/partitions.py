@@ -12,8 +12,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
-from orderings.base import ABSENT, GIVEN, Partition, argsort_whole, option
-from orderings.blocks import block_of, check_size
+from orderings.base import Partition, option
 from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 
@@ -121,6 +120,83 @@ def _halton_share(ratio: float) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class Log(SizeSchedule):
+    """K sets, large ones first: −log(step/K) / log L unknown, MaskGIT's "log", in float32 as there."""
+
+    def unknown(self, n: int, step: int, k: int) -> int:
+        return math.floor(-torch.tensor(step / k).log2() / torch.tensor(float(n)).log2() * n)
+
+
+@dataclass(frozen=True)
+class Exp(SizeSchedule):
+    """K sets, the last ones very large: 1 − L^(step/K − 1) unknown, MaskGIT's "exp", in float32 as there."""
+
+    def unknown(self, n: int, step: int, k: int) -> int:
+        return math.floor((1 - torch.exp2(-torch.tensor(float(n)).log2() * (1 - torch.tensor(step / k)))) * n)
+
+
+@dataclass(frozen=True)
+class RandAR(SizeSchedule):
+    """K sets by the cosine, one more token known than its share: RandAR's parallel decoding (arXiv 2412.01827).
+
+    The first set is one token. RandAR takes 88 steps for 256 tokens.
+    """
+
+    def unknown(self, n: int, step: int, k: int) -> int:
+        known = int((1.0 - math.cos(math.pi / 2.0 * step / k)) * n + 1)
+        return n - (1 if step == 1 else known)
+
+
+@dataclass(frozen=True)
+class Lpd(SizeSchedule):
+    """K sets, a single token first, then growing as the cosine's: LPD's tables (arXiv 2507.01957).
+
+    Each set is the cosine's share, rounded, at least 1; sets from the last one on lose or gain a token until the sizes
+    sum up; they are sorted. These are LPD's ``group_sizes_lookup.json`` for 256 tokens in 12, 16, 20, 32, 64 and 128
+    steps and for 1,024 in 32, 40, 48 and 512, among them all that its paper generates with; in its other tables a few
+    sets hold a token more or less.
+    """
+
+    k: int = option(20, least=1)
+
+    def sizes(self, n: int) -> torch.Tensor:
+        if (k := min(self.k, n)) == 1:
+            return torch.tensor([n])
+        edges = [n * math.cos(math.pi / 2.0 * step / k) for step in range(k + 1)]
+        sizes = [max(1, round(before - after)) for before, after in pairwise(edges)]
+        sizes[0], place = 1, k - 1
+        while (left := n - sum(sizes)) != 0:
+            sizes[place] += 1 if left > 0 else -(sizes[place] > 1)
+            place = place - 1 if place > 1 else k - 1
+        return torch.tensor(sorted(sizes))
+
+
+@dataclass(frozen=True)
+class TwoStage(Partition):
+    """A skeleton in ``k`` sets, then everything else in ``rest`` (Generation then Reconstruction, arXiv 2510.17171).
+
+    The skeleton is the first half of the order: under ``checkerboard`` or ``checkerboard:random`` one colour of the
+    board. Both stages follow the cosine schedule.
+    """
+
+    k: int = option(12, least=1)
+    rest: int = option(1, least=1)
+    test_options: ClassVar[dict[str, Any]] = {"k": 2}
+
+    def sizes(self, n: int) -> torch.Tensor:
+        stages = [(self.k, n - n // 2), (self.rest, n // 2)]
+        return torch.cat([Cosine(k).sizes(part) for k, part in stages if part])
+
+    def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
+        if self.k > len(grid) - len(grid) // 2 or self.rest > max(1, len(grid) // 2):
+            raise Unsupported(
+                f"two-stage:{self.k}:rest={self.rest} asks for more steps than the halves of the {len(grid)} tokens of "
+                f"{grid} allow"
+            )
+        return super().steps(rank_BL, grid)
+
+
+@dataclass(frozen=True)
 class Sizes(Partition):
     """Explicit set sizes, which sum to the grid's tokens; none: everything in one set.
 
@@ -143,28 +219,3 @@ class Sizes(Partition):
             text = ",".join(map(str, self.sets))
             raise Unsupported(f"sizes:{text} sums to {sum(self.sets)}, but {grid} has {len(grid)} tokens")
         return super().steps(rank_BL, grid)
-
-
-@dataclass(frozen=True)
-class BlockSets(Partition):
-    """A new set whenever the block changes along the order; with the ordering ``blocks`` of that size, a set per block.
-
-    Blocks are cut as the ordering ``blocks`` cuts them. Under other orders a block may be entered more than once, and
-    every visit is a set of its own.
-    """
-
-    size: tuple[int, ...] = option((4,), separator="x")
-    test_options: ClassVar[dict[str, Any]] = {"size": (2,)}
-
-    def __post_init__(self) -> None:
-        check_size(self.size)
-
-    def steps(self, rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
-        block_L = block_of(self.size, grid)[0].to(rank_BL.device)
-        scored_BL = (rank_BL > GIVEN) & (rank_BL < ABSENT)
-        order_BL = argsort_whole(rank_BL + 1)  # given tokens first, absent ones last
-        block_BL, scored_by_rank_BL = block_L[order_BL], scored_BL.gather(1, order_BL)
-        new_BL = torch.zeros_like(scored_BL)
-        new_BL[:, 1:] = scored_by_rank_BL[:, 1:] & scored_by_rank_BL[:, :-1] & (block_BL[:, 1:] != block_BL[:, :-1])
-        step_BL = torch.empty_like(rank_BL).scatter_(1, order_BL, new_BL.cumsum(1))
-        return torch.where(scored_BL, step_BL, rank_BL)

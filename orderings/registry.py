@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Generic, TypeVar
 
-from orderings import adaptive, blocks, curves, locality, optimal, partitions, scans, stochastic, symmetry, user
+from orderings import adaptive, blocks, curves, locality, optimal, partitions, places, scans, stochastic, symmetry, user
 from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName
@@ -136,6 +136,7 @@ ORDERINGS = Orderings(
         "morton": curves.Morton,
         "halton": curves.Halton,
         "blocks": blocks.Blocks,
+        "regions": blocks.Regions,
         "segments": blocks.Segments,
         "locality": locality.Locality,
         "random": stochastic.Random,
@@ -160,14 +161,29 @@ PARTITIONS = Registry(
         "linear": partitions.Linear,
         "power": partitions.Power,
         "arccos": partitions.Arccos,
+        "log": partitions.Log,
+        "exp": partitions.Exp,
+        "randar": partitions.RandAR,
+        "lpd": partitions.Lpd,
+        "two-stage": partitions.TwoStage,
         "sizes": partitions.Sizes,
-        "blocks": partitions.BlockSets,
+        "blocks": places.BlockSets,
+        "diagonals": places.Diagonals,
+        "regions": places.RegionSets,
         "optimal": optimal.Optimal,
     },
     what="partition",
     base=Partition,
     group="mar.partitions",
 )
+
+PLANS = {  # parallel decoders of papers; a further name where a plan is written
+    "nar": "diagonal/diagonals",
+    "par": "regions:2/regions:2",
+    "gtr": "checkerboard:random/two-stage:15",
+    "randar": "random/randar:88",
+    "lpd": "locality:2/lpd:20",
+}
 
 ADAPTIVE = Registry(
     {

@@ -5,10 +5,10 @@ L tokens · D grid dimensions · i row · j column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
-from orderings.base import FixedOrdering, PixelOrdering, option, rank_by
+from orderings.base import FixedOrdering, Ordering, PixelOrdering, Source, argsort_whole, inverse, option, rank_by
 from orderings.grid import Grid, torch
 
 
@@ -152,10 +152,21 @@ class Subsample(PixelOrdering):
 
 
 @dataclass(frozen=True)
-class Checkerboard(PixelOrdering):
-    """One colour of a checkerboard, then the other, each in raster order."""
+class Checkerboard(Ordering):
+    """One colour of a checkerboard, then the other, each in raster order, or in that of ``inner``."""
 
-    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    inner: Ordering = field(default=Raster(), metadata={"omitted": True})  # of the pixels of a colour
 
-    def pixels(self, plane: Grid) -> torch.Tensor:
-        return rank_by(plane.coordinates().sum(1) % 2)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "random", self.inner.random)
+
+    def at(self, progress: float) -> Checkerboard:
+        return replace(self, inner=self.inner.at(progress))
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        plane = Grid(grid.shape[:2])
+        rank_BL = self.inner.ranks(plane, batch, generator)
+        colour_L = (plane.coordinates().sum(1) % 2).to(rank_BL.device)
+        rank_BL = inverse(argsort_whole(colour_L * len(plane) + rank_BL))
+        channels = torch.arange(len(grid) // len(plane), device=rank_BL.device)
+        return (rank_BL[:, :, None] * len(channels) + channels).reshape(batch, -1)

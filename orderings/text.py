@@ -1,6 +1,6 @@
 """Plans as short text, ``spiral:outward/cosine:16``, and options as text or plain values.
 
-    plan       ordering[/partition]                 the partition defaults to singles
+    plan       ordering[/partition]                 the partition defaults to singles; or the name of a published plan
     ordering   name[:value][:option=value]…         a bare value sets the first option
     name       of a registry, or FILE.py:Class
     value      text, or (text) where it holds any of : + , / = ( )
@@ -23,7 +23,7 @@ from orderings.adaptive import Adaptive
 from orderings.base import Ordering, Partition
 from orderings.grid import InvalidRequest, UnknownName, shortened
 from orderings.partitions import Singles
-from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, Registry, name_of
+from orderings.registry import ADAPTIVE, ORDERINGS, PARTITIONS, PLANS, Registry, name_of
 from orderings.symmetry import Symmetric, turned
 from orderings.user import FILE_TARGET
 
@@ -170,7 +170,7 @@ class PlanSpec(NamedTuple, Generic[Order]):
         Raises:
             InvalidRequest: as ``parse_ordering``; or an adaptive order is not accepted, or is no plan.
         """
-        head, tail = _cut(text.strip())
+        head, tail = _cut(PLANS.get(_kind(text), text.strip()))
         cut = [parse_partition(tail)] if tail else []
         kind = _kind(head.partition(":")[0])
         if adaptive and kind not in ORDERINGS:

@@ -37,20 +37,21 @@ GALLERY = (
     *("spiral", "spiral:outward", "spiral:outward:around=corner", "hilbert", "morton", "segments:16"),
     *("blocks:4", "blocks:4:outer=spiral:inner=hilbert", "centre-out", "subsample", "checkerboard", "halton"),
     *("raster/cosine:12", "centre-out/equal:16", "subsample/cosine:12", "random", "random/cosine:12"),
-    *("blocks:4:outer=random/blocks:4", "hilbert:rot90=1", "locality/cosine:12"),
+    *("blocks:4:outer=random/blocks:4", "hilbert:rot90=1", "locality/cosine:12", "nar", "par", "gtr"),
 )
 # Colours of the AR steps in the terminal, from the first to the last: viridis.
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 
 def list_(json: Json = False) -> None:
-    """List every ordering, partition and adaptive order with its options, defaults and grids.
+    """List every ordering, partition and adaptive order with its options, defaults and grids, and plans of papers.
 
     Examples:
 
         mar orderings list --json
     """
     from orderings import ADAPTIVE, ORDERINGS, PARTITIONS, option_grammar
+    from orderings.registry import PLANS
 
     rows: dict[str, list[dict[str, Any]]] = {}
     for family, registry in (("orderings", ORDERINGS), ("partitions", PARTITIONS), ("adaptive", ADAPTIVE)):
@@ -75,9 +76,10 @@ def list_(json: Json = False) -> None:
         return "\n".join([row["summary"] + grids, *(option.replace("|", " | ") for option in options)])
 
     if json:
-        print(dumps(rows, indent=2, ensure_ascii=False))
+        print(dumps(rows | {"plans": PLANS}, indent=2, ensure_ascii=False))
         return
-    print_listing({family: [(row["name"], text(row)) for row in members] for family, members in rows.items()})
+    listing = {family: [(row["name"], text(row)) for row in members] for family, members in rows.items()}
+    print_listing(listing | {"plans of papers": list(PLANS.items())})
     print("Every ordering of an image also takes flip=h|v|hv, transpose=true, rot90=1|2|3: raster:flip=h")
 
 

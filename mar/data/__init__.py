@@ -13,6 +13,7 @@ from mar.data.mat import Omniglot, Silhouettes
 from mar.data.memory import Memory
 from mar.data.mnist import BinarizedMnist, DynamicMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
+from mar.data.published_latents import MarLatents, RarTokens
 from mar.data.small_imagenet import Chrabaszcz, Oord
 from mar.data.text import Text
 
@@ -36,6 +37,8 @@ DATA = Registry(
         "audio": Audio,
         "hub": Hub,
         "cache": Cache,
+        "mar-latents": MarLatents,
+        "rar-tokens": RarTokens,
         "memory": Memory,
     },
     what="data",

@@ -34,11 +34,13 @@ Verdict = Literal["falling", "flat", "overfits", "unknown"]
 
 RESULT = "result.json"
 LATE = 0.25  # the last part of a training, in which a curve that has settled no longer falls
+END = 0.05  # of the training, at least two validations: a curve that still falls has its lowest value there
 PLATEAU = 0.007  # nats per token, .01 bits: less is no fall and no rise
 
 MEANINGS: dict[Verdict, str] = {
     "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} "
-    "a token below that of the time before: undertrained, a longer training would do better",
+    f"a token below that of the time before, and lies in its last {100 * END:.0f} %: undertrained, a longer training "
+    "would do better",
     "flat": "neither: the curve has settled",
     "overfits": f"the last validation loss is more than {PLATEAU} a token above the lowest",
     "unknown": "fewer than two validations",
@@ -53,7 +55,9 @@ def verdict(iterations: Sequence[int], nats: Sequence[float]) -> Verdict:
     if nats[-1] - lowest > PLATEAU:
         return "overfits"
     early = [value for at, value in zip(iterations, nats, strict=True) if at <= (1.0 - LATE) * iterations[-1]]
-    return "falling" if not early or min(early) - lowest > PLATEAU else "flat"
+    end = max(2, sum(at > (1.0 - END) * iterations[-1] for at in iterations))
+    ends_lowest = lowest == min(nats[-end:])
+    return "falling" if ends_lowest and (not early or min(early) - lowest > PLATEAU) else "flat"
 
 
 def sparkline(nats: Sequence[float], most: int = 12) -> str:
@@ -154,7 +158,7 @@ class Training:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
-    @property
+    @cached_property
     def lowest_nats(self) -> float | None:
         """The lowest validation loss, nats per token; None without validation."""
         return min(self.validation_nats, default=None)

@@ -27,7 +27,7 @@ import torch
 from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Progress
 from mar.core.records import Partial
-from mar.likelihood.chain import OnRows, counter, image_batches, score, token_log_prob
+from mar.likelihood.chain import OnRows, counter, image_batches, image_noise, score, token_log_prob
 from mar.likelihood.estimate import Estimator, check_log_mean_exp, standard_error
 from mar.likelihood.summary import error_over_images, weighted_mean
 from mar.model.model import Model
@@ -111,7 +111,8 @@ def consistency(
 
     Raises:
         UserError: fewer than three images or orders.
-        Unsupported: the likelihood is a bound or an estimate, or examples end by themselves.
+        Unsupported: the likelihood is a bound or an estimate, or examples end by themselves, or a mixture has fewer
+            orders.
     """
     if min(len(images), orders) < LEAST:
         raise UserError(
@@ -125,6 +126,7 @@ def consistency(
             f"consistency takes an exact or ode likelihood, {type(model.head).__name__} has "
             f"{', '.join(sorted(model.head.likelihoods))}"
         )
+    plans.scored(image_noise(seed, 1), order=orders - 1)  # a mixture may have fewer
     grid, one_pass = Grid(model.tokenizer.shape), model.network.one_pass
     along = len(images) * (1 if one_pass else len(grid))
     exchanged = len(images) * min(pairs, len(grid) - 1) * (2 if one_pass else 4)
@@ -185,9 +187,9 @@ def split(y_NS: torch.Tensor) -> tuple[Estimate, Estimate, Estimate, Estimate]:
         squares - square_NS.sum(0), (image_N[:, None] - y_NS).square().sum(0),
         order_S.square().sum() - order_S.square(), total - order_S, n, s - 1,
     )  # fmt: skip
-    variance_4 = sum(each.var(1, correction=0) * (each.shape[1] - 1) for each in (without_image_4N, without_order_4S))
-    one, two, three, four = map(Estimate, found_4.tolist(), variance_4.sqrt().tolist())
-    return one, two, three, four
+    variance_4 = without_image_4N.var(1, correction=0) * (n - 1) + without_order_4S.var(1, correction=0) * (s - 1)
+    of_images, of_orders, of_both, within = map(Estimate, found_4.tolist(), variance_4.sqrt().tolist())
+    return of_images, of_orders, of_both, within
 
 
 def _components(

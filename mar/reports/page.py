@@ -65,15 +65,14 @@ def page(result: AblationResult, pictures: Path) -> str:
     limit = _FILMS // max(1, 2 * sum(group.row.animation is not None for group in groups))
     films = {group.numbers: _film(group.row, pictures, limit) for group in groups}
     compared = f"NLL against {escape(verdict.reference(result))}"
-    lines = [
-        ("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders"),
-        ("consistency", "Order consistency"),
-    ]  # fmt: skip
+    lines = [("steps-curve", "NLL in fewer steps"), ("orders-curve", "NLL of mixtures of orders")]
+    consistent = plots.PICTURES["consistency.png"](result)
     bars = [plots.differences(result, width) for width in _WIDTHS]
     sections = {
         "differences": (compared, _chart(bars, compared, _DIFFERENCES)),
         "table": (f"Every {'cell' if result.axes else 'plan'}", _tables(result, groups)),
         **{name: (head, _chart([plots.PICTURES[f"{name}.png"](result)], head)) for name, head in lines},
+        "consistency": ("Order consistency", _chart([consistent], "Order consistency", _CONSISTENCY)),
         "pareto": ("Quality against speed", _pareto(result)),
         "cards": ("Cells" if result.axes else "Orderings", _cards(result, groups, films, pictures, limit)),
         "training": ("Training", _chart([plots.learning_curves(result)], "Training curves")),
@@ -283,6 +282,12 @@ def _scroll(content: str, label: str, css: str = "", width: float = 0.0) -> str:
 _DIFFERENCES = (
     "Left is better. A bar is the 95 % interval of the paired difference to the reference, the dashed line: over test "
     "images, or with several training seeds over these. Point at a mark for its numbers."
+)
+
+_CONSISTENCY = (
+    "All are 0 for one joint distribution. The chain rule: how much the log-probability of two tokens changes if the "
+    "other comes first; the spread: the standard deviation of log p over random orders of one image. Bands and bars "
+    "are ± one standard error; of several training seeds the first is drawn."
 )
 
 

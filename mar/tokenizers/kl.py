@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.options import POSITIVE
 from mar.core.spec import DataSpec
@@ -86,6 +87,9 @@ class KL(AutoencoderTokenizer):
         """Return the mean and standard deviation of the posterior, (B, C, h, w) float32 each."""
         if x.is_floating_point():
             mean, std = x.float().chunk(2, dim=1)
+            if mean.shape[1:] != (wanted := (self.config["latent_channels"], *self.latent_shape)):
+                held, wanted = ("x".join(map(str, shape)) for shape in (mean.shape[1:], wanted))
+                raise UserError(f"the data have latents of {held}, {self.folder.path} makes {wanted} (data.size)")
             return mean, std
         with torch.autocast(x.device.type, enabled=False):
             found = [self.load().encode(self.to_unit(part)).latent_dist for part in self.parts(x)]

@@ -26,7 +26,8 @@ class Sequence(Tokenizer):
         self.shape = self.grid(spec)
         self.example = spec.shape
         self.token = Categories(spec.levels)
-        self.dimensions, self.end = math.prod(spec.shape), spec.end
+        self.dimensions = 0 if spec.modality == "latent" else math.prod(spec.shape)  # indices do not determine an image
+        self.end = spec.end
 
     def grid(self, spec: DataSpec) -> tuple[int, ...]:
         """Return the token grid. Raises UserError: the tokenizer does not serve these data."""
@@ -42,17 +43,20 @@ class Sequence(Tokenizer):
         return x.flatten(1).long()
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """(B, L) int64 -> (B, C, H, W) uint8, or int16 above 256 levels; ``end`` in place of absent tokens."""
+        """(B, L) int64 -> (B, C, H, W) uint8, int16 above 256 levels, or int32; ``end`` in place of absent tokens."""
         if self.end is not None:
             token = token.masked_fill(self.absent(token), self.end)
-        return token.to(torch.uint8 if self.token.vocabulary <= 256 else torch.int16).reshape(-1, *self.example)
+        kinds = ((2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32))
+        kind = next(kind for most, kind in kinds if self.token.vocabulary <= most)
+        return token.to(kind).reshape(-1, *self.example)
 
 
 class Pixels(Sequence):
-    """The pixels of a grey image, row-major."""
+    """The pixels of a grey image, or the indices of a codebook, row-major."""
 
     def grid(self, spec: DataSpec) -> tuple[int, ...]:
-        if len(spec.shape) != 3 or spec.shape[0] != 1 or not 2 <= spec.levels <= 256:
+        fits = spec.modality == "latent" or spec.levels <= 256  # indices of a codebook, or levels of an image
+        if len(spec.shape) != 3 or spec.shape[0] != 1 or spec.levels < 2 or not fits:
             raise UserError(
                 f"tokenizer pixels needs images of one channel and 2 to 256 levels, not {spec.shape} with "
                 f"{spec.levels} levels: use grey images (data.colour=grey) or tokenizer.kind=patches"

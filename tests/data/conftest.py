@@ -137,7 +137,9 @@ def files(tmp_path):
     return Files
 
 
-@pytest.fixture(params=sorted(set(DATA) - {"cache", "memory"}))  # these are tested in files of their own
+@pytest.fixture(
+    params=sorted(set(DATA) - {"cache", "memory", "mar-latents", "rar-tokens"})
+)  # these are tested in files of their own
 def source(request, tmp_path):
     """(class, options) of every registered kind of examples, with small files of its own."""
     cls = DATA[request.param]

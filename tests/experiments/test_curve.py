@@ -16,10 +16,17 @@ STEPS = (10, 20, 30, 40, 50, 60, 70, 80)
         ((3.0, 2.0, 1.5, 1.4, 1.4, 1.4, 1.4, 1.4 - PLATEAU / 2), "flat"),
         ((3.0, 2.0, 1.5, 1.4, 1.5, 1.6, 1.7, 1.8), "overfits"),
         ((3.0, 2.0, 1.9, 1.8, 1.7, 1.6, 1.5, 1.6), "overfits"),
+        ((3.0, 2.0, 1.9, 1.8, 1.7, 1.6, 1.5, 1.5 + PLATEAU / 2), "falling"),
     ],
 )
 def test_a_curve_is_called_by_its_end(nats: tuple[float, ...], expected: Verdict) -> None:
     assert verdict(STEPS, nats) == expected
+
+
+def test_a_curve_that_rose_at_its_end_no_longer_falls() -> None:
+    steps, fell = tuple(range(10, 410, 10)), (*[2.0] * 30, *[1.5] * 5)  # forty validations, the last two are the end
+    assert verdict(steps, (*fell, 1.49, 1.491, 1.492, 1.493, 1.494)) == "flat"
+    assert verdict(steps, (*fell, 1.491, 1.492, 1.493, 1.49, 1.494)) == "falling"
 
 
 def test_one_value_says_nothing() -> None:

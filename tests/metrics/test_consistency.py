@@ -73,6 +73,7 @@ def test_the_orders_are_those_of_the_likelihood(run):
         ("--plans learned", "learned"),
         ("--plans lowest-entropy", "lowest-entropy is not one"),
         ("--plans random/cosine:16", "one token at a time: random/cosine:16 has sets"),
+        ("--plans symmetries:raster --orders 9", "a mixture of 8 orders"),
         ("-n 2", "at least 3 images"),
         ("--orders 2", "greater than or equal to 3"),
         ("--kind bound", "no likelihood of kind 'bound': choose exact"),

@@ -20,11 +20,13 @@ WITH_OPTIONS = (
     *("mixture:raster+random+halton:weights=1,2,0", "annealed:reverse:progress=0.6", "fixed-random:7"),
     *("annealed:(mixture:raster+reverse)", "spiral:outward:rot90=1", "halton:transpose=true", "symmetries:hilbert"),
     *("locality:1", "locality:0:proximity=1.5"),
+    *("checkerboard:random", "checkerboard:(spiral:outward)", "regions:1", "regions:2x3"),
 )
 
 PARTITION_TEXTS = (
     *("equal:1", "equal:3", "equal:1000", "cosine:1", "cosine:3", "linear:3", "power:3:exponent=0.3", "arccos:3"),
-    *("blocks:2", "blocks:3", "sizes"),
+    *("blocks:2", "blocks:3", "sizes", "log:3", "exp:3", "randar:3", "lpd:3", "two-stage:2", "regions:1"),
+    *("regions:2:start=parallel", "regions:2x3"),
 )
 
 

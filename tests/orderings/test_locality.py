@@ -8,7 +8,7 @@ import torch
 from orderings import Grid, InvalidRequest, Plan, PlanSpec, Unsupported, parse_ordering
 from tests.orderings import cases
 
-# ``lpd_order_schedule`` of LPD's code, both thresholds 1, under our shuffles: first token and ties follow them.
+# ``lpd_order_schedule`` of LPD, both thresholds 1, under our shuffles: its first token and every tie follow them.
 PUBLISHED = [
     [0, 1, 24, 6, 19, 20, 5, 2, 18, 15, 7, 23, 10, 14, 21, 11, 13, 22, 3, 9, 4, 8, 16, 17, 12],
     [22, 21, 23, 17, 20, 24, 16, 18, 0, 4, 19, 15, 12, 9, 1, 13, 11, 3, 7, 5, 14, 8, 6, 10, 2],
@@ -78,5 +78,5 @@ def test_the_order_depends_on_the_partition_also_inside_other_orderings():
 def test_grids_and_sets_that_do_not_fit_are_refused(text, grid, message):
     with pytest.raises(Unsupported, match=message):
         parse_ordering(text).ranks(Grid.parse(grid), 1, cases.noise(1))
-    with pytest.raises(InvalidRequest, match="repulsion is at least 0"):
+    with pytest.raises(InvalidRequest, match="repulsion is in 0"):
         parse_ordering("locality:-1")

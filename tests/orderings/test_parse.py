@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import orderings as o
 from orderings.blocks import Blocks, Segments
-from orderings.partitions import BlockSets, Cosine, Equal, Power, Singles, Sizes
+from orderings.partitions import Cosine, Equal, Power, Singles, Sizes
+from orderings.places import BlockSets
 from orderings.scans import Raster, Serpentine, Spiral
 from orderings.stochastic import Annealed, FixedRandom, Mixture, Random
 from orderings.user import File
