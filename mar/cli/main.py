@@ -106,11 +106,12 @@ def _load(name: str, target: str) -> Any:
     """Import ``module.function`` of mar.cli and return its command."""
     module, _, function = target.partition(".")
     command = getattr(import_module(f"mar.cli.{module}"), function)
+    hints = command.__annotations__ = get_type_hints(command, include_extras=True)  # evaluated once, for typer too
     needs_arguments = any(parameter.default is Parameter.empty for parameter in signature(command).parameters.values())
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(name, cls=_Command, help=getdoc(command), no_args_is_help=needs_arguments)(checked(command))
     made = typer.main.get_command(alone)
-    name_values(made.params, get_type_hints(command, include_extras=True))
+    name_values(made.params, hints)
     return made
 
 

@@ -158,7 +158,7 @@ class Training:
         """The verdict of the validation curve on the length of the training."""
         return verdict(self.validation_iteration, self.validation_nats)
 
-    @property
+    @cached_property
     def lowest_nats(self) -> float | None:
         """The lowest validation loss, nats per token; None without validation."""
         return min(self.validation_nats, default=None)

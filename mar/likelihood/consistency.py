@@ -187,9 +187,9 @@ def split(y_NS: torch.Tensor) -> tuple[Estimate, Estimate, Estimate, Estimate]:
         squares - square_NS.sum(0), (image_N[:, None] - y_NS).square().sum(0),
         order_S.square().sum() - order_S.square(), total - order_S, n, s - 1,
     )  # fmt: skip
-    variance_4 = sum(each.var(1, correction=0) * (each.shape[1] - 1) for each in (without_image_4N, without_order_4S))
-    one, two, three, four = map(Estimate, found_4.tolist(), variance_4.sqrt().tolist())
-    return one, two, three, four
+    variance_4 = without_image_4N.var(1, correction=0) * (n - 1) + without_order_4S.var(1, correction=0) * (s - 1)
+    of_images, of_orders, of_both, within = map(Estimate, found_4.tolist(), variance_4.sqrt().tolist())
+    return of_images, of_orders, of_both, within
 
 
 def _components(

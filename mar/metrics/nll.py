@@ -79,10 +79,11 @@ class NLL(Metric):
         """Score the split along the plan; with ``orders``, mixtures of random orders too."""
         run, plan, o, variant = at.load(), question.plan or "", self.options, at.variant
         rule, likelihood = (variant.adaptive, variant.likelihood) if variant is not None else ("", {})
-        repeats = SINGLE if rule else Repeats(orders=run.plans(plan).orders(o.orders))
+        plans = run.plans(adaptive_plan(rule, plan) if rule else plan)
         return run.nll(
-            plan=adaptive_plan(rule, plan) if rule else plan, split=o.split, limit=o.images, seed=o.seed, kind=o.kind,
-            progress=at.progress, repeats=repeats, likelihood=dict(likelihood), estimator=Estimator.parse(o.estimator),
+            plan=plans, split=o.split, limit=o.images, seed=o.seed, kind=o.kind, progress=at.progress,
+            repeats=Repeats(orders=plans.orders(o.orders)), likelihood=dict(likelihood),
+            estimator=Estimator.parse(o.estimator),
         )  # fmt: skip
 
     @classmethod
@@ -225,10 +226,7 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     score_one = _score_to_target if request.target else score_plan
     scored = {text: score_one(run, plans[text], request, say) for text in texts}
-    files, likelihoods = (
-        {text: each[0] for text, each in scored.items()},
-        {text: each[1] for text, each in scored.items()},
-    )
+    files, likelihoods = ({text: each[k] for text, each in scored.items()} for k in (0, 1))
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))

@@ -23,15 +23,7 @@ from mar.model.plans import resolve_optimal
 from mar.order_search.moves import Evaluator
 from mar.order_search.search import Budget, Search, search
 from mar.run import Run
-from orderings import (
-    Partition,
-    Plan,
-    PlanSpec,
-    draw,
-    inverse,
-    parse_partition,
-    to_text,
-)
+from orderings import Partition, Plan, PlanSpec, draw, inverse, parse_partition, to_text
 from orderings.user import File
 
 _GREEDY = ("lowest-entropy", "highest-entropy")

@@ -62,8 +62,8 @@ def columns(result: AblationResult) -> list[Column[Row]]:
         if result.axes or not metric.alone:
             own = metric_columns(result, name)
             shown += [column for column in own if not result.axes or column.drop < 2 or column.title in asked]
-        if metric is NLL:
-            shown += _differences(result)
+            if metric is NLL:
+                shown += _differences(result, own[0])
     problem = Column[Row]("problem", lambda row: row.problem, words=True, drop=2)
     return [*shown, *(_model_columns(result) if result.axes else []), *published_columns(result), problem]
 
@@ -158,13 +158,13 @@ def _settings(result: AblationResult) -> list[Column[Row]]:
     return [*shown, *plans]
 
 
-def _differences(result: AblationResult) -> list[Column[Row]]:
+def _differences(result: AblationResult, likelihood: Column[Row]) -> list[Column[Row]]:
     """The paired difference in NLL and its p-value; differences to one reference compete, as the likelihoods do."""
     unit, figure, interval, digits = "nats", "nats_per_image", "interval_nats", 2
     if has_bits(result):
         unit, figure, interval, digits = "bits/dim", "bits_per_dim", "interval_bits_per_dim", 4
     mean, ends, p_holm = (field(f"difference.{name}") for name in (figure, interval, "p_holm"))
-    scored_alike = metric_columns(result, "nll")[0].alike or (lambda row: None)
+    scored_alike = likelihood.alike or (lambda row: None)
     bases = {row.name: frozenset(row.seedless.items()) for row in result.rows}
     text = lambda row: with_interval(mean(row), ends(row), digits)  # noqa: E731
     delta = Column(f"Δ to {result.reference}", mean, "lower", digits, text, unit, True)
