@@ -105,13 +105,17 @@ class Train(Section):
     validate_every: int = Field(default=500, ge=0, description="iterations; 0: never")
     validation_examples: int = Field(default=128, ge=1)
     sample_every: int = Field(default=1000, ge=0, description="iterations; 0: never")
+    fid_every: int = Field(default=0, ge=0, description="iterations; 0: never")
+    fid_images: int = Field(default=1000, ge=8, description="images generated for each FID")
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1, description="checkpoints kept")
     save_on: tuple[Signal, ...] = Field(default=_SIGNALS, description="further signals that save and end the training")
     trackers: tuple[str, ...] = Field(
         default=("tensorboard",), description="tensorboard, wandb, trackio, mlflow, … or FILE.py:Class"
     )
-    keep_best: bool = Field(default=False, description="the averaged weights of best validation, too (early stopping)")
+    keep_best: bool | Literal["fid"] = Field(
+        default=False, description="the averaged weights of best validation, too (early stopping); fid: of lowest FID"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -136,10 +140,17 @@ class Train(Section):
         off += ["save_on"] * (self.save_on == _SIGNALS)
         off += ["scheduled_sampling"] * (not self.scheduled_sampling.probability)
         off += ["decayed"] * (self.decayed == "matrices")
+        off += ["fid_every", "fid_images"] * (not self.fid_every)
         off += ["trackers"] * (self.trackers == ("tensorboard",))
         off += ["init"] * (not self.init)
         off += ["optimizer"] * (self.optimizer == Component(kind="adamw"))
         return {key: value for key, value in content.items() if key not in off}
+
+    @model_validator(mode="after")
+    def _has_an_fid(self) -> Train:
+        if self.keep_best == "fid" and not self.fid_every:
+            raise ValueError("keep_best=fid keeps the weights of lowest FID: set train.fid_every to at least 1")
+        return self
 
     @model_validator(mode="after")
     def _can_see_a_plateau(self) -> Train:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
@@ -50,7 +50,7 @@ from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.sampling.speculate import OWN, Speculation
 from mar.training import blocks, checkpoint
 from mar.training.initial import initialise
-from mar.training.job import ModelJob, check, check_memory
+from mar.training.job import FidOf, ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
@@ -59,13 +59,14 @@ from orderings import Grid, PlanSpec
 
 def train(
     recipe: Recipe, path: str | Path, processes: Processes | None = None, examples: Data | None = None,
-    ignore_memory: bool = False,
+    ignore_memory: bool = False, fid: FidFor | None = None,
 ) -> None:  # fmt: skip
     """Train ``recipe`` in the folder ``path``, or go on where it stands.
 
     Args:
         examples: the data set, in place of the recipe's; the recipe is resolved (``mar.build.resolve``).
         ignore_memory: start although the training needs more memory than is free.
+        fid: what measures ``train.fid_every``: ``mar.metrics.fid.while_training``.
 
     Raises:
         UserError: the recipe is impossible, does not fit the memory, or the folder belongs to another run or process.
@@ -76,6 +77,8 @@ def train(
     def assembled() -> Parts:
         parts = build.assemble(recipe, examples)
         check(parts, processes)
+        if recipe.train.fid_every and fid is None:
+            raise UserError("train.fid_every from Python: pass fid=mar.metrics.fid.while_training")
         if not (ignore_memory or os.environ.get("MAR_IGNORE_MEMORY")):
             check_memory(parts, processes)
         return parts
@@ -97,7 +100,18 @@ def train(
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
             print(f"note: {note}")
-        Trainer(ModelJob(parts, folder, processes, compiles), folder, processes).run()
+        measure: list[FidOf] = []
+        if recipe.train.fid_every and fid is not None:
+            processes.on_main(lambda: measure.append(fid(parts.data, processes.device)))
+        scorer = measure[0] if measure else _no_fid
+        Trainer(ModelJob(parts, folder, processes, compiles, scorer), folder, processes).run()
+
+
+FidFor = Callable[[Data, torch.device], FidOf]
+
+
+def _no_fid(images: torch.Tensor) -> float:
+    raise NotImplementedError  # on the other processes, which only wait
 
 
 def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
@@ -474,6 +488,7 @@ def fit(
     dataset: Any,
     *overrides: str,
     out: str | Path | None = None,
+    fid: FidFor | None = None,
     **options: Any,
 ) -> Run:
     """Train on a data set in memory.
@@ -488,6 +503,7 @@ def fit(
             set. A ``Data`` is taken as it is.
         overrides: of the recipe, ``"key=value"``.
         out: the run folder, where a stopped training goes on; None: a new temporary one (``run.folder.path``).
+        fid: as of ``train``.
         options: of ``mar.data.memory.in_memory``: validation, test, levels, image, label, name.
 
     Raises:
@@ -499,7 +515,7 @@ def fit(
     content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
-    train(build.resolve(config.parse(content, overrides)), path, examples=data)
+    train(build.resolve(config.parse(content, overrides)), path, examples=data, fid=fid)
     run = load(path)
     run.data = data
     return run

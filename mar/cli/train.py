@@ -37,9 +37,12 @@ def train(
     from mar.run import train as train_run
     from mar.training.run_folder import RunFolder
 
+    fid = None
+    if chosen.train.fid_every:
+        from mar.metrics.fid import while_training as fid
     folder = out or runs_folder() / chosen.name
     processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
-    train_run(chosen, folder, processes, ignore_memory=ignore_memory)
+    train_run(chosen, folder, processes, ignore_memory=ignore_memory, fid=fid)
     if processes.is_main:
         print_run(folder)
     processes.end()

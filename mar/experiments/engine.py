@@ -38,6 +38,7 @@ from mar.experiments.state import OUTLINE, Outline, State
 from mar.experiments.statistics import compared, judged
 from mar.likelihood.summary import EnsemblePoint, Likelihood
 from mar.metrics.base import PlanMap, Subject, Variant, Workspace, adaptive_plan, plan_map, plan_variants
+from mar.metrics.fid import while_training
 from mar.metrics.sets import with_measured_sets
 from mar.run import Run, load, train
 from mar.training import checkpoint
@@ -236,7 +237,7 @@ class Engine:
         """Train, and choose the weights that are scored; of the other checkpoints only the last is kept."""
         folder = self.folder(cell)
         if self.trainer is None:
-            train(cell.recipe, folder.path, examples=cell.data)
+            train(cell.recipe, folder.path, examples=cell.data, fid=while_training)
         else:
             self.trainer(cell.recipe, folder.path)
         newest, _ = checkpoint.latest(folder.checkpoints)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from pydantic import Field, model_serializer
 
+from mar import build
 from mar.config import Section
 from mar.core.errors import UserError
+from mar.core.files import cache_folder
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
@@ -306,6 +308,16 @@ def score_images(
     fake = TensorSplit(generated) if isinstance(generated, torch.Tensor) else generated
     scorer = scorer_of(images_of(data, on), data.spec, FeatureSettings(**settings), cache_dir, data)
     return scorer.score(Images("generated", fake, data.spec))
+
+
+def while_training(data: Data, device: torch.device) -> Callable[[torch.Tensor], float]:
+    """Return what computes ``train.fid_every``: the FID of images against the validation split, features by default.
+
+    Raises UserError: as ``score_images``, before the training.
+    """
+    real = build.images(data)
+    scorer = scorer_of(images_of(real, "validation"), real.spec, FeatureSettings(device=device), cache_folder(), real)
+    return lambda images: scorer.score(Images("generated", TensorSplit(images), real.spec)).fid
 
 
 def scorer_of(

@@ -138,6 +138,19 @@ class Network(nn.Module):
         """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens."""
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
 
+    # Reading one plan again and again, each time with more of it known, as speculation does.
+
+    def memory(self, batch: int, device: torch.device) -> Any:
+        """Return what ``read`` keeps between passes; None: nothing, and ``read`` is the forward pass.
+
+        ``memory.forget(known_BL)`` drops all tokens but these (bool): other values may come to their places.
+        """
+        return None
+
+    def read(self, memory: Any, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
+        """Return what ``forward`` returns, with what ``memory`` keeps of tokens read before."""
+        return self(token_BLD, step_BL, condition_BC, target_BL)
+
 
 def require_raster_order(who: str, step_BL: Tensor) -> None:
     """Raise Unsupported unless GIVEN tokens come first, others one at a time in raster order, ABSENT ones last.

@@ -64,6 +64,17 @@ class KVCache:
         return self.kv[:, :, :keys]
 
 
+@dataclass
+class Memory:
+    """Keys and values of the contents read so far along a plan, each at its place."""
+
+    caches: list[KVCache]
+    kept_BP: Tensor  # bool: the places that have them
+
+    def forget(self, known_BL: Tensor) -> None:
+        self.kept_BP = self.kept_BP & F.pad(known_BL, (1, 0), value=True)
+
+
 class TwoStreamBlock(PackedBlock):
     """timm's pre-norm block, attending across two streams."""
 
@@ -270,5 +281,36 @@ class CausalTransformer(Network):
         state.count_B = after_B
         state.fresh_BKD, state.place_BK, state.real_BK = (
             x[:, :0] for x in (state.fresh_BKD, state.place_BK, state.real_BK)
+        )
+        return z_BTD[asked_BT]
+
+    # Reading ahead: contents enter the caches at their own places, so that some can be forgotten.
+
+    def memory(self, batch: int, device: torch.device) -> Memory:
+        kept_BP = torch.zeros(batch, self.n_tokens + 1, dtype=torch.bool, device=device)
+        return Memory([KVCache(self.n_tokens + 2) for _ in self.blocks], kept_BP)  # and a slot to write padding to
+
+    def read(
+        self, memory: Memory, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor
+    ) -> Tensor:
+        last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
+        fresh_BP = F.pad(step_BL < last_B1, (1, 0), value=True) & ~memory.kept_BP
+        memory.kept_BP = memory.kept_BP | fresh_BP
+        place_BK, real_BK = gather_padded(fresh_BP)
+        place_BT, asked_BT = gather_padded(F.pad(target_BL, (1, 0), value=False))
+        step_BP = F.pad(step_BL, (1, 0), value=_START)
+        step_BS = step_BP.gather(1, torch.cat([place_BK, place_BT], dim=1))
+        step_BS[:, place_BK.shape[1] :].clamp_(min=GIVEN)  # padding queries attend to the start
+        key_step_BP = torch.where(memory.kept_BP, step_BP, ABSENT)
+        attention_mask_BSP = step_BS[:, :, None] > key_step_BP[:, None]
+        attention_mask_BSP[:, : place_BK.shape[1]].scatter_(2, place_BK[:, :, None], True)  # contents: themselves
+        z_BTD = self._run(
+            self._contents(token_BLD, condition_BC, place_BK),
+            place_BK,
+            condition_BC,
+            place_BT,
+            attention_mask_BSP,
+            torch.where(real_BK, place_BK, self.n_tokens + 1),
+            memory.caches,
         )
         return z_BTD[asked_BT]

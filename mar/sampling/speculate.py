@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -160,6 +161,8 @@ class _Reader:
         self.laws = _laws(model.head, guidance, temperature)
         self.condition_BC = model.condition(label_B)
         self.null_BC = model.null_condition(len(label_B)) if guidance.active else None
+        rows, device = plan.rank_BL.shape[0], plan.rank_BL.device
+        self.memory, self.null_memory = (model.network.memory(rows, device) for _ in range(2))
         self.n_given_B1 = (plan.step_BL == GIVEN).sum(1, keepdim=True)
         self.present_B = (plan.step_BL != ABSENT).sum(1)
 
@@ -176,10 +179,10 @@ class _Reader:
         if not len(row_M):
             return self._empty_X.expand(len(rank_BL), width, -1)
         step_BL = torch.where(self.plan.scored_BL, rank_BL.minimum(seen_B[:, None]), self.plan.step_BL)
-        z_MD = self._contexts(self.condition_BC, token, step_BL, target_BL)
+        z_MD = self._contexts(self.condition_BC, self.memory, token, step_BL, target_BL)
         null_MD, scale_M = None, 1.0
         if self.null_BC is not None:
-            null_MD = self._contexts(self.null_BC, token, step_BL, target_BL)
+            null_MD = self._contexts(self.null_BC, self.null_memory, token, step_BL, target_BL)
             after_M = (rank_BL + 1 + self.n_given_B1)[target_BL]
             scale_M = self.guidance.at(after_M, self.present_B[row_M])
         law_MX = self.laws.of(z_MD, null_MD, scale_M)
@@ -188,10 +191,19 @@ class _Reader:
         law_BWX[row_M, rank_BL[row_M, token_M] - first_B[row_M]] = law_MX
         return law_BWX
 
+    def forget(self, known_B: torch.Tensor) -> None:
+        """Keep nothing of the tokens from rank ``known_B`` on: they may get other values."""
+        for memory in (self.memory, self.null_memory):
+            if memory is not None:
+                memory.forget(self.plan.rank_BL < known_B[:, None])
+
     def _contexts(
-        self, condition_BC: torch.Tensor, token: torch.Tensor, step_BL: torch.Tensor, target_BL: torch.Tensor
-    ) -> torch.Tensor:
+        self, condition_BC: torch.Tensor, memory: Any, token: torch.Tensor, step_BL: torch.Tensor,
+        target_BL: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
         """z_MD of the targets, from the rows that have any; of a network that is not one-pass, a row for each set."""
+        if memory is not None:
+            return self.model.network.read(memory, self.model.embedding(token), step_BL, condition_BC, target_BL)
         if self.model.network.one_pass:
             row_R = target_BL.any(1).nonzero()[:, 0]
             return self.model.context(token[row_R], step_BL[row_R], condition_BC[row_R], target_BL[row_R])
@@ -301,6 +313,8 @@ class _Race:
 
         run_B = self._accepted(text, p_BWX, q_BWX, start_B, end_B)
         stop_B = start_B + run_B
+        for reader in {self.reader, self.drafts}:
+            reader.forget(stop_B)
         new_BL = self._between(start_B, stop_B)
         self.token[new_BL] = text[new_BL]
         rejected_B, after_B = stop_B < end_B, read_B & (stop_B >= end_B) & (stop_B < self.n_B)

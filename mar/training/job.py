@@ -26,7 +26,9 @@ from mar.core.signals import available_memory
 from mar.core.tokens import Categories
 from mar.data.base import Split, evenly_spaced
 from mar.model.model import Model
+from mar.model.plans import Plans
 from mar.networks.base import Network
+from mar.sampling.many import Settings, labels_of, sample_many
 from mar.training import checkpoint
 from mar.training.batches import Batch, labels_or_none
 from mar.training.blocks import recompute_blocks
@@ -35,10 +37,11 @@ from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from mar.training.trackers import Trackers, check_trackers, tracking
-from orderings import Grid, Plan
+from orderings import Grid, Plan, PlanSpec
 
 _AMPLE = 200  # times the memory of a forward pass: above every network, so that activations need no measurement
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
+FidOf = Callable[[torch.Tensor], float]  # images (N, C, H, W) in the data's levels -> their FID
 Averaged = Callable[[], AbstractContextManager[Any]]  # losses with averaged weights on the main process, or None
 
 
@@ -175,13 +178,16 @@ class ModelJob(Job):
 
     Attributes:
         curve: (iteration, nats per token) of every validation.
+        fids: iteration -> FID of generated images.
         pending: (iteration, loss, gradient norm, learning rate) that are not logged yet.
     """
 
     model: Model
     trackers: Trackers  # of the main process
 
-    def __init__(self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False) -> None:
+    def __init__(
+        self, parts: Parts, folder: RunFolder, processes: Processes, compiles: bool = False, fid: FidOf | None = None
+    ) -> None:
         self.parts, self.folder, self.processes, self.compiles = parts, folder, processes, compiles
         self.train, self.seed, self.data = parts.recipe.train, parts.recipe.seed, parts.data
         self.split = self.data.train
@@ -191,7 +197,9 @@ class ModelJob(Job):
         self.grid = Grid(self.model.tokenizer.shape)
         self.final_ordering = parts.ordering.at(1.0)
         self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(self.final_ordering)
+        self.fid = fid
         self.curve: list[tuple[int, float]] = []
+        self.fids: dict[int, float] = {}
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor, float]] = []
         self.structure: Noise | None = None  # key of the network's random structure, in training
         self.lost: set[str] = set()  # reports that could not be written
@@ -252,6 +260,7 @@ class ModelJob(Job):
     def reporting(self, iteration: int) -> Iterator[None]:
         """Show a progress bar on the main process: iterations, loss, validation, examples a second, time left."""
         self.curve = self.processes.on_main(self.folder.validations)
+        self.fids = dict(self.processes.on_main(lambda: self.folder.logged("fid")))
         self.length = self.train.length(self.curve)
         self.started = self.clock = time.monotonic()
         self.clock_at = self.first = iteration
@@ -323,6 +332,29 @@ class ModelJob(Job):
         if progress.due(self.train.sample_every) and not any(shown):
             with averaged() as losses:
                 self.processes.on_main(lambda: self._sample(progress.iteration, losses.model))
+        if self.fid is not None and progress.due(self.train.fid_every) and progress.iteration not in self.fids:
+            with averaged() as losses:
+                self.fids[progress.iteration] = self.processes.on_main(lambda: self._fid(progress, losses, self.fid))
+
+    @torch.no_grad()
+    def _fid(self, progress: Progress, losses: Any, fid: FidOf) -> float:
+        """Return the FID of the images that ``Run.sample`` draws along the training plan with the averaged weights."""
+        n, model = self.train.fid_images, losses.model
+        spec = PlanSpec(self.final_ordering, self.parts.partition)
+        plans = Plans(spec, self.grid, self.folder.path, self.processes.device)
+        settings = Settings(seed=self.seed, learned=plans.learned)
+        found = fid(sample_many(model, labels_of(model, None, n), plans.sample, settings))
+        self._log(progress.iteration, fid=found, fid_images=n)
+        print(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
+        if self.train.keep_best == "fid" and found < min(self.fids.values(), default=math.inf):
+            self._keep(progress.iteration, model)
+        return found
+
+    def _keep(self, iteration: int, averaged: nn.Module) -> None:
+        """Keep the averaged weights as the best."""
+        weights = averaged.state_dict()
+        named = {name: weights[name] for name, _ in averaged.named_parameters()}
+        checkpoint.save(self.folder.best, iteration, weights, named, {}, keep=1)
 
     @torch.no_grad()
     def _validate(self, progress: Progress, losses: Any) -> float:
@@ -347,11 +379,9 @@ class ModelJob(Job):
         self._log(progress.iteration, **values)
         if self.processes.is_main and not sys.stderr.isatty():  # a terminal has the bar
             print(f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token")
-        keeps = self.train.keep_best or self.train.until == "plateau"
+        keeps = self.train.keep_best is True or (self.train.until == "plateau" and self.train.keep_best != "fid")
         if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
-            weights = losses.model.state_dict()
-            averaged = {name: weights[name] for name, _ in losses.model.named_parameters()}
-            checkpoint.save(self.folder.best, progress.iteration, weights, averaged, {}, keep=1)
+            self._keep(progress.iteration, losses.model)
         return mean
 
     def _sample(self, iteration: int, model: Any) -> None:

@@ -23,7 +23,7 @@ from mar.training.checkpoint import check_length
 _MAY_CHANGE = {
     "name",
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
-    *("train.save_every", "train.save_on", "train.trackers", "train.keep"),
+    *("train.fid_every", "train.fid_images", "train.save_every", "train.save_on", "train.trackers", "train.keep"),
     *("train.parallel", "train.checkpoint_activations", "train.accumulation"),
     *("data.path", "data.images", "data.workers", "data.damaged_limit"),
 }
@@ -131,7 +131,10 @@ class RunFolder:
 
     def validations(self) -> list[tuple[int, float]]:
         """Return (iteration, nats per token) of every validation."""
-        key = "validation_nats_per_token"
+        return self.logged("validation_nats_per_token")
+
+    def logged(self, key: str) -> list[tuple[int, float]]:
+        """Return (iteration, value) of every line that has ``key``."""
         return [(line["iteration"], line[key]) for line in self.history() if line.get(key) is not None]
 
     def rewind(self, iteration: int) -> None:

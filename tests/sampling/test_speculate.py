@@ -230,3 +230,20 @@ def test_given_tokens_alone_take_no_pass():
     step_BL = torch.full((3, L), GIVEN)
     out = draw(model, Plan(step_BL, step_BL), speculation, given=EVERY[:3])
     assert torch.equal(out, EVERY[:3]) and not speculation.passes[0].any()
+
+
+@pytest.mark.parametrize("draft", ["self:2", "jacobi:2", "a run:2"])
+def test_what_the_causal_transformer_remembers_is_what_it_would_read_again(draft, monkeypatch):
+    model, n, noise = categorical(), 200, stream(2, "sample", 200)
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((2, 2)), n, noise, stream(1, "given", n).uniform(L) < 0.2)
+    given, options = EVERY[torch.arange(n) % len(EVERY)], {"guidance": Guidance(1.5), "label": 1}
+    smaller = categorical(strength=1.0)
+
+    def drawn() -> torch.Tensor:
+        speculation = Speculation.parse(draft)
+        speculation.model = smaller
+        return draw(model, plan, speculation, given=given, noise=noise, **options)
+
+    remembered = drawn()
+    monkeypatch.setattr(type(model.network), "memory", lambda network, batch, device: None)
+    assert torch.equal(remembered, drawn())
