@@ -88,6 +88,8 @@ def train(
     if compiles == "auto":
         compiles = blocks.compiles(parts.model, processes.device)
     computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
+    if processes.device.type == "cpu" and torch.cuda.is_available():  # --device cpu
+        computes["device"] = f"cpu, {os.cpu_count()} cores"
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(folder.locked()))
         said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))

@@ -15,6 +15,7 @@ from mar.data.mnist import BinarizedMnist, DynamicMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
 from mar.data.published_latents import MarLatents, RarTokens
 from mar.data.small_imagenet import Chrabaszcz, Oord
+from mar.data.sound_folder import SoundFolder
 from mar.data.text import Text
 
 DATA = Registry(
@@ -35,6 +36,7 @@ DATA = Registry(
         "documents": Documents,
         "npz": Npz,
         "audio": Audio,
+        "sound-folder": SoundFolder,
         "hub": Hub,
         "cache": Cache,
         "mar-latents": MarLatents,

@@ -113,6 +113,15 @@ def write_recordings(folder: Path) -> Path:
     return folder
 
 
+def write_sound_folder(folder: Path) -> Path:
+    """Noise in two class folders."""
+    rng = np.random.default_rng(9)
+    for name in [f"{word}/{i}.wav" for word in ("no", "yes") for i in range(20)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        wavfile.write(folder / name, 16000, rng.integers(-(2**15), 2**15, 40).astype(np.int16))
+    return folder
+
+
 def write_parquet(folder: Path) -> Path:
     """Random 6x5 images of two classes in one Parquet file."""
     datasets = pytest.importorskip("datasets")
@@ -151,6 +160,13 @@ def source(request, tmp_path):
         "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},
         "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
         "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
+        "sound-folder": lambda: {
+            "path": str(write_sound_folder(tmp_path)),
+            "context": 32,
+            "stride": 8,
+            "validation": 0.2,
+            "test": 0.2,
+        },
         "npz": lambda: {"path": str(write_npz(tmp_path))},
         "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
         "dynamic-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
