@@ -6,7 +6,7 @@ from mar.data.base import DataSource
 from mar.data.cache import Cache
 from mar.data.cifar import Cifar10, Cifar100
 from mar.data.digits import Digits
-from mar.data.documents import Documents
+from mar.data.documents import Documents, Lm1b
 from mar.data.folder import Folder
 from mar.data.hub import Hub
 from mar.data.mat import Omniglot, Silhouettes
@@ -34,6 +34,7 @@ DATA = Registry(
         "folder": Folder,
         "text": Text,
         "documents": Documents,
+        "lm1b": Lm1b,
         "npz": Npz,
         "audio": Audio,
         "sound-folder": SoundFolder,

@@ -96,6 +96,18 @@ def write_text(folder: Path, length: int = 400) -> Path:
     return folder
 
 
+def write_lm1b(folder: Path) -> Path:
+    """Two training and two held-out files of the benchmark, three sentences each."""
+    sets = {"training": "news.en-{}-of-00100", "heldout": "news.en.heldout-{}-of-00050"}
+    for kind, name in sets.items():
+        inside = folder / "1-billion-word" / f"{kind}-monolingual.tokenized.shuffled"
+        inside.mkdir(parents=True, exist_ok=True)
+        for number in (0, 1) if kind == "heldout" else (1, 2):
+            lines = [f"{kind} {number} {'abc'[i]} .\n" for i in range(3)]
+            (inside / name.format(f"{number:05d}")).write_text("".join(lines))
+    return folder
+
+
 def write_npz(folder: Path) -> Path:
     """Random binary vectors of five values."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +189,7 @@ def source(request, tmp_path):
         "omniglot": lambda: {"path": str(write_mat(tmp_path, False)), "validation": 1},
         "caltech-silhouettes": lambda: {"path": str(write_mat(tmp_path, True))},
         "hub": lambda: {"path": str(write_parquet(tmp_path))},
+        "lm1b": lambda: {"path": str(write_lm1b(tmp_path)), "context": 32},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:
