@@ -9,6 +9,7 @@ from mar.networks.masked_convolution import MaskedConvolution
 from mar.networks.masked_transformer import MaskedTransformer
 from mar.networks.nade import Nade
 from mar.networks.pixel_rnn import DiagonalBiLSTM, RowLSTM
+from mar.networks.rar import RAR
 from mar.networks.recurrent import GRU, LSTM
 from mar.networks.wavenet import WaveNet
 
@@ -25,6 +26,7 @@ NETWORKS = Registry(
         "masked-transformer": MaskedTransformer,
         "nade": Nade,
         "per-position": PerPosition,
+        "rar": RAR,
         "row-lstm": RowLSTM,
         "wavenet": WaveNet,
     },
