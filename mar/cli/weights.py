@@ -60,18 +60,20 @@ def _export_released(run: Path, out: Path) -> None:
 
 
 def import_(
-    file: Annotated[Path, arg("A .pth, .ckpt or .safetensors file.")],
+    file: Annotated[Path, arg("A .pth, .ckpt, .bin or .safetensors file.")],
     out: Annotated[Path, opt("Folder to write: a run, or a diffusers autoencoder.")],
-    heads: Annotated[int | None, opt("MAR: attention heads; default as published, else of 64 channels.", min=1)] = None,
+    heads: Annotated[
+        int | None, opt("MAR, RAR: attention heads; default as published, else of 64 channels.", min=1)
+    ] = None,
     decoder_heads: Annotated[int | None, opt("MAR: attention heads of the decoder, where they differ.", min=1)] = None,
     patch: Annotated[int | None, opt("MAR: side of a token in latents; default from the channels.", min=1)] = None,
     vae: Annotated[str, opt("MAR: its KL autoencoder, a diffusers folder or hub name; default --data's.")] = "",
     scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
-    data: Annotated[str, opt("MAR: a folder of cached latents, to score and train on.")] = "",
+    data: Annotated[str, opt("MAR: a folder of cached latents; RAR: its file of tokens. To score and train on.")] = "",
 ) -> None:
-    """Read released weights: a MAR, or a KL autoencoder.
+    """Read released weights: a MAR, a RAR, or a KL autoencoder.
 
-    A MAR (`model`, `model_ema`) becomes a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
+    A MAR (`model`, `model_ema`) or a RAR becomes a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
     and `tokenizer.kind=kl` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
     of attention heads do not show there and are options.
 
@@ -81,6 +83,7 @@ def import_(
         mar import mar_base.pth --out runs/mar-base --vae kl16
         mar sample runs/mar-base --class 207 --guidance 2.9 --head start=999
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
+        mar import rar_b.bin --out runs/rar-b --data maskgitvq.jsonl
     """
     from mar.compat import latent_diffusion, weights_file
 
@@ -89,9 +92,18 @@ def import_(
     if state is not None:
         _import_autoencoder(state, out, scale)
         return
+    from mar.compat import rar
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
+    if rar.recognises(content):
+        if decoder_heads or patch or vae or scale:
+            raise UserError(f"{file} is a RAR: leave out --decoder-heads, --patch, --vae and --scale")
+        size, levels = rar.import_run(content, out, heads, data)
+        print(f"done: {out}, a RAR of {size.depth} x {size.width} over {levels} categories")
+        print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
+        print(f"next: mar sample {out}   (tokens)")
+        return
     recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))

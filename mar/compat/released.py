@@ -33,7 +33,7 @@ from mar.training.run_folder import RunFolder
 _LAST = ("model", "state_dict", "model_state_dict")  # keys of released files: MAR, DiT, latent diffusion, timm
 _AVERAGED = ("model_ema", "ema", "ema_model", "ema_state_dict", "state_dict_ema")
 BASE = "imagenet256-mar-base"  # the published training: shapes do not tell it
-_IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
+IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
 
 
 def import_run(
@@ -57,9 +57,19 @@ def import_run(
     plain, average = state_dicts(content)
     found = infer(plain, *heads)
     recipe, about, latents = described(found, out.name, patch, vae, scale, data)
+    return write(recipe, about, rename(plain), rename(average), out), latents
+
+
+def write(
+    recipe: Recipe, about: About, last: dict[str, torch.Tensor], average: dict[str, torch.Tensor], out: Path
+) -> Recipe:
+    """Write a finished run of these weights, in our names, and return its whole recipe.
+
+    Raise UserError if weights are missing or of other sizes, or ``out`` holds another run or weights.
+    """
     recipe = build.resolve(recipe)
     model = build.assemble(recipe, about).model
-    last, ema = (fill(model, rename(state)) for state in (plain, average))
+    last, ema = (fill(model, state) for state in (last, average))
     model.load_state_dict(last, strict=False)  # a tokenizer's buffers are not in the file
     training = {"optimizer": make_optimizer(model, recipe.train).state_dict()}  # as before the first step
     folder = RunFolder(out)
@@ -70,7 +80,7 @@ def import_run(
         folder.start(recipe, about, computes={})
         if there is None:
             checkpoint.save(folder.checkpoints, recipe.train.iterations, model.state_dict(), ema, training, keep=1)
-    return recipe, latents
+    return recipe
 
 
 def state_dicts(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -115,7 +125,7 @@ def described(
     content["data"] |= {"path": _absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
-    about = About("unknown data", spec, fingerprint="", notes={"imported": _IMPORTED})
+    about = About("unknown data", spec, fingerprint="", notes={"imported": IMPORTED})
     return config.parse(content), about, latents
 
 
