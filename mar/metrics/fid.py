@@ -30,6 +30,7 @@ from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, ima
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.metrics.statistics import spread
 from mar.run import Run
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.output import image_grid, save_animation
 
 if TYPE_CHECKING:
@@ -220,7 +221,8 @@ class FID(Metric):
     def notes(cls, answers: Sequence[GeneratedImages], grid: Mapping[str, Any]) -> list[str]:
         first, fid = answers[0].scores, grid["fid"]
         variants, floor = grid.get("variants", ()), first.noise_floor
-        changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
+        own = ("guidance", "temperature", "guidance_schedule", "temperature_schedule")
+        changed = any(variant.get(of) is not None for variant in variants for of in own)
         own = ", where the variant says nothing else" if changed else ""
         said = (
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
@@ -255,6 +257,8 @@ def sample_images(
     chosen: dict[str, Any] = {"guidance": options.guidance, "temperature": options.temperature}
     if variant is not None:
         chosen |= {key: own for key in chosen if (own := getattr(variant, key)) is not None}
+        chosen["guidance"] = Guidance(chosen["guidance"], variant.guidance_schedule)
+        chosen["temperature"] = Temperature(chosen["temperature"], variant.temperature_schedule)
         chosen |= {**variant.options, "adaptive": variant.adaptive or None}
     images = run.sample(
         options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress, **chosen

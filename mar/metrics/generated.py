@@ -314,7 +314,8 @@ def changed(setting: Setting, **values: Any) -> Setting:
 def to_text(setting: Setting) -> str:
     """Return a setting in a few words: its plan and every value that is not the default."""
     default = Setting(setting.plan)
-    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "speculate", "precision")
+    keys = ("guidance", "guidance_schedule", "temperature", "temperature_schedule", "seed", "adaptive", "remask",
+            "speculate", "precision")  # fmt: skip
     told = [f"{key}={getattr(setting, key)}" for key in keys if getattr(setting, key) != getattr(default, key)]
     return " ".join([setting.plan, *told, *(f"{key}={value}" for key, value in setting.head.items())])
 
@@ -327,7 +328,7 @@ def parse_compared(text: str, setting: Setting) -> Setting:
     parts = [part.partition("=") for part in re.split(r":(?=[a-z_]+=)", text)]
     if not all(equals for _, equals, _ in parts):
         raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
-    return changed(setting, **{key: value if key == "plan" else parse_values(value)[0] for key, _, value in parts})
+    return changed(setting, **{key: value if key == "plan" else value_of(value.strip()) for key, _, value in parts})
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
@@ -361,7 +362,7 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 def parse_values(written: str) -> list[Any]:
     """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
     parts = [value_of(part.strip()) for part in written.split(":") if part.strip()]
-    if len(parts) != 3:
+    if len(parts) != 3 or "," in written:
         return [value_of(part.strip()) for part in written.split(",") if part.strip()]
     if not all(isinstance(part, int | float) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
