@@ -25,7 +25,7 @@ import torch
 from mar import build, config
 from mar.config import Recipe
 from mar.core.errors import Unsupported, UserError, unknown
-from mar.core.files import RUN
+from mar.core.files import RUN, write_atomic
 from mar.core.hub import local_folder
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
@@ -49,7 +49,7 @@ from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.sampling.speculate import OWN, Speculation
 from mar.training import blocks, checkpoint
-from mar.training.initial import initialise
+from mar.training.initial import RECORD, initialise
 from mar.training.job import FidOf, ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
@@ -81,21 +81,24 @@ def train(
             raise UserError("train.fid_every from Python: pass fid=mar.metrics.fid.while_training")
         if not (ignore_memory or os.environ.get("MAR_IGNORE_MEMORY")):
             check_memory(parts, processes)
+        if recipe.train.init and not folder.checkpoints.is_dir():
+            begun.append(initialise(parts.model, recipe.train.init))
         return parts
 
+    begun: list[tuple[str, str]] = []  # the note and the record of train.init
     parts = processes.on_all(assembled)
     compiles = folder.original_setting(recipe, "compile")
     if compiles == "auto":
         compiles = blocks.compiles(parts.model, processes.device)
     computes = {"precision": processes.precision, "compile": compiles, "processes": processes.world}
+    if processes.device.type == "cpu" and torch.cuda.is_available():  # --device cpu
+        computes["device"] = f"cpu, {os.cpu_count()} cores"
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(folder.locked()))
         said = processes.on_main(lambda: folder.start(parts.recipe, parts.about, computes))
-        if recipe.train.init and not folder.checkpoints.is_dir():
-            said = [
-                *said,
-                processes.on_all(lambda: initialise(parts.model, recipe.train.init, folder, processes.is_main)),
-            ]
+        for note, record in begun:
+            said = [*said, note]
+            processes.on_main(lambda record=record: write_atomic(folder.path / RECORD, record))
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():

@@ -9,6 +9,7 @@ density; if they use values just sampled, the likelihood is intractable (``uses_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,6 +23,7 @@ class Adaptive(Component):
 
     score: ClassVar[Literal["entropy", "log-probability"]] = "entropy"  # what ``score_BL`` holds, in nats
     uses_sampled_values: ClassVar[bool] = False
+    sizes_itself: ClassVar[bool] = False  # it says how many tokens a step takes; otherwise the partition does
 
     def next_set(
         self,
@@ -77,6 +79,32 @@ class Confidence(Adaptive):
             u_BL = generator.uniform(score_BL.shape[1]).to(score_BL.device).clamp(2.0**-25, 1.0 - 2.0**-24)
             score_BL = score_BL - scale * (-u_BL.log()).log()
         return -score_BL
+
+
+@dataclass(frozen=True)
+class EntropyBound(Adaptive):
+    """As many tokens a step as an entropy bound allows, lowest entropy first; exact likelihood (arXiv 2505.24857).
+
+    A step takes the most tokens, by entropy, of which all but the last sum to at most ``nats``: one at least. The sum
+    of entropies less the largest bounds the conditional total correlation, so that under the model's own conditionals a
+    step of independent draws costs at most ``nats``. Tokens are categories, and the partition is ``singles``.
+    """
+
+    nats: float = option(1.0, least=0)
+    sizes_itself: ClassVar[bool] = True
+
+    def next_set(
+        self,
+        score_BL: torch.Tensor,
+        unknown_BL: torch.Tensor,
+        size_B: torch.Tensor,
+        progress: float = 0.0,
+        generator: Source | None = None,
+    ) -> torch.Tensor:
+        sorted_BL = torch.where(unknown_BL, score_BL.double().clamp(min=0.0), math.inf).sort(dim=1, stable=True).values
+        before_BL = torch.cat([torch.zeros_like(sorted_BL[:, :1]), sorted_BL.cumsum(1)[:, :-1]], dim=1)
+        fits_B = ((before_BL <= self.nats) & sorted_BL.isfinite()).sum(1)
+        return smallest(score_BL, unknown_BL, torch.where(size_B > 0, fits_B.clamp(min=1), 0))
 
 
 def smallest(score_BL: torch.Tensor, unknown_BL: torch.Tensor, size_B: torch.Tensor) -> torch.Tensor:

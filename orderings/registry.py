@@ -189,6 +189,7 @@ ADAPTIVE = Registry(
     {
         "lowest-entropy": adaptive.LowestEntropy,
         "highest-entropy": adaptive.HighestEntropy,
+        "entropy-bound": adaptive.EntropyBound,
         "confidence": adaptive.Confidence,
     },
     what="adaptive order",

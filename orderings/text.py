@@ -297,4 +297,6 @@ def _parse(family: Registry[T], text: str, options: Mapping[str, Any]) -> T:
     component: Any = cls(**read)
     hints = get_type_hints(Symmetric)
     symmetry = {key: _read(value, hints[key], grid_options[key]) for key, value in values.items() if key not in own}
-    return turned(component, *Symmetric(component, **symmetry).element) if symmetry else component
+    if symmetry:
+        component = turned(component, *Symmetric(component, **symmetry).element)
+    return component

@@ -206,17 +206,21 @@ class Features:
     """The feature extractor of FID."""
 
     features: Annotated[
-        Literal["auto", "inception", "classifier"],
-        opt("Feature extractor; auto: a classifier for small images.", **_FEATURES),
-    ] = "auto"
-    inception_weights: Annotated[Path | None, opt("torch-fidelity's Inception weights file.", **_FEATURES)] = None
+        str,
+        opt("inception, classifier, clip-vit-b-32, dinov2-vit-l-14, FILE.py:Class; auto: a classifier for small images.",
+            **_FEATURES),
+    ] = "auto"  # fmt: skip
+    features_weights: Annotated[
+        Path | None,
+        opt("Weights file of inception, clip-… or dinov2-…", "--features-weights", "--inception-weights", **_FEATURES),
+    ] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
 
     def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
-        return FeatureSettings(self.features, self.inception_weights, self.labelled, seed, on)
+        return FeatureSettings(self.features, self.features_weights, self.labelled, seed, on)
 
 
 _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1

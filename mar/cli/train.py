@@ -15,6 +15,7 @@ def train(
     recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The run folder; default NAME in runs, or in $MAR_RUNS.")] = None,
+    device: Annotated[str, opt("cpu, cuda or xpu; default cuda if there is one, else cpu.")] = "",
     ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
     """Train a model, or resume a run that was stopped or killed.
@@ -41,7 +42,7 @@ def train(
     if chosen.train.fid_every:
         from mar.metrics.fid import while_training as fid
     folder = out or runs_folder() / chosen.name
-    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
+    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel, device)
     train_run(chosen, folder, processes, ignore_memory=ignore_memory, fid=fid)
     if processes.is_main:
         print_run(folder)

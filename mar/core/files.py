@@ -5,7 +5,6 @@ Each folder is of one kind, marked by a file, and has one writer at a time.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
@@ -26,6 +25,11 @@ from typing import Any
 from urllib.parse import quote
 
 from mar.core.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 RUN, TOKENIZER, CACHE, STORE, GRID = "recipe.yaml", "tokenizer.json", "settings.json", "store.json", "grid.yaml"
 _KINDS = {
@@ -84,7 +88,9 @@ def check_file(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """True if there is a process of this number on this machine."""
+    """True if there is a process of this number on this machine, or if the system cannot tell."""
+    if os.name == "nt":  # there os.kill with 0 is Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -97,7 +103,9 @@ def _alive(process: int) -> bool:
 def flush(*paths: Path) -> None:
     """Flush files and folders to the disk."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
+        if os.name == "nt" and path.is_dir():  # Windows flushes files alone, opened for writing
+            continue
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -234,6 +242,10 @@ def held(folder: Path, wait: bool) -> Iterator[bool]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
+    if fcntl is None:
+        with _held_by_filelock(lock, wait) as mine:
+            yield mine
+        return
     while True:
         with lock.open("w") as file:
             try:
@@ -255,6 +267,23 @@ def held(folder: Path, wait: bool) -> Iterator[bool]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+@contextmanager
+def _held_by_filelock(lock: Path, wait: bool) -> Iterator[bool]:
+    """``held`` where there is no flock."""
+    from filelock import FileLock, Timeout
+
+    own = FileLock(lock)
+    try:
+        own.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        own.release()
 
 
 def environment() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 import torch
 from torch import distributed, nn
 
-from mar.core.errors import MarError, PeerFailed, UserError
+from mar.core.errors import MarError, PeerFailed, UserError, unknown
 from mar.core.peers import Peers
 from mar.core.signals import end_with
 from orderings.user import is_file_target, load_class
@@ -55,10 +55,24 @@ class Stop:
             raise KeyboardInterrupt
 
 
-def resolve_precision(precision: Precision) -> Precision:
+def _check_device(device: str) -> None:
+    """Raise UserError: the machine, or this installation of torch, has no such device."""
+    if device == "mps":
+        raise UserError("Apple's MPS has no float64, which the noise and the solvers compute in: use --device cpu")
+    if device not in ("cuda", "xpu"):
+        raise unknown("device", device, ("cpu", "cuda", "xpu"))
+    if not getattr(torch, device).is_available():
+        raise UserError(f"torch {torch.__version__} sees no {device} device here: use --device cpu")
+    if device == "xpu" and torch.cuda.is_available():
+        raise UserError("this machine has CUDA GPUs, which come first: leave out --device")
+
+
+def resolve_precision(precision: Precision, cpu: bool = False) -> Precision:
     """Replace ``auto``: bf16 on GPUs with bf16 hardware, fp32 elsewhere."""
     if precision != "auto":
         return precision
+    if cpu:
+        return "fp32"
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
@@ -100,13 +114,14 @@ class Processes:
 
     Args:
         precision: precision of the network's matrix products.
+        device: cpu, cuda or xpu; "": a CUDA GPU if there is one, else the CPU.
         parallel: every process holds the whole model (``ddp``) or a share of every parameter (``fsdp``).
 
     Raises:
-        UserError: the device does not support ``precision``.
+        UserError: there is no such device, or it does not support ``precision``.
     """
 
-    def __init__(self, precision: Precision = "fp32", parallel: Parallel = "ddp") -> None:
+    def __init__(self, precision: Precision = "fp32", parallel: Parallel = "ddp", device: str = "") -> None:
         from mar.core import torchvision  # noqa: F401  (accelerate looks at torchvision)
 
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads())))
@@ -115,8 +130,10 @@ class Processes:
 
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise UserError("accelerate's own FSDP is not used: launch without it, and set train.parallel=fsdp")
-        cpu = not torch.cuda.is_available()
-        self.precision = resolve_precision(precision)
+        cpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
+        if not cpu and device:
+            _check_device(device)
+        self.precision = resolve_precision(precision, cpu)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
         ignored = _drop_settings_of_accelerate()

@@ -111,7 +111,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """Return one array; the size that its header promises is checked before memory is reserved."""
     from numpy.lib import format as npy
 
-    if member.file_size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if hasattr(os, "sysconf") and member.file_size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         raise ValueError(f"{member.filename} has {member.file_size:,} bytes, more than the memory")
     with archive.open(member) as stream:
         version = npy.read_magic(stream)

@@ -6,7 +6,7 @@ from mar.data.base import DataSource
 from mar.data.cache import Cache
 from mar.data.cifar import Cifar10, Cifar100
 from mar.data.digits import Digits
-from mar.data.documents import Documents
+from mar.data.documents import Documents, Lm1b
 from mar.data.folder import Folder
 from mar.data.hub import Hub
 from mar.data.mat import Omniglot, Silhouettes
@@ -15,6 +15,7 @@ from mar.data.mnist import BinarizedMnist, DynamicMnist, FashionMnist, Mnist
 from mar.data.npz import Npz
 from mar.data.published_latents import MarLatents, RarTokens
 from mar.data.small_imagenet import Chrabaszcz, Oord
+from mar.data.sound_folder import SoundFolder
 from mar.data.text import Text
 
 DATA = Registry(
@@ -33,8 +34,10 @@ DATA = Registry(
         "folder": Folder,
         "text": Text,
         "documents": Documents,
+        "lm1b": Lm1b,
         "npz": Npz,
         "audio": Audio,
+        "sound-folder": SoundFolder,
         "hub": Hub,
         "cache": Cache,
         "mar-latents": MarLatents,

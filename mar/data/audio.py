@@ -61,7 +61,7 @@ class AudioOptions(DataOptions):
 class Recording:
     file: Path
     label: str  # its class
-    index: int
+    split: str
     level_T: torch.Tensor
     rate: int  # samples a second
 
@@ -75,37 +75,35 @@ class Audio(DataSource):
     @classmethod
     def load(cls, options: AudioOptions) -> Data:
         """Return splits by the index in the file name, classes by the text before it."""
-        recordings = [_read(file, options.context) for file in _files(options.path)]
+        recordings = [_read(file, options) for file in _files(options.path)]
         first, rate = recordings[0].file.name, recordings[0].rate
         if other := next((r for r in recordings if r.rate != rate), None):
             raise UserError(f"{other.file} has {other.rate} samples a second, {first} {rate}: convert one")
-        classes = tuple(sorted({r.label for r in recordings}))
-        level_T = torch.cat([r.level_T for r in recordings])
-        train, validation, test = (_windows(split, recordings, level_T, classes, options) for split in SPLITS)
-        contents = (x for windows in (train, validation, test) for x in (windows.start_N, windows.label_N))
-        spec = DataSpec((1, 1, options.context), LEVELS, len(classes), classes, modality="audio", rate=rate)
-        return Data(cls.name, spec, train, validation, test, fingerprint(level_T, *contents))
-
-
-def _windows(
-    split: str, recordings: list[Recording], level_T: torch.Tensor, classes: tuple[str, ...], options: AudioOptions
-) -> Windows:
-    start, label, span, first = [], [], [], 0
-    for r in recordings:
-        held_out = "test" if r.index < options.test else "validation"
-        own = held_out if r.index < options.test + options.validation else "train"
-        end = first + len(r.level_T)
-        if own == split:
-            start.append(starts(first, end, options.context, options.stride if split == "train" else options.context))
-            span.append((first, end))
-            label.append(torch.full_like(start[-1], classes.index(r.label)))
-        first = end
-    if not start:
-        raise UserError(
-            f"no recording in {options.path} is of the {split} split: 0..{options.test - 1} are test, the "
-            f"next {options.validation} validation, the others training recordings"
+        rule = (
+            f"0..{options.test - 1} are test, the next {options.validation} validation, the others training recordings"
         )
-    return Windows(level_T, torch.cat(start), options.context, torch.cat(label), torch.tensor(span))
+        return recorded(cls.name, recordings, options.path, options.context, options.stride, rule)
+
+
+def recorded(name: str, recordings: list[Recording], path: str, context: int, stride: int, rule: str) -> Data:
+    """Return the windows of recordings of one rate in their splits. UserError: a split has none, with the ``rule``."""
+    classes, splits = tuple(sorted({r.label for r in recordings})), dict[str, Windows]()
+    level_T = torch.cat([r.level_T for r in recordings])
+    for split in SPLITS:
+        start, label, span, first = [], [], [], 0
+        for r in recordings:
+            end = first + len(r.level_T)
+            if r.split == split:
+                start.append(starts(first, end, context, stride if split == "train" else context))
+                span.append((first, end))
+                label.append(torch.full_like(start[-1], classes.index(r.label)))
+            first = end
+        if not start:
+            raise UserError(f"no recording in {path} is of the {split} split: {rule}")
+        splits[split] = Windows(level_T, torch.cat(start), context, torch.cat(label), torch.tensor(span))
+    contents = (x for windows in splits.values() for x in (windows.start_N, windows.label_N))
+    spec = DataSpec((1, 1, context), LEVELS, len(classes), classes, modality="audio", rate=recordings[0].rate)
+    return Data(name, spec, **splits, fingerprint=fingerprint(level_T, *contents))
 
 
 def _files(path: str) -> list[Path]:
@@ -116,7 +114,7 @@ def _files(path: str) -> list[Path]:
     return [listing.root / name for name in listing.files]
 
 
-def _read(file: Path, context: int) -> Recording:
+def _read(file: Path, options: AudioOptions) -> Recording:
     """Read a recording. Raises UserError naming a file that is wrong."""
     from scipy.io import wavfile
 
@@ -131,7 +129,9 @@ def _read(file: Path, context: int) -> Recording:
     if sample_T.dtype != np.int16 or sample_T.ndim != 1:
         channels = sample_T[:1].size
         raise UserError(f"{file} has {channels} channel(s) of {sample_T.dtype}: convert it; expected {_EXPECTED}")
-    if len(sample_T) < context:
+    if len(sample_T) < (context := options.context):
         raise UserError(f"{file} has {len(sample_T)} samples, fewer than data.context={context}: lower it or remove it")
-    level_T = encode(torch.from_numpy(sample_T.copy()))
-    return Recording(file, named["label"], int(named["index"]), level_T, rate)
+    index, level_T = int(named["index"]), encode(torch.from_numpy(sample_T.copy()))
+    held_out = "test" if index < options.test else "validation"
+    split = held_out if index < options.test + options.validation else "train"
+    return Recording(file, named["label"], split, level_T, rate)

@@ -5,6 +5,7 @@ T characters of all documents · N documents · B batch · L characters of the l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,7 @@ from mar.core.noise import stream
 from mar.core.options import at_least
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, check_shares, fingerprint
+from mar.data.files import folder_at, walk
 from mar.data.text import Unit, levels, read_text, text_files
 
 _WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a recipe
@@ -74,6 +76,46 @@ class Documents(DataSource):
         return documents_of(
             cls.name, parts, _shuffled(len(parts), options), options.path, options.unit, options.context
         )
+
+
+@dataclass(frozen=True)
+class Lm1bOptions(DataOptions):
+    path: str = ""  # the folder of the benchmark
+    unit: Unit = "character"
+    context: int = 128  # of the longest sentence: longer ones are cut
+    shards: int = 0  # of the 99 training files, the first ones; 0: all
+    bounds: ClassVar = {"context": at_least(2), "shards": at_least(0)}
+
+
+class Lm1b(DataSource):
+    """Sentences of the one billion word benchmark (Chelba et al. 2014), a line each, by its file names.
+
+    The test split is ``news.en.heldout-00000-of-00050``, as in papers, the validation split the next held-out file.
+    """
+
+    Options = Lm1bOptions
+    name = "lm1b"
+
+    @classmethod
+    def load(cls, options: Lm1bOptions) -> Data:
+        held, trained = "news.en.heldout-{:05d}-of-00050", re.compile(r"(?:.*/)?news\.en-\d{5}-of-00100")
+        home = "https://www.statmt.org/lm-benchmark"
+        root = folder_at(options.path, "the one billion word benchmark", home)
+        listing = walk(root, ("",))
+        train = [name for name in listing.files if trained.fullmatch(name)]
+        splits = {"train": train[: options.shards or None]}
+        for split, number in (("validation", 1), ("test", 0)):
+            splits[split] = [name for name in listing.files if name.split("/")[-1] == held.format(number)][:1]
+        if lacks := [split for split, names in splits.items() if not names]:
+            wanted = {"train": "news.en-00001-of-00100", "validation": held.format(1), "test": held.format(0)}
+            raise UserError(f"{root} has no {wanted[lacks[0]]} of the {lacks[0]} split: get it again from {home}")
+        parts, index = list[bytes](), list[torch.Tensor]()
+        for names in splits.values():
+            first = len(parts)
+            for name in names:
+                parts += [line for line in read_text(root / name, options.unit).split(b"\n") if line]
+            index.append(torch.arange(first, len(parts)))
+        return documents_of(cls.name, parts, index, options.path, options.unit, options.context)
 
 
 def documents_of(

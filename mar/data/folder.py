@@ -177,7 +177,7 @@ def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pai
         notes[split] = f"cut out of the training images by a hash of the path, share {shares[split]}{kept}"
 
     def split_of(inside: str) -> str:
-        at = _position(inside)
+        at = position_of(inside)
         split = "test" if at < options.test else "validation" if at < options.test + options.validation else "train"
         return split if split in cut else "train"
 
@@ -217,7 +217,7 @@ def _roles(listing: Listing) -> dict[str, str]:
     return {split: found[split] for split in _ROLES if split in found}
 
 
-def _position(inside: str) -> float:
+def position_of(inside: str) -> float:
     """Return a number in [0, 1), a function of the path only."""
     return int.from_bytes(hashlib.sha256(os.fsencode(inside)).digest()[:6], "little") * 2.0**-48
 

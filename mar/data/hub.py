@@ -329,5 +329,6 @@ def _vectors(rows: dict[str, Any], classes: dict[str, torch.Tensor], options: Hu
     column = options.column
     arrays = {split: part.select_columns([column]).with_format("numpy")[:][column] for split, part in rows.items()}
     data = vectors_of(Hub.name, arrays, options.levels, f"{options.path}: column {column}")
-    with_labels = {split: TensorSplit(data.split(split).x, classes.get(split)) for split in SPLITS}
+    split_of: Any = data.split
+    with_labels = {split: TensorSplit(split_of(split).x, classes.get(split)) for split in SPLITS}
     return replace(data, **with_labels)

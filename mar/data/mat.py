@@ -48,7 +48,7 @@ class Omniglot(DataSource):
         if cut < 1:
             raise UserError(f"data.validation={options.validation} leaves none of {len(every)} images to train on")
         parts = {"train": every[:cut], "validation": every[cut:], "test": test}
-        splits = {name: Binarised(x, None, options.seed, name) for name, x in parts.items()}
+        splits: Any = {name: Binarised(x, None, options.seed, name) for name, x in parts.items()}
         content = fingerprint(*parts.values(), torch.tensor(options.seed))
         return Data(cls.name, DataSpec((1, _SIDE, _SIDE), 2), **splits, fingerprint=content)
 

@@ -14,7 +14,6 @@ finished.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import re
@@ -33,7 +32,7 @@ from omegaconf import OmegaConf
 
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
-from mar.core.files import environment, held, write_atomic
+from mar.core.files import environment, fcntl, held, write_atomic
 from mar.core.records import Record, read
 from mar.core.signals import cores, end_with, forward_signals
 
@@ -194,7 +193,8 @@ def train_launched(processes: int, recipe: Recipe, path: Path, command: Command 
     shutdown = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds to save in
     own = {"OMP_NUM_THREADS": str(threads), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": shutdown, "TERM": "dumb"}
     with (path / ".launch").open("w") as alone, (path / LOG).open("ab") as log:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
+        if fcntl is not None:
+            fcntl.flock(alone, fcntl.LOCK_EX)  # held by a launcher that outlived its command, too
         begin = log.tell()
         if _finish((command or torchrun)(processes, path), own, log, (alone.fileno(),)):
             _raise_failure(path / LOG, begin)

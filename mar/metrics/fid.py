@@ -32,9 +32,11 @@ from mar.metrics.statistics import spread
 from mar.run import Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.output import image_grid, save_animation
+from orderings.user import is_file_target
 
 if TYPE_CHECKING:
-    from mar.metrics.features import Extractor, Features
+    from mar.metrics.extractors import Extractor
+    from mar.metrics.features import Features
 
 LEAST_IMAGES = 8  # fewer give no meaningful precision/recall (k=4), KID splits or covariance
 KID_SUBSET_SIZE = 1000
@@ -86,6 +88,7 @@ class FidResult:
     kid_subsets: int
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
+    resizing: str = ""  # of files to images, and of images to what the extractor takes; "": a record that does not say
     noise_floor_fid: tuple[float, ...] = ()  # FID of several draws of real images; empty: ``noise_floor`` alone
 
     @property
@@ -153,11 +156,13 @@ class FID(Metric):
         shown: int = Field(default=40, ge=1, description="images in the picture of samples")
         animated: int = Field(default=12, ge=1, description="images in the animation")
         nearest: bool = Field(default=False, description="compare each image with its nearest training image")
+        features: str = Field(default="auto", description="inception, classifier, clip-…, dinov2-…, or FILE.py:Class")
 
         @model_serializer(mode="wrap")
         def _omit_default(self, dump: Any) -> dict[str, Any]:
-            """Omit ``nearest`` unless it is asked, so that answers to existing questions stay answers."""
-            return {key: value for key, value in dump(self).items() if key != "nearest" or value}
+            """Omit later options unless they are asked, so that answers to existing questions stay answers."""
+            later = {"nearest": False, "features": "auto"}
+            return {key: value for key, value in dump(self).items() if later.get(key, ...) != value}
 
     name, title, Answer = "fid", "images", GeneratedImages
     default = Options()
@@ -165,14 +170,17 @@ class FID(Metric):
     _scorer: tuple[Any, FidScorer] | None = None  # of the data scored last
 
     def question(self, subject: Subject) -> Question:
-        return self.along_plan(subject, subject.variant)
+        found = self.along_plan(subject, subject.variant)
+        if is_file_target(self.options.features):
+            found.content["features"] = FeatureSettings(self.options.features).identity
+        return found
 
     def compute(self, question: Question, at: Workspace) -> GeneratedImages:
         assert question.plan is not None
         run = at.load()
         data, key = run.images, (run.images.fingerprint, run.device)
         if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
-            settings = FeatureSettings(seed=self.options.seed, device=run.device)
+            settings = FeatureSettings(self.options.features, seed=self.options.seed, device=run.device)
             real = images_of(data, self.options.split)
             self._scorer = key, scorer_of(real, data.spec, settings, at.cache, data)
         started = time.monotonic(), time.process_time()
@@ -335,7 +343,7 @@ def scorer_of(
 
     Raises UserError: the features cannot be had, or are not those of the statistics; images of another shape.
     """
-    from mar.metrics.features import choose
+    from mar.metrics.extractors import choose
 
     found = reference.data if isinstance(reference, Images) else None
     if reference.spec is not None and reference.spec.shape != spec.shape:
@@ -429,6 +437,7 @@ class FidScorer:
             kid_subsets=KID_SUBSETS,
             inception_score_splits=_inception_splits(n_floor),
             notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
+            resizing=f"of files: {generated.resizing}; for the features: {self.extractor.resizing}",
             noise_floor_fid=self.floor_draws(n_floor),
         )
 

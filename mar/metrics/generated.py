@@ -104,9 +104,7 @@ class RunScorer:
     def __init__(self, run: Run, processes: Processes, asked: FidRequest) -> None:
         self.run, self.processes, self.asked = run, processes, asked
         self.reference, self._own = _reference(run, asked)
-        features = asked.features
-        shown = f"{features.extractor} {features.weights or ''} {features.labelled}".strip()
-        self.identity = f"{self.reference.identity} {shown}"  # names exactly the reference and the features
+        self.identity = f"{self.reference.identity} {asked.features.identity}"  # files by their content
         self.folder = run.folder.path / "scores"
 
     @cached_property

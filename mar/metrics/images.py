@@ -15,7 +15,7 @@ import torch
 from mar import build
 from mar.config import parse
 from mar.core.errors import UserError, unknown
-from mar.core.files import RUN, STORE, digest, write_atomic
+from mar.core.files import RUN, STORE, checksum, digest, write_atomic
 from mar.core.readers import read_npz, reading
 from mar.core.spec import DataSpec
 from mar.data import DATA
@@ -24,7 +24,7 @@ from mar.data.files import contents
 from mar.data.folder import FolderSplit, every_image
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
-from orderings.user import is_file_target
+from orderings.user import existing, is_file_target
 
 RESIZING = "scaled to the shorter side and cropped to the centre, as ADM"  # of the files of a folder
 
@@ -147,12 +147,20 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 class FeatureSettings:
     """The feature extractor, and how features are computed and compared."""
 
-    extractor: Any = "auto"  # auto, inception, classifier, or an Extractor of ``mar.metrics.features``
-    weights: Path | None = None  # Inception's; None: torch's own cache of downloads, filled if need be
+    extractor: Any = "auto"  # auto, classifier, a name or class as ``mar.metrics.extractors`` takes, or an Extractor
+    weights: Path | None = None  # of a named extractor; None: torch's own cache of downloads, filled if need be
     labelled: str | Data = ""  # labelled data, or their kind:path, for the classifier of unlabelled images
     seed: int = 0  # of the subsets of KID, the splits of the Inception score and the images of the noise floor
     device: torch.device | str = "cpu"
     batch_size: int = 64  # images at once on that device
+
+    @property
+    def identity(self) -> str:
+        """Name the features of a record before a network is loaded: files by their content, not their path."""
+        text = str(self.extractor)
+        files = [self.weights, existing(text.rpartition(":")[0]) if is_file_target(text) else None]
+        hashes = " ".join(checksum(file)[:8] for file in files if file is not None and file.is_file())
+        return f"{text} {hashes} {self.labelled}".strip()
 
 
 def images_of(data: Data, split: str) -> Images:

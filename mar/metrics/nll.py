@@ -226,7 +226,8 @@ def score_plans(run: Run, request: NllRequest, say: Say) -> NllScores:
         raise UserError(f"--orders takes a plan whose order is random: {', '.join(request.plans)} have one order each")
     score_one = _score_to_target if request.target else score_plan
     scored = {text: score_one(run, plans[text], request, say) for text in texts}
-    files, likelihoods = ({text: each[k] for text, each in scored.items()} for k in (0, 1))
+    files = {text: file for text, (file, _) in scored.items()}
+    likelihoods = {text: likelihood for text, (_, likelihood) in scored.items()}
     differences = paired_differences(likelihoods, request.paired_with) if request.paired_with else {}
     for text, difference in differences.items():
         _add(files[text], paired=asdict(difference))

@@ -21,7 +21,7 @@ from mar.core.readers import read_json
 from mar.core.records import differences
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced
-from mar.metrics.features import choose
+from mar.metrics.extractors import choose
 from mar.metrics.fid import score_images
 from mar.metrics.images import FeatureSettings
 from mar.sampling.output import image_grid

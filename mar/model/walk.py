@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
-from mar.core.errors import UserError
+from mar.core.errors import Unsupported, UserError
 from mar.core.tokens import Categories
 from mar.model.model import Model
-from orderings import ABSENT, GIVEN, Adaptive, Plan
+from orderings import ABSENT, GIVEN, Adaptive, Plan, name_of
 
 
 @dataclass
@@ -138,12 +138,23 @@ def along(plan: Plan) -> Chooser:
 def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
     """Choose sets of sizes ``size_BK`` among all unknown tokens by the entropy of their conditionals.
 
-    Raises:
-        Unsupported: while walking, if the head has no tractable entropy.
-    """
+    A rule that chooses the sizes itself takes rows that still have unknown tokens; then a step may be left out.
 
-    def choose(walk: Walk, number: int) -> Step:
+    Raises:
+        Unsupported: the rule chooses the sizes itself, and these are not single tokens; while walking, if the head has
+            no tractable entropy, or such a rule finds no categories.
+    """
+    if rule.sizes_itself and int(size_BK.max()) > 1:
+        raise Unsupported(f"{name_of(rule)} chooses how many tokens a step takes: it wants the partition singles")
+
+    def choose(walk: Walk, number: int) -> Step | None:
         size_B = size_BK[:, number]
+        if rule.sizes_itself:
+            if not isinstance(walk.model.tokenizer.token, Categories):
+                raise Unsupported(f"{name_of(rule)} bounds the entropy of categories: these tokens are vectors")
+            if not walk.unknown_BL.any():
+                return None
+            size_B = walk.unknown_BL.any(1).long()
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])  # rows with fewer steps are done
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
         with full_precision(step.z_MD) as z_MD:

@@ -200,9 +200,12 @@ def crossings(entries: dict[str, list[TrainedModel]], reference: Any) -> dict[st
     """Return the images seen from which on an entry's mean curve stays below the reference's, where it began above."""
 
     def mean(models: Sequence[TrainedModel]) -> dict[int, float]:
-        found = [dict(zip(t.validation_iteration, t.validation_nats, strict=True)) for m in models if (t := m.training)]
+        found = [
+            {at * t.batch_size: nats for at, nats in zip(t.validation_iteration, t.validation_nats, strict=True)}
+            for model in models if (t := model.training) is not None
+        ]  # fmt: skip
         shared = sorted(set.intersection(*map(set, found))) if found else []
-        return {at * models[0].training.batch_size: sum(each[at] for each in found) / len(found) for at in shared}
+        return {at: sum(each[at] for each in found) / len(found) for at in shared}
 
     asked = reference if isinstance(reference, dict) else {}
     base = [

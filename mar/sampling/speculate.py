@@ -22,7 +22,7 @@ A network that is not one-pass takes a row for each draft: n rows an image in on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,7 +39,10 @@ from orderings import ABSENT, GIVEN, Plan
 
 OWN = ("self", "jacobi")  # drafts of the model itself
 _WRITTEN = "speculation is written DRAFT or DRAFT:TOKENS, the draft self, jacobi or a run folder, e.g. self:8"
-_MOST_TRIES = 2**14  # of a residual at once; a law so close to its draft is drawn as it is (probability below 1e-4)
+_DOUBLINGS = (
+    14  # of the tries of a residual; a law still closer to its draft is drawn as it is (probability below 1e-4)
+)
+_PLACES = 2**17  # token numbers in a key
 
 
 @dataclass
@@ -116,19 +119,24 @@ class _Densities:
         """x_M ~ (p - q)+ normalised, by rejection: x ~ p is kept with probability (1 - q(x) / p(x))+.
 
         A token comes here with probability d, the total variation between p and q, and takes 1 / d tries on average:
-        one a token.
+        one a token. Their number doubles from one batch of tries to the next.
         """
         x_M, open_M = self.draw(p_MX, noise), torch.arange(len(p_MX), device=p_MX.device)
-        for number in range(_MOST_TRIES):
-            streams = noise.rows(open_M).at("try", draw=noise.draw * _MOST_TRIES + number)
-            y_M = self.draw(p_MX[open_M], streams)
-            log_q_M = draft.log_prob(q_MX[open_M], y_M, streams)
-            ratio_M = (log_q_M - self.log_prob(p_MX[open_M], y_M, streams)).exp()
-            kept_M = streams.at("keep").uniform(1)[:, 0] >= ratio_M
-            x_M[open_M[kept_M]] = y_M[kept_M]
-            open_M = open_M[~kept_M]
+        for tries in (2**k for k in range(_DOUBLINGS)):
             if not len(open_M):
                 break
+            at_T, number_T = open_M.repeat_interleave(tries), torch.arange(tries, 2 * tries).repeat(len(open_M))
+            streams = noise.rows(at_T).at("try")
+            assert streams.token_N is not None
+            key_T = streams.token_N + number_T.to(at_T.device) * _PLACES  # a stream of its own for each try
+            streams = replace(streams, token_N=key_T)
+            y_T = self.draw(p_MX[at_T], streams)
+            log_q_T = draft.log_prob(q_MX[at_T], y_T, streams)
+            ratio_T = (log_q_T - self.log_prob(p_MX[at_T], y_T, streams)).exp()
+            kept = (streams.at("keep").uniform(1)[:, 0] >= ratio_T).unflatten(0, (len(open_M), tries))
+            found, first = kept.any(1), kept.long().argmax(1)
+            x_M[open_M[found]] = y_T.unflatten(0, kept.shape)[found, first[found]]
+            open_M = open_M[~found]
         return x_M
 
 

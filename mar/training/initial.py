@@ -10,7 +10,7 @@ import json
 import torch
 
 from mar.core.errors import UserError
-from mar.core.files import digest, write_atomic
+from mar.core.files import digest
 from mar.core.hub import local_folder
 from mar.core.readers import read_tensors
 from mar.model.model import Model
@@ -20,12 +20,14 @@ from mar.training.run_folder import RunFolder
 _NAMED = 6  # tensors named in the note
 
 
-def initialise(model: Model, source: str, folder: RunFolder, writes: bool = True) -> str:
-    """Give the model the weights of ``source`` that fit and return a note of the others, kept in ``init.json``.
+RECORD = "init.json"
+
+
+def initialise(model: Model, source: str) -> tuple[str, str]:
+    """Give the model the weights of ``source`` that fit. Return a note, which names the others, and a record (JSON).
 
     Args:
         source: a run folder or hub name (averaged weights, as ``mar.load`` reads them), or a .safetensors file.
-        writes: this process writes the record.
 
     Raises:
         UserError: there are no such weights, or none fits.
@@ -40,12 +42,10 @@ def initialise(model: Model, source: str, folder: RunFolder, writes: bool = True
     model.load_state_dict(ours | fits)
     new = [_described(name, theirs.get(name), ours[name]) for name in names if name not in fits]
     unused = [name for name in theirs if name not in ours and not name.startswith("tokenizer.")]
-    if writes:
-        content = digest(*(theirs[name].contiguous().view(torch.uint8).numpy().data for name in sorted(fits)))
-        record = {"init": source, "sha256": content, "loaded": sorted(fits), "initialised": new, "unused": unused}
-        write_atomic(folder.path / "init.json", json.dumps(record, indent=1))
+    content = digest(*(theirs[name].contiguous().view(torch.uint8).numpy().data for name in sorted(fits)))
+    record = {"init": source, "sha256": content, "loaded": sorted(fits), "initialised": new, "unused": unused}
     lost = [f"{what}: {_listed(some)}" for what, some in (("initialised", new), ("not used", unused)) if some]
-    return "; ".join([f"{len(fits)} of {len(names)} tensors start from {source}", *lost])
+    return "; ".join([f"{len(fits)} of {len(names)} tensors start from {source}", *lost]), json.dumps(record, indent=1)
 
 
 def _tensors(source: str) -> dict[str, torch.Tensor]:

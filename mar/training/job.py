@@ -332,9 +332,10 @@ class ModelJob(Job):
         if progress.due(self.train.sample_every) and not any(shown):
             with averaged() as losses:
                 self.processes.on_main(lambda: self._sample(progress.iteration, losses.model))
-        if self.fid is not None and progress.due(self.train.fid_every) and progress.iteration not in self.fids:
+        fid = self.fid
+        if fid is not None and progress.due(self.train.fid_every) and progress.iteration not in self.fids:
             with averaged() as losses:
-                self.fids[progress.iteration] = self.processes.on_main(lambda: self._fid(progress, losses, self.fid))
+                self.fids[progress.iteration] = self.processes.on_main(lambda: self._fid(progress, losses, fid))
 
     @torch.no_grad()
     def _fid(self, progress: Progress, losses: Any, fid: FidOf) -> float:

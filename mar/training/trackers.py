@@ -123,7 +123,7 @@ def _log_picture(tracker: Any, file: Path, image: np.ndarray, iteration: int) ->
     if tracker.name == TENSORBOARD:
         tracker.log_images({"samples": image[None]}, step=iteration, dataformats="NHWC")
     elif tracker.name == "trackio":
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         tracker.log({"samples": trackio.Image(image)}, step=iteration)
     elif hasattr(tracker, "log_images"):

@@ -96,6 +96,18 @@ def write_text(folder: Path, length: int = 400) -> Path:
     return folder
 
 
+def write_lm1b(folder: Path) -> Path:
+    """Two training and two held-out files of the benchmark, three sentences each."""
+    sets = {"training": "news.en-{}-of-00100", "heldout": "news.en.heldout-{}-of-00050"}
+    for kind, name in sets.items():
+        inside = folder / "1-billion-word" / f"{kind}-monolingual.tokenized.shuffled"
+        inside.mkdir(parents=True, exist_ok=True)
+        for number in (0, 1) if kind == "heldout" else (1, 2):
+            lines = [f"{kind} {number} {'abc'[i]} .\n" for i in range(3)]
+            (inside / name.format(f"{number:05d}")).write_text("".join(lines))
+    return folder
+
+
 def write_npz(folder: Path) -> Path:
     """Random binary vectors of five values."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +122,15 @@ def write_recordings(folder: Path) -> Path:
     rng = np.random.default_rng(4)
     for name in [f"{word}_anna_{i}" for word in ("no", "yes") for i in range(7)]:
         wavfile.write(folder / f"{name}.wav", 8000, rng.integers(-(2**15), 2**15, 80).astype(np.int16))
+    return folder
+
+
+def write_sound_folder(folder: Path) -> Path:
+    """Noise in two class folders."""
+    rng = np.random.default_rng(9)
+    for name in [f"{word}/{i}.wav" for word in ("no", "yes") for i in range(20)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        wavfile.write(folder / name, 16000, rng.integers(-(2**15), 2**15, 40).astype(np.int16))
     return folder
 
 
@@ -151,6 +172,13 @@ def source(request, tmp_path):
         "binarized-mnist": lambda: {"path": str(write_amat(tmp_path))},
         "folder": lambda: {"path": str(write_images(tmp_path, NAMES)), "size": 8, "validation": 0.2, "test": 0.2},
         "audio": lambda: {"path": str(write_recordings(tmp_path)), "context": 32, "stride": 8},
+        "sound-folder": lambda: {
+            "path": str(write_sound_folder(tmp_path)),
+            "context": 32,
+            "stride": 8,
+            "validation": 0.2,
+            "test": 0.2,
+        },
         "npz": lambda: {"path": str(write_npz(tmp_path))},
         "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
         "dynamic-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
@@ -161,6 +189,7 @@ def source(request, tmp_path):
         "omniglot": lambda: {"path": str(write_mat(tmp_path, False)), "validation": 1},
         "caltech-silhouettes": lambda: {"path": str(write_mat(tmp_path, True))},
         "hub": lambda: {"path": str(write_parquet(tmp_path))},
+        "lm1b": lambda: {"path": str(write_lm1b(tmp_path)), "context": 32},
         "text": lambda: {"path": str(write_text(tmp_path)), "context": 8},
     }
     if request.param not in changes:

@@ -8,10 +8,11 @@ import torch
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data import DATA
-from mar.data.documents import Documents, DocumentsOptions
+from mar.data.documents import Documents, DocumentsOptions, Lm1b, Lm1bOptions
 from mar.sampling.output import text_of
 from mar.tokenizers.base import TokenizerOptions
 from mar.tokenizers.levels import Sequence
+from tests.data.conftest import write_lm1b
 
 WORDS = ["to", "be", "or", "not", "that", "is", "the", "question", "whether", "'tis", "nobler", "in", "mind", "suffer"]
 
@@ -114,3 +115,20 @@ def test_what_makes_no_three_splits_is_refused(tmp_path, text, options, words):
 def test_impossible_options_are_refused(options):
     with pytest.raises(UserError, match=r"data\."):
         DATA.options("documents", options)
+
+
+def test_the_files_of_the_billion_word_benchmark_are_its_splits(tmp_path):
+    write_lm1b(tmp_path)
+    data = Lm1b.load(Lm1bOptions(str(tmp_path), context=32))
+
+    def sentences(split):
+        x = split.batch(torch.arange(len(split)))[0].flatten(1)
+        return [text_of(row[row != data.spec.end], data.spec) for row in x]
+
+    assert sentences(data.train) == [f"training {n} {c} ." for n in (1, 2) for c in "abc"]
+    assert sentences(data.validation) == [f"heldout 1 {c} ." for c in "abc"]
+    assert sentences(data.test) == [f"heldout 0 {c} ." for c in "abc"]
+    assert len(Lm1b.load(Lm1bOptions(str(tmp_path), context=32, shards=1)).train) == 3
+    next(tmp_path.rglob("news.en.heldout-00000*")).unlink()
+    with pytest.raises(UserError, match=r"no news\.en\.heldout-00000-of-00050 of the test split"):
+        Lm1b.load(Lm1bOptions(str(tmp_path)))

@@ -87,6 +87,19 @@ def test_the_crop_is_the_centre_and_keeps_pixels_that_need_no_resizing():
     assert np.array_equal(np.array(centre_crop(Image.fromarray(pixels.swapaxes(0, 1)), 8)), pixels.swapaxes(0, 1)[3:11])
 
 
+@pytest.mark.parametrize("size", [(5, 3), (7, 8), (8, 15), (16, 17), (31, 16), (67, 33), (40, 200)])
+def test_every_size_is_prepared_as_adm_prepares_it(size):
+    """ADM's order (Dhariwal and Nichol 2021, image_datasets.py): boxes while twice too large, bicubic, centre crop."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    expected, wanted = image, 8
+    for _ in range(max(0, int(np.log2(min(size) / wanted)))):
+        expected = expected.resize([side // 2 for side in expected.size], Image.Resampling.BOX)
+    ratio = wanted / min(expected.size)
+    expected = np.asarray(expected.resize([round(side * ratio) for side in expected.size], Image.Resampling.BICUBIC))
+    top, left = (expected.shape[0] - wanted) // 2, (expected.shape[1] - wanted) // 2
+    assert np.array_equal(centre_crop(image, wanted), expected[top : top + wanted, left : left + wanted])
+
+
 def test_halving_averages_two_by_two_boxes():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
     boxes = pixels.reshape(8, 2, 8, 2).astype(float).mean((1, 3))

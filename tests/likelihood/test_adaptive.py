@@ -62,14 +62,29 @@ def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor 
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("text", [*RULES, *(f"{rule}/{cut}" for rule in RULES for cut in ("equal:2", "sizes:(1,3,2)"))])
+@pytest.mark.parametrize(
+    "text", [*RULES, "entropy-bound:0.9", *(f"{rule}/{cut}" for rule in RULES for cut in ("equal:2", "sizes:(1,3,2)"))]
+)
 def test_probabilities_of_all_images_sum_to_one(network, text):
     if network not in ATTENTIVE and text not in ("lowest-entropy", "highest-entropy/equal:2"):
         pytest.skip("these networks under two of the plans")
     found = follow(served(network), all_images(2, 6), text)
     assert found.result.nats_BL.sum(1).double().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-    if network in ATTENTIVE and "sizes" not in text:  # two cuts of six tokens leave these small models little to choose
+    if network in ATTENTIVE and "sizes" not in text and "bound" not in text:  # these may leave little to choose
         assert len(found.plan.step_BL.unique(dim=0)) > 1, "the order should depend on the image"
+
+
+def test_an_entropy_bound_sets_the_number_of_steps():
+    """From one token a step, which is lowest-entropy, to all at once."""
+    model, images = model_of("masked-transformer"), all_images(2, 6)
+    steps = [follow(model, images, f"entropy-bound:{nats}").plan.n_steps_B for nats in (0, 0.9, 100)]
+    assert (steps[0] == 6).all() and (steps[2] == 1).all() and 1 < steps[1].double().mean() < 6
+    singles = follow(model, images, "lowest-entropy")
+    bound = follow(model, images, "entropy-bound:0")
+    assert torch.equal(bound.plan.step_BL, singles.plan.step_BL)
+    assert torch.allclose(bound.result.nats_BL, singles.result.nats_BL, atol=1e-6)
+    with pytest.raises(Unsupported, match="chooses how many tokens a step takes"):
+        follow(model, images, "entropy-bound/equal:2")
 
 
 def test_more_categories_sum_to_one_too():

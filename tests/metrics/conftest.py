@@ -30,7 +30,7 @@ def brief_training(monkeypatch):
 @pytest.fixture(scope="session")
 def pixels():
     """The 2 x 2 grey levels themselves as features, in float64; two of them as logits."""
-    from mar.metrics.features import Extractor
+    from mar.metrics.extractors import Extractor
 
     def network(image):
         value = image.double().flatten(1)

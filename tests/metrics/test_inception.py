@@ -17,9 +17,9 @@ from mar.metrics.images import FeatureSettings
 @pytest.fixture
 def extractors():
     """The module, which imports torch_fidelity: two seconds of processor time."""
-    import mar.metrics.features
+    import mar.metrics.extractors
 
-    return mar.metrics.features
+    return mar.metrics.extractors
 
 
 def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
@@ -49,10 +49,10 @@ def test_offline_the_error_says_what_to_download_and_where_to_put_it(monkeypatch
     with pytest.raises(UserError) as caught:
         score_images(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), photographs((3, 32, 32)), tmp_path)
     for part in (
-        extractors.URL_INCEPTION_V3,
-        "--inception-weights",
+        extractors.INCEPTION.url,
+        "--features-weights",
         "--features classifier",
-        str(tmp_path / "checkpoints" / extractors.INCEPTION_FILE),
+        str(tmp_path / "checkpoints" / extractors.INCEPTION.file),
     ):
         assert part in str(caught.value)
 

@@ -195,7 +195,7 @@ def test_an_extractor_that_cannot_be_had_is_said_before_images_are_reconstructed
     save("kl", tmp_path / "vae")
     with pytest.raises(UserError, match="there is no file"):
         score(
-            str(tmp_path / "vae"), "digits", features="inception", inception_weights=tmp_path / "absent.pth",
+            str(tmp_path / "vae"), "digits", features="inception", features_weights=tmp_path / "absent.pth",
             out=tmp_path / "scores",
         )  # fmt: skip
 

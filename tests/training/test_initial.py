@@ -62,7 +62,7 @@ def test_weights_that_are_not_there_are_one_line(init, tmp_path, tiny):
         save_file({"x": torch.zeros(1)}, init)
     with pytest.raises(UserError, match=r"train.init=") as error:
         train(config.read("digits", [*tiny, f"train.init={init}"]), tmp_path / "run")
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_runs_of_the_hub_are_read_where_folders_are(tmp_path, tiny, monkeypatch):
