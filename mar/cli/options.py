@@ -215,12 +215,16 @@ class Features:
         opt("Weights file of inception, clip-… or dinov2-…", "--features-weights", "--inception-weights", **_FEATURES),
     ] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
+    sfid: Annotated[bool, opt("Also compare Inception's spatial features.", "--sfid", **_FEATURES)] = False
+    fd_infinity: Annotated[bool, opt("Extrapolate to infinitely many images.", "--fd-infinity", **_FEATURES)] = False
 
     def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
-        return FeatureSettings(self.features, self.features_weights, self.labelled, seed, on)
+        return FeatureSettings(
+            self.features, self.features_weights, self.labelled, seed, on, spatial=self.sfid, infinity=self.fd_infinity
+        )
 
 
 _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1

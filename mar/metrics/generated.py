@@ -78,7 +78,7 @@ class Row:
         """Return the mean over seeds of a figure; None where it is not defined."""
         found: list[Any] = [record[of] for record in self.records]
         for key in keys:
-            found = [value and value[key] for value in found]
+            found = [value and value.get(key) for value in found]
         return None if None in found else sum(found) / len(found)
 
 
@@ -231,7 +231,10 @@ def score_source(
     real = open_source(against, split)
     found = open_source(source, split, real.spec, n)
     if not isinstance(found, Images):
-        raise UserError(f"{source} are statistics: name the images to score first, and the reference with --against")
+        if found.images is None:
+            raise UserError(f"{source} are statistics: name the images to score first, the reference with --against")
+        found = found.images
+    found = found.first(n)
     if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
         real = open_source(against, split, found.spec)
     scorer = scorer_of(real, found.spec, features, cache_folder())
@@ -279,6 +282,11 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
         Column("IS", of("inception_score_mean"), "higher", text=plus_minus("inception_score", 2)),
         Column("precision", of("precision"), "higher"),
         Column("recall", of("recall"), "higher"),
+        Column("density", of("density"), "higher", drop=2),
+        Column("coverage", of("coverage"), "higher", drop=2),
+        Column("sFID", of("sfid"), "lower"),
+        Column("FID∞", of("fid_infinity"), "lower"),
+        Column("CMMD", of("cmmd"), "lower"),
         Column("classes χ² (floor)", of("balance", "chi2"), text=chi2),
         Column("as asked", of("balance", "agreement"), "higher"),
         Column("", lambda row: row.mark or None, words=True),
@@ -287,6 +295,9 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
     real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
     line = f"features: {record['extractor']}; {real} ({record['split']})"
     if record["generated"]["kid_mean"] is not None:
+        beside = record.get("n_compared") or record["n_real"]
+        if beside != record["n_real"]:
+            line += f"; KID, precision, recall, density and coverage against {beside} of them"
         line += f"; KID subsets of {record['kid_subset_size']}"
     if record["noise_floor"]["n_images"]:
         line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
