@@ -252,13 +252,14 @@ class FID(Metric):
         variants, floor = grid.get("variants", ()), first.noise_floor
         own = ("guidance", "temperature", "guidance_schedule", "temperature_schedule")
         changed = any(variant.get(of) is not None for variant in variants for of in own)
+        score = "" if math.isnan(floor.inception_score_mean) else f"IS {floor.inception_score_mean:.2f}, "
         own = ", where the variant says nothing else" if changed else ""
         said = (
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
             f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
             f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
             f"{first.noise_floor_split} images, scored alike): FID {_floor_text(first)}, KID "
-            f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
+            f"{floor.kid_mean:.4f}, {score}precision {floor.precision:.3f}, recall "
             f"{floor.recall:.3f}."
         )
         shared = sorted(set.intersection(*(set(answer.scores.notes) for answer in answers)))
