@@ -23,7 +23,7 @@ _SWEEP, _SEEDS = {"rich_help_panel": "Sweeps"}, {"rich_help_panel": "Several see
 class Scored(o.DecodedRun):
     """A run, or images."""
 
-    run: Annotated[Path, arg("A run, whose samples are scored; or images: a store, a folder.")]
+    run: Annotated[Path, arg("A run, whose samples are scored; or images: a store, a folder, an .npz.")]
 
 
 @dataclass(frozen=True)

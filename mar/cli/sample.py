@@ -52,7 +52,6 @@ def sample(
     from mar.metrics.base import samples_name
     from mar.metrics.samples import GenerationRecorder
     from mar.run import write_on
-    from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
 
     spec, plan = loaded.spec, plan or loaded.training_plan
@@ -71,13 +70,14 @@ def sample(
     ahead = loaded.speculation(sampling.speculate) if sampling.speculate else None
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule), "temperature": sampling.temperature,
+        **sampling.setting(plan).draws(),
         "seed": sampling.seed, "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
         "remask": sampling.remask or None, "speculate": ahead, **head,
     }  # fmt: skip
     record = {
-        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
+        "plan": plan, "n": n, "guidance": sampling.guidance, "guidance_schedule": sampling.guidance_schedule,
+        "temperature": sampling.temperature, "temperature_schedule": sampling.temperature_schedule,
         "adaptive": sampling.adaptive, "remask": sampling.remask, "speculate": sampling.speculate,
         "seed": sampling.seed, "prompt": prompt,
         "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
@@ -86,8 +86,9 @@ def sample(
         "adaptive": sampling.adaptive, "remask": sampling.remask,
         "speculate": sampling.speculate, "class": "+".join(map(str, label or [])),
         "length": length, "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
-        "schedule": sampling.guidance_schedule.replace("linear", ""),
+        "schedule": "" if sampling.guidance_schedule == "linear" else sampling.guidance_schedule,
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
+        "tempering": "" if sampling.temperature_schedule == "constant" else sampling.temperature_schedule,
         "weights": run.weights.replace("ema", ""), "image": image and image.stem, "mask": mask and mask.stem,
         "prompt": prompt, **head,
     }  # fmt: skip

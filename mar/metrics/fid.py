@@ -30,6 +30,7 @@ from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, ima
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.metrics.statistics import spread
 from mar.run import Run
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.output import image_grid, save_animation
 from orderings.user import is_file_target
 
@@ -67,6 +68,11 @@ class ImageScores:
     precision: float  # share of these images inside the 3-nearest-neighbour manifold of the real ones
     recall: float  # share of the real images inside the manifold of these (Kynkäänniemi et al. 2019)
     balance: Balance | None = None  # None where the extractor knows no classes
+    density: float | None = None  # balls of 5 nearest real images around an image, over 5 (Naeem et al. 2020)
+    coverage: float | None = None  # share of real images whose ball holds an image
+    sfid: float | None = None  # FID of Inception's spatial features (Nash et al. 2021); None: not asked
+    fid_infinity: float | None = None  # extrapolated to infinitely many images (Chong & Forsyth 2020); None: not asked
+    cmmd: float | None = None  # of CLIP's features (Jayasumana et al. 2024)
 
 
 NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
@@ -88,6 +94,7 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
     resizing: str = ""  # of files to images, and of images to what the extractor takes; "": a record that does not say
+    n_compared: int | None = None  # real images that KID, precision, … compare with, fewer than behind ADM's mu
     noise_floor_fid: tuple[float, ...] = ()  # FID of several draws of real images; empty: ``noise_floor`` alone
 
     @property
@@ -157,10 +164,13 @@ class FID(Metric):
         nearest: bool = Field(default=False, description="compare each image with its nearest training image")
         features: str = Field(default="auto", description="inception, classifier, clip-…, dinov2-…, or FILE.py:Class")
 
+        sfid: bool = Field(default=False, description="also compare Inception's spatial features")
+        infinity: bool = Field(default=False, description="extrapolate FID to infinitely many images")
+
         @model_serializer(mode="wrap")
         def _omit_default(self, dump: Any) -> dict[str, Any]:
             """Omit later options unless they are asked, so that answers to existing questions stay answers."""
-            later = {"nearest": False, "features": "auto"}
+            later = {"nearest": False, "features": "auto", "sfid": False, "infinity": False}
             return {key: value for key, value in dump(self).items() if later.get(key, ...) != value}
 
     name, title, Answer = "fid", "images", GeneratedImages
@@ -179,7 +189,10 @@ class FID(Metric):
         run = at.load()
         data, key = run.images, (run.images.fingerprint, run.device)
         if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
-            settings = FeatureSettings(self.options.features, seed=self.options.seed, device=run.device)
+            settings = FeatureSettings(
+                self.options.features, seed=self.options.seed, device=run.device, spatial=self.options.sfid,
+                infinity=self.options.infinity,
+            )  # fmt: skip
             real = images_of(data, self.options.split)
             self._scorer = key, scorer_of(real, data.spec, settings, at.cache, data)
         started = time.monotonic(), time.process_time()
@@ -199,10 +212,17 @@ class FID(Metric):
         scores = [
             Column[ImageScores]("FID", lambda found: found.fid, "lower", 2),
             Column[ImageScores]("KID", lambda found: found.kid_mean, "lower", 4, drop=2),
-            Column[ImageScores]("IS", lambda found: found.inception_score_mean, "higher", 2, drop=2),
+            Column[ImageScores]("IS", lambda found: _known(found.inception_score_mean), "higher", 2, drop=2),
             Column[ImageScores]("precision", lambda found: found.precision, "higher", 3, drop=2),
             Column[ImageScores]("recall", lambda found: found.recall, "higher", 3, drop=2),
         ]
+        later = {"density": "higher", "coverage": "higher", "sfid": "lower", "fid_infinity": "lower", "cmmd": "lower"}
+        given = {name for name in later if any(getattr(one.scores.generated, name) is not None for one in answers)}
+        titles = {"sfid": "sFID", "fid_infinity": "FID∞", "cmmd": "CMMD"}
+        scores += [
+            Column(titles.get(name, name), field(name), better, 3, drop=2) for name, better in later.items()
+            if name in given
+        ]  # fmt: skip
         return [
             *of_rows(scores, lambda answer: answer.scores.generated),
             Column("distance to training images", field("memory.ratio"), digits=2, drop=2),
@@ -228,7 +248,8 @@ class FID(Metric):
     def notes(cls, answers: Sequence[GeneratedImages], grid: Mapping[str, Any]) -> list[str]:
         first, fid = answers[0].scores, grid["fid"]
         variants, floor = grid.get("variants", ()), first.noise_floor
-        changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
+        own = ("guidance", "temperature", "guidance_schedule", "temperature_schedule")
+        changed = any(variant.get(of) is not None for variant in variants for of in own)
         own = ", where the variant says nothing else" if changed else ""
         said = (
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
@@ -248,6 +269,10 @@ class FID(Metric):
         return [said, *(f"{note[0].upper()}{note[1:]}." for note in shared)]
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _floor_text(found: FidResult) -> str:
     if not found.noise_floor_fid:
         return f"{found.noise_floor.fid:.2f}"
@@ -263,6 +288,8 @@ def sample_images(
     chosen: dict[str, Any] = {"guidance": options.guidance, "temperature": options.temperature}
     if variant is not None:
         chosen |= {key: own for key in chosen if (own := getattr(variant, key)) is not None}
+        chosen["guidance"] = Guidance(chosen["guidance"], variant.guidance_schedule)
+        chosen["temperature"] = Temperature(chosen["temperature"], variant.temperature_schedule)
         chosen |= {**variant.options, "adaptive": variant.adaptive or None}
     images = run.sample(
         options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress, **chosen
@@ -361,7 +388,8 @@ class FidScorer:
     ``settings.seed``, so they move within their spread when the order changes.
 
     Args:
-        reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
+        reference: real images, or the statistics of their features: then KID, precision and recall are those against
+            the images beside them, or not defined.
         floor: where the images of the noise floor are drawn from; None: there is none.
 
     Raises UserError: the statistics are of another extractor.
@@ -381,6 +409,8 @@ class FidScorer:
         else:
             self.statistics = reference
             self._check_statistics()
+            if reference.images is not None:
+                self.real = self.features(reference.images)
         self.noise_floor, self.floor_draws = cache(self._noise_floor), cache(self._floor_draws)  # by number of images
 
     def _check_statistics(self) -> None:
@@ -394,6 +424,12 @@ class FidScorer:
             raise UserError(
                 f"the statistics {self.name} are of {width} features, {self.extractor.name} has "
                 f"{self.extractor.feature_width}: choose the extractor that they were made with (--features)"
+            )
+        spatial = 0 if self.statistics.spatial is None else len(self.statistics.spatial.mu_D)
+        if self.extractor.spatial_width not in (0, spatial):
+            raise UserError(
+                f"the statistics {self.name} have {spatial} spatial features (mu_s), sFID takes "
+                f"{self.extractor.spatial_width}: leave out --sfid, or write statistics with it (mar fid-stats --sfid)"
             )
         if self.statistics.resizing not in ("", "none", RESIZING):
             raise UserError(
@@ -434,6 +470,7 @@ class FidScorer:
             inception_score_splits=_inception_splits(n_floor),
             notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
             resizing=f"of files: {generated.resizing}; for the features: {self.extractor.resizing}",
+            n_compared=None if self.real is None else len(self.real),
             noise_floor_fid=self.floor_draws(n_floor),
         )
 
@@ -459,7 +496,8 @@ class FidScorer:
         return tuple(features.fid(draw.statistics, self.statistics) for draw in draws)
 
     def _kid_subset(self, n: int) -> int:
-        return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
+        n_real = self.statistics.n_images if self.real is None else len(self.real)
+        return min(KID_SUBSET_SIZE, min(n, n_real or n) // 2)
 
     def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
         from mar.metrics import features
@@ -469,10 +507,16 @@ class FidScorer:
         if self.real is not None:
             subset, device = self._kid_subset(n_floor), self.settings.device
             scores |= features.distances(found, self.real, subset, seed, device)
+            if extractor.cmmd:
+                scores["cmmd"] = features.cmmd(found.feature_ND, self.real.feature_ND)
         balance = None
         if extractor.n_classes:
             logits_NK = found.logits_NK[:, extractor.first_class :][:, : extractor.n_classes]
             balance = _balance(logits_NK.argmax(1), extractor.n_classes, label_N)
+        if found.statistics.spatial is not None and self.statistics.spatial is not None:
+            scores["sfid"] = features.fid(found.statistics.spatial, self.statistics.spatial)
+        if self.settings.infinity:
+            scores["fid_infinity"] = features.fid_infinity(found, self.statistics, seed)
         fid = features.fid(found.statistics, self.statistics)
         return replace(NOT_SCORED, n_images=len(found), fid=fid, balance=balance, **scores)
 

@@ -78,7 +78,7 @@ class Row:
         """Return the mean over seeds of a figure; None where it is not defined."""
         found: list[Any] = [record[of] for record in self.records]
         for key in keys:
-            found = [value and value[key] for value in found]
+            found = [value and value.get(key) for value in found]
         return None if None in found else sum(found) / len(found)
 
 
@@ -231,7 +231,10 @@ def score_source(
     real = open_source(against, split)
     found = open_source(source, split, real.spec, n)
     if not isinstance(found, Images):
-        raise UserError(f"{source} are statistics: name the images to score first, and the reference with --against")
+        if found.images is None:
+            raise UserError(f"{source} are statistics: name the images to score first, the reference with --against")
+        found = found.images
+    found = found.first(n)
     if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
         real = open_source(against, split, found.spec)
     scorer = scorer_of(real, found.spec, features, cache_folder())
@@ -279,6 +282,11 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
         Column("IS", of("inception_score_mean"), "higher", text=plus_minus("inception_score", 2)),
         Column("precision", of("precision"), "higher"),
         Column("recall", of("recall"), "higher"),
+        Column("density", of("density"), "higher", drop=2),
+        Column("coverage", of("coverage"), "higher", drop=2),
+        Column("sFID", of("sfid"), "lower"),
+        Column("FID∞", of("fid_infinity"), "lower"),
+        Column("CMMD", of("cmmd"), "lower"),
         Column("classes χ² (floor)", of("balance", "chi2"), text=chi2),
         Column("as asked", of("balance", "agreement"), "higher"),
         Column("", lambda row: row.mark or None, words=True),
@@ -287,6 +295,9 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
     real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
     line = f"features: {record['extractor']}; {real} ({record['split']})"
     if record["generated"]["kid_mean"] is not None:
+        beside = record.get("n_compared") or record["n_real"]
+        if beside != record["n_real"]:
+            line += f"; KID, precision, recall, density and coverage against {beside} of them"
         line += f"; KID subsets of {record['kid_subset_size']}"
     if record["noise_floor"]["n_images"]:
         line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
@@ -312,7 +323,8 @@ def changed(setting: Setting, **values: Any) -> Setting:
 def to_text(setting: Setting) -> str:
     """Return a setting in a few words: its plan and every value that is not the default."""
     default = Setting(setting.plan)
-    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "speculate", "precision")
+    keys = ("guidance", "guidance_schedule", "temperature", "temperature_schedule", "seed", "adaptive", "remask",
+            "speculate", "precision")  # fmt: skip
     told = [f"{key}={getattr(setting, key)}" for key in keys if getattr(setting, key) != getattr(default, key)]
     return " ".join([setting.plan, *told, *(f"{key}={value}" for key, value in setting.head.items())])
 
@@ -325,7 +337,7 @@ def parse_compared(text: str, setting: Setting) -> Setting:
     parts = [part.partition("=") for part in re.split(r":(?=[a-z_]+=)", text)]
     if not all(equals for _, equals, _ in parts):
         raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
-    return changed(setting, **{key: value if key == "plan" else parse_values(value)[0] for key, _, value in parts})
+    return changed(setting, **{key: value if key == "plan" else value_of(value.strip()) for key, _, value in parts})
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
@@ -359,7 +371,7 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 def parse_values(written: str) -> list[Any]:
     """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
     parts = [value_of(part.strip()) for part in written.split(":") if part.strip()]
-    if len(parts) != 3:
+    if len(parts) != 3 or "," in written:
         return [value_of(part.strip()) for part in written.split(",") if part.strip()]
     if not all(isinstance(part, int | float) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")
