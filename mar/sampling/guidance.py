@@ -88,6 +88,12 @@ class Guidance:
         return self._parsed[0] == "linear-rank"
 
     @property
+    def counts_steps(self) -> bool:
+        """True if the scale depends on k / K."""
+        name, _, within = self._parsed
+        return name == "power-cosine" or within is not None
+
+    @property
     def ended(self) -> Guidance:
         """The guidance after the last step, as rounds of remasking have it."""
         name, _, within = self._parsed

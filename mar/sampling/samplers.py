@@ -151,10 +151,15 @@ def begin(
     """Return the walk of ``generate``, and what draws its tokens. Arguments and errors: as there."""
     if guidance.ranked and (rule is not None or learned):
         raise Unsupported("linear-rank needs an order beforehand: use linear or linear-before with adaptive or learned")
-    draw: DrawTokens = Draw(noise, guidance, Temperature.of(temperature), plan)
+    temperature = Temperature.of(temperature)
+    draw: DrawTokens = Draw(noise, guidance, temperature, plan)
     size_BK, choose = plan.sizes().to(label_B.device), along(plan)
     if rule is not None:
         found = parse_adaptive(rule)
+        if found.sizes_itself and (guidance.counts_steps or not temperature.constant):
+            raise Unsupported(
+                f"{rule} finds the number of steps: a schedule over the share of steps needs it beforehand"
+            )
         model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
         choose = by_entropy(found, size_BK)
         if found.uses_sampled_values:

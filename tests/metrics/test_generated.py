@@ -275,6 +275,20 @@ def test_ranges_and_settings_are_read_as_written():
         parse_compared("fast", Setting(PLAN))
 
 
+def test_schedules_are_part_of_a_setting():
+    schedules = ["power-cosine:1", "power-cosine:2.75", "linear@0.2-0.8"]
+    assert parse_axis(f"guidance_schedule={','.join(schedules)}") == ("guidance_schedule", schedules)
+    text = "guidance=4:guidance_schedule=power-cosine:2.75:temperature_schedule=linear:1.1:respacing=10,15,20"
+    found = parse_compared(text, Setting(PLAN))
+    assert (found.guidance, found.guidance_schedule, found.temperature_schedule, found.head) == (
+        4.0, "power-cosine:2.75", "linear:1.1", {"respacing": "10,15,20"}
+    )  # fmt: skip
+    assert "temperature_schedule=linear:1.1" in to_text(found)
+    assert "temperature_schedule" in found.told() and "temperature_schedule" not in Setting(PLAN).told()
+    with pytest.raises(UserError, match="a temperature schedule is"):
+        parse_compared("temperature_schedule=falling", Setting(PLAN))
+
+
 @pytest.mark.slow
 def test_two_processes_fill_one_store_from_the_command_line(run, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -134,6 +134,8 @@ def test_rounds_of_remasking_have_what_the_last_step_leads_to(model, monkeypatch
 def test_what_a_schedule_cannot_follow_is_refused(model):
     with pytest.raises(Unsupported, match="linear-rank needs an order"):
         draw(model, "raster/equal:32", guidance=Guidance(2.0, "linear-rank"), rule="lowest-entropy")
+    with pytest.raises(Unsupported, match="finds the number of steps"):
+        draw(model, "raster", temperature=Temperature(1.0, "linear:2"), rule="entropy-bound:1")
     with pytest.raises(UserError, match="at one temperature"):
         Settings(temperature=Temperature(1.0, "linear:2"), speculation=Speculation())
     with pytest.raises(UserError, match="are positive"):
