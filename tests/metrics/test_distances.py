@@ -89,7 +89,7 @@ def test_sfid_compares_the_spatial_features_of_both_sides(gaussian, pixels, draw
 
 
 @pytest.mark.slow
-def test_inceptions_spatial_features_are_seven_channels_of_mixed_6_rows_first(tmp_path, monkeypatch):
+def test_inceptions_spatial_features_are_seven_channels_of_mixed_6_rows_first(tmp_path, monkeypatch, features):
     from torch_fidelity import FeatureExtractorInceptionV3, feature_extractor_inceptionv3
 
     from mar.metrics.extractors import SPATIAL_WIDTH, inception
