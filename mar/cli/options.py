@@ -29,6 +29,7 @@ from mar.core.hub import local_folder
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
+    from mar.core.spec import DataSpec
     from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
     from mar.run import Run
@@ -167,7 +168,9 @@ class Plans:
 class Sampling:
     """How examples are generated."""
 
-    label: Annotated[list[int] | None, opt("Class, repeatable; default all classes in turn.", "--class")] = None
+    label: Annotated[
+        list[str] | None, opt("Class, number or name, repeatable; default all classes in turn.", "--class")
+    ] = None
     guidance: Guidance = 1.0
     guidance_schedule: Schedule = "linear"
     temperature: Temperature = 1.0
@@ -188,13 +191,17 @@ class Sampling:
         """Return the typed values of ``--head``. Raises UserError: one is not written key=value."""
         return key_values(self.head, "--head")
 
-    def setting(self, plan: str, precision: Precision = "fp32") -> Setting:
-        """Return the setting of a store of examples along ``plan``."""
+    def classes(self, spec: DataSpec) -> tuple[int, ...]:
+        """Return the numbers of the classes of ``--class``. Raises UserError: a name that the data do not have."""
+        return tuple(spec.class_number(text) for text in self.label or ())
+
+    def setting(self, plan: str, spec: DataSpec, precision: Precision = "fp32") -> Setting:
+        """Return the setting of a store of examples like ``spec`` along ``plan``."""
         from mar.metrics.samples import Setting
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
-            self.adaptive, self.remask, tuple(self.label or ()), precision, self.speculate, self.temperature_schedule,
+            self.adaptive, self.remask, self.classes(spec), precision, self.speculate, self.temperature_schedule,
         )  # fmt: skip
 
 
@@ -216,6 +223,7 @@ class Features:
     ] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
     sfid: Annotated[bool, opt("Also compare Inception's spatial features.", "--sfid", **_FEATURES)] = False
+    by_class: Annotated[bool, opt("FID of each class, too.", "--by-class", **_FEATURES)] = False
     fd_infinity: Annotated[bool, opt("Extrapolate to infinitely many images.", "--fd-infinity", **_FEATURES)] = False
 
     def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
@@ -223,7 +231,14 @@ class Features:
         from mar.metrics.images import FeatureSettings
 
         return FeatureSettings(
-            self.features, self.features_weights, self.labelled, seed, on, spatial=self.sfid, infinity=self.fd_infinity
+            self.features,
+            self.features_weights,
+            self.labelled,
+            seed,
+            on,
+            spatial=self.sfid,
+            infinity=self.fd_infinity,
+            by_class=self.by_class,
         )
 
 

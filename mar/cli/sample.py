@@ -43,9 +43,10 @@ def sample(
         mar sample runs/digits --image digit.png --mask mask.png
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
-    head, label = sampling.head_options(), sampling.label
+    head = sampling.head_options()
     plan_product(plan, "", "raster")  # a mistake is told before torch is imported
     loaded = run.load()
+    label = list(sampling.classes(loaded.spec)) or None
 
     import torch
 
@@ -140,7 +141,7 @@ def generate(
 
     processes = Processes()
     loaded = processes.on_all(lambda: run.load(str(processes.device)))
-    setting = sampling.setting(plan or loaded.training_plan, precision)
+    setting = sampling.setting(plan or loaded.training_plan, loaded.spec, precision)
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:
         if store.spec.modality == "image":

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,7 @@ from mar.core.spec import DataSpec
 from mar.core.table import Column, field, fields, of_rows
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, images_of
+from mar.metrics.images import BEFORE_TEST, RESIZING, FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.metrics.statistics import spread
 from mar.run import Run
@@ -95,6 +96,7 @@ class FidResult:
     notes: tuple[str, ...] = ()  # printed below the figures
     resizing: str = ""  # of files to images, and of images to what the extractor takes; "": a record that does not say
     n_compared: int | None = None  # real images that KID, precision, … compare with, fewer than behind ADM's mu
+    by_class: dict[str, float | None] = dataclass_field(default_factory=dict)  # FID; None: too few images
     noise_floor_fid: tuple[float, ...] = ()  # FID of several draws of real images; empty: ``noise_floor`` alone
 
     @property
@@ -250,13 +252,14 @@ class FID(Metric):
         variants, floor = grid.get("variants", ()), first.noise_floor
         own = ("guidance", "temperature", "guidance_schedule", "temperature_schedule")
         changed = any(variant.get(of) is not None for variant in variants for of in own)
+        score = "" if math.isnan(floor.inception_score_mean) else f"IS {floor.inception_score_mean:.2f}, "
         own = ", where the variant says nothing else" if changed else ""
         said = (
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
             f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
             f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
             f"{first.noise_floor_split} images, scored alike): FID {_floor_text(first)}, KID "
-            f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
+            f"{floor.kid_mean:.4f}, {score}precision {floor.precision:.3f}, recall "
             f"{floor.recall:.3f}."
         )
         shared = sorted(set.intersection(*(set(answer.scores.notes) for answer in answers)))
@@ -376,7 +379,9 @@ def scorer_of(
     data = own or found
     floor = None  # never the reference's split: ``data`` may be the same data set, loaded again
     if data is not None:
-        floor = images_of(data, "train" if found is not None and reference.name != "train" else "test")
+        floor = images_of(
+            data, "train" if found is not None and reference.name not in ("train", BEFORE_TEST) else "test"
+        )
     unlabelled = Data("these images", spec, Split(), Split(), Split(), "")
     return FidScorer(reference, choose(settings, data or unlabelled, cache_dir), cache_dir, floor, settings)
 
@@ -411,6 +416,7 @@ class FidScorer:
             self._check_statistics()
             if reference.images is not None:
                 self.real = self.features(reference.images)
+        self._labelled = reference if isinstance(reference, Images) else reference.images
         self.noise_floor, self.floor_draws = cache(self._noise_floor), cache(self._floor_draws)  # by number of images
 
     def _check_statistics(self) -> None:
@@ -470,9 +476,26 @@ class FidScorer:
             inception_score_splits=_inception_splits(n_floor),
             notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
             resizing=f"of files: {generated.resizing}; for the features: {self.extractor.resizing}",
+            by_class=self._by_class(generated, found) if self.settings.by_class else {},
             n_compared=None if self.real is None else len(self.real),
             noise_floor_fid=self.floor_draws(n_floor),
         )
+
+    def _by_class(self, generated: Images, found: Features) -> dict[str, float | None]:
+        """Return FID of the images of each class, by its name or number."""
+        from mar.metrics import features
+
+        label_N, label_M = (_labels(images) for images in (generated, self._labelled))
+        if label_N is None or label_M is None or self.real is None:
+            raise UserError("FID by class needs the classes of the generated and of the real images: leave it out")
+        names, scores = generated.spec.class_names or (self._labelled or generated).spec.class_names, {}
+        for k in label_M[label_M >= 0].unique().tolist():
+            sides = [replace(all_, feature_ND=all_.feature_ND[label == k], spatial_NS=None)
+                     for all_, label in ((found, label_N), (self.real, label_M))]  # fmt: skip
+            enough = min(map(len, sides)) >= LEAST_IMAGES
+            fid = features.fid(sides[0].statistics, sides[1].statistics) if enough else None
+            scores[names[k] if k < len(names) else str(k)] = fid
+        return scores
 
     def _noise_floor(self, n: int) -> ImageScores:
         if self.floor is None:
@@ -519,6 +542,15 @@ class FidScorer:
             scores["fid_infinity"] = features.fid_infinity(found, self.statistics, seed)
         fid = features.fid(found.statistics, self.statistics)
         return replace(NOT_SCORED, n_images=len(found), fid=fid, balance=balance, **scores)
+
+
+def _labels(images: Images | None) -> torch.Tensor | None:
+    """Return the classes of all images, read in parts; None where there are none."""
+    if images is None:
+        return None
+    parts = [images.split.batch(index)[1] for index in torch.arange(len(images.split)).split(1000)]
+    found = [part for part in parts if part is not None and (part >= 0).any()]
+    return torch.cat(found) if len(found) == len(parts) else None
 
 
 def _inception_splits(n: int) -> int:

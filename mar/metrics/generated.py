@@ -22,12 +22,14 @@ from mar.data.folder import FolderSplit
 from mar.metrics.base import file_name, save
 from mar.metrics.fid import FidScorer, scorer_of
 from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
+from mar.metrics.protocols import PROTOCOLS
 from mar.metrics.samples import Setting, check_decodes, fill, question
 from mar.metrics.statistics import Spread, relative_change, spread
 from mar.run import Run
 
 Score = dict[str, Any]  # a record of RUN/scores: the setting beside ``FidResult.to_dict()``
 Axes = dict[str, list[Any]]
+_SHOWN_CLASSES = 20  # FID by class: all are in the record
 _SWEEP_SEED = 10_000  # added to the seed: other images choose a value than score it
 
 
@@ -50,6 +52,7 @@ class FidRequest:
     batch_size: int = 256
     shard: int = 0
     again: bool = False
+    protocol: str = ""  # of ``mar.metrics.protocols``, checked and named beside the number
 
 
 class FidScores(NamedTuple):
@@ -104,7 +107,9 @@ class RunScorer:
     def __init__(self, run: Run, processes: Processes, asked: FidRequest) -> None:
         self.run, self.processes, self.asked = run, processes, asked
         self.reference, self._own = _reference(run, asked)
-        self.identity = f"{self.reference.identity} {asked.features.identity}"  # files by their content
+        self.identity = f"{self.reference.identity} {asked.features.identity} {asked.protocol}".strip()
+        if asked.protocol:
+            PROTOCOLS[asked.protocol].check(self.reference)
         self.folder = run.folder.path / "scores"
 
     @cached_property
@@ -122,6 +127,7 @@ class RunScorer:
         content |= {"weights": self.asked.weights, "question": settings_digest(asked, 12), "reference": self.identity}
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
+        content |= {"protocol": self.asked.protocol} if self.asked.protocol else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
         same = {key: content[key] for key in ("question", "reference", "n_images")}
         recorded = None if self.asked.again else find([path], same)
@@ -225,8 +231,9 @@ def _reference(run: Run, asked: FidRequest) -> tuple[Reference, Data | None]:
 
 
 def score_source(
-    source: str, n: int | None, against: str, split: str, features: FeatureSettings, out: Path | None
-) -> FidScores:
+    source: str, n: int | None, against: str, split: str, features: FeatureSettings, out: Path | None,
+    protocol: str = "",
+) -> FidScores:  # fmt: skip
     """Score existing images: a store, a folder of images, or a data set."""
     real = open_source(against, split)
     found = open_source(source, split, real.spec, n)
@@ -237,9 +244,12 @@ def score_source(
     found = found.first(n)
     if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
         real = open_source(against, split, found.spec)
+    if protocol:
+        PROTOCOLS[protocol].check(real)
     scorer = scorer_of(real, found.spec, features, cache_folder())
     result = scorer.score(replace(found, identity=""))  # scored once: do not keep the features
     record = {"images": source, "against": real.identity, **result.to_dict()}
+    record |= {"protocol": protocol} if protocol else {}
     lines = []
     if out is not None:
         write_atomic(out, json.dumps({**record, "environment": environment()}, indent=1))
@@ -301,7 +311,11 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
         line += f"; KID subsets of {record['kid_subset_size']}"
     if record["noise_floor"]["n_images"]:
         line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
-    return Table(columns, rows, [line, *(f"note: {note}" for note in record["notes"])], title).without_empty()
+    said = [PROTOCOLS[record["protocol"]].said] if record.get("protocol") else []
+    if by_class := {name: value for name, value in record.get("by_class", {}).items() if value is not None}:
+        worst = sorted(by_class, key=lambda name: -by_class[name])[:_SHOWN_CLASSES]
+        said.append(f"FID by class, highest first: {', '.join(f'{name} {by_class[name]:.2f}' for name in worst)}")
+    return Table(columns, rows, [line, *said, *(f"note: {note}" for note in record["notes"])], title).without_empty()
 
 
 def _spread(found: Spread | None, form: str, sd: bool = True) -> str:

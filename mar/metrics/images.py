@@ -26,6 +26,7 @@ from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 from orderings.user import existing, is_file_target
 
+BEFORE_TEST = "train+validation"  # all published training images of a data set that publishes no validation split
 RESIZING = "scaled to the shorter side and cropped to the centre, as ADM"  # of the files of a folder
 
 
@@ -85,6 +86,29 @@ class Images:
             raise UserError(f"images have values {low}..{high}: expected levels 0..{self.spec.levels - 1}")
         x_NCHW = requantise(x_NCHW, self.spec.levels, 256)
         return x_NCHW.expand(-1, 3, -1, -1) if rgb else x_NCHW
+
+
+@dataclass(frozen=True)
+class Joined(Split):
+    """The examples of several splits, one split after another."""
+
+    splits: tuple[Split, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        first, places, parts = 0, [], []
+        for split in self.splits:
+            place = ((index_B >= first) & (index_B < first + len(split))).nonzero()[:, 0]
+            if len(place):
+                places.append(place)
+                parts.append(split.batch(index_B[place] - first))
+            first += len(split)
+        order_B = torch.cat(places).argsort()
+        labels = [label for _, label in parts if label is not None]
+        label_B = torch.cat(labels)[order_B] if len(labels) == len(parts) else None
+        return torch.cat([x for x, _ in parts])[order_B], label_B
 
 
 @dataclass(frozen=True)
@@ -198,6 +222,7 @@ class FeatureSettings:
     batch_size: int = 64  # images at once on that device
     spatial: bool = False  # compute sFID, of Inception alone
     infinity: bool = False  # extrapolate FID to infinitely many images
+    by_class: bool = False  # FID of each class, of images with classes on both sides
 
     @property
     def identity(self) -> str:
@@ -205,16 +230,21 @@ class FeatureSettings:
         text = str(self.extractor)
         files = [self.weights, existing(text.rpartition(":")[0]) if is_file_target(text) else None]
         hashes = " ".join(checksum(file)[:8] for file in files if file is not None and file.is_file())
-        asked = " ".join(name for name, on in (("sfid", self.spatial), ("fd-infinity", self.infinity)) if on)
+        asked = " ".join(name for name, on in _asked(self) if on)
         return f"{text} {hashes} {self.labelled}{asked and f' {asked}'}".strip()
+
+
+def _asked(settings: FeatureSettings) -> tuple[tuple[str, bool], ...]:
+    return ("sfid", settings.spatial), ("fd-infinity", settings.infinity), ("by-class", settings.by_class)
 
 
 def images_of(data: Data, split: str) -> Images:
     """Return a split of a data set. Raises UserError: no such split, or its examples are no images."""
     check_images(data.spec, f"data set {data.name!r}")
-    if split not in SPLITS:
+    if split not in (*SPLITS, BEFORE_TEST):
         raise unknown("split", split, SPLITS)
-    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}", data)
+    found = Joined((data.train, data.validation)) if split == BEFORE_TEST else data.split(split)
+    return Images(split, found, data.spec, f"{data.name}-{data.fingerprint}-{split}", data)
 
 
 def images_in(store: Store, n: int | None = None) -> Images:
