@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mar.core.errors import unknown
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -50,3 +52,12 @@ class DataSpec:
     end: int | None = None
     rate: int = 0
     latents: Latents | None = None
+
+    def class_number(self, text: str) -> int:
+        """Return the number of a class, written as the number or the name. Raises UserError: there is no such name."""
+        if text.strip().lstrip("-").isdecimal():
+            return int(text)
+        names = [name.casefold() for name in self.class_names]
+        if text.casefold() not in names:
+            raise unknown("class", text, self.class_names or ("its number",))
+        return names.index(text.casefold())
