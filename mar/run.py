@@ -44,7 +44,7 @@ from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
 from mar.networks.base import Network, NetworkOptions
 from mar.order_search.learned import find_learned
-from mar.sampling.guidance import Guidance
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
 from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
 from mar.sampling.speculate import OWN, Speculation
@@ -366,7 +366,7 @@ class Run:
         plan: PlanLike | None = None,
         labels: torch.Tensor | None = None,
         guidance: float | Guidance = 1.0,
-        temperature: float = 1.0,
+        temperature: float | Temperature = 1.0,
         seed: int = 0,
         batch_size: int = 256,
         adaptive: str | None = None,
@@ -386,7 +386,8 @@ class Run:
         Args:
             labels: (N,) classes; None: all in turn.
             first: number of the first image; ``labels`` and ``given`` count from image 0.
-            guidance: a scale, with the linear schedule, or a Guidance.
+            guidance: a scale, with the linear schedule, or a Guidance with its own: Guidance(4, "power-cosine:2.75").
+            temperature: of every step, or a Temperature with a schedule (``mar.sampling.guidance``).
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
             remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.samplers``).
             speculate: several tokens a pass, with the distribution of one at a time: self:8, jacobi:8 or RUN:8
@@ -408,7 +409,7 @@ class Run:
         n: int = 1,
         labels: torch.Tensor | None = None,
         guidance: float | Guidance = 1.0,
-        temperature: float = 1.0,
+        temperature: float | Temperature = 1.0,
         seed: int = 0,
         adaptive: str | None = None,
         given: torch.Tensor | None = None,

@@ -133,7 +133,9 @@ def _arguments(recipe: Recipe, ours: Model, steps: int | None) -> dict[str, Any]
     assert isinstance(sampling, DiffusionSampling)
     if (head.options.schedule, head.options.timesteps) != ("cosine", 1000):
         raise Unsupported("the published head has 1000 timesteps and a cosine schedule")
-    plain = sampling.solver == "ancestral" and not sampling.final_steps and network.sampling.exact
+    plain = (
+        sampling.solver == "ancestral" and not (sampling.final_steps or sampling.respacing) and network.sampling.exact
+    )
     if steps is None and not plain:
         raise Unsupported(
             "the published head samples by as many ancestral steps for every token: for another solver beside it as "

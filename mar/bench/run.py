@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -180,7 +180,7 @@ def run(
                 measurements.append(_measure(work, contenders, sized, seconds, peak, rounds, count))
                 if work == "sample":
                     shares += [_shares(c, sized) for c in contenders if count or isinstance(c, Ours)]
-        sampling = asdict(model.head.sampling)
+        sampling = model.head.sampling.told()
     return Report(
         recipe.as_dict(), environment(), precision, clock, peak,
         parameters={contender.name: contender.n_parameters for contender in contenders},

@@ -23,7 +23,7 @@ _SWEEP, _SEEDS = {"rich_help_panel": "Sweeps"}, {"rich_help_panel": "Several see
 class Scored(o.DecodedRun):
     """A run, or images."""
 
-    run: Annotated[Path, arg("A run, whose samples are scored; or images: a store, a folder.")]
+    run: Annotated[Path, arg("A run, whose samples are scored; or images: a store, a folder, an .npz.")]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def fid(
     split: SplitOption = "test",
     n: Annotated[int | None, opt("Images; default 1000, of existing ones all.", "-n", "--n", min=8)] = None,
     precision: Annotated[o.Precision, opt("Of generation.")] = "fp32",
+    protocol: Annotated[str, opt("adm or cifar10: n, split and features as published FIDs have them.")] = "",
     sweep: Annotated[Texts, opt("steps=10,25,100, …; several: all pairs.", **_SWEEP)] = None,
     sweep_images: Annotated[int, opt("Images of each point, of another seed.", min=8, **_SWEEP)] = 1000,
     seeds: Annotated[int, opt("Generation seeds: mean, sd and 95 % interval.", min=1, **_SEEDS)] = 1,
@@ -75,21 +76,23 @@ def fid(
         raise UserError(f"{run.run} is no run: name what to compare its images with (--against)")
 
     from mar.core.processes import Processes
+    from mar.metrics import protocols
     from mar.metrics.generated import FidRequest, axes_of, score_run, score_source
 
     if not is_run:
         if out is not None:
             check_file(out)
-        settings = features.settings(sampling.seed, o.device())
-        print_fid(score_source(str(run.run), n, against, split, settings, out), as_json)
+        n, split, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed, o.device()))
+        print_fid(score_source(str(run.run), n, against, split, settings, out, protocol), as_json)
         return
+    n, split, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed))
     axes, single = axes_of(sweep or [], guidance=sampling.guidance, temperature=sampling.temperature)
     processes, chosen = Processes(), replace(sampling, **single)
     loaded = processes.on_all(lambda: run.load(str(processes.device)))
     asked = FidRequest(
-        tuple(chosen.setting(plan, precision) for plan in plans.texts(loaded.training_plan)), n or 1000, against,
-        split, axes, sweep_images, seeds, tuple(compare or ()), margin, store, features.settings(sampling.seed),
-        run.weights, batch_size, shard, again,
+        tuple(chosen.setting(plan, loaded.spec, precision) for plan in plans.texts(loaded.training_plan)), n or 1000, against,
+        split, axes, sweep_images, seeds, tuple(compare or ()), margin, store, settings,
+        run.weights, batch_size, shard, again, protocol,
     )  # fmt: skip
     found = score_run(loaded, processes, asked)
     if processes.is_main:

@@ -29,6 +29,7 @@ from mar.core.hub import local_folder
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
+    from mar.core.spec import DataSpec
     from mar.metrics.images import FeatureSettings
     from mar.metrics.samples import Setting
     from mar.run import Run
@@ -61,11 +62,12 @@ Kind = Annotated[str | None, opt("Likelihood: exact, bound or ode; default the h
 LastWeights = Annotated[bool, opt("Use the last weights instead of the averaged (EMA) ones.", "--last-weights")]
 Overrides = Annotated[Texts, arg("key=value pairs that change the recipe.")]
 Plan = Annotated[str, opt("Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
-Schedule = Annotated[Literal["linear", "constant"], opt("Growth of the scale with the share of known tokens.")]
+Schedule = Annotated[str, opt("Growth of the scale: constant, power-cosine:2.75, linear@0.2-0.8, ….")]
 Seed = Annotated[int, opt("All random draws depend on it.", min=0)]
 Shard = Annotated[int, opt("Examples in a file of the store; 0: a batch, at least 256.", min=0)]
 SplitOption = Annotated[Split, opt("Split of the data set.")]
 Temperature = Annotated[float, opt("Temperature of the head.", min=0.0)]
+TemperatureSchedule = Annotated[str, opt("How it is reached: linear:FROM, cosine:FROM, inverse:FROM, maskgen.")]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,27 +168,40 @@ class Plans:
 class Sampling:
     """How examples are generated."""
 
-    label: Annotated[list[int] | None, opt("Class, repeatable; default all classes in turn.", "--class")] = None
+    label: Annotated[
+        list[str] | None, opt("Class, number or name, repeatable; default all classes in turn.", "--class")
+    ] = None
     guidance: Guidance = 1.0
     guidance_schedule: Schedule = "linear"
     temperature: Temperature = 1.0
+    temperature_schedule: TemperatureSchedule = "constant"
     head: HeadOptions = None
     adaptive: Adaptive = ""
     remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
     speculate: Annotated[str, opt("Several tokens a pass, exactly: self:8, jacobi:8 or DRAFT_RUN:8.")] = ""
     seed: Seed = 0
 
+    def __post_init__(self) -> None:
+        from mar.sampling import guidance  # a mistake is told before torch is imported
+
+        guidance.Guidance(schedule=self.guidance_schedule)
+        guidance.Temperature(schedule=self.temperature_schedule)
+
     def head_options(self) -> dict[str, Any]:
         """Return the typed values of ``--head``. Raises UserError: one is not written key=value."""
         return key_values(self.head, "--head")
 
-    def setting(self, plan: str, precision: Precision = "fp32") -> Setting:
-        """Return the setting of a store of examples along ``plan``."""
+    def classes(self, spec: DataSpec) -> tuple[int, ...]:
+        """Return the numbers of the classes of ``--class``. Raises UserError: a name that the data do not have."""
+        return tuple(spec.class_number(text) for text in self.label or ())
+
+    def setting(self, plan: str, spec: DataSpec, precision: Precision = "fp32") -> Setting:
+        """Return the setting of a store of examples like ``spec`` along ``plan``."""
         from mar.metrics.samples import Setting
 
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
-            self.adaptive, self.remask, tuple(self.label or ()), precision, self.speculate,
+            self.adaptive, self.remask, self.classes(spec), precision, self.speculate, self.temperature_schedule,
         )  # fmt: skip
 
 
@@ -207,12 +222,24 @@ class Features:
         opt("Weights file of inception, clip-… or dinov2-…", "--features-weights", "--inception-weights", **_FEATURES),
     ] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
+    sfid: Annotated[bool, opt("Also compare Inception's spatial features.", "--sfid", **_FEATURES)] = False
+    by_class: Annotated[bool, opt("FID of each class, too.", "--by-class", **_FEATURES)] = False
+    fd_infinity: Annotated[bool, opt("Extrapolate to infinitely many images.", "--fd-infinity", **_FEATURES)] = False
 
     def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
         """Return the extractor's settings on a device."""
         from mar.metrics.images import FeatureSettings
 
-        return FeatureSettings(self.features, self.features_weights, self.labelled, seed, on)
+        return FeatureSettings(
+            self.features,
+            self.features_weights,
+            self.labelled,
+            seed,
+            on,
+            spatial=self.sfid,
+            infinity=self.fd_infinity,
+            by_class=self.by_class,
+        )
 
 
 _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1

@@ -43,16 +43,16 @@ def sample(
         mar sample runs/digits --image digit.png --mask mask.png
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
-    head, label = sampling.head_options(), sampling.label
+    head = sampling.head_options()
     plan_product(plan, "", "raster")  # a mistake is told before torch is imported
     loaded = run.load()
+    label = list(sampling.classes(loaded.spec)) or None
 
     import torch
 
     from mar.metrics.base import samples_name
     from mar.metrics.samples import GenerationRecorder
     from mar.run import write_on
-    from mar.sampling.guidance import Guidance
     from mar.sampling.output import levels_of, load_given, load_mask, save_samples, text_of
 
     spec, plan = loaded.spec, plan or loaded.training_plan
@@ -71,13 +71,14 @@ def sample(
     ahead = loaded.speculation(sampling.speculate) if sampling.speculate else None
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        "guidance": Guidance(sampling.guidance, sampling.guidance_schedule), "temperature": sampling.temperature,
+        **sampling.setting(plan).draws(),
         "seed": sampling.seed, "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
         "remask": sampling.remask or None, "speculate": ahead, **head,
     }  # fmt: skip
     record = {
-        "plan": plan, "n": n, "guidance": sampling.guidance, "temperature": sampling.temperature,
+        "plan": plan, "n": n, "guidance": sampling.guidance, "guidance_schedule": sampling.guidance_schedule,
+        "temperature": sampling.temperature, "temperature_schedule": sampling.temperature_schedule,
         "adaptive": sampling.adaptive, "remask": sampling.remask, "speculate": sampling.speculate,
         "seed": sampling.seed, "prompt": prompt,
         "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
@@ -86,8 +87,9 @@ def sample(
         "adaptive": sampling.adaptive, "remask": sampling.remask,
         "speculate": sampling.speculate, "class": "+".join(map(str, label or [])),
         "length": length, "guidance": f"{sampling.guidance:g}" if sampling.guidance != 1 else "",
-        "schedule": sampling.guidance_schedule.replace("linear", ""),
+        "schedule": "" if sampling.guidance_schedule == "linear" else sampling.guidance_schedule,
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
+        "tempering": "" if sampling.temperature_schedule == "constant" else sampling.temperature_schedule,
         "weights": run.weights.replace("ema", ""), "image": image and image.stem, "mask": mask and mask.stem,
         "prompt": prompt, **head,
     }  # fmt: skip
@@ -139,7 +141,7 @@ def generate(
 
     processes = Processes()
     loaded = processes.on_all(lambda: run.load(str(processes.device)))
-    setting = sampling.setting(plan or loaded.training_plan, precision)
+    setting = sampling.setting(plan or loaded.training_plan, loaded.spec, precision)
     store = fill(out, loaded, setting, n, processes, batch_size, shard)
     if processes.is_main:
         if store.spec.modality == "image":

@@ -93,10 +93,11 @@ def score(
     overrides: Overrides = None,
     n: Annotated[int | None, opt("Test images; default all.", "-n", "--n", min=2)] = None,
     rfid: Annotated[bool, opt("Compute the FID of the reconstructions.", "--rfid/--no-rfid")] = True,
+    lpips: Annotated[bool, opt("Compute LPIPS of VGG, too.", "--lpips")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
-    """Reconstruction error, codebook use and rFID on test images.
+    """Reconstruction error, codebook use, rFID and LPIPS on test images.
 
     Examples:
 
@@ -112,7 +113,7 @@ def score(
     check_kind(folder, TOKENIZER)
     check_writable(folder / "scores" / "reconstruction.json")
     settings = rfid_settings(features.settings(seed, device()), source) if rfid else None
-    print(*score_autoencoder(found, section, source, folder, n, settings, seed, replaces=False), sep="\n")
+    print(*score_autoencoder(found, section, source, folder, n, settings, seed, False, lpips), sep="\n")
 
 
 def cache(

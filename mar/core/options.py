@@ -7,6 +7,7 @@ A family keeps its classes in one dict beside them: ``NETWORKS = Registry({"made
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -117,6 +118,15 @@ class Options:
                     raise UserError(f"{name} must be at most {self.largest:,}, not {number:.4g}")
                 if isinstance(number, int | float) and fits is not None and not fits(number):
                     raise UserError(f"{name} must be {words}, not {number}")
+
+
+def interval(text: str, what: str, most: float) -> tuple[float, float]:
+    """Read ``0.2-0.8``, an interval of 0..``most``. Raise UserError: it is none."""
+    found = re.fullmatch(r"(\d*\.?\d+)-(\d*\.?\d+)", str(text))
+    ends = (float(found[1]), float(found[2])) if found else (1.0, 0.0)
+    if not ends[0] < ends[1] <= most:
+        raise UserError(f"an interval of {what} is written FROM-TO, within 0-{most:g}, not {text!r}")
+    return ends
 
 
 @cache

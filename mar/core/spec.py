@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mar.core.errors import unknown
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -57,3 +59,12 @@ class DataSpec:
     def symbol(self) -> str:
         """What a level of text is."""
         return "token" if self.tokenizer else "character" if self.alphabet else "byte"
+
+    def class_number(self, text: str) -> int:
+        """Return the number of a class, written as the number or the name. Raises UserError: there is no such name."""
+        if text.strip().lstrip("-").isdecimal():
+            return int(text)
+        names = [name.casefold() for name in self.class_names]
+        if text.casefold() not in names:
+            raise unknown("class", text, self.class_names or ("its number",))
+        return names.index(text.casefold())

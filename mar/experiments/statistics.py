@@ -209,6 +209,7 @@ def agreements(result: AblationResult, column: Published) -> dict[str, Agreement
             own = variants.get(row.settings.get(VARIANT, ""), {})
             guidance, weights = own.get("guidance"), own.get("weights", "")
             parts = [row.partition, "" if guidance is None else f"guidance {guidance:g}", row.settings.get(ORDERS, "")]
+            parts.append(own.get("guidance_schedule", ""))
             parts.append(weights and f"{weights} weights")
             conditions.setdefault(", ".join(filter(None, parts)), []).append(row)
     if len(conditions) < 2:

@@ -8,7 +8,7 @@ A head receives only wanted tokens. Categories have shape (M,), vectors (M, E).
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -31,6 +31,14 @@ class HeadOptions(Options):
 @dataclass(frozen=True)
 class SamplingOptions:
     """The base of the sampling options of heads (``head.sampling``), beside guidance and temperature."""
+
+    later: ClassVar[tuple[str, ...]] = ()  # options that records omit at their default, since older ones lack them
+
+    def told(self) -> dict[str, Any]:
+        """Return the options as records have them."""
+        return {
+            f.name: x for f in fields(self) if (x := getattr(self, f.name)) != f.default or f.name not in self.later
+        }
 
     def at(self, progress: float) -> SamplingOptions:
         """Return the options at a share 0..1 of the AR steps of a generation; constant by default."""

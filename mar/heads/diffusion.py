@@ -18,13 +18,20 @@ from torch import Tensor
 
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
-from mar.core.options import at_least
+from mar.core.options import at_least, interval
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.cuda_graph import CudaGraphCache
 from mar.heads.denoiser import Denoiser
 from mar.heads.diffusion_likelihood import DiffusionScoring, diffusion_log_density, log_density_bound
-from mar.heads.diffusion_process import LastTerm, NoiseSchedule, Process, spaced_timesteps
+from mar.heads.diffusion_process import (
+    LastTerm,
+    NoiseSchedule,
+    Process,
+    respaced_timesteps,
+    section_counts,
+    spaced_timesteps,
+)
 from mar.heads.ode import solve
 
 
@@ -49,10 +56,26 @@ class DiffusionSampling(SamplingOptions):
     start: int = 0  # noisiest timestep of every chain; 0: the last with a signal (cosine's 992); published: 999
     timesteps: tuple[int, ...] = ()  # of the sampling chain, spelled out in place of steps and start
     bound_steps: int = 0  # timesteps of the chain that the bound describes; 0: all from the start
+    respacing: str = ""  # of all timesteps, in place of steps and start: ddim50, or 10,15,20 (improved-diffusion)
+    guidance_interval: str = ""  # FROM-TO, the timesteps that are guided; empty: all (Kynkäänniemi et al. 2024)
+    later: ClassVar = ("respacing", "guidance_interval")
 
     def __post_init__(self) -> None:
+        if self.respacing:
+            section_counts(self.respacing)
+            if self.timesteps or self.final_steps:
+                raise UserError("respacing spells out the timesteps: leave out timesteps and final_steps")
+        if self.guidance_interval:
+            self.guides(0)
         if self.steps < 2 or min(self.bound_steps, self.final_steps) < 0 or 1 in (self.bound_steps, self.final_steps):
             raise UserError(f"steps must be at least 2, final_steps and bound_steps 0 (off) or at least 2: {self}")
+
+    def guides(self, timestep: int) -> bool:
+        """Return whether guidance acts at a timestep."""
+        if not self.guidance_interval:
+            return True
+        low, high = interval(self.guidance_interval, "timesteps", 2**16)
+        return low <= timestep <= high
 
     def at(self, progress: float) -> DiffusionSampling:
         """Later tokens are nearly decided by what is known: they need fewer steps (DiSA, Zhao et al. 2025)."""
@@ -113,6 +136,9 @@ class DiffusionHead(Head):
         """Return the chain that ``sampling`` describes: published spacing for the ancestral sampler, else trailing."""
         if self.sampling.timesteps:
             return Process(self.options.schedule, self.options.timesteps, self.sampling.timesteps)
+        if self.sampling.respacing:
+            chosen = respaced_timesteps(self.options.timesteps, self.sampling.respacing)
+            return Process(self.options.schedule, self.options.timesteps, chosen)
         return self.chain(self.sampling.steps, trailing=self.sampling.solver != "ancestral")
 
     def compile_parts(self) -> None:
@@ -180,35 +206,41 @@ class DiffusionHead(Head):
         never the start; deterministic solvers do not support it.
         """
         x_ME = noise.at("init").normal(self.token.width)
-        predict = self._predictor(z_MD, z_null_MD, guidance_M)
         process = self.sampling_chain()
+        predict = self._predictor(process.timesteps, z_MD, z_null_MD, guidance_M)
         if self.sampling.solver != "ancestral":
             if temperature != 1.0:
                 raise Unsupported(f"solver={self.sampling.solver} has no temperature: choose solver=ancestral, or 1")
-            return solve(self.sampling.solver, process, x_ME, lambda x, t: predict(x, t)[0])
-        timestep_T = torch.tensor(process.timesteps, device=x_ME.device)
+            return solve(self.sampling.solver, process, x_ME, lambda x, index: predict(x, index)[0])
         draws = noise.at("step").normals(self.token.width, range(len(process) - 1, 0, -1))
         for index in reversed(range(len(process))):
-            eps_ME, range_ME = predict(x_ME, timestep_T[index : index + 1])
+            eps_ME, range_ME = predict(x_ME, index)
             draw_ME = next(draws) * temperature if index else None
             x_ME = process.step(x_ME, eps_ME, range_ME, index, draw_ME)
         return x_ME
 
     def _predictor(
-        self, z_MD: Tensor, z_null_MD: Tensor | None, guidance_M: Scale
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return (x_ME, t of shape (1,)) -> eps_ME, range_ME: one evaluation of 2M rows, or of M without guidance.
+        self, timesteps: list[int], z_MD: Tensor, z_null_MD: Tensor | None, guidance_M: Scale
+    ) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
+        """Return (x_ME, index of ``timesteps``) -> eps_ME, range_ME: one evaluation of 2M rows, of M without guidance.
 
         The context is projected here, once for all timesteps.
         """
-        E = self.token.width
-        if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
+        E, timestep_T = self.token.width, torch.tensor(timesteps, device=z_MD.device)
+
+        def unguided() -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
             alone = self.cuda_graphs.bind(self.net, self.net.cond_embed(z_MD))
-            return lambda x_ME, t: ((out := alone(x_ME, t))[:, :E], out[:, E:])
+            return lambda x_ME, at: ((out := alone(x_ME, timestep_T[at : at + 1]))[:, :E], out[:, E:])
+
+        if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
+            return unguided()
+        outside = unguided() if self.sampling.guidance_interval else None
         evaluate = self.cuda_graphs.bind(self.net, self.net.cond_embed(torch.cat([z_MD, z_null_MD])))
 
-        def predict(x_ME: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            conditional, null = evaluate(torch.cat([x_ME, x_ME]), t).chunk(2)
+        def predict(x_ME: Tensor, index: int) -> tuple[Tensor, Tensor]:
+            if outside is not None and not self.sampling.guides(timesteps[index]):
+                return outside(x_ME, index)
+            conditional, null = evaluate(torch.cat([x_ME, x_ME]), timestep_T[index : index + 1]).chunk(2)
             return guided(conditional[:, :E], null[:, :E], guidance_M), conditional[:, E:]
 
         return predict

@@ -12,6 +12,7 @@ the true noise and p with the predicted one. A difference of means is therefore 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
@@ -51,6 +52,41 @@ def spaced_timesteps(total: int, count: int, trailing: bool = False) -> list[int
     # Summed, not multiplied: the accumulated rounding decides ties, and published chains were spaced that way.
     stride = (total - 1) / (count - 1)
     return [round(position) for position in accumulate([0.0] + [stride] * (count - 1))]
+
+
+def section_counts(text: str) -> tuple[int, ...]:
+    """Return the counts of a respacing ``10,15,20``; none of ``ddim50``. Raise UserError: it is neither."""
+    if not re.fullmatch(r"ddim\d{1,6}|\d{1,6}(,\d{1,6})*", text):
+        raise UserError(f"a respacing is written ddim50, or as counts of equal sections, 10,15,20, not {text!r}")
+    return () if text.startswith("ddim") else tuple(map(int, text.split(",")))
+
+
+def respaced_timesteps(total: int, text: str) -> list[int]:
+    """Return the timesteps of 0..total-1 that improved-diffusion's ``space_timesteps`` keeps.
+
+    ``ddim50``: every stride-th from 0, of the smallest stride that gives 50 (Song et al. 2021). ``10,15,20``: 10, 15
+    and 20 of the first, second and last third, each with both ends; where ``total`` does not divide, the first parts
+    are longer by one. Raise UserError: there is no such stride, or a part is too short.
+    """
+    counts = section_counts(text)
+    if not counts:
+        count, strides = int(text[len("ddim") :]), {}
+        for stride in range(1, total):
+            strides.setdefault(len(range(0, total, stride)), stride)
+        if count not in strides:
+            nearest = min(strides, key=lambda other: abs(other - count))
+            raise UserError(f"no stride gives {count} of {total} timesteps: choose ddim{nearest}")
+        return list(range(0, total, strides[count]))
+    short, longer = divmod(total, len(counts))
+    chosen, start = [], 0
+    for part, count in enumerate(counts):
+        size = short + (part < longer)
+        if count > size:
+            raise UserError(f"respacing {text}: a part of {size} timesteps has no {count}")
+        few = [0] * count  # of one timestep, the first
+        chosen += [start + offset for offset in (spaced_timesteps(size, count) if count > 1 else few)]
+        start += size
+    return chosen
 
 
 class Coefficients(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mar.core.errors import UserError
 from mar.core.noise import Noise
-from mar.core.options import at_least
+from mar.core.options import at_least, interval
 from mar.core.tokens import Vectors
 from mar.heads.base import Head, HeadOptions, LogProb, SamplingOptions, Scale, guided
 from mar.heads.denoiser import Denoiser
@@ -41,8 +41,12 @@ class FlowSampling(SamplingOptions):
     solver: Solver = "heun"  # evaluations a step: euler 1, midpoint and heun 2, rk4 4; rk45 as its tolerance needs
     steps: int = 50  # of equal length, for all but rk45
     tolerance: float = 1e-5  # of rk45: error of one step, absolute and relative
+    guidance_interval: str = ""  # FROM-TO, the times 0 (noise) to 1 (data) that are guided; empty: all
+    later: ClassVar = ("guidance_interval",)
 
     def __post_init__(self) -> None:
+        if self.guidance_interval:
+            interval(self.guidance_interval, "times", 1)
         if self.steps < 1 or not 0 < self.tolerance < 1:
             raise UserError(f"steps must be at least 1 and 0 < tolerance < 1: {self}")
 
@@ -108,12 +112,16 @@ class FlowHead(Head):
         condition_MW = self.net.cond_embed(z_MD)
         if z_null_MD is None or (isinstance(guidance_M, float | int) and guidance_M == 1.0):
             return lambda x_NE, t_N, row_N: self.net(x_NE.float(), _TIME_SCALE * t_N, condition_MW[row_N])
-        null_MW = self.net.cond_embed(z_null_MD)
+        null_MW, within = self.net.cond_embed(z_null_MD), self.sampling.guidance_interval
+        low, high = interval(within, "times", 1) if within else (0.0, 1.0)
 
         def guided_velocity(x_NE: Tensor, t_N: Tensor, row_N: Tensor) -> Tensor:
             t_2N = t_N if len(t_N) == 1 else t_N.repeat(2)
             condition_2NW = torch.cat([condition_MW[row_N], null_MW[row_N]])
             v_NE, null_NE = self.net(x_NE.float().repeat(2, 1), _TIME_SCALE * t_2N, condition_2NW).chunk(2)
-            return guided(v_NE, null_NE, guidance_M[row_N] if isinstance(guidance_M, Tensor) else guidance_M)
+            scale_N = guidance_M[row_N] if isinstance(guidance_M, Tensor) else guidance_M
+            if within:
+                scale_N = torch.where((low <= t_N) & (t_N <= high), scale_N, 1.0)
+            return guided(v_NE, null_NE, scale_N)
 
         return guided_velocity

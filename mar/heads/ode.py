@@ -29,22 +29,21 @@ DiffusionSolver = Literal["ddim", "dpm-solver++", "unipc", "heun"]
 
 
 def solve(
-    solver: DiffusionSolver, process: Process, noise_NE: Tensor, predict: Callable[[Tensor, Tensor], Tensor]
+    solver: DiffusionSolver, process: Process, noise_NE: Tensor, predict: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
     """Return x_0_NE from standard normal ``noise_NE``, over the timesteps of ``process`` (Heun: most of them twice).
 
     States are float64: the first step divides by the signal, 5e-5 at the last timestep of the cosine chain.
 
     Args:
-        predict: (x_t_NE float32, timestep of shape (1,)) -> eps_NE.
+        predict: (x_t_NE float32, index of the timestep in ``process``) -> eps_NE.
     """
     scheduler = _scheduler(solver, process)  # a fresh scheduler: it keeps history between calls
-    timestep_T = torch.tensor(process.timesteps, device=noise_NE.device)
     x_NE = noise_NE.double() * scheduler.init_noise_sigma
     for index in scheduler.timesteps:
         # Heun works on x_t / signal; its scheduler scales back to what the network was trained on, others do nothing.
         x_t_NE = scheduler.scale_model_input(x_NE, index).float()
-        eps_NE = predict(x_t_NE, timestep_T[int(index)].reshape(1)).double()
+        eps_NE = predict(x_t_NE, int(index)).double()
         x_NE = scheduler.step(eps_NE, index, x_NE).prev_sample
     return x_NE.float()
 

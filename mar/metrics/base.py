@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter, field_validator, model_serializer
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator, model_serializer
 
 from mar.config import Recipe, Scalar, Section
 from mar.core.errors import UserError
@@ -33,6 +33,7 @@ from mar.core.tokens import Categories
 from mar.data.base import Data
 from mar.model.model import Model
 from mar.run import Run
+from mar.sampling.guidance import Guidance, Temperature
 from mar.tokenizers.base import Tokenizer
 from orderings import Grid, Partition, Plan, PlanSpec, parse_adaptive, to_text
 from orderings.optimal import Optimal
@@ -48,6 +49,8 @@ class Variant(Section):
     name: str = Field(min_length=1)
     guidance: float | None = Field(default=None, ge=0, description="None: as the section fid says")
     temperature: float | None = Field(default=None, ge=0, description="None: as the section fid says")
+    guidance_schedule: str = Field(default="linear", description="growth of the scale along the generation")
+    temperature_schedule: str = Field(default="constant", description="from the first AR step to the last")
     adaptive: str = Field(default="", description="the rule that finds the order; of the plans, the set sizes count")
     options: dict[str, Scalar] = Field(default={}, description="of the sampler or the network: steps, refresh, …")
     likelihood: dict[str, Scalar] = Field(default={}, description="options of scoring: refresh, timesteps, …")
@@ -60,10 +63,17 @@ class Variant(Section):
             parse_adaptive(rule)
         return rule
 
+    @field_validator("guidance_schedule", "temperature_schedule")
+    @classmethod
+    def _written(cls, schedule: str, info: ValidationInfo) -> str:
+        Guidance(schedule=schedule) if info.field_name == "guidance_schedule" else Temperature(schedule=schedule)
+        return schedule
+
     @model_serializer(mode="wrap")
     def _omit_default(self, dump: Any) -> dict[str, Any]:
-        """Omit the grid's own checkpoint, so that answers to existing questions stay answers."""
-        return {key: value for key, value in dump(self).items() if key != "weights" or value}
+        """Omit defaults of later fields, so that answers to existing questions stay answers."""
+        off = {"weights": "", "guidance_schedule": "linear", "temperature_schedule": "constant"}
+        return {key: value for key, value in dump(self).items() if key not in off or value != off[key]}
 
     @property
     def is_scored_alone(self) -> bool:
@@ -274,9 +284,10 @@ _DEFAULTS: dict[str, Any] = {
     "guidance": 1.0, "guidance_schedule": "linear", "adaptive": "", "remask": "", "classes": "", "temperature": 1.0,
     "seed": 0, "weights": "ema", "head": {}, "estimator": "exact", "orders": 0, "pairs": 16, "draws": 1,
     "speculate": "", "precision": "fp32", "past": None, "likelihood": {}, "control": "",
+    "temperature_schedule": "constant",
 }  # fmt: skip
 # their values say what they are
-_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood", "control")
+_UNNAMED = ("guidance_schedule", "adaptive", "estimator", "precision", "likelihood", "control", "temperature_schedule")
 
 
 def scores_folder(run: Run) -> Path:

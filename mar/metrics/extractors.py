@@ -33,12 +33,14 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 INCEPTION_WIDTH = 2048
+_SPATIAL_CHANNELS, _SPATIAL_SIDE = 7, 17  # of the layer mixed_6/conv, as ADM's evaluator takes them
+SPATIAL_WIDTH = _SPATIAL_CHANNELS * _SPATIAL_SIDE**2
 _IMAGENET_CLASSES = 1000
 _IMAGENET_RGB = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # mean and standard deviation
 _BILINEAR = "bilinear to {0} x {0} without antialiasing, as TensorFlow 1 and torch-fidelity"
 
-# uint8 (N, C, H, W) -> features (N, D), logits (N, K; K = 0 without classes)
-Network = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# uint8 (N, C, H, W) -> features (N, D), logits (N, K; K = 0 without classes), spatial features (N, S) where asked
+Network = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Extractor:
     knows_labels: bool = False  # class k of the logits is label k of the data
     notes: tuple[str, ...] = ()  # printed below its scores
     resizing: str = "none"  # of images to the size that the network takes
+    spatial_width: int = 0  # of the features of sFID; 0: it gives none
+    cmmd: bool = False  # CMMD is defined on its features
 
     @cached_property
     def network(self) -> Network:
@@ -101,10 +105,12 @@ def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
     if isinstance(kind, Extractor):
         return kind
     if kind == "inception" or (kind == "auto" and channels == 3 and min(height, width) >= 32):
-        found = inception(settings.weights)
+        found = inception(settings.weights, settings.spatial)
         if data.spec.n_classes != _IMAGENET_CLASSES:
             return found
         return replace(found, n_classes=_IMAGENET_CLASSES, first_class=1)  # 0 is background, those after 1,000 empty
+    if settings.spatial:
+        raise UserError("sFID compares spatial features of Inception: choose --features inception, or leave out --sfid")
     if kind in CLIP:
         return clip(kind, settings.weights)
     if kind in DINOV2:
@@ -191,7 +197,7 @@ def clip(name: str, weights: Path | None) -> Extractor:
         return feature_ND, feature_ND[:, :0]
 
     width = found.model.visual.output_dim
-    return Extractor(f"{name}-{digest_}", width, lambda: network, True, notes=notes, resizing=resizing)
+    return Extractor(f"{name}-{digest_}", width, lambda: network, True, notes=notes, resizing=resizing, cmmd=True)
 
 
 def dinov2(name: str, weights: Path | None) -> Extractor:
@@ -232,8 +238,12 @@ def _resized_positions(position_1LD: torch.Tensor, side: int) -> torch.Tensor:
     return torch.cat([token, grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
-def inception(weights: Path | None) -> Extractor:
-    """Return torch-fidelity's port of the Inception of the original FID (float32, 2048 features)."""
+def inception(weights: Path | None, spatial: bool = False) -> Extractor:
+    """Return torch-fidelity's port of the Inception of the original FID (float32, 2048 features).
+
+    Args:
+        spatial: also return the features of sFID (Nash et al. 2021), the first 7 channels of mixed_6/conv, rows first.
+    """
     path = _downloaded("inception", INCEPTION) if weights is None else weights
     digest_, notes = _identity(path, "inception", INCEPTION)
     # torch-fidelity unpickles the file without restrictions: refuse one that could do harm there
@@ -246,10 +256,21 @@ def inception(weights: Path | None) -> Extractor:
     def load() -> Network:
         layers = ["2048", "logits_unbiased"]
         found = FeatureExtractorInceptionV3(name, layers, feature_extractor_weights_path=str(path))
-        return lambda image: found.to(image.device)(image)
+        kept: list[torch.Tensor] = []
+        if spatial:
+            found.Mixed_6d.branch1x1.register_forward_hook(lambda *call: kept.append(call[-1][:, :_SPATIAL_CHANNELS]))
+
+        def network(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            kept.clear()
+            answer = found.to(image.device)(image)
+            return (*answer, *(x_NCHW.permute(0, 2, 3, 1).flatten(1) for x_NCHW in kept))
+
+        return network
 
     side = FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE
-    return Extractor(name, INCEPTION_WIDTH, load, rgb=True, notes=notes, resizing=_BILINEAR.format(side))
+    width = SPATIAL_WIDTH if spatial else 0
+    resizing = _BILINEAR.format(side)
+    return Extractor(name, INCEPTION_WIDTH, load, True, notes=notes, resizing=resizing, spatial_width=width)
 
 
 def _downloaded(name: str, published: Published) -> Path:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,10 +27,11 @@ from mar.core.spec import DataSpec
 from mar.core.table import Column, field, fields, of_rows
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
-from mar.metrics.images import RESIZING, FeatureSettings, Images, Reference, images_of
+from mar.metrics.images import BEFORE_TEST, RESIZING, FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
 from mar.metrics.statistics import spread
 from mar.run import Run
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.output import image_grid, save_animation
 from orderings.user import is_file_target
 
@@ -67,6 +69,11 @@ class ImageScores:
     precision: float  # share of these images inside the 3-nearest-neighbour manifold of the real ones
     recall: float  # share of the real images inside the manifold of these (Kynkäänniemi et al. 2019)
     balance: Balance | None = None  # None where the extractor knows no classes
+    density: float | None = None  # balls of 5 nearest real images around an image, over 5 (Naeem et al. 2020)
+    coverage: float | None = None  # share of real images whose ball holds an image
+    sfid: float | None = None  # FID of Inception's spatial features (Nash et al. 2021); None: not asked
+    fid_infinity: float | None = None  # extrapolated to infinitely many images (Chong & Forsyth 2020); None: not asked
+    cmmd: float | None = None  # of CLIP's features (Jayasumana et al. 2024)
 
 
 NOT_SCORED = ImageScores(0, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, math.nan)
@@ -88,6 +95,8 @@ class FidResult:
     inception_score_splits: int
     notes: tuple[str, ...] = ()  # printed below the figures
     resizing: str = ""  # of files to images, and of images to what the extractor takes; "": a record that does not say
+    n_compared: int | None = None  # real images that KID, precision, … compare with, fewer than behind ADM's mu
+    by_class: dict[str, float | None] = dataclass_field(default_factory=dict)  # FID; None: too few images
     noise_floor_fid: tuple[float, ...] = ()  # FID of several draws of real images; empty: ``noise_floor`` alone
 
     @property
@@ -157,10 +166,13 @@ class FID(Metric):
         nearest: bool = Field(default=False, description="compare each image with its nearest training image")
         features: str = Field(default="auto", description="inception, classifier, clip-…, dinov2-…, or FILE.py:Class")
 
+        sfid: bool = Field(default=False, description="also compare Inception's spatial features")
+        infinity: bool = Field(default=False, description="extrapolate FID to infinitely many images")
+
         @model_serializer(mode="wrap")
         def _omit_default(self, dump: Any) -> dict[str, Any]:
             """Omit later options unless they are asked, so that answers to existing questions stay answers."""
-            later = {"nearest": False, "features": "auto"}
+            later = {"nearest": False, "features": "auto", "sfid": False, "infinity": False}
             return {key: value for key, value in dump(self).items() if later.get(key, ...) != value}
 
     name, title, Answer = "fid", "images", GeneratedImages
@@ -179,7 +191,10 @@ class FID(Metric):
         run = at.load()
         data, key = run.images, (run.images.fingerprint, run.device)
         if self._scorer is None or self._scorer[0] != key:  # its features of real images serve every plan
-            settings = FeatureSettings(self.options.features, seed=self.options.seed, device=run.device)
+            settings = FeatureSettings(
+                self.options.features, seed=self.options.seed, device=run.device, spatial=self.options.sfid,
+                infinity=self.options.infinity,
+            )  # fmt: skip
             real = images_of(data, self.options.split)
             self._scorer = key, scorer_of(real, data.spec, settings, at.cache, data)
         started = time.monotonic(), time.process_time()
@@ -199,10 +214,17 @@ class FID(Metric):
         scores = [
             Column[ImageScores]("FID", lambda found: found.fid, "lower", 2),
             Column[ImageScores]("KID", lambda found: found.kid_mean, "lower", 4, drop=2),
-            Column[ImageScores]("IS", lambda found: found.inception_score_mean, "higher", 2, drop=2),
+            Column[ImageScores]("IS", lambda found: _known(found.inception_score_mean), "higher", 2, drop=2),
             Column[ImageScores]("precision", lambda found: found.precision, "higher", 3, drop=2),
             Column[ImageScores]("recall", lambda found: found.recall, "higher", 3, drop=2),
         ]
+        later = {"density": "higher", "coverage": "higher", "sfid": "lower", "fid_infinity": "lower", "cmmd": "lower"}
+        given = {name for name in later if any(getattr(one.scores.generated, name) is not None for one in answers)}
+        titles = {"sfid": "sFID", "fid_infinity": "FID∞", "cmmd": "CMMD"}
+        scores += [
+            Column(titles.get(name, name), field(name), better, 3, drop=2) for name, better in later.items()
+            if name in given
+        ]  # fmt: skip
         return [
             *of_rows(scores, lambda answer: answer.scores.generated),
             Column("distance to training images", field("memory.ratio"), digits=2, drop=2),
@@ -228,14 +250,16 @@ class FID(Metric):
     def notes(cls, answers: Sequence[GeneratedImages], grid: Mapping[str, Any]) -> list[str]:
         first, fid = answers[0].scores, grid["fid"]
         variants, floor = grid.get("variants", ()), first.noise_floor
-        changed = any(variant.get(of) is not None for variant in variants for of in ("guidance", "temperature"))
+        own = ("guidance", "temperature", "guidance_schedule", "temperature_schedule")
+        changed = any(variant.get(of) is not None for variant in variants for of in own)
+        score = "" if math.isnan(floor.inception_score_mean) else f"IS {floor.inception_score_mean:.2f}, "
         own = ", where the variant says nothing else" if changed else ""
         said = (
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
             f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
             f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
             f"{first.noise_floor_split} images, scored alike): FID {_floor_text(first)}, KID "
-            f"{floor.kid_mean:.4f}, IS {floor.inception_score_mean:.2f}, precision {floor.precision:.3f}, recall "
+            f"{floor.kid_mean:.4f}, {score}precision {floor.precision:.3f}, recall "
             f"{floor.recall:.3f}."
         )
         shared = sorted(set.intersection(*(set(answer.scores.notes) for answer in answers)))
@@ -246,6 +270,10 @@ class FID(Metric):
                 "In the pictures of samples every second row shows these training images"
             )
         return [said, *(f"{note[0].upper()}{note[1:]}." for note in shared)]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _floor_text(found: FidResult) -> str:
@@ -263,6 +291,8 @@ def sample_images(
     chosen: dict[str, Any] = {"guidance": options.guidance, "temperature": options.temperature}
     if variant is not None:
         chosen |= {key: own for key in chosen if (own := getattr(variant, key)) is not None}
+        chosen["guidance"] = Guidance(chosen["guidance"], variant.guidance_schedule)
+        chosen["temperature"] = Temperature(chosen["temperature"], variant.temperature_schedule)
         chosen |= {**variant.options, "adaptive": variant.adaptive or None}
     images = run.sample(
         options.images, plan, seed=options.seed, on_step=recorder.record, progress=progress, **chosen
@@ -349,7 +379,9 @@ def scorer_of(
     data = own or found
     floor = None  # never the reference's split: ``data`` may be the same data set, loaded again
     if data is not None:
-        floor = images_of(data, "train" if found is not None and reference.name != "train" else "test")
+        floor = images_of(
+            data, "train" if found is not None and reference.name not in ("train", BEFORE_TEST) else "test"
+        )
     unlabelled = Data("these images", spec, Split(), Split(), Split(), "")
     return FidScorer(reference, choose(settings, data or unlabelled, cache_dir), cache_dir, floor, settings)
 
@@ -361,7 +393,8 @@ class FidScorer:
     ``settings.seed``, so they move within their spread when the order changes.
 
     Args:
-        reference: real images, or the statistics of their features: then KID, precision and recall are not defined.
+        reference: real images, or the statistics of their features: then KID, precision and recall are those against
+            the images beside them, or not defined.
         floor: where the images of the noise floor are drawn from; None: there is none.
 
     Raises UserError: the statistics are of another extractor.
@@ -381,6 +414,9 @@ class FidScorer:
         else:
             self.statistics = reference
             self._check_statistics()
+            if reference.images is not None:
+                self.real = self.features(reference.images)
+        self._labelled = reference if isinstance(reference, Images) else reference.images
         self.noise_floor, self.floor_draws = cache(self._noise_floor), cache(self._floor_draws)  # by number of images
 
     def _check_statistics(self) -> None:
@@ -394,6 +430,12 @@ class FidScorer:
             raise UserError(
                 f"the statistics {self.name} are of {width} features, {self.extractor.name} has "
                 f"{self.extractor.feature_width}: choose the extractor that they were made with (--features)"
+            )
+        spatial = 0 if self.statistics.spatial is None else len(self.statistics.spatial.mu_D)
+        if self.extractor.spatial_width not in (0, spatial):
+            raise UserError(
+                f"the statistics {self.name} have {spatial} spatial features (mu_s), sFID takes "
+                f"{self.extractor.spatial_width}: leave out --sfid, or write statistics with it (mar fid-stats --sfid)"
             )
         if self.statistics.resizing not in ("", "none", RESIZING):
             raise UserError(
@@ -434,8 +476,26 @@ class FidScorer:
             inception_score_splits=_inception_splits(n_floor),
             notes=(*self.extractor.notes, *_warnings(scores, floor, n_real, self.extractor.feature_width)),
             resizing=f"of files: {generated.resizing}; for the features: {self.extractor.resizing}",
+            by_class=self._by_class(generated, found) if self.settings.by_class else {},
+            n_compared=None if self.real is None else len(self.real),
             noise_floor_fid=self.floor_draws(n_floor),
         )
+
+    def _by_class(self, generated: Images, found: Features) -> dict[str, float | None]:
+        """Return FID of the images of each class, by its name or number."""
+        from mar.metrics import features
+
+        label_N, label_M = (_labels(images) for images in (generated, self._labelled))
+        if label_N is None or label_M is None or self.real is None:
+            raise UserError("FID by class needs the classes of the generated and of the real images: leave it out")
+        names, scores = generated.spec.class_names or (self._labelled or generated).spec.class_names, {}
+        for k in label_M[label_M >= 0].unique().tolist():
+            sides = [replace(all_, feature_ND=all_.feature_ND[label == k], spatial_NS=None)
+                     for all_, label in ((found, label_N), (self.real, label_M))]  # fmt: skip
+            enough = min(map(len, sides)) >= LEAST_IMAGES
+            fid = features.fid(sides[0].statistics, sides[1].statistics) if enough else None
+            scores[names[k] if k < len(names) else str(k)] = fid
+        return scores
 
     def _noise_floor(self, n: int) -> ImageScores:
         if self.floor is None:
@@ -459,7 +519,8 @@ class FidScorer:
         return tuple(features.fid(draw.statistics, self.statistics) for draw in draws)
 
     def _kid_subset(self, n: int) -> int:
-        return min(KID_SUBSET_SIZE, min(n, self.statistics.n_images or n) // 2)
+        n_real = self.statistics.n_images if self.real is None else len(self.real)
+        return min(KID_SUBSET_SIZE, min(n, n_real or n) // 2)
 
     def _scores(self, found: Features, n_floor: int, label_N: torch.Tensor | None) -> ImageScores:
         from mar.metrics import features
@@ -469,12 +530,27 @@ class FidScorer:
         if self.real is not None:
             subset, device = self._kid_subset(n_floor), self.settings.device
             scores |= features.distances(found, self.real, subset, seed, device)
+            if extractor.cmmd:
+                scores["cmmd"] = features.cmmd(found.feature_ND, self.real.feature_ND)
         balance = None
         if extractor.n_classes:
             logits_NK = found.logits_NK[:, extractor.first_class :][:, : extractor.n_classes]
             balance = _balance(logits_NK.argmax(1), extractor.n_classes, label_N)
+        if found.statistics.spatial is not None and self.statistics.spatial is not None:
+            scores["sfid"] = features.fid(found.statistics.spatial, self.statistics.spatial)
+        if self.settings.infinity:
+            scores["fid_infinity"] = features.fid_infinity(found, self.statistics, seed)
         fid = features.fid(found.statistics, self.statistics)
         return replace(NOT_SCORED, n_images=len(found), fid=fid, balance=balance, **scores)
+
+
+def _labels(images: Images | None) -> torch.Tensor | None:
+    """Return the classes of all images, read in parts; None where there are none."""
+    if images is None:
+        return None
+    parts = [images.split.batch(index)[1] for index in torch.arange(len(images.split)).split(1000)]
+    found = [part for part in parts if part is not None and (part >= 0).any()]
+    return torch.cat(found) if len(found) == len(parts) else None
 
 
 def _inception_splits(n: int) -> int:

@@ -22,12 +22,14 @@ from mar.data.folder import FolderSplit
 from mar.metrics.base import file_name, save
 from mar.metrics.fid import FidScorer, scorer_of
 from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
+from mar.metrics.protocols import PROTOCOLS
 from mar.metrics.samples import Setting, check_decodes, fill, question
 from mar.metrics.statistics import Spread, relative_change, spread
 from mar.run import Run
 
 Score = dict[str, Any]  # a record of RUN/scores: the setting beside ``FidResult.to_dict()``
 Axes = dict[str, list[Any]]
+_SHOWN_CLASSES = 20  # FID by class: all are in the record
 _SWEEP_SEED = 10_000  # added to the seed: other images choose a value than score it
 
 
@@ -50,6 +52,7 @@ class FidRequest:
     batch_size: int = 256
     shard: int = 0
     again: bool = False
+    protocol: str = ""  # of ``mar.metrics.protocols``, checked and named beside the number
 
 
 class FidScores(NamedTuple):
@@ -78,7 +81,7 @@ class Row:
         """Return the mean over seeds of a figure; None where it is not defined."""
         found: list[Any] = [record[of] for record in self.records]
         for key in keys:
-            found = [value and value[key] for value in found]
+            found = [value and value.get(key) for value in found]
         return None if None in found else sum(found) / len(found)
 
 
@@ -104,7 +107,9 @@ class RunScorer:
     def __init__(self, run: Run, processes: Processes, asked: FidRequest) -> None:
         self.run, self.processes, self.asked = run, processes, asked
         self.reference, self._own = _reference(run, asked)
-        self.identity = f"{self.reference.identity} {asked.features.identity}"  # files by their content
+        self.identity = f"{self.reference.identity} {asked.features.identity} {asked.protocol}".strip()
+        if asked.protocol:
+            PROTOCOLS[asked.protocol].check(self.reference)
         self.folder = run.folder.path / "scores"
 
     @cached_property
@@ -122,6 +127,7 @@ class RunScorer:
         content |= {"weights": self.asked.weights, "question": settings_digest(asked, 12), "reference": self.identity}
         classes = "+".join(map(str, content.pop("classes")))
         content |= {"classes": classes} if classes else {}
+        content |= {"protocol": self.asked.protocol} if self.asked.protocol else {}
         path = self.folder / f"fid-{file_name(content['plan'], content)}.json"
         same = {key: content[key] for key in ("question", "reference", "n_images")}
         recorded = None if self.asked.again else find([path], same)
@@ -225,18 +231,25 @@ def _reference(run: Run, asked: FidRequest) -> tuple[Reference, Data | None]:
 
 
 def score_source(
-    source: str, n: int | None, against: str, split: str, features: FeatureSettings, out: Path | None
-) -> FidScores:
+    source: str, n: int | None, against: str, split: str, features: FeatureSettings, out: Path | None,
+    protocol: str = "",
+) -> FidScores:  # fmt: skip
     """Score existing images: a store, a folder of images, or a data set."""
     real = open_source(against, split)
     found = open_source(source, split, real.spec, n)
     if not isinstance(found, Images):
-        raise UserError(f"{source} are statistics: name the images to score first, and the reference with --against")
+        if found.images is None:
+            raise UserError(f"{source} are statistics: name the images to score first, the reference with --against")
+        found = found.images
+    found = found.first(n)
     if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
         real = open_source(against, split, found.spec)
+    if protocol:
+        PROTOCOLS[protocol].check(real)
     scorer = scorer_of(real, found.spec, features, cache_folder())
     result = scorer.score(replace(found, identity=""))  # scored once: do not keep the features
     record = {"images": source, "against": real.identity, **result.to_dict()}
+    record |= {"protocol": protocol} if protocol else {}
     lines = []
     if out is not None:
         write_atomic(out, json.dumps({**record, "environment": environment()}, indent=1))
@@ -279,6 +292,11 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
         Column("IS", of("inception_score_mean"), "higher", text=plus_minus("inception_score", 2)),
         Column("precision", of("precision"), "higher"),
         Column("recall", of("recall"), "higher"),
+        Column("density", of("density"), "higher", drop=2),
+        Column("coverage", of("coverage"), "higher", drop=2),
+        Column("sFID", of("sfid"), "lower"),
+        Column("FID∞", of("fid_infinity"), "lower"),
+        Column("CMMD", of("cmmd"), "lower"),
         Column("classes χ² (floor)", of("balance", "chi2"), text=chi2),
         Column("as asked", of("balance", "agreement"), "higher"),
         Column("", lambda row: row.mark or None, words=True),
@@ -287,10 +305,17 @@ def fid_table(rows: Sequence[Row], title: str, margin: float = 0.0) -> Table[Row
     real = f"{record['n_real']} real images" if record["n_real"] else "statistics of real images"
     line = f"features: {record['extractor']}; {real} ({record['split']})"
     if record["generated"]["kid_mean"] is not None:
+        beside = record.get("n_compared") or record["n_real"]
+        if beside != record["n_real"]:
+            line += f"; KID, precision, recall, density and coverage against {beside} of them"
         line += f"; KID subsets of {record['kid_subset_size']}"
     if record["noise_floor"]["n_images"]:
         line += f"; the noise floor is real {record['noise_floor_split']} images scored alike (docs/evaluation.md)"
-    return Table(columns, rows, [line, *(f"note: {note}" for note in record["notes"])], title).without_empty()
+    said = [PROTOCOLS[record["protocol"]].said] if record.get("protocol") else []
+    if by_class := {name: value for name, value in record.get("by_class", {}).items() if value is not None}:
+        worst = sorted(by_class, key=lambda name: -by_class[name])[:_SHOWN_CLASSES]
+        said.append(f"FID by class, highest first: {', '.join(f'{name} {by_class[name]:.2f}' for name in worst)}")
+    return Table(columns, rows, [line, *said, *(f"note: {note}" for note in record["notes"])], title).without_empty()
 
 
 def _spread(found: Spread | None, form: str, sd: bool = True) -> str:
@@ -312,7 +337,8 @@ def changed(setting: Setting, **values: Any) -> Setting:
 def to_text(setting: Setting) -> str:
     """Return a setting in a few words: its plan and every value that is not the default."""
     default = Setting(setting.plan)
-    keys = ("guidance", "guidance_schedule", "temperature", "seed", "adaptive", "remask", "speculate", "precision")
+    keys = ("guidance", "guidance_schedule", "temperature", "temperature_schedule", "seed", "adaptive", "remask",
+            "speculate", "precision")  # fmt: skip
     told = [f"{key}={getattr(setting, key)}" for key in keys if getattr(setting, key) != getattr(default, key)]
     return " ".join([setting.plan, *told, *(f"{key}={value}" for key, value in setting.head.items())])
 
@@ -325,7 +351,7 @@ def parse_compared(text: str, setting: Setting) -> Setting:
     parts = [part.partition("=") for part in re.split(r":(?=[a-z_]+=)", text)]
     if not all(equals for _, equals, _ in parts):
         raise UserError(f"a setting to compare is written solver=unipc:steps=10, not {text!r}")
-    return changed(setting, **{key: value if key == "plan" else parse_values(value)[0] for key, _, value in parts})
+    return changed(setting, **{key: value if key == "plan" else value_of(value.strip()) for key, _, value in parts})
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
@@ -359,7 +385,7 @@ def axes_of(sweeps: Sequence[str], **written: str) -> tuple[Axes, dict[str, floa
 def parse_values(written: str) -> list[Any]:
     """Read ``1:2:0.5`` as [1.0, 1.5, 2.0] and ``10,ddim`` as [10, "ddim"]. Raises UserError: a range without values."""
     parts = [value_of(part.strip()) for part in written.split(":") if part.strip()]
-    if len(parts) != 3:
+    if len(parts) != 3 or "," in written:
         return [value_of(part.strip()) for part in written.split(",") if part.strip()]
     if not all(isinstance(part, int | float) for part in parts) or parts[2] <= 0 or parts[1] < parts[0]:
         raise UserError(f"a range is written FROM:TO:STEP with FROM below TO, e.g. 1:4:0.25, not {written!r}")

@@ -5,7 +5,7 @@ N images · C channels · H height · W width · D feature width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from mar.core.files import RUN, STORE, checksum, digest, write_atomic
 from mar.core.readers import read_npz, reading
 from mar.core.spec import DataSpec
 from mar.data import DATA
-from mar.data.base import SPLITS, Data, Split
+from mar.data.base import SPLITS, Data, Split, Subset, TensorSplit
 from mar.data.files import contents
 from mar.data.folder import FolderSplit, every_image
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 from orderings.user import existing, is_file_target
 
+BEFORE_TEST = "train+validation"  # all published training images of a data set that publishes no validation split
 RESIZING = "scaled to the shorter side and cropped to the centre, as ADM"  # of the files of a folder
 
 
@@ -64,7 +65,16 @@ class Images:
     @property
     def resizing(self) -> str:
         """How files became images of this size."""
-        return RESIZING if isinstance(self.split, FolderSplit) else "none"
+        split = self.split.split if isinstance(self.split, Subset) else self.split
+        return RESIZING if isinstance(split, FolderSplit) else "none"
+
+    def first(self, n: int | None) -> Images:
+        """Return the first ``n`` images; None: all. Raises UserError: there are fewer."""
+        if n is None or n == len(self.split):
+            return self
+        if n > len(self.split):
+            raise UserError(f"{self.name} has {len(self.split)} images, not {n}")
+        return replace(self, split=Subset(self.split, torch.arange(n)), identity=f"{self.identity}-first{n}")
 
     def bytes(self, index_N: torch.Tensor, rgb: bool = False) -> torch.Tensor:
         """Return images (N, C, H, W) uint8, 0..255; ``rgb`` repeats a single channel three times."""
@@ -79,6 +89,29 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Joined(Split):
+    """The examples of several splits, one split after another."""
+
+    splits: tuple[Split, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        first, places, parts = 0, [], []
+        for split in self.splits:
+            place = ((index_B >= first) & (index_B < first + len(split))).nonzero()[:, 0]
+            if len(place):
+                places.append(place)
+                parts.append(split.batch(index_B[place] - first))
+            first += len(split)
+        order_B = torch.cat(places).argsort()
+        labels = [label for _, label in parts if label is not None]
+        label_B = torch.cat(labels)[order_B] if len(labels) == len(parts) else None
+        return torch.cat([x for x, _ in parts])[order_B], label_B
+
+
+@dataclass(frozen=True)
 class Statistics:
     """A Gaussian fitted to features, in float64."""
 
@@ -89,39 +122,73 @@ class Statistics:
     name: str = "statistics"
     shape: tuple[int, ...] = ()  # (C, H, W) of the images; () where the file does not say
     resizing: str = ""  # as ``Images.resizing``; "" where the file does not say
+    spatial: Statistics | None = None  # of the features of sFID; None where the file has none
+    images: Images | None = None  # some of the real images, as in ADM's files: for precision, recall and KID
 
     @property
     def spec(self) -> DataSpec | None:
         """Shape of the images, where the file says it."""
+        if self.images is not None:
+            return self.images.spec
         return DataSpec(self.shape, 256) if self.shape else None
 
     @property
     def identity(self) -> str:
-        return f"statistics-{digest(self.mu_D.tobytes(), self.sigma_DD.tobytes(), digits=16)}"
+        found = f"statistics-{digest(self.mu_D.tobytes(), self.sigma_DD.tobytes(), digits=16)}"
+        return found if self.images is None else f"{found}-{self.images.identity}"
 
 
 Reference = Images | Statistics
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read ``mu`` and ``sigma``; ignore the other arrays of ADM's reference batches. Raises UserError: no such file."""
+    """Read ``mu`` and ``sigma``, and where ADM wrote them ``mu_s``, ``sigma_s`` and the images ``arr_0``.
+
+    Raises UserError: no such file.
+    """
     what = "statistics: mu (D,) and sigma (D, D), as mar fid-stats and ADM write them"
-    stored = read_npz(path, what, ("mu", "sigma", "extractor", "n_images", "shape", "resizing"))
+    stored = read_npz(path, what, ("mu", "sigma", "mu_s", "sigma_s", "extractor", "n_images", "shape", "resizing"))
     with reading(path, what):
-        mu_D, sigma_DD = (stored[name].astype(np.float64) for name in ("mu", "sigma"))
-        if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
-            raise ValueError(f"mu {mu_D.shape} and sigma {sigma_DD.shape}")
-        if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
-            raise ValueError("values that are not finite")
+        mu_D, sigma_DD = _gaussian(stored, "mu", "sigma")
+        spatial = Statistics(*_gaussian(stored, "mu_s", "sigma_s")) if "mu_s" in stored else None
         extractor, n_images = str(stored.get("extractor", "")), int(stored.get("n_images", 0))
         shape, resizing = tuple(int(side) for side in stored.get("shape", ())), str(stored.get("resizing", ""))
-    return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem, shape, resizing)
+    return Statistics(mu_D, sigma_DD, extractor, n_images, path.stem, shape, resizing, spatial, _batch(path))
+
+
+def _gaussian(stored: dict[str, np.ndarray], mean: str, covariance: str) -> tuple[np.ndarray, np.ndarray]:
+    mu_D, sigma_DD = (stored[name].astype(np.float64) for name in (mean, covariance))
+    if mu_D.ndim != 1 or sigma_DD.shape != (len(mu_D), len(mu_D)):
+        raise ValueError(f"{mean} {mu_D.shape} and {covariance} {sigma_DD.shape}")
+    if not (np.isfinite(mu_D).all() and np.isfinite(sigma_DD).all()):
+        raise ValueError("values that are not finite")
+    return mu_D, sigma_DD
+
+
+def _batch(path: Path) -> Images | None:
+    """Return the images of an .npz file in the layout of ADM's evaluator, with classes if it has ``arr_1``."""
+    what = "images: arr_0 (N, H, W, 1 or 3) uint8, as ADM's evaluator reads them"
+    stored = read_npz(path, what, ("arr_0", "arr_1"))
+    if "arr_0" not in stored:
+        return None
+    x_NHWC, label_N = stored["arr_0"], stored.get("arr_1")
+    with reading(path, what):
+        if x_NHWC.dtype != np.uint8 or x_NHWC.ndim != 4 or x_NHWC.shape[3] not in (1, 3):
+            raise ValueError(f"arr_0 {x_NHWC.shape} of {x_NHWC.dtype}")
+        label = None
+        if label_N is not None and label_N.dtype.kind in "iu" and label_N.shape == x_NHWC.shape[:1]:
+            label = torch.from_numpy(label_N.astype(np.int64))
+    x_NCHW = torch.from_numpy(x_NHWC).permute(0, 3, 1, 2)
+    identity = f"batch-{digest(str(x_NHWC.shape), np.ascontiguousarray(x_NHWC).data, digits=16)}"
+    return Images(path.stem, TensorSplit(x_NCHW, label), DataSpec(tuple(x_NCHW.shape[1:]), 256), identity)
 
 
 def write_statistics(statistics: Statistics, path: Path) -> None:
     """Write ADM's layout with further arrays, which its readers ignore."""
+    spatial = statistics.spatial
     write_arrays(
         path, mu=statistics.mu_D, sigma=statistics.sigma_DD, extractor=statistics.extractor,
+        **({} if spatial is None else {"mu_s": spatial.mu_D, "sigma_s": spatial.sigma_DD}),
         n_images=statistics.n_images, shape=np.array(statistics.shape, np.int64), resizing=statistics.resizing,
     )  # fmt: skip
 
@@ -153,6 +220,9 @@ class FeatureSettings:
     seed: int = 0  # of the subsets of KID, the splits of the Inception score and the images of the noise floor
     device: torch.device | str = "cpu"
     batch_size: int = 64  # images at once on that device
+    spatial: bool = False  # compute sFID, of Inception alone
+    infinity: bool = False  # extrapolate FID to infinitely many images
+    by_class: bool = False  # FID of each class, of images with classes on both sides
 
     @property
     def identity(self) -> str:
@@ -160,15 +230,21 @@ class FeatureSettings:
         text = str(self.extractor)
         files = [self.weights, existing(text.rpartition(":")[0]) if is_file_target(text) else None]
         hashes = " ".join(checksum(file)[:8] for file in files if file is not None and file.is_file())
-        return f"{text} {hashes} {self.labelled}".strip()
+        asked = " ".join(name for name, on in _asked(self) if on)
+        return f"{text} {hashes} {self.labelled}{asked and f' {asked}'}".strip()
+
+
+def _asked(settings: FeatureSettings) -> tuple[tuple[str, bool], ...]:
+    return ("sfid", settings.spatial), ("fd-infinity", settings.infinity), ("by-class", settings.by_class)
 
 
 def images_of(data: Data, split: str) -> Images:
     """Return a split of a data set. Raises UserError: no such split, or its examples are no images."""
     check_images(data.spec, f"data set {data.name!r}")
-    if split not in SPLITS:
+    if split not in (*SPLITS, BEFORE_TEST):
         raise unknown("split", split, SPLITS)
-    return Images(split, data.split(split), data.spec, f"{data.name}-{data.fingerprint}-{split}", data)
+    found = Joined((data.train, data.validation)) if split == BEFORE_TEST else data.split(split)
+    return Images(split, found, data.spec, f"{data.name}-{data.fingerprint}-{split}", data)
 
 
 def images_in(store: Store, n: int | None = None) -> Images:
@@ -178,7 +254,7 @@ def images_in(store: Store, n: int | None = None) -> Images:
 
 
 def open_source(text: str, split: str = "test", like: DataSpec | None = None, n: int | None = None) -> Reference:
-    """Open an .npz of statistics, a store, a run (its data), a folder of images, or ``kind:path`` of a data set.
+    """Open statistics or images (.npz), a store, a run (its data), a folder of images, or ``kind:path`` of a data set.
 
     Args:
         split: of a data set.
@@ -189,7 +265,8 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     """
     path = Path(text).expanduser()
     if path.suffix == ".npz":
-        return read_statistics(path)
+        batch = None if read_npz(path, "statistics (mu, sigma) or images (arr_0)", ("mu",)) else _batch(path)
+        return batch or read_statistics(path)
     if (path / STORE).is_file():
         return images_in(Store.open(path), n)
     if (path / RUN).is_file():
@@ -199,8 +276,8 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
     kind, _ = DATA.split(text)
     if kind not in DATA and not is_file_target(kind):
         raise UserError(
-            f"{text!r} is neither statistics (.npz), a store, a run, a folder of images nor a data set (kind:path, "
-            f"kind of {', '.join(sorted(DATA))})"
+            f"{text!r} is neither statistics or images (.npz), a store, a run, a folder of images nor a data set "
+            f"(kind:path, kind of {', '.join(sorted(DATA))})"
         )
     return images_of(load_data(text, like), split)
 

@@ -23,7 +23,7 @@ from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced
 from mar.metrics.extractors import choose
 from mar.metrics.fid import score_images
-from mar.metrics.images import FeatureSettings
+from mar.metrics.images import FeatureSettings, requantise
 from mar.sampling.output import image_grid
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.autoencoder import AutoencoderFolder, AutoencoderTokenizer
@@ -91,7 +91,7 @@ def rfid_settings(settings: FeatureSettings, data: Data) -> FeatureSettings:
 
 def score_autoencoder(
     path: Path, section: dict[str, Any], data: Data, folder: Path, n: int | None, rfid: FeatureSettings | None,
-    seed: int, replaces: bool,
+    seed: int, replaces: bool, perceptual: bool = False,
 ) -> list[str]:  # fmt: skip
     """Score the autoencoder in ``path`` into FOLDER/scores; return the lines to print.
 
@@ -100,6 +100,7 @@ def score_autoencoder(
         n: test images; None: all.
         rfid: settings of the rFID; None: it is not asked for, and a former one of the same images is kept.
         replaces: replace a former score of other settings.
+        perceptual: also compute LPIPS.
 
     Raises:
         UserError: the folder holds a score of other settings, which is not replaced.
@@ -123,6 +124,12 @@ def score_autoencoder(
     if result.codebook_perplexity is not None:
         shown = f"{result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}"
         lines.append(f"codebook: {shown}")
+    if perceptual:
+        from mar.metrics.lpips import lpips
+
+        far = lpips(*(requantise(images, data.spec.levels, 256) for images in (x, y)), device)
+        record["lpips"] = far._asdict()
+        lines.append(f"LPIPS {far.mean:.4f} ({far.network}, images of {'x'.join(map(str, data.spec.shape[1:]))})")
     if rfid:
         fid = score_images(y, data, cache_folder(), **vars(rfid))
         record["rfid"] = fid.to_dict()

@@ -21,7 +21,7 @@ from mar.metrics.classifier import weight_hash
 from mar.metrics.store import DEFAULT_SHARD, Store
 from mar.model.model import sampling_options
 from mar.run import Precision, Run
-from mar.sampling.guidance import Guidance
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, labels_of
 from mar.sampling.output import to_bytes
 from mar.sampling.samplers import Remask
@@ -53,14 +53,22 @@ class Setting:
     classes: tuple[int, ...] = ()  # in turn; (): all
     precision: Precision = "fp32"  # of matrix products
     speculate: str = ""  # several tokens a pass: what drafts them, e.g. jacobi:8
+    temperature_schedule: str = "constant"  # along the AR steps
 
     def __post_init__(self) -> None:
+        self.draws()
         if self.precision not in ("fp32", "bf16"):
             raise unknown("precision", str(self.precision), ("fp32", "bf16"))
 
     def told(self) -> dict[str, Any]:
-        """Return the fields; omit no speculation, so that answers to existing questions stay answers."""
-        return {key: value for key, value in asdict(self).items() if key != "speculate" or value}
+        """Return the fields; omit later ones where they are off, so that answers to existing questions stay answers."""
+        off = {"speculate": "", "temperature_schedule": "constant"}
+        return {key: value for key, value in asdict(self).items() if key not in off or value != off[key]}
+
+    def draws(self) -> dict[str, Any]:
+        """Return guidance and temperature of ``run.sample``. Raise UserError: no such schedule."""
+        temperature = Temperature(self.temperature, self.temperature_schedule)
+        return {"guidance": Guidance(self.guidance, self.guidance_schedule), "temperature": temperature}
 
     def labels(self, n: int) -> torch.Tensor | None:
         """Return the classes of the first ``n`` examples; None: all in turn."""
@@ -79,12 +87,12 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
     if setting.adaptive:
         parse_adaptive(setting.adaptive)
     Settings(
-        adaptive=setting.adaptive or None, learned=plans.learned,
+        **setting.draws(), adaptive=setting.adaptive or None, learned=plans.learned,
         remask=Remask.parse(setting.remask) if setting.remask else None,
         speculation=(ahead := run.speculation(setting.speculate) if setting.speculate else None),
     )  # fmt: skip
     with sampling_options(run.model, setting.head):
-        head = asdict(run.model.head.sampling) | asdict(run.model.network.sampling)
+        head = run.model.head.sampling.told() | asdict(run.model.network.sampling)
     drawn = b""
     if not plans.learned:
         drawn = plans.sample(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
@@ -117,7 +125,6 @@ def fill(
     check_decodes(run)
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
     label_N = labels_of(run.model, setting.labels(n), n)
-    guidance = Guidance(setting.guidance, setting.guidance_schedule)  # type: ignore[arg-type]
     store = processes.on_main(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
@@ -127,8 +134,8 @@ def fill(
         for images in mine:
             there = store.count(n)
             x_NCHW = run.sample(
-                len(images), setting.plan, labels=setting.labels(images.stop), guidance=guidance,
-                temperature=setting.temperature, precision=setting.precision, seed=setting.seed, batch_size=batch_size,
+                len(images), setting.plan, labels=setting.labels(images.stop), **setting.draws(),
+                precision=setting.precision, seed=setting.seed, batch_size=batch_size,
                 adaptive=setting.adaptive or None, remask=setting.remask or None, speculate=ahead, first=images.start,
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
             )  # fmt: skip

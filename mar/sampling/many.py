@@ -18,7 +18,7 @@ from mar.core.noise import Noise, stream
 from mar.core.progress import Progress
 from mar.model.inputs import classes_of
 from mar.model.model import Model
-from mar.sampling.guidance import NONE, Guidance
+from mar.sampling.guidance import NONE, Guidance, Temperature
 from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
 from mar.sampling.speculate import Speculation, generate_speculated
 from orderings import Plan
@@ -38,7 +38,7 @@ class Settings:
     """
 
     guidance: Guidance = NONE
-    temperature: float = 1.0
+    temperature: float | Temperature = 1.0
     seed: int = 0
     adaptive: str | None = None
     given: torch.Tensor | None = None
@@ -51,8 +51,9 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.given is None) != (self.mask is None):
             raise UserError("inpainting wants both a given image and a mask of the tokens to generate")
-        if not 0 <= self.temperature < math.inf:
-            raise UserError(f"temperature must be finite and at least 0, not {self.temperature}")
+        temperature = Temperature.of(self.temperature)
+        if self.speculation is not None and not temperature.constant:
+            raise UserError("speculation draws every token at one temperature: leave out its schedule")
         if self.remask is not None and (self.adaptive is not None or self.learned or self.prompt):
             raise UserError("remasking follows a plan that is drawn beforehand: leave out adaptive, learned and prompt")
         if self.speculation is not None and (self.adaptive is not None or self.learned or self.remask is not None):

@@ -31,7 +31,7 @@ from mar.core.noise import Noise
 from mar.heads.base import SamplingOptions, sampling_at
 from mar.model.model import Model
 from mar.model.walk import Chooser, Step, Walk, along, by_entropy
-from mar.sampling.guidance import NONE, Guidance
+from mar.sampling.guidance import NONE, Guidance, Place, Temperature
 from orderings import ABSENT, GIVEN, Adaptive, Plan, parse_adaptive
 from orderings.adaptive import smallest
 
@@ -45,25 +45,33 @@ class Draw:
 
     noise: Noise
     guidance: Guidance
-    temperature: float
+    temperature: Temperature
+    plan: Plan  # with ``rule`` or ``learned`` only its set sizes count
 
     def __call__(self, walk: Walk, step: Step, size_B: torch.Tensor, purpose: str | None = None) -> torch.Tensor:
         """Return x_M or x_ME of a step that makes ``size_B`` tokens known; ``purpose`` keys another draw of them."""
         row_M, token_M = step.target_BL.nonzero(as_tuple=True)
         scale_M: torch.Tensor | float = 1.0
         if step.null_MD is not None:
-            scale_M = self.guidance.at(walk.known_B + size_B, walk.present_B)[row_M]
+            scale_M = self.guidance.at(self._place(walk, step, size_B, row_M, token_M))
         noise = self.noise if purpose is None else self.noise.at(purpose)
         head, share = walk.model.head, step.number / max(1, walk.n_steps - 1)
         varies = type(head.sampling).at is not SamplingOptions.at
+        temperature = self.temperature.at(step.number, walk.n_steps)
         with sampling_at(head, share) if varies else nullcontext():
-            x_M = head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, self.temperature)
+            x_M = head.sample(step.z_MD, noise.tokens(row_M, token_M), step.null_MD, scale_M, temperature)
         if not bool(x_M.isfinite().all()):
             raise UserError(
                 f"{type(head).__name__} drew tokens that are not finite at AR step {step.number}: its weights are "
                 "broken, or the sampling options do not suit them (solver, steps, start, guidance, temperature)"
             )
         return x_M
+
+    def _place(self, walk: Walk, step: Step, size_B: torch.Tensor, row_M: torch.Tensor, token_M: torch.Tensor) -> Place:
+        before_B, n_given_B = walk.known_B, (self.plan.step_BL == GIVEN).sum(1)
+        rank_M = self.plan.rank_BL[row_M, token_M] + n_given_B[row_M]
+        per_row = (walk.present_B, torch.full_like(before_B, step.number), self.plan.n_steps_B)
+        return Place(before_B[row_M], rank_M, (before_B + size_B)[row_M], *(x_B[row_M] for x_B in per_row))
 
 
 @dataclass(kw_only=True)
@@ -99,8 +107,9 @@ def draw_steps(walk: Walk, draw: DrawTokens, on_step: OnStep | None = None) -> I
 
 @torch.no_grad()
 def generate(
-    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE, temperature: float = 1.0,
-    given: torch.Tensor | None = None, on_step: OnStep | None = None, *, rule: str | None = None, learned: bool = False,
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE,
+    temperature: float | Temperature = 1.0, given: torch.Tensor | None = None, on_step: OnStep | None = None, *,
+    rule: str | None = None, learned: bool = False,
     prompt: bool = False, on_draw: Callable[[Drawn], None] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Draw tokens (B, L) or (B, L, E), set by set.
@@ -121,7 +130,7 @@ def generate(
     Raises:
         UnknownName: no such rule.
         Unsupported: the network does not serve such plans, the head has no entropy or no exact probability for the
-            rule, or an order is to be found for examples that end by themselves.
+            rule, an order is to be found for examples that end by themselves, or guidance needs one beforehand.
     """
     prompt_BL = plan.step_BL == GIVEN
     plan = after_prompt(plan) if prompt else plan
@@ -136,14 +145,21 @@ def generate(
 
 
 def begin(
-    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance, temperature: float,
-    given: torch.Tensor | None, rule: str | None, learned: bool,
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance,
+    temperature: float | Temperature, given: torch.Tensor | None, rule: str | None, learned: bool,
 ) -> tuple[Walk, DrawTokens]:  # fmt: skip
     """Return the walk of ``generate``, and what draws its tokens. Arguments and errors: as there."""
-    draw: DrawTokens = Draw(noise, guidance, temperature)
+    if guidance.ranked and (rule is not None or learned):
+        raise Unsupported("linear-rank needs an order beforehand: use linear or linear-before with adaptive or learned")
+    temperature = Temperature.of(temperature)
+    draw: DrawTokens = Draw(noise, guidance, temperature, plan)
     size_BK, choose = plan.sizes().to(label_B.device), along(plan)
     if rule is not None:
         found = parse_adaptive(rule)
+        if found.sizes_itself and (guidance.counts_steps or not temperature.constant):
+            raise Unsupported(
+                f"{rule} finds the number of steps: a schedule over the share of steps needs it beforehand"
+            )
         model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
         choose = by_entropy(found, size_BK)
         if found.uses_sampled_values:
@@ -224,8 +240,9 @@ class Remask:
 
 @torch.no_grad()
 def generate_remasked(
-    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE, temperature: float = 1.0,
-    given: torch.Tensor | None = None, on_step: OnStep | None = None, *, remask: Remask,
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE,
+    temperature: float | Temperature = 1.0, given: torch.Tensor | None = None, on_step: OnStep | None = None, *,
+    remask: Remask,
 ) -> torch.Tensor:  # fmt: skip
     """``generate`` along ``plan``, then take the rounds of ``remask``. Given tokens stay.
 
@@ -251,7 +268,7 @@ def generate_remasked(
         fresh = noise.at("remask", draw=number)
         score_BL = nats_BL if by_confidence else fresh.at("which").uniform(nats_BL.shape[1])
         again = _one_set(plan, smallest(score_BL, plan.scored_BL, size_B))
-        token = generate(model, again, label_B, fresh, guidance, temperature, token, on_draw=on_draw)
+        token = generate(model, again, label_B, fresh, guidance.ended, temperature, token, on_draw=on_draw)
         if on_step is not None:
             on_step(int(plan.n_steps_B.max()) + number, token, again.scored_BL)
     return token

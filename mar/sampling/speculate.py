@@ -33,7 +33,7 @@ from mar.heads.base import Head
 from mar.heads.categorical import CategoricalHead, choose
 from mar.model.model import Model
 from mar.model.walk import empty_tokens
-from mar.sampling.guidance import NONE, Guidance
+from mar.sampling.guidance import NONE, Guidance, Place, Temperature
 from mar.sampling.samplers import OnStep, after_prompt
 from orderings import ABSENT, GIVEN, Plan
 
@@ -191,8 +191,9 @@ class _Reader:
         null_MD, scale_M = None, 1.0
         if self.null_BC is not None:
             null_MD = self._contexts(self.null_BC, self.null_memory, token, step_BL, target_BL)
-            after_M = (rank_BL + 1 + self.n_given_B1)[target_BL]
-            scale_M = self.guidance.at(after_M, self.present_B[row_M])
+            rank_M, n_steps_M = (rank_BL + self.n_given_B1)[target_BL], self.plan.n_steps_B[row_M]
+            place = Place(rank_M, rank_M, rank_M + 1, self.present_B[row_M], rank_BL[target_BL], n_steps_M)
+            scale_M = self.guidance.at(place)
         law_MX = self.laws.of(z_MD, null_MD, scale_M)
         self._empty_X = torch.zeros_like(law_MX[0])
         law_BWX = law_MX.new_zeros(len(rank_BL), width, law_MX.shape[-1])
@@ -228,8 +229,9 @@ class _Reader:
 
 @torch.no_grad()
 def generate_speculated(
-    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE, temperature: float = 1.0,
-    given: torch.Tensor | None = None, on_step: OnStep | None = None, *, speculation: Speculation, prompt: bool = False,
+    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE,
+    temperature: float | Temperature = 1.0, given: torch.Tensor | None = None, on_step: OnStep | None = None, *,
+    speculation: Speculation, prompt: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """Draw tokens (B, L) or (B, L, E) by speculation; arguments as in ``samplers.generate``.
 
@@ -245,7 +247,7 @@ def generate_speculated(
         )
     if not model.network.sampling.exact:
         raise Unsupported("refresh changes the contexts from step to step: leave it out, or leave out speculation")
-    prompt_B = (plan.step_BL == GIVEN).sum(1)
+    temperature, prompt_B = Temperature.of(temperature).value, (plan.step_BL == GIVEN).sum(1)
     plan = after_prompt(plan) if prompt else plan
     known_B = prompt_B if prompt else torch.zeros_like(prompt_B)
     race = _Race(model, plan, label_B, noise, guidance, temperature, given, known_B, speculation)

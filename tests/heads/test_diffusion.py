@@ -193,3 +193,32 @@ def test_few_steps_from_the_published_start_reach_the_target(solver):
         x_ME = head.sample(mean.expand(2_000, -1), stream(0, "sample", 2_000))
         assert bool(x_ME.isfinite().all()), steps
     assert_gaussian(x_ME, mean, slack=0.05)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_guidance_acts_within_its_timesteps_alone(solver):
+    """Everywhere it is guidance, nowhere none; rows outside are evaluated once."""
+    head, z, null, noise = random_head(), torch.randn(5, 6), torch.randn(5, 6), stream(0, "sample", 5)
+
+    def draw(interval: str, guidance: float) -> torch.Tensor:
+        head.sampling = DiffusionSampling(solver=solver, steps=10, start=900, guidance_interval=interval)
+        return head.sample(z, noise, null, guidance)
+
+    whole, plain = draw("", 3.0), draw("", 1.0)
+    assert torch.equal(draw("0-999", 3.0), whole) and torch.equal(draw("950-999", 3.0), plain)
+    part = draw("200-500", 3.0)
+    assert not torch.allclose(part, whole) and not torch.allclose(part, plain)
+    rows, forward = [], head.net.forward
+    head.net.forward = lambda x, t, c: (rows.append((int(t[0]), len(x))), forward(x, t, c))[1]
+    draw("200-500", 3.0)
+    assert all(n == (10 if 200 <= t <= 500 else 5) for t, n in rows) and {n for _, n in rows} == {5, 10}
+
+
+def test_the_sampling_chain_may_be_written_as_a_respacing():
+    head = random_head()
+    head.sampling = DiffusionSampling(respacing="ddim50", steps=7)
+    assert head.sampling_chain().timesteps == list(range(0, 1000, 20)) and len(head.chain()) == 993
+    assert "respacing" not in DiffusionSampling().told() and head.sampling.told()["respacing"] == "ddim50"
+    for wrong in ({"respacing": "ddim"}, {"respacing": "10", "final_steps": 5}, {"guidance_interval": "9-3"}):
+        with pytest.raises(UserError, match=r"respacing|FROM-TO"):
+            DiffusionSampling(**wrong)

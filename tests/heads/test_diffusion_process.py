@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mar.core.errors import UserError
-from mar.heads.diffusion_process import Process, betas, discretised_nats, spaced_timesteps
+from mar.heads.diffusion_process import Process, betas, discretised_nats, respaced_timesteps, spaced_timesteps
 
 CHAINS = [(schedule, timesteps) for schedule in ("cosine", "linear") for timesteps in (None, [0, 3, 40, 41, 90])]
 
@@ -92,3 +92,30 @@ def test_impossible_chains_are_refused(timesteps):
 def test_impossible_counts_are_refused(count):
     with pytest.raises(UserError, match="2 to 100"):
         spaced_timesteps(100, count)
+
+
+# of space_timesteps (openai/improved-diffusion)
+RESPACED = {
+    (1000, "ddim50"): list(range(0, 1000, 20)),
+    (1000, "ddim7"): [0, 143, 286, 429, 572, 715, 858],
+    (1000, "7"): [0, 166, 333, 500, 666, 832, 999],
+    (1001, "4,1,2"): [0, 111, 222, 333, 334, 668, 1000],
+    (300, "10,15,20"): [
+        0, 11, 22, 33, 44, 55, 66, 77, 88, 99, 100, 107, 114, 121, 128, 135, 142, 149, 157, 164, 171, 178, 185, 192,
+        199, 200, 205, 210, 216, 221, 226, 231, 236, 242, 247, 252, 257, 263, 268, 273, 278, 283, 289, 294, 299,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("total, text", RESPACED)
+def test_respacings_are_those_of_the_published_code(total, text):
+    assert respaced_timesteps(total, text) == RESPACED[total, text]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [("ddim60", "choose ddim59"), ("600,10", "has no 600"), ("ten", "written"), ("ddim", "written"), ("1,", "written")],
+)
+def test_impossible_respacings_are_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        respaced_timesteps(1000, text)

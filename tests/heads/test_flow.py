@@ -184,3 +184,25 @@ def test_what_it_has_not_is_refused():
         FlowOptions(width=0)
     with pytest.raises(UserError, match="tolerance"):
         FlowSampling(tolerance=1.0)
+
+
+@pytest.mark.parametrize("solver", ["heun", "rk45"])
+def test_guidance_acts_within_its_times_alone(solver):
+    torch.manual_seed(0)
+    head = FlowHead(4, Vectors(2), FlowOptions(width=16, depth=1))
+    with torch.no_grad():
+        for p in head.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    z, null, noise = torch.randn(5, 4), torch.randn(5, 4), stream(0, "sample", 5)
+
+    def draw(interval: str, guidance: float | torch.Tensor) -> torch.Tensor:
+        head.sampling = FlowSampling(solver=solver, steps=20, tolerance=1e-3, guidance_interval=interval)
+        return head.sample(z, noise, null, guidance)
+
+    whole = draw("", 3.0)
+    torch.testing.assert_close(draw("0-1", 3.0), whole)
+    torch.testing.assert_close(draw("0-1", torch.full((5,), 3.0)), whole)
+    part = draw("0.3-0.6", torch.full((5,), 3.0))
+    assert not torch.allclose(part, whole, atol=1e-3) and not torch.allclose(part, draw("", 1.0), atol=1e-3)
+    with pytest.raises(UserError, match="times is written FROM-TO"):
+        FlowSampling(guidance_interval="0.5-2")

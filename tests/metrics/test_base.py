@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from mar.core.errors import UserError
 from mar.metrics import METRICS
 from mar.metrics.base import Metric, Question, Subject, Variant, Workspace, plan_variants
 from orderings import PlanSpec
@@ -41,6 +42,16 @@ def test_the_documented_metric_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
     answer = metric.compute(question, at)
     assert (answer.distinct_share, answer.n_images) == (0.25, 4)
     assert [column.value(answer) for column in Distinct.data_columns()] == [0.25, 4]
+
+
+def test_a_variant_has_schedules_and_omits_those_that_are_off() -> None:
+    schedules = {"guidance_schedule": "power-cosine:2.75", "temperature_schedule": "linear:1.1"}
+    assert Variant(name="rar", **schedules).model_dump().items() >= schedules.items()  # type: ignore[arg-type]
+    assert not Variant(name="plain").model_dump().keys() & schedules.keys()
+    assert not Variant(name="rar", **schedules).is_scored_alone  # type: ignore[arg-type]
+    for wrong in ({"guidance_schedule": "sine"}, {"temperature_schedule": "sine"}):
+        with pytest.raises(UserError, match="not 'sine'"):
+            Variant(name="wrong", **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -176,7 +176,7 @@ def test_fid_is_the_same_for_two_processes_and_any_batch_size(run, tmp_path, bri
         print_fid(score_run(run, Peer(), request(store=tmp_path / name, again=True)))
         fids.append(records(run, "fid-random-cosine4-test-n60.json")[0]["generated"]["fid"])
     assert fids[0] == fids[1] == pytest.approx(fids[2], rel=1e-6)
-    assert "as asked" in capsys.readouterr().out
+    assert "asked" in capsys.readouterr().out
 
 
 def test_a_sweep_chooses_the_lowest_fid_and_nothing_is_done_twice(run, brief_training, monkeypatch, capsys):
@@ -273,6 +273,20 @@ def test_ranges_and_settings_are_read_as_written():
     assert to_text(replace(found, seed=3)) == "raster/cosine:16 temperature=0.9 seed=3 solver=ddim steps=10"
     with pytest.raises(UserError, match="solver=unipc:steps=10"):
         parse_compared("fast", Setting(PLAN))
+
+
+def test_schedules_are_part_of_a_setting():
+    schedules = ["power-cosine:1", "power-cosine:2.75", "linear@0.2-0.8"]
+    assert parse_axis(f"guidance_schedule={','.join(schedules)}") == ("guidance_schedule", schedules)
+    text = "guidance=4:guidance_schedule=power-cosine:2.75:temperature_schedule=linear:1.1:respacing=10,15,20"
+    found = parse_compared(text, Setting(PLAN))
+    assert (found.guidance, found.guidance_schedule, found.temperature_schedule, found.head) == (
+        4.0, "power-cosine:2.75", "linear:1.1", {"respacing": "10,15,20"}
+    )  # fmt: skip
+    assert "temperature_schedule=linear:1.1" in to_text(found)
+    assert "temperature_schedule" in found.told() and "temperature_schedule" not in Setting(PLAN).told()
+    with pytest.raises(UserError, match="a temperature schedule is"):
+        parse_compared("temperature_schedule=falling", Setting(PLAN))
 
 
 @pytest.mark.slow

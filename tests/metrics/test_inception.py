@@ -35,7 +35,7 @@ def photographs(shape: tuple[int, int, int], n: int = 10) -> Data:
 def test_photographs_go_to_inception_and_small_or_grey_images_to_the_classifier(
     shape, expected, monkeypatch, tmp_path, extractors
 ):
-    monkeypatch.setattr(extractors, "inception", lambda weights: "inception")
+    monkeypatch.setattr(extractors, "inception", lambda *_: "inception")
     monkeypatch.setattr(extractors, "of_classifier", lambda *_, **__: "classifier")
     assert extractors.choose(FeatureSettings(), photographs(shape), tmp_path) == expected
 

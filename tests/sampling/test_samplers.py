@@ -100,13 +100,6 @@ def test_entropy_first_takes_the_surest_token(categorical):
     assert torch.equal(chosen[0].float().argmax(1), entropy_BL.argmin(1))
 
 
-def test_linear_guidance_is_the_published_schedule():
-    # MAR: 1 + (scale - 1) (L - masked after the step) / L, with masked at least 1
-    scale = Guidance(4.0, "linear").at(torch.tensor([0, 128, 256]), torch.tensor([256, 256, 256]))
-    torch.testing.assert_close(scale, torch.tensor([1.0, 2.5, 1 + 3 * 255 / 256]))
-    assert (Guidance(4.0, "constant").at(torch.tensor([0, 9]), torch.tensor([9, 9])) == 4.0).all()
-
-
 def test_guidance_moves_samples_and_scale_one_does_not(categorical):
     index = torch.arange(8)
     plain = tokens(categorical, "raster/equal:16", index)
