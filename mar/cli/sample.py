@@ -71,7 +71,7 @@ def sample(
     ahead = loaded.speculation(sampling.speculate) if sampling.speculate else None
     options = {
         "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        **sampling.setting(plan).draws(),
+        **sampling.setting(plan, spec).draws(),
         "seed": sampling.seed, "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
         "remask": sampling.remask or None, "speculate": ahead, **head,

@@ -18,6 +18,7 @@ from mar.compat.rar import import_run
 from mar.core.errors import UserError
 from mar.networks.base import GIVEN
 from mar.run import load
+from mar.sampling.guidance import Guidance, Place
 
 L, V, HEADS = 16, 8, 2
 _ROWS = {"pos_embed": L + 1024, "target_aware_pos_embed": L + 1024, "timesteps_embeddings": L + 100}
@@ -80,9 +81,12 @@ def test_every_token_of_a_set_is_asked_for_as_if_it_were_next(run, recorded):
         torch.testing.assert_close(score_BKV[:, k], alone_BV, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name, guidance", [("constant", Guidance(3.0, "constant")), ("power", Guidance(6.0, "power-cosine:2.75"))]
+)
 @torch.no_grad()
-def test_whole_generations_agree_token_by_token(run, recorded):
-    """With the recorded uniforms and guidance 3, by the cache."""
+def test_whole_generations_agree_token_by_token(run, recorded, name, guidance):
+    """With the recorded uniforms, by the cache."""
     model, label_B = run.model, recorded["generated.labels"].long()
     none_BL = torch.zeros(len(label_B), L, dtype=torch.bool)
     token_BL = torch.zeros_like(none_BL, dtype=torch.int64)
@@ -91,10 +95,11 @@ def test_whole_generations_agree_token_by_token(run, recorded):
     for l in range(L):
         now_BL = none_BL.index_fill(1, torch.tensor([l]), True)
         score_BV, null_BV = (model.head.scores(model.network.query(state, now_BL)) for state in states)
-        p_BV = (null_BV + 3.0 * (score_BV - null_BV)).softmax(-1).cumsum(-1)
+        scale = guidance.at(Place(*torch.tensor([l, l, l + 1, L, l, L])))
+        p_BV = (null_BV + scale * (score_BV - null_BV)).softmax(-1).cumsum(-1)
         token_BL[:, l] = (p_BV <= recorded["uniforms"][l][:, None] * p_BV[:, -1:]).sum(-1)
         states = [model.network.observe(state, model.embedding(token_BL), now_BL) for state in states]
-    assert torch.equal(token_BL, recorded["generated.constant"].long())
+    assert torch.equal(token_BL, recorded[f"generated.{name}"].long())
 
 
 def test_other_weights_are_refused_in_one_line(state, tmp_path):
