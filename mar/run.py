@@ -1,6 +1,6 @@
 """Runs from Python: train a recipe in a run folder, or fit a model to a data set in memory; load, sample, score, walk.
 
-N images · L tokens · K AR steps · M gathered tokens · P characters of a prompt · T characters so far
+N images · L tokens · K AR steps · M gathered tokens · P tokens of a prompt · T tokens so far
 
     run = mar.load("runs/digits")
     result = run.nll(plan="spiral/cosine:16")
@@ -126,7 +126,7 @@ def to_measure(data: Data, limit: int = 10_000) -> Iterable[torch.Tensor]:
 
 
 def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 0, **options: Any) -> torch.Tensor:
-    """(N, 1, 1, T) levels: N texts of ``length`` characters, or one window if that is 0, that begin with the prompt.
+    """(N, 1, 1, T) levels: N texts of ``length`` tokens, or one window if that is 0, that begin with the prompt.
 
     Each further window is given the last half of the text so far and adds another half. Documents end by themselves,
     with the level ``end``, or are cut off at the window. ``options`` are those of ``Run.sample``. Raises UserError: the
@@ -136,13 +136,13 @@ def write_on(run: Run, n: int, prompt_P: torch.Tensor, length: int, seed: int = 
     if run.spec.end is not None:
         if length or len(prompt_P) >= window:
             raise UserError(
-                f"this run writes documents, which end by themselves, at the latest after {window} characters: "
+                f"this run writes documents, which end by themselves, at the latest after {window} {run.spec.symbol}s: "
                 "leave out --length, and give a shorter --prompt"
             )
         length = window
     length = length or max(window, len(prompt_P) + window // 2)
     if length <= len(prompt_P):
-        raise UserError(f"the prompt has {len(prompt_P)} characters: ask for a length of more, not {length}")
+        raise UserError(f"the prompt has {len(prompt_P)} {run.spec.symbol}s: ask for a length of more, not {length}")
     x_NT, part = prompt_P.expand(n, -1), 0
     while x_NT.shape[1] < length:
         kept = x_NT.shape[1] if x_NT.shape[1] < window else window // 2

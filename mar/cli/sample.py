@@ -25,7 +25,7 @@ def sample(
     image: Annotated[Path | None, opt("Inpainting: an image whose tokens outside --mask are kept.")] = None,
     mask: Annotated[Path | None, opt("Inpainting: a picture, bright where tokens are generated.")] = None,
     prompt: Annotated[str, opt("Text: the beginning of every example.")] = "",
-    length: Annotated[int, opt("Text: characters of an example; 0: one window.", min=0)] = 0,
+    length: Annotated[int, opt("Text: characters, bytes or tokens of an example; 0: one window.", min=0)] = 0,
     batch_size: BatchSize = 256,
     gif: Annotated[bool, opt("Write an animation of the first images.", "--gif/--no-gif")] = True,
     out: Annotated[Path | None, opt("Folder; default RUN/samples/PLAN-SETTINGS-SEED.")] = None,

@@ -104,6 +104,8 @@ class PretrainedRun(
         """The recipe without paths of this machine; an autoencoder's path is that of its copy beside the recipe."""
         content = build.resolve(self.recipe).as_dict()
         content["data"] |= dict.fromkeys(content["data"].keys() & {"path", "images"}, "")
+        if "/" in (unit := content["data"].get("unit", "")):  # a tokenizer; it is in the metadata of the data
+            content["data"]["unit"] = f"./{Path(unit).name}"
         if isinstance(self.model.tokenizer, AutoencoderTokenizer):
             content["tokenizer"]["path"] = _AUTOENCODER
         return parse(content)

@@ -37,7 +37,8 @@ class DataSpec:
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
         n_classes: number of classes; 0 without labels.
         modality: how an example is shown.
-        alphabet: text: the character of each level; () where the levels are bytes.
+        alphabet: text: the character of each level; () where the levels are bytes or tokens.
+        tokenizer: text: the ``tokenizer.json`` whose token ids are the levels, as text; "" without one.
         end: the level that ends and pads an example shorter than ``shape``; None: all examples have one length.
         rate: audio: samples per second; level v is mu-law code v (``mar.data.audio``).
         latents: the examples of a cache; all other attributes describe the images that they decode to.
@@ -49,9 +50,15 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
     alphabet: tuple[str, ...] = ()
+    tokenizer: str = ""
     end: int | None = None
     rate: int = 0
     latents: Latents | None = None
+
+    @property
+    def symbol(self) -> str:
+        """What a level of text is."""
+        return "token" if self.tokenizer else "character" if self.alphabet else "byte"
 
     def class_number(self, text: str) -> int:
         """Return the number of a class, written as the number or the name. Raises UserError: there is no such name."""

@@ -18,7 +18,7 @@ from mar.core.options import at_least
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, check_shares, fingerprint
 from mar.data.files import folder_at, walk
-from mar.data.text import Unit, levels, read_text, text_files
+from mar.data.text import check_unit, levels, read_text, text_files
 
 _WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a recipe
 
@@ -27,14 +27,15 @@ _WRITTEN = {rb"\n": b"\n", rb"\t": b"\t"}  # how a separator is written in a rec
 class DocumentsOptions(DataOptions):
     path: str = ""  # a text file, or a folder of .txt files
     separator: str = ""  # between documents, e.g. \n or \n\n; "": each file is one
-    unit: Unit = "character"
-    context: int = 256  # characters of the longest example: longer documents are cut
+    unit: str = "character"  # or byte, or the path of a tokenizer
+    context: int = 256  # tokens of the longest example: longer documents are cut
     validation: float = 0.05  # share of the documents
     test: float = 0.05  # share of the documents
     bounds: ClassVar = {"context": at_least(2)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_unit(self.unit)
         check_shares(validation=self.validation, test=self.test)
 
 
@@ -81,10 +82,14 @@ class Documents(DataSource):
 @dataclass(frozen=True)
 class Lm1bOptions(DataOptions):
     path: str = ""  # the folder of the benchmark
-    unit: Unit = "character"
+    unit: str = "character"  # or byte, or the path of a tokenizer
     context: int = 128  # of the longest sentence: longer ones are cut
     shards: int = 0  # of the 99 training files, the first ones; 0: all
     bounds: ClassVar = {"context": at_least(2), "shards": at_least(0)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_unit(self.unit)
 
 
 class Lm1b(DataSource):
@@ -119,19 +124,23 @@ class Lm1b(DataSource):
 
 
 def documents_of(
-    name: str, parts: list[bytes], index: Sequence[torch.Tensor], path: str, unit: Unit, context: int
+    name: str, parts: list[bytes], index: Sequence[torch.Tensor], path: str, unit: str, context: int
 ) -> Data:
     """Return the data of documents; ``index`` has the numbers of those of each split. UserError: as ``levels``."""
-    text_T, alphabet, length_N = levels(parts, unit, path)
-    end = len(alphabet) or 256
-    text_T = text_T.to(torch.uint8 if end < 256 else torch.int16)
+    text = levels(parts, unit, path)
+    length_N, alphabet, end = text.length_N, text.alphabet, text.levels
+    text_T = text.text_T.to(torch.uint8 if end < 2**8 else torch.int16 if end < 2**15 else torch.int32)
     start_N = length_N.cumsum(0) - length_N
     splits = [DocumentSplit(text_T, start_N[own], length_N[own], context, end) for own in index]
     contents = (x for split in splits for x in (split.start_N, split.length_N))
     content = fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)]))
-    spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, end=end)
+    spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, tokenizer=text.tokenizer, end=end)
     train, validation, test = splits
-    return Data(name, spec, train, validation, test, content, _notes(splits, f"{context} {unit}s"))
+    ends = int((test.length_N < context).sum())
+    notes = _notes(splits, f"{context} {spec.symbol}s") | text.notes(
+        test.start_N, test.length_N.clamp(max=context), ends
+    )
+    return Data(name, spec, train, validation, test, text.identity(content), notes)
 
 
 def _notes(splits: list[DocumentSplit], most: str) -> dict[str, str]:

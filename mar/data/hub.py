@@ -29,7 +29,7 @@ from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split, TensorSp
 from mar.data.documents import documents_of
 from mar.data.npz import vectors_of
 from mar.data.pictures import open_image, pixels_of, square
-from mar.data.text import Unit
+from mar.data.text import check_unit
 
 LABELS = ("label", "labels", "y", "class", "fine_label", "target", "cls")
 _NAMES = {"train": "train", "validation": "validation valid val dev", "test": "test"}
@@ -54,7 +54,7 @@ class HubOptions(DataOptions):
     label: str = ""  # the classes; "": the first ClassLabel, or a column called label, labels, …
     size: int = 0  # side of square pictures, in pixels; 0: they have one size
     colour: Literal["stored", "rgb", "grey"] = "stored"  # stored: as the first picture is
-    unit: Unit = "character"  # of texts
+    unit: str = "character"  # of texts; or byte, or the path of a tokenizer
     context: int = 256  # of the longest text: longer ones are cut
     levels: int = 0  # of vectors, as those of npz
     validation: float = 0.05  # share of the training examples, without a validation split
@@ -67,6 +67,7 @@ class HubOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_unit(self.unit)
         check_shares(validation=self.validation, **({"test": self.test} if self.test else {}))
 
 

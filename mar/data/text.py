@@ -1,24 +1,25 @@
-"""Windows of text, its characters or its bytes, from a file or a folder of files; the readers of text.
+"""Windows of text, its characters, bytes or subwords, from a file or a folder of files; the readers of text.
 
-T characters of the text · N windows · L characters of a window · V alphabet
+T tokens of the text (characters, bytes or subwords) · N windows or parts · L tokens of a window · V vocabulary
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
+from mar.core.files import digest
 from mar.core.options import at_least
 from mar.core.spec import DataSpec
+from mar.data import subwords
 from mar.data.base import Data, DataOptions, DataSource, Windows, fingerprint, starts
 from mar.data.files import walk
 
-Unit = Literal["character", "byte"]
 _ROUNDING = 1e-9  # 0.9 + 0.1 is the whole text
 _HINT = "e.g. https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _POINTS = 0x110000  # of Unicode
@@ -42,38 +43,89 @@ def text_files(path: str) -> list[Path]:
     return [root / name for name in listing.files]
 
 
-def read_text(file: Path, unit: Unit, line_ends: bool = True) -> bytes:
-    """Return the content of a text file without its byte order mark; by characters it is UTF-8.
+def read_text(file: Path, unit: str, line_ends: bool = True) -> bytes:
+    """Return the content of a text file without its byte order mark; it is UTF-8 unless read by bytes.
 
     Args:
-        line_ends: in bytes, too, replace the line ends of other systems with newlines, as in characters.
+        line_ends: in bytes, too, replace the line ends of other systems with newlines, as in characters and subwords.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         raw = file.read_bytes().removeprefix(_MARK)
-        if unit == "character":
+        if unit != "byte":
             raw.decode()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is no UTF-8 text (byte {error.start}): convert it, or use data.unit=byte") from None
-    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if line_ends or unit == "character" else raw
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if line_ends or unit != "byte" else raw
 
 
-def levels(parts: list[bytes], unit: Unit, path: str) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
-    """Return text_T of all parts (uint8, or int16 above 256 characters), the alphabet and the length_N of each part.
+def check_unit(unit: str) -> None:
+    """Raise UserError unless ``data.unit`` is character, byte or has the form of a path."""
+    if unit not in ("character", "byte") and "/" not in unit and not unit.endswith(".json"):
+        raise UserError(f"data.unit is character, byte, or the path of a tokenizer (./gpt2, bpe.json), not {unit!r}")
 
-    The alphabet is sorted by code point; a byte is its own level, and the alphabet is ().
+
+@dataclass(frozen=True)
+class Encoded:
+    """N parts of a text, one after the other, as levels.
+
+    Attributes:
+        text_T: uint8; int16 above 256 levels, int32 above 32,768.
+        length_N: of each part.
+        alphabet, tokenizer: as in ``DataSpec``.
+        size_V: the bytes of each token of a tokenizer, where they sum to the bytes of the text; else None.
+    """
+
+    text_T: torch.Tensor
+    length_N: torch.Tensor
+    levels: int = 256
+    alphabet: tuple[str, ...] = ()
+    tokenizer: str = ""
+    size_V: torch.Tensor | None = None
+
+    def identity(self, content: str) -> str:
+        """Return the fingerprint of data whose levels have the fingerprint ``content``."""
+        return digest(content, self.tokenizer) if self.tokenizer else content
+
+    def notes(self, first_N: torch.Tensor, length_N: torch.Tensor, ends: int = 0) -> dict[str, str]:
+        """Return a note with the bytes of a token of the test split: text_T[first : first + length] of each example.
+
+        Args:
+            ends: tokens of it that end a document.
+        """
+        if not self.tokenizer:
+            return {}
+        if self.size_V is None:
+            return {"tokens": "the tokenizer does not restore the text: bits/token are not comparable with bits/byte"}
+        until_T = torch.nn.functional.pad(self.size_V[self.text_T.long()].cumsum(0), (1, 0))
+        size = int((until_T[first_N + length_N] - until_T[first_N]).sum()) / (int(length_N.sum()) + ends)
+        return {"tokens": f"a token of the test split is {size:.4f} bytes of text: bits/byte = bits/token / {size:.4f}"}
+
+
+def levels(parts: list[bytes], unit: str, path: str) -> Encoded:
+    """Return the levels of all parts: characters sorted by code point, bytes, or the ids of the tokenizer ``unit``.
 
     Raises:
-        UserError: fewer than two different characters, or too many.
+        UserError: fewer than two different characters, or too many; or there is no such tokenizer.
     """
     if unit == "byte":
         text_T = np.frombuffer(b"".join(parts), np.uint8).copy()
-        return torch.from_numpy(text_T), (), torch.tensor([*map(len, parts)])
+        return Encoded(torch.from_numpy(text_T), torch.tensor([*map(len, parts)]))
     texts = [part.decode() for part in parts]
+    if unit != "character":
+        tokenizer = subwords.read_tokenizer(unit)
+        id_T, length_N = subwords.encode(texts, tokenizer)
+        size_V = subwords.sizes(tokenizer)
+        if len(size_V) < 2:
+            raise UserError(f"the tokenizer {unit} has {len(size_V)} tokens: it needs two")
+        restored = int(size_V[id_T.long()].sum()) == sum(map(len, parts))
+        kinds = ((2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32))
+        text_T = id_T.to(next(kind for most, kind in kinds if len(size_V) <= most))
+        return Encoded(text_T, length_N, len(size_V), tokenizer=tokenizer, size_V=size_V if restored else None)
     point_T = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     level_of = np.zeros(_POINTS, np.int16)  # by code point: no sorting of the hundred million characters of text8
     level_of[point_T] = 1
@@ -82,21 +134,22 @@ def levels(parts: list[bytes], unit: Unit, path: str) -> tuple[torch.Tensor, tup
         raise UserError(f"{path} has {len(point_V)} different characters, not 2 to {_LARGEST}: use data.unit=byte")
     level_of[point_V] = np.arange(len(point_V))
     text_T = torch.from_numpy(level_of.astype(np.uint8 if len(point_V) <= 256 else np.int16)[point_T])
-    return text_T, tuple(map(chr, point_V)), torch.tensor([*map(len, texts)])
+    return Encoded(text_T, torch.tensor([*map(len, texts)]), len(point_V), tuple(map(chr, point_V)))
 
 
 @dataclass(frozen=True)
 class TextOptions(DataOptions):
     path: str = ""  # a text file, or a folder: its .txt files in the order of their names, as one text
-    unit: Unit = "character"
-    context: int = 64  # characters of a window
-    stride: int = 1  # characters between the starts of training windows
+    unit: str = "character"  # or byte, or the path of a tokenizer
+    context: int = 64  # tokens of a window
+    stride: int = 1  # tokens between the starts of training windows
     train: float = 0.9  # share of the text, from its start
     validation: float = 0.1  # share that follows; the rest is the test split, or, with no rest, the same as validation
     bounds: ClassVar = dict.fromkeys(("context", "stride"), at_least(1))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_unit(self.unit)
         if not (self.train > 0 and self.validation > 0 and self.train + self.validation <= 1 + _ROUNDING):
             shares = f"{self.train} and {self.validation}"
             raise UserError(f"data.train and data.validation are shares of at most 1 together, not {shares}")
@@ -110,23 +163,27 @@ class Text(DataSource):
 
     @classmethod
     def load(cls, options: TextOptions) -> Data:
-        """Return the splits; the alphabet is that of the whole text, sorted by code point."""
+        """Return the splits; the alphabet is that of the whole text. A tokenizer reads one file at a time."""
         parts = [read_text(file, options.unit, line_ends=False) for file in text_files(options.path)]
-        text_T, alphabet, _ = levels(parts, options.unit, options.path)
+        text = levels(parts, options.unit, options.path)
+        text_T, alphabet = text.text_T, text.alphabet
+        spec = DataSpec(
+            (1, 1, options.context), text.levels, modality="text", alphabet=alphabet, tokenizer=text.tokenizer
+        )
         cuts, notes = _cuts(len(text_T), options)
         splits = []
         for split, (first, end) in cuts.items():
             start_N = starts(first, end, options.context, options.stride if split == "train" else options.context)
             if not len(start_N):
                 raise UserError(
-                    f"the {split} split of {options.path} has {end - first} {options.unit}s, fewer than "
+                    f"the {split} split of {options.path} has {end - first} {spec.symbol}s, fewer than "
                     f"data.context={options.context}: lower it, or use more text"
                 )
             splits.append(Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]])))
-        spec = DataSpec((1, 1, options.context), len(alphabet) or 256, modality="text", alphabet=alphabet)
         content = fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(split.start_N for split in splits))
         train, validation, test = splits
-        return Data(cls.name, spec, train, validation, test, content, notes)
+        notes |= text.notes(test.start_N, torch.full_like(test.start_N, options.context))
+        return Data(cls.name, spec, train, validation, test, text.identity(content), notes)
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:

@@ -255,13 +255,12 @@ class Units:
 
     example: str = "image"  # or "document", "window" of text or sound, "example"
     per_dimension: str = "bits/dim"  # or "bits/character", …, or the unit of nats where there are no bits
-    symbol: str = ""  # "character" or "byte", of text alone
+    symbol: str = ""  # "character", "byte" or "token", of text alone
 
     @classmethod
     def of(cls, spec: DataSpec, tokenizer: Tokenizer) -> Units:
         if spec.modality == "text":
-            symbol = "character" if spec.alphabet else "byte"
-            return cls("window" if spec.end is None else "document", f"bits/{symbol}", symbol)
+            return cls("window" if spec.end is None else "document", f"bits/{spec.symbol}", spec.symbol)
         if spec.modality == "audio":
             return cls("window", "bits/sample")
         example = "example" if spec.modality == "vector" else "image"

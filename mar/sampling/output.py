@@ -16,7 +16,7 @@ from PIL import Image
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
-from mar.data import audio
+from mar.data import audio, subwords
 from mar.data.pictures import open_image
 from mar.model.model import Model
 from mar.sampling.many import labels_of
@@ -116,10 +116,12 @@ def _save_spectrograms(sample_NL: np.ndarray, rate: int, path: Path) -> None:
 
 
 def text_of(level_T: torch.Tensor, spec: DataSpec) -> str:
-    """Levels as text, up to the end of a document; bytes that are no UTF-8 become �."""
+    """Levels as text, up to the end of a document; what is no UTF-8 becomes �."""
     levels = level_T.tolist()
     if spec.end in levels:
         levels = levels[: levels.index(spec.end)]
+    if spec.tokenizer:
+        return subwords.decode(levels, spec.tokenizer)
     if spec.alphabet:
         return "".join(spec.alphabet[level] for level in levels)
     return bytes(levels).decode(errors="replace")
@@ -129,6 +131,8 @@ def levels_of(text: str, spec: DataSpec) -> torch.Tensor:
     """Return level_P (int64) of a prompt. Raise UserError for other data, or a character that the alphabet lacks."""
     if spec.modality != "text":
         raise UserError(f"a prompt continues text: this run makes examples of kind {spec.modality}")
+    if spec.tokenizer:
+        return subwords.encode([text], spec.tokenizer)[0].long()
     if not spec.alphabet:
         return torch.tensor([*text.encode()], dtype=torch.int64)
     number = {character: level for level, character in enumerate(spec.alphabet)}

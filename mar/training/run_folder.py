@@ -25,10 +25,16 @@ _MAY_CHANGE = {
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
     *("train.fid_every", "train.fid_images", "train.save_every", "train.save_on", "train.trackers", "train.keep"),
     *("train.parallel", "train.checkpoint_activations", "train.accumulation"),
-    *("data.path", "data.images", "data.workers", "data.damaged_limit"),
+    *("data.path", "data.unit", "data.images", "data.workers", "data.damaged_limit"),
 }
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
-_PATHS = (("data", "path"), ("data", "images"), ("tokenizer", "path"), ("ordering", "path"))  # of a recipe
+_PATHS = (
+    ("data", "path"),
+    ("data", "unit"),
+    ("data", "images"),
+    ("tokenizer", "path"),
+    ("ordering", "path"),
+)  # of a recipe
 _ABOUT = TypeAdapter(About)
 
 
