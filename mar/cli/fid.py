@@ -82,16 +82,16 @@ def fid(
     if not is_run:
         if out is not None:
             check_file(out)
-        n, split, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed, o.device()))
-        print_fid(score_source(str(run.run), n, against, split, settings, out, protocol), as_json)
+        n, on, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed, o.device()))
+        print_fid(score_source(str(run.run), n, against, on, settings, out, protocol), as_json)
         return
-    n, split, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed))
+    n, on, settings = protocols.apply(protocol, n, split, features.settings(sampling.seed))
     axes, single = axes_of(sweep or [], guidance=sampling.guidance, temperature=sampling.temperature)
     processes, chosen = Processes(), replace(sampling, **single)
     loaded = processes.on_all(lambda: run.load(str(processes.device)))
     asked = FidRequest(
         tuple(chosen.setting(plan, loaded.spec, precision) for plan in plans.texts(loaded.training_plan)), n or 1000, against,
-        split, axes, sweep_images, seeds, tuple(compare or ()), margin, store, settings,
+        on, axes, sweep_images, seeds, tuple(compare or ()), margin, store, settings,
         run.weights, batch_size, shard, again, protocol,
     )  # fmt: skip
     found = score_run(loaded, processes, asked)

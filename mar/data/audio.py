@@ -13,7 +13,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class Audio(DataSource):
 
 def recorded(name: str, recordings: list[Recording], path: str, context: int, stride: int, rule: str) -> Data:
     """Return the windows of recordings of one rate in their splits. UserError: a split has none, with the ``rule``."""
-    classes, splits = tuple(sorted({r.label for r in recordings})), dict[str, Windows]()
+    classes, splits = tuple(sorted({r.label for r in recordings})), dict[str, Any]()
     level_T = torch.cat([r.level_T for r in recordings])
     for split in SPLITS:
         start, label, span, first = [], [], [], 0

@@ -214,7 +214,7 @@ def dinov2(name: str, weights: Path | None) -> Extractor:
     with reading(path, f"the weights of {name}: {DINOV2[name].url}"):
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         state["pos_embed"] = _resized_positions(state["pos_embed"], side // 14)
-        model = timm.create_model(_DINOV2_TIMM[name], img_size=side, num_classes=0, global_pool="token")
+        model: Any = timm.create_model(_DINOV2_TIMM[name], img_size=side, num_classes=0, global_pool="token")
         model.load_state_dict(checkpoint_filter_fn(state, model))
     model.eval().requires_grad_(False)
 

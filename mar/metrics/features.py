@@ -74,9 +74,9 @@ def extract(
     name = re.sub(r"[^\w.-]", "_", "-".join(question.values()))
     kept = Part(cache_dir / f"{short(name, 200)}-features.safetensors") if images.identity else None
     tensors, answered = (kept and kept.read()) or ({}, {})
-    layers = ("features", "logits", "spatial")[: 3 if extractor.spatial_width else 2]
+    layers: list[str] = ["features", "logits", *(["spatial"] if extractor.spatial_width else [])]
     if answered == question and all(len(tensors.get(layer, ())) == len(index_N) for layer in layers):
-        return Features(tensors["features"], tensors["logits"], extractor.name, tensors.get(layers[2:] and "spatial"))
+        return Features(tensors["features"], tensors["logits"], extractor.name, tensors.get("spatial"))
     parts = [extractor.network(images.bytes(index, extractor.rgb).to(device)) for index in index_N.split(batch_size)]
     columns = [torch.cat([part.cpu() for part in column]) for column in zip(*parts, strict=True)]
     tensors = dict(zip(layers, columns, strict=True))
@@ -145,7 +145,12 @@ def distances(
     on_device = [feature_ND.to(device) for feature_ND in pair]
     shares = prc_features_to_metric(*on_device, save_cpu_ram=True, prc_batch_size=_PRC_IMAGES, verbose=False)
     found = {f"kid_{part}": kid[f"kernel_inception_distance_{part}"] for part in ("mean", "std")}
-    return {**found, "precision": shares["precision"], "recall": shares["recall"], **density_coverage(*on_device)}
+    return {
+        **found,
+        "precision": shares["precision"],
+        "recall": shares["recall"],
+        **density_coverage(on_device[0], on_device[1]),
+    }
 
 
 def inception_score(generated: Features, splits: int, seed: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from mar.core.files import cache_folder
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
-from mar.core.table import Column, field, fields, of_rows
+from mar.core.table import Better, Column, field, fields, of_rows
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
 from mar.metrics.images import BEFORE_TEST, RESIZING, FeatureSettings, Images, Reference, images_of
@@ -218,7 +218,13 @@ class FID(Metric):
             Column[ImageScores]("precision", lambda found: found.precision, "higher", 3, drop=2),
             Column[ImageScores]("recall", lambda found: found.recall, "higher", 3, drop=2),
         ]
-        later = {"density": "higher", "coverage": "higher", "sfid": "lower", "fid_infinity": "lower", "cmmd": "lower"}
+        later: dict[str, Better] = {
+            "density": "higher",
+            "coverage": "higher",
+            "sfid": "lower",
+            "fid_infinity": "lower",
+            "cmmd": "lower",
+        }
         given = {name for name in later if any(getattr(one.scores.generated, name) is not None for one in answers)}
         titles = {"sfid": "sFID", "fid_infinity": "FID∞", "cmmd": "CMMD"}
         scores += [

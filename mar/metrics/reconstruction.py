@@ -127,7 +127,7 @@ def score_autoencoder(
     if perceptual:
         from mar.metrics.lpips import lpips
 
-        far = lpips(*(requantise(images, data.spec.levels, 256) for images in (x, y)), device)
+        far = lpips(requantise(x, data.spec.levels, 256), requantise(y, data.spec.levels, 256), device)
         record["lpips"] = far._asdict()
         lines.append(f"LPIPS {far.mean:.4f} ({far.network}, images of {'x'.join(map(str, data.spec.shape[1:]))})")
     if rfid:
