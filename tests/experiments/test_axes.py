@@ -88,7 +88,8 @@ def test_the_digits_grid_holds_every_network_along_three_orders() -> None:
 
     grid: GridFile = read("digits-networks")
     names = {cell.settings["network"] for cell in grid.combinations()}
-    assert names == set(NETWORKS) and len(grid.combinations()) == 3 * len(NETWORKS)
+    ours = set(NETWORKS) - {"rar"}  # a causal Transformer as released, for its weights
+    assert names == ours and len(grid.combinations()) == 3 * len(ours)
 
 
 def test_an_override_adds_an_ordering_to_a_table() -> None:
