@@ -85,7 +85,12 @@ class Manifest:
 
 
 def settings_in(folder: Path) -> dict[str, Any]:
-    """Return the settings of the cache in ``folder``, from its manifest if ``settings.json`` is damaged, or {}."""
+    """Return the settings of the cache in ``folder``, from its manifest if ``settings.json`` is damaged, or {}.
+
+    Settings that an earlier version did not write have their defaults.
+    """
+    with suppress(UserError):
+        return asdict(read_as(Settings, folder / CACHE, "the settings of a cache"))
     with suppress(UserError):
         return read_json(folder / CACHE, "the settings of a cache")
     with suppress(UserError):

@@ -59,12 +59,13 @@ def test_a_metric_says_what_identifies_its_answer(name: str) -> None:
     cls = METRICS[name]
     assert cls.name == name and is_dataclass(cls.Answer) and cls.title
     metric = cls(cls.Options(), {"sets": METRICS["sets"].Options()})
-    asked = metric.question(Subject("recipe", "weights", PlanSpec.parse("random/optimal:4")))
+    plan = PlanSpec.parse("random" if name == "consistency" else "random/optimal:4")  # single tokens alone
+    asked = metric.question(Subject("recipe", "weights", plan))
     assert asked is not None and asked.metric == name
     assert set(cls.Options().model_dump()) <= set(asked.content)  # an option that is off may be omitted
-    fid = METRICS["fid"]
-    assert set(cls.Options.model_fields) <= {*asked.content, *(("nearest",) if cls is fid else ())}
-    other = metric.question(Subject("recipe", "other weights", PlanSpec.parse("random/optimal:4")))
+    off = {"fid": ("features", "nearest", "sfid", "infinity")}.get(name, ())
+    assert set(cls.Options.model_fields) <= {*asked.content, *off}
+    other = metric.question(Subject("recipe", "other weights", plan))
     assert other == asked and (other.content != asked.content or cls.alone)  # speed depends on the recipe alone
     assert all(column.title for column in (*cls.columns([]), *cls.data_columns())) and fields(cls.Answer)
 
