@@ -41,7 +41,7 @@ MEANINGS: dict[Verdict, str] = {
     "falling": f"the lowest validation loss of the last {100 * LATE:.0f} % of the training is more than {PLATEAU} "
     f"a token below that of the time before, and lies in its last {100 * END:.0f} %: undertrained, a longer training "
     "would do better",
-    "flat": "neither: the curve has settled",
+    "flat": "the curve has settled: it neither falls nor overfits",
     "overfits": f"the last validation loss is more than {PLATEAU} a token above the lowest",
     "unknown": "fewer than two validations",
 }

@@ -125,6 +125,11 @@ def by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def ranked(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of each setting, seeds together, without settings of which a seed is only shown."""
+    return [group for group in by_seed(rows) if not any(row.unsound for row in group)]
+
+
 @lru_cache(maxsize=4)
 def numbered(result: AblationResult) -> list[tuple[str, list[Row]]]:
     """Return the rows that differ in their seed alone, with their indices in the result, "3 7 11"."""
@@ -223,7 +228,7 @@ def agreement(result: AblationResult, column: Published) -> Agreement:
     if column.of == "images_per_second":
         rates = {id(row): rate for row, rate in zip(result.rows, generation_rates(result), strict=True)}
         figure = lambda row: rates[id(row)]  # noqa: E731
-    for rows in by_seed([row for row in result.rows if not row.unsound]):
+    for rows in ranked(result.rows):
         values = values_of(rows, figure)
         published = column.figure({PLAN: rows[0].plan, **rows[0].seedless})
         if values and published is not None:

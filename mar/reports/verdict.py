@@ -11,7 +11,7 @@ import numpy as np
 from mar.core.table import plus_minus, with_interval
 from mar.experiments.grid import PARTITION, PLAN, SEED, VARIANT
 from mar.experiments.result import AblationResult, Row
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, values_of
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, ranked, values_of
 from mar.metrics.statistics import comparable, holm, kind_of, p_value, spread
 from mar.reports.tables import notes_of
 
@@ -41,7 +41,7 @@ def answers(result: AblationResult) -> list[str]:
 
 
 def _answers(result: AblationResult) -> list[str]:
-    found, groups = [], by_seed([row for row in result.rows if not row.unsound])
+    found, groups = [], ranked(result.rows)
     scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
     kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
     if len(kinds) == 1:
@@ -57,7 +57,12 @@ def alarms(result: AblationResult) -> list[str]:
     """Return what makes the figures doubtful: rows worse than independent tokens, short trainings, warnings."""
     found = []
     floor = next((in_bits(row.likelihood) for row in result.baselines if row.likelihood is not None), None)
-    if floor is not None and "," not in result.data_fingerprint:
+    judged: dict[str, list[list[Row]]] = {}  # by the baseline of their own tokens
+    for rows in by_seed(result.rows):
+        for reason in {row.unsound for row in rows if row.unsound.startswith("worse than")}:
+            judged.setdefault(reason, []).append(rows)
+    found += [f"{reason[:1].upper()}{reason[1:]}: {_names(worse)}." for reason, worse in judged.items()]
+    if floor is not None and not judged and "," not in result.data_fingerprint:
         worse = [rows for rows in by_seed(result.rows) if np.mean(values_of(rows, FIGURES["nll"]) or [-np.inf]) > floor]
         if worse:
             found.append(f"Worse than independent tokens ({floor:.4g}): {_names(worse)}.")
