@@ -72,7 +72,6 @@ def test_the_order_depends_on_the_partition_also_inside_other_orderings():
     [
         ("locality:sets=1,2", "4x4", "sets that sum to 3 are not for the 16 tokens of 4x4"),
         ("locality", "65x64", "at most 4,096 tokens"),
-        ("locality", "4x4x2", "not the 3-D 4x4x2"),
     ],
 )
 def test_grids_and_sets_that_do_not_fit_are_refused(text, grid, message):
