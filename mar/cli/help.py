@@ -55,7 +55,7 @@ def listed(panels: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
 
 
 def name_values(options: Sequence[Any], hints: Mapping[str, Any]) -> None:
-    """Give each option that takes a value, and has no word for it yet, the word for its type."""
+    """Show the type of the value of each option that names none in its help."""
     for one in options:
         is_value = one.param_type_name == "option" and not getattr(one, "is_flag", False)
         if is_value and not one.metavar and one.name in hints:

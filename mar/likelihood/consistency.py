@@ -104,7 +104,8 @@ def consistency(
     Args:
         plans: random orders, one token at a time.
         orders: as those of ``mar score nll --orders``.
-        pairs: one for each of so many ranges of the number of known tokens, in an order of its own.
+        pairs: number of pairs of an image. The numbers of known tokens are cut into as many ranges, one pair each; each
+            pair has an order of its own.
         labels, seed, kind, budget: as in ``mar.likelihood.chain.conditionals``.
         progress: called with (rows done, rows in all).
         partial: where finished work is kept, and taken up again.

@@ -31,7 +31,7 @@ class OrderConsistency(Metric):
 
     class Options(Section):
         split: SplitName = "test"
-        images: int = Field(default=256, ge=LEAST, description="so many, spread over the split")
+        images: int = Field(default=256, ge=LEAST, description="number of images, spread over the split")
         orders: int = Field(default=8, ge=LEAST, description="random ones, the same for all images")
         pairs: int = Field(default=16, ge=1, description="of each image, whose two orders are compared")
         seed: int = Field(default=0, ge=0, description="of orders, pairs and dequantisation")

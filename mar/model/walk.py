@@ -145,7 +145,7 @@ def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
             no tractable entropy, or such a rule finds no categories.
     """
     if rule.sizes_itself and int(size_BK.max()) > 1:
-        raise Unsupported(f"{name_of(rule)} chooses how many tokens a step takes: it wants the partition singles")
+        raise Unsupported(f"{name_of(rule)} chooses how many tokens a step takes: use the partition singles")
 
     def choose(walk: Walk, number: int) -> Step | None:
         size_B = size_BK[:, number]
