@@ -138,7 +138,7 @@ def samples(file: Path, rate: int) -> np.ndarray:
 def _sound_file(file: Path) -> tuple[int, np.ndarray]:
     """Return the rate and samples in the range of 16 bits, (T,) or (T, channels)."""
     try:
-        import soundfile
+        import soundfile  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{file} needs soundfile: pip install 'mar-orderings[data]'") from None
     x, rate = soundfile.read(file, dtype="float64")
