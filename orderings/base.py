@@ -51,13 +51,6 @@ def inverse(permutation_L: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(permutation_L).scatter_(-1, permutation_L, index_L)
 
 
-def each_frame(rank_BL: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Return the ranks (…, L) of an order of one frame, taken in every frame of ``grid``, one frame after the other."""
-    n = rank_BL.shape[-1]
-    start_T1 = torch.arange(0, len(grid), n, device=rank_BL.device)[:, None]
-    return (start_T1 + rank_BL[..., None, :]).flatten(-2)
-
-
 class Source(Protocol):
     """A source of random numbers: ``mar.core.noise.Noise``, or ``Seeded`` for use without mar."""
 
@@ -172,7 +165,7 @@ class FixedOrdering(Ordering):
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
         rank_L = _rank(self, grid if self.whole else grid.frame)
-        return each_frame(rank_L, grid).repeat(batch, 1)  # a copy: writing into it leaves the cache intact
+        return grid.each_frame(rank_L).repeat(batch, 1)  # a copy: writing into it leaves the cache intact
 
 
 @lru_cache(maxsize=256)

@@ -122,6 +122,11 @@ class Grid:
         """The grid of one frame; without time all tokens are one frame."""
         return Grid(self.shape[1:]) if self.time else self
 
+    def each_frame(self, rank_BL: torch.Tensor) -> torch.Tensor:
+        """Return the ranks (…, L) of all tokens from those of one frame: every frame alike, one after the other."""
+        start_T1 = torch.arange(0, len(self), len(self.frame), device=rank_BL.device)[:, None]
+        return (start_T1 + rank_BL[..., None, :]).flatten(-2) if len(start_T1) > 1 else rank_BL
+
     @property
     def picture(self) -> tuple[int, ...]:
         """The shape of a picture of all tokens in their order: frames lie one below the other."""

@@ -8,17 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, get_args
 
-from orderings.base import (
-    FixedOrdering,
-    Ordering,
-    PixelOrdering,
-    Source,
-    argsort_whole,
-    each_frame,
-    inverse,
-    option,
-    rank_by,
-)
+from orderings.base import FixedOrdering, Ordering, PixelOrdering, Source, argsort_whole, inverse, option, rank_by
 from orderings.grid import Grid, torch
 
 
@@ -180,4 +170,4 @@ class Checkerboard(Ordering):
         colour_L = (plane.coordinates().sum(1) % 2).to(rank_BL.device)
         rank_BL = inverse(argsort_whole(colour_L * len(plane) + rank_BL))
         channels = torch.arange(len(grid.frame) // len(plane), device=rank_BL.device)
-        return each_frame((rank_BL[:, :, None] * len(channels) + channels).flatten(1), grid)
+        return grid.each_frame((rank_BL[:, :, None] * len(channels) + channels).flatten(1))
