@@ -68,7 +68,7 @@ PAGES = {
         "compared",
         "glossary",
     ],
-    "Models": ["data", "latents", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
+    "Models": ["data", "latents", "video", "networks", "choosing-a-network", "training", "published-models", "imagenet"],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure", "consistency"],
     "Orders": ["orderings", "order-search", "learned-order"],
     "Generation": ["evaluation", "fast-sampling", "guidance", "remasking", "speculation"],

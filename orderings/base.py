@@ -164,8 +164,8 @@ class FixedOrdering(Ordering):
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
-        rank_L = _rank(self, grid if self.whole else grid.frame)
-        return grid.each_frame(rank_L).repeat(batch, 1)  # a copy: writing into it leaves the cache intact
+        rank_L = _rank(self, grid) if self.whole else grid.each_frame(_rank(self, grid.frame))
+        return rank_L.repeat(batch, 1)  # a copy: writing into it leaves the cache intact
 
 
 @lru_cache(maxsize=256)

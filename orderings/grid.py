@@ -124,8 +124,8 @@ class Grid:
 
     def each_frame(self, rank_BL: torch.Tensor) -> torch.Tensor:
         """Return the ranks (…, L) of all tokens from those of one frame: every frame alike, one after the other."""
-        start_T1 = torch.arange(0, len(self), len(self.frame), device=rank_BL.device)[:, None]
-        return (start_T1 + rank_BL[..., None, :]).flatten(-2) if len(start_T1) > 1 else rank_BL
+        start_T1 = torch.arange(0, len(self), rank_BL.shape[-1], device=rank_BL.device)[:, None]
+        return (start_T1 + rank_BL[..., None, :]).flatten(-2)
 
     @property
     def picture(self) -> tuple[int, ...]:
