@@ -51,10 +51,8 @@ class HaltonMaskGITOptions(SizedOptions):
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
     bounds: ClassVar = {
-        **SizedOptions.bounds,
-        **dict.fromkeys(("width", "depth", "heads"), at_least(1)),
-        "registers": at_least(0),
-    }
+        **SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1)), "registers": at_least(0),
+    }  # fmt: skip
 
     mlp_ratio: float = 8 / 3  # of three matrices, not two
     width: int | None = None  # None, here and below: as in the named size
@@ -78,8 +76,8 @@ class Block(nn.Module):
         self.modulation = nn.Linear(width, 6 * width)
         self.norm1, self.norm2 = (nn.RMSNorm(width, eps=1e-5) for _ in range(2))
         self.qkv, self.proj = nn.Linear(width, 3 * inner, bias=False), nn.Linear(inner, width, bias=False)
-        self.gate, self.up = (nn.Linear(width, hidden, bias=False) for _ in range(2))
-        self.down = nn.Linear(hidden, width, bias=False)
+        sides = {"w1": (width, hidden), "w2": (hidden, width), "w3": (width, hidden)}
+        self.mlp = nn.ModuleDict({name: nn.Linear(*side, bias=False) for name, side in sides.items()})
         self.attn_drop, self.drop = options.attention_dropout, nn.Dropout(options.projection_dropout)
 
     def forward(self, x_BPD: Tensor, c_BC: Tensor, mask_B11P: Tensor | None) -> Tensor:
@@ -89,8 +87,8 @@ class Block(nn.Module):
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         mixed = attention_of(q, k, v, mask_B11P, self.attn_drop if self.training else 0.0).transpose(1, 2).flatten(2)
         x_BPD = x_BPD + gate * self.drop(self.proj(mixed))
-        h_BPD = self.norm2(x_BPD) * (1 + mlp_scale) + mlp_shift
-        return x_BPD + mlp_gate * self.down(self.drop(F.silu(self.gate(h_BPD)) * self.up(h_BPD)))
+        h_BPD, mlp = self.norm2(x_BPD) * (1 + mlp_scale) + mlp_shift, self.mlp
+        return x_BPD + mlp_gate * mlp["w2"](self.drop(F.silu(mlp["w1"](h_BPD)) * mlp["w3"](h_BPD)))
 
 
 class HaltonMaskGIT(Network):
