@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.networks.attention import gather_padded
-from mar.networks.base import ABSENT, GIVEN
+from mar.networks.base import ABSENT, GIVEN, Network
 from mar.networks.causal_transformer import CacheState, CausalTransformer, CausalTransformerOptions, Sizes, Slots
 
 SIZES = {
@@ -116,8 +116,4 @@ class LPD(CausalTransformer):
         )
         return z_BTD[asked_BT]
 
-    def memory(self, batch: int, device: torch.device) -> Any:
-        return None
-
-    def read(self, memory: Any, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
-        return self(token_BLD, step_BL, condition_BC, target_BL)
+    memory, read = Network.memory, Network.read  # contents of a step attend to each other: none is kept alone
