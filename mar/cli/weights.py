@@ -63,17 +63,17 @@ def import_(
     file: Annotated[Path, arg("A .pth, .ckpt, .bin or .safetensors file.")],
     out: Annotated[Path, opt("Folder to write: a run, or a diffusers autoencoder.")],
     heads: Annotated[
-        int | None, opt("MAR, RAR: attention heads; default as published, else of 64 channels.", min=1)
+        int | None, opt("Attention heads of a network; default as published, else of 64 channels.", min=1)
     ] = None,
     decoder_heads: Annotated[int | None, opt("MAR: attention heads of the decoder, where they differ.", min=1)] = None,
     patch: Annotated[int | None, opt("MAR: side of a token in latents; default from the channels.", min=1)] = None,
     vae: Annotated[str, opt("MAR: its KL autoencoder, a diffusers folder or hub name; default --data's.")] = "",
     scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
-    data: Annotated[str, opt("MAR: a folder of cached latents; RAR: its file of tokens. To score and train on.")] = "",
+    data: Annotated[str, opt("MAR: a folder of cached latents; others: a file of tokens. To score and train on.")] = "",
 ) -> None:
-    """Read released weights: a MAR, a RAR, or a KL autoencoder.
+    """Read released weights: a MAR, a RAR, a Halton-MaskGIT, an LPD, or a KL autoencoder.
 
-    A MAR (`model`, `model_ema`) or a RAR becomes a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
+    A network's weights become a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
     and `tokenizer.kind=kl` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
     of attention heads do not show there and are options.
 
@@ -84,6 +84,7 @@ def import_(
         mar sample runs/mar-base --class 207 --guidance 2.9 --head start=999
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
         mar import rar_b.bin --out runs/rar-b --data maskgitvq.jsonl
+        mar import ImageNet_256_base.pth --out runs/halton
     """
     from mar.compat import latent_diffusion, weights_file
 
@@ -92,14 +93,16 @@ def import_(
     if state is not None:
         _import_autoencoder(state, out, scale)
         return
-    from mar.compat import rar
+    from mar.compat.halton_maskgit import HALTON
+    from mar.compat.lpd import LPD
+    from mar.compat.rar import RAR
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
     asked = {
         "heads": heads, "decoder_heads": decoder_heads, "patch": patch, "vae": vae, "scale": scale, "data": data,
     }  # fmt: skip
-    for kind in (rar,):
+    for kind in (RAR, HALTON, LPD):
         if kind.recognises(content):
             if others := [name for name in asked if asked[name] and name not in kind.OPTIONS]:
                 left_out = " and ".join(f"--{name.replace('_', '-')}" for name in others)
