@@ -114,7 +114,8 @@ def import_(
                 raise UserError(f"{file} is a {kind.NAME}: leave out {left_out}")
             size, levels = kind.import_run(content, out, **{name: asked[name] for name in kind.OPTIONS})
             print(f"done: {out}, {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
-            print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
+            grid = f" and {side or 16} rows of tokens (--heads and --side" if kind in (RANDAR, ARPG) else " (--heads"
+            print(f"no shape tells, so check: {size.heads} attention heads{grid} for others)")
             print(f"next: mar sample {out}" + ("" if vae or data else "   (tokens)"))
             return
     if side:

@@ -112,6 +112,8 @@ class Family:
 def _source(data: str, vae: str, levels: int) -> dict[str, Any]:
     """Return the sections of the recipe that say where indices come from, and what decodes them."""
     path = str(Path(data).expanduser().resolve()) if data else ""
+    if path and not Path(path).exists():
+        raise UserError(f"--data {data} is not there: give a file of tokens, or a folder of mar cache")
     if not vae and not Path(path or "-").is_dir():
         return {"data": {"kind": "rar-tokens", "path": path, "levels": levels}}
     folder = AutoencoderFolder.find(vae or f"{path}/tokenizer")
