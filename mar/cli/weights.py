@@ -111,7 +111,7 @@ def import_(
         if kind.recognises(content):
             if others := [name for name in asked if asked[name] and name not in kind.OPTIONS]:
                 left_out = " and ".join(f"--{name.replace('_', '-')}" for name in others)
-                raise UserError(f"{file} is a {kind.NAME}: leave out {left_out}")
+                raise UserError(f"{file} is of {kind.NAME}: leave out {left_out}")
             size, levels = kind.import_run(content, out, **{name: asked[name] for name in kind.OPTIONS})
             print(f"done: {out}, {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
             grid = f" and {side or 16} rows of tokens (--heads and --side" if kind in (RANDAR, ARPG) else " (--heads"
