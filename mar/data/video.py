@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from PIL import Image, ImageSequence
 
@@ -72,9 +73,12 @@ def _arrays(path: Path, options: VideoOptions) -> dict[str, TensorSplit]:
     arrays = {"train": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
     if {*arrays} not in ({"train"}, {*SPLITS}) or not all(array.dtype.kind in "buif" for array in arrays.values()):
         raise UserError(f"{path} has arrays of videos {', '.join(arrays) or '(none)'}; expected {_EXPECTED}")
-    first = options.frames or None
-    videos = {name: x[:, :first] if x.ndim == 5 else x[:, :first, ..., None] for name, x in arrays.items()}
-    return {name: TensorSplit(torch.from_numpy(x.transpose(0, 1, 4, 2, 3))) for name, x in videos.items()}
+    splits = {}
+    for name, array in arrays.items():
+        array = (array if array.ndim == 5 else array[..., None])[:, : options.frames or None].transpose(0, 1, 4, 2, 3)
+        wide = array.dtype.kind in "ui" and array.itemsize > 1  # torch has no arithmetic of uint16
+        splits[name] = TensorSplit(torch.from_numpy(array.astype(np.int64) if wide else array))
+    return splits
 
 
 def _gifs(path: Path, options: VideoOptions) -> tuple[dict[str, TensorSplit], tuple[str, ...]]:

@@ -47,7 +47,7 @@ def test_written_gifs_and_arrays_read_back_as_the_same_frames_equal_neighbours_i
 
 def test_own_splits_colour_and_classes_are_kept(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (4, 2, 6, 5, 3), np.uint8)
-    np.savez(tmp_path / "a.npz", train=x, validation=x[:1], test=x[1:2])
+    np.savez(tmp_path / "a.npz", train=x.astype(np.uint16), validation=x[:1], test=x[1:2])
     data = load(tmp_path / "a.npz")
     assert data.spec.shape == (2, 3, 6, 5) and [len(data.split(name)) for name in SPLITS] == [4, 1, 1]
     assert torch.equal(data.test.batch(torch.tensor([0]))[0][0], torch.from_numpy(x[1]).permute(0, 3, 1, 2))
