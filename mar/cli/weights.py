@@ -102,7 +102,7 @@ def import_(
         size, levels = rar.import_run(content, out, heads, data)
         print(f"done: {out}, a RAR of {size.depth} x {size.width} over {levels} categories")
         print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
-        print(f"next: mar sample {out}   (tokens)")
+        print(f"next: mar sample {out}   (indices of the codebook: the VQ tokenizer of these tokens decodes them)")
         return
     recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
