@@ -166,6 +166,9 @@ def _print_ranks(plan: Plan, grid: Grid, console: Console) -> None:
         text.append(f" {rank:>{digits}} " if fits else "  ", style=f"{ink} on rgb({colour})")
         text.append("\n" if token % width == width - 1 else "")
     console.print(text, end="", soft_wrap=True)
+    said = ["down: row", "across: column"] if grid.ndim == 2 else []
+    said += ["number: rank"] * fits + ["colour: AR step, dark first, light last"] * console.is_terminal
+    print(", ".join(said))
 
 
 @grouped
