@@ -182,7 +182,9 @@ def search_order(
     start: Annotated[
         str, opt("Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
     ] = "lowest-entropy,highest-entropy,raster,fixed-random:0",
-    test_n: Annotated[int | None, opt("Test images; default all, step by step 256 (GPU: 1000).", min=2)] = None,
+    test_n: Annotated[
+        int | None, opt("Test images; default all, or 256 (GPU: 1000) if every AR step needs a pass.", min=2)
+    ] = None,
     kind: Kind = None,
     budget: Budget = None,
     seed: Seed = 0,
