@@ -129,5 +129,9 @@ def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float 
     model = convert(state, scale)
     write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
+    if entries := model.config.get("num_vq_embeddings"):
+        print(f"done: {out}, a VQ autoencoder of {entries} codes, widths {widths}")
+        print(f"next: mar cache folder:IMAGES --tokenizer {out}, or mar import MODEL.pt --out runs/model --vae {out}")
+        return
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")
