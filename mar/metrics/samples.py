@@ -36,8 +36,8 @@ def check_decodes(run: Run) -> None:
     """Raise UserError if the run generates latents."""
     if run.spec.is_codebook:
         raise UserError(
-            f"{run.folder.path} makes indices of a codebook, not images: mar sample writes them, and the VQ tokenizer "
-            "that made the training tokens decodes them"
+            f"{run.folder.path} makes indices of a codebook, not images: import the model with the VQ tokenizer of its "
+            "tokens (mar import --vae)"
         )
     if run.spec.modality == "latent":
         raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")

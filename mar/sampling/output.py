@@ -26,7 +26,7 @@ from orderings import Grid, Ordering, Partition, Plan, parse_partition
 
 _DECODING = (
     "images with --vae AUTOENCODER",
-    "indices of the codebook: the VQ tokenizer of the training tokens decodes them",
+    "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae",
 )
 
 
