@@ -15,18 +15,20 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from mar import config
-from mar.compat.released import IMPORTED, state_dicts, write
+from mar.compat.released import IMPORTED, absolute, images_of, state_dicts, write
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import About
+from mar.tokenizers.autoencoder import AutoencoderFolder
 
+_SIDE = 16  # of the released models of 256×256 images
 State = Mapping[str, torch.Tensor]
 
 
 class Measured(NamedTuple):
     """What the shapes of the weights tell."""
 
-    n_tokens: int
+    n_tokens: int  # 0: they do not tell
     levels: int  # V
     n_classes: int
     hidden: int  # width of the hidden layers
@@ -37,7 +39,7 @@ class Measured(NamedTuple):
 class Family:
     """A published network over codebook indices, an entry of ``mar import``."""
 
-    OPTIONS: ClassVar = ("heads", "data")  # of ``mar import``
+    OPTIONS: ClassVar = ("heads", "data", "vae", "side")  # of ``mar import``
 
     NAME: str
     mark: str  # the end of the name of a weight that no other family has
@@ -53,16 +55,20 @@ class Family:
         return any(str(name).endswith(self.mark) for names in inside for name in names)
 
     def import_run(
-        self, content: Mapping[str, Any], out: Path, heads: int | None = None, data: str = ""
-    ) -> tuple[Any, int]:
+        self, content: Mapping[str, Any], out: Path, heads: int | None = None, data: str = "", vae: str = "",
+        side: int | None = None,
+    ) -> tuple[Any, int]:  # fmt: skip
         """Write the run folder ``out`` from a released file, and return the sizes of the network and V.
 
-        The run's examples are indices of the codebook (``data.kind=rar-tokens``). Raise UserError if the file is not
-        the published network, or as ``released.write`` does.
+        The run's examples are indices of the codebook (``data.kind=rar-tokens``), or with ``vae`` the images that they
+        decode to. Raise UserError if the file is not the published network, ``vae`` has other codes, or as
+        ``released.write`` does.
 
         Args:
             heads: attention heads; None: as in every released size, and for other widths heads of 64 channels.
-            data: the file of tokens that RAR's code writes, to score and train on.
+            data: the file of tokens that RAR's code writes, or a folder of ``mar cache``, to score and train on.
+            vae: folder or hub name of the VQ autoencoder of the indices; "": that of a folder ``data``, or none.
+            side: rows of the square grid of tokens where no shape tells them; None: 16.
         """
         plain, average = state_dicts(content)
         try:
@@ -70,21 +76,25 @@ class Family:
             last, ema = (self._renamed(self.prepare(state, found)) for state in (plain, average))
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"no weights of the published {self.NAME}: give its state dict ({error})") from None
+        if found.n_tokens and side:
+            raise UserError(f"the weights tell the {found.n_tokens} tokens of this {self.NAME}: leave out --side")
+        found = found._replace(n_tokens=found.n_tokens or (side or _SIDE) ** 2)
         side, levels = math.isqrt(max(0, found.n_tokens)), found.levels
         if side**2 != found.n_tokens or not side or found.n_classes < 1:
             counts = f"{found.n_tokens} tokens and {found.n_classes} classes"
             raise UserError(f"{counts}: the published {self.NAME} makes square images of classes")
         kind, k = self.sets
-        path = str(Path(data).expanduser().resolve()) if data else ""
         sections = {
             "name": out.name,
-            "data": {"kind": "rar-tokens", "path": path, "levels": levels},
             **self.recipe,
+            **_source(data, vae, levels),
             "partition": {"kind": kind} | ({"k": min(k, found.n_tokens)} if k else {}),
             "network": self.recipe["network"] | vars(found.sizes) | {"mlp_ratio": found.hidden / found.sizes.width},
         }
         classes = tuple(map(str, range(found.n_classes)))
         spec = DataSpec((1, side, side), levels, found.n_classes, classes, modality="latent")
+        if vae := str(sections.get("tokenizer", {}).get("path", "")):
+            spec = images_of(spec, AutoencoderFolder.find(vae).config)
         about = About("unknown data", spec, fingerprint="", notes={"imported": IMPORTED})
         write(config.parse(sections), about, last, ema, out)
         return found.sizes, levels
@@ -97,6 +107,21 @@ class Family:
                 raise UserError(f"{name!r} is no weight of the published {self.NAME}: give its state dict")
             ours[to] = value.contiguous()
         return ours
+
+
+def _source(data: str, vae: str, levels: int) -> dict[str, Any]:
+    """Return the sections of the recipe that say where indices come from, and what decodes them."""
+    path = str(Path(data).expanduser().resolve()) if data else ""
+    if path and not Path(path).exists():
+        raise UserError(f"--data {data} is not there: give a file of tokens, or a folder of mar cache")
+    if not vae and not Path(path or "-").is_dir():
+        return {"data": {"kind": "rar-tokens", "path": path, "levels": levels}}
+    folder = AutoencoderFolder.find(vae or f"{path}/tokenizer")
+    codes = folder.config.get("num_vq_embeddings")
+    if codes != levels:
+        raise UserError(f"{folder.path} has {codes or 'no'} codes, the model {levels}: give the VQ of its training")
+    tokenizer = {"kind": "vq", "path": absolute(vae) or str(folder.path)}
+    return {"data": {"kind": "cache", "path": path}, "tokenizer": tokenizer}
 
 
 def depth(state: State, blocks: str = "blocks") -> int:

@@ -37,7 +37,7 @@ def run(recorded, tmp_path_factory):
     asked = ["import", str(folder / "ImageNet_256_tiny.pth"), "--out", str(folder / "run"), "--heads", str(HEADS)]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "a Halton-MaskGIT of 2 x 8 over 8 categories" in done.output
+    assert "Halton-MaskGIT of 2 x 8 over 8 categories" in done.output
     return load(folder / "run", device="cpu")
 
 

@@ -34,7 +34,7 @@ def run(recorded, tmp_path_factory):
     asked = ["import", str(folder / "lpd_l_256.pth"), "--out", str(folder / "run"), "--heads", str(HEADS)]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "a LPD of 2 x 16 over 8 categories" in done.output
+    assert "LPD of 2 x 16 over 8 categories" in done.output
     return load(folder / "run", device="cpu")
 
 

@@ -47,7 +47,7 @@ def run(state, tmp_path_factory):
     asked = ["import", str(folder / "rar_b.bin"), "--out", str(folder / "run"), "--heads", str(HEADS)]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "a RAR of 2 x 16 over 8 categories" in done.output
+    assert "RAR of 2 x 16 over 8 categories" in done.output
     return load(folder / "run", device="cpu")
 
 
