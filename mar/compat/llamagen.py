@@ -14,7 +14,8 @@ from mar.networks.causal_transformer import Sizes
 _RANDAR_CLASSES = "cls_embedding.embedding_table.weight"
 _PARTS = {  # of a block: ours of each published one
     "(attn|attention)_norm": "norm1", "ffn_norm": "norm2", r"(attn\.to_q|attn\.to_qkv|attention\.wqkv)": "qkv",
-    r"(attn\.proj|attention\.wo)": "proj", **{rf"(ffn|feed_forward)\.w{i}": name for i, name in ((1, "gate"), (3, "up"), (2, "down"))},
+    r"(attn\.proj|attention\.wo)": "proj", r"(ffn|feed_forward)\.w1": "gate", r"(ffn|feed_forward)\.w3": "up",
+    r"(ffn|feed_forward)\.w2": "down",
 }  # fmt: skip
 
 
