@@ -62,12 +62,14 @@ Kind = Annotated[str | None, opt("Likelihood: exact, bound or ode; default the h
 LastWeights = Annotated[bool, opt("Use the last weights instead of the averaged (EMA) ones.", "--last-weights")]
 Overrides = Annotated[Texts, arg("key=value pairs that change the recipe.")]
 Plan = Annotated[str, opt("Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
-Schedule = Annotated[str, opt("Growth of the scale: constant, power-cosine:2.75, linear@0.2-0.8, ….")]
+Schedule = Annotated[str, opt("Guidance scale along the AR steps: constant, power-cosine:2.75, linear@0.2-0.8, ….")]
 Seed = Annotated[int, opt("All random draws depend on it.", min=0)]
 Shard = Annotated[int, opt("Examples in a file of the store; 0: a batch, at least 256.", min=0)]
 SplitOption = Annotated[Split, opt("Split of the data set.")]
 Temperature = Annotated[float, opt("Temperature of the head.", min=0.0)]
-TemperatureSchedule = Annotated[str, opt("How it is reached: linear:FROM, cosine:FROM, inverse:FROM, maskgen.")]
+TemperatureSchedule = Annotated[
+    str, opt("Temperature along the AR steps: linear:FROM, cosine:FROM, inverse:FROM, maskgen.")
+]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -102,7 +104,10 @@ def load_run(path: Path, last_weights: bool, device: str | None = None, data_pat
     """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
     path = local_folder(path)
     if not (path / RUN).is_file():
-        raise UserError(f"{path} is not a run folder: it has no {RUN}")
+        runs = sorted(f"{one.parent}" for one in path.parent.glob(f"*/{RUN}")) if not path.exists() else []
+        raise UserError(
+            f"{path} is not a run folder: it has no {RUN}" + (f"; runs there: {', '.join(runs[:8])}" if runs else "")
+        )
     from mar.run import load
 
     return load(path, not last_weights, device, data_path=data_path or "")
