@@ -158,15 +158,21 @@ class Plans:
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def __post_init__(self) -> None:
-        _ = self._given  # a mistake is told before torch is imported
+        if self.plans or self.partitions:
+            _ = self._given  # a mistake is told before torch is imported
 
     @cached_property
     def _given(self) -> list[str]:
         return plan_product(self.plans, self.partitions, "raster")
 
     def texts(self, default: str) -> list[str]:
-        """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
-        return self._given if self.plans else plan_product("", self.partitions, default)
+        """Return the canonical plans, each once; without options ``default``, which is canonical.
+
+        Raises UserError: a plan names a partition beside --partitions.
+        """
+        if self.plans:
+            return self._given
+        return plan_product("", self.partitions, default) if self.partitions else [default]
 
 
 @dataclass(frozen=True)
@@ -334,12 +340,15 @@ def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
+    if not texts:
+        return {}
+
     from mar.core.overrides import assigned
 
-    keys = [text.partition("=")[0] for text in texts or ()]
+    keys = [text.partition("=")[0] for text in texts]
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise UserError(f"{option} {min(twice)} is given twice: choose one value")
-    return assigned(texts or (), option)
+    return assigned(texts, option)
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -426,7 +426,7 @@ def _draw(
     plan = draw_plan(noise.at("order"))
     if tokenizer.end is not None:  # examples that end by themselves
         plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x.to(batch.label_B.device))))
-    weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
+    weight_BK = None if estimator == EVERY_STEP else estimator.weights(plan.n_steps_B, noise.at("steps"))
     if weight_BK is None:
         return plan, None, None
     weight_BL = weight_BK.gather(1, plan.step_BL.clamp(0, weight_BK.shape[1] - 1))

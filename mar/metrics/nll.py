@@ -300,9 +300,10 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
 def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
     """Return the plan's record in RUN/scores and its likelihood, computed unless the same question has one."""
     plans, repeats, made_by = run.plans(plan), request.repeats, environment()
-    repeats = replace(repeats, orders=plans.orders(repeats.orders))
-    if repeats.orders != request.repeats.orders > 0 and plans.components:
-        say(f"{plans.text}: a mixture of {repeats.orders} orders, each scored once")
+    if repeats.orders:
+        repeats = replace(repeats, orders=plans.orders(repeats.orders))
+        if repeats.orders != request.repeats.orders and plans.components:
+            say(f"{plans.text}: a mixture of {repeats.orders} orders, each scored once")
     if request.past is None:
         (images, labels), given = run.subset(request.split, request.n), None
     else:
