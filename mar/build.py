@@ -107,7 +107,7 @@ def _load(section: Component, options: Any = None) -> Data:
     options = options or _options("data", section)
     paths = {key: getattr(options, key) for key in ("path", "images") if isinstance(getattr(options, key, None), str)}
     placed = {key: in_data_folder(path, section.kind if key == "path" else "") for key, path in paths.items()}
-    return DATA[section.kind].load(replace(options, **placed))
+    return DATA[section.kind].load(replace(options, **placed) if placed else options)
 
 
 def moved(about: About, recipe: Recipe) -> About:

@@ -116,7 +116,10 @@ def import_(
             print(f"done: {out}, {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
             grid = f" and {side or 16} rows of tokens (--heads and --side" if kind in (RANDAR, ARPG) else " (--heads"
             print(f"no shape tells, so check: {size.heads} attention heads{grid} for others)")
-            print(f"next: mar sample {out}" + ("" if vae or data else "   (tokens)"))
+            print(
+                f"next: mar sample {out}"
+                + ("" if vae or data else "   (indices of a codebook; import with --vae VQ for images)")
+            )
             return
     if side:
         raise UserError(f"{file} is none of RandAR and ARPG: leave out --side")

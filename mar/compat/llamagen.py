@@ -11,43 +11,46 @@ import torch
 from mar.compat.indices import Family, Measured, State, depth
 from mar.networks.causal_transformer import Sizes
 
-_BLOCK = {  # of what follows the number of a block
-    r"attn_norm": "norm1", r"attention_norm": "norm1", r"ffn_norm": "norm2", r"attention\.wqkv": "qkv",
-    r"attention\.wo": "proj", r"attn\.to_qkv": "qkv", r"attn\.to_q": "qkv", r"attn\.proj": "proj",
-    r"(?:feed_forward|ffn)\.w1": "gate", r"(?:feed_forward|ffn)\.w3": "up", r"(?:feed_forward|ffn)\.w2": "down",
+_RANDAR_CLASSES = "cls_embedding.embedding_table.weight"
+_PARTS = {  # of a block: ours of each published one
+    "(attn|attention)_norm": "norm1", "ffn_norm": "norm2", r"(attn\.to_q|attn\.to_qkv|attention\.wqkv)": "qkv",
+    r"(attn\.proj|attention\.wo)": "proj", r"(ffn|feed_forward)\.w1": "gate", r"(ffn|feed_forward)\.w3": "up",
+    r"(ffn|feed_forward)\.w2": "down",
 }  # fmt: skip
 
 
-def _blocks(theirs: str, ours: str) -> dict[str, str]:
-    return {rf"{theirs}\.(\d+)\.{part}\.": rf"network.{ours}.\1.{name}." for part, name in _BLOCK.items()}
+def _names(head: str, table: str, **blocks: str) -> dict[str, str]:
+    """Return the names of a network whose blocks are published as ``blocks``, by our name."""
+    parts = [(theirs, ours, *part) for ours, theirs in blocks.items() for part in _PARTS.items()]
+    names = {rf"{theirs}\.(\d+)\.{part}\.": rf"network.{ours}.\1.{name}." for theirs, ours, part, name in parts}
+    names |= {r"norm\.": "network.norm.", "classes$": "classes.weight", "null$": "null"}
+    return names | {rf"{head}\.": "head.logits.", rf"{table}\.": "embedding.embed."}
 
 
-def _sizes(state: State, n_blocks: int, heads: int | None, head: str, w1: str) -> tuple[int, int, Sizes]:
-    """Return V, the width of the hidden layers, and the sizes; no shape tells the number of tokens."""
-    levels, width = state[head].shape
-    return levels, len(state[w1]), Sizes(width, n_blocks, heads or max(1, width // 64))
+def _measured(state: State, heads: int | None, head: str, n_blocks: int, w1: str, n_classes: int) -> Measured:
+    """No shape tells the number of tokens."""
+    levels, width = state[f"{head}.weight"].shape
+    sizes = Sizes(width, n_blocks, heads or max(1, width // 64))
+    return Measured(0, levels, n_classes, len(state[f"{w1}.w1.weight"]), sizes)
 
 
 def _measure_randar(state: State, heads: int | None) -> Measured:
-    levels, hidden, sizes = _sizes(
-        state, depth(state, "layers"), heads, "output.weight", "layers.0.feed_forward.w1.weight"
-    )
-    return Measured(0, levels, len(state["cls_embedding.embedding_table.weight"]) - 1, hidden, sizes)
+    n_classes = len(state[_RANDAR_CLASSES]) - 1
+    return _measured(state, heads, "output", depth(state, "layers"), "layers.0.feed_forward", n_classes)
 
 
 def _prepare_randar(state: State, found: Measured) -> State:
     """The published head has no bias."""
-    rest, classes = dict(state), state["cls_embedding.embedding_table.weight"]
-    del rest["cls_embedding.embedding_table.weight"]
-    instruction = rest["pos_instruct_embeddings"][0]
-    vectors = {"pos_instruct_embeddings": instruction, "classes": classes[:-1], "null": classes[-1]}
-    return {**rest, **vectors, "output.bias": classes.new_zeros(found.levels)}
+    rest, instruction = dict(state), state["pos_instruct_embeddings"][0]
+    classes = rest.pop(_RANDAR_CLASSES)
+    vectors = {"pos_instruct_embeddings": instruction, "output.bias": classes.new_zeros(found.levels)}
+    return {**rest, **vectors, "classes": classes[:-1], "null": classes[-1]}
 
 
 def _measure_arpg(state: State, heads: int | None) -> Measured:
     n_blocks = depth(state, r"layers\.self_dec") + depth(state, r"layers\.cross_dec")
-    levels, hidden, sizes = _sizes(state, n_blocks, heads, "head.weight", "layers.self_dec.0.ffn.w1.weight")
-    return Measured(0, levels, len(state["embeddings.weight"]) - levels - 3, hidden, sizes)
+    n_classes = len(state["embeddings.weight"]) - len(state["head.weight"]) - 3
+    return _measured(state, heads, "head", n_blocks, "layers.self_dec.0.ffn", n_classes)
 
 
 def _prepare_arpg(state: State, found: Measured) -> State:
@@ -62,20 +65,12 @@ def _prepare_arpg(state: State, found: Measured) -> State:
     return {**rest, **vectors, "embeddings.weight": table[:V], "classes": table[V + 1 : -2]}
 
 
-_COMMON = {r"norm\.": "network.norm.", r"classes$": "classes.weight", r"null$": "null"}
-
 RANDAR = Family(
     "RandAR",
     "pos_instruct_embeddings",
     _measure_randar,
     _prepare_randar,
-    {
-        **_blocks("layers", "blocks"),
-        **_COMMON,
-        r"pos_instruct_embeddings$": "network.instruction",
-        r"tok_embeddings\.": "embedding.embed.",
-        r"output\.": "head.logits.",
-    },
+    {"pos_instruct_embeddings$": "network.instruction", **_names("output", "tok_embeddings", blocks="layers")},
     {
         "ordering": {"kind": "random"},
         "network": {"kind": "randar"},
@@ -89,14 +84,10 @@ ARPG = Family(
     _measure_arpg,
     _prepare_arpg,
     {
-        **_blocks(r"layers\.self_dec", "blocks"),
-        **_blocks(r"layers\.cross_dec", "asked_blocks"),
-        **_COMMON,
+        **_names("head", "embeddings", blocks=r"layers\.self_dec", asked_blocks=r"layers\.cross_dec"),
         r"layers\.norm\.": "network.read_norm.",
         r"layers\.to_kv\.": "network.kv.",
-        r"mask_token$": "network.mask_token",
-        r"embeddings\.weight$": "embedding.embed.weight",
-        r"head\.": "head.logits.",
+        "mask_token$": "network.mask_token",
     },
     {
         "ordering": {"kind": "random"},

@@ -40,7 +40,7 @@ LPD = Family(
     {
         "ordering": {"kind": "locality"},
         "network": {"kind": "lpd"},
-        "train": {"iterations": 2_250_000, "objective": {"kind": "next_set"}},
+        "train": {"iterations": 281_000, "objective": {"kind": "next_set"}},
     },
     sets=("lpd", 20),
 )

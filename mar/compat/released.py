@@ -141,6 +141,11 @@ def attach(run: Run, vae: str) -> None:
     Raise UserError if the run has no bare latents, or the autoencoder has other latents.
     """
     bare = run.model.tokenizer
+    if run.spec.is_codebook:
+        raise UserError(
+            f"{run.folder.path} makes indices of a codebook, which no KL autoencoder decodes: leave --vae out, and "
+            "import the model with its VQ tokenizer (mar import --vae), or decode latents.npy with it"
+        )
     if not isinstance(bare, Latents):
         raise UserError(f"{run.folder.path} makes no bare latents: leave --vae out")
     spec = images_of(run.spec, AutoencoderFolder.find(vae).config)

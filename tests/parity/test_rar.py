@@ -102,6 +102,15 @@ def test_whole_generations_agree_token_by_token(run, recorded, name, guidance):
     assert torch.equal(token_BL, recorded[f"generated.{name}"].long())
 
 
+def test_indices_are_said_to_need_their_vq_tokenizer_not_a_kl_autoencoder(run):
+    command = ["sample", str(run.folder.path), "-n", "1", "--plan", "random/equal:2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and "VQ tokenizer" in done.output and "AUTOENCODER" not in done.output
+    for wrong in ([*command, "--vae", "kl16"], ["fid", str(run.folder.path), "-n", "8"]):
+        with pytest.raises(UserError, match="makes indices of a codebook"):
+            CliRunner().invoke(app, wrong, catch_exceptions=False)
+
+
 def test_other_weights_are_refused_in_one_line(state, tmp_path):
     for wrong, said in (
         ({**state, "blocks.0.ls1": torch.zeros(1)}, r"blocks\.0\.ls1"),
