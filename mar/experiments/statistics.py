@@ -139,7 +139,7 @@ def left_out(result: AblationResult) -> tuple[str, ...]:
         reasons = own or [row.unsound for row in bases if row.unsound]
         part = "" if len(reasons) == len(rows) else f"{len(reasons)} of {len(rows)} seeds "
         said = ", ".join(dict.fromkeys(reason.removeprefix("its validation loss is ") for reason in reasons))
-        found.append(f"{'' if own else 'reference: '}{part}{said}" if reasons else "")
+        found.append(f"{'' if own else 'its reference: '}{part}{said}" if reasons else "")
     return tuple(found)
 
 

@@ -86,7 +86,7 @@ def _of_floor(groups: Sequence[Sequence[Row]]) -> str:
     if not lowest <= best.floor.mean:
         return ""
     real = f"{best.noise_floor.n_images:,} real {best.noise_floor_split} images ({best.floor_text})"
-    return f"No ranking by FID: {below} of {len(means)} rows are not above the noise floor, the FID of {real}."
+    return f"No ranking by FID: {below} of {len(means)} compared rows are not above the noise floor, the FID of {real}."
 
 
 def alarms(result: AblationResult) -> list[str]:

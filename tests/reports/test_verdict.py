@@ -51,7 +51,7 @@ def test_a_fid_that_is_not_above_that_of_real_images_ranks_no_rows() -> None:
         for name, fids in lowest.items() for seed, fid in enumerate(fids)
     ]  # fmt: skip
     assert answers(made(rows)) == [
-        "No ranking by FID: 2 of 3 rows are not above the noise floor, the FID of 30 real train images (1.00)."
+        "No ranking by FID: 2 of 3 compared rows are not above the noise floor, the FID of 30 real train images (1.00)."
     ]
     for table in (grid_table(made(rows)), seeds_table(made(rows))):
         assert table.column("FID").best(table.rows) == set()
@@ -83,7 +83,7 @@ def test_what_is_left_out_says_why() -> None:
         for name, each in reasons.items() for seed, reason in enumerate(each)
     ]  # fmt: skip
     found = made(rows, reference={"ordering": "raster"})
-    told = [f"1 of 2 seeds {worse}", f"reference: 1 of 2 seeds {worse}", "still falling"]
+    told = [f"1 of 2 seeds {worse}", f"its reference: 1 of 2 seeds {worse}", "still falling"]
     assert list(left_out(found)) == told
     table = seeds_table(found)
     assert [table.column("not compared").show(each) for each in table.rows] == told
