@@ -104,6 +104,16 @@ def test_the_terminal_drops_columns_and_cuts_no_cell(result: AblationResult, wid
     assert "12.50" in text
 
 
+def test_the_note_says_which_weights_each_row_used(several: AblationResult) -> None:
+    variants = [{"name": "end", "weights": "last"}, {"name": "lowest"}]  # the grid's choice is best
+    told = ["averaged weights of the lowest of", "averaged weights at the end of the training"]
+    told.append(
+        "in rows end the averaged weights at the end of the training; in rows lowest the averaged weights of the"
+    )
+    for number, said in enumerate(told):
+        assert said in notes_of(replace(several, grid={**several.grid, "variants": variants[:number]}))[0]
+
+
 def test_notes_say_that_variants_have_a_guidance_of_their_own_and_every_data_set(result: AblationResult) -> None:
     said = "(guidance 1.5, temperature 1{}) against"
     variants = [{"name": "plain", "guidance": None}, {"name": "guided", "guidance": 2.0}]
