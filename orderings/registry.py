@@ -136,6 +136,7 @@ ORDERINGS = Orderings(
         "morton": curves.Morton,
         "halton": curves.Halton,
         "blocks": blocks.Blocks,
+        "frames": blocks.Frames,
         "regions": blocks.Regions,
         "segments": blocks.Segments,
         "locality": locality.Locality,
@@ -168,6 +169,7 @@ PARTITIONS = Registry(
         "two-stage": partitions.TwoStage,
         "sizes": partitions.Sizes,
         "blocks": places.BlockSets,
+        "frames": places.FrameSets,
         "diagonals": places.Diagonals,
         "regions": places.RegionSets,
         "optimal": optimal.Optimal,
@@ -189,6 +191,7 @@ ADAPTIVE = Registry(
     {
         "lowest-entropy": adaptive.LowestEntropy,
         "highest-entropy": adaptive.HighestEntropy,
+        "largest-margin": adaptive.LargestMargin,
         "entropy-bound": adaptive.EntropyBound,
         "confidence": adaptive.Confidence,
     },

@@ -505,8 +505,8 @@ def consistency(named: Mapping[str, Consistency], shape: tuple[int, ...] = (), t
     far.set(title="by distance", xlabel="distance of the pair, tokens", ylabel="rms nats per pair")
     for panel in (known, far):
         panel.set_ylim(0.0, None)
-    if len(named) == 1 and len(shape) > 1:
-        image = last.imshow(np.reshape(next(iter(named.values())).rms_by_offset, shape[:2]))
+    if len(named) == 1 and (offsets := next(iter(named.values())).rms_by_offset):
+        image = last.imshow(np.reshape(offsets, shape[:2]))
         last.grid(False)
         last.set(title="by offset", xlabel="columns apart", ylabel="rows apart")
         figure.colorbar(image, ax=last, label="rms nats per pair", shrink=0.9)
