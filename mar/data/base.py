@@ -7,6 +7,7 @@ A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar
@@ -121,6 +122,8 @@ class Data:
         notes: facts to state beside figures on these data.
         source: of a cache: the ``data`` section and the fingerprint of the encoded images.
         former: as in ``About``.
+        columns: reads another column of each split by name, for ``mar.data.conditions``; raises UserError.
+        bare: the data before conditions took the place of classes.
     """
 
     name: str
@@ -132,6 +135,8 @@ class Data:
     notes: dict[str, str] = field(default_factory=dict)
     source: tuple[dict[str, Any], str] | None = None
     former: str = ""
+    columns: Callable[[str], Mapping[str, Any]] | None = None
+    bare: Data | None = None
 
     @property
     def about(self) -> About:
