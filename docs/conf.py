@@ -76,6 +76,7 @@ PAGES = {
         "choosing-a-network",
         "training",
         "published-models",
+        "released-models",
         "imagenet",
     ],
     "Likelihood": ["likelihood", "estimators", "continuous-heads", "matrix", "sets-and-exposure", "consistency"],

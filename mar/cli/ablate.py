@@ -236,8 +236,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
 
 def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: int, console: Console) -> None:
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
-    import torch
-
+    from mar.core.processes import threads
     from mar.core.signals import cores
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
@@ -255,7 +254,6 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(f"{len(cells)} cell(s), whose cost is known when that is done ({error}):", markup=False)
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
-    torch.set_num_threads(max(1, cores() // workers))
     heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
@@ -263,7 +261,8 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         if cell.served:
             key = cost_key(cell.recipe)
             if key not in probes:
-                probes[key] = seconds_per_iteration(cell.recipe, cell.data)
+                with threads(max(1, cores() // workers)):
+                    probes[key] = seconds_per_iteration(cell.recipe, cell.data)
             seconds = train.iterations * probes[key]
             total, cost = total + seconds * (1.0 - (state.share or 0.0)), f"{seconds:.0f}"
         plans = ", ".join(map(str, cell.plans)) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"

@@ -178,7 +178,10 @@ class Sampling:
     temperature_schedule: TemperatureSchedule = "constant"
     head: HeadOptions = None
     adaptive: Adaptive = ""
-    remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
+    remask: Annotated[
+        str,
+        opt("Redraw tokens: random:ROUNDS:SHARE, least-confident:ROUNDS:SHARE, cap:ETA, rescale:ETA or confidence."),
+    ] = ""
     speculate: Annotated[str, opt("Several tokens a pass, exactly: self:8, jacobi:8 or DRAFT_RUN:8.")] = ""
     seed: Seed = 0
 

@@ -96,14 +96,19 @@ def import_(
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
-    if rar.recognises(content):
-        if decoder_heads or patch or vae or scale:
-            raise UserError(f"{file} is a RAR: leave out --decoder-heads, --patch, --vae and --scale")
-        size, levels = rar.import_run(content, out, heads, data)
-        print(f"done: {out}, a RAR of {size.depth} x {size.width} over {levels} categories")
-        print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
-        print(f"next: mar sample {out}   (tokens)")
-        return
+    asked = {
+        "heads": heads, "decoder_heads": decoder_heads, "patch": patch, "vae": vae, "scale": scale, "data": data,
+    }  # fmt: skip
+    for kind in (rar,):
+        if kind.recognises(content):
+            if others := [name for name in asked if asked[name] and name not in kind.OPTIONS]:
+                left_out = " and ".join(f"--{name.replace('_', '-')}" for name in others)
+                raise UserError(f"{file} is a {kind.NAME}: leave out {left_out}")
+            size, levels = kind.import_run(content, out, **{name: asked[name] for name in kind.OPTIONS})
+            print(f"done: {out}, a {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
+            print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
+            print(f"next: mar sample {out}   (tokens)")
+            return
     recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
@@ -124,5 +129,9 @@ def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float 
     model = convert(state, scale)
     write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
+    if entries := model.config.get("num_vq_embeddings"):
+        print(f"done: {out}, a VQ autoencoder of {entries} codes, widths {widths}")
+        print(f"next: mar cache folder:IMAGES --tokenizer {out}, or mar import MODEL.pt --out runs/model --vae {out}")
+        return
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")

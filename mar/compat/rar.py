@@ -21,6 +21,8 @@ from mar.data.base import About
 from mar.networks.causal_transformer import Sizes
 from mar.networks.rar import FRONT
 
+NAME = "RAR"
+OPTIONS = ("heads", "data")  # of ``mar import``
 _SPARE = 1024  # rows of the published position tables beyond those of the L tokens, never used
 _HEADS = 16  # of every released size
 _WIDTHS = (768, 1024, 1280, 1408)

@@ -40,7 +40,7 @@ from mar.heads.base import LogProb
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
-from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision
+from mar.model.walk import Chooser, Walk, along, by_score, full_precision
 from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
 
 IMAGES_AT_ONCE = 256  # the memory budget cuts these further
@@ -339,7 +339,7 @@ def adaptive_log_prob(
     model.network.check(torch.arange(token.shape[1], device=token.device).flip(0)[None])  # a fixed order rejects it
     kind = model.head.check_kind(kind)
     result, step_BL = read_walks(
-        model, token, plan, label_B, noise, kind, lambda rows: by_entropy(rule, rows.sizes()), budget, on_rows
+        model, token, plan, label_B, noise, kind, lambda rows: by_score(rule, rows.sizes()), budget, on_rows
     )
     place_BL = inverse(torch.argsort(step_BL, dim=1, stable=True))  # given tokens first, absent ones last
     rank_BL = place_BL - (step_BL == GIVEN).sum(1, keepdim=True)

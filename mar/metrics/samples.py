@@ -25,7 +25,7 @@ from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, labels_of
 from mar.sampling.output import to_bytes
-from mar.sampling.samplers import Remask
+from mar.sampling.remask import parse_remask
 from orderings import parse_adaptive
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
@@ -93,7 +93,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         parse_adaptive(setting.adaptive)
     Settings(
         **setting.draws(), adaptive=setting.adaptive or None, learned=plans.learned,
-        remask=Remask.parse(setting.remask) if setting.remask else None,
+        remask=parse_remask(setting.remask) if setting.remask else None,
         speculation=(ahead := run.speculation(setting.speculate) if setting.speculate else None),
     )  # fmt: skip
     with sampling_options(run.model, setting.head):
