@@ -109,9 +109,7 @@ def conditioned(dataset: Data, recipe: Recipe) -> Data:
     """Return the data set with the vectors of the recipe's condition, if it names any, in place of classes."""
     chosen = recipe.condition
     if chosen.kind == "class" and (found := dataset.spec.conditions) is not None:
-        raise UserError(
-            f"the data have vectors, no classes: set condition.kind={'tokens' if found.length else 'vector'}"
-        )
+        raise UserError(f"the data have vectors: set condition.kind={'tokens' if found.length else 'vector'}, or none")
     if chosen.kind in ("none", "class"):
         return dataset
     return with_condition(dataset, chosen.kind, chosen.column, chosen.mask, in_data_folder(chosen.path, ""))
@@ -135,11 +133,7 @@ def moved(about: About, recipe: Recipe) -> About:
 
 
 def images(dataset: Data) -> Data:
-    """Return the data set with its classes, or the images of a cache of latents.
-
-    Raises:
-        UserError: these are missing or changed.
-    """
+    """Return the data set with its classes, or a cache's images. Raise UserError if these are missing or changed."""
     dataset = dataset.bare or dataset
     if dataset.source is None:
         return dataset

@@ -184,9 +184,7 @@ class Condition(Section):
     kind: Literal["none", "class", "vector", "tokens"] = "class"
     column: str = Field(default="", description="of hub data sets, .npz files and digits")
     mask: str = Field(default="", description="tokens: the column that is true where a vector exists")
-    path: str = Field(
-        default="", description=".npz with arrays train, validation, test, and train_mask, …, of any data"
-    )
+    path: str = Field(default="", description=".npz with arrays train, validation, test and train_mask, …, of any data")
 
     @model_validator(mode="after")
     def _has_vectors(self) -> Condition:
@@ -216,13 +214,9 @@ class Recipe(Section):
         chosen = content.get("condition") if isinstance(content, dict) else None
         if isinstance(chosen, dict) and "kind" in chosen:
             content = {**content, "class_conditional": chosen["kind"] == "class"}
+        elif isinstance(content, dict) and content.get("class_conditional") is False:
+            content = {**content, "condition": {"kind": "none"}}
         return content
-
-    @model_validator(mode="after")
-    def _of_classes(self) -> Recipe:
-        if not self.class_conditional and self.condition.kind == "class":
-            object.__setattr__(self, "condition", Condition(kind="none"))
-        return self
 
     @model_serializer(mode="wrap")
     def _in_old_form(self, dump: Any) -> dict[str, Any]:
@@ -326,9 +320,7 @@ def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(train, dict):  # overrides use the new key
         content = {**content, "train": _renamed(train, "mask_ratio", "objective")}
     old, new = "train.mask_ratio", "train.objective"
-    texts = [
-        _SHORT.get(text.lower(), text.replace(old, new, 1) if text.startswith(old) else text) for text in overrides
-    ]
+    texts = [_SHORT.get(text, text.replace(old, new, 1) if text.startswith(old) else text) for text in overrides]
     content = overridden(content, texts, _COMPONENTS)
     try:
         return Recipe.model_validate(content)

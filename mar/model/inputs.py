@@ -19,7 +19,7 @@ from mar.core.errors import UserError
 from mar.core.readers import read_npz, reading
 from mar.core.spec import Conditions, DataSpec
 from mar.core.tokens import Categories
-from mar.data.conditions import packed
+from mar.data.conditions import packed, padded
 from mar.model.model import Model
 
 _CONDITIONS = "conditions, one row for each example (.npy; .npz: condition, and mask of sequences)"
@@ -69,24 +69,13 @@ def given_labels(model: Model, labels: Any, n: int, lowest: int = 0) -> torch.Te
 
 
 def read_conditions(file: Path, model: Model) -> torch.Tensor:
-    """Return the conditions in a ``.npy`` file, or in the array ``condition`` (or the only one) of an ``.npz`` file.
-
-    Raises:
-        UserError: the model takes none, there is no such file, or as ``conditions_of``.
-    """
+    """Return the conditions in a file. Raises UserError: the model takes no such, or there is no such file."""
     if model.given is None:
         raise UserError("--condition is for runs of condition.kind=vector or tokens: this run was trained without")
-    if not file.is_file():
-        raise UserError(f"--condition {file} is not a file: it should hold {_CONDITIONS}")
-    if file.suffix != ".npz":
-        with reading(file, _CONDITIONS):
-            return conditions_of(model.given.spec, np.load(file, allow_pickle=False))
-    stored = read_npz(file, _CONDITIONS)
-    mask = stored.pop("mask", None)
-    rows = stored.get("condition", next(iter(stored.values())) if len(stored) == 1 else None)
-    if rows is None:
-        raise UserError(f"{file} holds {', '.join(stored) or 'nothing'}: it should hold {_CONDITIONS}")
-    return conditions_of(model.given.spec, rows if mask is None else (rows, mask))
+    with reading(file, _CONDITIONS):
+        stored = read_npz(file, "") if file.suffix == ".npz" else {"condition": np.load(file, allow_pickle=False)}
+        rows = stored["condition"]
+    return conditions_of(model.given.spec, (rows, stored["mask"]) if "mask" in stored else rows)
 
 
 def conditions_of(spec: Conditions, rows: Any, n: int | None = None) -> torch.Tensor:
@@ -110,10 +99,7 @@ def conditions_of(spec: Conditions, rows: Any, n: int | None = None) -> torch.Te
     n = len(found) if n is None else n
     if len(found) not in (1, n):
         raise UserError(f"{len(found)} conditions for {n} examples: give one, or one for each")
-    if axes == 3:
-        pad = torch.full((len(found), spec.length - found.shape[1], spec.width), torch.nan)
-        found = torch.cat([found, pad], dim=1)
-    return found.expand(n, *found.shape[1:])
+    return padded(found, spec.length).expand(n, *[-1] * (axes - 1))
 
 
 def classes_of(n_classes: int, labels: Any, n: int, lowest: int = 0) -> torch.Tensor:

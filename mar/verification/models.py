@@ -5,7 +5,6 @@ B batch · L tokens · P plans (rows of a Plan) · V vocabulary · N draws
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -58,11 +57,7 @@ class BareTokens(Tokenizer):
 def small_model(
     network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind, given: Conditions | None = None
 ) -> Model:
-    """Return a class-conditional instance with randomized weights, or raise Unsupported or UserError.
-
-    Args:
-        given: vectors in place of classes.
-    """
+    """Return an instance of classes, or conditions ``given``, with random weights, or raise Unsupported, UserError."""
     built = small_network(network, shape)
     under = small_head(head, token, built.context_width)
     if "steps" in vars(under.scoring):  # the accuracy of the integration is a claim about the head alone
@@ -99,10 +94,12 @@ def _labels(model: Model, batch: int) -> Tensor:
     label_B = torch.arange(batch) % (_N_CLASSES + 1) - 1
     if model.given is None:
         return label_B
-    shape = [length for length in (model.given.spec.length, model.given.spec.width) if length]
-    value = stream(11, "verify/conditions", batch).uniform(math.prod(shape)).reshape(batch, *shape)
-    exists = torch.arange(shape[0])[:, None] <= label_B.view(-1, 1, 1) if len(shape) > 1 else label_B[:, None] >= 0
-    return value.masked_fill(~exists, torch.nan)
+    spec = model.given.spec
+    value_BTE = (
+        stream(11, "verify/conditions", batch).uniform(max(1, spec.length) * spec.width).view(batch, -1, spec.width)
+    )
+    value_BTE[torch.arange(value_BTE.shape[1]) > label_B[:, None]] = torch.nan
+    return value_BTE if spec.length else value_BTE[:, 0]
 
 
 def _noise(batch: int) -> Noise:

@@ -185,7 +185,7 @@ def test_a_run_under_a_column_of_sequences(tmp_path, arrays):
     ("change", "asked", "message"),
     [
         ({}, ["column=year"], "no array of column year of the train split"),
-        ({}, ["column=text"], "has 3 vectors for each example: set condition.kind=tokens"),
+        ({}, ["column=text"], "has a sequence of vectors for each example: set condition.kind=tokens"),
         ({}, [], "needs condition.column or condition.path"),
         ({"valid_age": np.full(4, NAN)}, ["column=age"], "age: validation: row 0 has values that are not finite"),
         ({"test_age": np.zeros(3)}, ["column=age"], "age has 3 rows for the 5 examples of the test split"),
