@@ -72,6 +72,7 @@ PAGES = {
         "data",
         "conditions",
         "latents",
+        "video",
         "networks",
         "choosing-a-network",
         "training",

@@ -27,10 +27,10 @@ from mar.model.policy import OrderPolicy
 from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
-from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
+from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, NextSet, Objective
 from mar.training.optimizers import check_name
 from mar.training.parts import Parts
-from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
+from orderings import Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
 
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
@@ -120,7 +120,7 @@ def _load(section: Component, options: Any = None) -> Data:
     options = options or _options("data", section)
     paths = {key: getattr(options, key) for key in ("path", "images") if isinstance(getattr(options, key, None), str)}
     placed = {key: in_data_folder(path, section.kind if key == "path" else "") for key, path in paths.items()}
-    return DATA[section.kind].load(replace(options, **placed))
+    return DATA[section.kind].load(replace(options, **placed) if placed else options)
 
 
 def moved(about: About, recipe: Recipe) -> About:
@@ -192,20 +192,25 @@ def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
     if model.null_condition(1).ndim > 2:
         raise Unsupported("ordering=learned reads one vector: use condition.kind=vector, or network=causal-transformer")
     widths = network.context_width, network.token_width, network.condition_width
-    return OrderPolicy(len(Grid(tokens.shape)), tokens.token, *widths)
+    return OrderPolicy(len(tokens.lattice), tokens.token, *widths)
 
 
 def _check(parts: Parts) -> None:
     """Raise Unsupported if the network does not serve the plan, examples of their own lengths, or the tasks."""
     recipe, network, tokenizer = parts.recipe, parts.model.network, parts.model.tokenizer
     noise = stream(recipe.seed, "check", 2)
-    plan = Plan.sample(parts.ordering, parts.partition, Grid(tokenizer.shape), 2, noise)
+    plan = Plan.sample(parts.ordering, parts.partition, tokenizer.lattice, 2, noise)
     network.check(plan.step_BL)
     tokenizer.check(plan.step_BL)
     if tokenizer.end is not None and (network.shares_plan or not network.one_pass):
         raise Unsupported(
             f"network={recipe.network.kind} would be told where a document ends: use one that reads from left to "
             "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
+        )
+    if network.joint_sets and not isinstance(parts.objective, NextSet):
+        raise Unsupported(
+            f"network={recipe.network.kind} sees which tokens a set holds, and train.objective="
+            f"{recipe.train.objective.kind} asks for all unknown tokens: use train.objective=next_set"
         )
     task = parts.objective.task(plan, torch.arange(2), noise.rows(slice(1)), network.one_pass)
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
     from mar.run import Run
 
-Runs = Annotated[list[Path], arg("Run folders.")]
+Runs = Annotated[list[Path], arg("Run folders; mar score nll takes several with --paired.")]
 Images = Annotated[int | None, opt("Images, spread over the split; default all.", "-n", "--n", min=2)]
 LikelihoodOptions = Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")]
 
@@ -38,7 +38,9 @@ class Scoring:
     ] = 0
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
-    precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
+    precision: Annotated[
+        o.Precision, opt("Precision of the network: bf16 is faster and some hundredths of a nat off.")
+    ] = "fp32"
     past: Annotated[int | None, opt("Text, sound: least number of earlier tokens before each scored one.", min=0)] = (
         None
     )
@@ -126,7 +128,7 @@ def print_nll(run: Run, request: NllRequest, as_json: bool = False) -> None:
     found = score_plans(run, request, printer(as_json))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
-    plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
+    plots.save(plots.likelihoods(found.likelihoods, run.grid.picture, heading), found.picture)
     units, reference = Units.of_run(run), request.paired_with or None
     tables = nll_tables(found.likelihoods, found.differences, reference, title, units, found.random)
     line = f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}"

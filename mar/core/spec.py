@@ -52,7 +52,7 @@ class DataSpec:
     """Shape and meaning of one example.
 
     Attributes:
-        shape: (C, H, W) for images and latents, (1, 1, L) for all else.
+        shape: (C, H, W) for images and latents, (T, C, H, W) for videos of T frames, (1, 1, L) for all else.
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
         n_classes: number of classes; 0 without labels.
         modality: how an example is shown.
@@ -68,7 +68,7 @@ class DataSpec:
     levels: int
     n_classes: int = 0
     class_names: tuple[str, ...] = ()
-    modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
+    modality: Literal["image", "video", "text", "audio", "vector", "latent"] = "image"
     alphabet: tuple[str, ...] = ()
     tokenizer: str = ""
     end: int | None = None
@@ -80,6 +80,11 @@ class DataSpec:
     def symbol(self) -> str:
         """What a level of text is."""
         return "token" if self.tokenizer else "character" if self.alphabet else "byte"
+
+    @property
+    def is_codebook(self) -> bool:
+        """True of indices of a codebook, without the VQ tokenizer that decodes them."""
+        return self.modality == "latent" and self.levels > 0
 
     def class_number(self, text: str) -> int:
         """Return the number of a class, written as the number or the name. Raises UserError: there is no such name."""

@@ -32,6 +32,18 @@ _LATEX = {
     "τ": r"$\tau$", "≈": r"$\approx$", "†": r"$^\dagger$", "²": "$^2$", "³": "$^3$", "−": "$-$", "…": r"\dots{}",
 }  # fmt: skip
 
+
+class Note(str):
+    """A note that a terminal prints only under a table that shows ``about``: a head, or a part of a cell."""
+
+    about: str
+
+    def __new__(cls, text: str, about: str) -> Note:
+        note = super().__new__(cls, text)
+        note.about = about
+        return note
+
+
 R = TypeVar("R")
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -52,6 +64,8 @@ class Column(Generic[R]):
     key: str = ""  # the name in CSV and JSON; default: title and unit
     alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
     mark: Callable[[R], bool] | None = None  # rows to mark in place of the best
+    floor: Callable[[R], float | None] | None = None  # a value that ranks no rows; if the best is not above it, none is
+    brief: bool = False  # a narrow terminal prints the number without ``text``, before it drops columns
     drop: int = 0  # 0: always shown; a narrow terminal drops the highest first, a page folds 2, a telephone also 1
     markup: Callable[[R], str] | None = None  # the cell of a page; None: the printed cell
 
@@ -77,7 +91,7 @@ class Column(Generic[R]):
     def best(self, rows: Sequence[R]) -> set[int]:
         """Return the indices of the best rows: of each group of comparable rows, if the printed cells differ.
 
-        A difference (``sign``) that is worse than zero is never best.
+        A difference (``sign``) that is worse than zero is never best, nor is a value that is not above its ``floor``.
         """
         if self.mark is not None:
             return {k for k, row in enumerate(rows) if self.mark(row)}
@@ -90,8 +104,10 @@ class Column(Generic[R]):
         for group in groups.values():
             lead = (min if self.better == "lower" else max)(group.values())
             worse = self.sign and (lead > 0.0) == (self.better == "lower")
-            if not worse and len({self.show(rows[k]) for k in group}) > 1:
-                found |= {k for k, value in group.items() if value == lead}
+            leaders = {k for k, value in group.items() if value == lead}
+            floors = [self.floor(rows[k]) or -math.inf for k in leaders] if self.floor else []
+            if not (worse or lead <= max(floors, default=-math.inf)) and len({self.show(rows[k]) for k in group}) > 1:
+                found |= leaders
         return found
 
     def of(self, read: Callable[[Q], R | None]) -> Column[Q]:
@@ -100,7 +116,7 @@ class Column(Generic[R]):
         def after(function: Callable[[R], Any] | None) -> Any:
             return function and (lambda row: None if (found := read(row)) is None else function(found))
 
-        names = ("value", "text", "alike", "mark", "markup")
+        names = ("value", "text", "alike", "mark", "markup", "floor")
         return replace(self, **{name: after(getattr(self, name)) for name in names})  # type: ignore[return-value]
 
 
@@ -141,7 +157,9 @@ class Table(Generic[R]):
 
     columns: Sequence[Column[R]]
     rows: Sequence[R]  # the rows that compete for the best value of a column
-    notes: Sequence[str] = ()  # one line each: how to read the table
+    notes: Sequence[
+        str
+    ] = ()  # one line each: how to read the table; a ``Note`` of what a terminal does not show is left out
     title: str = ""
     baselines: Sequence[R] = ()  # rows below a line; never marked best
 
@@ -197,18 +215,24 @@ class Table(Generic[R]):
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield the table and its notes for ``rich``. In a narrow terminal heads are broken between words, columns with
-        ``drop`` leave, and what is left becomes several tables under each other: no cell is cut."""
+        """Yield the table and its notes for ``rich``.
+
+        In a narrow terminal heads are broken between words, ``brief`` columns print their numbers alone, columns with
+        ``drop`` leave, and what is left becomes several tables under each other: no cell is cut.
+        """
         from rich.table import Table as RichTable
         from rich.text import Text
 
         kept, width = list(self.columns), options.max_width
+        if 1 + sum(map(self._narrowest, kept)) > width:
+            kept = [replace(c, text=None) if c.brief else c for c in kept]
         while 1 + sum(map(self._narrowest, kept)) > width and any(c.drop for c in kept):
             kept.remove(max(reversed(kept), key=lambda c: c.drop))
-        blocks: list[list[Column[R]]] = [kept[:1]]
-        for column in kept[1:]:
-            if 1 + sum(map(self._narrowest, [*blocks[-1], column])) > width and len(blocks[-1]) > 1:
-                blocks.append(kept[:1])
+        lead = self._leading(kept, width)
+        blocks: list[list[Column[R]]] = [kept[:lead]]
+        for column in kept[lead:]:
+            if 1 + sum(map(self._narrowest, [*blocks[-1], column])) > width and len(blocks[-1]) > lead:
+                blocks.append(kept[:lead])
             blocks[-1].append(column)
         for number, block in enumerate(blocks):
             table = RichTable(title=Text(self.title) if self.title and not number else None, title_style="bold")
@@ -222,7 +246,10 @@ class Table(Generic[R]):
                 last = line == len(self.rows)
                 table.add_row(*cells, style="italic" if line > len(self.rows) else None, end_section=last)
             yield table
-        yield from (Text(f"· {note}") for note in self.notes)
+        shown = [*(c.head for c in kept), *(c.show(row) for c in kept for row in (*self.rows, *self.baselines))]
+        for note in self.notes:
+            if not isinstance(note, Note) or any(note.about in text for text in shown):
+                yield Text(f"· {note}")
 
     def markdown(self, level: int = 1) -> str:
         """Return the title (a heading of ``level``), the table with its best values bold, and the notes."""
@@ -299,6 +326,16 @@ class Table(Generic[R]):
         feet = "".join(f"<tr>{line}</tr>" for line in lines[count:])
         head = f"<thead><tr>{heads}</tr></thead>"
         return f'<table class="{css}">{head}<tbody>{body}</tbody><tfoot>{feet}</tfoot></table>'
+
+    def _leading(self, kept: Sequence[Column[R]], width: int) -> int:
+        """Return the number of first columns that tell the rows apart: every part of a table repeats them. It is 1 if a
+        column does not fit beside them into ``width``."""
+        sizes = [*map(self._narrowest, kept)]
+        for count in range(1, len(kept)):
+            names = {tuple(column.show(row) for column in kept[:count]) for row in self.rows}
+            if len(names) == len(self.rows):
+                return count if 1 + sum(sizes[:count]) + max(sizes[count:]) <= width else 1
+        return 1
 
     def _widest(self, column: Column[R], words: Callable[[str], Sequence[str]] = lambda head: [head]) -> int:
         cells = (column.show(row) for row in (*self.rows, *self.baselines))

@@ -122,6 +122,7 @@ class Data:
         notes: facts to state beside figures on these data.
         source: of a cache: the ``data`` section and the fingerprint of the encoded images.
         former: as in ``About``.
+        token_bytes: mean bytes of text of a token of the test split; 0.0: no subwords, or a tokenizer that loses text.
         columns: reads another column of each split by name, for ``mar.data.conditions``; raises UserError.
         bare: the data before conditions took the place of classes.
     """
@@ -135,6 +136,7 @@ class Data:
     notes: dict[str, str] = field(default_factory=dict)
     source: tuple[dict[str, Any], str] | None = None
     former: str = ""
+    token_bytes: float = 0.0
     columns: Callable[[str], Mapping[str, Any]] | None = None
     bare: Data | None = None
 

@@ -14,7 +14,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -35,7 +35,7 @@ from mar.model.model import Model
 from mar.run import Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.tokenizers.base import Tokenizer
-from orderings import Grid, Partition, Plan, PlanSpec, parse_adaptive, to_text
+from orderings import Partition, Plan, PlanSpec, parse_adaptive, to_text
 from orderings.optimal import Optimal
 from orderings.partitions import Linear
 
@@ -233,10 +233,10 @@ def plan_map(model: Model, plan: PlanSpec) -> PlanMap:
     ordering, partition = plan
     if isinstance(partition, Optimal) and awaits_costs(partition):
         partition = Linear(partition.k)
-    grid = Grid(model.tokenizer.shape)
+    grid = model.tokenizer.lattice
     drawn = Plan.sample(ordering, partition, grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
-    return PlanMap(grid.shape, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
+    return PlanMap(grid.picture, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
 
 
 def adaptive_plan(rule: str, plan: str) -> str:
@@ -256,6 +256,7 @@ class Units:
     example: str = "image"  # or "document", "window" of text or sound, "example"
     per_dimension: str = "bits/dim"  # or "bits/character", …, or the unit of nats where there are no bits
     symbol: str = ""  # "character", "byte" or "token", of text alone
+    token_bytes: float = 0.0  # as in ``Data``
 
     @classmethod
     def of(cls, spec: DataSpec, tokenizer: Tokenizer) -> Units:
@@ -263,14 +264,14 @@ class Units:
             return cls("window" if spec.end is None else "document", f"bits/{spec.symbol}", spec.symbol)
         if spec.modality == "audio":
             return cls("window", "bits/sample")
-        example = "example" if spec.modality == "vector" else "image"
+        example = {"vector": "example", "video": "video"}.get(spec.modality, "image")
         if not tokenizer.dimensions:
             return cls(example, "nats/token" if isinstance(tokenizer.token, Categories) else "nats/latent dimension")
         return cls(example)
 
     @classmethod
     def of_run(cls, run: Run) -> Units:
-        return cls.of(run.spec, run.model.tokenizer)
+        return replace(cls.of(run.spec, run.model.tokenizer), token_bytes=run.data.token_bytes)
 
     @property
     def nats(self) -> str:

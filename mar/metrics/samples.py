@@ -35,6 +35,11 @@ _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that
 
 def check_decodes(run: Run) -> None:
     """Raise UserError if the run generates latents."""
+    if run.spec.is_codebook:
+        raise UserError(
+            f"{run.folder.path} makes indices of a codebook, not images: import the model with the VQ tokenizer of its "
+            "tokens (mar import --vae)"
+        )
     if run.spec.modality == "latent":
         raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")
 

@@ -5,6 +5,8 @@ from mar.networks.arpg import ARPG
 from mar.networks.base import Network
 from mar.networks.baselines import Independent, LinearAR, PerPosition
 from mar.networks.causal_transformer import CausalTransformer
+from mar.networks.halton_maskgit import HaltonMaskGIT
+from mar.networks.lpd import LPD
 from mar.networks.made import Made
 from mar.networks.masked_convolution import MaskedConvolution
 from mar.networks.masked_transformer import MaskedTransformer
@@ -21,8 +23,10 @@ NETWORKS = Registry(
         "causal-transformer": CausalTransformer,
         "diagonal-bilstm": DiagonalBiLSTM,
         "gru": GRU,
+        "halton-maskgit": HaltonMaskGIT,
         "independent": Independent,
         "linear-ar": LinearAR,
+        "lpd": LPD,
         "lstm": LSTM,
         "made": Made,
         "masked-convolution": MaskedConvolution,

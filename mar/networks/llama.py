@@ -8,7 +8,6 @@ SwiGLU. Keys and queries rotate with the coordinates of their token; those of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,26 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mar.core.errors import UserError
-from mar.core.options import at_least
-from mar.networks.attention import SizedOptions, attention_of
+from mar.networks.attention import attention_of
 from mar.networks.base import Network
-from mar.networks.causal_transformer import BUCKETS, SIZES, KVCache, Sizes
+from mar.networks.causal_transformer import BUCKETS, KVCache, StackOptions
 
 _BASE = 10_000.0  # of the frequencies of each axis
 
 
 @dataclass(frozen=True)
-class LlamaOptions(SizedOptions):
-    """A named size; options that are not None replace its numbers. ``large`` and ``huge`` are L and XL of both models,
-    whose hidden layers are rounded up to multiples of 256: ``mlp_ratio`` 2.75 and 2.8."""
+class LlamaOptions(StackOptions):
+    """``large`` and ``huge`` are L and XL of both models, whose hidden layers are rounded up to multiples of 256:
+    ``mlp_ratio`` 2.75 and 2.8."""
 
-    presets: ClassVar[Mapping[str, Sizes]] = SIZES
-    bounds: ClassVar = {**SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1))}
-
-    mlp_ratio: float = 8 / 3
-    width: int | None = None  # None, here and below: as in the named size
-    depth: int | None = None
-    heads: int | None = None
+    mlp_ratio: float = 8 / 3  # of three matrices, not two
 
 
 def turns(shape: tuple[int, ...], channels: int) -> Tensor:
@@ -94,12 +86,10 @@ class LlamaBlock(nn.Module):
         return x_BPD + self.drop(self.down(F.silu(self.gate(h_BPD)) * self.up(h_BPD)))
 
 
-def keys_and_values(
-    k: Tensor, v: Tensor, turn_BPF2: Tensor, cache: KVCache | None, write_BP: Any, n_keys: int
-) -> Tensor:
-    """Return (2, B, K, H, D / H): rotated keys, and values; with a cache all ``n_keys`` in it."""
+def keys_and_values(k: Tensor, v: Tensor, turn_BPF2: Tensor, cache: KVCache | None, *write: Any) -> Tensor:
+    """Return (2, B, K, H, D / H): rotated keys, and values; with a cache all that it returns for ``write``."""
     kv = torch.stack([turned(k, turn_BPF2), v])
-    return kv if cache is None else cache.append(kv, write_BP, n_keys)
+    return kv if cache is None else cache.append(kv, *write)
 
 
 class LlamaNetwork(Network):

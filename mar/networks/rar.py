@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.options import at_least
-from mar.networks.attention import PackedBlock, SizedOptions, attention_of, gather_padded
+from mar.networks.attention import PackedBlock, attention_of, gather_padded
 from mar.networks.base import Network
-from mar.networks.causal_transformer import BUCKETS, KVCache, Sizes
+from mar.networks.causal_transformer import BUCKETS, KVCache, Sizes, StackOptions
 
 FRONT = 2  # slots before the tokens
 SIZES = {
@@ -39,15 +38,10 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class RAROptions(SizedOptions):
-    """A named size; options that are not None replace its numbers. RAR-XXL: 1408, 40, 16, mlp_ratio 6144 / 1408."""
+class RAROptions(StackOptions):
+    """RAR-XXL: 1408, 40, 16, mlp_ratio 6144 / 1408."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
-    bounds: ClassVar = {**SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1))}
-
-    width: int | None = None  # None, here and below: as in the named size
-    depth: int | None = None
-    heads: int | None = None
 
 
 class ModulatedBlock(PackedBlock):

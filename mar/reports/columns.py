@@ -69,14 +69,13 @@ def columns(result: AblationResult) -> list[Column[Row]]:
 
 
 def compact(result: AblationResult) -> list[Column[Row]]:
-    """Return the columns for a terminal: no standard errors, intervals or costs; a narrow one drops the last first."""
+    """Return the columns for a terminal, without costs; a narrow one omits errors and intervals, then drops columns."""
     several = result.axes or result.ways
     shown = _settings(result) if several else [Column[Row]("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
         title = column.title.replace(f" to {result.reference}", "")
         if title in _TERMINAL:
-            text = None if title in ("NLL", "Δ") else column.text
-            shown.append(replace(column, title=title, text=text, drop=_TERMINAL[title]))
+            shown.append(replace(column, title=title, brief=title in ("NLL", "Δ"), drop=_TERMINAL[title]))
     return [*shown, *(replace(column, drop=4) for column in published_columns(result))]
 
 
@@ -188,7 +187,7 @@ def _model_columns(result: AblationResult) -> list[Column[Row]]:
         Column("iterations", field("training.iterations"), text=iterations),
         Column("validation curve", field("training.verdict"), text=curve, words=True),
     ]
-    return of_rows(own, _model(result))
+    return of_rows([each for each in own if each.title not in result.axes], _model(result))
 
 
 def _model(result: AblationResult) -> Callable[[Row], TrainedModel | None]:
@@ -206,4 +205,5 @@ def _published(column: Published, data: bool) -> Column[Any]:
     digits = max(0, *(-exponent for exponent in exponents if isinstance(exponent, int)))
     dagger = RECALLED if column.recalled else ""
     title = f"published: {column.title}"
-    return Column(title, figure, column.direction, digits, lambda row: f"{figure(row):.{digits}f}{dagger}")
+    text = lambda row: f"{figure(row):.{digits}f}{dagger}"  # noqa: E731
+    return Column(title, figure, column.direction, digits, text, mark=lambda row: False)  # others' numbers: never bold

@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mar.core.files import write_atomic
-from mar.core.table import Column, Table, p_text, plus_minus
+from mar.core.table import Column, Note, Table, p_text, plus_minus
 from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, Published, published_of
 from mar.experiments.result import MEANINGS, AblationResult, Row
 from mar.experiments.statistics import (
@@ -70,7 +70,8 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
             shown.append(_mean_of(printed[title], name, result))
         if name == "difference":
             shown.append(Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)))
-    return Table([*shown, *published_columns(result)], rows, [SEED_NOTE], "Over seeds").without_empty()
+    out = Column[SeedRow]("not compared", lambda row: row.left_out or None, words=True, drop=1)
+    return Table([*shown, *published_columns(result), out], rows, [SEED_NOTE], "Over seeds").without_empty()
 
 
 def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
@@ -116,19 +117,25 @@ def _deviation(name: str) -> Callable[[SeedRow], float | None]:
 def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[SeedRow]:
     """Return the column over seeds; means compete with those over the same seeds, each scored alike."""
     alike: dict[Hashable, Hashable] = {}
+    floors: dict[Hashable, float | None] = {}
     for rows in by_seed(result.rows):
         seeds = tuple(sorted(row.settings.get(SEED, "") for row in rows))
         kinds = {column.alike(row) if column.alike and column.value(row) is not None else None for row in rows}
         own = _key(rows[0].plan, rows[0].seedless)
         alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
+        floors[own] = column.floor(rows[0]) if column.floor else None
 
     def text(row: SeedRow) -> str:
         found = row.figures[name]
-        return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
+        sign = "+" if column.title.startswith("Δ") else ""
+        if found.sd is None:
+            return f"{found.mean:{sign}.{column.digits}f}"
+        return plus_minus(found.mean, found.sd, column.digits, sign)
 
     return Column(
         column.title, _mean(name), column.better, column.digits, text, column.unit, column.sign,
         alike=lambda row: alike.get(_key(row.plan, row.settings)),
+        floor=lambda row: floors.get(_key(row.plan, row.settings)),
     )  # fmt: skip
 
 
@@ -168,12 +175,10 @@ def terminal(result: AblationResult) -> list[RenderableType]:
     """Return the tables, the errors and the notes, for ``rich``."""
     from rich.text import Text
 
-    tables: list[Table[Any]] = [Table(compact(result), result.rows, (), result.name, result.baselines)]
+    rows = Table(compact(result), result.rows, notes_of(result), result.name, result.baselines)
     over = seeds_table(result)
-    if over.rows:
-        tables.append(replace(over, notes=()))
     failures = [Text(f"{row.name}: {error}", style="red") for row in result.rows for error in row.errors]
-    return [*tables, *failures, *(Text(f"· {note}") for note in (*notes_of(result), *over.notes))]
+    return [rows, *failures, *([over] if over.rows else [])]
 
 
 @lru_cache(maxsize=4)
@@ -182,7 +187,9 @@ def notes_of(result: AblationResult) -> list[str]:
     notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]
     for name, metric in METRICS.items():
         answers = [each.answers[name] for each in (*result.rows, *result.models) if name in each.answers]
-        notes += metric.notes(answers, result.grid) if answers else []
+        if answers and (said := metric.notes(answers, result.grid)):
+            shown = metric.columns(answers)
+            notes += [Note(note, shown[0].title) if shown and note == said[0] else note for note in said]
     notes += [*_difference_notes(result), *_unsound_notes(result), *published_notes(result)]
     if any(row.likelihood is not None for row in result.baselines):
         notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
@@ -269,9 +276,18 @@ def _model_notes(result: AblationResult) -> list[str]:
     }
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in verdicts)
     counted = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
+    rows_of: dict[str, list[str]] = {}
+    for variant in result.grid.get("variants", ()):
+        rows_of.setdefault(variant.get("weights") or result.grid["select"], []).append(variant["name"])
+    scored = chosen[next(iter(rows_of), result.grid["select"])]
+    if len(rows_of) > 1:
+        scored = "; ".join(f"in rows {', '.join(names)} {chosen[which]}" for which, names in rows_of.items())
     return [
-        f"{len(curves)} models, each trained on its own; {data}. Scored: {chosen[result.grid['select']]}.",
-        f"Validation curve, from first (left) to last: {counted}. {meanings[:1].upper()}{meanings[1:]}.",
+        f"{len(curves)} models, each trained on its own; {data}. Scored: {scored}.",
+        Note(
+            f"Validation curve, from first (left) to last: {counted}. {meanings[:1].upper()}{meanings[1:]}.",
+            "validation curve",
+        ),
     ]
 
 
@@ -283,9 +299,10 @@ def _difference_notes(result: AblationResult) -> list[str]:
     trained = "these trained models" if result.axes else "this one trained model"
     trained += " along these orders" if ORDERS in result.ways else ""
     return [
-        f"Δ: paired with {result.reference}{beside} on the same images and noise, "
-        f"{100 * differences[0].confidence:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
-        f"{len(differences)} comparisons. They hold for {trained}, not for other training seeds."
+        f"Δ: paired with {result.reference}{beside} on the same images and noise; it holds for {trained}, not for "
+        "other training seeds.",
+        Note(f"[low, high]: {100 * differences[0].confidence:g} % bootstrap interval of Δ over images.", "["),
+        Note(f"p: paired t-test, Holm-corrected over {len(differences)} comparisons.", "p (Holm)"),
     ]
 
 
