@@ -69,7 +69,7 @@ def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) 
     models, _ = served(lambda network, shape: small_model(network, head, shape, Categories(2)), cls, SMALL)
     verdicts = []
     for name, model in models.items():
-        on, kinds = f"{subject} on {name}", plans(model.network, len(Grid(model.tokenizer.shape)), batch=3)
+        on, kinds = f"{subject} on {name}", plans(model.network, len(model.tokenizer.lattice), batch=3)
         found = [verify_model(model, plan, f"{on}, {kind}") for kind, plan in kinds.items()]
         for of_claim in zip(*found, strict=True):  # the first that failed, or all as one
             first, failed = of_claim[0], [verdict for verdict in of_claim if not verdict.passed]
@@ -96,7 +96,7 @@ def _noise(batch: int) -> Noise:
 
 def _tokens(model: Model, batch: int) -> Tensor:
     """Any tokens of the model's kind."""
-    n_tokens, token = len(Grid(model.tokenizer.shape)), model.tokenizer.token
+    n_tokens, token = len(model.tokenizer.lattice), model.tokenizer.token
     if isinstance(token, Categories):
         return (stream(10, "verify/tokens", batch).uniform(n_tokens) * token.vocabulary).long()
     return normal(10, "tokens", batch, n_tokens, token.width)
