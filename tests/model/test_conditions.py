@@ -68,7 +68,7 @@ def test_one_hot_vectors_are_classes():
 
 
 @pytest.mark.parametrize("given", [ONE, SEQUENCE], ids=["vector", "tokens"])
-@pytest.mark.parametrize("network", ["masked-transformer", "causal-transformer", "made"])
+@pytest.mark.parametrize("network", ["masked-transformer", "causal-transformer", "made", "lpd"])
 def test_contracts_hold(network, given, monkeypatch):
     monkeypatch.setattr(MaskedTransformer, "test_options", {**MaskedTransformer.test_options, "buffer": 4})
     model = small_model(NETWORKS[network], CategoricalHead, (2, 2), Categories(2), given)
