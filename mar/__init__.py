@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mar.experiments.result import results
-    from mar.run import Run, fit, load
+    from mar.run import Run, fit, load, train
 
     __version__: str
 
-_HOME = {"Run": "mar.run", "fit": "mar.run", "load": "mar.run", "results": "mar.experiments.result"}
-__all__ = ["Run", "__version__", "fit", "load", "results"]
+_HOME = {**dict.fromkeys(("Run", "fit", "load", "train"), "mar.run"), "results": "mar.experiments.result"}
+__all__ = ["Run", "__version__", "fit", "load", "results", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ from mar.model.policy import OrderPolicy
 from mar.networks import NETWORKS
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.base import Tokenizer
-from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, Objective
+from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, NextSet, Objective
 from mar.training.optimizers import check_name
 from mar.training.parts import Parts
 from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
@@ -107,7 +107,7 @@ def _load(section: Component, options: Any = None) -> Data:
     options = options or _options("data", section)
     paths = {key: getattr(options, key) for key in ("path", "images") if isinstance(getattr(options, key, None), str)}
     placed = {key: in_data_folder(path, section.kind if key == "path" else "") for key, path in paths.items()}
-    return DATA[section.kind].load(replace(options, **placed))
+    return DATA[section.kind].load(replace(options, **placed) if placed else options)
 
 
 def moved(about: About, recipe: Recipe) -> About:
@@ -189,6 +189,11 @@ def _check(parts: Parts) -> None:
         raise Unsupported(
             f"network={recipe.network.kind} would be told where a document ends: use one that reads from left to "
             "right, e.g. causal-transformer, lstm, gru or wavenet, or windows of one length (data.kind=text)"
+        )
+    if network.joint_sets and not isinstance(parts.objective, NextSet):
+        raise Unsupported(
+            f"network={recipe.network.kind} sees which tokens a set holds, and train.objective="
+            f"{recipe.train.objective.kind} asks for all unknown tokens: use train.objective=next_set"
         )
     task = parts.objective.task(plan, torch.arange(2), noise.rows(slice(1)), network.one_pass)
     try:

@@ -298,7 +298,10 @@ def _readable(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         section = where.removesuffix(str(first["loc"][-1]))
-        return str(unknown("recipe key", where, [section + key for key in _valid_keys(first["loc"][:-1])]))
+        names = [section + key for key in _valid_keys(first["loc"][:-1])]
+        if not section:  # iterations=5 means train.iterations=5
+            names += [f"{key}.{inner}" for key in names for inner in _valid_keys((key,)) if where in inner]
+        return str(unknown("recipe key", where, names))
     got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
     return f"recipe key {where!r}: {first['msg'].removeprefix('Value error, ')}{got}"
 
@@ -307,4 +310,4 @@ def _valid_keys(path: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
     for part in path:
         model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", ()))

@@ -48,7 +48,8 @@ from mar.networks.base import Network, NetworkOptions
 from mar.order_search.learned import find_learned
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, given_tokens, labels_of, sample_many
-from mar.sampling.samplers import Drawn, Remask, begin, draw_steps
+from mar.sampling.remask import parse_remask
+from mar.sampling.samplers import Drawn, begin, draw_steps
 from mar.sampling.speculate import OWN, Speculation
 from mar.training import blocks, checkpoint
 from mar.training.initial import RECORD, initialise
@@ -392,14 +393,14 @@ class Run:
             guidance: a scale, with the linear schedule, or a Guidance with its own: Guidance(4, "power-cosine:2.75").
             temperature: of every step, or a Temperature with a schedule (``mar.sampling.guidance``).
             adaptive, given, mask, prompt: see ``mar.sampling.many.Settings``.
-            remask: tokens are masked again and redrawn afterwards, e.g. random:16:0.1 (``mar.sampling.samplers``).
+            remask: tokens are masked again and redrawn, e.g. random:16:0.1 or cap:0.02 (``mar.sampling.remask``).
             speculate: several tokens a pass, with the distribution of one at a time: self:8, jacobi:8 or RUN:8
                 (``mar.sampling.speculate``); a Speculation counts the passes.
             precision: of matrix products.
             options: sampling options of the head (top_k, solver, steps, …) or the network (refresh).
         """
         plans, guidance, given = self.plans(plan), self._guidance(guidance), self._given(given, first + n)
-        again = Remask.parse(remask) if remask else None
+        again = parse_remask(remask) if remask else None
         ahead = self.speculation(speculate) if speculate else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again, ahead)
         with sampling_options(self.model, options), self._autocast(precision):

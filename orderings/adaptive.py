@@ -21,7 +21,9 @@ from orderings.grid import torch
 class Adaptive(Component):
     """A rule for the next set."""
 
-    score: ClassVar[Literal["entropy", "log-probability"]] = "entropy"  # what ``score_BL`` holds, in nats
+    score: ClassVar[Literal["entropy", "margin", "log-probability"]] = (
+        "entropy"  # what ``score_BL`` holds; nats but margin
+    )
     uses_sampled_values: ClassVar[bool] = False
     sizes_itself: ClassVar[bool] = False  # it says how many tokens a step takes; otherwise the partition does
 
@@ -36,7 +38,7 @@ class Adaptive(Component):
         """Return target_BL (bool): the tokens to generate now, ``size_B`` unknown ones of each row (or all, if fewer).
 
         Args:
-            score_BL: float, in nats, of every token; those of known tokens are ignored.
+            score_BL: float, what ``score`` names, of every token; those of known tokens are ignored.
             progress: the share of AR steps done once this one is, in (0, 1].
             generator: uniforms, for random rules.
         """
@@ -55,6 +57,20 @@ class LowestEntropy(Adaptive):
 @dataclass(frozen=True)
 class HighestEntropy(Adaptive):
     """Highest entropy of the conditional first, ties by token number; exact likelihood."""
+
+    def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
+        return -score_BL
+
+
+@dataclass(frozen=True)
+class LargestMargin(Adaptive):
+    """Largest gap between the two likeliest values first, ties by token number; exact likelihood (arXiv 2502.06768).
+
+    The gap of probabilities (Kim et al. 2025, Sec. 4, top-K probability margin) is small where two values compete,
+    which entropy and the largest probability alone do not tell. Tokens are categories.
+    """
+
+    score: ClassVar[Literal["margin"]] = "margin"
 
     def key(self, score_BL: torch.Tensor, progress: float, generator: Source | None) -> torch.Tensor:
         return -score_BL

@@ -120,6 +120,7 @@ def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         bar.ax.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
         axis.set_title(name, fontsize=11, color=INK)
+        _name_axes(axis, grid)
         if max(canvas.height, canvas.width) <= 16:
             _numbers(axis, canvas, value_L)
     _path(axes[2], grid, rank_L)
@@ -129,27 +130,41 @@ def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
 
 
 def gallery(plans: Mapping[str, Plan], grid: Grid, columns: int = 6) -> Figure:
-    """Return a small map of AR steps for each plan's first row, with its path where that mostly moves to neighbours."""
+    """Return a small map of AR steps for each plan's first row, over a bar of their colours, with its path where that
+    mostly moves to neighbours."""
     from matplotlib.figure import Figure
 
     canvas = Canvas.of(grid)
     columns = min(columns, len(plans))
     rows = -(-len(plans) // columns)
-    high = rows * (max(0.2, 2.0 * canvas.height / canvas.width) + 0.35)
+    tall = max(0.2, 2.0 * canvas.height / canvas.width)  # inches of a map
+    high = rows * (tall + 0.5) + 0.3
     picture = Figure(figsize=(2.1 * columns, high), facecolor=PAPER)
-    axes: Any = picture.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.22})
+    axes: Any = picture.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.5 / tall})
     for axis in axes.flat[len(plans) :]:
         axis.set_axis_off()
     for axis, (name, plan) in zip(axes.flat, plans.items(), strict=False):
         step_L = plan.step_BL[0].cpu().numpy()
-        _cells(axis, canvas, step_L)
+        bar = picture.colorbar(
+            _cells(axis, canvas, step_L),
+            cax=axis.inset_axes((0.0, -0.12 / tall, 1.0, 0.06 / tall)),
+            orientation="horizontal",
+        )
+        last = int(plan.n_steps_B[0]) - 1
+        bar.set_ticks([0, max(1, last)], labels=["step 0", str(last) if last else ""])
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        bar.ax.tick_params(labelsize=6, labelcolor=INK, length=0, pad=1)
+        for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+            label.set_horizontalalignment(side)
         points = _walk(canvas, plan.rank_BL[0].cpu().numpy())
         one_by_one = (np.bincount(step_L[_scored(step_L)]) == 1).all()
         if one_by_one and len(points) > 1 and np.median(abs(np.diff(points, axis=0)).max(1)) <= 1:
             _line(axis, points, colour=PAPER, width=0.9)
         font = min(9.0, 200.0 / max(1, len(name)))
         axis.set_title(name, fontsize=font, color=INK, pad=4, fontfamily="monospace")
-    picture.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / high)
+    picture.subplots_adjust(left=0.01, right=0.99, bottom=0.45 / high, top=1 - 0.3 / high)
+    legend = "colour: AR step, dark first, light last; white line: path from the red dot to the square"
+    picture.text(0.5, 0.02 / high, legend, ha="center", va="bottom", fontsize=8, color=INK)
     return picture
 
 
@@ -201,6 +216,13 @@ def _numbers(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> None:
             axis.text(column, row, str(value), ha="center", va="center", fontsize=6.5, color=colour)
 
 
+def _name_axes(axis: Axes, grid: Grid) -> None:
+    line = f"position in a line of {min(len(grid), LINE)}"
+    across = {1: line, 2: "column", 3: "column, channels side by side"}[grid.ndim]
+    axis.set_xlabel(across, fontsize=8, color=INK)
+    axis.set_ylabel("line" if grid.ndim == 1 else "row", fontsize=8, color=INK)
+
+
 def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
     axis.set_facecolor(PANEL)
     axis.spines[:].set_visible(False)
@@ -209,9 +231,12 @@ def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
         place_L = np.flatnonzero(_scored(rank_L))
         axis.scatter(place_L, rank_L[place_L], c=rank_L[place_L], cmap=COLOURS, s=12)
         axis.tick_params(labelsize=8, color=INK, labelcolor=INK, length=2)
+        axis.set_xlabel("position", fontsize=8, color=INK)
+        axis.set_ylabel("rank", fontsize=8, color=INK)
         return
     plane = Canvas.of(Grid(grid.shape[:2]))
     axis.set(xlim=(-0.5, plane.width - 0.5), ylim=(plane.height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+    _name_axes(axis, Grid(grid.shape[:2]))
     _line(axis, _walk(plane, rank_L), colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))
 
 

@@ -189,6 +189,7 @@ ADAPTIVE = Registry(
     {
         "lowest-entropy": adaptive.LowestEntropy,
         "highest-entropy": adaptive.HighestEntropy,
+        "largest-margin": adaptive.LargestMargin,
         "entropy-bound": adaptive.EntropyBound,
         "confidence": adaptive.Confidence,
     },

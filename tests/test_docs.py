@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from omegaconf import OmegaConf
 
 from mar import config
 from mar.bench.contenders import SHAPES
@@ -154,3 +156,15 @@ def test_the_generated_pages_hold_every_recipe_and_every_command():
 )
 def test_a_wrong_command_line_would_be_found(command):
     assert refusal(command.split()) is not None
+
+
+def test_the_bibtex_entry_says_what_the_citation_file_and_the_package_say():
+    citation: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "CITATION.cff"))
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    entry = re.search(r"@software\{.*?\n\}", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert entry is not None
+    found = {key: value.strip("{}") for key, value in re.findall(r"(\w+)\s+= \{(.*)\},", entry[0])}
+    authors = " and ".join(one["name"] for one in citation["authors"])
+    assert found == {"title": citation["title"], "author": authors, "version": citation["version"]}
+    assert (package["version"], package["authors"]) == (citation["version"], citation["authors"])
+    assert citation.get("repository-code") == package.get("urls", {}).get("Repository")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,12 @@ def test_every_cell_from_a_data_set_of_the_hub_to_fd_runs(monkeypatch: pytest.Mo
     names = executed("hub-data.ipynb", "iterations = 1000", "iterations = 3", monkeypatch)
     assert names["run"].spec.shape == (3, 32, 32) and names["run"].spec.class_names == tuple("0123456789")
     assert {score.kind for score in names["scores"].values()} == {"exact"} and names["found"].fid > 0
+
+
+def test_the_reference_names_the_objects_of_a_module_by_one_module():
+    """A page of source code links back by the first name alone."""
+    named: dict[str, set[str]] = {}
+    for name in re.findall(r"auto(?:function|class):: (\S+)", PAGE.with_name("reference.md").read_text()):
+        module, _, own = name.rpartition(".")
+        named.setdefault(getattr(import_module(module), own).__module__, set()).add(module)
+    assert named["mar.run"] == {"mar"} and not {home: by for home, by in named.items() if len(by) > 1}

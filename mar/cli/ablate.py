@@ -237,8 +237,7 @@ def run_grid(grid: GridFile, out: Path, execution: Execution) -> None:
 
 def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: int, console: Console) -> None:
     """List preparations and cells, with their costs unless they wait for a preparation. Raises as ``run_grid``."""
-    import torch
-
+    from mar.core.processes import threads
     from mar.core.signals import cores
     from mar.experiments.launch import pending
     from mar.metrics.speed import cost_key, seconds_per_iteration
@@ -256,21 +255,32 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(f"{len(cells)} cell(s), whose cost is known when that is done ({error}):", markup=False)
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
-    torch.set_num_threads(max(1, cores() // workers))
-    heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
+    rows = []
+    heads = {
+        "cell": 0,
+        "parameters": 2,
+        "plans": 1,
+        "iterations": 3,
+        "training, s": 0,
+        "state": 0,
+    }  # when it is dropped
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, cost = cell.recipe.train, "–"
         if cell.served:
             key = cost_key(cell.recipe)
             if key not in probes:
-                probes[key] = seconds_per_iteration(cell.recipe, cell.data)
+                with threads(max(1, cores() // workers)):
+                    probes[key] = seconds_per_iteration(cell.recipe, cell.data)
             seconds = train.iterations * probes[key]
             total, cost = total + seconds * (1.0 - (state.share or 0.0)), f"{seconds:.0f}"
         plans = ", ".join(map(str, cell.plans)) if len(cell.plans) <= 3 else f"{len(cell.served)} plans"
         work = f"{train.iterations} of {train.batch_size}"
         rows.append((cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}"))
-    columns = [Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True) for k, head in enumerate(heads)]
+    columns = [
+        Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True, drop=drop)
+        for k, (head, drop) in enumerate(heads.items())
+    ]
     console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")
     if (load := os.getloadavg()[0]) > 0.5 * cores():  # the probe itself raises the load little

@@ -36,7 +36,7 @@ def bench(
     batch: Annotated[int, opt("Images of a batch; sampling is measured at 1 as well.", min=1)] = 16,
     seconds: Annotated[float, opt("Time of each kind of work; --rounds is the minimum.", min=0)] = 10.0,
     rounds: Annotated[int, opt("Minimum rounds of each kind of work.", min=1)] = 3,
-    count: Annotated[bool, opt("Count operations and memory, and time the reference's parts: more runs.")] = True,
+    count: Annotated[bool, opt("Count operations and memory, and time the reference's parts; takes longer.")] = True,
     only: Annotated[str, opt("Comma-separated kinds of work: train, sample, nll.")] = "train,sample,nll",
     compile: Annotated[bool, opt("Measure compiled code beside eager code.")] = False,
     precision: Annotated[Precision, opt("Precision of matrix products; bf16: autocast.")] = "fp32",

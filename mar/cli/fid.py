@@ -45,17 +45,19 @@ def fid(
     ] = "",
     split: SplitOption = "test",
     n: Annotated[int | None, opt("Images; default 1000, of existing ones all.", "-n", "--n", min=8)] = None,
-    precision: Annotated[o.Precision, opt("Of generation.")] = "fp32",
+    precision: Annotated[o.Precision, opt("Precision of generation.")] = "fp32",
     protocol: Annotated[str, opt("adm or cifar10: n, split and features as published FIDs have them.")] = "",
     sweep: Annotated[Texts, opt("steps=10,25,100, …; several: all pairs.", **_SWEEP)] = None,
     sweep_images: Annotated[int, opt("Images of each point, of another seed.", min=8, **_SWEEP)] = 1000,
     seeds: Annotated[int, opt("Generation seeds: mean, sd and 95 % interval.", min=1, **_SEEDS)] = 1,
     compare: Annotated[Texts, opt("solver=unipc:steps=10, repeatable: compared with the first.", **_SEEDS)] = None,
     margin: Annotated[float, opt("A tolerated change of FID, as a share.", **_SEEDS)] = 0.05,
-    store: Annotated[Path | None, opt("Of a run's images; default in RUN/generated.")] = None,
+    store: Annotated[
+        Path | None, opt("With one plan of a run: where its images are kept; default in RUN/generated.")
+    ] = None,
     batch_size: o.BatchSize = 256,
     shard: o.Shard = 0,
-    out: Annotated[Path | None, opt("Of images: a JSON file of the scores.")] = None,
+    out: Annotated[Path | None, opt("With images in place of a run: a JSON file for the scores.")] = None,
     again: o.Again = False,
     as_json: Json = False,
 ) -> None:

@@ -97,6 +97,8 @@ class _Group(_Page, TyperGroup):
         """Refuse ``mar score RUN --nll`` with the spelling that replaced it."""
         if self.name == "score" and args[0] not in self.commands:
             flag = next((text for text in args if text.startswith("--") and text[2:] in self.commands), "")
+            if not flag and "/" not in args[0]:
+                return super().resolve_command(ctx, args)
             words = ["mar score", flag[2:] or "|".join(self.commands), *(text for text in args if text != flag)]
             raise UserError(f"mar score {' '.join(args)} is now written: {' '.join(words)}")
         return super().resolve_command(ctx, args)

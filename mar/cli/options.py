@@ -65,12 +65,14 @@ Kind = Annotated[str | None, opt("Likelihood: exact, bound or ode; default the h
 LastWeights = Annotated[bool, opt("Use the last weights instead of the averaged (EMA) ones.", "--last-weights")]
 Overrides = Annotated[Texts, arg("key=value pairs that change the recipe.")]
 Plan = Annotated[str, opt("Plan, ordering/partition: spiral/cosine:16; default the training plan.")]
-Schedule = Annotated[str, opt("Growth of the scale: constant, power-cosine:2.75, linear@0.2-0.8, ….")]
+Schedule = Annotated[str, opt("Guidance scale along the AR steps: constant, power-cosine:2.75, linear@0.2-0.8, ….")]
 Seed = Annotated[int, opt("All random draws depend on it.", min=0)]
 Shard = Annotated[int, opt("Examples in a file of the store; 0: a batch, at least 256.", min=0)]
 SplitOption = Annotated[Split, opt("Split of the data set.")]
 Temperature = Annotated[float, opt("Temperature of the head.", min=0.0)]
-TemperatureSchedule = Annotated[str, opt("How it is reached: linear:FROM, cosine:FROM, inverse:FROM, maskgen.")]
+TemperatureSchedule = Annotated[
+    str, opt("Temperature along the AR steps: linear:FROM, cosine:FROM, inverse:FROM, maskgen.")
+]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -105,7 +107,10 @@ def load_run(path: Path, last_weights: bool, device: str | None = None, data_pat
     """Load a run. Raises UserError: the folder holds no run, before torch is imported."""
     path = local_folder(path)
     if not (path / RUN).is_file():
-        raise UserError(f"{path} is not a run folder: it has no {RUN}")
+        runs = sorted(f"{one.parent}" for one in path.parent.glob(f"*/{RUN}")) if not path.exists() else []
+        raise UserError(
+            f"{path} is not a run folder: it has no {RUN}" + (f"; runs there: {', '.join(runs[:8])}" if runs else "")
+        )
     from mar.run import load
 
     return load(path, not last_weights, device, data_path=data_path or "")
@@ -157,15 +162,21 @@ class Plans:
     partitions: Annotated[str, opt("Partitions that every ordering of --plans takes: singles,cosine:16.")] = ""
 
     def __post_init__(self) -> None:
-        _ = self._given  # a mistake is told before torch is imported
+        if self.plans or self.partitions:
+            _ = self._given  # a mistake is told before torch is imported
 
     @cached_property
     def _given(self) -> list[str]:
         return plan_product(self.plans, self.partitions, "raster")
 
     def texts(self, default: str) -> list[str]:
-        """Return the canonical plans, each once. Raises UserError: a plan names a partition beside --partitions."""
-        return self._given if self.plans else plan_product("", self.partitions, default)
+        """Return the canonical plans, each once; without options ``default``, which is canonical.
+
+        Raises UserError: a plan names a partition beside --partitions.
+        """
+        if self.plans:
+            return self._given
+        return plan_product("", self.partitions, default) if self.partitions else [default]
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,10 @@ class Sampling:
     temperature_schedule: TemperatureSchedule = "constant"
     head: HeadOptions = None
     adaptive: Adaptive = ""
-    remask: Annotated[str, opt("Redraw tokens afterwards: random:ROUNDS:SHARE or least-confident:ROUNDS:SHARE.")] = ""
+    remask: Annotated[
+        str,
+        opt("Redraw tokens: random:ROUNDS:SHARE, least-confident:ROUNDS:SHARE, cap:ETA, rescale:ETA or confidence."),
+    ] = ""
     speculate: Annotated[str, opt("Several tokens a pass, exactly: self:8, jacobi:8 or DRAFT_RUN:8.")] = ""
     seed: Seed = 0
 
@@ -347,12 +361,15 @@ def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:
 
 def key_values(texts: list[str] | None, option: str) -> dict[str, Any]:
     """Read a repeated ``key=value`` option: ``["steps=25"]`` -> typed values. Raises UserError: one is written otherwise."""
+    if not texts:
+        return {}
+
     from mar.core.overrides import assigned
 
-    keys = [text.partition("=")[0] for text in texts or ()]
+    keys = [text.partition("=")[0] for text in texts]
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise UserError(f"{option} {min(twice)} is given twice: choose one value")
-    return assigned(texts or (), option)
+    return assigned(texts, option)
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -166,6 +166,9 @@ def _print_ranks(plan: Plan, grid: Grid, console: Console) -> None:
         text.append(f" {rank:>{digits}} " if fits else "  ", style=f"{ink} on rgb({colour})")
         text.append("\n" if token % width == width - 1 else "")
     console.print(text, end="", soft_wrap=True)
+    said = ["down: row", "across: column"] if grid.ndim == 2 else []
+    said += ["number: rank"] * fits + ["colour: AR step, dark first, light last"] * console.is_terminal
+    print(", ".join(said))
 
 
 @grouped
@@ -179,7 +182,9 @@ def search_order(
     start: Annotated[
         str, opt("Comma-separated fixed orders; lowest-entropy and highest-entropy are found greedily.")
     ] = "lowest-entropy,highest-entropy,raster,fixed-random:0",
-    test_n: Annotated[int | None, opt("Test images; default all, step by step 256 (GPU: 1000).", min=2)] = None,
+    test_n: Annotated[
+        int | None, opt("Test images; default all, or 256 (GPU: 1000) if every AR step needs a pass.", min=2)
+    ] = None,
     kind: Kind = None,
     budget: Budget = None,
     seed: Seed = 0,

@@ -33,7 +33,8 @@ def sample(
     """Generate examples along any plan.
 
     Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
-    Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder: latents.npy.
+    Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder, or indices of a
+    codebook (RAR): latents.npy.
     Example k depends on the seed and k alone.
 
     Examples:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mar.metrics.nll import NllRequest
     from mar.run import Run
 
-Runs = Annotated[list[Path], arg("Run folders.")]
+Runs = Annotated[list[Path], arg("Run folders; mar score nll takes several with --paired.")]
 Images = Annotated[int | None, opt("Images, spread over the split; default all.", "-n", "--n", min=2)]
 LikelihoodOptions = Annotated[o.Texts, opt("Scoring option of the head: tolerance=1e-5, timesteps=100.")]
 
@@ -39,7 +39,9 @@ class Scoring:
     ] = 0
     draws: Annotated[int, opt("Dequantisations of each image, combined by log-mean-exp over whole images.", min=1)] = 1
     budget: o.Budget = None
-    precision: Annotated[o.Precision, opt("Of the network: bf16 is faster and some hundredths of a nat off.")] = "fp32"
+    precision: Annotated[
+        o.Precision, opt("Precision of the network: bf16 is faster and some hundredths of a nat off.")
+    ] = "fp32"
     past: Annotated[int | None, opt("Text, sound: least number of earlier tokens before each scored one.", min=0)] = (
         None
     )

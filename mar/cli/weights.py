@@ -63,18 +63,19 @@ def import_(
     file: Annotated[Path, arg("A .pth, .ckpt, .bin or .safetensors file.")],
     out: Annotated[Path, opt("Folder to write: a run, or a diffusers autoencoder.")],
     heads: Annotated[
-        int | None, opt("MAR, RAR: attention heads; default as published, else of 64 channels.", min=1)
+        int | None, opt("Attention heads of a network; default as published, else of 64 channels.", min=1)
     ] = None,
     decoder_heads: Annotated[int | None, opt("MAR: attention heads of the decoder, where they differ.", min=1)] = None,
     patch: Annotated[int | None, opt("MAR: side of a token in latents; default from the channels.", min=1)] = None,
-    vae: Annotated[str, opt("MAR: its KL autoencoder, a diffusers folder or hub name; default --data's.")] = "",
+    vae: Annotated[str, opt("The autoencoder of a network, a diffusers folder or hub name; default --data's.")] = "",
     scale: Annotated[float | None, opt("Factor of the latents; default the autoencoder's, or KL-16's .2325.")] = None,
-    data: Annotated[str, opt("MAR: a folder of cached latents; RAR: its file of tokens. To score and train on.")] = "",
+    data: Annotated[str, opt("To score and train on: a folder of cached latents; not for MAR a file of tokens.")] = "",
+    side: Annotated[int | None, opt("RandAR, ARPG: rows of the grid of tokens; default 16.", min=1)] = None,
 ) -> None:
-    """Read released weights: a MAR, a RAR, or a KL autoencoder.
+    """Read released weights: a MAR, a RAR, a RandAR, an ARPG, a Halton-MaskGIT, an LPD, or an autoencoder.
 
-    A MAR (`model`, `model_ema`) or a RAR becomes a run folder, an autoencoder in latent-diffusion's layout a folder that diffusers
-    and `tokenizer.kind=kl` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
+    A network's weights become a run folder. A KL autoencoder in latent-diffusion's layout and a VQ in LlamaGen's become
+    folders that diffusers and `tokenizer.kind=kl|vq` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
     of attention heads do not show there and are options.
 
     Examples:
@@ -84,6 +85,9 @@ def import_(
         mar sample runs/mar-base --class 207 --guidance 2.9 --head start=999
         mar import tiny.pth --out runs/tiny --heads 4 --patch 2
         mar import rar_b.bin --out runs/rar-b --data maskgitvq.jsonl
+        mar import vq_ds16_c2i.pt --out vq16
+        mar import arpg_300m.pt --out runs/arpg-l --vae vq16
+        mar import ImageNet_256_base.pth --out runs/halton
     """
     from mar.compat import latent_diffusion, weights_file
 
@@ -92,18 +96,33 @@ def import_(
     if state is not None:
         _import_autoencoder(state, out, scale)
         return
-    from mar.compat import rar
+    from mar.compat.halton_maskgit import HALTON
+    from mar.compat.llamagen import ARPG, RANDAR
+    from mar.compat.lpd import LPD
+    from mar.compat.rar import RAR
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
-    if rar.recognises(content):
-        if decoder_heads or patch or vae or scale:
-            raise UserError(f"{file} is a RAR: leave out --decoder-heads, --patch, --vae and --scale")
-        size, levels = rar.import_run(content, out, heads, data)
-        print(f"done: {out}, a RAR of {size.depth} x {size.width} over {levels} categories")
-        print(f"no shape tells, so check: {size.heads} attention heads (--heads sets others)")
-        print(f"next: mar sample {out}   (tokens)")
-        return
+    asked = {
+        "heads": heads, "decoder_heads": decoder_heads, "patch": patch, "vae": vae, "scale": scale, "data": data,
+        "side": side,
+    }  # fmt: skip
+    for kind in (RAR, RANDAR, ARPG, HALTON, LPD):
+        if kind.recognises(content):
+            if others := [name for name in asked if asked[name] and name not in kind.OPTIONS]:
+                left_out = " and ".join(f"--{name.replace('_', '-')}" for name in others)
+                raise UserError(f"{file} is of {kind.NAME}: leave out {left_out}")
+            size, levels = kind.import_run(content, out, **{name: asked[name] for name in kind.OPTIONS})
+            print(f"done: {out}, {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
+            grid = f" and {side or 16} rows of tokens (--heads and --side" if kind in (RANDAR, ARPG) else " (--heads"
+            print(f"no shape tells, so check: {size.heads} attention heads{grid} for others)")
+            print(
+                f"next: mar sample {out}"
+                + ("" if vae or data else "   (indices of a codebook; import with --vae VQ for images)")
+            )
+            return
+    if side:
+        raise UserError(f"{file} is none of RandAR and ARPG: leave out --side")
     recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
@@ -124,5 +143,9 @@ def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float 
     model = convert(state, scale)
     write_atomic(out, model.save_pretrained)
     widths = "-".join(map(str, model.config.block_out_channels))
+    if entries := model.config.get("num_vq_embeddings"):
+        print(f"done: {out}, a VQ autoencoder of {entries} codes, widths {widths}")
+        print(f"next: mar cache folder:IMAGES --tokenizer {out}, or mar import MODEL.pt --out runs/model --vae {out}")
+        return
     print(f"done: {out}, a KL autoencoder of {model.config.latent_channels} channels, widths {widths}")
     print(f"next: mar import MAR.pth --out runs/mar --vae {out}")

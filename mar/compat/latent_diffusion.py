@@ -1,4 +1,5 @@
-"""Convert KL autoencoders from latent-diffusion's layout (Rombach et al. 2022; also MAR's KL-16) to diffusers.
+"""Convert autoencoders to diffusers: KL from latent-diffusion's layout (Rombach et al. 2022; also MAR's KL-16), VQ from
+LlamaGen's (Sun et al. 2024, arXiv 2406.06525), whose names are translated into the other's.
 
 i level of resolution, from the highest · j block of a level
 """
@@ -11,12 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from mar.compat.weights_file import numbers, unwrapped
 from mar.core.errors import UserError
 
 KL16 = {"block_out_channels": (128, 128, 256, 256, 512), "layers_per_block": 2, "latent_channels": 16}
 KL16_SCALE = 0.2325  # MAR's factor of the latents of the released KL-16
+_LAYOUTS = "a KL autoencoder in latent-diffusion's layout, or a VQ in LlamaGen's"
 _GROUPS = 32  # of every group norm
 _LOWEST = 16  # rows of the lowest resolution by convention: no shape tells the size of the images
 _RENAMED = (
@@ -32,6 +35,14 @@ _RENAMED = (
     (r"(attentions\.\d+)\.([qkv])\.", r"\1.to_\2."),
     (r"(attentions\.\d+)\.proj_out\.", r"\1.to_out.0."),
 )
+_OF_LLAMAGEN = (
+    (r"\.mid\.0\.", ".mid.block_1."),
+    (r"\.mid\.1\.", ".mid.attn_1."),
+    (r"\.mid\.2\.", ".mid.block_2."),
+    (r"^encoder\.conv_blocks\.", "encoder.down."),
+    (r"(down|up)\.(\d+)\.res\.", r"\1.\2.block."),
+)
+_CODEBOOK = "quantize.embedding.weight"
 
 
 def state_dict(content: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
@@ -51,24 +62,45 @@ def chosen_scale(scale: float | None, default: float) -> float:
     return default if scale is None else scale
 
 
+def from_llamagen(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict of LlamaGen's VQ model with latent-diffusion's names and its codebook as it is used.
+
+    Its code compares entries and latents at length 1. The nearest of entries of length 1 is the same for latents of any
+    length, so the entries alone are normalised.
+    """
+    levels = 1 + max(_numbers(state, r"decoder\.conv_blocks\.(\d+)\."))
+    ours = {}
+    for name, value in state.items():
+        name = re.sub(r"^decoder\.conv_blocks\.(\d+)", lambda m: f"decoder.up.{levels - 1 - int(m[1])}", name)
+        for pattern, replacement in _OF_LLAMAGEN:
+            name = re.sub(pattern, replacement, name)
+        if name != "quantize.codebook_used":  # a record of the training
+            ours[name] = F.normalize(value, dim=-1) if name == _CODEBOOK else value
+    return ours
+
+
 def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> Any:
-    """Return diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict; sizes come from shapes.
+    """Return diffusers' ``AutoencoderKL`` with the weights of a latent-diffusion state dict, or its ``VQModel`` with
+    those of LlamaGen's; sizes come from shapes.
 
     ``scale`` gives latents unit variance and is stored in the configuration; None: the published factor of KL-16, 1 for
     other autoencoders. Raise UserError for missing or unknown weights, or an invalid scale.
     """
     from mar.core import torchvision  # noqa: F401, I001 - before diffusers
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, VQModel
 
     try:
+        state = from_llamagen(state) if _CODEBOOK in state else state
         config = sizes(state)
     except KeyError as error:
-        raise UserError(f"no {error} among the weights: give a KL autoencoder in latent-diffusion's layout") from None
+        raise UserError(f"no {error} among the weights: give {_LAYOUTS}") from None
     except IndexError:
-        raise UserError("weights of other dimensions than a KL autoencoder's in latent-diffusion's layout") from None
+        raise UserError(f"weights of other dimensions than those of {_LAYOUTS}") from None
     published = all(config[key] == value for key, value in KL16.items())
-    config["scaling_factor"] = chosen_scale(scale, KL16_SCALE if published else 1.0)
-    model = AutoencoderKL(**config)
+    if _CODEBOOK in state:
+        model = VQModel(**config)
+    else:
+        model = AutoencoderKL(**config, scaling_factor=chosen_scale(scale, KL16_SCALE if published else 1.0))
     levels, wanted = len(config["block_out_channels"]), model.state_dict()
     ours = {_renamed(name, levels): value for name, value in state.items()}
     for name, value in ours.items():
@@ -79,13 +111,13 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
     ]
     if wrong:
         first = min(wrong)
-        raise UserError(f"{len(wrong)} weights are not those of a latent-diffusion autoencoder, first {first!r}")
+        raise UserError(f"{len(wrong)} weights are not those of {_LAYOUTS}, first {first!r}")
     model.load_state_dict(ours)
     return model.eval()
 
 
 def sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the configuration of diffusers' ``AutoencoderKL``. Raise KeyError if a weight is missing."""
+    """Return the configuration of diffusers' model. Raise KeyError if a weight is missing."""
     levels = 1 + max(_numbers(state, r"encoder\.down\.(\d+)\."))
     width = tuple(state[f"encoder.down.{i}.block.0.conv2.weight"].shape[0] for i in range(levels))
     if any(channels % _GROUPS for channels in width):
@@ -93,14 +125,18 @@ def sizes(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     attn = ("", "Attn")
     down = (f"{attn[f'encoder.down.{i}.attn.0.q.weight' in state]}DownEncoderBlock2D" for i in range(levels))
     up = (f"{attn[f'decoder.up.{i}.attn.0.q.weight' in state]}UpDecoderBlock2D" for i in reversed(range(levels)))
+    latents = {"latent_channels": state["post_quant_conv.weight"].shape[1]}
+    if _CODEBOOK in state:
+        latents["latent_channels"] = state["post_quant_conv.weight"].shape[0]
+        latents |= dict(zip(("num_vq_embeddings", "vq_embed_dim"), state[_CODEBOOK].shape, strict=True))
     return {
+        **latents,
         "in_channels": state["encoder.conv_in.weight"].shape[1],
         "out_channels": state["decoder.conv_out.weight"].shape[0],
         "down_block_types": tuple(down),
         "up_block_types": tuple(up),
         "block_out_channels": width,
         "layers_per_block": 1 + max(_numbers(state, r"encoder\.down\.0\.block\.(\d+)\.")),
-        "latent_channels": state["post_quant_conv.weight"].shape[1],
         "norm_num_groups": _GROUPS,
         "sample_size": _LOWEST * 2 ** (levels - 1),
         "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in state,

@@ -30,7 +30,8 @@ from mar.training import checkpoint
 from mar.training.optimizers import make_optimizer
 from mar.training.run_folder import RunFolder
 
-_LAST = ("model", "state_dict", "model_state_dict")  # keys of released files: MAR, DiT, latent diffusion, timm
+# keys of released files: MAR, DiT, latent diffusion, timm, DeepSpeed
+_LAST = ("model", "state_dict", "model_state_dict", "module")
 _AVERAGED = ("model_ema", "ema", "ema_model", "ema_state_dict", "state_dict_ema")
 BASE = "imagenet256-mar-base"  # the published training: shapes do not tell it
 IMPORTED = "imported weights: the training in the recipe is the published one, not read from the file"
@@ -119,17 +120,17 @@ def described(
     tokenizer: dict[str, Any] = {"kind": "latents", "patch": patch}
     tokenizer["scale"] = chosen_scale(scale, autoencoder["scaling_factor"] if autoencoder else KL16_SCALE)
     if autoencoder:
-        tokenizer |= {"kind": "kl", "path": _absolute(vae)}
-        spec = _images(spec, autoencoder)
+        tokenizer |= {"kind": "kl", "path": absolute(vae)}
+        spec = images_of(spec, autoencoder)
     content = config.read(BASE).as_dict() | {"name": name, "tokenizer": tokenizer}
-    content["data"] |= {"path": _absolute(data)}
+    content["data"] |= {"path": absolute(data)}
     content["network"] |= _network(found.network)
     content["head"] |= {"width": found.head_width, "depth": found.head_depth}
     about = About("unknown data", spec, fingerprint="", notes={"imported": IMPORTED})
     return config.parse(content), about, latents
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Return the absolute path of a folder; return a hub name unchanged."""
     return str(Path(path).expanduser().resolve()) if path and Path(path).expanduser().is_dir() else path
 
@@ -140,16 +141,21 @@ def attach(run: Run, vae: str) -> None:
     Raise UserError if the run has no bare latents, or the autoencoder has other latents.
     """
     bare = run.model.tokenizer
+    if run.spec.is_codebook:
+        raise UserError(
+            f"{run.folder.path} makes indices of a codebook, which no KL autoencoder decodes: leave --vae out, and "
+            "import the model with its VQ tokenizer (mar import --vae), or decode latents.npy with it"
+        )
     if not isinstance(bare, Latents):
         raise UserError(f"{run.folder.path} makes no bare latents: leave --vae out")
-    spec = _images(run.spec, AutoencoderFolder.find(vae).config)
+    spec = images_of(run.spec, AutoencoderFolder.find(vae).config)
     decoding = KL(spec, KLOptions(path=vae, **asdict(bare.options))).to(run.device)
     if (decoding.shape, decoding.token) != (bare.shape, bare.token):
         raise UserError(f"{vae} has other latents than the {'x'.join(map(str, run.spec.shape))} of {run.folder.path}")
     run.model.tokenizer, run.about = decoding, replace(run.about, spec=spec)
 
 
-def _images(latent: DataSpec, autoencoder: dict[str, Any]) -> DataSpec:
+def images_of(latent: DataSpec, autoencoder: dict[str, Any]) -> DataSpec:
     """Return the images that the latents decode to."""
     factor = 2 ** (len(autoencoder["block_out_channels"]) - 1)
     size = (side * factor for side in latent.shape[1:])

@@ -72,6 +72,17 @@ def emulates_bf16() -> bool:
 
 
 @contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on ``count`` threads of the CPU, then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _one_line(watched: bool = False) -> Iterator[None]:
     """Turn the error of a collective without its peer into a line and PeerFailed, unless ``Peers`` watch."""
     try:

@@ -60,6 +60,11 @@ class DataSpec:
         """What a level of text is."""
         return "token" if self.tokenizer else "character" if self.alphabet else "byte"
 
+    @property
+    def is_codebook(self) -> bool:
+        """True of indices of a codebook, without the VQ tokenizer that decodes them."""
+        return self.modality == "latent" and self.levels > 0
+
     def class_number(self, text: str) -> int:
         """Return the number of a class, written as the number or the name. Raises UserError: there is no such name."""
         if text.strip().lstrip("-").isdecimal():

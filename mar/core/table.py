@@ -32,6 +32,18 @@ _LATEX = {
     "τ": r"$\tau$", "≈": r"$\approx$", "†": r"$^\dagger$", "²": "$^2$", "³": "$^3$", "−": "$-$", "…": r"\dots{}",
 }  # fmt: skip
 
+
+class Note(str):
+    """A note that a terminal prints only under a table that shows ``about``: a head, or a part of a cell."""
+
+    about: str
+
+    def __new__(cls, text: str, about: str) -> Note:
+        note = super().__new__(cls, text)
+        note.about = about
+        return note
+
+
 R = TypeVar("R")
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -52,6 +64,7 @@ class Column(Generic[R]):
     key: str = ""  # the name in CSV and JSON; default: title and unit
     alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
     mark: Callable[[R], bool] | None = None  # rows to mark in place of the best
+    brief: bool = False  # a narrow terminal prints the number without ``text``, before it drops columns
     drop: int = 0  # 0: always shown; a narrow terminal drops the highest first, a page folds 2, a telephone also 1
     markup: Callable[[R], str] | None = None  # the cell of a page; None: the printed cell
 
@@ -141,7 +154,9 @@ class Table(Generic[R]):
 
     columns: Sequence[Column[R]]
     rows: Sequence[R]  # the rows that compete for the best value of a column
-    notes: Sequence[str] = ()  # one line each: how to read the table
+    notes: Sequence[
+        str
+    ] = ()  # one line each: how to read the table; a ``Note`` of what a terminal does not show is left out
     title: str = ""
     baselines: Sequence[R] = ()  # rows below a line; never marked best
 
@@ -197,12 +212,17 @@ class Table(Generic[R]):
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield the table and its notes for ``rich``. In a narrow terminal heads are broken between words, columns with
-        ``drop`` leave, and what is left becomes several tables under each other: no cell is cut."""
+        """Yield the table and its notes for ``rich``.
+
+        In a narrow terminal heads are broken between words, ``brief`` columns print their numbers alone, columns with
+        ``drop`` leave, and what is left becomes several tables under each other: no cell is cut.
+        """
         from rich.table import Table as RichTable
         from rich.text import Text
 
         kept, width = list(self.columns), options.max_width
+        if 1 + sum(map(self._narrowest, kept)) > width:
+            kept = [replace(c, text=None) if c.brief else c for c in kept]
         while 1 + sum(map(self._narrowest, kept)) > width and any(c.drop for c in kept):
             kept.remove(max(reversed(kept), key=lambda c: c.drop))
         blocks: list[list[Column[R]]] = [kept[:1]]
@@ -222,7 +242,10 @@ class Table(Generic[R]):
                 last = line == len(self.rows)
                 table.add_row(*cells, style="italic" if line > len(self.rows) else None, end_section=last)
             yield table
-        yield from (Text(f"· {note}") for note in self.notes)
+        shown = [*(c.head for c in kept), *(c.show(row) for c in kept for row in (*self.rows, *self.baselines))]
+        for note in self.notes:
+            if not isinstance(note, Note) or any(note.about in text for text in shown):
+                yield Text(f"· {note}")
 
     def markdown(self, level: int = 1) -> str:
         """Return the title (a heading of ``level``), the table with its best values bold, and the notes."""

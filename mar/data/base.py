@@ -121,6 +121,7 @@ class Data:
         notes: facts to state beside figures on these data.
         source: of a cache: the ``data`` section and the fingerprint of the encoded images.
         former: as in ``About``.
+        token_bytes: mean bytes of text of a token of the test split; 0.0: no subwords, or a tokenizer that loses text.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Data:
     notes: dict[str, str] = field(default_factory=dict)
     source: tuple[dict[str, Any], str] | None = None
     former: str = ""
+    token_bytes: float = 0.0
 
     @property
     def about(self) -> About:

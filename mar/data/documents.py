@@ -136,11 +136,9 @@ def documents_of(
     content = fingerprint(text_T, *contents, torch.tensor([context, *map(ord, alphabet)]))
     spec = DataSpec((1, 1, context), end + 1, modality="text", alphabet=alphabet, tokenizer=text.tokenizer, end=end)
     train, validation, test = splits
-    ends = int((test.length_N < context).sum())
-    notes = _notes(splits, f"{context} {spec.symbol}s") | text.notes(
-        test.start_N, test.length_N.clamp(max=context), ends
-    )
-    return Data(name, spec, train, validation, test, text.identity(content), notes)
+    size = text.token_bytes(test.start_N, test.length_N.clamp(max=context), int((test.length_N < context).sum()))
+    notes = _notes(splits, f"{context} {spec.symbol}s") | text.notes(size)
+    return Data(name, spec, train, validation, test, text.identity(content), notes, token_bytes=size)
 
 
 def _notes(splits: list[DocumentSplit], most: str) -> dict[str, str]:

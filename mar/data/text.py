@@ -91,18 +91,23 @@ class Encoded:
         """Return the fingerprint of data whose levels have the fingerprint ``content``."""
         return digest(content, self.tokenizer) if self.tokenizer else content
 
-    def notes(self, first_N: torch.Tensor, length_N: torch.Tensor, ends: int = 0) -> dict[str, str]:
-        """Return a note with the bytes of a token of the test split: text_T[first : first + length] of each example.
+    def token_bytes(self, first_N: torch.Tensor, length_N: torch.Tensor, ends: int = 0) -> float:
+        """Return the mean bytes of a token of text_T[first : first + length] of each example; 0.0: not known.
 
         Args:
-            ends: tokens of it that end a document.
+            ends: tokens of them that end a document.
         """
+        if self.size_V is None:
+            return 0.0
+        until_T = torch.nn.functional.pad(self.size_V[self.text_T.long()].cumsum(0), (1, 0))
+        return int((until_T[first_N + length_N] - until_T[first_N]).sum()) / (int(length_N.sum()) + ends)
+
+    def notes(self, size: float) -> dict[str, str]:
+        """Return a note with ``size``, the ``token_bytes`` of the test split."""
         if not self.tokenizer:
             return {}
-        if self.size_V is None:
+        if not size:
             return {"tokens": "the tokenizer does not restore the text: bits/token are not comparable with bits/byte"}
-        until_T = torch.nn.functional.pad(self.size_V[self.text_T.long()].cumsum(0), (1, 0))
-        size = int((until_T[first_N + length_N] - until_T[first_N]).sum()) / (int(length_N.sum()) + ends)
         return {"tokens": f"a token of the test split is {size:.4f} bytes of text: bits/byte = bits/token / {size:.4f}"}
 
 
@@ -181,9 +186,9 @@ class Text(DataSource):
                 )
             splits.append(Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]])))
         content = fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(split.start_N for split in splits))
-        train, validation, test = splits
-        notes |= text.notes(test.start_N, torch.full_like(test.start_N, options.context))
-        return Data(cls.name, spec, train, validation, test, text.identity(content), notes)
+        test = splits[2]
+        size = text.token_bytes(test.start_N, torch.full_like(test.start_N, options.context))
+        return Data(cls.name, spec, *splits, text.identity(content), notes=notes | text.notes(size), token_bytes=size)
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:

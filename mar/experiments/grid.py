@@ -478,4 +478,5 @@ def _readable(path: Path, error: ValidationError) -> str:
         known = PublishedRow if "rows" in section else Published
     else:
         known = METRICS[section[0]].Options if section and section[0] in METRICS else grid_type()
-    return f"{path}: {unknown('grid key', '.'.join([*section, key]), known.model_fields)}"
+    names = [".".join([*section, name]) for name in known.model_fields]
+    return f"{path}: {unknown('grid key', '.'.join([*section, key]), names)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -93,15 +94,20 @@ class Table:
     def path(self) -> Path:
         return TABLES / f"{self.grid}.yaml"
 
+    @cached_property
+    def keys(self) -> DictConfig:
+        """The keys of its file and of the grid that it extends."""
+        return extended(self.path)
+
     @property
     def header(self) -> tuple[str, str]:
         """Its question, and how long it takes; empty: the file does not say."""
-        return str(extended(self.path).get("question", "")), header(self.path)[2]
+        return str(self.keys.get("question", "")), header(self.path)[2]
 
     @property
     def given(self) -> dict[str, bool]:
         """Names of the given values; True: it has no default."""
-        given = extended(self.path).get("given") or {}
+        given = self.keys.get("given") or {}
         return {str(key): OmegaConf.is_missing(given, key) for key in given}
 
 

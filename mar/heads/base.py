@@ -119,6 +119,10 @@ class Head(nn.Module):
         """Return nats_M, the entropy of each token's distribution."""
         raise Unsupported(f"{type(self).__name__} has no tractable entropy: use a categorical head")
 
+    def margin(self, z_MD: Tensor) -> Tensor:
+        """Return gap_M in [0, 1]: the probability of each token's likeliest value less that of the second."""
+        raise Unsupported(f"{type(self).__name__} has no probabilities of single values: use a categorical head")
+
 
 def replaced_options(
     head: Head, which: Literal["sampling", "scoring"], options: dict[str, Any]

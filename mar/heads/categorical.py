@@ -83,6 +83,10 @@ class CategoricalHead(Head):
         log_p_MV = self.log_probabilities(z_MD)
         return -(log_p_MV.exp() * log_p_MV).sum(-1)
 
+    def margin(self, z_MD: Tensor) -> Tensor:
+        top_M2 = self.log_probabilities(z_MD).exp().topk(min(2, self.token.vocabulary), dim=-1).values
+        return top_M2[:, 0] - top_M2[:, -1]
+
     def scores(self, z_MD: Tensor) -> Tensor:
         """Return the log-probabilities of all categories up to a constant for each token (M, V), float32."""
         return self.logits(z_MD).float()

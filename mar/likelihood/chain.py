@@ -40,7 +40,7 @@ from mar.heads.base import LogProb
 from mar.likelihood.estimate import EVERY_STEP, Estimator
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
 from mar.model.model import Model
-from mar.model.walk import Chooser, Walk, along, by_entropy, full_precision
+from mar.model.walk import Chooser, Walk, along, by_score, full_precision
 from orderings import ABSENT, GIVEN, Adaptive, Plan, inverse, name_of
 
 IMAGES_AT_ONCE = 256  # the memory budget cuts these further
@@ -339,7 +339,7 @@ def adaptive_log_prob(
     model.network.check(torch.arange(token.shape[1], device=token.device).flip(0)[None])  # a fixed order rejects it
     kind = model.head.check_kind(kind)
     result, step_BL = read_walks(
-        model, token, plan, label_B, noise, kind, lambda rows: by_entropy(rule, rows.sizes()), budget, on_rows
+        model, token, plan, label_B, noise, kind, lambda rows: by_score(rule, rows.sizes()), budget, on_rows
     )
     place_BL = inverse(torch.argsort(step_BL, dim=1, stable=True))  # given tokens first, absent ones last
     rank_BL = place_BL - (step_BL == GIVEN).sum(1, keepdim=True)
@@ -384,8 +384,8 @@ def conditionals(
     batches = list(image_batches(model, images, labels, seed))
     drawn = [_draw(model, batch, draw_plan, estimator, repeat) for batch in batches]
     one_pass = model.network.one_pass and find is None
-    count = counter(progress, sum(n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn))
-    steps, results = [], []
+    expected = [n_pairs(plan, one_pass, drawn_BK) for plan, drawn_BK, _ in drawn]
+    count, steps, results = counter(progress, sum(expected)), [], []
     for k, (batch, (plan, drawn_BK, _)) in enumerate(zip(batches, drawn, strict=True)):
         token, step_BL = batch.tokens(model, dequantisation), plan.step_BL
         part = partial.part(f"{name}-{k:05d}") if partial else None
@@ -394,10 +394,11 @@ def conditionals(
             result = token_log_prob(model, token, plan, *asked, drawn_BK, part)
         elif part and (kept := part.read()):  # an order found along the way is kept when all of it is found
             result, step_BL = TokenLogProb(kept[0]["nats_BL"].to(token.device), **kept[1]), kept[0]["step_BL"]
-            count(result.forward_rows)
+            count(expected[k])
         else:
             result, found = find(model, token, plan, *asked)
             step_BL = found.step_BL
+            count(expected[k] - result.forward_rows)  # a rule that chooses the sizes of sets takes fewer steps
             if part:
                 notes = {key: value for key, value in vars(result).items() if key != "nats_BL"}
                 part.write({"nats_BL": result.nats_BL, "step_BL": step_BL}, notes)
@@ -425,7 +426,7 @@ def _draw(
     plan = draw_plan(noise.at("order"))
     if tokenizer.end is not None:  # examples that end by themselves
         plan = plan.shortened(tokenizer.absent(tokenizer.encode(batch.x.to(batch.label_B.device))))
-    weight_BK = estimator.weights(plan.n_steps_B, noise.at("steps"))
+    weight_BK = None if estimator == EVERY_STEP else estimator.weights(plan.n_steps_B, noise.at("steps"))
     if weight_BK is None:
         return plan, None, None
     weight_BL = weight_BK.gather(1, plan.step_BL.clamp(0, weight_BK.shape[1] - 1))

@@ -97,11 +97,17 @@ def measure_set_costs(
 
     Raises:
         UserError: fewer than two images.
-        Unsupported: the head has no likelihood of this kind, or the ordering cannot serve the grid.
+        Unsupported: the head has no likelihood of this kind, the ordering cannot serve the grid, or the network's
+            contexts depend on their set.
     """
     if len(images) < 2:
         raise UserError(f"set costs want at least 2 images, not {len(images)}")
     model.tokenizer.require_one_length("the cost of sets")
+    if model.network.joint_sets:
+        raise Unsupported(
+            f"the cost of sets is added up from costs of single tokens: in {type(model.network).__name__} a token's "
+            "cost depends on its set (network.mutual=false trains one where it does not)"
+        )
     grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
     orders = orders if ordering.random else 1
     n, device = len(grid), next(model.parameters()).device

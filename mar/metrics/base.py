@@ -14,7 +14,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -256,6 +256,7 @@ class Units:
     example: str = "image"  # or "document", "window" of text or sound, "example"
     per_dimension: str = "bits/dim"  # or "bits/character", …, or the unit of nats where there are no bits
     symbol: str = ""  # "character", "byte" or "token", of text alone
+    token_bytes: float = 0.0  # as in ``Data``
 
     @classmethod
     def of(cls, spec: DataSpec, tokenizer: Tokenizer) -> Units:
@@ -270,7 +271,7 @@ class Units:
 
     @classmethod
     def of_run(cls, run: Run) -> Units:
-        return cls.of(run.spec, run.model.tokenizer)
+        return replace(cls.of(run.spec, run.model.tokenizer), token_bytes=run.data.token_bytes)
 
     @property
     def nats(self) -> str:

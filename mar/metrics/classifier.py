@@ -10,7 +10,6 @@ rank, and unit variance over the training data, so that their scale does not dep
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from mar.core.errors import UserError
 from mar.core.files import digest, write_atomic
 from mar.core.noise import derived_seed, stream
+from mar.core.processes import threads
 from mar.data.base import Data, Split
 from mar.metrics.images import check_images, requantise
 
@@ -126,7 +126,8 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
     image_NCHW, label_N = _all(data.train, data.spec.levels, levels)
     n = len(label_N)
     epochs = max(BUDGET.epochs, -(-BUDGET.images // n))
-    with _one_thread(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    # sums have one order on every machine, and layers this small gain little from threads
+    with threads(1), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(derived_seed(seed, "classifier"))
         model = Classifier(data.spec.shape, data.spec.n_classes).train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
@@ -145,17 +146,6 @@ def train(data: Data, levels: int, seed: int = 0) -> Classifier:
                 optimiser.step()
                 schedule.step()
     return model.eval()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: sums have one order on every machine, and layers this small gain little from threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def weight_hash(model: nn.Module) -> str:

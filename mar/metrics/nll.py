@@ -22,7 +22,7 @@ from mar.core.files import digest, environment, settings_digest, short, write_at
 from mar.core.progress import bar
 from mar.core.readers import reading
 from mar.core.records import Partial, find
-from mar.core.table import Column, Table, fields, plus_minus, with_error, with_interval
+from mar.core.table import Column, Note, Table, fields, plus_minus, with_error, with_interval
 from mar.core.table import field as field_of
 from mar.core.tokens import Categories
 from mar.data.base import Data, Split, evenly_spaced, sliding
@@ -117,8 +117,9 @@ class NLL(Metric):
         kinds = ", ".join(sorted({kind_text(answer) for answer in answers}))
         warnings = {warning for answer in answers for warning in answer.warnings}
         return [
-            f"NLL: {kinds}, on {answers[0].n_images} {grid['nll']['split']} images, ± one standard error over images. "
+            f"NLL: {kinds}, on {answers[0].n_images} {grid['nll']['split']} images. "
             "Tokens of one set are independent given the past, so fewer steps are a weaker model.",
+            Note("±: one standard error over images.", "±"),
             *(f"Warning: {warning}." for warning in sorted(warnings)),
         ]
 
@@ -299,9 +300,10 @@ def check_comparable(runs: Mapping[str, Run], kind: str | None) -> None:
 def score_plan(run: Run, plan: str | Plans, request: NllRequest, say: Say) -> tuple[Path, Likelihood]:
     """Return the plan's record in RUN/scores and its likelihood, computed unless the same question has one."""
     plans, repeats, made_by = run.plans(plan), request.repeats, environment()
-    repeats = replace(repeats, orders=plans.orders(repeats.orders))
-    if repeats.orders != request.repeats.orders > 0 and plans.components:
-        say(f"{plans.text}: a mixture of {repeats.orders} orders, each scored once")
+    if repeats.orders:
+        repeats = replace(repeats, orders=plans.orders(repeats.orders))
+        if repeats.orders != request.repeats.orders and plans.components:
+            say(f"{plans.text}: a mixture of {repeats.orders} orders, each scored once")
     if request.past is None:
         (images, labels), given = run.subset(request.split, request.n), None
     else:
@@ -422,10 +424,12 @@ def nll_tables(
     if any(r.controlled for r in likelihoods.values()):
         paths = ("1.controlled.nats_per_image", "1.controlled.standard_error_nats")
         columns.append(with_error(f"{nats}, controlled", *paths, 2))
-    if units.symbol:  # bits/dim in another unit
-        bits, error, nat = field_of("1.bits_per_dim"), field_of("1.standard_error_bits_per_dim"), math.log(2.0)
-        text = lambda row: plus_minus(bits(row) * nat, error(row) * nat, 4)  # noqa: E731
-        columns.append(Column(f"nats/{units.symbol}", lambda row: bits(row) * nat, text=text))
+    others = {f"nats/{units.symbol}": math.log(2.0)} if units.symbol else {}  # bits/dim in another unit
+    others |= {"bits/byte": 1.0 / units.token_bytes} if units.token_bytes else {}
+    bits, error = field_of("1.bits_per_dim"), field_of("1.standard_error_bits_per_dim")
+    for unit, by in others.items():
+        text = lambda row, by=by: plus_minus(bits(row) * by, error(row) * by, 4)  # noqa: E731
+        columns.append(Column(unit, lambda row, by=by: bits(row) * by, digits=4, text=text))
     columns += [
         with_error(units.per_dimension, f"1.{per_dimension}", f"1.standard_error_{per_dimension}", 4),
         Column("AR steps", field_of("1.steps"), drop=3),

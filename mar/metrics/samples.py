@@ -25,7 +25,7 @@ from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, labels_of
 from mar.sampling.output import to_bytes
-from mar.sampling.samplers import Remask
+from mar.sampling.remask import parse_remask
 from orderings import parse_adaptive
 
 SAMPLES, ANIMATION = "samples.png", "animation.gif"
@@ -35,6 +35,11 @@ _UNKNOWN = torch.tensor([70, 110, 170], dtype=torch.uint8)  # RGB of pixels that
 
 def check_decodes(run: Run) -> None:
     """Raise UserError if the run generates latents."""
+    if run.spec.is_codebook:
+        raise UserError(
+            f"{run.folder.path} makes indices of a codebook, not images: import the model with the VQ tokenizer of its "
+            "tokens (mar import --vae)"
+        )
     if run.spec.modality == "latent":
         raise UserError(f"{run.folder.path} makes latents: name their autoencoder with --vae, here or at mar import")
 
@@ -89,7 +94,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         parse_adaptive(setting.adaptive)
     Settings(
         **setting.draws(), adaptive=setting.adaptive or None, learned=plans.learned,
-        remask=Remask.parse(setting.remask) if setting.remask else None,
+        remask=parse_remask(setting.remask) if setting.remask else None,
         speculation=(ahead := run.speculation(setting.speculate) if setting.speculate else None),
     )  # fmt: skip
     with sampling_options(run.model, setting.head):

@@ -17,7 +17,7 @@ from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.measure import footprint, interleave
 from mar.config import Recipe, Section
 from mar.core.devices import chosen, described
-from mar.core.processes import resolve_precision
+from mar.core.processes import resolve_precision, threads
 from mar.core.table import Column, fields
 from mar.data.base import Data
 from mar.metrics.base import Metric, Question, Subject, Workspace
@@ -94,22 +94,21 @@ def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> fl
     On a CPU it is the processor time of one thread, which depends neither on other programs nor on threads that wait
     for each other, divided by the threads of a training; on a GPU, wall-clock.
     """
-    device, threads = chosen(), torch.get_num_threads()
+    device, at_once = chosen(), torch.get_num_threads()
     contender, inputs = _contender(recipe, data, recipe.train.batch_size, device, "wall")
     on_gpu, times = device.type == "cuda", []
     clock = time.perf_counter if on_gpu else time.process_time
-    torch.set_num_threads(threads if on_gpu else 1)
     contender.model.train()
-    for index in range(1 + iterations):
-        started = clock()
-        with contender.setting.autocast():
-            loss = contender.loss(inputs, index)
-        loss.backward()
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        times.append(clock() - started)
-    torch.set_num_threads(threads)
-    return sum(times[1:]) / iterations / (1 if on_gpu else threads)
+    with threads(at_once if on_gpu else 1):
+        for index in range(1 + iterations):
+            started = clock()
+            with contender.setting.autocast():
+                loss = contender.loss(inputs, index)
+            loss.backward()
+            if on_gpu:
+                torch.cuda.synchronize(device)
+            times.append(clock() - started)
+    return sum(times[1:]) / iterations / (1 if on_gpu else at_once)
 
 
 def cost_key(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ B batch · L tokens · E token channels · D context width · M gathered tokens 
         walk.write(step.target_BL, x_M)                # sampling draws them; likelihood leaves them as they are
 
 A step queries the network, then draws or reads its tokens, then lets the network observe them. A chooser names the next
-set: that of the plan (``along``), or one found from the model's conditionals (``by_entropy``).
+set: that of the plan (``along``), or one found from the model's conditionals (``by_score``).
 """
 
 from __future__ import annotations
@@ -135,14 +135,14 @@ def along(plan: Plan) -> Chooser:
     return choose
 
 
-def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
-    """Choose sets of sizes ``size_BK`` among all unknown tokens by the entropy of their conditionals.
+def by_score(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
+    """Choose sets of sizes ``size_BK`` among all unknown tokens by what ``rule`` scores of their conditionals.
 
     A rule that chooses the sizes itself takes rows that still have unknown tokens; then a step may be left out.
 
     Raises:
         Unsupported: the rule chooses the sizes itself, and these are not single tokens; while walking, if the head has
-            no tractable entropy, or such a rule finds no categories.
+            no tractable score, or such a rule finds no categories.
     """
     if rule.sizes_itself and int(size_BK.max()) > 1:
         raise Unsupported(f"{name_of(rule)} chooses how many tokens a step takes: use the partition singles")
@@ -158,7 +158,7 @@ def by_entropy(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])  # rows with fewer steps are done
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
         with full_precision(step.z_MD) as z_MD:
-            score_BL[step.target_BL] = walk.model.head.entropy(z_MD).float()
+            score_BL[step.target_BL] = getattr(walk.model.head, rule.score)(z_MD).float()
         progress = (number + 1) / size_BK.shape[1]
         return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
 

@@ -10,7 +10,7 @@ attention needs the rows: rows of similar length are padded to a common one and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -250,7 +250,7 @@ class SizedOptions(NetworkOptions):
         preset = self.presets[self.size]
         return replace(preset, **{k: value for k in asdict(preset) if (value := getattr(self, k)) is not None})
 
-    def blocks(self, depth: int, width: int, heads: int, kind: type[PackedBlock] = PackedBlock) -> nn.ModuleList:
+    def blocks(self, depth: int, width: int, heads: int, kind: Callable[..., nn.Module] = PackedBlock) -> nn.ModuleList:
         """Return a stack of ``depth`` blocks."""
         rest = (self.mlp_ratio, self.projection_dropout, self.attention_dropout)
         return nn.ModuleList(kind(width, heads, *rest) for _ in range(depth))

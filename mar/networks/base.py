@@ -68,6 +68,7 @@ class Network(nn.Module):
     test_options: ClassVar[dict[str, Any]] = {}  # options that make a small instance, for ``mar verify``
     one_pass: ClassVar[bool] = False  # every conditional of any plan in one forward pass
     order_invariant: ClassVar[bool] = False  # a context depends on the set of known tokens, not on their order
+    joint_sets: bool = False  # a context depends on which tokens its set holds: an asked-for set is one set
     shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch: training draws one for each iteration
     reads_tokens: ClassVar[bool] = True  # False for a baseline whose contexts depend on no token
     cosine_token_init: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
@@ -135,7 +136,10 @@ class Network(nn.Module):
         return state.observed(token_BLD, index_BL)
 
     def query(self, state: Any, index_BL: Tensor) -> Tensor:
-        """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens."""
+        """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens.
+
+        With ``joint_sets`` they are one set: adaptive orders ask for all unknown tokens and draw some of them.
+        """
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
 
     # Reading one plan again and again, each time with more of it known, as speculation does.

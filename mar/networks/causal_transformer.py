@@ -130,8 +130,8 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class CausalTransformerOptions(SizedOptions):
-    """A named size; options that are not None replace its numbers."""
+class StackOptions(SizedOptions):
+    """A named size of one stack of blocks; options that are not None replace its numbers."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
     bounds: ClassVar = {**SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1))}
@@ -139,6 +139,10 @@ class CausalTransformerOptions(SizedOptions):
     width: int | None = None  # None, here and below: as in the named size
     depth: int | None = None
     heads: int | None = None
+
+
+@dataclass(frozen=True)
+class CausalTransformerOptions(StackOptions):
     position: Literal["token", "axes"] = "token"  # one learned vector a token, or the sum of one for each coordinate
     rotary: Rotary = "none"  # rotate keys and queries, by raster index or coordinates
 

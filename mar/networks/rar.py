@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mar.core.options import at_least
-from mar.networks.attention import PackedBlock, SizedOptions, attention_of, gather_padded
+from mar.networks.attention import PackedBlock, attention_of, gather_padded
 from mar.networks.base import Network
-from mar.networks.causal_transformer import BUCKETS, KVCache, Sizes
+from mar.networks.causal_transformer import BUCKETS, KVCache, Sizes, StackOptions
 
 FRONT = 2  # slots before the tokens
 SIZES = {
@@ -39,15 +38,10 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class RAROptions(SizedOptions):
-    """A named size; options that are not None replace its numbers. RAR-XXL: 1408, 40, 16, mlp_ratio 6144 / 1408."""
+class RAROptions(StackOptions):
+    """RAR-XXL: 1408, 40, 16, mlp_ratio 6144 / 1408."""
 
     presets: ClassVar[Mapping[str, Sizes]] = SIZES
-    bounds: ClassVar = {**SizedOptions.bounds, **dict.fromkeys(("width", "depth", "heads"), at_least(1))}
-
-    width: int | None = None  # None, here and below: as in the named size
-    depth: int | None = None
-    heads: int | None = None
 
 
 class ModulatedBlock(PackedBlock):
@@ -87,6 +81,31 @@ class SequenceState:
     count_B: Tensor  # slots in the caches, and the number of the last one
     last_BD: Tensor  # input of the last slot, without its next position
     asked_BL: Tensor | None = None  # targets of the last query, whose keys and values follow those of the slots
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which tokens come before which target when each is asked for as the next one."""
+
+    order_BL: Tensor  # tokens by step, those of one step in the order of the grid
+    before_BL: Tensor  # how many tokens have a smaller step
+    n: int  # of them are read at most, and ``read_BK`` in each row
+    read_BK: Tensor
+    extra_BL: Tensor  # targets that are not the first of their set
+    place_BT: Tensor  # their places, padded
+
+    @staticmethod
+    def of(step_BL: Tensor, target_BL: Tensor, multiple: int) -> Asked:
+        """Take it from a plan; numbers of read tokens and of extra targets are rounded up to a ``multiple``."""
+        step_of_rank_BL, order_BL = step_BL.sort(dim=1, stable=True)
+        before_BL = torch.searchsorted(step_of_rank_BL, step_BL.contiguous())
+        known_B1 = torch.where(target_BL, before_BL, 0).amax(1, keepdim=True)
+        last = step_BL.shape[1] - 1
+        n = min(-(-int(known_B1.max()) // multiple) * multiple, last)  # later ones are unread
+        read_BK = torch.arange(n, device=step_BL.device) < known_B1
+        index_L = torch.arange(last + 1, device=step_BL.device)
+        extra_BL = target_BL & (order_BL.gather(1, before_BL.clamp(max=last)) != index_L)
+        return Asked(order_BL, before_BL, n, read_BK, extra_BL, gather_padded(extra_BL, multiple)[0])
 
 
 class RAR(Network):
@@ -129,20 +148,16 @@ class RAR(Network):
             block.compile(dynamic=False)
 
     def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
-        row_M, token_M = target_BL.nonzero(as_tuple=True)
-        if not len(row_M):
+        if not bool(target_BL.any()):
             return token_BLD.new_zeros(0, self.context_width)
-        step_of_rank_BL, order_BL = step_BL.sort(dim=1, stable=True)
-        before_BL = torch.searchsorted(step_of_rank_BL, step_BL.contiguous())  # tokens of smaller steps
-        known_B1 = torch.where(target_BL, before_BL, 0).amax(1, keepdim=True)
-        n = min(-(-int(known_B1.max()) // self.multiple) * self.multiple, self.n_tokens - 1)  # later ones are unread
-        read_BK = torch.arange(n, device=step_BL.device) < known_B1
-        input_BSD = torch.cat([self._front(condition_BC), self._tokens(token_BLD, order_BL[:, :n], read_BK)], dim=1)
+        asked = Asked.of(step_BL, target_BL, self.multiple)
+        order_BL, before_BL, n, place_BT = asked.order_BL, asked.before_BL, asked.n, asked.place_BT
+        input_BSD = torch.cat(
+            [self._front(condition_BC), self._tokens(token_BLD, order_BL[:, :n], asked.read_BK)], dim=1
+        )
         next_BSD = F.pad(F.embedding(order_BL[:, : n + 1], self.next_position), (0, 0, 1, 0))
         number_BS = torch.arange(n + FRONT, device=step_BL.device).expand(len(step_BL), -1)
 
-        extra_BL = target_BL & (order_BL.gather(1, before_BL.clamp(max=self.n_tokens - 1)) != _index(step_BL))
-        place_BT, _ = gather_padded(extra_BL, self.multiple)
         number_BT = 1 + before_BL.gather(1, place_BT).clamp(max=n)
         row_B1 = torch.arange(len(step_BL), device=step_BL.device)[:, None]
         query_BTD = input_BSD[row_B1, number_BT] + F.embedding(place_BT, self.next_position)
@@ -152,8 +167,8 @@ class RAR(Network):
         mask_BPK = F.pad(number_BS[0] < one_plan[..., None], (0, place_BT.shape[1]))
         mask_BPK = mask_BPK | torch.eye(mask_BPK.shape[1], dtype=torch.bool, device=mask_BPK.device)
         x_BPD, c_BPD = self._run(torch.cat([input_BSD + next_BSD, query_BTD], 1), number_BP, condition_BC, mask_BPK)
-        slot_BL = torch.where(extra_BL, n + FRONT - 1 + extra_BL.cumsum(1), 1 + before_BL)
-        slot_M = slot_BL[row_M, token_M]
+        slot_M = torch.where(asked.extra_BL, n + FRONT - 1 + asked.extra_BL.cumsum(1), 1 + before_BL)[target_BL]
+        row_M = target_BL.nonzero()[:, 0]
         return self._contexts(x_BPD[row_M, slot_M], c_BPD[row_M, slot_M])
 
     def _front(self, condition_BC: Tensor) -> Tensor:
@@ -230,8 +245,3 @@ class RAR(Network):
         )
         state.asked_BL = index_BL.clone()
         return self._contexts(x_BTD[asked_BT], c_BTD[asked_BT])
-
-
-def _index(step_BL: Tensor) -> Tensor:
-    """Return the grid index of each token."""
-    return torch.arange(step_BL.shape[1], device=step_BL.device)

@@ -69,14 +69,13 @@ def columns(result: AblationResult) -> list[Column[Row]]:
 
 
 def compact(result: AblationResult) -> list[Column[Row]]:
-    """Return the columns for a terminal: no standard errors, intervals or costs; a narrow one drops the last first."""
+    """Return the columns for a terminal, without costs; a narrow one omits errors and intervals, then drops columns."""
     several = result.axes or result.ways
     shown = _settings(result) if several else [Column[Row]("plan", lambda row: row.plan, words=True)]
     for column in columns(result):
         title = column.title.replace(f" to {result.reference}", "")
         if title in _TERMINAL:
-            text = None if title in ("NLL", "Δ") else column.text
-            shown.append(replace(column, title=title, text=text, drop=_TERMINAL[title]))
+            shown.append(replace(column, title=title, brief=title in ("NLL", "Δ"), drop=_TERMINAL[title]))
     return [*shown, *(replace(column, drop=4) for column in published_columns(result))]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mar.core.files import write_atomic
-from mar.core.table import Column, Table, p_text, plus_minus
+from mar.core.table import Column, Note, Table, p_text, plus_minus
 from mar.experiments.grid import ORDERS, OURS, PLAN, SEED, Published, published_of
 from mar.experiments.result import MEANINGS, AblationResult, Row
 from mar.experiments.statistics import (
@@ -168,12 +168,10 @@ def terminal(result: AblationResult) -> list[RenderableType]:
     """Return the tables, the errors and the notes, for ``rich``."""
     from rich.text import Text
 
-    tables: list[Table[Any]] = [Table(compact(result), result.rows, (), result.name, result.baselines)]
+    rows = Table(compact(result), result.rows, notes_of(result), result.name, result.baselines)
     over = seeds_table(result)
-    if over.rows:
-        tables.append(replace(over, notes=()))
     failures = [Text(f"{row.name}: {error}", style="red") for row in result.rows for error in row.errors]
-    return [*tables, *failures, *(Text(f"· {note}") for note in (*notes_of(result), *over.notes))]
+    return [rows, *failures, *([over] if over.rows else [])]
 
 
 @lru_cache(maxsize=4)
@@ -182,7 +180,9 @@ def notes_of(result: AblationResult) -> list[str]:
     notes = [*_model_notes(result), *matched_notes(result), *result.grid.get("notes", ())]
     for name, metric in METRICS.items():
         answers = [each.answers[name] for each in (*result.rows, *result.models) if name in each.answers]
-        notes += metric.notes(answers, result.grid) if answers else []
+        if answers and (said := metric.notes(answers, result.grid)):
+            shown = metric.columns(answers)
+            notes += [Note(note, shown[0].title) if shown and note == said[0] else note for note in said]
     notes += [*_difference_notes(result), *_unsound_notes(result), *published_notes(result)]
     if any(row.likelihood is not None for row in result.baselines):
         notes.append("Independent tokens: counts of the training split with add-one smoothing, in closed form.")
@@ -271,7 +271,10 @@ def _model_notes(result: AblationResult) -> list[str]:
     counted = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
     return [
         f"{len(curves)} models, each trained on its own; {data}. Scored: {chosen[result.grid['select']]}.",
-        f"Validation curve, from first (left) to last: {counted}. {meanings[:1].upper()}{meanings[1:]}.",
+        Note(
+            f"Validation curve, from first (left) to last: {counted}. {meanings[:1].upper()}{meanings[1:]}.",
+            "validation curve",
+        ),
     ]
 
 
@@ -283,9 +286,10 @@ def _difference_notes(result: AblationResult) -> list[str]:
     trained = "these trained models" if result.axes else "this one trained model"
     trained += " along these orders" if ORDERS in result.ways else ""
     return [
-        f"Δ: paired with {result.reference}{beside} on the same images and noise, "
-        f"{100 * differences[0].confidence:g} % bootstrap interval over images; p: paired t-test, Holm-corrected over "
-        f"{len(differences)} comparisons. They hold for {trained}, not for other training seeds."
+        f"Δ: paired with {result.reference}{beside} on the same images and noise; it holds for {trained}, not for "
+        "other training seeds.",
+        Note(f"[low, high]: {100 * differences[0].confidence:g} % bootstrap interval of Δ over images.", "["),
+        Note(f"p: paired t-test, Holm-corrected over {len(differences)} comparisons.", "p (Holm)"),
     ]
 
 

@@ -19,7 +19,8 @@ from mar.core.progress import Progress
 from mar.model.inputs import classes_of
 from mar.model.model import Model
 from mar.sampling.guidance import NONE, Guidance, Temperature
-from mar.sampling.samplers import OnStep, Remask, generate, generate_remasked
+from mar.sampling.remask import Posterior, Remask, generate_posterior, generate_remasked
+from mar.sampling.samplers import OnStep, generate
 from mar.sampling.speculate import Speculation, generate_speculated
 from orderings import Plan
 
@@ -33,7 +34,7 @@ class Settings:
     Attributes:
         given: (C, H, W) or (N, C, H, W) images in the data set's levels; the tokens outside ``mask`` are kept.
         mask: (L,) bool, True where tokens are generated.
-        remask: tokens are masked again and redrawn after the generation; of plans that are drawn beforehand.
+        remask: tokens are masked again and redrawn; of plans that are drawn beforehand.
         speculation: several tokens a pass, with the distribution of one at a time; of such plans, too.
     """
 
@@ -45,7 +46,7 @@ class Settings:
     mask: torch.Tensor | None = None
     prompt: bool = False
     learned: bool = False
-    remask: Remask | None = None
+    remask: Remask | Posterior | None = None
     speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +71,8 @@ def sample_many(
     device, out = next(model.parameters()).device, []
     sample = partial(generate, rule=settings.adaptive, learned=settings.learned, prompt=settings.prompt)
     if settings.remask is not None:
-        sample = partial(generate_remasked, remask=settings.remask)
+        inside = isinstance(settings.remask, Posterior)
+        sample = partial(generate_posterior if inside else generate_remasked, remask=settings.remask)
     elif settings.speculation is not None:
         sample = partial(generate_speculated, speculation=settings.speculation, prompt=settings.prompt)
     for index in torch.arange(first, len(label_N)).split(batch_size):

@@ -24,6 +24,11 @@ from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
 from orderings import Grid, Ordering, Partition, Plan, parse_partition
 
+_DECODING = (
+    "images with --vae AUTOENCODER",
+    "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae",
+)
+
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
     """Integer levels 0..levels-1 -> uint8 0..255 (N, H, W, 3)."""
@@ -169,7 +174,7 @@ def save_samples(
         return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())
-        return "latents.npy (images with --vae AUTOENCODER)"
+        return f"latents.npy ({_DECODING[spec.is_codebook]})"
     np.savez_compressed(folder / "samples.npz", samples=x_NCHW.flatten(1).numpy(), levels=spec.levels)
     if spec.modality == "text":
         save_text(x_NCHW, spec, folder / "samples.txt")

@@ -3,18 +3,11 @@
 B batch · L tokens · E token channels · M gathered tokens · K AR steps
 
     generate             along a plan, by an adaptive rule, or by the model's order policy (LO-ARM, arXiv 2503.05979)
-    generate_remasked    along a plan, then rounds that redraw some tokens given all others
 
 An entropy rule scores every unknown token by its conditional entropy. A confidence rule draws every unknown token,
 scores the log-probability of the draw and keeps the chosen draws (Chang et al. 2022, MaskGIT): such an order depends on
 the values, so its samples have no tractable likelihood. The policy draws positions without replacement; guidance and
 temperature change the tokens, never the positions.
-
-Remasking draws x ~ p(x | plan), then in each round, for a set R of the generated tokens, x_R ~ p(x_R | x_{-R}) with the
-tokens of R independent given the others. ``random`` draws R uniformly: with one token at a time this is Gibbs sampling.
-``least-confident`` takes the tokens whose draws had the lowest log-probability (the critic of Lezama et al. 2022,
-Token-Critic, without a critic of its own): it sharpens. Remasked samples have no tractable likelihood either: the
-probability of x is a sum over all paths that end in x.
 """
 
 from __future__ import annotations
@@ -22,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -30,9 +22,9 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.heads.base import SamplingOptions, sampling_at
 from mar.model.model import Model
-from mar.model.walk import Chooser, Step, Walk, along, by_entropy
+from mar.model.walk import Chooser, Step, Walk, along, by_score
 from mar.sampling.guidance import NONE, Guidance, Place, Temperature
-from orderings import ABSENT, GIVEN, Adaptive, Plan, parse_adaptive
+from orderings import GIVEN, Adaptive, Plan, parse_adaptive
 from orderings.adaptive import smallest
 
 OnStep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (step, tokens so far, target_BL of the step)
@@ -161,9 +153,9 @@ def begin(
                 f"{rule} finds the number of steps: a schedule over the share of steps needs it beforehand"
             )
         model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
-        choose = by_entropy(found, size_BK)
+        choose = by_score(found, size_BK)
         if found.uses_sampled_values:
-            choose, draw = _by_confidence(found, size_BK, draw)
+            choose, draw = _byconfidence(found, size_BK, draw)
     elif learned:
         choose = _by_policy(size_BK, noise)
     elif not model.network.shares_plan:  # for training alone: here each row may have its own
@@ -171,13 +163,13 @@ def begin(
     return Walk(model, plan, label_B, given, choose, guidance.active), draw
 
 
-def _confidence(model: Model, step: Step, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
+def confidence(model: Model, step: Step, x_M: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Return nats_M, the exact log-probability of each drawn token given the class, without guidance or temperature."""
     streams = noise.at("confidence").tokens(*step.target_BL.nonzero(as_tuple=True))
     return model.head.log_prob(step.z_MD, x_M, model.head.check_kind("exact"), streams).nats_M.float()
 
 
-def _by_confidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[Chooser, DrawTokens]:
+def _byconfidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[Chooser, DrawTokens]:
     """Choose sets by the log-probability of a draw of every unknown token; the chosen draws are the tokens."""
     kept: list[torch.Tensor] = []  # of the set chosen last
 
@@ -186,7 +178,7 @@ def _by_confidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[C
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
         x_M = draw(walk, step, size_B, purpose=f"step-{number}")  # a token may be drawn again later
         score_BL = torch.zeros(step.target_BL.shape, device=size_B.device)
-        score_BL[step.target_BL] = _confidence(walk.model, step, x_M, noise)
+        score_BL[step.target_BL] = confidence(walk.model, step, x_M, noise)
         progress, tie = (number + 1) / size_BK.shape[1], noise.at("adaptive", draw=number)
         target_BL = rule.next_set(score_BL, step.target_BL, size_B, progress, tie)
         kept[:] = [x_M[target_BL[step.target_BL]]]
@@ -209,71 +201,6 @@ def _by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:
     return choose
 
 
-_WRITTEN = "remasking is written random, least-confident, random:ROUNDS or random:ROUNDS:SHARE, e.g. random:16:0.1"
-
-
-@dataclass(frozen=True)
-class Remask:
-    """``share`` of the generated tokens is masked and redrawn in each of ``rounds``; at least one token."""
-
-    rule: Literal["random", "least-confident"] = "random"
-    rounds: int = 8
-    share: float = 0.125
-
-    def __post_init__(self) -> None:
-        if self.rule not in ("random", "least-confident") or self.rounds < 1 or not 0.0 < self.share <= 1.0:
-            raise UserError(f"{_WRITTEN}, with at least one round and a share in (0, 1], not {self}")
-
-    @classmethod
-    def parse(cls, text: str) -> Remask:
-        """Read ``random``, ``least-confident:16`` or ``random:16:0.1``. Raise UserError if it is none of these."""
-        rule, _, rest = text.partition(":")
-        rounds, _, share = rest.partition(":")
-        try:
-            return cls(rule, int(rounds or cls.rounds), float(share or cls.share))  # type: ignore[arg-type]
-        except ValueError:
-            raise UserError(f"{_WRITTEN}, not {text!r}") from None
-
-    def __str__(self) -> str:
-        return f"{self.rule}:{self.rounds}:{self.share:g}"
-
-
-@torch.no_grad()
-def generate_remasked(
-    model: Model, plan: Plan, label_B: torch.Tensor, noise: Noise, guidance: Guidance = NONE,
-    temperature: float | Temperature = 1.0, given: torch.Tensor | None = None, on_step: OnStep | None = None, *,
-    remask: Remask,
-) -> torch.Tensor:  # fmt: skip
-    """``generate`` along ``plan``, then take the rounds of ``remask``. Given tokens stay.
-
-    Raises:
-        Unsupported: a network that sees the tokens in the order of their steps, not all others of a token; or
-            confidence of a head without exact probabilities.
-    """
-    if not model.network.order_invariant:
-        raise Unsupported(
-            "remasking draws a token given all others, which masked networks are trained for: use "
-            "network=masked-transformer or nade"
-        )
-    by_confidence = remask.rule == "least-confident"
-    nats_BL = torch.zeros(plan.step_BL.shape, device=plan.step_BL.device)
-
-    def judge(drawn: Drawn) -> None:
-        nats_BL[drawn.target_BL] = _confidence(model, drawn, drawn.x_M, noise)
-
-    on_draw = judge if by_confidence else None
-    token = generate(model, plan, label_B, noise, guidance, temperature, given, on_step, on_draw=on_draw)
-    size_B = (remask.share * plan.scored_BL.sum(1)).ceil().long()
-    for number in range(remask.rounds):
-        fresh = noise.at("remask", draw=number)
-        score_BL = nats_BL if by_confidence else fresh.at("which").uniform(nats_BL.shape[1])
-        again = _one_set(plan, smallest(score_BL, plan.scored_BL, size_B))
-        token = generate(model, again, label_B, fresh, guidance.ended, temperature, token, on_draw=on_draw)
-        if on_step is not None:
-            on_step(int(plan.n_steps_B.max()) + number, token, again.scored_BL)
-    return token
-
-
 def after_prompt(plan: Plan) -> Plan:
     """The plan with its GIVEN tokens as first steps, one at a time, row-major."""
     given_BL = plan.step_BL == GIVEN
@@ -283,9 +210,3 @@ def after_prompt(plan: Plan) -> Plan:
         return torch.where(given_BL, place_BL, torch.where(plan.scored_BL, x_BL + count_B1, x_BL))
 
     return Plan(shifted(plan.rank_BL), shifted(plan.step_BL))
-
-
-def _one_set(plan: Plan, target_BL: torch.Tensor) -> Plan:
-    """Return the plan of the targets at once, given all others that exist."""
-    others_BL = torch.where(plan.step_BL == ABSENT, ABSENT, GIVEN)
-    return Plan(torch.where(target_BL, target_BL.cumsum(1) - 1, others_BL), torch.where(target_BL, 0, others_BL))

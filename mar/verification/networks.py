@@ -38,24 +38,26 @@ def accepts_a_plan(network: Network, cases: list[Case]) -> str:
     return ", ".join(case.name for case in cases)
 
 
-def _steps(case: Case) -> Iterator[Tensor]:
-    """step_B: every step in all rows together, then a different step in each row."""
-    n_steps_B = case.plan.n_steps_B
-    for step in range(int(n_steps_B.max())):
-        yield torch.full_like(n_steps_B, step)
-    yield torch.arange(len(n_steps_B)) % n_steps_B
+def _asked(
+    network: Network, cases: list[Case], mixed: bool = True
+) -> Iterator[tuple[Case, list[Tensor], Tensor, Tensor]]:
+    """Yield the questions of every case: case, the steps step_B that one question covers, target_BL, and its answer.
+
+    The steps are each one in all rows together, then, with ``mixed``, a different one in each row. A network that
+    answers in one pass is asked once, for everything.
+    """
+    for case in cases:
+        n_steps_B = case.plan.n_steps_B
+        steps = [torch.full_like(n_steps_B, step) for step in range(int(n_steps_B.max()))]
+        steps += [torch.arange(len(n_steps_B)) % n_steps_B] * mixed
+        for some in [steps] if network.one_pass else [[step_B] for step_B in steps]:
+            target_BL = _targets(network, case, some[0])
+            yield case, some, target_BL, _ask(network, case, case.token_BLD, target_BL)
 
 
 def _targets(network: Network, case: Case, step_B: Tensor) -> Tensor:
     """What is asked for at a step: everything, of a network that answers in one pass."""
     return case.plan.scored_BL if network.one_pass else case.plan.target(step_B)
-
-
-def _asked(network: Network, cases: list[Case]) -> Iterator[tuple[Case, Tensor, Tensor]]:
-    """Yield case, step_B and target_BL for every step of every case."""
-    for case in cases:
-        for step_B in _steps(case):
-            yield case, step_B, _targets(network, case, step_B)
 
 
 @torch.no_grad()
@@ -65,8 +67,7 @@ def _ask(network: Network, case: Case, token_BLD: Tensor, target_BL: Tensor) -> 
 
 @claim("contexts are finite, one for each target")
 def output_shape(network: Network, cases: list[Case]) -> str:
-    for case, _, target_BL in _asked(network, cases):
-        z_MD = _ask(network, case, case.token_BLD, target_BL)
+    for case, _, target_BL, z_MD in _asked(network, cases):
         want = (int(target_BL.sum()), network.context_width)
         require(tuple(z_MD.shape) == want, f"{case.name}: contexts have shape {tuple(z_MD.shape)}, not {want}")
         require(bool(z_MD.isfinite().all()), f"{case.name}: a context is not finite")
@@ -76,44 +77,40 @@ def output_shape(network: Network, cases: list[Case]) -> str:
 @claim("no leak: tokens of the same or a later step never change a context")
 def no_leak(network: Network, cases: list[Case]) -> str:
     compared = 0
-    for case, step_B, target_BL in _asked(network, cases):
-        step_BL = case.plan.step_BL
-        before_MD = _ask(network, case, case.token_BLD, target_BL)
-        early_M = (step_BL <= step_B[:, None])[target_BL]
-        for size in (1.0, 1e4):
-            other_BLD = size * normal(1, "other token", *case.token_BLD.shape)
-            token_BLD = torch.where((step_BL >= step_B[:, None])[..., None], other_BLD, case.token_BLD)
-            changed_M = (_ask(network, case, token_BLD, target_BL) != before_MD).any(1) & early_M
-            if changed_M.any():
-                row, token = target_BL.nonzero()[changed_M.nonzero()[0, 0]].tolist()
-                raise Broken(
-                    f"{case.name}: the context of token {token} (row {row}, step {int(step_BL[row, token])}) "
-                    f"changed with tokens of steps {int(step_B[row])} and later"
-                )
-        compared += int(early_M.sum())
+    for case, steps, target_BL, before_MD in _asked(network, cases):
+        step_BL, other_BLD = case.plan.step_BL, normal(1, "other token", *case.token_BLD.shape)
+        for step_B in steps:
+            early_M = (step_BL <= step_B[:, None])[target_BL]
+            for size in (1.0, 1e4):
+                token_BLD = torch.where((step_BL >= step_B[:, None])[..., None], size * other_BLD, case.token_BLD)
+                changed_M = (_ask(network, case, token_BLD, target_BL) != before_MD).any(1) & early_M
+                if changed_M.any():
+                    row, token = target_BL.nonzero()[changed_M.nonzero()[0, 0]].tolist()
+                    raise Broken(
+                        f"{case.name}: the context of token {token} (row {row}, step {int(step_BL[row, token])}) "
+                        f"changed with tokens of steps {int(step_B[row])} and later"
+                    )
+            compared += int(early_M.sum())
     return f"{compared} contexts bit-identical over {len(cases)} kinds of plan"
 
 
 @claim("contexts feel the step before, the given tokens and the condition (no token, if it reads none)")
 def depends_on_the_past(network: Network, cases: list[Case]) -> str:
     felt: dict[str, list[bool]] = {"given tokens": [], "the step before": [], "the condition": []}
-    for case in cases:
-        step_BL = case.plan.step_BL
-        for step_B in list(_steps(case))[:-1]:
-            target_BL = _targets(network, case, step_B)
-            now_M = case.plan.target(step_B)[target_BL]
-            before_MD = _ask(network, case, case.token_BLD, target_BL)[now_M]
+    for case, steps, target_BL, before_MD in _asked(network, cases, mixed=False):
+        step_BL, other_BLD = case.plan.step_BL, normal(1, "other token", *case.token_BLD.shape)
+        with torch.no_grad():
             other_BC = normal(2, "other condition", *case.condition_BC.shape)
-            with torch.no_grad():
-                after_MD = network(case.token_BLD, step_BL, other_BC, target_BL)[now_M]
-            felt["the condition"].append(not torch.equal(after_MD, before_MD))
+            conditioned_MD = network(case.token_BLD, step_BL, other_BC, target_BL)
+        for step_B in steps:
+            now_M = case.plan.target(step_B)[target_BL]
+            felt["the condition"].append(not torch.equal(conditioned_MD[now_M], before_MD[now_M]))
             last_BL = step_BL == step_B[:, None] - 1
             if (last_BL & case.plan.target(step_B).any(1, keepdim=True)).any():
-                other_BLD = normal(1, "other token", *case.token_BLD.shape)
                 token_BLD = torch.where(last_BL[..., None], other_BLD, case.token_BLD)
                 after_MD = _ask(network, case, token_BLD, target_BL)[now_M]
                 what = "the step before" if int(step_B[0]) else "given tokens"
-                felt[what].append(not torch.equal(after_MD, before_MD))
+                felt[what].append(not torch.equal(after_MD, before_MD[now_M]))
     for what, times in felt.items():
         share = sum(times) / max(1, len(times))
         if what != "the condition" and not network.reads_tokens:
@@ -125,9 +122,8 @@ def depends_on_the_past(network: Network, cases: list[Case]) -> str:
 
 @claim("contexts come in row-major order, each as if asked for alone")
 def row_major(network: Network, cases: list[Case]) -> str:
-    for case, step_B, target_BL in _asked(network, cases):
-        all_MD = _ask(network, case, case.token_BLD, target_BL)
-        keep_BL = target_BL & (stream(3, "verify/subset", len(step_B)).uniform(target_BL.shape[1]) < 0.5)
+    for case, _, target_BL, all_MD in _asked(network, cases):
+        keep_BL = target_BL & (stream(3, "verify/subset", len(target_BL)).uniform(target_BL.shape[1]) < 0.5)
         some_MD = _ask(network, case, case.token_BLD, keep_BL)
         _require_close(some_MD, all_MD[keep_BL[target_BL]], f"{case.name}: a context depends on what else is asked")
     return f"{len(cases)} kinds of plan, half of the targets against all"
@@ -135,10 +131,9 @@ def row_major(network: Network, cases: list[Case]) -> str:
 
 @claim("a row's contexts do not depend on its batch")
 def batch_invariant(network: Network, cases: list[Case]) -> str:
-    for case, step_B, target_BL in _asked(network, cases):
-        all_MD = _ask(network, case, case.token_BLD, target_BL)
+    for case, _, target_BL, all_MD in _asked(network, cases):
         row_M = target_BL.nonzero()[:, 0]
-        for row in range(len(step_B)):
+        for row in range(len(target_BL)):
             only = slice(row, row + 1)
             alone = Case(case.name, case.plan.rows(only), case.token_BLD[only], case.condition_BC[only])
             alone_MD = _ask(network, alone, alone.token_BLD, target_BL[only])
@@ -172,7 +167,8 @@ def cached_equals_uncached(network: Network, cases: list[Case]) -> str:
             if step > GIVEN:
                 full_MD = _ask(network, case, case.token_BLD, now_BL)
                 unknown_BL = (step_BL >= step) & (step_BL < ABSENT)
-                for asked_BL in (now_BL, unknown_BL):  # adaptive orders ask for everything that is unknown
+                # adaptive orders ask for everything that is unknown
+                for asked_BL in (now_BL,) if network.joint_sets else (now_BL, unknown_BL):
                     cached_MD = network.query(state, asked_BL)[now_BL[asked_BL]]
                     _require_close(cached_MD, full_MD, f"{case.name}: step {step}, cached and not")
                     worst = max(worst, float((cached_MD - full_MD).abs().max()))

@@ -113,6 +113,8 @@ def test_recipes_are_found_by_words_and_one_is_shown_whole():
         ("train digitz", "unknown recipe 'digitz': did you mean 'digits'?"),
         ("train digits trian.iterations=3", "unknown recipe key 'trian': did you mean 'train'?"),
         ("train digits train.iteration=3", "did you mean 'train.iterations'?"),
+        ("train digits iterations=3", "did you mean 'train.iterations'?"),
+        ("score nl runs/x", "Did you mean 'nll'?"),
         ("train digits train.iterations=many", "recipe key 'train.iterations'"),
         ("train digits ordering=spirl", "did you mean 'spiral'?"),
         ("train digits ordering=spiral ordering.inwards=1", "did you mean 'inward'?"),

@@ -14,6 +14,7 @@ from mar.core.errors import UserError
 from mar.core.progress import bar, wide_console
 from mar.core.table import (
     Column,
+    Note,
     Table,
     escape_csv,
     escape_latex,
@@ -103,16 +104,29 @@ def test_a_narrow_terminal_drops_whole_columns_in_their_order() -> None:
         Column[Line]("long words", lambda row: "w" * 30, drop=1),
         Column[Line]("n", lambda _: 1, drop=2),
     ]
+    notes = ["A note.", Note("n: a note.", "n"), Note("w: a note.", "www"), Note("x: never.", "xyz")]
     for width, heads in ((120, {"words", "n"}), (66, {"words"}), (60, set()), (30, set()), (16, set())):
         console = Console(width=width, file=io.StringIO())
-        console.print(Table(columns, ROWS, ["A note."]))
+        console.print(Table(columns, ROWS, notes[::-1]))
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         assert max(map(len, lines)) <= width and lines[-1] == "· A note." and "…" not in "".join(lines)
         shown = {word for line in lines if line.startswith("┃") for word in line.strip("┃").replace("┃", " ").split()}
         assert shown & {"words", "n"} == heads
+        assert "x: never." not in lines and ("· w: a note." in lines) == ("words" in heads)
         if width >= 30:  # under each other where they do not fit beside each other
             cells = {cell.strip() for line in lines if line.startswith("│") for cell in line.strip("│").split("│")}
             assert {column.show(row) for row in ROWS for column in COLUMNS} <= cells
+
+
+def test_a_narrow_terminal_prints_a_brief_number_without_its_error_and_the_note_of_errors() -> None:
+    from rich.console import Console
+
+    nll = Column[Line]("NLL", lambda row: 2.0, text=lambda _: "2.000 ± 0.125", brief=True)
+    for width, said in ((60, True), (30, False)):
+        console = Console(width=width, file=io.StringIO())
+        console.print(Table([*COLUMNS[:2], nll], ROWS, [Note("±: one standard error.", "±")]))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "2.000" in text and ("2.000 ± 0.125" in text) == ("one standard error" in text) == said
 
 
 HOSTILE = [

@@ -59,7 +59,7 @@ def test_a_tokenizer_json_gives_the_same_and_is_a_part_of_the_fingerprint(gpt2, 
 def test_a_note_has_the_bytes_of_a_token(gpt2, tmp_path):
     text = "abc abc ab é\n"  # 14 bytes, 8 tokens
     data = load(tmp_path, gpt2, text * 40, context=8)
-    assert data.notes["tokens"].endswith(f"bits/byte = bits/token / {14 / 8:.4f}")
+    assert data.notes["tokens"].endswith(f"bits/byte = bits/token / {14 / 8:.4f}") and data.token_bytes == 14 / 8
     (tmp_path / "a.txt").write_text("\n".join(["abc abc"] * 10))  # 7 bytes, 2 tokens and the end
     options = DocumentsOptions(str(tmp_path / "a.txt"), r"\n", str(gpt2), 8, 0.2, 0.2)
     data = Documents.load(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mar.cli import main
 from mar.core.errors import UserError
 from mar.experiments import shipped
 from mar.experiments.engine import Engine
-from mar.experiments.grid import matches, read
+from mar.experiments.grid import GridFile, matches, read
 from mar.experiments.result import AblationResult
 from mar.experiments.shipped import SCALES, TABLES, Table, find, tables
 from mar.reports.publish import publish
@@ -41,6 +42,11 @@ fid: null
 
 def dummies(table: Table) -> list[str]:
     return [f"given.{key}=somewhere" for key, needed in table.given.items() if needed]
+
+
+@cache
+def grid_of(table: Table) -> GridFile:
+    return read(table.grid, dummies(table))
 
 
 def run(*arguments: str) -> Result:
@@ -73,7 +79,7 @@ def test_every_file_says_its_command_its_question_and_its_time(table: Table) -> 
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda table: table.grid)
 def test_every_file_is_a_grid_whose_recipes_are_known(table: Table) -> None:
-    grid = read(table.grid, dummies(table))
+    grid = grid_of(table)
     for _, recipe in grid.recipes():
         build.resolve(recipe)
     assert list(grid.recipes())
@@ -81,7 +87,7 @@ def test_every_file_is_a_grid_whose_recipes_are_known(table: Table) -> None:
 
 @pytest.mark.parametrize("table", SHIPPED, ids=lambda table: table.grid)
 def test_every_published_figure_stands_in_a_row(table: Table) -> None:
-    grid = read(table.grid, dummies(table))
+    grid = grid_of(table)
     cells = [cell.settings for cell in grid.combinations()]
     for column in grid.published:
         for figure in column.rows:

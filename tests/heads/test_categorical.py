@@ -103,6 +103,11 @@ def test_entropy_is_the_closed_form():
     torch.testing.assert_close(uniform[0], torch.tensor(7.0).log())
 
 
+def test_the_margin_is_the_gap_of_the_two_likeliest():
+    best, second = P.sort(descending=True).values[:2]
+    torch.testing.assert_close(head_with(P).margin(torch.ones(1, 1))[0], best - second)
+
+
 def test_a_token_drawn_alone_is_the_token_drawn_in_a_batch():
     head, z, noise = head_with(P), torch.ones(64, 1), stream(3, "sample", 64)
     batch = head.sample(z, noise)

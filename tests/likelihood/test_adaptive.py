@@ -63,7 +63,13 @@ def follow(model: Model, token: torch.Tensor, text: str, given_BL: torch.Tensor 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(
-    "text", [*RULES, "entropy-bound:0.9", *(f"{rule}/{cut}" for rule in RULES for cut in ("equal:2", "sizes:(1,3,2)"))]
+    "text",
+    [
+        *RULES,
+        "largest-margin",
+        "entropy-bound:0.9",
+        *(f"{rule}/{cut}" for rule in RULES for cut in ("equal:2", "sizes:(1,3,2)")),
+    ],
 )
 def test_probabilities_of_all_images_sum_to_one(network, text):
     if network not in ATTENTIVE and text not in ("lowest-entropy", "highest-entropy/equal:2"):

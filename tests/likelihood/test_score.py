@@ -72,6 +72,16 @@ def test_a_stopped_adaptive_order_keeps_the_batches_that_are_done(images, tmp_pa
         along(estimator=Estimator(2))
 
 
+def test_progress_ends_with_all_rows_where_the_model_finds_the_number_of_steps(images, tmp_path):
+    rule, partition = PlanSpec.parse("entropy-bound:9", adaptive=True)
+    find = lambda model, token, plan, *asked: adaptive_log_prob(model, token, plan, rule, *asked)  # noqa: E731
+    for _ in range(2):  # computed, then read
+        seen = []
+        found = score(tiny(), images[:20], None, lambda noise: sizes_plan(partition, 8, len(noise)), "", find=find,
+                      partial=Partial(tmp_path), progress=lambda *at, seen=seen: seen.append(at))  # fmt: skip
+        assert found.forward_rows_per_image < 8 and seen[-1] == (160, 160)
+
+
 def test_no_images_are_refused(images):
     with pytest.raises(UserError, match="no images"):
         score(tiny(), images[:0], None, draw("raster"), "raster")

@@ -10,7 +10,7 @@ import torch
 
 from mar.core.noise import stream
 from mar.likelihood.chain import read_walks, token_log_prob
-from mar.model.walk import Walk, along, by_entropy
+from mar.model.walk import Walk, along, by_score
 from orderings import GIVEN, Plan, parse_adaptive
 from tests.likelihood.test_estimate import draw, tiny
 
@@ -68,7 +68,7 @@ def test_reading_a_walk_is_the_chain(text):
 
 def test_entropy_takes_the_surest_token_first():
     model, plan = tiny(), plan_of("raster")
-    walk = Walk(model, plan, NONE, choose=by_entropy(parse_adaptive("lowest-entropy"), plan.sizes()))
+    walk = Walk(model, plan, NONE, choose=by_score(parse_adaptive("lowest-entropy"), plan.sizes()))
     first = next(iter(walk))
     everything = Walk(model, plan, NONE).query(0, torch.ones(3, 8, dtype=torch.bool))
     entropy_BL = model.head.entropy(everything.z_MD).reshape(3, 8)

@@ -32,6 +32,7 @@ def chosen(text: str, sizes: list[int], **more) -> list[list[int]]:
         ("highest-entropy", [2, 9], [[0, 2], [0, 3, 4]]),  # fewer remain than asked for
         ("confidence:0", [2, 0], [[0, 2], []]),
         ("lowest-entropy", [0, 3], [[], [0, 3, 4]]),
+        ("largest-margin", [1, 2], [[0], [0, 3]]),
         ("entropy-bound:0", [1, 1], [[1], [0]]),
         ("entropy-bound:1", [1, 1], [[1, 3], [0]]),  # 1 | + 1 beside it | 2 would lie above; infinite ones come alone
         ("entropy-bound:2", [1, 0], [[1, 2, 3], []]),

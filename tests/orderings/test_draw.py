@@ -60,6 +60,11 @@ def test_png_bytes_for_a_page():
     for picture in (draw.figure(plan("hilbert", grid), grid), two):
         assert Image.open(io.BytesIO(draw.png(picture))).format == "PNG"
     assert [axis.get_title() for axis in two.axes] == ["hilbert", "random"]
+    for axis in two.axes:  # a legend below each map
+        (bar,) = axis.child_axes
+        assert [label.get_text() for label in bar.get_xticklabels()] == ["step 0", "35"]
+    ranks, steps, path = draw.figure(plan("hilbert", grid), grid).axes[:3]
+    assert {(axis.get_xlabel(), axis.get_ylabel()) for axis in (ranks, steps, path)} == {("column", "row")}
 
 
 def test_other_kinds_of_file_are_refused(tmp_path):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from mar.cli.main import app
-from mar.compat.rar import import_run
+from mar.compat.rar import RAR
 from mar.core.errors import UserError
 from mar.networks.base import GIVEN
 from mar.run import load
@@ -47,7 +47,7 @@ def run(state, tmp_path_factory):
     asked = ["import", str(folder / "rar_b.bin"), "--out", str(folder / "run"), "--heads", str(HEADS)]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "a RAR of 2 x 16 over 8 categories" in done.output
+    assert "RAR of 2 x 16 over 8 categories" in done.output
     return load(folder / "run", device="cpu")
 
 
@@ -102,6 +102,15 @@ def test_whole_generations_agree_token_by_token(run, recorded, name, guidance):
     assert torch.equal(token_BL, recorded[f"generated.{name}"].long())
 
 
+def test_indices_are_said_to_need_their_vq_tokenizer_not_a_kl_autoencoder(run):
+    command = ["sample", str(run.folder.path), "-n", "1", "--plan", "random/equal:2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and "VQ tokenizer" in done.output and "AUTOENCODER" not in done.output
+    for wrong in ([*command, "--vae", "kl16"], ["fid", str(run.folder.path), "-n", "8"]):
+        with pytest.raises(UserError, match="makes indices of a codebook"):
+            CliRunner().invoke(app, wrong, catch_exceptions=False)
+
+
 def test_other_weights_are_refused_in_one_line(state, tmp_path):
     for wrong, said in (
         ({**state, "blocks.0.ls1": torch.zeros(1)}, r"blocks\.0\.ls1"),
@@ -110,5 +119,5 @@ def test_other_weights_are_refused_in_one_line(state, tmp_path):
         ({name: value for name, value in state.items() if "blocks.0.norm1" not in name}, "weights disagree"),
     ):
         with pytest.raises(UserError, match=said) as error:
-            import_run(wrong, tmp_path / "run", HEADS)
+            RAR.import_run(wrong, tmp_path / "run", HEADS)
         assert "\n" not in str(error.value)

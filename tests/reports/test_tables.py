@@ -102,6 +102,8 @@ def test_the_terminal_drops_columns_and_cuts_no_cell(result: AblationResult, wid
     assert "random/linear:2" in text and f"{result.rows[1].likelihood.bits_per_dim:.4f}" in text  # type: ignore[union-attr]
     assert "independent" in text and "spiral: NLL: RuntimeError" in text
     assert "12.50" in text
+    assert ("bits/dim ± " in text or " ± 0." in text) == ("one standard error" in text)
+    assert ("p (Holm)" in " ".join(text.split())) == ("Holm-corrected" in text)
 
 
 def test_notes_say_that_variants_have_a_guidance_of_their_own_and_every_data_set(result: AblationResult) -> None:

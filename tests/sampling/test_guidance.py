@@ -12,7 +12,8 @@ from mar.core.noise import stream
 from mar.heads.base import SamplingOptions
 from mar.sampling.guidance import NONE, Guidance, Place, Temperature
 from mar.sampling.many import Settings
-from mar.sampling.samplers import Remask, generate, generate_remasked
+from mar.sampling.remask import Remask, generate_remasked
+from mar.sampling.samplers import generate
 from mar.sampling.speculate import Speculation
 from orderings import Grid, Plan, PlanSpec
 from tests.sampling.test_samplers import make

@@ -19,7 +19,8 @@ from mar.model.model import Model
 from mar.networks.base import Network
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings
-from mar.sampling.samplers import Remask, generate, generate_remasked
+from mar.sampling.remask import Posterior, Remask, generate_posterior, generate_remasked, parse_remask
+from mar.sampling.samplers import generate
 from mar.verification.models import BareTokens
 from mar.verification.verdict import ALPHA, p_value
 from orderings import GIVEN, ORDERINGS, Grid, InvalidRequest, Plan, PlanSpec
@@ -66,11 +67,12 @@ def agreement(token_NL: torch.Tensor) -> float:
     return p_value(count.numpy(), JOINT.numpy())
 
 
-def draw(model: Model, plan: Plan, remask: Remask, **options) -> torch.Tensor:
+def draw(model: Model, plan: Plan, remask: Remask | Posterior, **options) -> torch.Tensor:
     n = len(plan.step_BL)
     given = options.pop("given", None)
     nobody, noise = torch.full((n,), -1), stream(0, "sample", n)
-    return generate_remasked(model, plan, nobody, noise, Guidance(), 1.0, given, remask=remask, **options)
+    take = generate_posterior if isinstance(remask, Posterior) else generate_remasked
+    return take(model, plan, nobody, noise, Guidance(), 1.0, given, remask=remask, **options)
 
 
 def test_gibbs_rounds_mend_what_was_drawn_at_once(model):
@@ -97,6 +99,32 @@ def test_the_least_confident_tokens_are_redrawn_and_no_other(model):
     assert torch.equal(redrawn[1].long().argmax(1), confidence_BL.argmin(1)) and (redrawn[1].sum(1) == 1).all()
 
 
+@pytest.mark.parametrize("text", ["cap:1", "rescale:0.7", "confidence"])
+def test_masking_inside_a_generation_keeps_the_plans_number_of_known_tokens(model, text, monkeypatch):
+    """Each step is drawn given what the last one left; some of the older tokens are masked, none of its own."""
+    n, known, drawn = 500, [], []
+    monkeypatch.setattr(
+        model.network,
+        "observe",
+        lambda state, token_BLD, index_BL: (
+            known.append(index_BL) or Exact.observe(model.network, state, token_BLD, index_BL)
+        ),
+    )
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((N_TOKENS,)), n, stream(0, "order", n))
+    token = draw(model, plan, parse_remask(text), on_step=lambda step, token, at_BL: drawn.append(at_BL))
+    assert [known_BL.sum(1).unique().tolist() for known_BL in known] == [[0], [1], [2]]
+    for k in range(2):
+        assert (drawn[k] <= known[k + 1]).all() and (known[k + 1] <= known[k] | drawn[k]).all()
+    assert (known[-1] | drawn[-1]).all() and sum(at_BL.sum() for at_BL in drawn) > n * N_TOKENS
+    assert set(map(tuple, token.tolist())) == set(map(tuple, EVERY.tolist()))
+
+
+def test_the_expected_number_is_that_of_remdm():
+    known_B, left_B = torch.tensor([10.0, 40.0, 60.0]), torch.tensor([50.0, 20.0, 0.0])
+    for text, number in (("cap:0.6", [6, 20, 0]), ("rescale:0.1", [1, 2, 0]), ("confidence", [1, 0.5, 0])):
+        assert parse_remask(text).number(known_B, left_B).tolist() == pytest.approx(number)
+
+
 @pytest.mark.parametrize("rule", ["random", "least-confident"])
 def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
     n = 32
@@ -109,6 +137,14 @@ def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
     alone = generate_remasked(
         model, plan.rows(slice(5, 6)), torch.tensor([-1]), stream(0, "sample", n).rows(slice(5, 6)), Guidance(), 1.0,
         given[5:6], remask=Remask(rule, 4, 0.5),
+    )  # fmt: skip
+    assert torch.equal(alone, token[5:6])
+    inside = Posterior("confidence" if rule == "least-confident" else "cap")
+    token = draw(model, plan, inside, given=given)
+    assert torch.equal(token[:, 1], given[:, 1])
+    alone = generate_posterior(
+        model, plan.rows(slice(5, 6)), torch.tensor([-1]), stream(0, "sample", n).rows(slice(5, 6)), Guidance(), 1.0,
+        given[5:6], remask=inside,
     )  # fmt: skip
     assert torch.equal(alone, token[5:6])
 
@@ -125,13 +161,25 @@ def test_it_is_no_plan_and_has_no_likelihood():
 
 
 def test_it_is_written_short():
-    assert Remask.parse("random") == Remask() and Remask.parse("least-confident:3") == Remask("least-confident", 3)
+    assert parse_remask("random") == Remask() and parse_remask("least-confident:3") == Remask("least-confident", 3)
     assert (
-        Remask.parse("random:16:0.1") == Remask("random", 16, 0.1)
-        and str(Remask.parse("random:16:0.1")) == "random:16:0.1"
+        parse_remask("random:16:0.1") == Remask("random", 16, 0.1)
+        and str(parse_remask("random:16:0.1")) == "random:16:0.1"
     )
-    for text in ("gibbs", "random:x", "random:0", "random:1:0", "random:1:2", "random:1:0.1:9"):
+    for text in (
+        "gibbs",
+        "random:x",
+        "random:0",
+        "random:1:0",
+        "random:1:2",
+        "random:1:0.1:9",
+        "cap",
+        "cap:0",
+        "rescale:2",
+        "cap:nan",
+        "confidence:1",
+    ):
         with pytest.raises(UserError, match="remasking is written"):
-            Remask.parse(text)
+            parse_remask(text)
     with pytest.raises(UserError, match="leave out adaptive"):
         Settings(adaptive="confidence", remask=Remask())

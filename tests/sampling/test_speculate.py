@@ -20,7 +20,8 @@ from mar.networks import NETWORKS
 from mar.sampling import speculate
 from mar.sampling.guidance import Guidance
 from mar.sampling.many import Settings
-from mar.sampling.samplers import Remask, generate
+from mar.sampling.remask import Remask
+from mar.sampling.samplers import generate
 from mar.sampling.speculate import Speculation, generate_speculated
 from mar.verification.models import small_model
 from mar.verification.verdict import ALPHA, p_value

@@ -58,7 +58,9 @@ CAUGHT = [
 
 @pytest.mark.parametrize("part, claims", CAUGHT, ids=[part.__name__ for part, _ in CAUGHT])
 def test_a_planted_bug_breaks_the_claims_about_it(part, claims):
-    broken = {verdict.claim for verdict in verify(part) if not verdict.passed}
+    of_network = claims <= set(networks.CLAIMS)  # the claims about a model that holds it are tested for the others
+    found = networks.verify_network(part, part.__name__) if of_network else verify(part)
+    broken = {verdict.claim for verdict in found if not verdict.passed}
     assert {claim.text for claim in claims} <= broken
 
 
