@@ -225,10 +225,11 @@ class Table(Generic[R]):
             kept = [replace(c, text=None) if c.brief else c for c in kept]
         while 1 + sum(map(self._narrowest, kept)) > width and any(c.drop for c in kept):
             kept.remove(max(reversed(kept), key=lambda c: c.drop))
-        blocks: list[list[Column[R]]] = [kept[:1]]
-        for column in kept[1:]:
-            if 1 + sum(map(self._narrowest, [*blocks[-1], column])) > width and len(blocks[-1]) > 1:
-                blocks.append(kept[:1])
+        lead = self._leading(kept, width)
+        blocks: list[list[Column[R]]] = [kept[:lead]]
+        for column in kept[lead:]:
+            if 1 + sum(map(self._narrowest, [*blocks[-1], column])) > width and len(blocks[-1]) > lead:
+                blocks.append(kept[:lead])
             blocks[-1].append(column)
         for number, block in enumerate(blocks):
             table = RichTable(title=Text(self.title) if self.title and not number else None, title_style="bold")
@@ -322,6 +323,16 @@ class Table(Generic[R]):
         feet = "".join(f"<tr>{line}</tr>" for line in lines[count:])
         head = f"<thead><tr>{heads}</tr></thead>"
         return f'<table class="{css}">{head}<tbody>{body}</tbody><tfoot>{feet}</tfoot></table>'
+
+    def _leading(self, kept: Sequence[Column[R]], width: int) -> int:
+        """Return the number of first columns that tell the rows apart: every part of a table repeats them. It is 1 if a
+        column does not fit beside them into ``width``."""
+        sizes = [*map(self._narrowest, kept)]
+        for count in range(1, len(kept)):
+            names = {tuple(column.show(row) for column in kept[:count]) for row in self.rows}
+            if len(names) == len(self.rows):
+                return count if 1 + sum(sizes[:count]) + max(sizes[count:]) <= width else 1
+        return 1
 
     def _widest(self, column: Column[R], words: Callable[[str], Sequence[str]] = lambda head: [head]) -> int:
         cells = (column.show(row) for row in (*self.rows, *self.baselines))

@@ -129,6 +129,17 @@ def test_a_narrow_terminal_prints_a_brief_number_without_its_error_and_the_note_
         assert "2.000" in text and ("2.000 ± 0.125" in text) == ("one standard error" in text) == said
 
 
+def test_every_part_of_a_divided_table_tells_the_rows_apart() -> None:
+    from rich.console import Console
+
+    wide = [Column[Line](letter * 16, lambda row: 1) for letter in "ab"]
+    for width, expected in ((40, [True, True, True]), (29, [True, False, False, False])):
+        console = Console(width=width, file=io.StringIO())
+        console.print(Table([*COLUMNS, *wide], ROWS))
+        heads = [line for line in console.file.getvalue().splitlines() if line.startswith("┃") and "network" in line]  # type: ignore[attr-defined]
+        assert ["order" in line for line in heads] == expected
+
+
 HOSTILE = [
     "=HYPERLINK(1)", "@SUM(1+1)", "+1+1", "-2+3", "\t=1", "<script>alert(1)</script>", "a|b", "[x](javascript:y)",
     "a\nb", "\\input{/etc/passwd}", "[red]x[/b]", ":smile:",
