@@ -71,6 +71,7 @@ PAGES = {
     "Models": [
         "data",
         "latents",
+        "video",
         "networks",
         "choosing-a-network",
         "training",

@@ -29,7 +29,7 @@ from mar.tokenizers.base import Tokenizer
 from mar.training.objectives import OBJECTIVES, AnyOrder, LearnedOrder, NextSet, Objective
 from mar.training.optimizers import check_name
 from mar.training.parts import Parts
-from orderings import Grid, Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
+from orderings import Ordering, Partition, Plan, as_options, name_of, parse_ordering, parse_partition
 
 FAMILIES = {"network": NETWORKS, "head": HEADS, "tokenizer": TOKENIZERS, "data": DATA, "objective": OBJECTIVES}
 
@@ -175,14 +175,14 @@ def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
         )
     tokens, network = model.tokenizer, model.network
     widths = network.context_width, network.token_width, network.condition_width
-    return OrderPolicy(len(Grid(tokens.shape)), tokens.token, *widths)
+    return OrderPolicy(len(tokens.lattice), tokens.token, *widths)
 
 
 def _check(parts: Parts) -> None:
     """Raise Unsupported if the network does not serve the plan, examples of their own lengths, or the tasks."""
     recipe, network, tokenizer = parts.recipe, parts.model.network, parts.model.tokenizer
     noise = stream(recipe.seed, "check", 2)
-    plan = Plan.sample(parts.ordering, parts.partition, Grid(tokenizer.shape), 2, noise)
+    plan = Plan.sample(parts.ordering, parts.partition, tokenizer.lattice, 2, noise)
     network.check(plan.step_BL)
     tokenizer.check(plan.step_BL)
     if tokenizer.end is not None and (network.shares_plan or not network.one_pass):

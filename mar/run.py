@@ -57,7 +57,7 @@ from mar.training.job import FidOf, ModelJob, check, check_memory
 from mar.training.loop import Trainer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
-from orderings import Grid, PlanSpec
+from orderings import PlanSpec
 
 
 def train(
@@ -209,7 +209,7 @@ class Run:
         self.model: Model = self.parts.model
         self.checkpoint.load_model(self.model, ema)
         self.model.to(self.device).eval().requires_grad_(False)
-        self.grid = Grid(self.model.tokenizer.shape)
+        self.grid = self.model.tokenizer.lattice
         self._trained_plan = PlanSpec(self.parts.ordering, self.parts.partition)
         self.training_plan = str(self._trained_plan)  # as short text
         logger.debug(repr(self))

@@ -115,7 +115,8 @@ class Ordering(Component):
 
     random: ClassVar[bool] = False  # True if ``ranks`` uses the generator (composites set it per instance)
     learned: ClassVar[bool] = False  # True when a policy trained with the model chooses the order
-    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it is defined on
+    grids: ClassVar[tuple[int, ...]] = (1, 2, 3)  # the numbers of dimensions it is defined on, of a frame with time
+    time: ClassVar[bool] = False  # True if ``ranks`` knows that the first axis of a grid with time is no row
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         """Return rank_BL (int64): each row a permutation of 0..L-1; rank 0 is generated first.
@@ -125,10 +126,13 @@ class Ordering(Component):
         raise NotImplementedError
 
     def check(self, grid: Grid) -> None:
-        """Raise Unsupported if ``grid`` has a number of dimensions that this ordering is not defined on."""
-        if grid.ndim not in self.grids:
+        """Raise Unsupported if this ordering is not defined on ``grid``."""
+        name = type(self).__name__
+        if grid.frame.ndim not in self.grids:
             fits = " or ".join(f"{n}-D" for n in self.grids)
-            raise Unsupported(f"{type(self).__name__} orders a {fits} grid, not the {grid.ndim}-D {grid}")
+            raise Unsupported(f"{name} orders a {fits} grid, not the {grid.ndim}-D {grid}")
+        if grid.time and not self.time:
+            raise Unsupported(f"{name} does not know time and would mix frames with rows: frames:(…) orders each frame")
 
     def at(self, progress: float) -> Ordering:
         """Return the ordering at a fraction 0..1 of training; only annealed orderings change."""
@@ -149,7 +153,10 @@ class Ordering(Component):
 
 @dataclass(frozen=True)
 class FixedOrdering(Ordering):
-    """An ordering with the same ranks in every row: implement ``rank``."""
+    """An ordering with the same ranks in every row: implement ``rank``. With time it orders every frame alike."""
+
+    time: ClassVar[bool] = True
+    whole: ClassVar[bool] = False  # True if ``rank`` takes a grid with time, all frames at once
 
     def rank(self, grid: Grid) -> torch.Tensor:
         """Return rank_L (int64), a permutation of 0..L-1; it is computed once for each grid."""
@@ -157,7 +164,8 @@ class FixedOrdering(Ordering):
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
-        return _rank(self, grid).repeat(batch, 1)  # a copy: writing into it leaves the cache intact
+        rank_L = _rank(self, grid) if self.whole else grid.each_frame(_rank(self, grid.frame))
+        return rank_L.repeat(batch, 1)  # a copy: writing into it leaves the cache intact
 
 
 @lru_cache(maxsize=256)

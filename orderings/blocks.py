@@ -1,4 +1,4 @@
-"""Blocks: any order of blocks, any order inside them; and random segments.
+"""Blocks and frames: any order of them, any order inside them; and random segments.
 
 B batch · L tokens · N blocks · D grid dimensions
 """
@@ -18,13 +18,13 @@ from orderings.scans import Raster
 def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
     """Return the shape of a whole block, from one size for all spatial directions or one for each.
 
-    Channels stay together. Raise Unsupported for more sizes than the grid has dimensions.
+    Channels stay together, frames apart. Raise Unsupported for more sizes than the grid has dimensions.
     """
     spatial = min(grid.ndim, 2)
     if len(size) == 1:
         size = size * spatial
     if len(size) == spatial:
-        size = size + grid.shape[spatial:]
+        size = (1, *size) if grid.time else size + grid.shape[spatial:]
     if len(size) != grid.ndim:
         raise Unsupported(f"blocks of {'x'.join(map(str, size))} do not fit the {grid.ndim}-D grid {grid}")
     return tuple(map(min, size, grid.shape))
@@ -33,7 +33,7 @@ def block_shape(size: tuple[int, ...], grid: Grid) -> tuple[int, ...]:
 def block_of(size: tuple[int, ...], grid: Grid) -> tuple[torch.Tensor, Grid]:
     """Return block_L, the number of the block of each token, and the grid of blocks. Edge blocks may be smaller."""
     shape = torch.tensor(block_shape(size, grid))
-    blocks = Grid(tuple(-(-n // s) for n, s in zip(grid.shape, shape.tolist(), strict=True)))
+    blocks = Grid(tuple(-(-n // s) for n, s in zip(grid.shape, shape.tolist(), strict=True)), grid.time)
     strides = torch.tensor([math.prod(blocks.shape[d + 1 :]) for d in range(grid.ndim)])
     return (grid.coordinates() // shape * strides).sum(1), blocks
 
@@ -65,9 +65,11 @@ class Blocks(FixedOrdering):
     """Block by block: ``outer`` orders the blocks, ``inner`` the tokens of each (independently if random).
 
     Sizes that do not divide the grid leave smaller blocks at the far edges. On a 1-D grid blocks are runs of tokens; on
-    a 3-D grid they hold all channels of their pixels, unless a third size cuts those too.
+    a 3-D grid they hold all channels of their pixels, unless a third size cuts those too; with time ``4`` cuts each
+    frame, and ``2x4x4`` makes space-time blocks of two frames.
     """
 
+    whole: ClassVar[bool] = True
     size: tuple[int, ...] = option((4,), separator="x")
     outer: Ordering = field(default=Raster())
     inner: Ordering = field(default=Raster())
@@ -103,13 +105,39 @@ class Blocks(FixedOrdering):
         inside_BL = torch.empty(batch, len(grid), dtype=torch.int64)
         for extent_D in extent_ND.unique(dim=0):
             alike = (extent_ND == extent_D).all(1).nonzero()[:, 0]
-            block = Grid(tuple(extent_D.tolist()))
+            block = Grid(tuple(extent_D.tolist()), grid.time)
+            block = block.frame if block.shape[0] == 1 else block
             source = _Folded(generator.at(f"inner {block}"), len(alike))
             rank = self.inner.ranks(block, batch * len(alike), source)
             tokens = token_by_block[start_N[alike, None] + torch.arange(len(block))]
             inside_BL = inside_BL.to(rank.device)
             inside_BL[:, tokens.reshape(-1).to(rank.device)] = rank.reshape(batch, -1)
         return inside_BL
+
+
+@dataclass(frozen=True)
+class Frames(Ordering):
+    """Frame by frame: ``inner`` orders the tokens of each (independently if random), ``outer`` the frames.
+
+    ``outer=subsample`` interleaves: frames 0, 2, 1, 3 of four, coarse to fine. A picture is one frame.
+    """
+
+    inner: Ordering = field(default=Raster())
+    outer: Ordering = field(default=Raster())
+    time: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "random", self.inner.random or self.outer.random)
+
+    def at(self, progress: float) -> Frames:
+        return replace(self, inner=self.inner.at(progress), outer=self.outer.at(progress))
+
+    def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
+        frames = len(grid) // len(grid.frame)
+        source = _Folded(generator.at("inner"), frames)
+        inside_BTL = self.inner.ranks(grid.frame, batch * frames, source).reshape(batch, frames, -1)
+        frame_BT = self.outer.ranks(Grid((frames,)), batch, generator.at("outer")).to(inside_BTL.device)
+        return (frame_BT[:, :, None] * len(grid.frame) + inside_BTL).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -158,6 +186,7 @@ class Segments(Ordering):
     size: int = option(4, least=1)  # tokens
     along: Ordering | None = None  # a fixed order; none: Hilbert, or raster on a 1-D grid
     random: ClassVar[bool] = True
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,9 +92,10 @@ class Halton(PixelOrdering):
         rank_BL = super().ranks(grid, batch, generator)
         if not self.roll:
             return rank_BL
-        pixels = len(Grid(grid.shape[:2]))
+        pixels, length = len(Grid(grid.frame.shape[:2])), len(grid.frame)
         shift_B1 = (generator.uniform(1) * pixels).long().clamp(max=pixels - 1)
-        return (rank_BL.to(shift_B1.device) + shift_B1 * (len(grid) // pixels)) % len(grid)
+        rank_BL = rank_BL.to(shift_B1.device)
+        return rank_BL // length * length + (rank_BL + shift_B1 * (length // pixels)) % length
 
 
 def _radical_inverse_cell(points: int, base: int, size: int) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 L tokens · K AR steps
 
-A 2-D grid is drawn as it lies; a 1-D one as lines of text; a 3-D one with its channels side by side. matplotlib and
-Pillow are imported when a picture is made.
+A 2-D grid is drawn as it lies; a 1-D one as lines of text; a 3-D one with its channels or frames side by side.
+matplotlib and Pillow are imported when a picture is made.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ class Canvas:
             return cls(place_LD[:, 0] // width, place_LD[:, 0] % width, -(-len(grid) // width), width)
         if grid.ndim == 2:
             return cls(place_LD[:, 0], place_LD[:, 1], *grid.shape)
-        height, width, channels = grid.shape
-        column_L = place_LD[:, 1] + place_LD[:, 2] * (width + 1)  # an empty column between channels
-        return cls(place_LD[:, 0], column_L, height, channels * (width + 1) - 1)
+        layer, row, column = (0, 1, 2) if grid.time else (2, 0, 1)  # the axes: frames, or channels
+        layers, height, width = (grid.shape[axis] for axis in (layer, row, column))
+        column_L = place_LD[:, column] + place_LD[:, layer] * (width + 1)  # an empty column between them
+        return cls(place_LD[:, row], column_L, height, layers * (width + 1) - 1)
 
     def fill(self, value_L: np.ndarray) -> np.ndarray:
         """Return the values in their cells; NaN where there is no token."""
@@ -101,7 +102,7 @@ def animation(plan: Plan, grid: Grid, row: int = 0, most: int = 150) -> list[Ima
 def figure(plan: Plan, grid: Grid, row: int = 0, title: str = "") -> Figure:
     """Return three panels of one row of a plan: when each token comes (its rank), in which AR step, and the path.
 
-    The path joins the tokens in the order of their ranks; long jumps are thin. On a 3-D grid it is that of the pixels;
+    The path joins the tokens in the order of their ranks; long jumps are thin. With channels it is that of the pixels;
     on a 1-D grid the third panel plots rank against position.
     """
     from matplotlib.figure import Figure
@@ -234,7 +235,7 @@ def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
         axis.set_xlabel("position", fontsize=8, color=INK)
         axis.set_ylabel("rank", fontsize=8, color=INK)
         return
-    plane = Canvas.of(Grid(grid.shape[:2]))
+    plane = Canvas.of(grid if grid.time else Grid(grid.shape[:2]))
     axis.set(xlim=(-0.5, plane.width - 0.5), ylim=(plane.height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
     _name_axes(axis, Grid(grid.shape[:2]))
     _line(axis, _walk(plane, rank_L), colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))

@@ -1,4 +1,4 @@
-"""The token lattice: 1-D for text and audio, 2-D for images, 3-D for images with channels; errors; torch on demand.
+"""The token lattice: 1-D for text and audio, 2-D for images, 3-D for images with channels or video; torch on demand.
 
 L tokens · D grid dimensions
 """
@@ -75,14 +75,20 @@ LARGEST = 2**22  # tokens of a grid: the orders of a few images of 2048x2048 tok
 
 @dataclass(frozen=True)
 class Grid:
-    """A lattice of ``shape`` tokens, numbered row-major: token l sits at ``coordinates()[l]``."""
+    """A lattice of ``shape`` tokens, numbered row-major: token l sits at ``coordinates()[l]``.
+
+    With ``time`` the three axes are frames, rows and columns; without, a third axis holds the channels of each pixel.
+    """
 
     shape: tuple[int, ...]
+    time: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise InvalidRequest(f"a grid has one to three positive sizes, not {'x'.join(map(str, self.shape))!r}")
+        if self.time and len(shape) != 3:
+            raise InvalidRequest(f"a grid with time has frames, rows and columns, not {'x'.join(map(str, shape))!r}")
         if math.prod(shape) > LARGEST:
             text = "x".join(map(str, shape))
             raise InvalidRequest(f"a grid holds at most {LARGEST:,} tokens: {text} would not fit into memory")
@@ -90,14 +96,15 @@ class Grid:
 
     @classmethod
     def parse(cls, text: str) -> Grid:
-        """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,))."""
+        """``"16x16"`` → Grid((16, 16)); ``"64"`` → Grid((64,)); ``"t4x16x16"`` → Grid((4, 16, 16), time=True)."""
+        sizes = text.lower().removeprefix("t")
         try:
-            shape = tuple(int(n) for n in text.lower().split("x"))
+            shape = tuple(int(n) for n in sizes.split("x"))
         except ValueError:
             shape = ()
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
-            raise InvalidRequest(f"a grid is written like 16x16, 64 or 8x8x3, not {shortened(text)!r}")
-        return cls(shape)
+            raise InvalidRequest(f"a grid is written like 16x16, 64, 8x8x3 or t4x16x16, not {shortened(text)!r}")
+        return cls(shape, sizes != text.lower())
 
     def __len__(self) -> int:
         return self.size
@@ -108,7 +115,22 @@ class Grid:
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        return "x".join(map(str, self.shape))
+        return "t" * self.time + "x".join(map(str, self.shape))
+
+    @cached_property
+    def frame(self) -> Grid:
+        """The grid of one frame; without time all tokens are one frame."""
+        return Grid(self.shape[1:]) if self.time else self
+
+    def each_frame(self, rank_BL: torch.Tensor) -> torch.Tensor:
+        """Return the ranks (…, L) of all tokens from those of one frame: every frame alike, one after the other."""
+        start_T1 = torch.arange(0, len(self), rank_BL.shape[-1], device=rank_BL.device)[:, None]
+        return (start_T1 + rank_BL[..., None, :]).flatten(-2)
+
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """The shape of a picture of all tokens in their order: frames lie one below the other."""
+        return (self.shape[0] * self.shape[1], self.shape[2]) if self.time else self.shape
 
     @cached_property
     def ndim(self) -> int:

@@ -26,14 +26,15 @@ class Locality(Ordering):
     to a token's known neighbours), ties at random, none within ``repulsion`` rows and columns of another one of the
     set. When these run out before the set is full, it takes the token farthest from the set, again and again. The sizes
     of the sets are those of the plan's partition, so the order depends on it; given tokens do not change it. Distances
-    count channels as a third axis; LPD's code is 2-D. LPD's
-    plans of ImageNet: ``locality:2/lpd:20`` and ``locality:2/lpd:32`` on 16×16 tokens, ``locality:4/lpd:48`` on 32×32.
+    count channels or time as a third axis; LPD's code is 2-D. LPD's plans of ImageNet: ``locality:2/lpd:20`` and
+    ``locality:2/lpd:32`` on 16×16 tokens, ``locality:4/lpd:48`` on 32×32.
     """
 
     repulsion: int = option(2, least=0, most=_MOST)  # rows and columns between tokens of a set
     proximity: float = option(1.0, least=0)  # from here on a token is close to what is known
     sets: tuple[int, ...] = option((), least=1)  # sizes; none: those of the partition, or single tokens
     random: ClassVar[bool] = True
+    time: ClassVar[bool] = True
 
     def among(self, partition: Partition, grid: Grid) -> Locality:
         if self.sets or type(partition).sizes is Partition.sizes:  # a partition by place cuts whatever order there is

@@ -55,6 +55,14 @@ class BlockSets(PlaceSets):
 
 
 @dataclass(frozen=True)
+class FrameSets(PlaceSets):
+    """A new set whenever the frame changes; with the ordering ``frames``, a set per frame. A picture is one frame."""
+
+    def keys(self, grid: Grid) -> torch.Tensor:
+        return torch.arange(len(grid)) // len(grid.frame)
+
+
+@dataclass(frozen=True)
 class Diagonals(PlaceSets):
     """A new set whenever the anti-diagonal changes; with the ordering ``diagonal``, a set per diagonal.
 
@@ -63,7 +71,9 @@ class Diagonals(PlaceSets):
     """
 
     def keys(self, grid: Grid) -> torch.Tensor:
-        return grid.coordinates()[:, :2].sum(1)
+        place_LD, first = grid.coordinates(), int(grid.time)
+        frame_L = place_LD[:, 0] * sum(grid.shape) * first
+        return frame_L + place_LD[:, first : first + 2].sum(1)
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,8 @@ class RegionSets(PlaceSets):
         check_size(self.count)
 
     def keys(self, grid: Grid) -> torch.Tensor:
-        return region_of(self.count, grid)[0]
+        region_L = region_of(self.count, grid.frame)[0]
+        return region_L.repeat(len(grid) // len(grid.frame))
 
     def starts(self, key_BL: torch.Tensor, scored_BL: torch.Tensor) -> torch.Tensor:
         new_BL = torch.zeros_like(scored_BL)

@@ -40,6 +40,7 @@ class Plan:
 
         Raise Unsupported if the ordering or partition does not support ``grid``.
         """
+        ordering.check(grid)
         rank_BL = ordering.among(partition, grid).ranks(grid, batch, generator)
         if given_BL is not None or absent_BL is not None:
             rank_BL = _rerank(rank_BL, given_BL, absent_BL)

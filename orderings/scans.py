@@ -156,6 +156,7 @@ class Checkerboard(Ordering):
     """One colour of a checkerboard, then the other, each in raster order, or in that of ``inner``."""
 
     inner: Ordering = field(default=Raster(), metadata={"omitted": True})  # of the pixels of a colour
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "random", self.inner.random)
@@ -164,9 +165,9 @@ class Checkerboard(Ordering):
         return replace(self, inner=self.inner.at(progress))
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
-        plane = Grid(grid.shape[:2])
+        plane = Grid(grid.frame.shape[:2])
         rank_BL = self.inner.ranks(plane, batch, generator)
         colour_L = (plane.coordinates().sum(1) % 2).to(rank_BL.device)
         rank_BL = inverse(argsort_whole(colour_L * len(plane) + rank_BL))
-        channels = torch.arange(len(grid) // len(plane), device=rank_BL.device)
-        return (rank_BL[:, :, None] * len(channels) + channels).reshape(batch, -1)
+        channels = torch.arange(len(grid.frame) // len(plane), device=rank_BL.device)
+        return grid.each_frame((rank_BL[:, :, None] * len(channels) + channels).flatten(1))

@@ -20,6 +20,7 @@ class Random(Ordering):
     """Uniformly random, anew for each image: the order of any-order models and of MAR."""
 
     random: ClassVar[bool] = True
+    time: ClassVar[bool] = True
 
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         return shuffle(generator.uniform(grid.size))
@@ -40,6 +41,7 @@ class FixedRandom(FixedOrdering):
     """One random order for all images, chosen by ``seed``."""
 
     seed: int = option(0, least=0, most=2**32 - 1)
+    whole: ClassVar[bool] = True
 
     def rank(self, grid: Grid) -> torch.Tensor:
         # NumPy guarantees the streams of RandomState: a seed always names the same order
@@ -56,6 +58,7 @@ class Mixture(Ordering):
     orderings: tuple[Ordering, ...] = (Raster(), Random())
     weights: tuple[float, ...] = ()  # relative; none: equal
     random: ClassVar[bool] = True
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.orderings:
@@ -101,6 +104,7 @@ class Annealed(Ordering):
     start: float = 0.5
     end: float = 0.75
     progress: float = option(1.0, least=0, most=1)  # where training stands; set by ``at``
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

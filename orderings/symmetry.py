@@ -1,6 +1,6 @@
 """The eight symmetries of a square, applied to any ordering of a grid.
 
-B batch · H rows · W columns · C channels
+B batch · T frames · H rows · W columns · C channels
 
 Every symmetry is a transposition or none, then a flip of the rows or none, then a flip of the columns or none.
 """
@@ -38,6 +38,7 @@ class Symmetric(Ordering):
     transpose: bool = False
     rot90: int = option(0, least=0, most=3)  # clockwise quarter turns
     grids: ClassVar[tuple[int, ...]] = (2, 3)
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,11 +68,12 @@ class Symmetric(Ordering):
     def ranks(self, grid: Grid, batch: int, generator: Source) -> torch.Tensor:
         self.check(grid)
         transposed, rows, columns = self.element
-        height, width, *channels = grid.shape
+        frames, (height, width, *channels) = grid.shape[: grid.time], grid.frame.shape
         shape = (width, height) if transposed else (height, width)
-        rank_BHWC = self.of.ranks(Grid((*shape, *channels)), batch, generator).reshape(batch, *shape, -1)
-        rank_BHWC = rank_BHWC.transpose(1, 2) if transposed else rank_BHWC
-        return rank_BHWC.flip([axis for axis, flipped in ((1, rows), (2, columns)) if flipped]).reshape(batch, -1)
+        turned_grid = Grid((*frames, *shape, *channels), grid.time)
+        rank_BTHWC = self.of.ranks(turned_grid, batch, generator).reshape(batch, *(frames or (1,)), *shape, -1)
+        rank_BTHWC = rank_BTHWC.transpose(2, 3) if transposed else rank_BTHWC
+        return rank_BTHWC.flip([axis for axis, flipped in ((2, rows), (3, columns)) if flipped]).reshape(batch, -1)
 
     def check(self, grid: Grid) -> None:
         if grid.ndim == 1:
@@ -98,6 +100,7 @@ class Symmetries(Ordering):
 
     of: Ordering = field(default=Raster())
     random: ClassVar[bool] = True
+    time: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grids", self.mixture.orderings[1].grids)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class File(Ordering):
     path: str = ""
     holds: Literal["ranks", "positions"] = "ranks"
     index: int | None = option(None, least=0, omitted=True)  # of many orders the one for all images, from 0
+    time: ClassVar[bool] = True
 
     @property
     def random(self) -> bool:

@@ -16,10 +16,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @cache
-def rows(name: str) -> list[dict[str, Any]]:
+def result(name: str) -> dict[str, Any]:
     file = ROOT / "results" / name / "result.json"
-    text = file.read_text() if file.is_file() else gzip.decompress(file.with_suffix(".json.gz").read_bytes()).decode()
-    found = json.loads(text)["rows"]
+    packed = file.with_suffix(".json.gz")
+    return json.loads(file.read_text() if file.is_file() else gzip.decompress(packed.read_bytes()))
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    found = result(name)["rows"]
     return [row if "likelihood" in row else {**row, "likelihood": row["answers"]["nll"]} for row in found]
 
 
@@ -108,3 +112,91 @@ def test_the_table_of_networks_quotes_its_results():
         for ordering, text in zip(("raster", "spiral", "random"), quoted, strict=True):
             if text != "rejected":
                 assert text == f"{nll('digits-networks', network=network, ordering=ordering):.4f}", (network, ordering)
+
+
+def over_seeds(name: str, figure: str, digits: int, **wanted: str) -> str:
+    """Mean ± deviation of a figure, "answers.nll.bits_per_dim", over the rows of these settings: "−.0021 ± .0027"."""
+    values = []
+    for row in result(name)["rows"]:
+        if wanted.items() <= row["settings"].items():
+            found: Any = row
+            for part in figure.split("."):
+                found = found[int(part) if isinstance(found, list) else part]
+            values.append(found)
+    sign, number = "+" if figure.startswith("difference") else "", mean(values)
+    text = f"{number:{sign}.{digits}f} ± {stdev(values):.{digits}f}"
+    return re.sub(r"(?<!\d)0\.", ".", text).replace("-", "−")
+
+
+def lines(page: str, keys: int = 1) -> dict[tuple[str, ...], list[list[str]]]:
+    """The table lines of a page by their first cells; without bold. Several tables may share them."""
+    found: dict[tuple[str, ...], list[list[str]]] = {}
+    for line in (ROOT / page).read_text().replace("**", "").splitlines():
+        if line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            found.setdefault(tuple(cells[:keys]), []).append(cells[keys:])
+    return found
+
+
+@pytest.mark.parametrize("model", ["raster, causal", "random, causal", "random, bidirectional"])
+@pytest.mark.parametrize("loss", ["CE", "Diff"])
+def test_table_1_quotes_its_results(model, loss):
+    own = {"model": model, "loss": loss}
+    nll, fid = lines("results/mar-table1/README.md", 2)[model, loss]
+    of = {
+        (p, v): over_seeds("mar-table1", "answers.nll.nats_per_image", 2, partition=p, variant=v, **own)
+        for p in ("singles", "cosine:4") for v in ("best", "last")
+    }  # fmt: skip
+    assert (nll[0], nll[3], nll[5]) == (of["singles", "best"], of["singles", "last"], of["cosine:4", "best"])
+    if model != "raster, causal":
+        difference = "difference.nats_per_image"
+        assert nll[1] == over_seeds("mar-table1", difference, 2, partition="singles", variant="best", **own)
+
+    def scores(place: str, partition: str) -> str:
+        both = (over_seeds("mar-table1", place, 2, partition=partition, variant=v, **own) for v in ("best", "last"))
+        return " / ".join(text.partition(" ")[0] for text in both)
+
+    place = "answers.fid.scores.generated.fid"
+    assert fid[:2] == [scores(place, "singles"), scores(place, "cosine:4")]
+    distance = "answers.fid.memory.generated"
+    unseen = result("mar-table1")["rows"][0]["answers"]["fid"]["memory"]["unseen"]
+    for text, variant in zip(fid[2].split(" / "), ("best", "last"), strict=True):
+        own_distance = over_seeds("mar-table1", distance, 6, partition="singles", variant=variant, **own)
+        assert without_zero(float(own_distance.partition(" ")[0]) / unseen, 2) == text
+
+
+def test_table_1_quotes_its_crossings():
+    page = " ".join((ROOT / "results/mar-table1/README.md").read_text().split())
+    epochs = []
+    for loss in ("CE", "Diff"):
+        curve = {}
+        for model in result("mar-table1")["models"]:
+            if model["settings"]["loss"] == loss:
+                curve.setdefault(model["settings"]["model"], []).append(model["training"]["validation_nats"])
+        raster, *others = ([mean(at) for at in zip(*seeds, strict=True)] for seeds in curve.values())
+        for other in others:
+            last = max(k for k, (a, b) in enumerate(zip(other, raster, strict=True)) if a >= b)
+            epochs.append(round(50 * 64 * (last + 2) / 1365))  # a validation each 50 iterations of 64
+    said = "from epoch {} (causal) and {} (bidirectional) with cross-entropy, from {} and {} with diffusion"
+    assert said.format(*epochs) in page
+
+
+@pytest.mark.parametrize("name", ["rar-orders", "rar-annealing"])
+def test_the_tables_of_rar_quote_their_results(name):
+    quoted = lines(f"results/{name}/README.md")
+    orders = {row["settings"]["ordering"]: row["difference"] for row in result(name)["rows"]}
+    for order, compared in orders.items():
+        (cells,) = next(found for (key,), found in quoted.items() if key.lower() == order)
+        for k, variant in ((0, "best"), (3, "last")):
+            own = {"ordering": order, "variant": variant}
+            assert cells[k] == over_seeds(name, "answers.nll.bits_per_dim", 4, **own)
+            if compared is not None:
+                assert cells[k + 1] == over_seeds(name, "difference.bits_per_dim", 4, **own)
+
+
+def test_order_consistency_quotes_its_results():
+    quoted, name = lines("results/digits-consistency/README.md"), "digits-consistency"
+    for key, cells in ((key.replace(",", ""), cells) for (key,), (cells, *_) in quoted.items() if key[0].isdigit()):
+        places = ("nll.nats_per_image", "consistency.spread.value", "consistency.violation.rms.0")
+        found = [over_seeds(name, f"answers.{p}", d, iterations=key) for p, d in zip(places, (2, 3, 3), strict=True)]
+        assert cells == [*found, over_seeds(name, "answers.consistency.ensemble_gap.value", 2, iterations=key)]

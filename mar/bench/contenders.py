@@ -32,7 +32,7 @@ from mar.sampling.samplers import generate
 from mar.training.objectives import Losses, Task
 from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
-from orderings import Grid, Plan
+from orderings import Plan
 
 # The published models on random tokens, in 64 AR steps: the shape is a recipe, and speed depends on no data.
 SHAPES = {f"mar-{size}": f"imagenet256-mar-{size}" for size in ("base", "large", "huge")}
@@ -92,7 +92,7 @@ class Inputs:
     def __init__(self, parts: Parts, batch: int, setting: Setting) -> None:
         self.parts, self.batch, self.setting = parts, batch, setting
         self.model, self.n_classes = parts.model, parts.model.n_classes
-        self.grid = Grid(parts.model.tokenizer.shape)
+        self.grid = parts.model.tokenizer.lattice
         self.examples = [self._example(index) for index in range(POOL)]
 
     def example(self, index: int) -> Example:

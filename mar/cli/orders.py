@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from orderings import Grid, Ordering, Partition, Plan
 
-GridOption = Annotated[str, opt("16x16 (image), 64 (text), 8x8x3 (with channels).")]
+GridOption = Annotated[str, opt("16x16 (image), 64 (text), 8x8x3 (with channels), t4x16x16 (frames).")]
 
 # Every kind of path once, then partitions of different characters.
 GALLERY = (
@@ -110,7 +110,7 @@ def show(
     sizes = drawn.sizes()[0].tolist()
     shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
     print(f"{text} on {lattice}: {len(lattice)} tokens in {len(sizes)} AR steps (sizes {shown})")
-    if lattice.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
+    if lattice.frame.ndim < 3 and len(lattice) <= 1024 and lattice.shape[-1] <= 32:
         _print_ranks(drawn, lattice, wide_console())
     if out is not None:
         from orderings import draw
@@ -165,6 +165,7 @@ def _print_ranks(plan: Plan, grid: Grid, console: Console) -> None:
         ink = "black" if step > 0.6 * max(1, max(steps)) else "white"
         text.append(f" {rank:>{digits}} " if fits else "  ", style=f"{ink} on rgb({colour})")
         text.append("\n" if token % width == width - 1 else "")
+        text.append("\n" if grid.time and (token + 1) % len(grid.frame) == 0 and token + 1 < len(grid) else "")
     console.print(text, end="", soft_wrap=True)
     said = ["down: row", "across: column"] if grid.ndim == 2 else []
     said += ["number: rank"] * fits + ["colour: AR step, dark first, light last"] * console.is_terminal

@@ -32,7 +32,8 @@ def sample(
 ) -> None:
     """Generate examples along any plan.
 
-    Images: grid.png, single PNGs, images.npz and generation.gif. Text: samples.txt. Sound: .wav files and spectrograms.
+    Images: grid.png, single PNGs, images.npz and generation.gif. Videos: grid.gif, single GIFs and videos.npz. Text:
+    samples.txt. Sound: .wav files and spectrograms.
     Text, sound and numbers also as samples.npz. Latents of an imported model without autoencoder, or indices of a
     codebook (RAR): latents.npy.
     Example k depends on the seed and k alone.

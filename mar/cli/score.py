@@ -129,7 +129,7 @@ def print_nll(run: Run, request: NllRequest, as_json: bool = False) -> None:
     found = score_plans(run, request, printer(as_json))
     title = f"{run.data.name} {request.split}, {request.weights} weights"
     heading = f"{title}: nats per token ± one standard error"
-    plots.save(plots.likelihoods(found.likelihoods, run.grid.shape, heading), found.picture)
+    plots.save(plots.likelihoods(found.likelihoods, run.grid.picture, heading), found.picture)
     units, reference = Units.of_run(run), request.paired_with or None
     tables = nll_tables(found.likelihoods, found.differences, reference, title, units, found.random)
     line = f"wrote {len(found.files)} JSON file(s) and {found.picture.name} to {found.picture.parent}"

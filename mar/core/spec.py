@@ -33,7 +33,7 @@ class DataSpec:
     """Shape and meaning of one example.
 
     Attributes:
-        shape: (C, H, W) for images and latents, (1, 1, L) for all else.
+        shape: (C, H, W) for images and latents, (T, C, H, W) for videos of T frames, (1, 1, L) for all else.
         levels: integer values 0..levels-1 (2 binary, 17 digits, 256 images); 0 for real values.
         n_classes: number of classes; 0 without labels.
         modality: how an example is shown.
@@ -48,7 +48,7 @@ class DataSpec:
     levels: int
     n_classes: int = 0
     class_names: tuple[str, ...] = ()
-    modality: Literal["image", "text", "audio", "vector", "latent"] = "image"
+    modality: Literal["image", "video", "text", "audio", "vector", "latent"] = "image"
     alphabet: tuple[str, ...] = ()
     tokenizer: str = ""
     end: int | None = None

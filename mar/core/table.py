@@ -64,6 +64,7 @@ class Column(Generic[R]):
     key: str = ""  # the name in CSV and JSON; default: title and unit
     alike: Callable[[R], Hashable] | None = None  # rows of equal value compete for the best; None: all rows compete
     mark: Callable[[R], bool] | None = None  # rows to mark in place of the best
+    floor: Callable[[R], float | None] | None = None  # a value that ranks no rows; if the best is not above it, none is
     brief: bool = False  # a narrow terminal prints the number without ``text``, before it drops columns
     drop: int = 0  # 0: always shown; a narrow terminal drops the highest first, a page folds 2, a telephone also 1
     markup: Callable[[R], str] | None = None  # the cell of a page; None: the printed cell
@@ -90,7 +91,7 @@ class Column(Generic[R]):
     def best(self, rows: Sequence[R]) -> set[int]:
         """Return the indices of the best rows: of each group of comparable rows, if the printed cells differ.
 
-        A difference (``sign``) that is worse than zero is never best.
+        A difference (``sign``) that is worse than zero is never best, nor is a value that is not above its ``floor``.
         """
         if self.mark is not None:
             return {k for k, row in enumerate(rows) if self.mark(row)}
@@ -103,8 +104,10 @@ class Column(Generic[R]):
         for group in groups.values():
             lead = (min if self.better == "lower" else max)(group.values())
             worse = self.sign and (lead > 0.0) == (self.better == "lower")
-            if not worse and len({self.show(rows[k]) for k in group}) > 1:
-                found |= {k for k, value in group.items() if value == lead}
+            leaders = {k for k, value in group.items() if value == lead}
+            floors = [self.floor(rows[k]) or -math.inf for k in leaders] if self.floor else []
+            if not (worse or lead <= max(floors, default=-math.inf)) and len({self.show(rows[k]) for k in group}) > 1:
+                found |= leaders
         return found
 
     def of(self, read: Callable[[Q], R | None]) -> Column[Q]:
@@ -113,7 +116,7 @@ class Column(Generic[R]):
         def after(function: Callable[[R], Any] | None) -> Any:
             return function and (lambda row: None if (found := read(row)) is None else function(found))
 
-        names = ("value", "text", "alike", "mark", "markup")
+        names = ("value", "text", "alike", "mark", "markup", "floor")
         return replace(self, **{name: after(getattr(self, name)) for name in names})  # type: ignore[return-value]
 
 

@@ -12,11 +12,13 @@ from mar.data.hub import Hub
 from mar.data.mat import Omniglot, Silhouettes
 from mar.data.memory import Memory
 from mar.data.mnist import BinarizedMnist, DynamicMnist, FashionMnist, Mnist
+from mar.data.moving_digits import MovingDigits
 from mar.data.npz import Npz
 from mar.data.published_latents import MarLatents, RarTokens
 from mar.data.small_imagenet import Chrabaszcz, Oord
 from mar.data.sound_folder import SoundFolder
 from mar.data.text import Text
+from mar.data.video import Video
 
 DATA = Registry(
     {
@@ -32,6 +34,8 @@ DATA = Registry(
         "imagenet-oord": Oord,
         "imagenet-chrabaszcz": Chrabaszcz,
         "folder": Folder,
+        "video": Video,
+        "moving-digits": MovingDigits,
         "text": Text,
         "documents": Documents,
         "lm1b": Lm1b,

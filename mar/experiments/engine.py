@@ -426,7 +426,8 @@ def _model(engine: Engine, cell: Cell, answered: Answers) -> TrainedModel:
             continue
         if metric is None:
             weights = known.answer["weights"]
-            curve = Training.of(engine.folder(cell).history(), cell.recipe.train, known.answer["iteration"])
+            history, scored = engine.folder(cell).history(), known.answer["iteration"]
+            curve = Training.of(history, cell.recipe.train, scored, len(cell.data.train))
         elif metric.alone:
             answers[question.metric] = metric.read(known.answer, "")
     recipe = cell.recipe.as_dict()

@@ -65,6 +65,18 @@ SEED = "seed"  # the axis whose values are trainings of one recipe
 PLAN, PARTITION, VARIANT, ORDERS = "plan", "partition", "variant", "orders"  # of rows, beside the axes
 
 
+def setting(axis: str, value: str) -> str:
+    """Return a value as its row is named: a number with its axis, "seed 0"; a variant of weights as "best weights"."""
+    if axis == VARIANT:
+        return f"{value} weights" if value in ("best", "last") else value
+    return f"{axis} {value}" if value[:1].isdigit() else value
+
+
+def phrase(settings: Mapping[str, Any]) -> str:
+    """Return the values as a row is named, parted by points: a value may have commas of its own."""
+    return " · ".join(setting(axis, str(value)) for axis, value in settings.items())
+
+
 class Adjustment(Section):
     """Recipe keys that some cells change after their axes."""
 

@@ -136,9 +136,10 @@ class Training:
     loss_nats: tuple[float, ...]  # per token, where the head's loss is a likelihood
     validation_iteration: tuple[int, ...]
     validation_nats: tuple[float, ...]  # the objective on held-out examples, per token
+    examples: int = 0  # of the training split, an epoch; 0: a result from before they were kept
 
     @classmethod
-    def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int) -> Training:
+    def of(cls, history: Sequence[Mapping[str, Any]], train: Train, scored: int, examples: int = 0) -> Training:
         """Return the training of the logged lines of a run."""
         losses = [line for line in history if "loss_nats_per_token" in line]
         validations = [line for line in history if "validation_nats_per_token" in line]
@@ -151,6 +152,7 @@ class Training:
             tuple(line["loss_nats_per_token"] for line in losses),
             tuple(iteration for iteration, _ in curve),
             tuple(nats for _, nats in curve),
+            examples,
         )  # fmt: skip
 
     @cached_property

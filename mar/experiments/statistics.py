@@ -97,20 +97,22 @@ class SeedRow:
     plan: str
     figures: dict[str, Spread]  # without those that a seed lacks
     p_holm: float | None
+    left_out: str = ""  # why it is not compared; empty: it is
 
 
 @lru_cache(maxsize=4)
 def over_seeds(result: AblationResult) -> tuple[SeedRow, ...]:
     """Return every row over its seeds; nothing without an axis of at least two seeds."""
-    groups = [rows for rows in by_seed(result.rows) if SEED in rows[0].settings]
-    if max(map(len, groups), default=0) < 2:
+    told = zip(by_seed(result.rows), left_out(result), strict=True)
+    groups = [(rows, reason) for rows, reason in told if SEED in rows[0].settings]
+    if max((len(rows) for rows, _ in groups), default=0) < 2:
         return ()
     found = []
-    for rows in groups:
+    for rows, reason in groups:
         values = {name: values_of(rows, figure) for name, figure in FIGURES.items()}
         figures = {name: spread(each) for name, each in values.items() if each}
         p = p_value(np.asarray(values["difference"])) if len(values["difference"]) > 1 else None
-        found.append(SeedRow(rows[0].seedless, rows[0].plan, figures, p))
+        found.append(SeedRow(rows[0].seedless, rows[0].plan, figures, p, reason))
     tested = [k for k, row in enumerate(found) if row.p_holm is not None]
     for k, adjusted in zip(tested, holm([found[k].p_holm for k in tested]), strict=True):
         found[k] = replace(found[k], p_holm=adjusted)
@@ -123,6 +125,22 @@ def by_seed(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         groups.setdefault((row.plan, frozenset(row.seedless.items())), []).append(row)
     return list(groups.values())
+
+
+@lru_cache(maxsize=4)
+def left_out(result: AblationResult) -> tuple[str, ...]:
+    """Return why a setting is not compared, or has no reference that is, for each of ``by_seed``; empty: it is."""
+    row_of, changed = {frozenset(row.settings.items()): row for row in result.rows}, result.grid.get("reference")
+    base = {axis: str(name) for axis, name in changed.items()} if isinstance(changed, dict) else {}
+    found = []
+    for rows in by_seed(result.rows):
+        own = [row.unsound for row in rows if row.unsound]
+        bases = [row_of.get(frozenset({**row.settings, **base}.items()), row) for row in rows]
+        reasons = own or [row.unsound for row in bases if row.unsound]
+        part = "" if len(reasons) == len(rows) else f"{len(reasons)} of {len(rows)} seeds "
+        said = ", ".join(dict.fromkeys(reason.removeprefix("its validation loss is ") for reason in reasons))
+        found.append(f"{'' if own else 'its reference: '}{part}{said}" if reasons else "")
+    return tuple(found)
 
 
 def ranked(rows: Sequence[Row]) -> list[list[Row]]:

@@ -33,7 +33,7 @@ from mar.likelihood.estimate import Estimator, check_log_mean_exp, standard_erro
 from mar.likelihood.summary import error_over_images, weighted_mean
 from mar.model.model import Model
 from mar.model.plans import Plans
-from orderings import Grid, Plan
+from orderings import Plan
 
 LEAST = 3  # images and orders: the jackknife leaves one out, and a variance takes two
 _NEAR = 8  # distances in bins of their own; beyond, bins double
@@ -129,7 +129,7 @@ def consistency(
             f"{', '.join(sorted(model.head.likelihoods))}"
         )
     plans.scored(image_noise(seed, 1), order=orders - 1)  # a mixture may have fewer
-    grid, one_pass = Grid(model.tokenizer.shape), model.network.one_pass
+    grid, one_pass = model.tokenizer.lattice, model.network.one_pass
     along = len(images) * (1 if one_pass else len(grid))
     exchanged = len(images) * min(pairs, len(grid) - 1) * (2 if one_pass else 4)
     count, results = counter(progress, orders * along + exchanged), []
@@ -147,11 +147,12 @@ def consistency(
     y_NS = -nats_NS / len(grid)
     of_images, of_orders, of_both, within = split(y_NS)
     swaps = exchange(model, images, labels, plans, pairs, seed, kind, budget, count, partial)
-    apart_NJD = (grid.coordinates()[swaps.first_NJ] - grid.coordinates()[swaps.second_NJ]).abs()[..., :2]
+    apart_NJD = (grid.coordinates()[swaps.first_NJ] - grid.coordinates()[swaps.second_NJ]).abs()
+    apart_NJD = apart_NJD[..., : 3 if grid.time else 2]
     distance_NJ = apart_NJD.double().square().sum(-1).sqrt()
     far_NJ = _NEAR + (distance_NJ / _NEAR).clamp(min=1.0).log2().ceil().long()
     near_NJ = distance_NJ.round().long()
-    rows, columns = (*grid.shape, 0)[:2]
+    rows, columns = (0, 0) if grid.time else (*grid.shape, 0)[:2]
     return Consistency(
         plans.text, kind, len(images), len(grid), orders, swaps.nats_NJ.shape[1],
         nats_per_token=Estimate(float(-y_NS.mean()), standard_error(y_NS)),
@@ -264,7 +265,7 @@ def exchange(
     The numbers of known tokens, 0..L-2, are cut into ``pairs`` strata. Each image draws one number in each stratum, and
     an order for each number, functions of (seed, image) alone. Arguments: as ``consistency``.
     """
-    n, found = len(Grid(model.tokenizer.shape)), []
+    n, found = len(model.tokenizer.lattice), []
     for k, batch in enumerate(image_batches(model, images, labels, seed)):
         noise, token, rows = batch.noise.at("pairs"), batch.tokens(model), []
         weight_BK = Estimator(pairs).weights(torch.full_like(batch.label_B, n - 1), noise.at("known"))

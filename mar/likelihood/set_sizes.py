@@ -33,7 +33,7 @@ from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Progress
 from mar.likelihood.chain import counter, image_batches, pairs
 from mar.model.model import Model
-from orderings import Grid, Ordering, Plan, parse_partition, to_text
+from orderings import Ordering, Plan, parse_partition, to_text
 from orderings.optimal import SetCosts, best_sets, cost_of
 from orderings.stochastic import Random
 
@@ -108,7 +108,7 @@ def measure_set_costs(
             f"the cost of sets is added up from costs of single tokens: in {type(model.network).__name__} a token's "
             "cost depends on its set (network.mutual=false trains one where it does not)"
         )
-    grid, kind = Grid(model.tokenizer.shape), model.head.check_kind(kind)
+    grid, kind = model.tokenizer.lattice, model.head.check_kind(kind)
     orders = orders if ordering.random else 1
     n, device = len(grid), next(model.parameters()).device
     if n * n > _MOST:

@@ -35,7 +35,7 @@ from mar.model.model import Model
 from mar.run import Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.tokenizers.base import Tokenizer
-from orderings import Grid, Partition, Plan, PlanSpec, parse_adaptive, to_text
+from orderings import Partition, Plan, PlanSpec, parse_adaptive, to_text
 from orderings.optimal import Optimal
 from orderings.partitions import Linear
 
@@ -233,10 +233,10 @@ def plan_map(model: Model, plan: PlanSpec) -> PlanMap:
     ordering, partition = plan
     if isinstance(partition, Optimal) and awaits_costs(partition):
         partition = Linear(partition.k)
-    grid = Grid(model.tokenizer.shape)
+    grid = model.tokenizer.lattice
     drawn = Plan.sample(ordering, partition, grid, 2, stream(0, "map", 2))
     model.network.check(drawn.step_BL)
-    return PlanMap(grid.shape, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
+    return PlanMap(grid.picture, ordering.random, tuple(drawn.rank_BL[0].tolist()), tuple(drawn.step_BL[0].tolist()))
 
 
 def adaptive_plan(rule: str, plan: str) -> str:
@@ -264,7 +264,7 @@ class Units:
             return cls("window" if spec.end is None else "document", f"bits/{spec.symbol}", spec.symbol)
         if spec.modality == "audio":
             return cls("window", "bits/sample")
-        example = "example" if spec.modality == "vector" else "image"
+        example = {"vector": "example", "video": "video"}.get(spec.modality, "image")
         if not tokenizer.dimensions:
             return cls(example, "nats/token" if isinstance(tokenizer.token, Categories) else "nats/latent dimension")
         return cls(example)

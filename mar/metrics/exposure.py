@@ -27,7 +27,7 @@ class ExposureBias(Metric):
 
     class Options(Section):
         split: SplitName = "test"
-        images: int = Field(default=IMAGES, ge=2, description="so many, spread over the split, and as many samples")
+        images: int = Field(default=IMAGES, ge=2, description="number of images, spread over the split, and of samples")
         seed: int = Field(default=0, ge=0)
         kind: str | None = Field(default=None, description="one of the head's likelihoods; None: its default")
 

@@ -24,12 +24,12 @@ from mar.core.files import cache_folder
 from mar.core.noise import stream
 from mar.core.progress import Progress
 from mar.core.spec import DataSpec
-from mar.core.table import Better, Column, field, fields, of_rows
+from mar.core.table import Better, Column, field, fields, of_rows, plus_minus
 from mar.data.base import Data, Split, TensorSplit
 from mar.metrics.base import Metric, Question, SplitName, Subject, Variant, Workspace
 from mar.metrics.images import BEFORE_TEST, RESIZING, FeatureSettings, Images, Reference, images_of
 from mar.metrics.samples import ANIMATION, SAMPLES, GenerationRecorder
-from mar.metrics.statistics import spread
+from mar.metrics.statistics import Spread, spread
 from mar.run import Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.output import image_grid, save_animation
@@ -102,6 +102,18 @@ class FidResult:
     @property
     def fid(self) -> float:
         return self.generated.fid
+
+    @cached_property
+    def floor(self) -> Spread:
+        """The FID of as many real images, over draws; NaN without real images."""
+        return spread(self.noise_floor_fid or (self.noise_floor.fid,))
+
+    @property
+    def floor_text(self) -> str:
+        """The floor for print, "1.13 ± 0.12 over 20 draws"."""
+        over = self.floor
+        draws = f" over {len(over.values)} draws"
+        return f"{over.mean:.2f}" if over.sd is None else plus_minus(over.mean, over.sd, 2) + draws
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON; NaN becomes None."""
@@ -212,7 +224,6 @@ class FID(Metric):
     @classmethod
     def columns(cls, answers: Sequence[GeneratedImages]) -> Sequence[Column[GeneratedImages]]:
         scores = [
-            Column[ImageScores]("FID", lambda found: found.fid, "lower", 2),
             Column[ImageScores]("KID", lambda found: found.kid_mean, "lower", 4, drop=2),
             Column[ImageScores]("IS", lambda found: _known(found.inception_score_mean), "higher", 2, drop=2),
             Column[ImageScores]("precision", lambda found: found.precision, "higher", 3, drop=2),
@@ -231,7 +242,9 @@ class FID(Metric):
             Column(titles.get(name, name), field(name), better, 3, drop=2) for name, better in later.items()
             if name in given
         ]  # fmt: skip
+        floor = field("scores.floor.mean")
         return [
+            Column("FID", field("scores.fid"), "lower", 2, floor=floor),
             *of_rows(scores, lambda answer: answer.scores.generated),
             Column("distance to training images", field("memory.ratio"), digits=2, drop=2),
             Column("images/s", field("images_per_second"), "higher", 1, drop=2),
@@ -264,7 +277,7 @@ class FID(Metric):
             f"FID and the rest: {first.generated.n_images} generated images (guidance {fid['guidance']:g}, temperature "
             f"{fid['temperature']:g}{own}) against {first.n_real} {first.split} images, features {first.extractor} of "
             f"width {first.feature_width}, KID subsets of {first.kid_subset_size}. Noise floor ({floor.n_images} real "
-            f"{first.noise_floor_split} images, scored alike): FID {_floor_text(first)}, KID "
+            f"{first.noise_floor_split} images, scored alike): FID {first.floor_text}, KID "
             f"{floor.kid_mean:.4f}, {score}precision {floor.precision:.3f}, recall "
             f"{floor.recall:.3f}."
         )
@@ -280,13 +293,6 @@ class FID(Metric):
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _floor_text(found: FidResult) -> str:
-    if not found.noise_floor_fid:
-        return f"{found.noise_floor.fid:.2f}"
-    over = spread(found.noise_floor_fid)
-    return f"{over.mean:.2f} ± {over.sd or 0.0:.2f} over {len(found.noise_floor_fid)} draws"
 
 
 def sample_images(

@@ -28,7 +28,7 @@ from mar.data.base import Data, Split
 from mar.likelihood.chain import pairs
 from mar.metrics.base import Baseline, Metric, Question, Subject, Workspace
 from mar.model.model import Model
-from orderings import Grid, Ordering, Plan, parse_partition
+from orderings import Ordering, Plan, parse_partition
 
 Labelled = tuple[np.ndarray, np.ndarray]  # features (N, D), classes (N,)
 
@@ -106,7 +106,7 @@ def linear_probe(
     """
     if data.spec.n_classes < 2:
         raise UserError(f"a linear probe reads classes from features, and data set {data.name!r} has none")
-    grid, device = Grid(model.tokenizer.shape), next(model.parameters()).device
+    grid, device = model.tokenizer.lattice, next(model.parameters()).device
     sets = len(grid) if model.network.one_pass else min(sets, len(grid))
     partition = parse_partition(f"equal:{math.ceil(len(grid) / sets)}")  # named by the tokens of a set
     found = []

@@ -23,7 +23,8 @@ def examples_of(spec: DataSpec, examples: Any, what: str = "images") -> torch.Te
     """(N, C, H, W) examples in the data set's levels, or its real values.
 
     Arrays, lists and pictures become tensors. One example, (N, H, W, C), and (N, H, W) and (N, H W) of one channel
-    become (N, C, H, W). Floats become levels where they are whole, or v / (levels - 1) in [0, 1], as ToTensor makes.
+    become (N, C, H, W); videos have frames after N. Floats become levels where they are whole, or v / (levels - 1) in
+    [0, 1], as ToTensor makes.
 
     Raises:
         UserError: another shape, levels that the data set does not have, floats that are neither or both.
@@ -103,13 +104,13 @@ def _tensor(values: Any, what: str) -> torch.Tensor:
 
 
 def _laid_out(x: torch.Tensor, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    channels, height, width = shape
-    whole, last = tuple(x.shape), (height, width, channels)
-    plain = [(height, width), (height * width,)] if channels == 1 else []
+    *frames, channels, height, width = shape
+    whole, last = tuple(x.shape), (*frames, height, width, channels)
+    plain = [(*frames, height, width), (np.prod(shape),)] if channels == 1 else []
     if whole[1:] == shape or whole[1:] in plain:
         return x.reshape(len(x), *shape)
     if whole == shape or whole in plain:
         return x.reshape(1, *shape)
     if whole[1:] == last or whole == last:
-        return x.reshape(-1, *last).permute(0, 3, 1, 2).contiguous()
-    raise UserError(f"{what} of shape {whole}: this run takes (N, {channels}, {height}, {width})")
+        return x.reshape(-1, *last).movedim(-1, -3).contiguous()
+    raise UserError(f"{what} of shape {whole}: this run takes (N, {', '.join(map(str, shape))})")

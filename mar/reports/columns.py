@@ -187,7 +187,7 @@ def _model_columns(result: AblationResult) -> list[Column[Row]]:
         Column("iterations", field("training.iterations"), text=iterations),
         Column("validation curve", field("training.verdict"), text=curve, words=True),
     ]
-    return of_rows(own, _model(result))
+    return of_rows([each for each in own if each.title not in result.axes], _model(result))
 
 
 def _model(result: AblationResult) -> Callable[[Row], TrainedModel | None]:
@@ -205,4 +205,5 @@ def _published(column: Published, data: bool) -> Column[Any]:
     digits = max(0, *(-exponent for exponent in exponents if isinstance(exponent, int)))
     dagger = RECALLED if column.recalled else ""
     title = f"published: {column.title}"
-    return Column(title, figure, column.direction, digits, lambda row: f"{figure(row):.{digits}f}{dagger}")
+    text = lambda row: f"{figure(row):.{digits}f}{dagger}"  # noqa: E731
+    return Column(title, figure, column.direction, digits, text, mark=lambda row: False)  # others' numbers: never bold

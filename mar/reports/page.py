@@ -22,9 +22,10 @@ from PIL import Image, ImageSequence
 
 from mar.core.files import write_atomic
 from mar.core.table import MISSING, Column, Table
+from mar.experiments.grid import phrase, setting
 from mar.experiments.result import AblationResult, PlanMap, Row, measured_alone
 from mar.experiments.shipped import about
-from mar.experiments.statistics import FIGURES, SeedRow, numbered, over_seeds, values_of
+from mar.experiments.statistics import FIGURES, SeedRow, left_out, numbered, over_seeds, values_of
 from mar.metrics.statistics import spread
 from mar.reports import plots, tables, verdict
 from mar.reports.columns import has_bits
@@ -202,14 +203,17 @@ def _tables(result: AblationResult, groups: Sequence[Group]) -> str:
 def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -> str:
     """The table of the page: step maps, chips and the price of sets; details fold behind a box."""
     group_of = {id(row): group for row, group in zip(table.rows, groups, strict=True)}
+    reasons = {id(row): reason for row, reason in zip(table.rows, left_out(result), strict=True)}
     prices, digits, bases = verdict.prices(result), 3 if has_bits(result) else 2, _bases(result)
     based = {id(row) for row in table.rows if group_of[id(row)].row.name in bases}
     shown: list[Column[Any]] = []
+    compared = any(column.title.startswith("Δ") for column in table.columns)
+    table = table.without("not compared") if compared else table  # the chips say it
     for column in table.columns:
         if not shown:
             column = replace(column, markup=lambda row, of=column: _thumbnail(of.show(row), group_of.get(id(row))))
         elif column.title.startswith("Δ"):
-            column = _chips(column, verdict.reference(result), digits, based)
+            column = _chips(column, verdict.reference(result), digits, based, reasons)
         elif column.title == "NLL":
             column = replace(column, markup=lambda row, of=column: _with_error(of.show(row)))
         elif column.title in ("plan", "seeds", "validation curve"):
@@ -226,9 +230,24 @@ def _table(result: AblationResult, table: Table[Any], groups: Sequence[Group]) -
     if any(column.title == "NLL" for column in table.columns) and isinstance(table.rows[0], SeedRow):
         feet = [_baseline(row, table.columns[0].title) for row in result.baselines if row.likelihood is not None]
     table = replace(table, columns=shown, baselines=feet)
+    legend = _legend(table, compared, any(reasons.values()), bool(prices))
     more = '<label class="folded"><input type="checkbox"> more columns</label>'
     more = more if any(column.drop for column in shown) else ""
-    return more + _scroll(table.html("sortable", [group.numbers for group in groups], "row-"), "Table")
+    return legend + more + _scroll(table.html("sortable", [group.numbers for group in groups], "row-"), "Table")
+
+
+def _legend(table: Table[Any], compared: bool, left_out: bool, priced: bool) -> str:
+    """What the marks of a table mean, in a line beside it: those that it has."""
+    seeds, bold = isinstance(table.rows[0], SeedRow), any(column.best(table.rows) for column in table.columns)
+    chip = (
+        "Chips: NLL minus that of the reference, below 0 is better; <em>better</em> or <em>worse</em>: significantly "
+        f"so (p \N{LESS-THAN OR EQUAL TO} {_LEVEL}, Holm-corrected); <em>n.s.</em>: not significant."
+    )
+    why = "A reason (<em>still falling</em>: trained too short; <em>worse than</em> a baseline): shown, not compared."
+    best, price = "<b>Bold</b>: best of the rows that compare.", "Price of sets: NLL minus that of one token at a time."
+    sd = "\N{PLUS-MINUS SIGN}: standard deviation over seeds."
+    marks = {chip: compared, why: left_out, best: bold, price: priced, sd: seeds}
+    return f'<p class="hint">{" ".join(text for text, used in marks.items() if used)}</p>'
 
 
 def _baseline(row: Row, axis: str) -> SeedRow:
@@ -254,13 +273,18 @@ def _thumbnail(text: str, group: Group | None) -> str:
     return f'<a href="#card-{group.first}"><img class="thumb" src="{image}" alt="">{escape(text)}</a>'
 
 
-def _chips(column: Column[Any], name: str, digits: int, bases: set[int]) -> Column[Any]:
-    """The differences as chips: better or worse if the corrected p is at most .05. ``bases``: ids of reference rows."""
+def _chips(
+    column: Column[Any], name: str, digits: int, bases: set[int], reasons: dict[int, str]
+) -> Column[Any]:  # fmt: skip
+    """The differences as chips: better or worse if the corrected p is at most .05. ``bases``: ids of reference rows;
+    ``reasons``: why a row, by its id, has no difference."""
 
     def chip(row: Any) -> str:
         mean = column.value(row)
         if not isinstance(mean, float):
-            return '<span class="chip">reference</span>' if id(row) in bases else MISSING
+            reason = escape(reasons.get(id(row), ""))
+            base = '<span class="chip">reference</span> ' * (id(row) in bases)
+            return base + (f'<span class="reason">{reason}</span>' if reason else "" if base else MISSING)
         p = row.p_holm if isinstance(row, SeedRow) else row.difference.p_holm
         word = "n.s." if p is None or p > _LEVEL else "better" if mean < 0 else "worse"
         number = f"{mean:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
@@ -344,7 +368,7 @@ def _cards(
     """
     by_title: dict[str, list[Group]] = {}
     for group in groups:
-        first = next((verdict.setting(*each) for each in group.row.seedless.items()), group.row.ordering)
+        first = next((setting(*each) for each in group.row.seedless.items()), group.row.ordering)
         by_title.setdefault(first, []).append(group)
     span, cards = _position_range(result), []
     for title, of in by_title.items():
@@ -430,8 +454,8 @@ def _uri(content: bytes, kind: str) -> str:
 def _rest(row: Row) -> str:
     """Return the name of a row beside its card's title."""
     title = next(iter(row.seedless), "")
-    others = [verdict.setting(*each) for each in row.seedless.items() if each[0] != title]
-    return ", ".join(others) or (row.plan if row.settings else row.partition)
+    others = phrase({axis: value for axis, value in row.seedless.items() if axis != title})
+    return others or (row.plan if row.settings else row.partition)
 
 
 def _maps(row: Row, span: tuple[float, float]) -> list[str]:

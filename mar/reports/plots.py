@@ -12,7 +12,6 @@ import base64
 import io
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,12 +27,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from PIL import Image
 
-from mar.experiments.grid import ORDERS, PARTITION, PLAN, SEED, VARIANT
+from mar.experiments.grid import ORDERS, PARTITION, PLAN, VARIANT, phrase
 from mar.experiments.result import AblationResult, Row, TrainedModel, generation_rates
 from mar.experiments.statistics import FIGURES, in_bits, numbered, values_of
 from mar.heads import HEADS
 from mar.metrics.statistics import kind_of, spread
-from mar.reports.verdict import named, reference, setting
+from mar.reports.curves import crossings, entries, groups, head_of, label, moment
+from mar.reports.verdict import named, reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,24 +124,6 @@ def _panels(n: int, width: float, height: float, columns: int = _COLUMNS, **shar
 # Training.
 
 
-def groups(result: AblationResult) -> dict[str, list[TrainedModel]]:
-    """Return the trained models by their value on one axis, the first that keeps losses of different heads apart; one
-    group without axes."""
-    models = [m for m in result.models if m.training and (m.training.validation_nats or m.training.loss_nats)]
-    found: dict[str, list[TrainedModel]] = {}
-    for axis in (*[axis for axis in result.axes if axis != SEED], *result.axes[:1], ""):
-        found = {}
-        for model in models:
-            found.setdefault(setting(axis, model.settings[axis]) if axis else model.name, []).append(model)
-        if all(len({_head(model) for model in alike}) == 1 for alike in found.values()):
-            return found
-    return found
-
-
-def _head(model: TrainedModel) -> str:
-    return model.recipe.get("head", {}).get("kind", "")
-
-
 @styled
 def learning_curves(result: AblationResult) -> Figure | None:
     """Validation loss against images seen, a panel for each value of an axis; of one model also its own loss. A dot
@@ -150,19 +132,19 @@ def learning_curves(result: AblationResult) -> Figure | None:
     if not found:
         return None
     single = not result.axes
-    kinds = {_head(model) for models in found.values() for model in models}
+    kinds = {head_of(model) for models in found.values() for model in models}
     figure, axes = _panels(len(found), 7.0 if single else 3.4, 2.8, sharey=len(kinds) == 1)
     highest = _highest([model for models in found.values() for model in models])
     for panel, (name, models) in zip(axes, found.items(), strict=True):
-        heads = [HEADS.get(_head(model)) for model in models]
+        heads = [HEADS.get(head_of(model)) for model in models]
         unit, scale = ("bits", _BITS) if all(head is None or head.loss_is_nll for head in heads) else ("loss", 1.0)
-        entries = legend(models)
-        crossing = crossings(entries, result.grid.get("reference"))
-        for number, (label, alike) in enumerate(entries.items()):
-            colour = f"C{number % 10}"
-            if label in crossing:
-                panel.axvline(crossing[label], color=colour, linestyle=":")
-                label += f"\nbelow from {crossing[label]:,.0f} images"
+        shown = entries(models)
+        crossing = crossings(shown, result.grid.get("reference"))
+        for number, (entry, alike) in enumerate(shown.items()):
+            colour, text = f"C{number % 10}", label(entry, alike)
+            if entry in crossing:
+                panel.axvline(crossing[entry], color=colour, linestyle=":")
+                text += f"\nbelow from {moment(crossing[entry], alike)}"
             for training in (model.training for model in alike if model.training is not None):
                 if single:
                     seen = [at * training.batch_size for at in training.loss_iteration]
@@ -170,11 +152,11 @@ def learning_curves(result: AblationResult) -> Figure | None:
                 at, dot = training.validation_iteration, training.scored
                 x, y = [each * training.batch_size for each in at], np.divide(training.validation_nats, scale)
                 mark = [at.index(dot)] if dot in at else []
-                panel.plot(x, y, "o-", markevery=mark, color=colour, label=label)
-                label = None  # the seeds of a setting are one entry
+                panel.plot(x, y, "o-", markevery=mark, color=colour, label=text)
+                text = None  # the seeds of a setting are one entry
         low, high = highest if len(kinds) == 1 else _highest(models)
         panel.set(
-            title="" if single else setting(result.axes[0], name),
+            title="" if single else name,
             ylim=np.divide((low - 0.05 * (high - low), high), scale),
         )
         panel.set_ylabel("" if len(kinds) == 1 else f"{unit} per token")
@@ -194,47 +176,6 @@ def _highest(models: Sequence[TrainedModel]) -> tuple[float, float]:
     lowest = sorted(min(t.validation_nats or t.loss_nats) for model in models if (t := model.training) is not None)
     high = lowest[int(0.9 * (len(lowest) - 1))]
     return lowest[0], high + 0.2 * abs(high)
-
-
-def crossings(entries: dict[str, list[TrainedModel]], reference: Any) -> dict[str, float]:
-    """Return the images seen from which on an entry's mean curve stays below the reference's, where it began above."""
-
-    def mean(models: Sequence[TrainedModel]) -> dict[int, float]:
-        found = [
-            {at * t.batch_size: nats for at, nats in zip(t.validation_iteration, t.validation_nats, strict=True)}
-            for model in models if (t := model.training) is not None
-        ]  # fmt: skip
-        shared = sorted(set.intersection(*map(set, found))) if found else []
-        return {at: sum(each[at] for each in found) / len(found) for at in shared}
-
-    asked = reference if isinstance(reference, dict) else {}
-    base = [
-        label for label, models in entries.items()
-        if all(models[0].settings.get(axis, value) == str(value) for axis, value in asked.items())
-    ]  # fmt: skip
-    if len(base) != 1 or len(entries) == 1:
-        return {}
-    found, origin = {}, mean(entries[base[0]])
-    for label, models in entries.items():
-        gap = [(at, value - origin[at]) for at, value in mean(models).items() if at in origin]
-        above = [k for k, (_, difference) in enumerate(gap) if difference >= 0]
-        if label != base[0] and above and above[-1] + 1 < len(gap):
-            found[label] = gap[above[-1] + 1][0]
-    return found
-
-
-def legend(models: list[TrainedModel]) -> dict[str, list[TrainedModel]]:
-    """Return the entries of a panel's legend: the seeds of one setting together, with their verdicts."""
-    told = [axis for axis in models[0].settings if axis != SEED and len({m.settings[axis] for m in models}) > 1]
-    by_setting: dict[str, list[TrainedModel]] = {}
-    for model in models:
-        by_setting.setdefault(", ".join(setting(axis, model.settings[axis]) for axis in told), []).append(model)
-    found = {}
-    for name, alike in by_setting.items():
-        count = Counter(model.training.verdict for model in alike if model.training is not None)
-        verdicts = ", ".join(f"{n} {verdict}" if len(alike) > 1 else verdict for verdict, n in count.items())
-        found[f"{name} ({verdicts})" if name else verdicts] = alike
-    return found
 
 
 # Differences to the reference.
@@ -259,9 +200,9 @@ def _marks(result: AblationResult) -> tuple[dict[str, list[Mark]], float | None,
         low, high = (spread(values).interval if len(values) > 1 else ends) or (mean, mean)
         if found is not None:
             unit = "nats" if found.bits_per_dim is None else "bits/dim"
-        settings = [name for axis, name in row.seedless.items() if axis not in (PLAN, PARTITION)]
+        settings = {axis: name for axis, name in row.seedless.items() if axis not in (PLAN, PARTITION)}
         told = "ordering" in row.settings or row.ordering in row.settings.values()
-        line = ", ".join([*settings, *([] if told else [row.ordering])])
+        line = phrase({**settings, **({} if told else {PLAN: row.ordering})})
         said = f"row {rows}: {line}, {row.partition}: {origin + mean:.4g}, difference {mean:+.4g}"
         said += f" [{low:+.4g}, {high:+.4g}]" if high > low else ""
         lines.setdefault(line, []).append((row.partition != "singles", mean, low, high, said))
@@ -442,7 +383,7 @@ def _lines(points: Iterable[tuple[Row, str, int]]) -> dict[str, Lines]:
 
 def _named_without(row: Row, *axes: str) -> str:
     """Return the settings of a row without its seed, its data set and ``axes``."""
-    return ", ".join(setting(*each) for each in row.seedless.items() if each[0] not in (DATA, *axes))
+    return phrase({axis: value for axis, value in row.seedless.items() if axis not in (DATA, *axes)})
 
 
 @styled
@@ -564,8 +505,8 @@ def consistency(named: Mapping[str, Consistency], shape: tuple[int, ...] = (), t
     far.set(title="by distance", xlabel="distance of the pair, tokens", ylabel="rms nats per pair")
     for panel in (known, far):
         panel.set_ylim(0.0, None)
-    if len(named) == 1 and len(shape) > 1:
-        image = last.imshow(np.reshape(next(iter(named.values())).rms_by_offset, shape[:2]))
+    if len(named) == 1 and (offsets := next(iter(named.values())).rms_by_offset):
+        image = last.imshow(np.reshape(offsets, shape[:2]))
         last.grid(False)
         last.set(title="by offset", xlabel="columns apart", ylabel="rows apart")
         figure.colorbar(image, ax=last, label="rms nats per pair", shrink=0.9)

@@ -70,7 +70,8 @@ def seeds_table(result: AblationResult) -> Table[SeedRow]:
             shown.append(_mean_of(printed[title], name, result))
         if name == "difference":
             shown.append(Column("p (Holm)", lambda row: row.p_holm, text=lambda row: p_text(row.p_holm)))
-    return Table([*shown, *published_columns(result)], rows, [SEED_NOTE], "Over seeds").without_empty()
+    out = Column[SeedRow]("not compared", lambda row: row.left_out or None, words=True, drop=1)
+    return Table([*shown, *published_columns(result), out], rows, [SEED_NOTE], "Over seeds").without_empty()
 
 
 def seeds_data_table(result: AblationResult) -> Table[SeedRow]:
@@ -116,19 +117,25 @@ def _deviation(name: str) -> Callable[[SeedRow], float | None]:
 def _mean_of(column: Column[Row], name: str, result: AblationResult) -> Column[SeedRow]:
     """Return the column over seeds; means compete with those over the same seeds, each scored alike."""
     alike: dict[Hashable, Hashable] = {}
+    floors: dict[Hashable, float | None] = {}
     for rows in by_seed(result.rows):
         seeds = tuple(sorted(row.settings.get(SEED, "") for row in rows))
         kinds = {column.alike(row) if column.alike and column.value(row) is not None else None for row in rows}
         own = _key(rows[0].plan, rows[0].seedless)
         alike[own] = (seeds, *kinds) if len(kinds) == 1 else own
+        floors[own] = column.floor(rows[0]) if column.floor else None
 
     def text(row: SeedRow) -> str:
         found = row.figures[name]
-        return plus_minus(found.mean, found.sd or 0.0, column.digits, "+" if column.title.startswith("Δ") else "")
+        sign = "+" if column.title.startswith("Δ") else ""
+        if found.sd is None:
+            return f"{found.mean:{sign}.{column.digits}f}"
+        return plus_minus(found.mean, found.sd, column.digits, sign)
 
     return Column(
         column.title, _mean(name), column.better, column.digits, text, column.unit, column.sign,
         alike=lambda row: alike.get(_key(row.plan, row.settings)),
+        floor=lambda row: floors.get(_key(row.plan, row.settings)),
     )  # fmt: skip
 
 
@@ -269,8 +276,14 @@ def _model_notes(result: AblationResult) -> list[str]:
     }
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in verdicts)
     counted = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
+    rows_of: dict[str, list[str]] = {}
+    for variant in result.grid.get("variants", ()):
+        rows_of.setdefault(variant.get("weights") or result.grid["select"], []).append(variant["name"])
+    scored = chosen[next(iter(rows_of), result.grid["select"])]
+    if len(rows_of) > 1:
+        scored = "; ".join(f"in rows {', '.join(names)} {chosen[which]}" for which, names in rows_of.items())
     return [
-        f"{len(curves)} models, each trained on its own; {data}. Scored: {chosen[result.grid['select']]}.",
+        f"{len(curves)} models, each trained on its own; {data}. Scored: {scored}.",
         Note(
             f"Validation curve, from first (left) to last: {counted}. {meanings[:1].upper()}{meanings[1:]}.",
             "validation curve",

@@ -9,10 +9,11 @@ from functools import lru_cache
 import numpy as np
 
 from mar.core.table import plus_minus, with_interval
-from mar.experiments.grid import PARTITION, PLAN, SEED, VARIANT
-from mar.experiments.result import AblationResult, Row
-from mar.experiments.statistics import FIGURES, by_seed, in_bits, ranked, values_of
+from mar.experiments.grid import PARTITION, PLAN, SEED, phrase
+from mar.experiments.result import AblationResult, Row, TrainedModel
+from mar.experiments.statistics import FIGURES, by_seed, in_bits, left_out, ranked, values_of
 from mar.metrics.statistics import comparable, holm, kind_of, p_value, spread
+from mar.reports import curves
 from mar.reports.tables import notes_of
 
 WARNING = "Warning: "  # begins a note
@@ -24,11 +25,12 @@ def answers(result: AblationResult) -> list[str]:
     """Return sentences on the NLL, the price of sets and the FID; of several data sets for each one of them.
 
     The best is that of the means over seeds. Tests pair seeds; of one seed they pair images, and for a FID there is
-    none. Holm's correction covers the rows of a sentence. Rows of several kinds have no best NLL.
+    none. Holm's correction covers the rows of a sentence. Each kind of likelihood has a best of its own.
     """
     names, data = result.data.split(", "), {model.name: str(model.recipe.get("data")) for model in result.models}
     if "," not in result.data_fingerprint:
-        return _answers(result)
+        asked = "epoch" in str(result.grid.get("question"))
+        return [*(_crossed(result) if asked else ()), *_answers(result)]
     rows: dict[str, list[Row]] = {}
     for row in result.rows:
         rows.setdefault(data[row.model], []).append(row)
@@ -43,14 +45,48 @@ def answers(result: AblationResult) -> list[str]:
 def _answers(result: AblationResult) -> list[str]:
     found, groups = [], ranked(result.rows)
     scored = [rows for rows in groups if values_of(rows, FIGURES["nll"])]
-    kinds = {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for rows in scored for row in rows}
-    if len(kinds) == 1:
-        unit, digits = ("nats", 2) if kinds.pop()[1] else ("bits/dim", 4)
-        found += [_answer(result, scored, "nll", "NLL", digits, unit), _price(result, digits, unit)]
+    kinds: dict[tuple[str, bool], list[list[Row]]] = {}
+    for rows in scored:
+        for kind in {(kind_of(row.likelihood), row.likelihood.bits_per_dim is None) for row in rows}:
+            kinds.setdefault(kind, []).append(rows)
+    for (kind, of_latents), alike in kinds.items():
+        unit, digits = ("nats", 2) if of_latents else ("bits/dim", 4)
+        found.append(_answer(result, alike, "nll", "NLL" if len(kinds) == 1 else f"NLL ({kind})", digits, unit))
+        found.append(_price(result, digits, unit) if len(kinds) == 1 else "")
     drawn = [rows for rows in groups if values_of(rows, FIGURES["fid"])]
     if drawn:
-        found.append(_answer(result, drawn, "fid", "FID", 2, ""))
+        found.append(_of_floor(drawn) or _answer(result, drawn, "fid", "FID", 2, ""))
+    if not groups:
+        reasons = ", ".join(dict.fromkeys(filter(None, left_out(result))))
+        found.append(f"No ranking: no row is compared ({reasons}).")
     return [sentence for sentence in found if sentence]
+
+
+def _crossed(result: AblationResult) -> list[str]:
+    """Say from when on validation losses stay below the reference's, each among models of equal other settings."""
+    base, found, end = result.grid.get("reference"), [], ""
+    alike: dict[str, list[TrainedModel]] = {}
+    for model in result.models if isinstance(base, dict) else ():
+        others = {axis: name for axis, name in model.settings.items() if axis not in (SEED, *base)}
+        alike.setdefault(phrase(others), []).append(model)
+    for shared, models in alike.items():
+        entries = curves.entries(models)
+        for name, images in curves.crossings(entries, base).items():
+            when = f"{name} from {curves.moment(images, models)}"
+            found.append(f"{shared} \N{MIDDLE DOT} {when}" if shared else when)
+            end = curves.moment(max(t.iterations * t.batch_size for model in models if (t := model.training)), models)
+    text = f"Validation loss below that of {reference(result)}: {'; '.join(found)}; each to the end, {end}."
+    return [text] if found else []
+
+
+def _of_floor(groups: Sequence[Sequence[Row]]) -> str:
+    """Say that the FID ranks no rows, where the lowest is not above that of real images."""
+    means = [(float(np.mean(values_of(rows, FIGURES["fid"]))), rows[0].images) for rows in groups]
+    below, (lowest, best) = sum(fid <= of.floor.mean for fid, of in means), min(means, key=lambda each: each[0])
+    if not lowest <= best.floor.mean:
+        return ""
+    real = f"{best.noise_floor.n_images:,} real {best.noise_floor_split} images ({best.floor_text})"
+    return f"No ranking by FID: {below} of {len(means)} compared rows are not above the noise floor, the FID of {real}."
 
 
 def alarms(result: AblationResult) -> list[str]:
@@ -98,18 +134,13 @@ def prices(result: AblationResult) -> dict[str, float]:
 
 def named(row: Row) -> str:
     """Return the settings of a row without its seed, or its plan."""
-    return ", ".join(setting(*each) for each in row.seedless.items()) or row.plan
-
-
-def setting(axis: str, value: str) -> str:
-    """Return a value as its row is named: a number with its axis, "seed 0"."""
-    return f"{axis} {value}" if value[:1].isdigit() and axis != VARIANT else value
+    return phrase(row.seedless) or row.plan
 
 
 def reference(result: AblationResult) -> str:
     """Return the name of the reference of the differences."""
     chosen = result.grid.get("reference")
-    return ", ".join(setting(*each) for each in chosen.items()) if isinstance(chosen, dict) else result.reference
+    return phrase(chosen) if isinstance(chosen, dict) else result.reference
 
 
 def _price(result: AblationResult, digits: int, unit: str) -> str:

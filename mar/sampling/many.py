@@ -98,8 +98,8 @@ def given_tokens(
     n_tokens = math.prod(model.tokenizer.shape)
     if settings.mask.numel() != n_tokens:
         raise UserError(f"the mask has {settings.mask.numel()} tokens, the grid {model.tokenizer.shape} has {n_tokens}")
-    given = settings.given
-    images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
+    given = settings.given if settings.given.ndim > 3 else settings.given[None]
+    images = given.expand(len(index), *given.shape[1:]) if len(given) == 1 else given[index]
     token = model.tokenizer.encode(images.to(next(model.parameters()).device))
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
 

@@ -1,6 +1,6 @@
-"""Samples as files: pictures, text, sound or numbers; and the pictures and masks that inpainting reads.
+"""Samples as files: pictures, videos, text, sound or numbers; and the pictures and masks that inpainting reads.
 
-N samples · C channels · H, W rows, columns · L tokens, or samples of a window · T characters · K AR steps
+N samples · T frames · C channels · H, W rows, columns · L tokens, or samples of a window · T characters · K AR steps
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mar.model.model import Model
 from mar.sampling.many import labels_of
 from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
-from orderings import Grid, Ordering, Partition, Plan, parse_partition
+from orderings import Ordering, Partition, Plan, parse_partition
 
 _DECODING = (
     "images with --vae AUTOENCODER",
@@ -53,15 +53,31 @@ def save_animation(frames: Sequence[torch.Tensor], path: Path, seconds: float = 
     every = max(1, math.ceil(len(frames) / 64))
     pictures = [image_grid(frame, 256) for frame in (*frames[::every], frames[-1])]
     duration = max(20, int(1000 * seconds / len(pictures)))
-    times = [duration] * (len(pictures) - 1) + [1500]
+    _save_gif(pictures, path, [duration] * (len(pictures) - 1) + [1500])
+
+
+def _save_gif(pictures: Sequence[Image.Image], path: Path, milliseconds: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+
+
+def save_videos(x_NTCHW: torch.Tensor, levels: int, path: Path, columns: int | None = None) -> None:
+    """Write all videos side by side as one animated GIF."""
+    pictures = [image_grid(x_NCHW, levels, columns) for x_NCHW in x_NTCHW.unbind(1)]
+    _save_gif(pictures, path, [FRAME] * len(pictures))
+
+
+def save_video(x_TCHW: torch.Tensor, levels: int, path: Path) -> None:
+    """Write one video pixel by pixel as an animated GIF, from which ``data.kind=video`` reads the same grey levels."""
+    frames = to_bytes(x_TCHW.cpu(), levels).numpy()
+    grey = x_TCHW.shape[1] == 1
+    _save_gif([Image.fromarray(frame[..., 0] if grey else frame) for frame in frames], path, [FRAME] * len(frames))
 
 
 def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: int, n: int) -> torch.Tensor:
     """Return (N, C, H, W), drawn in at most 16 AR steps; in ``partition`` if the network serves no other or the tokens
     are a series, whose neighbours are seldom independent."""
-    device, grid = next(model.parameters()).device, Grid(model.tokenizer.shape)
+    device, grid = next(model.parameters()).device, model.tokenizer.lattice
     noise = stream(seed, "training-samples", n, device)
 
     def drawn(sets: Partition) -> Plan:
@@ -77,6 +93,7 @@ def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: 
     return model.tokenizer.decode(token).cpu()
 
 
+FRAME = 200  # milliseconds of a video's frame
 _SHOWN = 16  # spectrograms in the picture
 _FLOOR = 1e-3  # of the power, in squared 16-bit steps a hertz: silence is drawn, not minus infinity
 
@@ -160,7 +177,8 @@ def save_samples(
     """Write what ``mar sample`` promises for this kind of data; return the files' names.
 
     Images: ``grid.png`` (at most 400), ``images/00000.png``, …, ``images.npz`` (the levels, uint8), and of ``frames``
-    (as ``save_animation`` takes them) ``generation.gif``.
+    (as ``save_animation`` takes them) ``generation.gif``. Videos: ``grid.gif`` (at most 64), ``videos/00000.gif``, …,
+    ``videos.npz``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if spec.modality == "image":
@@ -172,6 +190,14 @@ def save_samples(
         if frames is not None:
             save_animation(frames, folder / "generation.gif")
         return "grid.png, images.npz, images/" + ("" if frames is None else ", generation.gif")
+    if spec.modality == "video":
+        save_videos(x_NCHW[:64], spec.levels, folder / "grid.gif")
+        files = _emptied(folder / "videos", "[0-9]*.gif")
+        for k, x_TCHW in enumerate(x_NCHW):
+            save_video(x_TCHW, spec.levels, files / f"{k:05d}.gif")
+        x_NTHWC = x_NCHW.permute(0, 1, 3, 4, 2)
+        np.savez_compressed(folder / "videos.npz", videos=x_NTHWC.numpy(), levels=spec.levels)
+        return "grid.gif, videos.npz, videos/"
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())
         return f"latents.npy ({_DECODING[spec.is_codebook]})"
@@ -188,9 +214,13 @@ def save_samples(
 def preview(x_NCHW: torch.Tensor, spec: DataSpec, path: Path) -> Path:
     """Write a quick look at ``path`` with the suffix of its kind, and return its file; sounds one after the other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.with_suffix({"image": ".png", "text": ".txt", "audio": ".wav"}.get(spec.modality, ".npz"))
+    path = path.with_suffix(
+        {"image": ".png", "video": ".gif", "text": ".txt", "audio": ".wav"}.get(spec.modality, ".npz")
+    )
     if spec.modality == "image":
         image_grid(x_NCHW, spec.levels, columns=10).save(path)
+    elif spec.modality == "video":
+        save_videos(x_NCHW, spec.levels, path, columns=10)
     elif spec.modality == "text":
         save_text(x_NCHW, spec, path)
     elif spec.modality == "audio":

@@ -19,14 +19,16 @@ from mar.core.noise import Noise
 from mar.core.options import Options
 from mar.core.spec import DataSpec
 from mar.core.tokens import TokenKind
+from orderings import Grid
 
 
 def require_images(name: str, spec: DataSpec) -> None:
     """Check that tokenizer ``name`` gets images of 2 to 256 levels. Raises UserError with a tokenizer that fits."""
     if len(spec.shape) != 3 or not 2 <= spec.levels <= 256 or spec.modality != "image":
+        other = "pixels or patches" if spec.modality == "video" else "sequence" if spec.levels else "values"
         raise UserError(
             f"tokenizer {name} needs images of 2 to 256 levels, not {spec.modality} of shape {spec.shape} with "
-            f"{spec.levels} levels: use tokenizer.kind={'sequence' if spec.levels else 'values'}"
+            f"{spec.levels} levels: use tokenizer.kind={other}"
         )
 
 
@@ -58,6 +60,7 @@ class Tokenizer(nn.Module):
 
     Attributes:
         shape: the token grid's, e.g. (14, 14).
+        time: the first axis of ``shape`` is time.
         token: Categories or Vectors.
         dimensions: data dimensions of one example, the denominator of bits/dim; 0 if tokens do not determine the data.
         end: the category that ends an example before its grid does; None: every example fills its grid.
@@ -69,12 +72,18 @@ class Tokenizer(nn.Module):
     Options: ClassVar[type] = TokenizerOptions
 
     shape: tuple[int, ...]
+    time: bool = False
     token: TokenKind
     dimensions: int
     end: int | None = None
     real: ClassVar[bool] = False
     reads_latents: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def lattice(self) -> Grid:
+        """The token grid."""
+        return Grid(self.shape, self.time)
 
     def fit(self, batches: Iterable[torch.Tensor]) -> None:
         """Measure the scale over batches of the training split and keep it in buffers."""

@@ -23,8 +23,8 @@ class Sequence(Tokenizer):
 
     def __init__(self, spec: DataSpec, options: TokenizerOptions) -> None:
         super().__init__()
+        self.example, self.time = spec.shape, spec.modality == "video"
         self.shape = self.grid(spec)
-        self.example = spec.shape
         self.token = Categories(spec.levels)
         self.dimensions = 0 if spec.modality == "latent" else math.prod(spec.shape)  # indices do not determine an image
         self.end = spec.end
@@ -39,11 +39,11 @@ class Sequence(Tokenizer):
         return spec.shape[2:]
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """(B, C, H, W) integers -> (B, L) int64."""
+        """(B, …) integers -> (B, L) int64."""
         return x.flatten(1).long()
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """(B, L) int64 -> (B, C, H, W) uint8, int16 above 256 levels, or int32; ``end`` in place of absent tokens."""
+        """(B, L) int64 -> (B, …) uint8, int16 above 256 levels, or int32; ``end`` in place of absent tokens."""
         if self.end is not None:
             token = token.masked_fill(self.absent(token), self.end)
         kinds = ((2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32))
@@ -52,16 +52,16 @@ class Sequence(Tokenizer):
 
 
 class Pixels(Sequence):
-    """The pixels of a grey image, or the indices of a codebook, row-major."""
+    """The pixels of a grey image or video (frame by frame), or the indices of a codebook, row-major."""
 
     def grid(self, spec: DataSpec) -> tuple[int, ...]:
         fits = spec.modality == "latent" or spec.levels <= 256  # indices of a codebook, or levels of an image
-        if len(spec.shape) != 3 or spec.shape[0] != 1 or spec.levels < 2 or not fits:
+        if len(spec.shape) != 3 + self.time or spec.shape[-3] != 1 or spec.levels < 2 or not fits:
             raise UserError(
                 f"tokenizer pixels needs images of one channel and 2 to 256 levels, not {spec.shape} with "
                 f"{spec.levels} levels: use grey images (data.colour=grey) or tokenizer.kind=patches"
             )
-        return spec.shape[1:]
+        return (*spec.shape[:-3], *spec.shape[-2:])
 
 
 class Channels(Sequence):

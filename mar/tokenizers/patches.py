@@ -24,26 +24,32 @@ _LARGEST_BINARY = 3  # pixels: 2^9 categories; a softmax over 2^16 is no longer 
 
 
 def patchify(x_BCHW: torch.Tensor, p: int) -> torch.Tensor:
-    """(B, C, H, W) -> (B, L, C p p): p×p patches, row-major; channels in the order (c p q), as MAR's."""
+    """(B, C, H, W) or (B, T, C, H, W) -> (B, L, C p p): p×p patches, row-major in each frame; (c p q), as MAR's."""
+    if x_BCHW.ndim == 5:
+        return patchify(x_BCHW.flatten(0, 1), p).unflatten(0, x_BCHW.shape[:2]).flatten(1, 2)
     return x_BCHW.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def unpatchify(token_BLE: torch.Tensor, shape: tuple[int, ...], p: int) -> torch.Tensor:
-    """(B, L, C p p) -> (B, C, H, W), the inverse of ``patchify``; ``shape`` is the token grid's, (H / p, W / p)."""
+    """(B, L, C p p) -> (B, C, H, W), the inverse of ``patchify``; ``shape`` is the token grid's, (H / p, W / p), or of
+    videos (T, H / p, W / p)."""
+    if len(shape) == 3:
+        frames = token_BLE.unflatten(1, (shape[0], -1))
+        return unpatchify(frames.flatten(0, 1), shape[1:], p).unflatten(0, frames.shape[:2])
     return token_BLE.unflatten(2, (-1, p, p)).unflatten(1, shape).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
-def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, int]:
-    """Return the token grid (H / p, W / p) of (C, H, W) images.
+def patch_grid(shape: tuple[int, ...], p: int, largest: int | None = None) -> tuple[int, ...]:
+    """Return the token grid (H / p, W / p) of (C, H, W) images, or (T, H / p, W / p) of (T, C, H, W) videos.
 
     Raises:
         UserError: p does not divide the size; the message gives the nearest patches (at most ``largest``) and sizes.
     """
-    if len(shape) != 3:
+    if len(shape) not in (3, 4):
         raise UserError(f"patches are cut from images of shape (C, H, W), not {shape}: choose a data set of images")
-    height, width = shape[1:]
+    height, width = shape[-2:]
     if p >= 1 and height % p == 0 and width % p == 0:
-        return height // p, width // p
+        return (*shape[:-3], height // p, width // p)
     common = math.gcd(height, width)
     divisors = [d for d in range(1, min(common, largest or common) + 1) if common % d == 0]
     near = sorted(sorted(divisors, key=lambda d: abs(d - p))[:3])
@@ -69,11 +75,11 @@ class Patches(Tokenizer):
 
     def __init__(self, spec: DataSpec, options: PatchesOptions) -> None:
         super().__init__()
-        self.shape = patch_grid(spec.shape, options.patch)
+        self.shape, self.time = patch_grid(spec.shape, options.patch), spec.modality == "video"
         if not 2 <= spec.levels <= 256:
             raise UserError(f"tokenizer patches needs 2 to 256 integer levels, not {spec.levels}: use images")
         self.options, self.levels = options, spec.levels
-        self.token = Vectors(spec.shape[0] * options.patch**2)
+        self.token = Vectors(spec.shape[-3] * options.patch**2)
         self.dimensions = math.prod(spec.shape)
         self.register_buffer("shift", torch.zeros(self.token.width))
         self.register_buffer("scale", torch.ones(self.token.width))
@@ -87,7 +93,7 @@ class Patches(Tokenizer):
         self.scale.copy_((second_E - mean_E.square()).clamp(min=0.0).add(bin_variance).sqrt())
 
     def encode(self, x: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
-        """(B, C, H, W) integers -> (B, L, E) float32. One draw of ``noise`` covers the whole image."""
+        """(B, …) integers -> (B, L, E) float32. One draw of ``noise`` covers the whole example."""
         y = self._middle(x) if noise is None else self._to_unit(x + noise.uniform(x.shape[1:].numel()).reshape(x.shape))
         return (patchify(y, self.options.patch) - self.shift) / self.scale
 
@@ -99,7 +105,7 @@ class Patches(Tokenizer):
     @property
     def log_jacobian(self) -> float:
         """H W C log(2 / levels) − L Σ_E log scale."""
-        n_tokens = self.shape[0] * self.shape[1]
+        n_tokens = math.prod(self.shape)
         return self.dimensions * math.log(2.0 / self.levels) - n_tokens * float(double(self.scale).log().sum())
 
     def _to_unit(self, v: torch.Tensor) -> torch.Tensor:
@@ -127,13 +133,14 @@ class BinaryPatches(Tokenizer):
 
     def __init__(self, spec: DataSpec, options: BinaryPatchesOptions) -> None:
         super().__init__()
-        if spec.levels != 2 or spec.shape[0] != 1:
+        if spec.levels != 2 or spec.shape[-3] != 1:
             raise UserError(
                 f"tokenizer binary-patches needs binary images of one channel, not {spec.shape} with {spec.levels} "
                 f"levels: use data.kind=binarized-mnist, or tokenizer.kind=pixels or patches"
             )
         self.options = options
         self.shape = patch_grid(spec.shape, options.patch, _LARGEST_BINARY)
+        self.time = spec.modality == "video"
         self.token = Categories(2**options.patch**2)
         self.dimensions = math.prod(spec.shape)
         self.register_buffer("bit_E", torch.arange(options.patch**2), persistent=False)

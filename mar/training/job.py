@@ -39,7 +39,7 @@ from mar.training.optimizers import make_optimizer
 from mar.training.parts import Parts
 from mar.training.run_folder import RunFolder
 from mar.training.trackers import Trackers, check_trackers, tracking
-from orderings import Grid, Plan, PlanSpec
+from orderings import Plan, PlanSpec
 
 _AMPLE = 200  # times the memory of a forward pass: above every network, so that activations need no measurement
 _VALIDATION = 2**32 - 1  # key of the validation tasks: the same at every iteration
@@ -154,7 +154,7 @@ def check_memory(parts: Parts, processes: Processes) -> None:
 
 def _activation_bytes(parts: Parts, rows: int) -> int:
     """Return the bytes that the loss of some rows keeps for its gradient, on random tokens."""
-    model, grid, row, sizes = parts.model, Grid(parts.model.tokenizer.shape), torch.arange(rows), dict[int, int]()
+    model, grid, row, sizes = parts.model, parts.model.tokenizer.lattice, torch.arange(rows), dict[int, int]()
     own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
     noise, kind = stream(0, "memory", row), model.tokenizer.token
     plan = Plan.sample(parts.ordering.at(0.0), parts.partition, grid, rows, noise)
@@ -196,7 +196,7 @@ class ModelJob(Job):
         self.model = self.state = parts.model.to(processes.device)
         self.losses, self.n_classes = Losses(self.model, parts.objective), self.model.n_classes
         self.length = self.train.iterations
-        self.grid = Grid(self.model.tokenizer.shape)
+        self.grid = self.model.tokenizer.lattice
         self.final_ordering = parts.ordering.at(1.0)
         self.estimates_nll = self.model.head.loss_is_nll and parts.objective.estimates_nll(self.final_ordering)
         self.fid = fid

@@ -16,7 +16,7 @@ from mar.verification.cases import random_plan
 from mar.verification.verdict import Verdict, claim, require
 from orderings import ABSENT, GIVEN, Grid, Ordering, Partition
 
-_SHAPES = "1 2 7 16 1x1 7x1 1x5 2x3 4x4 3x5 8x8 5x12 2x2x2 3x4x2 4x4x3"
+_SHAPES = "1 2 7 16 1x1 7x1 1x5 2x3 4x4 3x5 8x8 5x12 2x2x2 3x4x2 4x4x3 t3x2x4"
 GRIDS = tuple(Grid.parse(shape) for shape in _SHAPES.split())
 _BATCH = 6
 

@@ -116,6 +116,12 @@ def write_npz(folder: Path) -> Path:
     return folder / "some.npz"
 
 
+def write_videos(folder: Path) -> Path:
+    """Random videos of three frames of 4x5 grey pixels."""
+    np.savez(folder / "some.npz", videos=np.random.default_rng(10).integers(0, 9, (20, 3, 4, 5), np.uint8))
+    return folder / "some.npz"
+
+
 def write_recordings(folder: Path) -> Path:
     """Noise: recordings 0 to 6 of two words."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +186,8 @@ def source(request, tmp_path):
             "test": 0.2,
         },
         "npz": lambda: {"path": str(write_npz(tmp_path))},
+        "video": lambda: {"path": str(write_videos(tmp_path))},
+        "moving-digits": lambda: {"size": 9, "speed": 1.0},
         "documents": lambda: {"path": str(write_text(tmp_path)), "separator": "d", "context": 8},
         "dynamic-mnist": lambda: {"path": str(write_idx(tmp_path)), "validation": 3},
         "cifar10": lambda: {"path": str(write_cifar(tmp_path)), "validation": 3},

@@ -10,7 +10,7 @@ from orderings import ORDERINGS, PARTITIONS, Grid, Ordering, Partition, Plan, Un
 GRIDS = [
     Grid(shape)
     for shape in ((1,), (2,), (7,), (16,), (1, 1), (1, 5), (6, 1), (4, 4), (3, 5), (6, 4), (9, 8), (1, 1, 3), (4, 5, 2))
-]
+] + [Grid((2, 3, 4), time=True), Grid((3, 2, 2), time=True)]
 
 WITH_OPTIONS = (
     *("serpentine:vertical", "diagonal:zigzag", "spiral:outward", "spiral:clockwise=false", "spiral:corner=top-right"),
@@ -21,6 +21,7 @@ WITH_OPTIONS = (
     *("annealed:(mixture:raster+reverse)", "spiral:outward:rot90=1", "halton:transpose=true", "symmetries:hilbert"),
     *("locality:1", "locality:0:proximity=1.5"),
     *("checkerboard:random", "checkerboard:(spiral:outward)", "regions:1", "regions:2x3"),
+    *("frames:spiral:outer=subsample", "frames:halton:outer=random", "column:rot90=1"),
 )
 
 PARTITION_TEXTS = (

@@ -5,16 +5,24 @@ B batch · L tokens · V categories
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from mar import build, config
 from mar.cli.main import app
 from mar.compat.lpd import LPD
 from mar.core.errors import Unsupported, UserError
+from mar.likelihood.set_sizes import measure_set_costs
 from mar.networks.base import GIVEN
+from mar.networks.lpd import LPD as Network
 from mar.run import load
 from mar.sampling.guidance import Guidance, Place
+from mar.verification.cases import cases, small_network
+from mar.verification.networks import cached_equals_uncached, no_leak
+from orderings import parse_ordering
 from tests.parity.seeded import recording
 
 L, V, HEADS = 16, 8, 2
@@ -89,9 +97,6 @@ def test_a_context_depends_on_the_places_of_its_set_and_the_costs_of_sets_say_so
     assert float((among_BV - alone_BV).abs().max()) > 0.1
     images = torch.zeros(2, 1, 4, 4)
     with pytest.raises(Unsupported, match="depends on its set"):
-        from mar.likelihood.set_sizes import measure_set_costs
-        from orderings import parse_ordering
-
         measure_set_costs(model, images, None, parse_ordering("random"))
 
 
@@ -106,3 +111,17 @@ def test_other_weights_are_refused_in_one_line(recorded, tmp_path):
         with pytest.raises(UserError, match=said) as error:
             LPD.import_run(wrong, tmp_path / "run", HEADS)
         assert "\n" not in str(error.value)
+
+
+def test_its_objective_scores_whole_sets_unless_queries_are_hidden_from_each_other():
+    data = build.data(config.read("digits"))
+    with pytest.raises(Unsupported, match=r"use train\.objective=next_set"):
+        build.assemble(config.read("digits", ["network=lpd"]), data)
+    build.assemble(config.read("digits", ["network=lpd", "network.mutual=false"]), data)
+
+    class Hidden(Network):
+        test_options: ClassVar = {**Network.test_options, "mutual": False}
+
+    network = small_network(Hidden, (7,))
+    for claim in (cached_equals_uncached, no_leak):  # the first also asks for all unknown tokens
+        assert claim("hidden", network, cases(network, 7)).passed

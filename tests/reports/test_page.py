@@ -93,8 +93,15 @@ def test_sets_have_a_price_and_a_difference_that_is_not_significant_says_so(
     raster, random, _ = result.rows
     near = replace(random, ordering="raster", difference=replace(difference(0.05), p_holm=0.2))
     text = page(replace(result, rows=(raster, near)), folder)
-    assert '<span class="chip n.s.">+0.012 n.s.</span>' in text
+    assert '<span class="chip n.s.">+0.012 n.s.</span>' in text and "<em>n.s.</em>: not significant" in text
     assert re.search(r'data-value="-0.03[\d]*">-0.030</td>', text)  # 7.125 - 7.25 nats of six tokens
+    assert "<b>Bold</b>" in text and "A reason" not in text  # the marks that there are
+    far = replace(near, difference=None, unsound="worse than <a> baseline", settings={"k": "far"})
+    rows = (replace(raster, settings={"k": "raster"}), replace(near, settings={"k": "near"}), far)
+    assert '<span class="reason">worse than &lt;a&gt; baseline</span>' in (
+        text := page(replace(result, rows=rows), folder)
+    )
+    assert text.index("A reason") < text.index('<table class="sortable">')
 
 
 def test_means_over_seeds_come_first_and_stand_for_their_trainings(ablation: AblationResult, folder: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mar.experiments.result import AblationResult, TrainedModel
 from mar.reports import plots
-from mar.reports.plots import Point, budgets, crossings, front, groups, legend, mixtures, panels, pareto, write_pictures
+from mar.reports.curves import crossings, entries, groups, label, moment
+from mar.reports.plots import Point, budgets, front, mixtures, panels, pareto, write_pictures
 from tests.experiments.made import changed
 from tests.reports.conftest import fid, likelihood
 
@@ -108,7 +109,7 @@ def test_a_speed_is_the_models_own_where_each_has_one_row_and_otherwise_that_of_
     result: AblationResult, several: AblationResult
 ) -> None:
     (points,) = panels(several).values()
-    assert [(p.name, p.speed) for p in points] == [("lstm, raster", 50.25), ("lstm, random", 50.25)]
+    assert [(p.name, p.speed) for p in points] == [("lstm · raster", 50.25), ("lstm · random", 50.25)]
     found = panels(result)  # one model, three plans
     assert list(found) == ["NLL (exact), bits/dim", "FID"]
     assert [(p.name, p.speed, p.quality) for p in found["FID"]] == [
@@ -139,10 +140,10 @@ def test_likelihoods_of_two_kinds_data_sets_or_tokenizers_do_not_share_a_panel(s
 
 def test_seeds_of_a_setting_are_one_entry_of_the_legend(several: AblationResult) -> None:
     (models,) = groups(several).values()
-    assert list(legend(models)) == ["raster (overfits)", "random (falling)"]
+    assert [label(*each) for each in entries(models).items()] == ["raster (overfits)", "random (falling)"]
     seeds = [replace(model, settings={**model.settings, "seed": str(s)}) for model in models for s in range(3)]
-    assert list(legend(seeds)) == ["raster (3 overfits)", "random (3 falling)"]
-    assert [len(alike) for alike in legend(seeds).values()] == [3, 3]
+    assert [label(*each) for each in entries(seeds).items()] == ["raster (3 overfits)", "random (3 falling)"]
+    assert [len(alike) for alike in entries(seeds).values()] == [3, 3]
 
 
 def test_a_crossing_is_where_the_mean_curve_stays_below_the_references(several: AblationResult) -> None:
@@ -155,16 +156,19 @@ def test_a_crossing_is_where_the_mean_curve_stays_below_the_references(several: 
             for c in curves
         ]
 
-    entries = {
+    curves = {
         "raster": models((3.0, 2.0, 2.0, 2.0, 2.0), (3.0, 2.0, 2.0, 2.2, 2.4)),
         "random": models((4.0, 1.9, 2.5, 2.0, 1.9)),  # below, above, below for good from iteration 40 on
         "never": models((4.0, 3.0, 2.5, 2.2, 2.3)),
         "always": models((2.0, 1.0, 1.0, 1.0, 1.0)),
     }
-    for name, alike in entries.items():
-        entries[name] = [replace(model, settings={"loss": "CE", "model": name}) for model in alike]
-    assert crossings(entries, {"model": "raster"}) == {"random": 80}
-    assert crossings(entries, {"model": "elsewhere"}) == crossings({"random": entries["random"]}, None) == {}
+    for name, alike in curves.items():
+        curves[name] = [replace(model, settings={"loss": "CE", "model": name}) for model in alike]
+    assert crossings(curves, {"model": "raster"}) == {"random": 80}
+    assert crossings(curves, {"model": "elsewhere"}) == crossings({"random": curves["random"]}, None) == {}
+    assert moment(80, curves["random"]) == "80 images"  # a result that does not hold the size of an epoch
+    known = [replace(m, training=replace(m.training, examples=16)) for m in curves["random"] if m.training]
+    assert moment(80, known) == "epoch 5"
 
 
 def test_a_wide_range_of_speeds_is_logarithmic(result: AblationResult) -> None:

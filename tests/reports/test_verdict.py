@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mar.experiments.result import AblationResult, Row
+from mar.experiments.result import AblationResult, Row, Training
+from mar.experiments.statistics import left_out
+from mar.reports.tables import grid_table, seeds_table
 from mar.reports.verdict import alarms, answers, prices
 from tests.experiments.made import generated, made, row, scored
 from tests.reports.conftest import likelihood
@@ -42,18 +44,72 @@ def test_of_one_training_images_are_paired_and_a_fid_has_no_test() -> None:
     assert fid == "Lowest FID: raster, 15.00; one training each, so no test."
 
 
+def test_a_fid_that_is_not_above_that_of_real_images_ranks_no_rows() -> None:
+    lowest = {"a": (0.75, 0.5), "b": (1.5, 1.25), "c": (0.5, 1.5)}  # the floor is 1
+    rows = [
+        row({"ordering": name, "seed": str(seed)}, images=generated(fid))
+        for name, fids in lowest.items() for seed, fid in enumerate(fids)
+    ]  # fmt: skip
+    assert answers(made(rows)) == [
+        "No ranking by FID: 2 of 3 compared rows are not above the noise floor, the FID of 30 real train images (1.00)."
+    ]
+    for table in (grid_table(made(rows)), seeds_table(made(rows))):
+        assert table.column("FID").best(table.rows) == set()
+    above = made([each for each in rows if each.settings["ordering"] == "b"])
+    assert answers(above) == ["Lowest FID: b, 1.38 ± 0.18 over 2 seeds."]
+    assert seeds_table(above).column("FID").show(seeds_table(above).rows[0]) == "1.38 ± 0.18"
+
+
+def test_a_question_for_an_epoch_is_answered_by_the_crossings(ablation: AblationResult) -> None:
+    curve = {"raster": (1.0, 1.0, 1.0, 1.5), "spiral": (2.0, 0.9, 0.9, 0.9), "random": (2.0, 2.0, 2.0, 1.2)}
+    models = tuple(
+        replace(each, training=Training(40, 6, 40, 1.0, (), (), (10, 20, 30, 40), curve[each.settings["ordering"]], 24))
+        for each in ablation.models
+    )
+    asked = {"reference": {"ordering": "raster"}, "question": "From which epoch is it better?"}
+    found = replace(ablation, models=models, grid={**ablation.grid, **asked})
+    assert answers(found)[0] == (
+        "Validation loss below that of raster: spiral from epoch 5; random from epoch 10; each to the end, epoch 10."
+    )
+    asked["question"] = "Which is better?"
+    assert not answers(replace(found, grid={**ablation.grid, **asked}))[0].startswith("Validation")
+
+
+def test_what_is_left_out_says_why() -> None:
+    short, worse = "its validation loss is still falling", "worse than independent tokens"
+    reasons = {"raster": ("", worse), "random": ("", ""), "spiral": (short, short)}
+    rows = [
+        row({"ordering": name, "seed": str(seed)}, likelihood=scored([80.0, 81.0]), unsound=reason)
+        for name, each in reasons.items() for seed, reason in enumerate(each)
+    ]  # fmt: skip
+    found = made(rows, reference={"ordering": "raster"})
+    told = [f"1 of 2 seeds {worse}", f"its reference: 1 of 2 seeds {worse}", "still falling"]
+    assert list(left_out(found)) == told
+    table = seeds_table(found)
+    assert [table.column("not compared").show(each) for each in table.rows] == told
+    assert answers(made(rows[4:])) == ["No ranking: no row is compared (still falling)."]
+
+
+def test_each_kind_of_likelihood_has_a_best() -> None:
+    nats = {"exact": (3.0, 5.0), "bound": (4.0, 2.0)}
+    rows = [row({"k": f"{kind} {n}"}, likelihood=scored([n, n], kind)) for kind, each in nats.items() for n in each]
+    assert [text.partition(",")[0] for text in answers(made(rows))] == [
+        "Lowest NLL (exact): exact 3.0", "Lowest NLL (bound): bound 2.0",
+    ]  # fmt: skip
+
+
 def test_numbers_are_named_by_their_axis() -> None:
-    rows = [row({"repeats": n}, images=generated(float(n))) for n in ("1", "4")]
-    assert answers(made(rows)) == ["Lowest FID: repeats 1, 1.00; one training each, so no test."]
+    rows = [row({"repeats": n}, images=generated(float(n))) for n in ("2", "4")]
+    assert answers(made(rows)) == ["Lowest FID: repeats 2, 2.00; one training each, so no test."]
 
 
 def test_data_sets_have_an_answer_each_if_they_can_be_named() -> None:
     assert answers(replace(grid(), data_fingerprint="a, b")) == []
-    rows = [row({"data": k, "repeats": n}, images=generated(float(n))) for k in ("dna", "nips") for n in ("1", "4")]
+    rows = [row({"data": k, "repeats": n}, images=generated(float(n))) for k in ("dna", "nips") for n in ("2", "4")]
     found = made(rows, data={each.model: each.settings["data"] for each in rows})
     assert answers(replace(found, data_fingerprint="a, b")) == [
-        "dna: lowest FID: dna, repeats 1, 1.00; one training each, so no test.",
-        "nips: lowest FID: nips, repeats 1, 1.00; one training each, so no test.",
+        "dna: lowest FID: dna · repeats 2, 2.00; one training each, so no test.",
+        "nips: lowest FID: nips · repeats 2, 2.00; one training each, so no test.",
     ]
 
 
