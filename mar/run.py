@@ -24,9 +24,11 @@ import torch
 
 from mar import build, config
 from mar.config import Recipe
+from mar.core.devices import chosen
 from mar.core.errors import Unsupported, UserError, unknown
 from mar.core.files import RUN, write_atomic
 from mar.core.hub import local_folder
+from mar.core.log import logger
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
@@ -103,7 +105,7 @@ def train(
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
-            print(f"note: {note}")
+            logger.info(f"note: {note}")
         measure: list[FidOf] = []
         if recipe.train.fid_every and fid is not None:
             processes.on_main(lambda: measure.append(fid(parts.data, processes.device)))
@@ -164,7 +166,7 @@ class Run:
     Args:
         path: the run folder, or a run's name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
         ema: the averaged weights, or the last ones.
-        device: default: a GPU if there is one.
+        device: cpu, cuda, xpu or mps; default: that of the variable MAR_DEVICE, else a CUDA GPU if there is one.
         iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
         weights: the checkpoint of best validation (kept with ``train.until=plateau`` or ``train.keep_best``), or the
             last one, in place of an iteration.
@@ -200,7 +202,7 @@ class Run:
         if iteration is not None and iteration != newest.iteration:
             newest = checkpoint.at(self.folder.checkpoints, iteration)
         self.checkpoint = newest
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen(device or "")
         self.about: About = self.folder.about() or self.data.about
         parts = build.assemble(self.located, build.moved(self.about, self.located), check=False)
         self.parts = replace(parts, recipe=self.recipe)
@@ -210,6 +212,7 @@ class Run:
         self.grid = self.model.tokenizer.lattice
         self._trained_plan = PlanSpec(self.parts.ordering, self.parts.partition)
         self.training_plan = str(self._trained_plan)  # as short text
+        logger.debug(repr(self))
 
     def __repr__(self) -> str:
         recipe, parameters = self.recipe, sum(p.numel() for p in self.model.parameters())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
+from mar.cli.options import Device, Json, Texts, arg, grouped, opt, print_listing, print_tables
 from mar.core.errors import MarError, UserError
 from mar.core.files import GRID, RUN, runs_folder
 from mar.core.progress import bar, wide_console
@@ -43,6 +43,7 @@ class Execution:
     results: Annotated[Path | None, opt("Keep table, figures, page and provenance here, e.g. results/NAME.")] = None
     dry_run: Annotated[bool, opt("List the cells and their cost; train nothing.", "--dry-run")] = False
     retry_failed: Annotated[bool, opt("Compute failed cells again.", "--retry-failed")] = False
+    device: Device = ""
     json: Json = False
 
 

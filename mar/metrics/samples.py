@@ -14,6 +14,7 @@ import torch
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import digest, environment
+from mar.core.log import logger
 from mar.core.noise import stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
@@ -147,7 +148,7 @@ def fill(
             store.write(images, x_NCHW, label_N[images.start : images.stop])
         processes.wait()
     if ahead is not None and ahead.passes and processes.is_main:
-        print(ahead.told(len(run.grid)))
+        logger.info(ahead.told(len(run.grid)))
     return store
 
 

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from mar.config import Train
+from mar.core.devices import double
 from mar.core.errors import PeerFailed, UserError
+from mar.core.log import logger
 from mar.core.noise import Noise, stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
@@ -268,11 +270,11 @@ class ModelJob(Job):
             data, device = self.data, self.processes.device
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
             where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
-            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
+            logger.info(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
             if not self.estimates_nll:
-                print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
+                logger.info("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in data.notes.values():
-                print(f"note: {note}")
+                logger.info(f"note: {note}")
         with bar("training", self.processes.is_main) as self.bar, ExitStack() as stack:
             recipe = self.parts.recipe
             opened = tracking(self.train.trackers, self.folder.path, recipe.name, recipe.as_dict(), iteration)
@@ -297,8 +299,8 @@ class ModelJob(Job):
             return
         iterations, losses, norms, rates = zip(*self.pending, strict=True)
         self.pending, last = [], iterations[-1]
-        losses = self.processes.sum_tensor(torch.stack(losses).double())
-        norms = torch.stack(norms).double().to(losses.device)
+        losses = self.processes.sum_tensor(double(torch.stack(losses)))
+        norms = double(torch.stack(norms)).to(losses.device)
         finite = losses.isfinite()
         if not self.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
             finite &= norms.isfinite()
@@ -327,7 +329,7 @@ class ModelJob(Job):
             self.curve.append((progress.iteration, nats))
             self.length = self.train.length(self.curve)
             if self.length < progress.iterations and self.processes.is_main:
-                print(f"the validation loss is at a plateau: the rate decays until iteration {self.length:,}")
+                logger.info(f"the validation loss is at a plateau: the rate decays until iteration {self.length:,}")
         shown = self.folder.path.glob(f"samples/training-{progress.iteration:08d}.*")
         if progress.due(self.train.sample_every) and not any(shown):
             with averaged() as losses:
@@ -346,7 +348,7 @@ class ModelJob(Job):
         settings = Settings(seed=self.seed, learned=plans.learned)
         found = fid(sample_many(model, labels_of(model, None, n), plans.sample, settings))
         self._log(progress.iteration, fid=found, fid_images=n)
-        print(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
+        logger.info(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
         if self.train.keep_best == "fid" and found < min(self.fids.values(), default=math.inf):
             self._keep(progress.iteration, model)
         return found
@@ -372,14 +374,16 @@ class ModelJob(Job):
             task = self.ask(losses, batch, _VALIDATION, done)
             sums.append(self.loss_B(losses, batch, task, done))
             denominator += task.denominator
-        per_image = (torch.stack(sums).double() * count * repeats / denominator).mean(0)
+        per_image = (double(torch.stack(sums)) * count * repeats / denominator).mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}
         if self.estimates_nll and self.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = self.model.tokenizer.bits_per_dim(mean * len(self.grid))
         self._log(progress.iteration, **values)
         if self.processes.is_main and not sys.stderr.isatty():  # a terminal has the bar
-            print(f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token")
+            logger.info(
+                f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token"
+            )
         keeps = self.train.keep_best is True or (self.train.until == "plateau" and self.train.keep_best != "fid")
         if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
             self._keep(progress.iteration, losses.model)
@@ -410,5 +414,5 @@ class ModelJob(Job):
             yield
         except OSError as error:
             if what not in self.lost:
-                print(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
+                logger.info(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
             self.lost.add(what)

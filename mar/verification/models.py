@@ -6,7 +6,6 @@ B batch · L tokens · P plans (rows of a Plan) · V vocabulary · N draws
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,12 +77,12 @@ def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) 
     return verdicts
 
 
-def verify_model(model: Model, plan: Plan, subject: str) -> list[Verdict]:
-    """Every claim about a model under a plan of a few rows."""
-    checks: list[Any] = [generation_is_keyed, likelihood_is_keyed]
+def verify_model(model: Model, plan: Plan, subject: str, draws: int = _DRAWS) -> list[Verdict]:
+    """Every claim about a model under a plan of a few rows; ``draws``: images of each in the chi-square test."""
+    verdicts = [check(subject, model, plan) for check in (generation_is_keyed, likelihood_is_keyed)]
     if isinstance(model.tokenizer.token, Categories):
-        checks = [sums_to_one, sampler_agrees, *checks]
-    return [check(subject, model, plan) for check in checks]
+        verdicts = [sums_to_one(subject, model, plan), sampler_agrees(subject, model, plan, draws), *verdicts]
+    return verdicts
 
 
 def _labels(batch: int) -> Tensor:
@@ -126,10 +125,10 @@ def sums_to_one(model: Model, plan: Plan) -> str:
 
 
 @claim("generated images follow the likelihood (chi-square)")
-def sampler_agrees(model: Model, plan: Plan) -> str:
+def sampler_agrees(model: Model, plan: Plan, draws: int) -> str:
     assert isinstance(model.tokenizer.token, Categories)
     vocabulary, rows = model.tokenizer.token.vocabulary, len(plan.step_BL)
-    row_N = torch.arange(rows).repeat(_DRAWS)
+    row_N = torch.arange(rows).repeat(draws)
     drawn_NL = generate(
         model, plan.rows(row_N), _labels(rows)[row_N], _noise(len(row_N)), given=_tokens(model, rows)[row_N]
     )
@@ -139,8 +138,8 @@ def sampler_agrees(model: Model, plan: Plan) -> str:
         place_U = vocabulary ** torch.arange(drawn_NU.shape[1] - 1, -1, -1)
         count_V = torch.bincount((drawn_NU * place_U).sum(1), minlength=len(p_V)).numpy()
         smallest = min(smallest, p_value(count_V, np.asarray(p_V)))
-    require(smallest > ALPHA / rows, f"smallest p-value {smallest:.1e} over {rows} plans of {_DRAWS} images")
-    return f"{rows} plans of {_DRAWS} images, smallest p-value {smallest:.2g}"
+    require(smallest > ALPHA / rows, f"smallest p-value {smallest:.1e} over {rows} plans of {draws} images")
+    return f"{rows} plans of {draws} images, smallest p-value {smallest:.2g}"
 
 
 @claim("image k of a generation does not depend on the batch, and given tokens stay")
