@@ -255,15 +255,8 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(f"{len(cells)} cell(s), whose cost is known when that is done ({error}):", markup=False)
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
-    rows = []
-    heads = {
-        "cell": 0,
-        "parameters": 2,
-        "plans": 1,
-        "iterations": 3,
-        "training, s": 0,
-        "state": 0,
-    }  # when it is dropped
+    heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
+    drops = {"iterations": 3, "parameters": 2, "plans": 1}
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, cost = cell.recipe.train, "–"
@@ -278,8 +271,8 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         work = f"{train.iterations} of {train.batch_size}"
         rows.append((cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}"))
     columns = [
-        Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True, drop=drop)
-        for k, (head, drop) in enumerate(heads.items())
+        Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True, drop=drops.get(head, 0))
+        for k, head in enumerate(heads)
     ]
     console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")

@@ -24,11 +24,6 @@ from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
 from orderings import Ordering, Partition, Plan, parse_partition
 
-_DECODING = (
-    "images with --vae AUTOENCODER",
-    "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae",
-)
-
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
     """Integer levels 0..levels-1 -> uint8 0..255 (N, H, W, 3)."""
@@ -200,7 +195,8 @@ def save_samples(
         return "grid.gif, videos.npz, videos/"
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())
-        return f"latents.npy ({_DECODING[spec.is_codebook]})"
+        indices = "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae"
+        return f"latents.npy ({indices if spec.is_codebook else 'images with --vae AUTOENCODER'})"
     np.savez_compressed(folder / "samples.npz", samples=x_NCHW.flatten(1).numpy(), levels=spec.levels)
     if spec.modality == "text":
         save_text(x_NCHW, spec, folder / "samples.txt")
