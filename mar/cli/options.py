@@ -186,6 +186,7 @@ class Sampling:
     label: Annotated[
         list[str] | None, opt("Class, number or name, repeatable; default all classes in turn.", "--class")
     ] = None
+    condition: Annotated[Path | None, opt("Conditions in turn, .npy or .npz; default the null condition.")] = None
     guidance: Guidance = 1.0
     guidance_schedule: Schedule = "linear"
     temperature: Temperature = 1.0
@@ -211,6 +212,8 @@ class Sampling:
 
     def classes(self, spec: DataSpec) -> tuple[int, ...]:
         """Return the numbers of the classes of ``--class``. Raises UserError: a name that the data do not have."""
+        if self.label and spec.conditions is not None:
+            raise UserError("--class is for runs of classes: this run takes vectors, --condition FILE")
         return tuple(spec.class_number(text) for text in self.label or ())
 
     def setting(self, plan: str, spec: DataSpec, precision: Precision = "fp32") -> Setting:
@@ -220,6 +223,7 @@ class Sampling:
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
             self.adaptive, self.remask, self.classes(spec), precision, self.speculate, self.temperature_schedule,
+            str(self.condition or ""),
         )  # fmt: skip
 
 

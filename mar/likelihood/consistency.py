@@ -268,7 +268,7 @@ def exchange(
     n, found = len(model.tokenizer.lattice), []
     for k, batch in enumerate(image_batches(model, images, labels, seed)):
         noise, token, rows = batch.noise.at("pairs"), batch.tokens(model), []
-        weight_BK = Estimator(pairs).weights(torch.full_like(batch.label_B, n - 1), noise.at("known"))
+        weight_BK = Estimator(pairs).weights(torch.full((len(token),), n - 1, device=token.device), noise.at("known"))
         if weight_BK is None:
             weight_BK = torch.ones(len(token), n - 1, device=token.device)
         known_BJ = weight_BK.nonzero()[:, 1].reshape(len(token), -1)

@@ -84,7 +84,7 @@ def measure_exposure(
 ) -> Exposure:
     """Score ``n`` images spread over a split (None: 256) and as many samples along a plan."""
     images, labels = run.subset(split, n or IMAGES)
-    labels = labels if run.model.n_classes else None
+    labels = labels if run.model.conditional else None
     return exposure(
         run.model, images, labels, plan.sample, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
         plan.text, seed, kind, budget, progress,

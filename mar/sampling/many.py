@@ -16,7 +16,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.core.progress import Progress
-from mar.model.inputs import classes_of
+from mar.model.inputs import given_labels
 from mar.model.model import Model
 from mar.sampling.guidance import NONE, Guidance, Temperature
 from mar.sampling.remask import Posterior, Remask, generate_posterior, generate_remasked
@@ -105,15 +105,13 @@ def given_tokens(
 
 
 def labels_of(model: Model, labels: Any, n: int) -> torch.Tensor:
-    """(N,) classes, all in turn for None; -1 where the model has none.
+    """(N,) classes, all in turn for None; (N, …) conditions; -1 where the model has none, or none of these is given.
 
     Raises:
-        UserError: a class that the model does not have, or neither one class nor ``n``.
+        UserError: a class or condition that the model does not have, or neither one nor ``n``.
     """
-    if not model.n_classes:
-        if labels is not None:
-            raise UserError("this run has no classes: it was trained without labels")
-        return torch.full((n,), -1)
+    if labels is not None and not model.conditional:
+        raise UserError("this run has no classes: it was trained without labels")
     if labels is None:
-        return torch.arange(n) % model.n_classes
-    return classes_of(model.n_classes, labels, n)
+        return torch.arange(n) % model.n_classes if model.n_classes else torch.full((n,), -1)
+    return given_labels(model, labels, n)

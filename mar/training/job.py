@@ -27,6 +27,7 @@ from mar.core.progress import bar
 from mar.core.signals import available_memory
 from mar.core.tokens import Categories
 from mar.data.base import Split, evenly_spaced
+from mar.data.conditions import Conditioned
 from mar.model.model import Model
 from mar.model.plans import Plans
 from mar.networks.base import Network
@@ -244,7 +245,7 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         of_drop, of_tokens, of_head = batch.noise.split("label-drop", "dequantise", "head")
-        drop_B = torch.zeros_like(batch.label_B, dtype=torch.bool)
+        drop_B = torch.zeros(len(batch.label_B), dtype=torch.bool, device=batch.label_B.device)
         if losses.training:
             drop_B = of_drop.uniform(1)[:, 0] < self.train.label_drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
@@ -346,12 +347,19 @@ class ModelJob(Job):
         spec = PlanSpec(self.final_ordering, self.parts.partition)
         plans = Plans(spec, self.grid, self.folder.path, self.processes.device)
         settings = Settings(seed=self.seed, learned=plans.learned)
-        found = fid(sample_many(model, labels_of(model, None, n), plans.sample, settings))
+        found = fid(sample_many(model, self._labels(n), plans.sample, settings))
         self._log(progress.iteration, fid=found, fid_images=n)
         logger.info(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
         if self.train.keep_best == "fid" and found < min(self.fids.values(), default=math.inf):
             self._keep(progress.iteration, model)
         return found
+
+    def _labels(self, n: int) -> torch.Tensor:
+        """Return the labels of n samples: all classes in turn, or the conditions of training examples."""
+        if isinstance(self.split, Conditioned):
+            condition_N = self.split.condition_N[evenly_spaced(len(self.split), n)]
+            return condition_N[torch.arange(n) % len(condition_N)]
+        return labels_of(self.model, None, n)
 
     def _keep(self, iteration: int, averaged: nn.Module) -> None:
         """Keep the averaged weights as the best."""
@@ -395,7 +403,7 @@ class ModelJob(Job):
 
         spec = self.data.spec
         n = 40 if spec.modality == "image" else 8
-        x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, n)
+        x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, self._labels(n))
         with self._spared("samples"):
             shown = preview(x, spec, self.folder.path / "samples" / f"training-{iteration:08d}")
             self.trackers.samples(shown, iteration)
