@@ -70,6 +70,7 @@ PAGES = {
     ],
     "Models": [
         "data",
+        "conditions",
         "latents",
         "video",
         "networks",

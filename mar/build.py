@@ -20,6 +20,7 @@ from mar.core.noise import derived_seed, stream
 from mar.core.tokens import Categories
 from mar.data import DATA
 from mar.data.base import About, Data
+from mar.data.conditions import with_condition
 from mar.heads import HEADS
 from mar.model.model import Model
 from mar.model.policy import OrderPolicy
@@ -48,6 +49,8 @@ def assemble(recipe: Recipe, dataset: Data | About | None = None, check: bool = 
     if dataset is None:
         read = _options("data", recipe.data)
         recipe, dataset = _resolved(recipe, chosen | {"data": read}), _load(recipe.data, read)
+    if isinstance(dataset, Data):
+        dataset = conditioned(dataset, recipe)
     loss = chosen["objective"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "initialisation"))
@@ -98,8 +101,18 @@ def objective(recipe: Recipe) -> Objective:
 
 
 def data(recipe: Recipe) -> Data:
-    """Load the data set."""
-    return _load(recipe.data)
+    """Load the data set, with the recipe's conditions."""
+    return conditioned(_load(recipe.data), recipe)
+
+
+def conditioned(dataset: Data, recipe: Recipe) -> Data:
+    """Return the data set with the vectors of the recipe's condition, if it names any, in place of classes."""
+    chosen = recipe.condition
+    if chosen.kind == "class" and (found := dataset.spec.conditions) is not None:
+        raise UserError(f"the data have vectors: set condition.kind={'tokens' if found.length else 'vector'}, or none")
+    if chosen.kind in ("none", "class"):
+        return dataset
+    return with_condition(dataset, chosen.kind, chosen.column, chosen.mask, in_data_folder(chosen.path, ""))
 
 
 def _load(section: Component, options: Any = None) -> Data:
@@ -120,7 +133,8 @@ def moved(about: About, recipe: Recipe) -> About:
 
 
 def images(dataset: Data) -> Data:
-    """Return the data set, or the images of a cache of latents. Raise UserError if these are missing or changed."""
+    """Return the data set with its classes, or a cache's images. Raise UserError if these are missing or changed."""
+    dataset = dataset.bare or dataset
     if dataset.source is None:
         return dataset
     section, fingerprint = dataset.source
@@ -158,7 +172,8 @@ def _model(recipe: Recipe, chosen: dict[str, Any], dataset: Data | About) -> Mod
         )
     network = NETWORKS[recipe.network.kind](tokens.shape, chosen["network"])
     head = head_class(network.context_width, tokens.token, chosen["head"])
-    return Model(tokens, network, head, n_classes)
+    given = dataset.spec.conditions if recipe.condition.kind in ("vector", "tokens") else None
+    return Model(tokens, network, head, n_classes, given)
 
 
 def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
@@ -174,6 +189,8 @@ def _policy(recipe: Recipe, model: Model, objective: Objective) -> OrderPolicy:
             "use train.objective=any_order"
         )
     tokens, network = model.tokenizer, model.network
+    if model.null_condition(1).ndim > 2:
+        raise Unsupported("ordering=learned reads one vector: use condition.kind=vector, or network=causal-transformer")
     widths = network.context_width, network.token_width, network.condition_width
     return OrderPolicy(len(tokens.lattice), tokens.token, *widths)
 

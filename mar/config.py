@@ -178,6 +178,23 @@ class Train(Section):
         return self.iterations
 
 
+class Condition(Section):
+    """What examples are generated under. Vectors are those of a column of the data set, or of a file beside it."""
+
+    kind: Literal["none", "class", "vector", "tokens"] = "class"
+    column: str = Field(default="", description="of hub data sets, .npz files and digits")
+    mask: str = Field(default="", description="tokens: the column that is true where a vector exists")
+    path: str = Field(default="", description=".npz with arrays train, validation, test and train_mask, …, of any data")
+
+    @model_validator(mode="after")
+    def _has_vectors(self) -> Condition:
+        if (self.column or self.path) and self.kind in ("none", "class"):
+            raise ValueError(f"a column or path is of condition.kind=vector or tokens, not of {self.kind}")
+        if self.mask and (self.kind != "tokens" or not self.column):
+            raise ValueError("condition.mask is for condition.kind=tokens with condition.column")
+        return self
+
+
 class Recipe(Section):
     name: str = "run"
     seed: int = Field(default=0, ge=0)
@@ -187,8 +204,25 @@ class Recipe(Section):
     partition: Component = Component(kind="singles")
     network: Component = Component(kind="masked-transformer")
     head: Component = Component(kind="categorical")
-    class_conditional: bool = True
+    class_conditional: bool = True  # the spelling of condition.kind=class and none in run folders and fingerprints
+    condition: Condition = Condition()
     train: Train = Train()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_condition(cls, content: Any) -> Any:
+        chosen = content.get("condition") if isinstance(content, dict) else None
+        if isinstance(chosen, dict) and "kind" in chosen:
+            content = {**content, "class_conditional": chosen["kind"] == "class"}
+        elif isinstance(content, dict) and content.get("class_conditional") is False:
+            content = {**content, "condition": {"kind": "none"}}
+        return content
+
+    @model_serializer(mode="wrap")
+    def _in_old_form(self, dump: Any) -> dict[str, Any]:
+        """Omit a condition that ``class_conditional`` says: existing recipes keep their fingerprint."""
+        said = self.condition.kind in ("none", "class")
+        return {key: value for key, value in dump(self).items() if key != "condition" or not said}
 
     @field_validator("name")
     @classmethod
@@ -212,7 +246,8 @@ class Recipe(Section):
 
 
 _COMPONENTS = {key for key, field in Recipe.model_fields.items() if field.annotation is Component}
-_COMPONENTS |= {"train.objective", "train.optimizer"}
+_COMPONENTS |= {"train.objective", "train.optimizer", "condition"}
+_SHORT = {"class_conditional=true": "condition=class", "class_conditional=false": "condition=none"}
 
 
 def recipe_names() -> list[str]:
@@ -285,7 +320,7 @@ def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(train, dict):  # overrides use the new key
         content = {**content, "train": _renamed(train, "mask_ratio", "objective")}
     old, new = "train.mask_ratio", "train.objective"
-    texts = [text.replace(old, new, 1) if text.startswith(old) else text for text in overrides]
+    texts = [_SHORT.get(text, text.replace(old, new, 1) if text.startswith(old) else text) for text in overrides]
     content = overridden(content, texts, _COMPONENTS)
     try:
         return Recipe.model_validate(content)

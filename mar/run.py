@@ -24,9 +24,11 @@ import torch
 
 from mar import build, config
 from mar.config import Recipe
+from mar.core.devices import chosen
 from mar.core.errors import Unsupported, UserError, unknown
 from mar.core.files import RUN, write_atomic
 from mar.core.hub import local_folder
+from mar.core.log import logger
 from mar.core.noise import derived_seed, stream
 from mar.core.processes import Processes
 from mar.core.progress import Progress
@@ -38,7 +40,7 @@ from mar.likelihood.chain import FindOrders, TokenScores, adaptive_log_prob, con
 from mar.likelihood.control import Control
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
-from mar.model.inputs import classes_of, examples_of, tokens_of
+from mar.model.inputs import examples_of, given_labels, tokens_of
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -103,7 +105,7 @@ def train(
         tokenizer = parts.model.to(processes.device).tokenizer
         tokenizer.fit(to_measure(parts.data))  # on the device: an autoencoder encodes thousands of images
         for note in (*said, *tokenizer.notes) if processes.is_main else ():
-            print(f"note: {note}")
+            logger.info(f"note: {note}")
         measure: list[FidOf] = []
         if recipe.train.fid_every and fid is not None:
             processes.on_main(lambda: measure.append(fid(parts.data, processes.device)))
@@ -164,7 +166,7 @@ class Run:
     Args:
         path: the run folder, or a run's name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
         ema: the averaged weights, or the last ones.
-        device: default: a GPU if there is one.
+        device: cpu, cuda, xpu or mps; default: that of the variable MAR_DEVICE, else a CUDA GPU if there is one.
         iteration: of the checkpoint; default: the newest, or with ``train.keep_best`` the best.
         weights: the checkpoint of best validation (kept with ``train.until=plateau`` or ``train.keep_best``), or the
             last one, in place of an iteration.
@@ -200,7 +202,7 @@ class Run:
         if iteration is not None and iteration != newest.iteration:
             newest = checkpoint.at(self.folder.checkpoints, iteration)
         self.checkpoint = newest
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen(device or "")
         self.about: About = self.folder.about() or self.data.about
         parts = build.assemble(self.located, build.moved(self.about, self.located), check=False)
         self.parts = replace(parts, recipe=self.recipe)
@@ -210,6 +212,7 @@ class Run:
         self.grid = self.model.tokenizer.lattice
         self._trained_plan = PlanSpec(self.parts.ordering, self.parts.partition)
         self.training_plan = str(self._trained_plan)  # as short text
+        logger.debug(repr(self))
 
     def __repr__(self) -> str:
         recipe, parameters = self.recipe, sum(p.numel() for p in self.model.parameters())
@@ -252,6 +255,7 @@ class Run:
         precision: Precision = "fp32",
         given: torch.Tensor | None = None,
         control: str = "",
+        condition: Any = None,
         **options: Any,
     ) -> Likelihood:
         """Likelihood along a plan of images (N, C, H, W) in the data set's levels, or of ``limit`` spread over a split.
@@ -266,6 +270,8 @@ class Run:
             given: (N, L) bool, tokens that are conditioned on and not scored, of tokens of one dimension each.
             control: a split that the images are spread over, whose statistics correct their mean by regression
                 (``Likelihood.controlled``, ``mar.likelihood.control``).
+            condition: in place of labels, where the run's condition is vectors: (N, E), (N, T, E) or one for all; or a
+                pair of sequences and their mask (N, T).
             options: those of ``mar.likelihood.chain.score``: kind, budget, estimator.
 
         Raises:
@@ -273,6 +279,7 @@ class Run:
         """
         if images is None:
             images, labels = self.subset(split, limit)
+        labels = labels if condition is None else condition
         plans, (images, labels) = self.plans(plan), self._examples(images, labels)
         variates = Control(self.spec, self.data.train, images, self.subset(control, None)[0]) if control else None
 
@@ -297,13 +304,16 @@ class Run:
         return source.batch(evenly_spaced(len(source), limit))
 
     def _examples(self, images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Images and labels as tensors; classes are of no account to an unconditional model."""
-        images, n_classes = examples_of(self.spec, images), self.model.n_classes
-        if n_classes and labels is None:
-            warn("no labels: a class-conditional model scores these images without a class", stacklevel=3)
-        if not n_classes or labels is None:
+        """Images and labels as tensors; labels are of no account to an unconditional model."""
+        images, conditional = examples_of(self.spec, images), self.model.conditional
+        if conditional and labels is None:
+            without = "class-conditional model scores these images without a class"
+            if self.model.given is not None:
+                without = "conditional model scores these examples under the null condition"
+            warn(f"no labels: a {without}", stacklevel=3)
+        if not conditional or labels is None:
             return images, None
-        return images, classes_of(n_classes, labels, len(images), lowest=-1)
+        return images, given_labels(self.model, labels, len(images), lowest=-1)
 
     def _conditionals(
         self,
@@ -337,12 +347,14 @@ class Run:
         labels: torch.Tensor | None = None,
         seed: int = 0,
         likelihood: dict[str, Any] | None = None,
+        condition: Any = None,
         **options: Any,
     ) -> TokenScores:
         """The log-probability of every token of images (N, C, H, W) along a plan, with its step and position.
 
         Arguments and errors: as ``nll``. A learned order gives the terms of its bound.
         """
+        labels = labels if condition is None else condition
         plans, (images, labels) = self.plans(plan), self._examples(images, labels)
         with scoring_options(self.model, likelihood or {}):
             found = self._conditionals(plans, images, labels, seed, options.pop("given", None), **options)
@@ -380,12 +392,14 @@ class Run:
         on_step: Any = None,
         first: int = 0,
         precision: Precision = "fp32",
+        condition: Any = None,
         **options: Any,
     ) -> torch.Tensor:
         """N images (N, C, H, W) in the data set's levels; image k is the same for any n and batch size.
 
         Args:
-            labels: (N,) classes; None: all in turn.
+            labels: (N,) classes; None: all in turn, or the null condition where the run's condition is vectors.
+            condition: such vectors, as of ``nll``.
             first: number of the first image; ``labels`` and ``given`` count from image 0.
             guidance: a scale, with the linear schedule, or a Guidance with its own: Guidance(4, "power-cosine:2.75").
             temperature: of every step, or a Temperature with a schedule (``mar.sampling.guidance``).
@@ -401,7 +415,7 @@ class Run:
         ahead = self.speculation(speculate) if speculate else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again, ahead)
         with sampling_options(self.model, options), self._autocast(precision):
-            label_N = labels_of(self.model, labels, first + n)
+            label_N = labels_of(self.model, labels if condition is None else condition, first + n)
             return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
 
     def walk(
@@ -415,6 +429,7 @@ class Run:
         adaptive: str | None = None,
         given: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
+        condition: Any = None,
     ) -> Iterator[Drawn]:
         """The generation of ``sample(n, plan, …)``, one AR step at a time, for a loop of one's own::
 
@@ -430,7 +445,8 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, learned=plans.learned)
         noise = stream(seed, "sample", n, self.device)
         given_BL, token = given_tokens(self.model, settings, torch.arange(n))
-        drawn, label_B = plans.sample(noise.at("order"), given_BL), labels_of(self.model, labels, n).to(self.device)
+        label_B = labels_of(self.model, labels if condition is None else condition, n).to(self.device)
+        drawn = plans.sample(noise.at("order"), given_BL)
         return draw_steps(*begin(
             self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
         ))  # fmt: skip
@@ -442,7 +458,10 @@ class Run:
             if not (local_folder(found.draft) / RUN).is_file():
                 raise UserError(f"{found.draft} is no run folder: the draft is self, jacobi or a run")
             draft = Run(found.draft, device=str(self.device)).model
-            of, own = ((m.tokenizer.shape, m.tokenizer.token, m.n_classes) for m in (draft, self.model))
+            of, own = (
+                (m.tokenizer.shape, m.tokenizer.token, m.n_classes, m.given and m.given.spec)
+                for m in (draft, self.model)
+            )
             if of != own:
                 raise UserError(f"{found.draft} drafts other tokens or classes than {self.folder.path} has")
             found.model = draft
@@ -464,7 +483,7 @@ class Run:
 
     def _guidance(self, guidance: float | Guidance) -> Guidance:
         guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
-        if guidance.active and not self.model.n_classes:
+        if guidance.active and not self.model.conditional:
             raise UserError("guidance needs a class-conditional model: this run has no classes")
         return guidance
 
@@ -520,7 +539,9 @@ def fit(
     content = model.as_dict() if isinstance(model, Recipe) else {"name": "fit", "network": {"kind": _kind(model)}}
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
-    train(build.resolve(config.parse(content, overrides)), path, examples=data, fid=fid)
+    recipe = build.resolve(config.parse(content, overrides))
+    data = build.conditioned(data, recipe)
+    train(recipe, path, examples=data, fid=fid)
     run = load(path)
     run.data = data
     return run

@@ -36,6 +36,13 @@ def test_a_plan_frame_by_frame_has_the_nll_of_the_same_order_by_file(run: Run, t
     assert run.nll(plan="frames:column:outer=reverse/frames", limit=8).tokens_per_step == (16, 16)
 
 
+def test_first_frames_are_kept_and_the_others_generated(run: Run) -> None:
+    video, _ = run.data.test.batch(torch.tensor([3]))
+    x = run.sample(6, "raster/frames", given=video[0], mask=torch.arange(32) >= 16)
+    assert x.shape == (6, 2, 1, 8, 8) and torch.equal(x[:, 0], video[:, 0].expand(6, -1, -1, -1))
+    assert len(x[:, 1].flatten(1).unique(dim=0)) == 6
+
+
 def test_the_commands_write_gifs_of_every_frame_and_a_plot_by_position(run: Run) -> None:
     def invoke(*words: str) -> str:
         result = CliRunner().invoke(app, list(words))

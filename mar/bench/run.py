@@ -18,6 +18,7 @@ from mar.bench.contenders import POOL, Contender, Inputs, Ours, Setting
 from mar.bench.measure import CLOCKS, Footprint
 from mar.bench.reference import Reference, published
 from mar.config import Recipe
+from mar.core.devices import chosen
 from mar.core.errors import UserError
 from mar.core.files import environment
 from mar.core.table import Column, Table, field
@@ -157,7 +158,7 @@ def run(
         raise UserError(f"--only takes some of {', '.join(WORKS)}, not {', '.join(wrong) if works else 'nothing'}")
     if own_settings and reference is None:
         raise UserError("--reference-as-published is about a checkout: name it with --reference")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen()
     setting = Setting(device, precision, guidance, temperature, clock)
     peak = measure.matrix_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32, clock)
     parts = build.assemble(recipe, data)

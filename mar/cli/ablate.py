@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mar.cli.options import Json, Texts, arg, grouped, opt, print_listing, print_tables
+from mar.cli.options import Device, Json, Texts, arg, grouped, opt, print_listing, print_tables
 from mar.core.errors import MarError, UserError
 from mar.core.files import GRID, RUN, runs_folder
 from mar.core.progress import bar, wide_console
@@ -43,6 +43,7 @@ class Execution:
     results: Annotated[Path | None, opt("Keep table, figures, page and provenance here, e.g. results/NAME.")] = None
     dry_run: Annotated[bool, opt("List the cells and their cost; train nothing.", "--dry-run")] = False
     retry_failed: Annotated[bool, opt("Compute failed cells again.", "--retry-failed")] = False
+    device: Device = ""
     json: Json = False
 
 
@@ -254,15 +255,8 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         console.print(f"{len(cells)} cell(s), whose cost is known when that is done ({error}):", markup=False)
         console.print(*(", ".join(cell.settings.values()) or grid.name for cell in cells), sep="\n", markup=False)
         return
-    rows = []
-    heads = {
-        "cell": 0,
-        "parameters": 2,
-        "plans": 1,
-        "iterations": 3,
-        "training, s": 0,
-        "state": 0,
-    }  # when it is dropped
+    heads, rows = ("cell", "parameters", "plans", "iterations", "training, s", "state"), []
+    drops = {"iterations": 3, "parameters": 2, "plans": 1}
     total, probes = 0.0, {}
     for cell, state in zip(engine.cells, engine.states(), strict=True):
         train, cost = cell.recipe.train, "–"
@@ -277,8 +271,8 @@ def _list_cells(grid: GridFile, out: Path, plan: Callable[[], Engine], workers: 
         work = f"{train.iterations} of {train.batch_size}"
         rows.append((cell.name, f"{cell.n_parameters:,}", plans, work, cost, f"{state.kind}: {state.text}"))
     columns = [
-        Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True, drop=drop)
-        for k, (head, drop) in enumerate(heads.items())
+        Column[tuple[str, ...]](head, lambda row, k=k: row[k], words=True, drop=drops.get(head, 0))
+        for k, head in enumerate(heads)
     ]
     console.print(Table(columns, rows))
     console.print(f"about {total / workers / 60:.1f} min of training with {workers} worker(s); evaluation comes on top")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mar.cli.options import (
+    Device,
     Guidance,
     HeadOptions,
     Json,
@@ -39,6 +40,7 @@ def bench(
     only: Annotated[str, opt("Comma-separated kinds of work: train, sample, nll.")] = "train,sample,nll",
     compile: Annotated[bool, opt("Measure compiled code beside eager code.")] = False,
     precision: Annotated[Precision, opt("Precision of matrix products; bf16: autocast.")] = "fp32",
+    device: Device = "",
     guidance: Guidance = 1.0,
     temperature: Temperature = 1.0,
     head: HeadOptions = None,

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import LastWeights, arg, load_run, opt
+from mar.cli.options import Device, LastWeights, arg, load_run, opt
 from mar.core.errors import UserError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches: plans may name its files
@@ -17,6 +17,7 @@ def demo(
         Path | None, arg("A run folder; without one, a small run of Fashion-MNIST that is included.")
     ] = None,
     last_weights: LastWeights = False,
+    device: Device = "",
     port: Annotated[int, opt("Port of the page.", min=1, max=65535)] = 7860,
     host: Annotated[str, opt("Address of the page; 0.0.0.0 serves other machines.")] = "127.0.0.1",
     browser: Annotated[bool, opt("Open the page in the browser.", "--open/--no-browser")] = False,

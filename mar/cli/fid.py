@@ -117,6 +117,7 @@ def fid_stats(
     features: o.Features,
     out: Annotated[Path, opt("The .npz file to write.")],
     split: SplitOption = "train",
+    device: o.Device = "",
     size: Annotated[int | None, opt("Side that a folder's images are cropped to; default the first's.", min=1)] = None,
 ) -> None:
     """Write statistics of real images for mar fid --against.

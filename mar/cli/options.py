@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, wraps
@@ -26,6 +27,7 @@ from mar.cli.help import listed as laid_out
 from mar.core.errors import UserError
 from mar.core.files import RUN, check_file, check_writable
 from mar.core.hub import local_folder
+from mar.core.log import logger, set_up
 from mar.core.progress import wide_console
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ Adaptive = Annotated[str, opt("Let the model choose each next set: lowest-entrop
 Again = Annotated[bool, opt("Score anew what was scored before with the same settings.", "--again")]
 BatchSize = Annotated[int, opt("Examples generated at a time.", min=1)]
 Budget = Annotated[float | None, opt("GiB of memory for activations; default 1/32 on a CPU, 1 on a GPU.", min=0.01)]
+Device = Annotated[str, opt("cpu, cuda, xpu or mps; default $MAR_DEVICE, else cuda if there is one, else cpu.")]
 DataPath = Annotated[Path | None, opt("Where the run's data lie now, if they have moved.")]
 Guidance = Annotated[float, opt("Scale of classifier-free guidance; 1: off.", min=0.0)]
 HeadOptions = Annotated[Texts, opt("Sampling option of the head, repeatable: top_k=5, solver=unipc.")]
@@ -120,6 +123,7 @@ class TrainedRun:
     run: Annotated[Path, arg("A run folder, or a run's name on the hub: OWNER/NAME.")]
     last_weights: LastWeights = False
     data_path: DataPath = None
+    device: Device = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run", local_folder(self.run))
@@ -182,6 +186,7 @@ class Sampling:
     label: Annotated[
         list[str] | None, opt("Class, number or name, repeatable; default all classes in turn.", "--class")
     ] = None
+    condition: Annotated[Path | None, opt("Conditions in turn, .npy or .npz; default the null condition.")] = None
     guidance: Guidance = 1.0
     guidance_schedule: Schedule = "linear"
     temperature: Temperature = 1.0
@@ -207,6 +212,8 @@ class Sampling:
 
     def classes(self, spec: DataSpec) -> tuple[int, ...]:
         """Return the numbers of the classes of ``--class``. Raises UserError: a name that the data do not have."""
+        if self.label and spec.conditions is not None:
+            raise UserError("--class is for runs of classes: this run takes vectors, --condition FILE")
         return tuple(spec.class_number(text) for text in self.label or ())
 
     def setting(self, plan: str, spec: DataSpec, precision: Precision = "fp32") -> Setting:
@@ -216,6 +223,7 @@ class Sampling:
         return Setting(
             plan, self.guidance, self.guidance_schedule, self.temperature, self.head_options(), self.seed,
             self.adaptive, self.remask, self.classes(spec), precision, self.speculate, self.temperature_schedule,
+            str(self.condition or ""),
         )  # fmt: skip
 
 
@@ -260,6 +268,13 @@ _LARGEST = {"seed": 2**63 - 1}  # of whole numbers; others: 2^31 - 1
 _WRITTEN = ("out", "npz", "results", "store")  # options that name what a command writes
 _DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.EIO)
 
+_SPOKEN = [  # of every command
+    Parameter(
+        name, Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, opt(text, f"-{name[0]}", f"--{name}")]
+    )
+    for name, text in (("verbose", "Say more."), ("quiet", "Say warnings and results alone."))
+]
+
 
 def checked(command: Callable[..., None]) -> Callable[..., None]:
     """Check every value before the command runs: numbers are finite, ~ is the home, what is written can be written.
@@ -273,8 +288,13 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
         for name in _WRITTEN:
             if given.get(name) is not None:
                 (check_file if name == "npz" else check_writable)(given[name])
+        set_up(given.pop("verbose", False) - given.pop("quiet", False), bool(given.get("json") or given.get("as_json")))
+        before, started = os.environ.get("MAR_DEVICE", ""), time.monotonic()
+        if given.get("device"):  # for this command and the processes that it starts
+            os.environ["MAR_DEVICE"] = given["device"]
         try:
             command(**given)
+            logger.debug(f"took {time.monotonic() - started:.1f} s")
         except OSError as error:
             if error.filename is None and error.errno not in _DISK:
                 raise
@@ -286,7 +306,12 @@ def checked(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"the memory is too small ({reason}): choose smaller sizes, or fewer at a time") from error
+        finally:
+            os.environ["MAR_DEVICE"] = before
 
+    own = signature(command).parameters.values()
+    run.__signature__ = signature(command).replace(parameters=[*own, *_SPOKEN])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, **{one.name: one.annotation for one in _SPOKEN}}
     return run
 
 
@@ -328,9 +353,9 @@ def printer(as_json: bool = False) -> Callable[[str], None]:
 
 def device() -> str:
     """Return the device for images that belong to no run."""
-    import torch
+    from mar.core.devices import chosen
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(chosen())
 
 
 def print_listing(panels: Mapping[str, Sequence[tuple[str, str]]]) -> None:

@@ -42,6 +42,7 @@ def sample(
 
         mar sample runs/digits --plan spiral/cosine:16 --class 3 --class 8 --guidance 2 -n 100
         mar sample runs/digits --adaptive lowest-entropy --plan random/equal:4 --head top_k=5
+        mar sample runs/digits-ink --condition ink.npy --guidance 2
         mar sample runs/digits --image digit.png --mask mask.png
         mar sample runs/shakespeare --prompt "To be" --length 500
     """
@@ -49,8 +50,6 @@ def sample(
     plan_product(plan, "", "raster")  # a mistake is told before torch is imported
     loaded = run.load()
     label = list(sampling.classes(loaded.spec)) or None
-
-    import torch
 
     from mar.metrics.base import samples_name
     from mar.metrics.samples import GenerationRecorder
@@ -65,6 +64,11 @@ def sample(
     ):
         if given and spec.modality != kind:
             raise UserError(f"--{words} need examples of kind {kind}: {loaded.folder.path} makes {spec.modality}")
+    setting = sampling.setting(plan, spec)
+    if sampling.condition:
+        from mar.model.inputs import read_conditions
+
+        n = n or len(read_conditions(sampling.condition, loaded.model))
     n = n or (4 if spec.modality in ("text", "audio") else 64)
     if n * math.prod(spec.shape) > _LARGEST:
         raise UserError(
@@ -72,8 +76,7 @@ def sample(
         )
     ahead = loaded.speculation(sampling.speculate) if sampling.speculate else None
     options = {
-        "labels": torch.tensor(label).repeat(n // len(label) + 1)[:n] if label else None,
-        **sampling.setting(plan, spec).draws(),
+        "labels": setting.labels(n, loaded.model), **setting.draws(),
         "seed": sampling.seed, "given": load_given(image, spec) if image else None,
         "mask": load_mask(mask, loaded.model.tokenizer) if mask else None, "adaptive": sampling.adaptive or None,
         "remask": sampling.remask or None, "speculate": ahead, **head,
@@ -83,7 +86,7 @@ def sample(
         "temperature": sampling.temperature, "temperature_schedule": sampling.temperature_schedule,
         "adaptive": sampling.adaptive, "remask": sampling.remask, "speculate": sampling.speculate,
         "seed": sampling.seed, "prompt": prompt,
-        "length": length, "classes": label, "head": head, "weights": run.weights, "environment": environment(),
+        "length": length, "classes": label, "condition": str(sampling.condition or ""), "head": head, "weights": run.weights, "environment": environment(),
     }  # fmt: skip
     changed = {  # what differs from the defaults names the default folder
         "adaptive": sampling.adaptive, "remask": sampling.remask,
@@ -93,7 +96,7 @@ def sample(
         "temperature": f"{sampling.temperature:g}" if sampling.temperature != 1 else "",
         "tempering": "" if sampling.temperature_schedule == "constant" else sampling.temperature_schedule,
         "weights": run.weights.replace("ema", ""), "image": image and image.stem, "mask": mask and mask.stem,
-        "prompt": prompt, **head,
+        "prompt": prompt, "condition": sampling.condition and sampling.condition.stem, **head,
     }  # fmt: skip
     folder = out or loaded.folder.path / "samples" / samples_name(plan, changed, sampling.seed)
     check_writable(folder)

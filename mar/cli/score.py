@@ -29,6 +29,7 @@ class Scoring:
     seed: Seed = 0
     last_weights: o.LastWeights = False
     data_path: o.DataPath = None
+    device: o.Device = ""
     kind: o.Kind = None
     likelihood: LikelihoodOptions = None
     estimator: Annotated[str, opt("exact (every AR step), or steps:8: an unbiased, stratified draw of 8.")] = "exact"

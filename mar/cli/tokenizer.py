@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mar.cli.options import Features, Overrides, Seed, arg, device, grouped, opt, whole_numbers
+from mar.cli import options as o
+from mar.cli.options import Device, Features, Overrides, Seed, arg, grouped, opt, whole_numbers
 from mar.core.errors import UserError
 from mar.core.files import CACHE, TOKENIZER, check_kind, check_writable, locked, runs_folder
 from mar.core.progress import bar
@@ -43,6 +44,7 @@ def train(
     tracker: Annotated[list[str] | None, opt("Tracker of the curves, repeatable: tensorboard, wandb, ….")] = None,
     rfid: Annotated[bool, opt("Compute the FID of reconstructions at the end.", "--rfid")] = False,
     seed: Seed = 0,
+    device: Device = "",
     out: Annotated[Path | None, opt("The run folder; default DATA-KIND in runs, or in $MAR_RUNS.")] = None,
 ) -> None:
     """Train a small autoencoder on the images of a data set.
@@ -70,7 +72,7 @@ def train(
     processes = Processes(original_precision(folder, recipe))
     rated: list[FeatureSettings] = []
     if rfid:
-        processes.on_main(lambda: rated.append(rfid_settings(features.settings(seed, device()), source)))
+        processes.on_main(lambda: rated.append(rfid_settings(features.settings(seed, o.device()), source)))
     with ExitStack() as stack:
         processes.on_main(lambda: stack.enter_context(locked(folder, TOKENIZER)))
         with bar("training", processes.is_main) as progress:
@@ -95,6 +97,7 @@ def score(
     rfid: Annotated[bool, opt("Compute the FID of the reconstructions.", "--rfid/--no-rfid")] = True,
     lpips: Annotated[bool, opt("Compute LPIPS of VGG, too.", "--lpips")] = False,
     seed: Seed = 0,
+    device: Device = "",
     out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
     """Reconstruction error, codebook use, rFID and LPIPS on test images.
@@ -112,7 +115,7 @@ def score(
     folder = out or own or Path("scores") / Path(tokenizer).expanduser().resolve().name
     check_kind(folder, TOKENIZER)
     check_writable(folder / "scores" / "reconstruction.json")
-    settings = rfid_settings(features.settings(seed, device()), source) if rfid else None
+    settings = rfid_settings(features.settings(seed, o.device()), source) if rfid else None
     print(*score_autoencoder(found, section, source, folder, n, settings, seed, False, lpips), sep="\n")
 
 
@@ -127,6 +130,7 @@ def cache(
     ] = "float32",
     shard: Annotated[int, opt("Examples in a file.", min=1)] = 4096,
     batch_size: Annotated[int, opt("Images encoded at a time.", min=1)] = 64,
+    device: Device = "",
 ) -> None:
     """Encode a data set once, for training on its latents.
 

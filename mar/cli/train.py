@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from mar.cli.options import Json, Overrides, Texts, arg, opt, print_listing, print_tables
+from mar.cli.options import Device, Json, Overrides, Texts, arg, opt, print_listing, print_tables
 from mar.core.errors import UserError
 from mar.core.table import Column, Table
 
@@ -15,7 +15,7 @@ def train(
     recipe: Annotated[str, arg("A shipped recipe's name (see `mar recipes`) or a YAML file.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, opt("The run folder; default NAME in runs, or in $MAR_RUNS.")] = None,
-    device: Annotated[str, opt("cpu, cuda or xpu; default cuda if there is one, else cpu.")] = "",
+    device: Device = "",
     ignore_memory: Annotated[bool, opt("Start although the model may not fit the memory.", "--ignore-memory")] = False,
 ) -> None:
     """Train a model, or resume a run that was stopped or killed.
@@ -42,7 +42,7 @@ def train(
     if chosen.train.fid_every:
         from mar.metrics.fid import while_training as fid
     folder = out or runs_folder() / chosen.name
-    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel, device)
+    processes = Processes(RunFolder(folder).original_setting(chosen, "precision"), chosen.train.parallel)
     train_run(chosen, folder, processes, ignore_memory=ignore_memory, fid=fid)
     if processes.is_main:
         print_run(folder)

@@ -290,9 +290,11 @@ def environment() -> dict[str, Any]:
     """Return versions, hardware, revision and command of this process."""
     import torch
 
+    from mar.core.devices import choose, described
+
     packages = ("torch", "timm", "accelerate", "diffusers", "torch-fidelity", "mar-orderings")
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
+    device = described(choose().partition(":")[0])
     return {
         "python": platform.python_version(),
         "packages": {name: next((d.version for d in distributions(name=name)), "not installed") for name in packages},

@@ -16,6 +16,8 @@ from functools import lru_cache
 
 import torch
 
+from mar.core.devices import back, double
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -68,8 +70,8 @@ class Noise:
 
     def gumbel(self, n: int) -> torch.Tensor:
         """Sample (N, n) standard Gumbel float32; the argmax of logits plus these is a sample of the categories."""
-        u = self.uniform(n).double() + 2.0**-25  # never 0 or 1
-        return -(-u.log()).log().float()
+        u = double(self.uniform(n)) + 2.0**-25  # never 0 or 1
+        return back(-(-u.log()).log().float(), self.example_N.device)
 
     def normal(self, n: int) -> torch.Tensor:
         """Sample (N, n) standard normal float32 (Box and Muller)."""
@@ -87,10 +89,11 @@ class Noise:
     def _normal(self, n: int, draws: Sequence[int]) -> torch.Tensor:
         """(K, N, n) for K draws."""
         half = (n + 1) // 2
-        bits = self._bits(2 * half, draws).unflatten(2, (2, half))
-        radius = ((bits[:, :, 0].to(torch.float64) + 1.0) * 2.0**-32).log().mul(-2.0).sqrt()
-        angle = bits[:, :, 1].to(torch.float64) * (2.0 * math.pi * 2.0**-32)
-        return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(2)[..., :n].to(torch.float32)
+        bits = double(self._bits(2 * half, draws)).unflatten(2, (2, half))
+        radius = ((bits[:, :, 0] + 1.0) * 2.0**-32).log().mul(-2.0).sqrt()
+        angle = bits[:, :, 1] * (2.0 * math.pi * 2.0**-32)
+        normal = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(2)[..., :n].float()
+        return back(normal, self.example_N.device)
 
     def _bits(self, n: int, draws: Sequence[int]) -> torch.Tensor:
         """(K, N, n) int64 holding 32 random bits each, for K draws."""

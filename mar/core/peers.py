@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mar.core.log import logger
+
 _GRACE = 3.0  # seconds in which a process may end by itself, with the error of its own
 _CONNECT = 25.0  # seconds to find each other
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}  # seconds, seconds, times
@@ -71,7 +73,7 @@ class Peers:
         """Print the line about the dead process, once."""
         line, self.line = self.line, ""
         if line:
-            print(line, file=sys.stderr, flush=True)
+            logger.error(line)
 
     def _accept(self, listener: socket.socket, key: bytes, world: int) -> None:
         listener.settimeout(_CONNECT)

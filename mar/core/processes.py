@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 import torch
 from torch import distributed, nn
 
+from mar.core.devices import NAMES, choose
 from mar.core.errors import MarError, PeerFailed, UserError, unknown
+from mar.core.log import logger
 from mar.core.peers import Peers
 from mar.core.signals import end_with
 from orderings.user import is_file_target, load_class
@@ -53,18 +55,6 @@ class Stop:
             self.signal, self._at = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._at > _ECHO_SECONDS:
             raise KeyboardInterrupt
-
-
-def _check_device(device: str) -> None:
-    """Raise UserError: the machine, or this installation of torch, has no such device."""
-    if device == "mps":
-        raise UserError("Apple's MPS has no float64, which the noise and the solvers compute in: use --device cpu")
-    if device not in ("cuda", "xpu"):
-        raise unknown("device", device, ("cpu", "cuda", "xpu"))
-    if not getattr(torch, device).is_available():
-        raise UserError(f"torch {torch.__version__} sees no {device} device here: use --device cpu")
-    if device == "xpu" and torch.cuda.is_available():
-        raise UserError("this machine has CUDA GPUs, which come first: leave out --device")
 
 
 def resolve_precision(precision: Precision, cpu: bool = False) -> Precision:
@@ -100,7 +90,7 @@ def _one_line(watched: bool = False) -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         if watched or not (isinstance(error, distributed.DistError | OSError) or "gloo" in str(error)):
             raise
-        print("mar: another process has died or is missing, so all end: run the same command again", file=sys.stderr)
+        logger.error("mar: another process has died or is missing, so all end: run the same command again")
         raise PeerFailed(1) from None
 
 
@@ -125,7 +115,7 @@ class Processes:
 
     Args:
         precision: precision of the network's matrix products.
-        device: cpu, cuda or xpu; "": a CUDA GPU if there is one, else the CPU.
+        device: cpu, cuda, xpu or mps; "": as ``mar.core.devices.choose``.
         parallel: every process holds the whole model (``ddp``) or a share of every parameter (``fsdp``).
 
     Raises:
@@ -141,9 +131,12 @@ class Processes:
 
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise UserError("accelerate's own FSDP is not used: launch without it, and set train.parallel=fsdp")
-        cpu = (device or ("cuda" if torch.cuda.is_available() else "cpu")) == "cpu"
-        if not cpu and device:
-            _check_device(device)
+        device = choose(device)
+        if device not in NAMES:
+            raise unknown("device", device, NAMES)
+        if device in ("xpu", "mps") and torch.cuda.is_available():
+            raise UserError("this machine has CUDA GPUs, which come first: leave out --device")
+        cpu = device == "cpu"
         self.precision = resolve_precision(precision, cpu)
         if self.precision == "fp16" and (cpu or parallel == "fsdp"):
             raise UserError("train.precision=fp16 needs a GPU and train.parallel=ddp: use bf16 or fp32")
@@ -159,9 +152,10 @@ class Processes:
         self.device: torch.device = self.accelerator.device
         self.is_main, self._watched = self.rank == 0, False
         if ignored and self.is_main:
-            print(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
+            logger.info(f"note: {', '.join(ignored)} of the environment: not used, the recipe states how to train")
         if self.precision == "bf16" and cpu and self.is_main and emulates_bf16():
-            print("note: this CPU has no bf16 instructions: train.precision=auto takes fp32, several times faster")
+            line = "note: this CPU has no bf16 instructions: train.precision=auto takes fp32, several times faster"
+            logger.info(line)
         self.scales_loss = self.accelerator.scaler is not None  # fp16: steps with overflowing gradients are skipped
         self.shards = parallel == "fsdp" and self.world > 1
         if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts no process that outlives it

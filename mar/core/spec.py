@@ -29,6 +29,25 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Vectors that examples are generated under, in place of classes: float32 (N, E), or sequences (N, T, E).
+
+    A vector of NaN is absent: no condition, or the padding of a shorter sequence.
+
+    Attributes:
+        width: E.
+        mean: of each entry over the training split.
+        std: standard deviation of each entry; 1 where it is constant.
+        length: T; 0: one vector.
+    """
+
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    length: int = 0
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Shape and meaning of one example.
 
@@ -42,6 +61,7 @@ class DataSpec:
         end: the level that ends and pads an example shorter than ``shape``; None: all examples have one length.
         rate: audio: samples per second; level v is mu-law code v (``mar.data.audio``).
         latents: the examples of a cache; all other attributes describe the images that they decode to.
+        conditions: the vectors that stand in for labels.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +74,7 @@ class DataSpec:
     end: int | None = None
     rate: int = 0
     latents: Latents | None = None
+    conditions: Conditions | None = None
 
     @property
     def symbol(self) -> str:

@@ -7,6 +7,7 @@ A kind of data set is a subclass of ``DataSource``: a frozen dataclass ``Options
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar
@@ -122,6 +123,8 @@ class Data:
         source: of a cache: the ``data`` section and the fingerprint of the encoded images.
         former: as in ``About``.
         token_bytes: mean bytes of text of a token of the test split; 0.0: no subwords, or a tokenizer that loses text.
+        columns: reads another column of each split by name, for ``mar.data.conditions``; raises UserError.
+        bare: the data before conditions took the place of classes.
     """
 
     name: str
@@ -134,6 +137,8 @@ class Data:
     source: tuple[dict[str, Any], str] | None = None
     former: str = ""
     token_bytes: float = 0.0
+    columns: Callable[[str], Mapping[str, Any]] | None = None
+    bare: Data | None = None
 
     @property
     def about(self) -> About:

@@ -5,7 +5,6 @@ B batch · C latent channels · h, w rows, columns of latents
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +14,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import near
+from mar.core.log import logger
 from mar.core.options import at_least
 from mar.core.spec import Latents
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, Split
@@ -94,7 +94,7 @@ class CachedSplit(Split):
         total = f"{len(self.damaged)} of {self.count} damaged in {self.split}"
         if len(self.damaged) > self.limit:
             raise UserError(f"{what} ({total}, of {self.limit} allowed): the mar cache command that wrote it mends it")
-        print(f"{what}: the next whole ones are used ({total})", file=sys.stderr)
+        logger.warning(f"{what}: the next whole ones are used ({total})")
 
 
 class Cache(DataSource):

@@ -6,6 +6,7 @@ Alpaydin and Kaynak 1998 (UCI, test set of "Optical recognition of handwritten d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -13,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from mar.core.errors import unknown
 from mar.core.noise import stream
 from mar.core.options import between
 from mar.core.spec import DataSpec
-from mar.data.base import Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.base import SPLITS, Data, DataOptions, DataSource, TensorSplit, fingerprint
 
 _TEST = 360  # the last 20 % of the shuffle
 
@@ -46,4 +48,12 @@ class Digits(DataSource):
         sizes = [len(x) - _TEST - options.validation, options.validation, _TEST]
         train, validation, test = (TensorSplit(*part) for part in zip(x.split(sizes), label.split(sizes), strict=True))
         content = fingerprint(*(part for s in (train, validation, test) for part in (s.x, s.label)))
-        return Data(cls.name, DataSpec((1, 8, 8), 17, 10, tuple("0123456789")), train, validation, test, content)
+        spec = DataSpec((1, 8, 8), 17, 10, tuple("0123456789"))
+        return Data(cls.name, spec, train, validation, test, content, columns=partial(_column, x, sizes))
+
+
+def _column(x: torch.Tensor, sizes: list[int], name: str) -> dict[str, torch.Tensor]:
+    """``ink``: the mean level of each digit, an example of a real-valued condition."""
+    if name != "ink":
+        raise unknown("column of digits:", name, ["ink"])
+    return dict(zip(SPLITS, x.float().mean((1, 2, 3)).split(sizes), strict=True))

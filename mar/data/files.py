@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import torch
 
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, checksum, digest, held, write_atomic
+from mar.core.log import aside
 
 _GZIP = b"\x1f\x8b"
 _CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
@@ -61,9 +61,9 @@ class Listing:
         left = ", ".join(f"{len(names):,} {reason}" for reason, names in self.ignored.items() if reason != HIDDEN)
         rest = f"; left out: {left} (mar data check lists them)" if left else ""
         line = printable(f"{self.root}: {found}{rest}")
-        if line not in _SAID and os.environ.get("RANK", "0") == "0":
+        if line not in _SAID:
             _SAID.add(line)
-            print(line, file=sys.stderr)
+            aside.info(line)
 
 
 HIDDEN, DANGLING, LOOPS = "hidden", "links without a target", "links to folders inside or above the folder"
@@ -166,7 +166,7 @@ def _hashed(root: Path, states: dict[str, list[int]]) -> dict[str, list[Any]]:
             return "unreadable"
 
     if (size := sum(state[0] for state in states.values())) > _LARGE:
-        print(f"{root}: reading {len(states):,} files once to identify them, {size / 1e9:.3g} GB", file=sys.stderr)
+        aside.info(f"{root}: reading {len(states):,} files once to identify them, {size / 1e9:.3g} GB")
     with ThreadPoolExecutor() as pool:
         return {name: [*states[name], found] for name, found in zip(states, pool.map(hashed, states), strict=True)}
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from mar.core.errors import UserError
 from mar.core.files import digest
+from mar.core.log import logger
 from mar.core.options import at_least, between
 from mar.core.readers import reading
 from mar.core.spec import DataSpec
@@ -107,7 +108,8 @@ class FolderSplit(Split):
                 others = f" (data.damaged_limit={limit}; before it {before})" if self.damaged else ""
                 raise UserError(f"{damage}{others}")
             self.damaged.append(name)
-            print(f"note: {damage}; the next image stands in for it (damaged: {len(self.damaged)} of at most {limit})")
+            count = f"damaged: {len(self.damaged)} of at most {limit}"
+            logger.info(f"note: {damage}; the next image stands in for it ({count})")
 
 
 class Folder(DataSource):

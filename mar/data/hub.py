@@ -191,7 +191,15 @@ def from_splits(found: Mapping[str, Any], options: HubOptions) -> Data:
         known = replace(data.spec, n_classes=len(names), class_names=names)
         identity = digest(data.fingerprint, fingerprint(*classes.values()))
         data = replace(data, spec=known, fingerprint=identity)
-    return replace(data, name=Hub.name, notes=data.notes | notes)
+    return replace(data, name=Hub.name, notes=data.notes | notes, columns=lambda name: _values(rows, name, options))
+
+
+def _values(rows: Mapping[str, Any], column: str, options: HubOptions) -> dict[str, Any]:
+    """Return the numbers, vectors or sequences of vectors of a column."""
+    for part in rows.values():
+        if column not in part.column_names:
+            raise unknown(f"column of {options.path}:", column, part.column_names)
+    return {split: part.select_columns([column]).with_format("numpy")[:][column] for split, part in rows.items()}
 
 
 def _column(rows: Any, options: HubOptions) -> tuple[str, str]:

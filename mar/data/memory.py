@@ -17,6 +17,7 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data.base import SPLITS, Data, DataOptions, DataSource, TensorSplit, fingerprint
+from mar.data.conditions import with_rows
 from mar.data.pictures import as_shown
 
 _IMAGE_KEYS = ("image", "img", "x", "pixel_values", "images")
@@ -44,10 +45,11 @@ def in_memory(
     """Three splits of examples in memory.
 
     Args:
-        train: images (N, C, H, W), (N, H, W, C) or (N, H, W); a pair of images and labels; or a sequence or data set
-            whose items are images, (image, label) pairs or rows with an image column; or a mapping of splits. A Hugging
-            Face data set without images may have texts or vectors (``mar.data.hub``). Images are tensors, arrays or
-            pictures, integer levels or values in [0, 1]; pictures are read as those of a folder are.
+        train: images (N, C, H, W), (N, H, W, C) or (N, H, W); a pair of images and labels, or real-valued conditions
+            (N, E) or (N, T, E); or a sequence or data set whose items are images, (image, label) pairs or rows with an
+            image column; or a mapping of splits. A Hugging Face data set without images may have texts or vectors
+            (``mar.data.hub``). Images are tensors, arrays or pictures, integer levels or values in [0, 1]; pictures are
+            read as those of a folder are.
         validation, test: the same; None: a tenth of the training examples each, drawn without replacement.
         levels: of the images; None: the least power of two above the data, 256 for photographs.
         image, label: columns of rows; "": the first that is called image, img, x, … and label, y, ….
@@ -85,13 +87,18 @@ def in_memory(
     labels = [split.label for split in splits if split.label is not None]
     if len(labels) not in (0, len(splits)):
         raise UserError("some splits have labels and some have none")
+    rows = dict[str, torch.Tensor]()
+    if labels and labels[0].is_floating_point():
+        rows, labels = dict(zip(SPLITS, labels, strict=True)), []
+        splits = [TensorSplit(split.x) for split in splits]
     names = _class_names(train, label)
     n_classes = max(len(names), *(int(label_N.max()) + 1 for label_N in labels)) if labels else 0
     dtype = torch.uint8 if levels <= 256 else torch.int16
     first, second, third = (TensorSplit(split.x.to(dtype), split.label) for split in splits)
     spec = DataSpec(shape, levels, n_classes, names if len(names) == n_classes else ())
     content = fingerprint(*(tensor for split in (first, second, third) for tensor in (split.x, split.label)))
-    return Data(name, spec, first, second, third, content)
+    data = Data(name, spec, first, second, third, content)
+    return with_rows(data, rows, {}, "conditions") if rows else data
 
 
 def _has_images(rows: Any, column: str) -> bool:
@@ -117,7 +124,9 @@ def _examples(source: Any, image: str, label: str) -> TensorSplit:
         return TensorSplit(_levels(torch.as_tensor(source)))
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], (torch.Tensor, np.ndarray)):
         x, y = source
-        return TensorSplit(_levels(torch.as_tensor(x)), None if y is None else torch.as_tensor(y).long())
+        y = None if y is None else torch.as_tensor(y)
+        rows = y is not None and y.ndim > 1 and y.is_floating_point()  # conditions
+        return TensorSplit(_levels(torch.as_tensor(x)), y if y is None or rows else y.long())
     images, labels = [], []
     for k in range(len(source)):
         item = source[k]

@@ -1,11 +1,13 @@
 """Vectors and series from an ``.npz`` file with its published splits: binary, categorical or real-valued.
 
+A column beside the examples, for ``condition.column=NAME``, is arrays ``train_NAME`` and so on.
+
 N examples · L values of an example
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +25,7 @@ _NAMES = {
     "test": ("test", "test_data"),
 }
 _EXPECTED = "an .npz file with arrays (examples, values) named train, valid and test, or train_data and so on"
-_HOME = "the UCI sets with published splits are at https://github.com/mgermain/MADE"
+_KEPT = f"{_EXPECTED}; the UCI sets with published splits are at https://github.com/mgermain/MADE"
 _LARGEST = 2**15  # levels whose largest value int16 holds
 
 
@@ -42,7 +44,8 @@ class Npz(DataSource):
 
     @classmethod
     def load(cls, options: NpzOptions) -> Data:
-        return vectors_of(cls.name, _read(options.path), options.levels, options.path)
+        data = vectors_of(cls.name, read_splits(options.path), options.levels, options.path)
+        return replace(data, columns=lambda column: read_splits(options.path, column=column))
 
 
 def vectors_of(name: str, arrays: dict[str, np.ndarray], given: int, path: str) -> Data:
@@ -70,19 +73,26 @@ def vectors_of(name: str, arrays: dict[str, np.ndarray], given: int, path: str) 
     return Data(name, spec, train, validation, test, fingerprint(*x.values()))
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
-    """Return the array of each split."""
+def arrays_of(stored: dict[str, np.ndarray], column: str = "") -> dict[str, np.ndarray]:
+    """Return the array of each split that has one: ``train``, or ``train_COLUMN``, and so on."""
+    ends = f"_{column}" if column else ""
+    held = {split: [stored[n + ends] for n in names if n + ends in stored] for split, names in _NAMES.items()}
+    return {split: arrays[0] for split, arrays in held.items() if arrays}
+
+
+def read_splits(path: str, key: str = "data.path", expected: str = _KEPT, column: str = "") -> dict[str, np.ndarray]:
+    """Return the array of each split, or its column, of the file that a recipe's ``key`` names."""
     if not path:
-        raise UserError(f"data.path is not set: it names {_EXPECTED}; {_HOME}")
+        raise UserError(f"{key} is not set: it names {expected}")
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"data.path={path} is not a file: it should be {_EXPECTED}; {_HOME}")
-    stored = read_npz(file, _EXPECTED)
-    found = {split: next((stored[n] for n in names if n in stored), None) for split, names in _NAMES.items()}
-    if missing := [split for split, array in found.items() if array is None]:
-        held = ", ".join(stored)
-        raise UserError(f"{file} has no array of the {missing[0]} split (it has {held}); expected {_EXPECTED}")
-    return {split: array for split, array in found.items() if array is not None}
+        raise UserError(f"{key}={path} is not a file: it should be {expected}")
+    stored = read_npz(file, expected)
+    found = arrays_of(stored, column)
+    if missing := [split for split in _NAMES if split not in found]:
+        held, of = ", ".join(stored), f"of column {column} " if column else ""
+        raise UserError(f"{file} has no array {of}of the {missing[0]} split (it has {held}); expected {expected}")
+    return found
 
 
 def _levels(arrays: dict[str, np.ndarray], given: int, path: str) -> int:

@@ -19,6 +19,7 @@ import gradio as gr  # pyright: ignore[reportMissingImports]  # an extra
 import torch
 
 from mar.core.errors import MarError, UserError
+from mar.core.log import logger
 from mar.demo.answers import (
     EMPTY,
     Misfit,
@@ -63,7 +64,7 @@ def serve(session: Session, host: str, port: int, browser: bool) -> None:
     except OSError:
         why = "the port is taken, or the host is none of this machine's"
         raise UserError(f"cannot serve on {host}:{port}: {why}; choose another --port or --host") from None
-    print(f"{session.run.folder.path} is at {address} (Ctrl-C ends it)", flush=True)
+    logger.info(f"{session.run.folder.path} is at {address} (Ctrl-C ends it)")
     threading.Thread(target=answers.prepare, daemon=True).start()
     blocks.block_thread()
 

@@ -203,7 +203,7 @@ class Session:
         head, at_M = self.run.model.head, step.target_BL.nonzero(as_tuple=True)
         noise = image_noise(request.seed, 1, self.run.device).tokens(*at_M)
         with full_precision(step.z_MD) as z_MD:
-            nats = -float(head.log_prob(z_MD, step.x_M, "exact", noise).nats_M.double().sum())
+            nats = -float(head.log_prob(z_MD, step.x_M, "exact", noise).nats_M.cpu().double().sum())
         made.nats.append(nats + sum(made.nats[-1:]))
         if made.bits_per_dim is None:
             return

@@ -73,7 +73,7 @@ def cells_of(grid: GridFile) -> list[Cell]:
     data: dict[str, Data] = {}
     plans, found = grid.plans(), []
     for combination, recipe in [(combination, build.resolve(recipe)) for combination, recipe in grid.recipes()]:
-        source = recipe.data.model_dump_json()
+        source = f"{recipe.data.model_dump_json()} {recipe.as_dict().get('condition')}"
         data[source] = data[source] if source in data else build.data(recipe)
         found.append(_cell(grid, plans, combination, recipe, data[source]))
     known: dict[Any, str] = {}

@@ -33,6 +33,7 @@ from omegaconf import OmegaConf
 from mar.config import Recipe
 from mar.core.errors import Stopped, UserError
 from mar.core.files import environment, fcntl, held, write_atomic
+from mar.core.log import logger
 from mar.core.records import Record, read
 from mar.core.signals import cores, end_with, forward_signals
 
@@ -147,7 +148,7 @@ def work(spec: WorkerSpec) -> int:
     except Stopped as stopped:
         return 128 + stopped.signal
     except UserError as error:
-        print(f"mar: {error}", file=sys.stderr)
+        logger.error(f"mar: {error}")
         return 2
     return 0
 

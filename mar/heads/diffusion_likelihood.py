@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mar.core.devices import back, double
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.heads.denoiser import Denoiser
@@ -42,8 +43,8 @@ def log_density_bound(
     for row_M in torch.arange(len(x_ME), device=x_ME.device).split(rows):
         tokens = (net, process, z_MD[row_M], x_ME[row_M].float(), noise.rows(row_M))
         whole = drawn == len(process)
-        terms_M = bound_terms(*tokens, rows=rows).double().sum(1) if whole else estimated_terms(*tokens, drawn, rows)
-        parts.append(-(terms_M + process.prior_nats(x_ME[row_M]).sum(1)).float())
+        terms_M = double(bound_terms(*tokens, rows=rows)).sum(1) if whole else estimated_terms(*tokens, drawn, rows)
+        parts.append(back(-(double(terms_M) + process.prior_nats(x_ME[row_M]).sum(1)).float(), x_ME.device))
     return torch.cat(parts)
 
 
@@ -138,7 +139,7 @@ class ContinuousTime:
         return float(torch.lerp(self.s_T[below], self.s_T[below + 1], timestep - below))
 
     def timestep(self, s_N: Tensor) -> Tensor:
-        s_T = self.s_T = self.s_T.to(s_N.device)
+        s_T = self.s_T = back(self.s_T, s_N.device)
         above_N = torch.searchsorted(s_T, s_N).clamp(1, len(s_T) - 1)
         low_N, high_N = s_T[above_N - 1], s_T[above_N]
         return above_N - 1 + (s_N - low_N) / (high_N - low_N)
@@ -164,6 +165,6 @@ def diffusion_log_density(
 
     first = time.s(scoring.t_min)
     log_signal = float(-0.5 * torch.tensor(2 * first, dtype=torch.float64).exp().log1p())
-    x_t_ME = x_ME.double() * torch.tensor(log_signal, dtype=torch.float64).exp()
+    x_t_ME = back(double(x_ME) * torch.tensor(log_signal, dtype=torch.float64).exp(), x_ME.device)
     nats_M, evaluations = log_density(velocity, x_t_ME, first, time.s(start), scoring)
     return nats_M + x_ME.shape[1] * log_signal, evaluations

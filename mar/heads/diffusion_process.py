@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mar.core.devices import back, double
 from mar.core.errors import UserError
 
 NoiseSchedule = Literal["cosine", "linear"]
@@ -145,19 +146,20 @@ class Process:
         share is large, weighted by the inverse of its expected count: unbiased for any network. A term is about half
         its share times the squared error of eps (Kingma et al. 2021, eq. 13), so that the weighted terms are alike.
         """
-        log_snr_T = 2 * (self.table[0].log() - self.table[1].log()).to(uniform_MJ.device)
+        u_MJ, device = double(uniform_MJ), uniform_MJ.device
+        log_snr_T = 2 * (self.table[0].log() - self.table[1].log()).to(u_MJ.device)
         share_T = (log_snr_T[:-1] - log_snr_T[1:]) / (log_snr_T[0] - log_snr_T[-1])
         strata = uniform_MJ.shape[1]
-        place_MJ = (torch.arange(strata, device=uniform_MJ.device) + uniform_MJ.double()) / strata
+        place_MJ = (torch.arange(strata, device=u_MJ.device) + u_MJ) / strata
         index_MJ = torch.searchsorted(share_T.cumsum(0), place_MJ, right=True).clamp(max=len(share_T) - 1)
-        return index_MJ + 1, 1 / (strata * share_T[index_MJ])
+        return index_MJ.to(device) + 1, back(1 / (strata * share_T[index_MJ]), device)
 
     def at(self, index: int | Tensor) -> Coefficients:
         """Return the coefficients at one index (numbers), or at one index for each row ((N, 1) float32)."""
         if not isinstance(index, Tensor):
             return Coefficients(*self.table[:, index].tolist())
         if index.device not in self._tables:
-            self._tables[index.device] = self.table.to(index.device)
+            self._tables[index.device] = back(self.table, index.device)
         return Coefficients(*self._tables[index.device][:, index].float()[..., None])
 
     def diffuse(self, x_0_NE: Tensor, eps_NE: Tensor, index: int | Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class Process:
         """Return nats_NE (float64): KL(q(x_T | x_0) || N(0, 1)), the term of the bound that nothing can learn."""
         last = float(self.alpha_bar[-1])
         variance = 1 - last
-        return 0.5 * (variance - 1 - math.log(variance) + last * x_0_NE.double().square())
+        return 0.5 * (variance - 1 - math.log(variance) + last * double(x_0_NE).square())
 
 
 def discretised_nats(x_NE: Tensor, mean_NE: Tensor, log_scale_NE: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mar.core.devices import back
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.options import at_least, interval
@@ -102,7 +103,8 @@ class FlowHead(Head):
         """Return x_ME. Temperature scales the start, ``noise.at("init")``; guidance acts on the velocity."""
         x_ME = temperature * noise.at("init").normal(self.token.width)
         velocity, by = self.velocity(z_MD, z_null_MD, guidance_M), self.sampling
-        return integrate(velocity, x_ME, 0.0, 1.0, by.solver, by.steps, by.tolerance).state_NS.float()
+        found_ME = integrate(velocity, x_ME, 0.0, 1.0, by.solver, by.steps, by.tolerance).state_NS
+        return back(found_ME.float(), x_ME.device)
 
     def velocity(self, z_MD: Tensor, z_null_MD: Tensor | None = None, guidance_M: Scale = 1) -> Derivative:
         """Return (x_NE, time, row_N) -> v_NE of rows of ``z_MD``: one evaluation of 2N rows, or N without guidance.

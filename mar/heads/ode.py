@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mar.core.devices import back, double
 from mar.core.errors import UserError
 from mar.heads.base import ScoringOptions
 from mar.heads.diffusion_process import Process
@@ -39,13 +40,13 @@ def solve(
         predict: (x_t_NE float32, index of the timestep in ``process``) -> eps_NE.
     """
     scheduler = _scheduler(solver, process)  # a fresh scheduler: it keeps history between calls
-    x_NE = noise_NE.double() * scheduler.init_noise_sigma
+    x_NE = double(noise_NE) * scheduler.init_noise_sigma
     for index in scheduler.timesteps:
         # Heun works on x_t / signal; its scheduler scales back to what the network was trained on, others do nothing.
-        x_t_NE = scheduler.scale_model_input(x_NE, index).float()
-        eps_NE = predict(x_t_NE, int(index)).double()
+        x_t_NE = back(scheduler.scale_model_input(x_NE, index).float(), noise_NE.device)
+        eps_NE = double(predict(x_t_NE, int(index)))
         x_NE = scheduler.step(eps_NE, index, x_NE).prev_sample
-    return x_NE.float()
+    return back(x_NE.float(), noise_NE.device)
 
 
 def _scheduler(solver: DiffusionSolver, process: Process) -> Any:
@@ -144,9 +145,9 @@ def integrate(
     """
 
     def exact(state_NS: Tensor, time: Tensor, row_N: Tensor) -> Tensor:
-        return derivative(state_NS, time, row_N).double()
+        return double(derivative(back(state_NS, device), back(time, device), row_N.to(device)))
 
-    state_NS = state_NS.double()
+    device, state_NS = state_NS.device, double(state_NS)
     if solver == "rk45":
         return _adaptive(exact, state_NS, start, end, tol)
     tableau, row_N = _FIXED[solver], torch.arange(len(state_NS), device=state_NS.device)
@@ -167,21 +168,20 @@ def log_density(
 
     ``velocity``: (x_NE, time, row_N) -> v_NE of those rows of ``x_ME``, float32; each row a function of its own x.
     """
-    parts, evaluations = [x_ME.new_zeros(0, dtype=torch.float64)], 0
+    device, parts, evaluations = x_ME.device, [double(x_ME[:0, 0])], 0
     for chunk_N in torch.arange(len(x_ME), device=x_ME.device).split(rows):
 
         def derivative(state_NS: Tensor, time: Tensor, row_N: Tensor, chunk_N=chunk_N):
             v_NE, divergence_N = with_divergence(velocity, state_NS[:, :-1].float(), time, chunk_N[row_N])
             return torch.cat([v_NE, divergence_N[:, None]], 1)
 
-        x_NE = x_ME[chunk_N].double()  # the last column gathers the divergence
-        begin_NS = torch.cat([x_NE, torch.zeros_like(x_NE[:, :1])], 1)
+        begin_NS = torch.nn.functional.pad(x_ME[chunk_N], (0, 1))  # the last column gathers the divergence
         solved = integrate(derivative, begin_NS, start, end, scoring.solver, scoring.steps, scoring.tolerance)
         end_NE, gained_N = solved.state_NS[:, :-1], solved.state_NS[:, -1]
         prior_N = -0.5 * (end_NE.square().sum(1) + x_ME.shape[1] * math.log(2 * math.pi))
         parts.append(prior_N + gained_N)
         evaluations = max(evaluations, solved.evaluations)
-    return torch.cat(parts), evaluations
+    return back(torch.cat(parts), device), evaluations
 
 
 def with_divergence(velocity: Derivative, x_NE: Tensor, time: Tensor, row_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -407,7 +407,7 @@ def conditionals(
     weights = [weight_BL for _, _, weight_BL in drawn if weight_BL is not None]
     return Conditionals(
         torch.cat(steps),
-        -torch.cat([r.nats_BL for r in results]).double().cpu(),
+        -torch.cat([r.nats_BL for r in results]).cpu().double(),
         results[0].kind,
         max(r.evaluations for r in results),
         sum(r.forward_rows for r in results),

@@ -24,6 +24,7 @@ from functools import partial as bound
 
 import torch
 
+from mar.core.devices import double
 from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Progress
 from mar.core.records import Partial
@@ -267,9 +268,9 @@ def exchange(
     n, found = len(model.tokenizer.lattice), []
     for k, batch in enumerate(image_batches(model, images, labels, seed)):
         noise, token, rows = batch.noise.at("pairs"), batch.tokens(model), []
-        weight_BK = Estimator(pairs).weights(torch.full_like(batch.label_B, n - 1), noise.at("known"))
+        weight_BK = Estimator(pairs).weights(torch.full((len(token),), n - 1, device=token.device), noise.at("known"))
         if weight_BK is None:
-            weight_BK = torch.ones(len(token), n - 1, dtype=torch.float64, device=token.device)
+            weight_BK = torch.ones(len(token), n - 1, device=token.device)
         known_BJ = weight_BK.nonzero()[:, 1].reshape(len(token), -1)
         for j, known_B1 in enumerate(known_BJ.split(1, dim=1)):
             step_BL = plans.scored(noise.at("order", draw=j)).step_BL
@@ -281,10 +282,10 @@ def exchange(
                     model, token, Plan(way_BL, way_BL), batch.label_B, batch.noise.at("head"), kind, budget, on_rows,
                     drawn_BK, partial.part(f"pairs-{k:05d}-{j:04d}-{way}") if partial else None,
                 ).nats_BL  # fmt: skip
-                nats_B.append(nats_BL.double().sum(1))
+                nats_B.append(double(nats_BL).sum(1))
             former_B, latter_B = former_BL.int().argmax(1), latter_BL.int().argmax(1)
             first_B, second_B = torch.minimum(former_B, latter_B), torch.maximum(former_B, latter_B)
-            change_B = torch.where(former_B < latter_B, 1.0, -1.0).double() * (nats_B[0] - nats_B[1])
-            rows.append((known_B1[:, 0], first_B, second_B, change_B, weight_BK.gather(1, known_B1)[:, 0]))
+            change_B = torch.where(former_B < latter_B, 1.0, -1.0).to(nats_B[0]) * (nats_B[0] - nats_B[1])
+            rows.append((known_B1[:, 0], first_B, second_B, change_B, double(weight_BK.gather(1, known_B1)[:, 0])))
         found.append([torch.stack(column, dim=1) for column in zip(*rows, strict=True)])
     return Exchanges(*(torch.cat(column).cpu() for column in zip(*found, strict=True)))

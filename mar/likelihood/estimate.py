@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 from pydantic import TypeAdapter
 
+from mar.core.devices import back, has_float64
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.progress import Progress
@@ -71,14 +72,16 @@ class Estimator:
         n_steps = int(n_steps_B.max())
         if not self.steps or n_steps <= self.steps:
             return None
-        n_B1 = n_steps_B[:, None]
+        device, n_B1 = n_steps_B.device, n_steps_B[:, None]
+        if not has_float64(device.type):
+            n_B1 = n_B1.cpu()
         edge_BJ = torch.arange(self.steps + 1, device=n_B1.device) * n_B1 // self.steps
         size_BJ = edge_BJ.diff(dim=1)
         place_BJ = (noise.uniform(self.steps).to(n_B1.device).double() * size_BJ).long()
         weight_BK = torch.zeros(len(n_steps_B), n_steps + 1, dtype=torch.float64, device=n_B1.device)
         weight_BK.scatter_(1, (edge_BJ[:, :-1] + place_BJ).clamp(0, n_steps), size_BJ.double())
         step_K = torch.arange(n_steps, device=n_B1.device)
-        return torch.where(n_B1 <= self.steps, (step_K < n_B1).double(), weight_BK[:, :n_steps])
+        return back(torch.where(n_B1 <= self.steps, (step_K < n_B1).double(), weight_BK[:, :n_steps]), device)
 
 
 EVERY_STEP = Estimator()

@@ -136,8 +136,8 @@ def _compare(plan: str, kind: str, step_NL: torch.Tensor, data_2NL: torch.Tensor
     index_NL = torch.where(scored_NL, step_NL, n_steps)
 
     def per_step(value_NL: torch.Tensor) -> torch.Tensor:
-        zeros_NK = torch.zeros(len(step_NL), n_steps + 1, dtype=torch.float64, device=step_NL.device)
-        return zeros_NK.scatter_add_(1, index_NL, value_NL.double())[:, :n_steps].cpu()
+        zeros_NK = torch.zeros(len(step_NL), n_steps + 1, dtype=torch.float64)
+        return zeros_NK.scatter_add_(1, index_NL.cpu(), value_NL.cpu().double())[:, :n_steps]
 
     def curve(value_NK: torch.Tensor) -> Curve:
         error_K = value_NK.std(0) / math.sqrt(len(value_NK))

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mar.core.devices import double
 from mar.core.errors import Unsupported, UserError
 from mar.core.progress import Progress
 from mar.likelihood.chain import counter, image_batches, pairs
@@ -112,7 +113,7 @@ def measure_set_costs(
     n, device = len(grid), next(model.parameters()).device
     if n * n > _MOST:
         raise Unsupported(f"the costs of all sets of {n} tokens are {n * n:,} numbers: too many to keep")
-    total_SL = torch.zeros(n, n, dtype=torch.float64, device=device)  # by (known, rank)
+    total_SL = double(torch.zeros(n, n, device=device))  # by (known, rank)
     unknown_NS, next_NS = total_SL.new_zeros(2, len(images), n)  # over an image's unknown tokens; of its next one
     count = counter(progress, orders * len(images) * n)
     for batch in image_batches(model, images, labels, seed):
@@ -121,15 +122,16 @@ def measure_set_costs(
             rank_BL = ordering.ranks(grid, len(batch.x), noise.at("order").to("cpu")).to(device)
             token = replace(batch, noise=noise).tokens(model)
             for some in pairs(model, token, Plan(rank_BL, rank_BL), batch.label_B, budget, pooled=True):
-                streams, rank_M = noise.at("head").tokens(*some.at_M), rank_BL[some.at_M]
-                nats_M = -model.head.log_prob(some.z_MD, token[some.at_M], kind, streams).nats_M.double()
-                known_M = some.step_R[some.target_RL.nonzero()[:, 0]]
-                place_M, now_M = (int(batch.index_B[0]) + some.at_M[0]) * n + known_M, rank_M == known_M
+                streams, rank_M = noise.at("head").tokens(*some.at_M), rank_BL[some.at_M].to(total_SL.device)
+                nats_M = -double(model.head.log_prob(some.z_MD, token[some.at_M], kind, streams).nats_M)
+                known_M = some.step_R[some.target_RL.nonzero()[:, 0]].to(rank_M.device)
+                image_M, now_M = int(batch.index_B[0]) + some.at_M[0].to(rank_M.device), rank_M == known_M
+                place_M = image_M * n + known_M
                 total_SL.view(-1).index_add_(0, known_M * n + rank_M, nats_M)
                 unknown_NS.view(-1).index_add_(0, place_M, nats_M)
                 next_NS.view(-1).index_add_(0, place_M[now_M], nats_M[now_M])
                 count(len(some.image_R))
-    mean_NS = (unknown_NS / (orders * (n - torch.arange(n, device=device)))).cpu()
+    mean_NS = (unknown_NS / (orders * (n - torch.arange(n, device=total_SL.device)))).cpu()
     nats: list = [row[s:] for s, row in enumerate((total_SL / (orders * len(images))).round(decimals=7).tolist())]
     if uniform := isinstance(ordering, Random):  # differences of the same tokens: those unknown after s
         before_NS = (unknown_NS - next_NS)[:, :-1].cpu() / orders

@@ -170,8 +170,8 @@ def summarise(tokenizer: Tokenizer, plan: str, found: Conditionals, warnings: tu
         plan: the plans' short text.
         warnings: what to know before quoting the figure.
     """
-    step_NL, nats_NL, n = found.step_NL.cpu(), found.nats_NL.double().cpu(), len(found.nats_NL)
-    weight_NL = torch.ones_like(nats_NL) if found.weight_NL is None else found.weight_NL.double().cpu()
+    step_NL, nats_NL, n = found.step_NL.cpu(), found.nats_NL.cpu().double(), len(found.nats_NL)
+    weight_NL = torch.ones_like(nats_NL) if found.weight_NL is None else found.weight_NL.cpu().double()
     scored_NL = (step_NL >= 0) & (step_NL < step_NL.shape[1])
     share_N = scored_NL.double().mean(1)  # of the tokens, and so of the Jacobian
     nats_N = (weight_NL * nats_NL).sum(1) - tokenizer.log_jacobian * share_N

@@ -100,7 +100,7 @@ def trained_classifier(data: Data, levels: int, cache_dir: Path) -> TrainedClass
         image_NCHW, label_N = _all(data.test, data.spec.levels, levels)
         with torch.no_grad():
             guess_N = torch.cat([model(x)[1].argmax(-1) for x in image_NCHW.split(1000)])
-        accuracy = (guess_N == label_N).double().mean().item()
+        accuracy = (guess_N == label_N).cpu().double().mean().item()
         metadata = {"test_accuracy": repr(accuracy)}
         with contextlib.suppress(OSError, SafetensorError):  # without a place to keep it, it is trained the next time
             write_atomic(path, lambda aside: save_file(model.state_dict(), aside, metadata=metadata))

@@ -117,7 +117,7 @@ def measure_consistency(
 ) -> Consistency:
     """Measure images spread over a split; finished work is kept in ``kept``. Errors: those of ``consistency``."""
     images, labels = run.subset(asked.split, asked.images)
-    labels = labels if run.model.n_classes else None
+    labels = labels if run.model.conditional else None
     with scoring_options(run.model, dict(asked.likelihood)):
         return consistency(
             run.model, images, labels, plans, asked.orders, asked.pairs, asked.seed, asked.kind, budget, progress, kept

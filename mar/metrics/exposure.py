@@ -27,7 +27,7 @@ class ExposureBias(Metric):
 
     class Options(Section):
         split: SplitName = "test"
-        images: int = Field(default=IMAGES, ge=2, description="so many, spread over the split, and as many samples")
+        images: int = Field(default=IMAGES, ge=2, description="number of images, spread over the split, and of samples")
         seed: int = Field(default=0, ge=0)
         kind: str | None = Field(default=None, description="one of the head's likelihoods; None: its default")
 
@@ -84,7 +84,7 @@ def measure_exposure(
 ) -> Exposure:
     """Score ``n`` images spread over a split (None: 256) and as many samples along a plan."""
     images, labels = run.subset(split, n or IMAGES)
-    labels = labels if run.model.n_classes else None
+    labels = labels if run.model.conditional else None
     return exposure(
         run.model, images, labels, plan.sample, lambda rows, label_B, noise: generate(run.model, rows, label_B, noise),
         plan.text, seed, kind, budget, progress,

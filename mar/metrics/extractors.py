@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
+from mar.core.devices import double
 from mar.core.errors import UserError, unknown
 from mar.core.files import checksum, digest
 from mar.core.readers import reading
@@ -141,7 +142,7 @@ def of_classifier(data: Data, levels: int, cache_dir: Path, knows_labels: bool) 
     def network(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         feature_ND, logits_NK = trained.model.to(image.device)(image)
         # float64, so that the sums behind mean and covariance do not depend on the order of the images
-        return feature_ND.double(), logits_NK.double()
+        return double(feature_ND), double(logits_NK)
 
     return Extractor(
         trained.name, FEATURE_WIDTH, lambda: network, n_classes=data.spec.n_classes, knows_labels=knows_labels
@@ -181,7 +182,7 @@ def own(target: str, spec: DataSpec) -> Extractor:
 def _answer(model: torch.nn.Module, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     found = model(image)
     feature_ND, logits_NK = found if isinstance(found, tuple | list) else (found, found[:, :0])
-    return feature_ND.double(), logits_NK.double()
+    return double(feature_ND), double(logits_NK)
 
 
 def clip(name: str, weights: Path | None) -> Extractor:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
+from mar.core.devices import double
 from mar.core.errors import UserError
 from mar.core.files import checksum
 
@@ -46,6 +47,6 @@ def lpips(
     total = 0.0
     for pair in zip(x_NCHW.split(batch_size), y_NCHW.split(batch_size), strict=True):
         x, y = (images.expand(-1, 3, -1, -1).to(device) for images in pair)
-        total += float(network(x, y).double().sum())
+        total += float(double(network(x, y)).sum())
     hashes = [checksum(file)[:8] for url in urls if (file := cache / url.rsplit("/", 1)[-1]).is_file()]
     return Lpips(total / len(x_NCHW), "-".join(["lpips-vgg16", *hashes]))

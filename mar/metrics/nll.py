@@ -58,9 +58,9 @@ class NLL(Metric):
 
     class Options(Section):
         split: SplitName = "test"
-        images: int | None = Field(default=None, ge=2, description="so many, spread over the split; None: all")
+        images: int | None = Field(default=None, ge=2, description="number of images, spread over the split; None: all")
         seed: int = Field(default=0, ge=0, description="of random orders, dequantisation and the noise of bounds")
-        orders: int = Field(default=0, ge=0, description="of random plans: so many orders, shared by all images; of a "
+        orders: int = Field(default=0, ge=0, description="number of orders of random plans, shared by all images; of a "
                             "mixture of fixed orders at most these")  # fmt: skip
         estimator: str = Field(default="exact", description="exact, or steps drawn for each image, e.g. steps:8")
         kind: str | None = Field(default=None, description="exact, ode or bound; None: the head's default")
@@ -171,7 +171,8 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_c
 
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     x, label_N = split.batch(evenly_spaced(len(split), limit))
-    return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if label_N is None else label_N
+    none = label_N is None or label_N.is_floating_point()  # conditions are no classes
+    return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if none else label_N
 
 
 _COUNTED = 2**26  # values of training images that a baseline counts

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mar.core.devices import chosen
 from mar.core.errors import UserError
 from mar.core.files import cache_folder, environment, write_atomic
 from mar.core.noise import stream
@@ -105,7 +106,7 @@ def score_autoencoder(
     Raises:
         UserError: the folder holds a score of other settings, which is not replaced.
     """
-    found, device = AutoencoderFolder(path), "cuda" if torch.cuda.is_available() else "cpu"
+    found, device = AutoencoderFolder(path), str(chosen())
     n_images = min(n or len(data.test), len(data.test))
     question = {"sha256": found.sha256, "fingerprint": data.fingerprint, "n_images": n_images, "seed": seed}
     file = folder / "scores" / "reconstruction.json"

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from mar.core.errors import UserError, unknown
-from mar.core.files import digest, environment
+from mar.core.files import checksum, digest, environment
+from mar.core.log import logger
 from mar.core.noise import stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
 from mar.metrics.classifier import weight_hash
 from mar.metrics.store import DEFAULT_SHARD, Store
-from mar.model.model import sampling_options
+from mar.model.inputs import read_conditions
+from mar.model.model import Model, sampling_options
 from mar.run import Precision, Run
 from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings, labels_of
@@ -59,6 +61,7 @@ class Setting:
     precision: Precision = "fp32"  # of matrix products
     speculate: str = ""  # several tokens a pass: what drafts them, e.g. jacobi:8
     temperature_schedule: str = "constant"  # along the AR steps
+    condition: str = ""  # a file of conditions, in turn
 
     def __post_init__(self) -> None:
         self.draws()
@@ -67,7 +70,7 @@ class Setting:
 
     def told(self) -> dict[str, Any]:
         """Return the fields; omit later ones where they are off, so that answers to existing questions stay answers."""
-        off = {"speculate": "", "temperature_schedule": "constant"}
+        off = {"speculate": "", "temperature_schedule": "constant", "condition": ""}
         return {key: value for key, value in asdict(self).items() if key not in off or value != off[key]}
 
     def draws(self) -> dict[str, Any]:
@@ -75,9 +78,12 @@ class Setting:
         temperature = Temperature(self.temperature, self.temperature_schedule)
         return {"guidance": Guidance(self.guidance, self.guidance_schedule), "temperature": temperature}
 
-    def labels(self, n: int) -> torch.Tensor | None:
-        """Return the classes of the first ``n`` examples; None: all in turn."""
-        return torch.tensor(self.classes)[torch.arange(n) % len(self.classes)] if self.classes else None
+    def labels(self, n: int, model: Model) -> torch.Tensor | None:
+        """Return the classes or conditions of the first ``n`` examples; None: all classes in turn."""
+        given = torch.tensor(self.classes)
+        if self.condition:
+            given = read_conditions(Path(self.condition), model)
+        return given[torch.arange(n) % len(given)] if len(given) else None
 
 
 def question(run: Run, setting: Setting) -> dict[str, Any]:
@@ -103,6 +109,7 @@ def question(run: Run, setting: Setting) -> dict[str, Any]:
         drawn = plans.sample(stream(setting.seed, "sample", 4).at("order")).step_BL.cpu().numpy().tobytes()
     return {
         **setting.told(),
+        **({"condition": checksum(Path(setting.condition))} if setting.condition else {}),
         **({} if ahead is None or ahead.model is None else {"draft_weights": weight_hash(ahead.model)}),
         "plan": plans.text,
         "plans_sha256": digest(drawn, digits=16),
@@ -129,7 +136,8 @@ def fill(
     """
     check_decodes(run)
     asked, spec, shard = question(run, setting), run.spec, shard or max(DEFAULT_SHARD, batch_size)
-    label_N = labels_of(run.model, setting.labels(n), n)
+    label_N = labels_of(run.model, setting.labels(n, run.model), n)
+    label_N = torch.full((n,), -1) if label_N.is_floating_point() else label_N  # a store has classes, no conditions
     store = processes.on_main(
         lambda: Store.create(path, asked, spec, shard, environment=environment(), run=str(run.folder.path))
     )
@@ -139,7 +147,7 @@ def fill(
         for images in mine:
             there = store.count(n)
             x_NCHW = run.sample(
-                len(images), setting.plan, labels=setting.labels(images.stop), **setting.draws(),
+                len(images), setting.plan, labels=setting.labels(images.stop, run.model), **setting.draws(),
                 precision=setting.precision, seed=setting.seed, batch_size=batch_size,
                 adaptive=setting.adaptive or None, remask=setting.remask or None, speculate=ahead, first=images.start,
                 progress=lambda done, _, there=there: progress(there + done, n), **setting.head,
@@ -147,7 +155,7 @@ def fill(
             store.write(images, x_NCHW, label_N[images.start : images.stop])
         processes.wait()
     if ahead is not None and ahead.passes and processes.is_main:
-        print(ahead.told(len(run.grid)))
+        logger.info(ahead.told(len(run.grid)))
     return store
 
 

@@ -16,6 +16,7 @@ from mar import build
 from mar.bench.contenders import Inputs, Ours, Setting
 from mar.bench.measure import footprint, interleave
 from mar.config import Recipe, Section
+from mar.core.devices import chosen, described
 from mar.core.processes import resolve_precision, threads
 from mar.core.table import Column, fields
 from mar.data.base import Data
@@ -52,7 +53,7 @@ class TrainingSpeed(Metric):
 
     def compute(self, question: Question, at: Workspace) -> Speed:
         """Return medians over rounds in which training and generation alternate."""
-        o, device = self.options, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        o, device = self.options, chosen()
         contender, inputs = _contender(at.recipe, at.data, o.batch, device, o.clock)
         works, flops = {"train": contender.train(inputs), "sample": contender.sample(inputs)}, {}
         for name, work in works.items():
@@ -61,7 +62,7 @@ class TrainingSpeed(Metric):
             flops[name] = found.flops / o.batch
         times = interleave(works, o.seconds, device, o.clock)
         rate = {name: o.batch / median(values) for name, values in times.items()}
-        where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+        where = "cpu" if device.type == "cpu" else described(device.type)
         return Speed(o.batch, where, torch.get_num_threads(), o.clock, *rate.values(), *flops.values())
 
     @classmethod
@@ -93,7 +94,7 @@ def seconds_per_iteration(recipe: Recipe, data: Data, iterations: int = 2) -> fl
     On a CPU it is the processor time of one thread, which depends neither on other programs nor on threads that wait
     for each other, divided by the threads of a training; on a GPU, wall-clock.
     """
-    device, at_once = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
+    device, at_once = chosen(), torch.get_num_threads()
     contender, inputs = _contender(recipe, data, recipe.train.batch_size, device, "wall")
     on_gpu, times = device.type == "cuda", []
     clock = time.perf_counter if on_gpu else time.process_time

@@ -8,15 +8,21 @@ N examples · C channels · H, W rows, columns · L tokens
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mar.core.errors import UserError
-from mar.core.spec import DataSpec
+from mar.core.readers import read_npz, reading
+from mar.core.spec import Conditions, DataSpec
 from mar.core.tokens import Categories
+from mar.data.conditions import packed, padded
 from mar.model.model import Model
+
+_CONDITIONS = "conditions, one row for each example (.npy; .npz: condition, and mask of sequences)"
 
 
 def examples_of(spec: DataSpec, examples: Any, what: str = "images") -> torch.Tensor:
@@ -54,6 +60,47 @@ def examples_of(spec: DataSpec, examples: Any, what: str = "images") -> torch.Te
     if low < 0 or high > top:
         raise UserError(f"{what} have level {low if low < 0 else high}, and this run's data have levels 0..{top}")
     return x.to(torch.uint8) if spec.levels <= 256 else x.to(torch.int32)
+
+
+def given_labels(model: Model, labels: Any, n: int, lowest: int = 0) -> torch.Tensor:
+    """Return classes or conditions, one or one for each of ``n`` examples. Raises UserError: the model has no such."""
+    if model.given is None:
+        return classes_of(model.n_classes, labels, n, lowest)
+    return conditions_of(model.given.spec, labels, n)
+
+
+def read_conditions(file: Path, model: Model) -> torch.Tensor:
+    """Return the conditions in a file. Raises UserError: the model takes no such, or there is no such file."""
+    if model.given is None:
+        raise UserError("--condition is for runs of condition.kind=vector or tokens: this run was trained without")
+    with reading(file, _CONDITIONS):
+        stored = read_npz(file, "") if file.suffix == ".npz" else {"condition": np.load(file, allow_pickle=False)}
+        rows = stored["condition"]
+    return conditions_of(model.given.spec, (rows, stored["mask"]) if "mask" in stored else rows)
+
+
+def conditions_of(spec: Conditions, rows: Any, n: int | None = None) -> torch.Tensor:
+    """(N, E) or (N, T, E) float32 from one vector or sequence, or one for each of ``n`` examples; NaN is absent.
+
+    Args:
+        rows: an array, or a pair of sequences and their mask (N, T), true where a vector exists.
+
+    Raises:
+        UserError: another width, a longer sequence, values that are not finite, or another number of rows.
+    """
+    rows, mask = rows if isinstance(rows, tuple) else (rows, None)
+    rows, axes = rows.cpu() if isinstance(rows, torch.Tensor) else rows, 3 if spec.length else 2
+    with suppress(ValueError):  # of sequences of several lengths
+        if len(np.shape(rows)) == axes - 1 and np.shape(rows)[-1] == spec.width:  # one
+            rows, mask = np.asarray(rows)[None], None if mask is None else np.asarray(mask)[None]
+    found = packed(rows, "condition", mask)
+    given = f"sequences of up to {spec.length} vectors" if spec.length else "vectors"
+    if found.ndim != axes or found.shape[-1] != spec.width or (axes == 3 and found.shape[1] > spec.length):
+        raise UserError(f"condition of shape {tuple(found.shape)}: this run takes {given} of width {spec.width}")
+    n = len(found) if n is None else n
+    if len(found) not in (1, n):
+        raise UserError(f"{len(found)} conditions for {n} examples: give one, or one for each")
+    return padded(found, spec.length).expand(n, *[-1] * (axes - 1))
 
 
 def classes_of(n_classes: int, labels: Any, n: int, lowest: int = 0) -> torch.Tensor:

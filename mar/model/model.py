@@ -1,4 +1,4 @@
-"""The model that is trained, saved and loaded: tokenizer, embedding, network, head, and the condition on a class.
+"""The model that is trained, saved and loaded: tokenizer, embedding, network, head, and the condition.
 
 B batch · L tokens · C condition width · D width · M gathered tokens
 """
@@ -15,7 +15,9 @@ from torch import nn
 
 from mar.core.noise import compile_rounds
 from mar.core.options import replaced, swapped
+from mar.core.spec import Conditions
 from mar.heads.base import Head, replaced_options
+from mar.model.conditions import absent, embedding_of
 from mar.model.embedding import TokenEmbedding
 from mar.networks.base import Network
 from mar.tokenizers.base import Tokenizer
@@ -27,9 +29,14 @@ _SHAPES = 64  # of compiled code: buckets, with and without gradients; beyond th
 
 
 class Model(nn.Module):
-    """The four parts, and the class embedding. ``n_classes`` 0: unconditional. ``policy``: that of a learned order."""
+    """The four parts, and the embedding of the condition: one of ``n_classes``, or vectors. ``policy``: that of a
+    learned order.
 
-    def __init__(self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0) -> None:
+    ``label_B`` is one class for each row, int64 (B,), negative: none; or conditions (``mar.model.conditions``)."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, network: Network, head: Head, n_classes: int = 0, given: Conditions | None = None
+    ) -> None:
         super().__init__()
         self.tokenizer, self.network, self.head, self.n_classes = tokenizer, network, head, n_classes
         self.embedding = TokenEmbedding(tokenizer.token, network.token_width, network.cosine_token_init)
@@ -38,18 +45,29 @@ class Model(nn.Module):
         if n_classes:
             self.classes = nn.Embedding(n_classes, network.condition_width)
             nn.init.normal_(self.classes.weight, std=0.02)
+        longest = network.condition_length
+        self.given = None if given is None else embedding_of(given, network.condition_width, longest)
+        self._shape = (given.length, -1) if given is not None and given.length and longest else (-1,)  # of a condition
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.n_classes or self.given is not None)
 
     def condition(self, label_B: torch.Tensor, drop_B: torch.Tensor | None = None) -> torch.Tensor:
-        """condition_BC: the class embedding, replaced by the null condition where ``drop_B`` (bool) or label < 0."""
-        drop_B = label_B < 0 if drop_B is None else drop_B | (label_B < 0)
-        if not self.n_classes:
+        """condition_BC: the embedded label, replaced by the null condition where ``drop_B`` (bool) or there is none.
+
+        (B, T, C) of sequences, where the network reads them.
+        """
+        if not (self.n_classes if self.given is None else label_B.is_floating_point()):
             return self.null_condition(len(label_B))
-        condition_BC = self.classes(label_B.clamp(min=0))
-        return torch.where(drop_B[:, None], self.null.to(condition_BC.dtype), condition_BC)
+        drop_B = absent(label_B) if drop_B is None else drop_B | absent(label_B)
+        found = self.classes(label_B.clamp(min=0)) if self.given is None else self.given(label_B, self.null)
+        found = found.to(self.null.dtype)  # also under autocast
+        return torch.where(drop_B.view(-1, *[1] * len(self._shape)), self.null, found)
 
     def null_condition(self, batch: int) -> torch.Tensor:
-        """(B, C): the learned condition that stands for "no class"."""
-        return self.null.expand(batch, -1)
+        """The learned condition of a batch that stands for "no class"."""
+        return self.null.expand(batch, *self._shape)
 
     def forward(
         self, token: torch.Tensor, step_BL: torch.Tensor, label_B: torch.Tensor, drop_B: torch.Tensor,

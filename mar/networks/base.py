@@ -71,6 +71,7 @@ class Network(nn.Module):
     joint_sets: bool = False  # a context depends on which tokens its set holds: an asked-for set is one set
     shares_plan: ClassVar[bool] = False  # wants one plan for the whole batch: training draws one for each iteration
     reads_tokens: ClassVar[bool] = True  # False for a baseline whose contexts depend on no token
+    condition_length: int = 0  # of the longest sequence of conditions that it reads, (B, T, C); 0: none, always (B, C)
     cosine_token_init: ClassVar[bool] = False  # categories start as codes of unit scale, not as small random vectors
 
     token_width: int  # of the embedded tokens
@@ -96,7 +97,7 @@ class Network(nn.Module):
         Args:
             token_BLD: embedded tokens; entries of unknown tokens are arbitrary.
             step_BL: int64, the AR step of each token (GIVEN, 0.., ABSENT).
-            condition_BC: the embedded class, or the null condition.
+            condition_BC: the embedded class, or the null condition; (B, T, C) of sequences (``condition_length``).
             target_BL: bool, the wanted tokens.
         """
         raise NotImplementedError

@@ -1,12 +1,13 @@
 """The causal Transformer in any order: GPT and image GPT when the order is raster, one token at a time.
 
-B batch · L tokens · K content slots or keys · T queries · P = K + T slots · H heads · D width · C condition width ·
-M gathered tokens · F pairs of channels of a head
+B batch · L tokens · S starts · K content slots or keys · T queries · P = K + T slots · H heads · D width ·
+C condition width · M gathered tokens · F pairs of channels of a head
 
 Two streams over shared keys and values (Yang et al. 2019, XLNet, Sec. 2.3). A content slot holds a known token and
 attends to contents of strictly earlier steps and to itself; a query slot holds a target's position and the condition,
 and attends to contents of strictly earlier steps. Keys and values come from contents only. The start, a content slot
-that holds the condition, is earlier than everything, so no attention row is empty. GIVEN tokens are one step.
+that holds the condition, is earlier than everything, so no attention row is empty; a sequence of conditions has a start
+for each of its S vectors, and S is 1 otherwise. GIVEN tokens are one step.
 
 The query stream makes up to twice as many slots as a GPT has. In return one pass predicts any number of tokens after
 the same known ones, and contents do not depend on the queries.
@@ -72,7 +73,7 @@ class Memory:
     kept_BP: Tensor  # bool: the places that have them
 
     def forget(self, known_BL: Tensor) -> None:
-        self.kept_BP = self.kept_BP & F.pad(known_BL, (1, 0), value=True)
+        self.kept_BP = self.kept_BP & F.pad(known_BL, (self.kept_BP.shape[1] - known_BL.shape[1], 0), value=True)
 
 
 class TwoStreamBlock(PackedBlock):
@@ -158,8 +159,13 @@ class CacheState:
     caches: list[KVCache]
     count_B: Tensor  # contents in the caches
     fresh_BKD: Tensor  # contents not yet in the caches
-    place_BK: Tensor  # places of the fresh contents: 0 the start, 1 + l token l
+    place_BK: Tensor  # places of the fresh contents: 0..S - 1 the starts, S + l token l
     real_BK: Tensor  # bool: not padding
+
+
+def _starts(condition_BC: Tensor) -> int:
+    """Return S: the vectors of a sequence of conditions (B, S, C); 1 of (B, C)."""
+    return condition_BC.shape[1] if condition_BC.ndim == 3 else 1
 
 
 class CausalTransformer(Network):
@@ -171,6 +177,7 @@ class CausalTransformer(Network):
     Options = CausalTransformerOptions
     test_options: ClassVar[dict[str, Any]] = {"width": 8, "depth": 2, "heads": 2}
     one_pass: ClassVar[bool] = True
+    condition_length: int = 2**16  # any
 
     def __init__(self, shape: tuple[int, ...], options: CausalTransformerOptions) -> None:
         super().__init__(shape, options)
@@ -204,11 +211,11 @@ class CausalTransformer(Network):
             block.compile(dynamic=False)
 
     def forward(self, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor) -> Tensor:
-        last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
+        last_B1, front = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True), (_starts(condition_BC), 0)
         content_BL = step_BL < last_B1  # positions after the last target are never queried
-        place_BK, known_BK = gather_padded(F.pad(content_BL, (1, 0), value=True), self.multiple)
-        place_BT, asked_BT = gather_padded(F.pad(target_BL, (1, 0), value=False), self.multiple)
-        step_BP = F.pad(step_BL, (1, 0), value=_START)
+        place_BK, known_BK = gather_padded(F.pad(content_BL, front, value=True), self.multiple)
+        place_BT, asked_BT = gather_padded(F.pad(target_BL, front, value=False), self.multiple)
+        step_BP = F.pad(step_BL, front, value=_START)
         step_BK = torch.where(known_BK, step_BP.gather(1, place_BK), ABSENT)
         step_BT = step_BP.gather(1, place_BT).clamp(min=GIVEN)  # padding queries attend to the start
         attention_mask_BPK = torch.cat([step_BK, step_BT], dim=1)[:, :, None] > step_BK[:, None]
@@ -218,11 +225,13 @@ class CausalTransformer(Network):
         return z_BTD[asked_BT]
 
     def _contents(self, token_BLD: Tensor, condition_BC: Tensor, place_BK: Tensor) -> Tensor:
-        """Return contents_BKD: the start at place 0, token l at place 1 + l; unknown tokens are never read."""
-        token_BK = (place_BK - 1).clamp(min=0)
-        row_B1 = torch.arange(len(place_BK), device=place_BK.device)[:, None]
+        """Return contents_BKD: the starts first, then token l at place S + l; unknown tokens are never read."""
+        S, row_B1 = _starts(condition_BC), torch.arange(len(place_BK), device=place_BK.device)[:, None]
+        token_BK = (place_BK - S).clamp(min=0)
         known_BKD = token_BLD[row_B1, token_BK] + F.embedding(token_BK, self.content_position())
-        return torch.where((place_BK == 0)[..., None], (condition_BC + self.start)[:, None], known_BKD)
+        start_BSD = (condition_BC + self.start).view(len(condition_BC), S, -1)
+        start_BKD = start_BSD if S == 1 else start_BSD[row_B1, place_BK.clamp(max=S - 1)]
+        return torch.where((place_BK < S)[..., None], start_BKD, known_BKD)
 
     def _run(
         self,
@@ -235,9 +244,11 @@ class CausalTransformer(Network):
         caches: list[KVCache] | None = None,
     ) -> Tensor:
         """Return z_BTD of the queries at ``place_BT``, through all blocks."""
-        queries_BTD = F.embedding((place_BT - 1).clamp(min=0), self.query_position()) + condition_BC[:, None]
+        S = _starts(condition_BC)
+        condition_B1C = condition_BC.view(len(condition_BC), S, -1).mean(1, keepdim=True)
+        queries_BTD = F.embedding((place_BT - S).clamp(min=0), self.query_position()) + condition_B1C
         x_BPD = torch.cat([contents_BKD, queries_BTD], dim=1)
-        angle_BPF = self.rotary(torch.cat([place_BK, place_BT], dim=1))
+        angle_BPF = self.rotary((torch.cat([place_BK, place_BT], dim=1) - S + 1).clamp(min=0))
         slots = Slots(place_BK.shape[1], attention_mask_BPK, angle_BPF, write_BK)
         for i, block in enumerate(self.blocks):
             x_BPD = block(x_BPD, slots, caches[i] if caches else None, last=i == len(self.blocks) - 1)
@@ -246,18 +257,19 @@ class CausalTransformer(Network):
     # Incremental generation: the tokens of a step go through the blocks once, together with the next queries.
 
     def begin(self, condition_BC: Tensor, absent_BL: Tensor) -> CacheState:
-        first_B1 = torch.zeros(len(absent_BL), 1, dtype=torch.int64, device=absent_BL.device)
+        S = _starts(condition_BC)
+        place_BS = torch.arange(S, device=absent_BL.device).expand(len(absent_BL), -1)
         return CacheState(
             condition_BC,
-            [KVCache(self.n_tokens + 2) for _ in self.blocks],  # the start, the tokens, and a slot to write padding to
-            first_B1[:, 0],
-            (condition_BC + self.start)[:, None],
-            first_B1,
-            first_B1 == 0,
+            [KVCache(self.n_tokens + S + 1) for _ in self.blocks],  # starts, tokens, and a slot to write padding to
+            torch.zeros_like(place_BS[:, 0]),
+            (condition_BC + self.start).view(len(condition_BC), S, -1),
+            place_BS,
+            torch.ones_like(place_BS, dtype=torch.bool),
         )
 
     def observe(self, state: CacheState, token_BLD: Tensor, index_BL: Tensor) -> CacheState:
-        place_BK, real_BK = gather_padded(F.pad(index_BL, (1, 0), value=False))
+        place_BK, real_BK = gather_padded(F.pad(index_BL, (_starts(state.condition_BC), 0), value=False))
         if not place_BK.shape[1]:
             return state
         if state.fresh_BKD.shape[1]:  # no query since: tokens of one step must not see each other
@@ -266,7 +278,8 @@ class CausalTransformer(Network):
         return CacheState(state.condition_BC, state.caches, state.count_B, fresh_BKD, place_BK, real_BK)
 
     def query(self, state: CacheState, index_BL: Tensor) -> Tensor:
-        place_BT, asked_BT = gather_padded(F.pad(index_BL, (1, 0), value=False))
+        S = _starts(state.condition_BC)
+        place_BT, asked_BT = gather_padded(F.pad(index_BL, (S, 0), value=False))
         before_B11 = state.count_B[:, None, None]
         slot_BK = state.count_B[:, None] + state.real_BK.cumsum(1) - 1
         after_B = state.count_B + state.real_BK.sum(1)
@@ -279,7 +292,7 @@ class CausalTransformer(Network):
             state.condition_BC,
             place_BT,
             torch.cat([own_BKK, all_BTK], dim=1),
-            torch.where(state.real_BK, slot_BK, self.n_tokens + 1),
+            torch.where(state.real_BK, slot_BK, self.n_tokens + S),
             state.caches,
         )
         state.count_B = after_B
@@ -291,22 +304,24 @@ class CausalTransformer(Network):
     # Reading ahead: contents enter the caches at their own places, so that some can be forgotten.
 
     def memory(self, batch: int, device: torch.device) -> Memory:
-        kept_BP = torch.zeros(batch, self.n_tokens + 1, dtype=torch.bool, device=device)
-        return Memory([KVCache(self.n_tokens + 2) for _ in self.blocks], kept_BP)  # and a slot to write padding to
+        return Memory([], torch.zeros(batch, self.n_tokens, dtype=torch.bool, device=device))
 
     def read(
         self, memory: Memory, token_BLD: Tensor, step_BL: Tensor, condition_BC: Tensor, target_BL: Tensor
     ) -> Tensor:
-        last_B1 = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True)
-        fresh_BP = F.pad(step_BL < last_B1, (1, 0), value=True) & ~memory.kept_BP
+        last_B1, S = torch.where(target_BL, step_BL, GIVEN).amax(1, keepdim=True), _starts(condition_BC)
+        if not memory.caches:  # S is known now; a slot more to write padding to
+            memory.caches = [KVCache(self.n_tokens + S + 1) for _ in self.blocks]
+            memory.kept_BP = F.pad(memory.kept_BP, (S, 0), value=False)
+        fresh_BP = F.pad(step_BL < last_B1, (S, 0), value=True) & ~memory.kept_BP
         memory.kept_BP = memory.kept_BP | fresh_BP
         place_BK, real_BK = gather_padded(fresh_BP)
-        place_BT, asked_BT = gather_padded(F.pad(target_BL, (1, 0), value=False))
-        step_BP = F.pad(step_BL, (1, 0), value=_START)
-        step_BS = step_BP.gather(1, torch.cat([place_BK, place_BT], dim=1))
-        step_BS[:, place_BK.shape[1] :].clamp_(min=GIVEN)  # padding queries attend to the start
+        place_BT, asked_BT = gather_padded(F.pad(target_BL, (S, 0), value=False))
+        step_BP = F.pad(step_BL, (S, 0), value=_START)
+        slot_step_BS = step_BP.gather(1, torch.cat([place_BK, place_BT], dim=1))
+        slot_step_BS[:, place_BK.shape[1] :].clamp_(min=GIVEN)  # padding queries attend to the start
         key_step_BP = torch.where(memory.kept_BP, step_BP, ABSENT)
-        attention_mask_BSP = step_BS[:, :, None] > key_step_BP[:, None]
+        attention_mask_BSP = slot_step_BS[:, :, None] > key_step_BP[:, None]
         attention_mask_BSP[:, : place_BK.shape[1]].scatter_(2, place_BK[:, :, None], True)  # contents: themselves
         z_BTD = self._run(
             self._contents(token_BLD, condition_BC, place_BK),
@@ -314,7 +329,7 @@ class CausalTransformer(Network):
             condition_BC,
             place_BT,
             attention_mask_BSP,
-            torch.where(real_BK, place_BK, self.n_tokens + 1),
+            torch.where(real_BK, place_BK, self.n_tokens + S),
             memory.caches,
         )
         return z_BTD[asked_BT]

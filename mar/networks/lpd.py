@@ -42,6 +42,7 @@ class LPDOptions(CausalTransformerOptions):
 
 class LPD(CausalTransformer):
     Options = LPDOptions
+    condition_length: int = 0  # its start is one condition
 
     def __init__(self, shape: tuple[int, ...], options: LPDOptions) -> None:
         super().__init__(shape, options)

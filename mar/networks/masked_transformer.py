@@ -107,6 +107,7 @@ class MaskedTransformer(Network):
         self.buckets, self.sizes = 0, options.sizes
         sizes, places = self.sizes, self.sizes.buffer + self.n_tokens
         self.token_width = self.condition_width = sizes.encoder_width
+        self.condition_length = sizes.buffer
         self.context_width = sizes.decoder_width
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.encoder_position = nn.Parameter(torch.empty(places, sizes.encoder_width))
@@ -154,9 +155,11 @@ class MaskedTransformer(Network):
     def encode(self, token_BLD: Tensor, condition_BC: Tensor, row_R: Tensor, known: Packing) -> Tensor:
         """Return encoded_ND of the buffer and known tokens of rows ``row_R``, as packed by ``known``."""
         # One table of all inputs of slots; no slot points at an unknown token.
-        table = torch.cat([condition_BC[:, None], token_BLD], dim=1).flatten(0, 1)
-        place_N = (known.place_N - self.sizes.buffer + 1).clamp(min=0)  # every buffer token is the condition
-        x_ND = F.embedding(row_R[known.row_N] * (1 + self.n_tokens) + place_N, table)
+        condition_BTC = condition_BC if condition_BC.ndim == 3 else condition_BC[:, None]
+        table = torch.cat([condition_BTC, token_BLD], dim=1).flatten(0, 1)
+        skipped = self.sizes.buffer - condition_BTC.shape[1]  # the first places repeat the first, or the one condition
+        place_N = (known.place_N - skipped).clamp(min=0)
+        x_ND = F.embedding(row_R[known.row_N] * (condition_BTC.shape[1] + self.n_tokens) + place_N, table)
         x_ND = self.embed_norm(x_ND + F.embedding(known.place_N, self.encoder_position))
         return self.encoder_norm(run_blocks(self.encoder_blocks, x_ND, known, self.encoder_rotary))
 
@@ -216,7 +219,9 @@ class FeatureReuseState:
 
 def begin_reuse(net: MaskedTransformer, condition_BC: Tensor, absent_BL: Tensor) -> FeatureReuseState:
     (B, L), S = absent_BL.shape, net.sizes.buffer
-    token_BPD = torch.cat([condition_BC[:, None].expand(-1, S, -1), condition_BC.new_zeros(B, L, net.token_width)], 1)
+    condition_BTC = condition_BC if condition_BC.ndim == 3 else condition_BC[:, None]
+    condition_BSC = condition_BTC[:, (torch.arange(S) - (S - condition_BTC.shape[1])).clamp(min=0)]
+    token_BPD = torch.cat([condition_BSC, condition_BC.new_zeros(B, L, net.token_width)], 1)
     known_BP = (torch.arange(S + L, device=absent_BL.device) < S).expand(B, -1).clone()
     present_BP = F.pad(~absent_BL, (S, 0), value=True)
     return FeatureReuseState(token_BPD, known_BP, present_BP, known_BP.clone(), [], [])

@@ -87,7 +87,7 @@ class Evaluator:
             self.budget, drawn_BK=wanted_K.expand(rows, -1).to(self.device),
         )  # fmt: skip
         self.rows += found.forward_rows
-        return -found.nats_BL.double().cpu()
+        return -found.nats_BL.cpu().double()
 
 
 class Ledger:

@@ -117,7 +117,9 @@ class Guidance:
             scale_M = 1.0 + rise * known_M.float() / total_M
         if within is None:
             return scale_M
-        low_M, high_M = (end * place.n_steps.double() - 1e-6 for end in within)
+        from mar.core.devices import back, double
+
+        low_M, high_M = (back(end * double(place.n_steps) - 1e-6, total_M.device) for end in within)
         return scale_M.where((low_M <= place.step) & (place.step < high_M), 1.0)
 
 

@@ -16,7 +16,7 @@ import torch
 from mar.core.errors import UserError
 from mar.core.noise import Noise, stream
 from mar.core.progress import Progress
-from mar.model.inputs import classes_of
+from mar.model.inputs import given_labels
 from mar.model.model import Model
 from mar.sampling.guidance import NONE, Guidance, Temperature
 from mar.sampling.remask import Posterior, Remask, generate_posterior, generate_remasked
@@ -98,22 +98,20 @@ def given_tokens(
     n_tokens = math.prod(model.tokenizer.shape)
     if settings.mask.numel() != n_tokens:
         raise UserError(f"the mask has {settings.mask.numel()} tokens, the grid {model.tokenizer.shape} has {n_tokens}")
-    given = settings.given
-    images = given.expand(len(index), *given.shape[-3:]) if given.ndim == 3 or len(given) == 1 else given[index]
+    given = settings.given if settings.given.ndim > 3 else settings.given[None]
+    images = given.expand(len(index), *given.shape[1:]) if len(given) == 1 else given[index]
     token = model.tokenizer.encode(images.to(next(model.parameters()).device))
     return ~settings.mask.reshape(1, -1).bool().expand(len(index), -1), token
 
 
 def labels_of(model: Model, labels: Any, n: int) -> torch.Tensor:
-    """(N,) classes, all in turn for None; -1 where the model has none.
+    """(N,) classes, all in turn for None; (N, …) conditions; -1 where the model has none, or none of these is given.
 
     Raises:
-        UserError: a class that the model does not have, or neither one class nor ``n``.
+        UserError: a class or condition that the model does not have, or neither one nor ``n``.
     """
-    if not model.n_classes:
-        if labels is not None:
-            raise UserError("this run has no classes: it was trained without labels")
-        return torch.full((n,), -1)
+    if labels is not None and not model.conditional:
+        raise UserError("this run has no classes: it was trained without labels")
     if labels is None:
-        return torch.arange(n) % model.n_classes
-    return classes_of(model.n_classes, labels, n)
+        return torch.arange(n) % model.n_classes if model.n_classes else torch.full((n,), -1)
+    return given_labels(model, labels, n)

@@ -19,15 +19,9 @@ from mar.core.spec import DataSpec
 from mar.data import audio, subwords
 from mar.data.pictures import open_image
 from mar.model.model import Model
-from mar.sampling.many import labels_of
 from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
 from orderings import Ordering, Partition, Plan, parse_partition
-
-_DECODING = (
-    "images with --vae AUTOENCODER",
-    "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae",
-)
 
 
 def to_bytes(x_NCHW: torch.Tensor, levels: int) -> torch.Tensor:
@@ -74,10 +68,12 @@ def save_video(x_TCHW: torch.Tensor, levels: int, path: Path) -> None:
     _save_gif([Image.fromarray(frame[..., 0] if grey else frame) for frame in frames], path, [FRAME] * len(frames))
 
 
-def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: int, n: int) -> torch.Tensor:
-    """Return (N, C, H, W), drawn in at most 16 AR steps; in ``partition`` if the network serves no other or the tokens
-    are a series, whose neighbours are seldom independent."""
-    device, grid = next(model.parameters()).device, model.tokenizer.lattice
+def quick_samples(
+    model: Model, ordering: Ordering, partition: Partition, seed: int, label_N: torch.Tensor
+) -> torch.Tensor:
+    """Return (N, C, H, W), one for each label, drawn in at most 16 AR steps; in ``partition`` if the network serves no
+    other or the tokens are a series, whose neighbours are seldom independent."""
+    device, grid, n = next(model.parameters()).device, model.tokenizer.lattice, len(label_N)
     noise = stream(seed, "training-samples", n, device)
 
     def drawn(sets: Partition) -> Plan:
@@ -88,8 +84,7 @@ def quick_samples(model: Model, ordering: Ordering, partition: Partition, seed: 
         model.network.check(plan.step_BL)
     except Unsupported:
         plan = drawn(partition)
-    label_B = labels_of(model, None, n).to(device)
-    token = generate(model, plan.to(device), label_B, noise.at("tokens"), learned=ordering.learned)
+    token = generate(model, plan.to(device), label_N.to(device), noise.at("tokens"), learned=ordering.learned)
     return model.tokenizer.decode(token).cpu()
 
 
@@ -200,7 +195,8 @@ def save_samples(
         return "grid.gif, videos.npz, videos/"
     if spec.modality == "latent":
         np.save(folder / "latents.npy", x_NCHW.numpy())
-        return f"latents.npy ({_DECODING[spec.is_codebook]})"
+        indices = "indices of a codebook: images with the VQ tokenizer of these tokens, mar import --vae"
+        return f"latents.npy ({indices if spec.is_codebook else 'images with --vae AUTOENCODER'})"
     np.savez_compressed(folder / "samples.npz", samples=x_NCHW.flatten(1).numpy(), levels=spec.levels)
     if spec.modality == "text":
         save_text(x_NCHW, spec, folder / "samples.txt")

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from mar.core.devices import back, double
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.heads.base import Head
@@ -95,9 +96,9 @@ class _Tables:
 
     def residual(self, p_MX: torch.Tensor, draft: _Laws, q_MX: torch.Tensor, noise: Noise) -> torch.Tensor:
         """x_M ~ (p - q)+ normalised; p where they are equal up to rounding."""
-        rest_MV = (p_MX.double() - q_MX).clamp(min=0)
+        rest_MV = (double(p_MX) - double(q_MX)).clamp(min=0)
         equal_M1 = rest_MV.sum(1, keepdim=True) < 1e-7
-        return choose(torch.where(equal_M1, p_MX.double(), rest_MV), noise)
+        return choose(back(torch.where(equal_M1, double(p_MX), rest_MV), p_MX.device), noise)
 
 
 class _Densities:

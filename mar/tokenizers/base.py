@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from mar.core.devices import double
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.core.options import Options
@@ -39,7 +40,7 @@ def moments(batches: Iterable[torch.Tensor], shared: bool = False) -> tuple[torc
     """
     count, total_E, square_E = 0, torch.zeros(()), torch.zeros(())
     for y_NE in batches:
-        y_NE = y_NE.double()
+        y_NE = double(y_NE)
         count, total_E, square_E = count + len(y_NE), total_E + y_NE.sum(0), square_E + y_NE.square().sum(0)
     if count == 0:
         raise UserError("no training data to measure the scale of the tokens from")

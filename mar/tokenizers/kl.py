@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from mar.core.devices import double
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.options import POSITIVE
@@ -98,7 +99,7 @@ class KL(AutoencoderTokenizer):
     @property
     def log_jacobian(self) -> float:
         """−h w Σ_C log deviation: likelihoods are those of z, whatever its scale."""
-        return -self.latent_shape[0] * self.latent_shape[1] * float(self.deviation.double().log().sum())
+        return -self.latent_shape[0] * self.latent_shape[1] * float(double(self.deviation).log().sum())
 
     def _spread(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (N, C) with the mean and mean square of posterior samples: mean ± std."""

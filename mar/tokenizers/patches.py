@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from mar.core.devices import double
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.options import between
@@ -105,7 +106,7 @@ class Patches(Tokenizer):
     def log_jacobian(self) -> float:
         """H W C log(2 / levels) − L Σ_E log scale."""
         n_tokens = math.prod(self.shape)
-        return self.dimensions * math.log(2.0 / self.levels) - n_tokens * float(self.scale.double().log().sum())
+        return self.dimensions * math.log(2.0 / self.levels) - n_tokens * float(double(self.scale).log().sum())
 
     def _to_unit(self, v: torch.Tensor) -> torch.Tensor:
         """[0, levels) -> [-1, 1)."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from mar.core.devices import double
 from mar.core.errors import UserError
 from mar.core.noise import Noise
 from mar.core.spec import DataSpec
@@ -65,4 +66,4 @@ class Values(Tokenizer):
     @property
     def log_jacobian(self) -> float:
         """−Σ_L log scale."""
-        return -float(self.scale.double().log().sum())
+        return -float(double(self.scale).log().sum())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from mar.core.devices import double
 from mar.core.noise import Noise
 from mar.core.spec import DataSpec
 from mar.core.tokens import Categories
@@ -50,5 +51,5 @@ class VQ(AutoencoderTokenizer):
 
 def perplexity(index_N: torch.Tensor, size: int) -> torch.Tensor:
     """Return exp of the entropy of the usage of ``size`` codebook entries."""
-    share_V = torch.bincount(index_N, minlength=size).double() / len(index_N)
+    share_V = double(torch.bincount(index_N, minlength=size)) / len(index_N)
     return torch.special.entr(share_V).sum().exp().float()

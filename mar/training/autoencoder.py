@@ -19,8 +19,10 @@ import torch
 from torch import nn
 
 from mar.config import Schedule, Train
+from mar.core.devices import double
 from mar.core.errors import UserError
 from mar.core.files import TOKENIZER, environment, write_atomic
+from mar.core.log import logger
 from mar.core.noise import Noise, derived_seed, stream
 from mar.core.processes import Precision, Processes
 from mar.core.readers import read_json
@@ -240,7 +242,7 @@ class AutoencoderJob(Job):
         """Log the means since the last time. Raises UserError: the loss is not finite."""
         self.progress(progress.iteration, progress.iterations)
         if progress.due(self.train.log_every):
-            total = self.processes.sum_tensor(torch.stack(self.pending).double().mean(0))
+            total = self.processes.sum_tensor(double(torch.stack(self.pending)).mean(0))
             self.pending = []
             means = (total / self.processes.world).tolist()
             self.processes.on_main(lambda: self._log(progress.iteration, rate, *means))
@@ -298,6 +300,6 @@ def _start(recipe: AutoencoderRecipe, folder: RunFolder, processes: Processes) -
         before = replace(recipe, iterations=there["iterations"]).train
         checkpoint.check_length(folder.checkpoints, before.iterations, recipe.iterations)
         for note in schedule_changes(before, recipe.train):
-            print(f"note: {note}")
+            logger.info(f"note: {note}")
     computes = {"precision": processes.precision, "processes": processes.world}
     write_atomic(file, json.dumps({"recipe": wanted, "environment": environment() | computes}, indent=1))

@@ -21,7 +21,7 @@ class Batch:
     """One micro-batch of one process."""
 
     x: torch.Tensor  # (B, *shape), the data
-    label_B: torch.Tensor  # classes; -1: no label
+    label_B: torch.Tensor  # classes, -1: no label; or conditions
     position_B: torch.Tensor  # positions in the iteration's global batch
     noise: Noise  # one stream per row, keyed by the number of examples seen before it
 
@@ -45,8 +45,10 @@ def _epoch(seed: int, epoch: int, size: int) -> torch.Tensor:
 
 
 def labels_or_none(label_B: torch.Tensor | None, count: int) -> torch.Tensor:
-    """Return labels as int64; -1 where the data have none."""
-    return torch.full((count,), -1) if label_B is None else label_B.long()
+    """Return classes as int64, -1 where the data have none; conditions as they are."""
+    if label_B is None:
+        return torch.full((count,), -1)
+    return label_B if label_B.is_floating_point() else label_B.long()
 
 
 class Batches:

@@ -22,6 +22,7 @@ from torch import nn
 
 from mar.core.errors import UserError
 from mar.core.files import checksums, flush
+from mar.core.log import logger
 from mar.core.readers import read_tensors, reading
 
 _WEIGHTS = "the weights of a checkpoint"
@@ -153,7 +154,7 @@ def latest_or_fail(folder: Path) -> Checkpoint | None:
     """
     newest, damaged = latest(folder)
     for line in damaged:
-        print(line)
+        logger.info(line)
     if damaged and newest is None:
         raise UserError(f"every checkpoint in {folder} is damaged: delete them to train from the start")
     return newest

@@ -18,13 +18,16 @@ import torch
 from torch import nn
 
 from mar.config import Train
+from mar.core.devices import double
 from mar.core.errors import PeerFailed, UserError
+from mar.core.log import logger
 from mar.core.noise import Noise, stream
 from mar.core.processes import Processes
 from mar.core.progress import bar
 from mar.core.signals import available_memory
 from mar.core.tokens import Categories
 from mar.data.base import Split, evenly_spaced
+from mar.data.conditions import Conditioned
 from mar.model.model import Model
 from mar.model.plans import Plans
 from mar.networks.base import Network
@@ -242,7 +245,7 @@ class ModelJob(Job):
     def loss_B(self, losses: nn.Module, batch: Batch, task: Task, done: float) -> torch.Tensor:
         """Return each row's loss. In training, labels are dropped and known tokens may be replaced."""
         of_drop, of_tokens, of_head = batch.noise.split("label-drop", "dequantise", "head")
-        drop_B = torch.zeros_like(batch.label_B, dtype=torch.bool)
+        drop_B = torch.zeros(len(batch.label_B), dtype=torch.bool, device=batch.label_B.device)
         if losses.training:
             drop_B = of_drop.uniform(1)[:, 0] < self.train.label_drop
         token = self.model.tokenizer.encode(batch.x, of_tokens)
@@ -268,11 +271,11 @@ class ModelJob(Job):
             data, device = self.data, self.processes.device
             size = f"{self.model.n_parameters:,} parameters, {len(data.train):,} examples of {data.name}"
             where = f"; samples in {self.folder.path}/samples" if self.train.sample_every else ""
-            print(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
+            logger.info(f"{self.folder.path}: {size}, {self.processes.world} process(es) on {device}{where}")
             if not self.estimates_nll:
-                print("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
+                logger.info("the loss of this recipe estimates no NLL: read it as a loss; mar score gives likelihoods")
             for note in data.notes.values():
-                print(f"note: {note}")
+                logger.info(f"note: {note}")
         with bar("training", self.processes.is_main) as self.bar, ExitStack() as stack:
             recipe = self.parts.recipe
             opened = tracking(self.train.trackers, self.folder.path, recipe.name, recipe.as_dict(), iteration)
@@ -297,8 +300,8 @@ class ModelJob(Job):
             return
         iterations, losses, norms, rates = zip(*self.pending, strict=True)
         self.pending, last = [], iterations[-1]
-        losses = self.processes.sum_tensor(torch.stack(losses).double())
-        norms = torch.stack(norms).double().to(losses.device)
+        losses = self.processes.sum_tensor(double(torch.stack(losses)))
+        norms = double(torch.stack(norms)).to(losses.device)
         finite = losses.isfinite()
         if not self.processes.scales_loss:  # fp16 skips a step whose gradient overflowed; otherwise it is the end
             finite &= norms.isfinite()
@@ -327,7 +330,7 @@ class ModelJob(Job):
             self.curve.append((progress.iteration, nats))
             self.length = self.train.length(self.curve)
             if self.length < progress.iterations and self.processes.is_main:
-                print(f"the validation loss is at a plateau: the rate decays until iteration {self.length:,}")
+                logger.info(f"the validation loss is at a plateau: the rate decays until iteration {self.length:,}")
         shown = self.folder.path.glob(f"samples/training-{progress.iteration:08d}.*")
         if progress.due(self.train.sample_every) and not any(shown):
             with averaged() as losses:
@@ -344,12 +347,19 @@ class ModelJob(Job):
         spec = PlanSpec(self.final_ordering, self.parts.partition)
         plans = Plans(spec, self.grid, self.folder.path, self.processes.device)
         settings = Settings(seed=self.seed, learned=plans.learned)
-        found = fid(sample_many(model, labels_of(model, None, n), plans.sample, settings))
+        found = fid(sample_many(model, self._labels(n), plans.sample, settings))
         self._log(progress.iteration, fid=found, fid_images=n)
-        print(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
+        logger.info(f"iteration {progress.iteration:,} of {progress.iterations:,}: FID {found:.2f} of {n:,} images")
         if self.train.keep_best == "fid" and found < min(self.fids.values(), default=math.inf):
             self._keep(progress.iteration, model)
         return found
+
+    def _labels(self, n: int) -> torch.Tensor:
+        """Return the labels of n samples: all classes in turn, or the conditions of training examples."""
+        if isinstance(self.split, Conditioned):
+            condition_N = self.split.condition_N[evenly_spaced(len(self.split), n)]
+            return condition_N[torch.arange(n) % len(condition_N)]
+        return labels_of(self.model, None, n)
 
     def _keep(self, iteration: int, averaged: nn.Module) -> None:
         """Keep the averaged weights as the best."""
@@ -372,14 +382,16 @@ class ModelJob(Job):
             task = self.ask(losses, batch, _VALIDATION, done)
             sums.append(self.loss_B(losses, batch, task, done))
             denominator += task.denominator
-        per_image = (torch.stack(sums).double() * count * repeats / denominator).mean(0)
+        per_image = (double(torch.stack(sums)) * count * repeats / denominator).mean(0)
         mean, error = float(per_image.mean()), float(per_image.std() / count**0.5) if count > 1 else float("nan")
         values = {"validation_nats_per_token": mean, "validation_standard_error": error}
         if self.estimates_nll and self.model.tokenizer.dimensions:
             values["validation_bits_per_dim"] = self.model.tokenizer.bits_per_dim(mean * len(self.grid))
         self._log(progress.iteration, **values)
         if self.processes.is_main and not sys.stderr.isatty():  # a terminal has the bar
-            print(f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token")
+            logger.info(
+                f"iteration {progress.iteration:,} of {progress.iterations:,}: validation {mean:.4f} nats/token"
+            )
         keeps = self.train.keep_best is True or (self.train.until == "plateau" and self.train.keep_best != "fid")
         if keeps and mean < min((nats for _, nats in self.curve), default=float("inf")):
             self._keep(progress.iteration, losses.model)
@@ -391,7 +403,7 @@ class ModelJob(Job):
 
         spec = self.data.spec
         n = 40 if spec.modality == "image" else 8
-        x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, n)
+        x = quick_samples(model, self.final_ordering, self.parts.partition, self.seed, self._labels(n))
         with self._spared("samples"):
             shown = preview(x, spec, self.folder.path / "samples" / f"training-{iteration:08d}")
             self.trackers.samples(shown, iteration)
@@ -410,5 +422,5 @@ class ModelJob(Job):
             yield
         except OSError as error:
             if what not in self.lost:
-                print(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
+                logger.info(f"note: {what} of {self.folder.path} cannot be written ({error}); training goes on")
             self.lost.add(what)

@@ -17,6 +17,7 @@ from torch import nn
 
 from mar.config import Train
 from mar.core.errors import PeerFailed, Stopped
+from mar.core.log import logger
 from mar.core.noise import derived_seed
 from mar.core.processes import Processes, Stop, local_shards, shard_like
 from mar.core.signals import handled
@@ -190,6 +191,6 @@ class Trainer:
                 self.processes.accelerator.scaler.load_state_dict(training["scaler"])
         self.ema.load(found.load_ema())
         if self.processes.is_main:
-            print(f"resuming {self.folder.path} after iteration {self.iteration}")
+            logger.info(f"resuming {self.folder.path} after iteration {self.iteration}")
             if training is None:
-                print("note: an exported run has no moments of AdamW, which start at zero")
+                logger.info("note: an exported run has no moments of AdamW, which start at zero")

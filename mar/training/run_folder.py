@@ -25,7 +25,7 @@ _MAY_CHANGE = {
     *(f"train.{key}" for key in ("iterations", "log_every", "validate_every", "validation_examples", "sample_every")),
     *("train.fid_every", "train.fid_images", "train.save_every", "train.save_on", "train.trackers", "train.keep"),
     *("train.parallel", "train.checkpoint_activations", "train.accumulation"),
-    *("data.path", "data.unit", "data.images", "data.workers", "data.damaged_limit"),
+    *("data.path", "data.unit", "data.images", "data.workers", "data.damaged_limit", "condition.path"),
 }
 _SETTLED = ("train.precision", "train.compile")  # ``auto`` is what the run began with
 _PATHS = (
@@ -34,6 +34,7 @@ _PATHS = (
     ("data", "images"),
     ("tokenizer", "path"),
     ("ordering", "path"),
+    ("condition", "path"),
 )  # of a recipe
 _ABOUT = TypeAdapter(About)
 
@@ -63,7 +64,7 @@ class RunFolder:
         recipe, file = recipe or self.recipe(), self.path / "environment.json"
         content = recipe.as_dict()
         content["data"] |= {"path": data_path} if data_path else {}
-        named = [(content[section], key) for section, key in _PATHS if content[section].get(key)]
+        named = [(content[section], key) for section, key in _PATHS if content.get(section, {}).get(key)]
         if not named:
             return recipe
         started = read_json(file, "the environment of a run").get("started_in", "") if file.is_file() else ""

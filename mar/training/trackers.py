@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from mar.core.errors import UserError, unknown
 from mar.core.files import write_atomic
+from mar.core.log import logger
 from mar.core.processes import tracker_class
 from mar.core.readers import read_json
 from orderings.user import is_file_target
@@ -115,7 +116,7 @@ class Trackers:
                 action(tracker)
             except Exception as error:
                 if kind not in self.lost:
-                    print(f"note: the tracker {kind} of {self.path} failed ({error}); training goes on")
+                    logger.info(f"note: the tracker {kind} of {self.path} failed ({error}); training goes on")
                 self.lost.add(kind)
 
 

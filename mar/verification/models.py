@@ -6,13 +6,13 @@ B batch · L tokens · P plans (rows of a Plan) · V vocabulary · N draws
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mar.core.noise import Noise, stream
+from mar.core.spec import Conditions
 from mar.core.tokens import Categories, TokenKind, Vectors
 from mar.heads.base import Head
 from mar.likelihood.chain import token_log_prob
@@ -53,13 +53,15 @@ class BareTokens(Tokenizer):
         return token
 
 
-def small_model(network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind) -> Model:
-    """Return a class-conditional instance with randomized weights, or raise Unsupported or UserError."""
+def small_model(
+    network: type[Network], head: type[Head], shape: tuple[int, ...], token: TokenKind, given: Conditions | None = None
+) -> Model:
+    """Return an instance of classes, or conditions ``given``, with random weights, or raise Unsupported, UserError."""
     built = small_network(network, shape)
     under = small_head(head, token, built.context_width)
     if "steps" in vars(under.scoring):  # the accuracy of the integration is a claim about the head alone
         under.scoring = replace(under.scoring, steps=4)  # pyright: ignore[reportCallIssue]
-    model = seeded(lambda: Model(BareTokens(shape, token), built, under, _N_CLASSES))
+    model = seeded(lambda: Model(BareTokens(shape, token), built, under, 0 if given else _N_CLASSES, given))
     calm = isinstance(token, Vectors)  # without norms generated values grow along a plan
     return randomize_weights(model, 0.1 if calm else 0.3)
 
@@ -78,16 +80,25 @@ def verify_network_in_model(cls: type[Network], head: type[Head], subject: str) 
     return verdicts
 
 
-def verify_model(model: Model, plan: Plan, subject: str) -> list[Verdict]:
-    """Every claim about a model under a plan of a few rows."""
-    checks: list[Any] = [generation_is_keyed, likelihood_is_keyed]
+def verify_model(model: Model, plan: Plan, subject: str, draws: int = _DRAWS) -> list[Verdict]:
+    """Every claim about a model under a plan of a few rows; ``draws``: images of each in the chi-square test."""
+    verdicts = [check(subject, model, plan) for check in (generation_is_keyed, likelihood_is_keyed)]
     if isinstance(model.tokenizer.token, Categories):
-        checks = [sums_to_one, sampler_agrees, *checks]
-    return [check(subject, model, plan) for check in checks]
+        verdicts = [sums_to_one(subject, model, plan), sampler_agrees(subject, model, plan, draws), *verdicts]
+    return verdicts
 
 
-def _labels(batch: int) -> Tensor:
-    return torch.arange(batch) % (_N_CLASSES + 1) - 1  # both classes and none
+def _labels(model: Model, batch: int) -> Tensor:
+    """Both classes and none; or conditions, sequences of several lengths, and none."""
+    label_B = torch.arange(batch) % (_N_CLASSES + 1) - 1
+    if model.given is None:
+        return label_B
+    spec = model.given.spec
+    value_BTE = (
+        stream(11, "verify/conditions", batch).uniform(max(1, spec.length) * spec.width).view(batch, -1, spec.width)
+    )
+    value_BTE[torch.arange(value_BTE.shape[1]) > label_B[:, None]] = torch.nan
+    return value_BTE if spec.length else value_BTE[:, 0]
 
 
 def _noise(batch: int) -> Noise:
@@ -105,7 +116,7 @@ def _tokens(model: Model, batch: int) -> Tensor:
 def _probabilities(model: Model, plan: Plan) -> list[Tensor]:
     """Return for each row of the plan the probability of every image that agrees with its given tokens."""
     assert isinstance(model.tokenizer.token, Categories)
-    base_PL, label_P, probabilities = _tokens(model, len(plan.step_BL)), _labels(len(plan.step_BL)), []
+    base_PL, label_P, probabilities = _tokens(model, len(plan.step_BL)), _labels(model, len(plan.step_BL)), []
     for row, scored_L in enumerate(plan.scored_BL):
         image_NU = all_images(model.tokenizer.token.vocabulary, int(scored_L.sum()))
         token_NL, row_N = base_PL[row].repeat(len(image_NU), 1), torch.full((len(image_NU),), row)
@@ -126,12 +137,12 @@ def sums_to_one(model: Model, plan: Plan) -> str:
 
 
 @claim("generated images follow the likelihood (chi-square)")
-def sampler_agrees(model: Model, plan: Plan) -> str:
+def sampler_agrees(model: Model, plan: Plan, draws: int) -> str:
     assert isinstance(model.tokenizer.token, Categories)
     vocabulary, rows = model.tokenizer.token.vocabulary, len(plan.step_BL)
-    row_N = torch.arange(rows).repeat(_DRAWS)
+    row_N = torch.arange(rows).repeat(draws)
     drawn_NL = generate(
-        model, plan.rows(row_N), _labels(rows)[row_N], _noise(len(row_N)), given=_tokens(model, rows)[row_N]
+        model, plan.rows(row_N), _labels(model, rows)[row_N], _noise(len(row_N)), given=_tokens(model, rows)[row_N]
     )
     smallest = 1.0
     for row, p_V in enumerate(_probabilities(model, plan)):
@@ -139,14 +150,14 @@ def sampler_agrees(model: Model, plan: Plan) -> str:
         place_U = vocabulary ** torch.arange(drawn_NU.shape[1] - 1, -1, -1)
         count_V = torch.bincount((drawn_NU * place_U).sum(1), minlength=len(p_V)).numpy()
         smallest = min(smallest, p_value(count_V, np.asarray(p_V)))
-    require(smallest > ALPHA / rows, f"smallest p-value {smallest:.1e} over {rows} plans of {_DRAWS} images")
-    return f"{rows} plans of {_DRAWS} images, smallest p-value {smallest:.2g}"
+    require(smallest > ALPHA / rows, f"smallest p-value {smallest:.1e} over {rows} plans of {draws} images")
+    return f"{rows} plans of {draws} images, smallest p-value {smallest:.2g}"
 
 
 @claim("image k of a generation does not depend on the batch, and given tokens stay")
 def generation_is_keyed(model: Model, plan: Plan) -> str:
     rows = len(plan.step_BL)
-    token, label_B, noise = _tokens(model, rows), _labels(rows), _noise(rows)
+    token, label_B, noise = _tokens(model, rows), _labels(model, rows), _noise(rows)
     for guidance in (Guidance(), Guidance(2.0)):
         drawn = generate(model, plan, label_B, noise, guidance, given=token)
         given_BL = plan.step_BL == GIVEN
@@ -163,7 +174,7 @@ def generation_is_keyed(model: Model, plan: Plan) -> str:
 @claim("an image's likelihood does not depend on the batch or the memory budget")
 def likelihood_is_keyed(model: Model, plan: Plan) -> str:
     rows = len(plan.step_BL)
-    token, label_B, noise = _tokens(model, rows), _labels(rows), _noise(rows)
+    token, label_B, noise = _tokens(model, rows), _labels(model, rows), _noise(rows)
     for kind in sorted(model.head.likelihoods):
         all_BL = token_log_prob(model, token, plan, label_B, noise, kind).nats_BL
         require(bool(all_BL.isfinite().all()), f"{kind}: a log-probability is not finite")

@@ -40,6 +40,7 @@ def load(target: str) -> type:
 GRIDS = ("2x3", "6", "1x2x3")  # few enough tokens to enumerate every image
 _TOKENS: tuple[TokenKind, ...] = (Categories(2), Vectors(2))
 _ROWS = 3
+_DRAWS = 500  # images of each plan of a cell: each network alone draws more
 
 
 class Cell(NamedTuple):
@@ -140,7 +141,7 @@ def verify_cell(cell: Cell) -> list[Verdict]:
     assert plan is not None and model is not None, f"{cell} is not supported"
     alone, subject = [case(f"{cell.ordering}/{cell.partition}", model.network, plan)], str(cell)
     verdicts = [check(subject, model.network, alone) for check in (no_leak, cached_equals_uncached)]
-    return verdicts + verify_model(model, plan, subject)
+    return verdicts + verify_model(model, plan, subject, _DRAWS)
 
 
 _NEED_A_FILE = {"file", "optimal"}

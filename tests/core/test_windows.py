@@ -35,13 +35,5 @@ def test_a_folder_has_one_holder_without_flock(tmp_path, monkeypatch):
         assert mine
 
 
-@pytest.mark.parametrize(
-    ("device", "words"), [("mps", "no float64"), ("tpu", "unknown device"), ("xpu", "sees no xpu device|CUDA GPUs")]
-)
-def test_a_device_that_is_not_there_is_one_line(device, words):
-    with pytest.raises(UserError, match=words):
-        Processes(device=device)
-
-
 def test_the_cpu_is_taken_where_it_is_asked():
     assert Processes(precision="auto", device="cpu").device.type == "cpu"
