@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from mar.cli.help import listed as laid_out
-from mar.core.errors import UserError
+from mar.core.errors import UserError, unknown
 from mar.core.files import RUN, check_file, check_writable
 from mar.core.hub import local_folder
 from mar.core.log import logger, set_up
@@ -244,12 +244,15 @@ class Features:
         opt("Weights file of inception, clip-… or dinov2-…", "--features-weights", "--inception-weights", **_FEATURES),
     ] = None
     labelled: Annotated[str, opt("kind:path of labelled data for the classifier.", **_FEATURES)] = ""
+    resize: Annotated[str, opt("clean: to Inception's size as clean-fid; default as torch-fidelity.", **_FEATURES)] = ""
     sfid: Annotated[bool, opt("Also compare Inception's spatial features.", "--sfid", **_FEATURES)] = False
     by_class: Annotated[bool, opt("FID of each class, too.", "--by-class", **_FEATURES)] = False
     fd_infinity: Annotated[bool, opt("Extrapolate to infinitely many images.", "--fd-infinity", **_FEATURES)] = False
 
     def settings(self, seed: int = 0, on: str = "cpu") -> FeatureSettings:
-        """Return the extractor's settings on a device."""
+        """Return the extractor's settings on a device. Raises UserError: an unknown --resize."""
+        if self.resize not in ("", "clean"):
+            raise unknown("resizing", self.resize, ("clean",))
         from mar.metrics.images import FeatureSettings
 
         return FeatureSettings(
@@ -261,6 +264,7 @@ class Features:
             spatial=self.sfid,
             infinity=self.fd_infinity,
             by_class=self.by_class,
+            resize=self.resize,
         )
 
 

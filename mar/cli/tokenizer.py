@@ -100,7 +100,7 @@ def score(
     device: Device = "",
     out: Annotated[Path | None, opt("Folder of scores; default the tokenizer's run, or scores/NAME.")] = None,
 ) -> None:
-    """Reconstruction error, codebook use, rFID and LPIPS on test images.
+    """Reconstruction error, SSIM, codebook use, rFID and LPIPS on test images.
 
     Examples:
 

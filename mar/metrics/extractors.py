@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import urllib.error
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 
 from mar.core import torchvision  # noqa: F401  (torch_fidelity imports torchvision)
-from mar.core.devices import double
+from mar.core.devices import back, double
 from mar.core.errors import UserError, unknown
 from mar.core.files import checksum, digest
 from mar.core.readers import reading
@@ -28,6 +30,7 @@ from mar.metrics.images import FeatureSettings, load_data
 from orderings.user import existing, is_file_target, load_class
 
 # isort: split
+from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
@@ -39,6 +42,8 @@ SPATIAL_WIDTH = _SPATIAL_CHANNELS * _SPATIAL_SIDE**2
 _IMAGENET_CLASSES = 1000
 _IMAGENET_RGB = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])  # mean and standard deviation
 _BILINEAR = "bilinear to {0} x {0} without antialiasing, as TensorFlow 1 and torch-fidelity"
+_RESIZE = interpolate_bilinear_2d_like_tensorflow1x.__name__
+_CLEAN = "bicubic to {0} x {0} with antialiasing, as PIL and clean-fid"
 
 # uint8 (N, C, H, W) -> features (N, D), logits (N, K; K = 0 without classes), spatial features (N, S) where asked
 Network = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -106,10 +111,12 @@ def choose(settings: FeatureSettings, data: Data, cache_dir: Path) -> Extractor:
     if isinstance(kind, Extractor):
         return kind
     if kind == "inception" or (kind == "auto" and channels == 3 and min(height, width) >= 32):
-        found = inception(settings.weights, settings.spatial)
+        found = inception(settings.weights, settings.spatial, settings.resize == "clean")
         if data.spec.n_classes != _IMAGENET_CLASSES:
             return found
         return replace(found, n_classes=_IMAGENET_CLASSES, first_class=1)  # 0 is background, those after 1,000 empty
+    if settings.resize:
+        raise UserError("--resize clean is of Inception's features: choose --features inception, or leave it out")
     if settings.spatial:
         raise UserError("sFID compares spatial features of Inception: choose --features inception, or leave out --sfid")
     if kind in CLIP:
@@ -239,10 +246,11 @@ def _resized_positions(position_1LD: torch.Tensor, side: int) -> torch.Tensor:
     return torch.cat([token, grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
-def inception(weights: Path | None, spatial: bool = False) -> Extractor:
+def inception(weights: Path | None, spatial: bool = False, clean: bool = False) -> Extractor:
     """Return torch-fidelity's port of the Inception of the original FID (float32, 2048 features).
 
     Args:
+        clean: resize as clean-fid does; the name says so, since features of both are compared with their own alone.
         spatial: also return the features of sFID (Nash et al. 2021), the first 7 channels of mixed_6/conv, rows first.
     """
     path = _downloaded("inception", INCEPTION) if weights is None else weights
@@ -252,7 +260,7 @@ def inception(weights: Path | None, spatial: bool = False) -> Extractor:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         if state["fc.weight"].shape[1] != INCEPTION_WIDTH:
             raise ValueError(f"fc.weight {tuple(state['fc.weight'].shape)}")
-    name = f"inception-v3-compat-{digest_}"
+    name = f"inception-v3-compat-{digest_}{'-clean' if clean else ''}"
 
     def load() -> Network:
         layers = ["2048", "logits_unbiased"]
@@ -263,15 +271,25 @@ def inception(weights: Path | None, spatial: bool = False) -> Extractor:
 
         def network(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
             kept.clear()
-            answer = found.to(image.device)(image)
+            with patch.object(feature_extractor_inceptionv3, _RESIZE, clean_resize) if clean else nullcontext():
+                answer = found.to(image.device)(image)
             return (*answer, *(x_NCHW.permute(0, 2, 3, 1).flatten(1) for x_NCHW in kept))
 
         return network
 
     side = FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE
     width = SPATIAL_WIDTH if spatial else 0
-    resizing = _BILINEAR.format(side)
+    resizing = _CLEAN.format(side) if clean else _BILINEAR.format(side)
     return Extractor(name, INCEPTION_WIDTH, load, True, notes=notes, resizing=resizing, spatial_width=width)
+
+
+def clean_resize(x_NCHW: torch.Tensor, size: tuple[int, int], align_corners: bool = False) -> torch.Tensor:
+    """Return images in [0, 255] as PIL resizes each channel in float, which clean-fid does (Parmar et al. 2022).
+
+    float64, on the CPU where the device has none: the weights of torch's filter are 1e-5 off in float32.
+    """
+    y_NCHW = torch.nn.functional.interpolate(double(x_NCHW), size, mode="bicubic", antialias=True)
+    return back(y_NCHW.clamp(0, 255).float(), x_NCHW.device)
 
 
 def _downloaded(name: str, published: Published) -> Path:

@@ -18,7 +18,6 @@ from mar.core.processes import Processes
 from mar.core.records import find
 from mar.core.table import Column, Table
 from mar.data.base import Data
-from mar.data.folder import FolderSplit
 from mar.metrics.base import file_name, save
 from mar.metrics.fid import FidScorer, scorer_of
 from mar.metrics.images import FeatureSettings, Images, Reference, images_in, images_of, open_source
@@ -242,7 +241,7 @@ def score_source(
             raise UserError(f"{source} are statistics: name the images to score first, the reference with --against")
         found = found.images
     found = found.first(n)
-    if isinstance(real, Images) and isinstance(real.split, FolderSplit):  # read at the size of the images to score
+    if isinstance(real, Images) and real.of_any_size:  # read at the size of the images to score
         real = open_source(against, split, found.spec)
     if protocol:
         PROTOCOLS[protocol].check(real)

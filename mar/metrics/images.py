@@ -22,6 +22,7 @@ from mar.data import DATA
 from mar.data.base import SPLITS, Data, Split, Subset, TensorSplit
 from mar.data.files import contents
 from mar.data.folder import FolderSplit, every_image
+from mar.data.hub import PictureSplit
 from mar.metrics.store import Store
 from mar.training.run_folder import RunFolder
 from orderings.user import existing, is_file_target
@@ -63,10 +64,19 @@ class Images:
     data: Data | None = None  # the data set of the split
 
     @property
+    def _whole(self) -> Any:
+        """The split that these are a subset of."""
+        return self.split.split if isinstance(self.split, Subset) else self.split
+
+    @property
+    def of_any_size(self) -> bool:
+        """True for files or pictures, which are read in the size asked for."""
+        return isinstance(self._whole, FolderSplit | PictureSplit)
+
+    @property
     def resizing(self) -> str:
         """How files became images of this size."""
-        split = self.split.split if isinstance(self.split, Subset) else self.split
-        return RESIZING if isinstance(split, FolderSplit) else "none"
+        return RESIZING if self.of_any_size and self._whole.options.size else "none"
 
     def first(self, n: int | None) -> Images:
         """Return the first ``n`` images; None: all. Raises UserError: there are fewer."""
@@ -223,6 +233,7 @@ class FeatureSettings:
     spatial: bool = False  # compute sFID, of Inception alone
     infinity: bool = False  # extrapolate FID to infinitely many images
     by_class: bool = False  # FID of each class, of images with classes on both sides
+    resize: str = ""  # clean: to Inception's size as clean-fid; "": as torch-fidelity
 
     @property
     def identity(self) -> str:
@@ -235,7 +246,8 @@ class FeatureSettings:
 
 
 def _asked(settings: FeatureSettings) -> tuple[tuple[str, bool], ...]:
-    return ("sfid", settings.spatial), ("fd-infinity", settings.infinity), ("by-class", settings.by_class)
+    asked = {"sfid": settings.spatial, "fd-infinity": settings.infinity, "by-class": settings.by_class}
+    return *asked.items(), ("clean", settings.resize == "clean")
 
 
 def images_of(data: Data, split: str) -> Images:
@@ -283,11 +295,14 @@ def open_source(text: str, split: str = "test", like: DataSpec | None = None, n:
 
 
 def load_data(text: str, like: DataSpec | None = None) -> Data:
-    """Load the data set ``kind:path``; the images of a folder in the size and colour of ``like``, or of its first."""
+    """Load the data set ``kind:path``; the images of a folder or of hub in the size and colour of ``like``, or of its
+    first."""
     kind, path = DATA.split(text)
     options: dict[str, Any] = {"path": str(Path(path).expanduser())} if path else {}
     if kind == "folder" and path:
         options |= _square(like) if like else {"size": every_image(Path(options["path"])).options.size}
+    if kind == "hub" and like and like.shape[1] == like.shape[2]:
+        options |= _square(like)
     return build.data(parse({"data": {"kind": kind, **options}}))
 
 

@@ -66,6 +66,8 @@ def apply(
     found = PROTOCOLS[name]
     if n not in (None, found.n):
         raise UserError(f"--protocol {name} takes {found.n:,} images: leave out -n {n}, or --protocol")
+    if features.resize:
+        raise UserError(f"--protocol {name} resizes as torch-fidelity: leave out --resize {features.resize}")
     if features.extractor not in ("auto", "inception"):
         raise UserError(f"--protocol {name} takes Inception's features: leave out --features {features.extractor}")
     return found.n, found.split, replace(features, extractor="inception", spatial=found.spatial or features.spatial)

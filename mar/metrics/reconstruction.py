@@ -25,6 +25,7 @@ from mar.data.base import Data, Split, evenly_spaced
 from mar.metrics.extractors import choose
 from mar.metrics.fid import score_images
 from mar.metrics.images import FeatureSettings, requantise
+from mar.metrics.ssim import ssim
 from mar.sampling.output import image_grid
 from mar.tokenizers import TOKENIZERS
 from mar.tokenizers.autoencoder import AutoencoderFolder, AutoencoderTokenizer
@@ -38,6 +39,7 @@ class Reconstruction:
     Attributes:
         mean_square_error: per value, of images in [0, 1].
         psnr_db: 10 log10(1 / error), the mean over images.
+        ssim: its mean over images and channels; None below 11 x 11 pixels.
         codebook_used: share of the entries that any image uses; None without a codebook.
         codebook_perplexity: exp of the entropy of the entries' use over all images, at most V.
     """
@@ -47,6 +49,7 @@ class Reconstruction:
     psnr_db: float
     codebook_used: float | None = None
     codebook_perplexity: float | None = None
+    ssim: float | None = None
 
 
 def reconstruct(
@@ -75,7 +78,9 @@ def reconstruct(
         index_N = torch.cat(tokens).flatten()
         used = len(index_N.unique()) / tokenizer.token.vocabulary
         effective = float(perplexity(index_N, tokenizer.token.vocabulary))
-    return x, y, Reconstruction(len(x), float(error_N.mean()), psnr, used, effective)
+    alike_N = ssim(x, y, tokenizer.spec.levels - 1)
+    alike = None if alike_N is None else float(alike_N.mean())
+    return x, y, Reconstruction(len(x), float(error_N.mean()), psnr, used, effective, alike)
 
 
 def side_by_side(x_NCHW: torch.Tensor, y_NCHW: torch.Tensor, columns: int = 16) -> torch.Tensor:
@@ -122,6 +127,8 @@ def score_autoencoder(
     image_grid(side_by_side(x, y), data.spec.levels, columns=min(16, len(x))).save(folder / "reconstructions.png")
     record = {"autoencoder": str(path), "data": section, **question, **asdict(result)}
     lines = [f"{n_images} test images: mean square error {result.mean_square_error:.3g}, {result.psnr_db:.2f} dB"]
+    if result.ssim is not None:
+        lines[0] += f", SSIM {result.ssim:.4f}"
     if result.codebook_perplexity is not None:
         shown = f"{result.codebook_used:.1%} of the entries used, perplexity {result.codebook_perplexity:.1f}"
         lines.append(f"codebook: {shown}")

@@ -4,14 +4,17 @@ import os
 import urllib.error
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mar.core.errors import UserError
 from mar.core.spec import DataSpec
 from mar.data.base import Data, TensorSplit
-from mar.metrics.fid import score_images
-from mar.metrics.images import FeatureSettings
+from mar.metrics.fid import score_images, scorer_of
+from mar.metrics.images import FeatureSettings, Statistics
+from mar.metrics.protocols import apply
 
 
 @pytest.fixture
@@ -104,3 +107,39 @@ def test_inception_scores_grey_and_rgb_and_never_mixes_two_weight_files(tmp_path
 
     grey = replace(photographs((1, 32, 32)), name="grey", fingerprint="grey-0")
     assert score_images(grey.validation, grey, tmp_path, extractor="inception", weights=files[0]).fid > 0.0
+
+
+def test_clean_resizing_is_pils_in_float_and_names_its_features(tmp_path, extractors, monkeypatch):
+    x = photographs((3, 40, 24)).train.batch(torch.arange(3))[0]
+    planes = [Image.fromarray(plane.float().numpy(), mode="F") for plane in x.flatten(0, 1)]
+    wanted = np.stack([np.asarray(one.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255) for one in planes])
+    wanted = torch.from_numpy(wanted).unflatten(0, (3, 3))
+    assert torch.allclose(extractors.clean_resize(x, (299, 299)), wanted, atol=1e-4, rtol=0)
+
+    class Resized(torch.nn.Module):  # Inception without its layers
+        INPUT_IMAGE_SIZE = 299
+
+        def __init__(self, *_, **__):
+            super().__init__()
+
+        def forward(self, image):
+            resize = extractors.feature_extractor_inceptionv3.interpolate_bilinear_2d_like_tensorflow1x
+            return resize(image.float(), size=(299, 299), align_corners=False), image
+
+    monkeypatch.setattr(extractors, "FeatureExtractorInceptionV3", Resized)
+    torch.save({"fc.weight": torch.zeros(1, 2048)}, weights := tmp_path / "weights.pt")
+    plain, clean = (
+        extractors.choose(FeatureSettings("inception", weights, resize=resize), photographs((3, 40, 24)), tmp_path)
+        for resize in ("", "clean")
+    )
+    assert torch.allclose(clean.network(x)[0], wanted, atol=1e-4, rtol=0)
+    assert (plain.network(x)[0] - wanted).abs().max() > 10  # bilinear without antialiasing; and no trace of the other
+    assert clean.name == f"{plain.name}-clean" and "clean-fid" in clean.resizing and "clean-fid" not in plain.resizing
+    assert FeatureSettings(resize="clean").identity != FeatureSettings().identity
+    made = Statistics(np.zeros(2048), np.eye(2048), plain.name, 10, shape=(3, 40, 24))
+    with pytest.raises(UserError, match=r"are of inception.*seen by inception.*-clean"):
+        scorer_of(made, DataSpec((3, 40, 24), 256), FeatureSettings(clean), tmp_path)
+    with pytest.raises(UserError, match="--resize clean is of Inception"):
+        extractors.choose(FeatureSettings("classifier", resize="clean"), photographs((3, 8, 8)), tmp_path)
+    with pytest.raises(UserError, match="leave out --resize clean"):
+        apply("cifar10", None, "test", FeatureSettings(resize="clean"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -150,3 +151,21 @@ def test_stores_of_one_question_and_other_images_are_told_apart(tmp_path):
         store = Store.create(tmp_path / name, {"q": 1}, DataSpec((1, 2, 2), 17))
         store.write(range(9), torch.full((9, 1, 2, 2), ord(name) % 17, dtype=torch.uint8), torch.full((9,), -1))
     assert open_source(str(tmp_path / "a")).identity != open_source(str(tmp_path / "b")).identity
+
+
+def test_pictures_of_hugging_face_are_scored_and_compared_with(tmp_path, pixels):
+    datasets = pytest.importorskip("datasets")
+    generator = np.random.default_rng(0)
+
+    def parquet(name: str, *sides: int) -> str:
+        pictures = [Image.fromarray(generator.integers(0, 256, (side, side), np.uint8)) for side in sides]
+        features = datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_dict({"image": pictures}, features).to_parquet(str(tmp_path / f"{name}.parquet"))
+        return f"hub:{tmp_path / name}.parquet"
+
+    two, settings = parquet("two", *[2] * 200), FeatureSettings(pixels)
+    same = score_source(two, None, two, "train", settings, tmp_path / "same.json")
+    assert json.loads((tmp_path / "same.json").read_text())["generated"]["fid"] == pytest.approx(0.0, abs=1e-6)
+    assert " images of hub:" in same.tables[0].title
+    found = open_source(parquet("several", *[2, 3] * 10), "train", DataSpec((1, 2, 2), 256))
+    assert found.spec.shape == (1, 2, 2) and found.resizing == RESIZING  # read at the size of the images to score
