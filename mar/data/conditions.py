@@ -122,7 +122,7 @@ def packed(rows: Any, what: str, mask: Any = None) -> torch.Tensor:
         raise UserError(f"{what}: conditions are numbers, vectors or sequences of vectors, of one width") from None
     damaged = ~np.isfinite(value).all(-1)
     if value.ndim == 3:
-        damaged = (damaged & ~np.isnan(value).all(-1)).any(1)
+        damaged = np.any(damaged & ~np.isnan(value).all(-1), axis=1)
     if damaged.any():
         raise UserError(f"{what}: row {int(damaged.argmax())} has values that are not finite: mend or remove it")
     return torch.from_numpy(value)

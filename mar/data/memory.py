@@ -89,7 +89,7 @@ def in_memory(
         raise UserError("some splits have labels and some have none")
     rows = dict[str, torch.Tensor]()
     if labels and labels[0].is_floating_point():
-        rows, labels = dict(zip(SPLITS, labels, strict=True)), []
+        rows, labels = {str(split): label for split, label in zip(SPLITS, labels, strict=True)}, []
         splits = [TensorSplit(split.x) for split in splits]
     names = _class_names(train, label)
     n_classes = max(len(names), *(int(label_N.max()) + 1 for label_N in labels)) if labels else 0

@@ -186,9 +186,12 @@ class Text(DataSource):
                 )
             splits.append(Windows(text_T, start_N, options.context, span_R2=torch.tensor([[first, end]])))
         content = fingerprint(text_T, torch.tensor([*map(ord, alphabet)]), *(split.start_N for split in splits))
-        test = splits[2]
+        train, validation, test = splits
         size = text.token_bytes(test.start_N, torch.full_like(test.start_N, options.context))
-        return Data(cls.name, spec, *splits, text.identity(content), notes=notes | text.notes(size), token_bytes=size)
+        return Data(
+            cls.name, spec, train, validation, test, text.identity(content), notes=notes | text.notes(size),
+            token_bytes=size,
+        )  # fmt: skip
 
 
 def _cuts(length: int, options: TextOptions) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:

@@ -171,8 +171,9 @@ def smoothed(token_NL: torch.Tensor, class_N: torch.Tensor, vocabulary: int, n_c
 
 def _tokens(split: Split, tokenizer: Tokenizer, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     x, label_N = split.batch(evenly_spaced(len(split), limit))
-    none = label_N is None or label_N.is_floating_point()  # conditions are no classes
-    return tokenizer.encode(x), torch.zeros(len(x), dtype=torch.int64) if none else label_N
+    if label_N is None or label_N.is_floating_point():  # conditions are no classes
+        label_N = torch.zeros(len(x), dtype=torch.int64)
+    return tokenizer.encode(x), label_N
 
 
 _COUNTED = 2**26  # values of training images that a baseline counts

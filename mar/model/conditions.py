@@ -25,6 +25,9 @@ def absent(label: torch.Tensor) -> torch.Tensor:
 class VectorCondition(nn.Module):
     """A linear map of the vector, whose entries are scaled to mean 0 and variance 1 over the training split."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, spec: Conditions, width: int) -> None:
         super().__init__()
         self.spec, self.linear = spec, nn.Linear(spec.width, width)

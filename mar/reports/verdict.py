@@ -65,8 +65,10 @@ def _answers(result: AblationResult) -> list[str]:
 def _crossed(result: AblationResult) -> list[str]:
     """Say from when on validation losses stay below the reference's, each among models of equal other settings."""
     base, found, end = result.grid.get("reference"), [], ""
+    if not isinstance(base, dict):
+        return []
     alike: dict[str, list[TrainedModel]] = {}
-    for model in result.models if isinstance(base, dict) else ():
+    for model in result.models:
         others = {axis: name for axis, name in model.settings.items() if axis not in (SEED, *base)}
         alike.setdefault(phrase(others), []).append(model)
     for shared, models in alike.items():
