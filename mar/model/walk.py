@@ -102,6 +102,11 @@ class Walk:
         _check_finite(z_ND, "contexts")
         return Step(number, target_BL, *(z_ND.chunk(2) if self.guided else (z_ND,)))
 
+    def narrowed(self, step: Step, target_BL: torch.Tensor) -> Step:
+        """The step of some of its tokens, asked for again where a context depends on which tokens its set holds."""
+        again = self.model.network.joint_sets
+        return self.query(step.number, target_BL) if again else step.among(target_BL)
+
     def write(self, target_BL: torch.Tensor, x_M: torch.Tensor) -> None:
         """Set the values x_M or x_ME of the step's tokens. Raises UserError: they are not finite."""
         _check_finite(x_M, "tokens")
@@ -160,7 +165,7 @@ def by_score(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
         with full_precision(step.z_MD) as z_MD:
             score_BL[step.target_BL] = getattr(walk.model.head, rule.score)(z_MD).float()
         progress = (number + 1) / size_BK.shape[1]
-        return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
+        return walk.narrowed(step, rule.next_set(score_BL, step.target_BL, size_B, progress))
 
     return choose
 

@@ -139,7 +139,7 @@ class Network(nn.Module):
     def query(self, state: Any, index_BL: Tensor) -> Tensor:
         """Return z_MD of the unknown tokens ``index_BL`` (bool) given all observed tokens.
 
-        With ``joint_sets`` they are one set: adaptive orders ask for all unknown tokens and draw some of them.
+        With ``joint_sets`` they are one set: a set chosen among all unknown tokens is asked for again.
         """
         return self(state.token_BLD, state.step_BL, state.condition_BC, index_BL)
 

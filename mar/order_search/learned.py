@@ -133,7 +133,7 @@ def joint_log_prob(
             with full_precision(step.z_MD) as z_MD:
                 log_p_BL = policy.next_logits(z_MD, step.target_BL).log_softmax(1)
             nats_BL[target_BL] = log_p_BL[target_BL]
-            return step.among(target_BL)
+            return walk.narrowed(step, target_BL)
 
         return choose
 

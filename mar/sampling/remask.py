@@ -132,15 +132,15 @@ def generate_posterior(
     absent_BL, given_BL = plan.step_BL == ABSENT, plan.step_BL == GIVEN
     known_BL, key_BL, nats_BL = (
         given_BL.clone(),
-        plan.rank_BL.double(),
-        torch.zeros_like(plan.rank_BL, dtype=torch.double),
+        plan.rank_BL.float(),
+        torch.zeros_like(plan.rank_BL, dtype=torch.float32),
     )
     token, size_BK, length = given, plan.sizes().to(label_B.device), plan.rank_BL.shape[1]
     for number in range(int(plan.n_steps_B.max())):
         fresh, made_BL = noise.at("posterior", draw=number), known_BL & ~given_BL
         unknown_BL, made_B = ~known_BL & ~absent_BL, made_BL.sum(1)
         left_B = unknown_BL.sum(1) - size_BK[:, number]
-        again_B = (remask.number(made_B.double(), left_B.double()) + fresh.at("how many").uniform(1)[:, 0]).long()
+        again_B = (remask.number(made_B.float(), left_B.float()) + fresh.at("how many").uniform(1)[:, 0]).long()
         target_BL = smallest(key_BL, unknown_BL, size_BK[:, number] + again_B)
         later_BL = torch.where(target_BL, number, number + 1)
         step_BL = torch.where(absent_BL, ABSENT, torch.where(known_BL, GIVEN, later_BL))
@@ -149,13 +149,13 @@ def generate_posterior(
         x_M = draw(walk, step, target_BL.sum(1), purpose=f"step-{number}")
         if remask.rule == "confidence":
             weight_BL = -nats_BL.exp()
-            nats_BL[target_BL] = confidence(model, step, x_M, noise).double()
+            nats_BL[target_BL] = confidence(model, step, x_M, noise)
         else:
             weight_BL = torch.zeros_like(nats_BL)
         walk.write(target_BL, x_M)
         masked_BL = smallest(-(weight_BL + fresh.at("which").gumbel(length)), made_BL, again_B)
         front_B1 = torch.where(target_BL, key_BL, -1.0).amax(1, keepdim=True)
-        place_BL = front_B1 + (length - front_B1) * fresh.at("place").uniform(length).double()
+        place_BL = front_B1 + (length - front_B1) * fresh.at("place").uniform(length)
         key_BL = torch.where(masked_BL, place_BL, key_BL)
         token, known_BL = walk.token, (known_BL | target_BL) & ~masked_BL
         if on_step is not None:

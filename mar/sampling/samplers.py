@@ -196,7 +196,7 @@ def _by_policy(size_BK: torch.Tensor, noise: Noise) -> Chooser:
         step = walk.query(number, walk.unknown_BL & (size_B > 0)[:, None])
         logit_BL = walk.model.policy.next_logits(step.z_MD, step.target_BL)
         key_BL = logit_BL + noise.at("position", draw=number).gumbel(logit_BL.shape[1])
-        return step.among(smallest(-key_BL, step.target_BL, size_B))
+        return walk.narrowed(step, smallest(-key_BL, step.target_BL, size_B))
 
     return choose
 
