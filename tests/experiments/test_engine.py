@@ -250,7 +250,7 @@ def test_the_command_writes_table_and_page(finished: tuple[AblationResult, Path]
     [
         ("orderings=[rastr]", "did you mean 'raster'"),
         ("refrence=raster", "did you mean 'reference'"),
-        ("fid.imgs=9", "did you mean 'images'"),
+        ("fid.imgs=9", "did you mean 'fid.images'"),
         ("reference=morton", "axis plan"),
         ("train.iteration=9", "did you mean 'train.iterations'"),
     ],
@@ -266,9 +266,12 @@ def test_shipped_grids_have_the_promised_size() -> None:
     assert len(grid.plans()) == len(grid.orderings) * len(grid.partitions)
 
 
-def test_a_dry_run_lists_the_plans_and_touches_nothing(calls: Counter[str], tmp_path: Path, capsys) -> None:
+def test_a_dry_run_lists_the_plans_and_touches_nothing(
+    calls: Counter[str], tmp_path: Path, capsys, monkeypatch
+) -> None:
     from mar.cli.ablate import ablate
 
+    monkeypatch.setenv("COLUMNS", "140")
     (tmp_path / "tiny.yaml").write_text(GRID)
     ablate(name=str(tmp_path / "tiny.yaml"), out=tmp_path / "out", workers=1, dry_run=True)
     printed = capsys.readouterr().out

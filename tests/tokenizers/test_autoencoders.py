@@ -133,7 +133,7 @@ def test_cached_latents_are_read_as_they_would_be_encoded(folders):
 
 class _Part(torch.nn.Linear):
     token_width = condition_width = context_width = 4
-    cosine_token_init = False
+    cosine_token_init, condition_length = False, 0
 
 
 def test_a_model_saves_and_trains_none_of_the_autoencoder(folders):
