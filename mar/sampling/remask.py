@@ -29,6 +29,7 @@ from typing import Literal
 
 import torch
 
+from mar.core.devices import double, has_float64
 from mar.core.errors import Unsupported, UserError
 from mar.core.noise import Noise
 from mar.model.model import Model
@@ -125,18 +126,22 @@ def generate_posterior(
     A masked token gets a place drawn uniformly over the rest of the order. One pass a step.
 
     Raises:
-        Unsupported: as ``generate_remasked``.
+        Unsupported: as ``generate_remasked``; or guidance by the rank of tokens, which masking changes.
     """
     _check(model)
-    draw = Draw(noise, guidance, Temperature.of(temperature), plan)
+    if guidance.ranked:
+        raise Unsupported(f"linear-rank needs an order that stays: use linear or linear-before with remasking {remask}")
+    draw, device = Draw(noise, guidance, Temperature.of(temperature), plan), label_B.device
+    if not has_float64(device.type):  # the choice of tokens is the CPU's
+        plan, noise = plan.to("cpu"), noise.to("cpu")
     absent_BL, given_BL = plan.step_BL == ABSENT, plan.step_BL == GIVEN
     known_BL, key_BL, nats_BL = (
         given_BL.clone(),
         plan.rank_BL.double(),
         torch.zeros_like(plan.rank_BL, dtype=torch.double),
     )
-    token, size_BK, length = given, plan.sizes().to(label_B.device), plan.rank_BL.shape[1]
-    for number in range(int(plan.n_steps_B.max())):
+    token, size_BK, length = given, plan.sizes().to(key_BL.device), plan.rank_BL.shape[1]
+    for number in range(n_steps := int(plan.n_steps_B.max())):
         fresh, made_BL = noise.at("posterior", draw=number), known_BL & ~given_BL
         unknown_BL, made_B = ~known_BL & ~absent_BL, made_BL.sum(1)
         left_B = unknown_BL.sum(1) - size_BK[:, number]
@@ -144,22 +149,24 @@ def generate_posterior(
         target_BL = smallest(key_BL, unknown_BL, size_BK[:, number] + again_B)
         later_BL = torch.where(target_BL, number, number + 1)
         step_BL = torch.where(absent_BL, ABSENT, torch.where(known_BL, GIVEN, later_BL))
-        walk = Walk(model, Plan(plan.rank_BL, step_BL), label_B, token, along(plan), guidance.active)
-        step = walk.query(number, target_BL)
-        x_M = draw(walk, step, target_BL.sum(1), purpose=f"step-{number}")
+        there_BL, now = target_BL.to(device), Plan(plan.rank_BL, step_BL).to(device)
+        walk = Walk(model, now, label_B, token, along(plan), guidance.active)
+        walk.n_steps = n_steps  # schedules run over the steps of the whole plan
+        step = walk.query(number, there_BL)
+        x_M = draw(walk, step, size_BK[:, number].to(device), purpose=f"step-{number}")
         if remask.rule == "confidence":
             weight_BL = -nats_BL.exp()
-            nats_BL[target_BL] = confidence(model, step, x_M, noise).double()
+            nats_BL[target_BL] = double(confidence(model, step, x_M, draw.noise)).to(nats_BL.device)
         else:
             weight_BL = torch.zeros_like(nats_BL)
-        walk.write(target_BL, x_M)
+        walk.write(there_BL, x_M)
         masked_BL = smallest(-(weight_BL + fresh.at("which").gumbel(length)), made_BL, again_B)
         front_B1 = torch.where(target_BL, key_BL, -1.0).amax(1, keepdim=True)
         place_BL = front_B1 + (length - front_B1) * fresh.at("place").uniform(length).double()
         key_BL = torch.where(masked_BL, place_BL, key_BL)
         token, known_BL = walk.token, (known_BL | target_BL) & ~masked_BL
         if on_step is not None:
-            on_step(number, token, target_BL)
+            on_step(number, token, there_BL)
     assert token is not None
     return token
 
