@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mar.core.devices import has_float64
 from mar.core.errors import Unsupported, UserError
 from mar.core.tokens import Categories
 from mar.model.model import Model
@@ -160,7 +161,9 @@ def by_score(rule: Adaptive, size_BK: torch.Tensor) -> Chooser:
         with full_precision(step.z_MD) as z_MD:
             score_BL[step.target_BL] = getattr(walk.model.head, rule.score)(z_MD).float()
         progress = (number + 1) / size_BK.shape[1]
-        return step.among(rule.next_set(score_BL, step.target_BL, size_B, progress))
+        place = score_BL.device if has_float64(score_BL.device.type) else "cpu"  # rules may add up in float64
+        target_BL = rule.next_set(score_BL.to(place), step.target_BL.to(place), size_B.to(place), progress)
+        return step.among(target_BL.to(score_BL.device))
 
     return choose
 
