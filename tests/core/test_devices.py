@@ -42,6 +42,8 @@ def test_the_device_asked_for_comes_before_that_of_the_environment(machine, monk
             devices.choose(name)
         with pytest.raises(UserError, match=words):
             Processes(device=name)
+    with pytest.raises(UserError, match="written cuda or cuda:1, not cpu:x"):
+        devices.choose("cpu:x")
     machine("cuda", "xpu")
     with pytest.raises(UserError, match="CUDA GPUs, which come first"):
         Processes(device="xpu")
