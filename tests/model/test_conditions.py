@@ -207,9 +207,14 @@ def test_conditions_from_python_are_checked():
     assert conditions_of(ONE, [1, 2, 3.0], 2).tolist() == [[1, 2, 3]] * 2
     assert conditions_of(SEQUENCE, np.ones((2, 2)), 2).shape == (2, 3, 2)  # one sequence of two vectors
     for spec, bad in ((ONE, [1.0, 2.0]), (ONE, [[1.0, 2.0, NAN]]), (SEQUENCE, np.ones((3, 2, 2))), (ONE, "ink"),
-                      (SEQUENCE, (np.ones((2, 2, 2)), np.ones((2, 3), bool)))):  # fmt: skip
+                      (SEQUENCE, (np.ones((2, 2, 2)), np.ones((2, 3), bool))), (ONE, (1.0, 2.0, 3.0))):  # fmt: skip
         with pytest.raises(UserError, match="condition"):
             conditions_of(spec, bad, 2)
+    own = torch.ones(2, 3, requires_grad=True)  # of a text encoder, perhaps
+    for rows in (own, own.bfloat16(), own[0].bfloat16(), list(own.bfloat16())):
+        assert conditions_of(ONE, rows, 2).tolist() == [[1, 1, 1]] * 2
+    mask = torch.tensor([1, 0], dtype=torch.bfloat16)
+    assert conditions_of(SEQUENCE, (own[:, :2].bfloat16(), mask), 1).isnan()[0, :, 0].tolist() == [False, True, True]
 
 
 def test_recipes_of_classes_keep_their_spelling():
@@ -232,3 +237,13 @@ def test_digits_under_their_ink_in_memory(tmp_path):
         fit("digits", (x, ink), *asked, levels=17, out=tmp_path / "run")
     run = fit("digits", (x, ink), *asked, "condition=vector", levels=17, out=tmp_path / "run")
     assert run.spec.conditions is not None and run.nll(plan="raster/equal:4").n_images == 2
+    for label in (3, [1, 2], torch.tensor([1, 2])):  # an ink of 3 is condition=3
+        for call in (lambda y: run.nll(x[:2], "raster/equal:4", labels=y), lambda y: run.sample(2, labels=y)):
+            with pytest.raises(UserError, match="labels are whole numbers, classes"):
+                call(label)
+    assert run.sample(2, "raster/equal:4", condition=3).shape == (2, 1, 8, 8)
+    with pytest.raises(UserError, match="both given"):
+        run.nll(x[:2], "raster/equal:4", labels=ink[:2], condition=ink[:2])
+    run.model.given = None  # one without
+    with pytest.raises(UserError, match="this run was trained without"):
+        run.nll(x[:2], "raster/equal:4", condition=ink[:2])
