@@ -35,10 +35,19 @@ class Conditioned(Split):
         return len(self.split)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.split.batch(index_B)[0], self.condition_N[index_B]
+        return self._own(self.split.batch(index_B)[0]), self.condition_N[index_B]
 
     def training_batch(self, index_B: torch.Tensor, epoch_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.split.training_batch(index_B, epoch_B)[0], self.condition_N[index_B]
+        return self._own(self.split.training_batch(index_B, epoch_B)[0]), self.condition_N[index_B]
+
+    def _own(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x``. Raises UserError: an example stands in for a damaged one, whose condition is not its own."""
+        if len(damaged := getattr(self.split, "damaged", ())):
+            raise UserError(
+                f"damaged examples ({len(damaged)}): the next ones would stand in for them, under conditions that are "
+                "not theirs: mend them, or remove them and their rows of the conditions"
+            )
+        return x
 
 
 def with_condition(data: Data, kind: str, column: str = "", mask: str = "", path: str = "") -> Data:
