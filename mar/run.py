@@ -550,6 +550,9 @@ def fit(
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
     recipe = build.resolve(config.parse(content, overrides))
+    given = data is not dataset and data.spec.conditions is not None
+    if given and (named := recipe.condition.column or recipe.condition.path):
+        raise UserError(f"the examples have conditions beside them, and the recipe names {named}: leave out one")
     data = build.conditioned(data, recipe)
     train(recipe, path, examples=data, fid=fid)
     run = load(path)

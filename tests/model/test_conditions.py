@@ -260,6 +260,8 @@ def test_digits_under_their_ink_in_memory(tmp_path):
     for examples in ((x, ink[:, 0]), (x, ink.long()), list(zip(x, ink, strict=True)), [(x[0], ink[0].expand(2))]):
         with pytest.raises(UserError, match="labels are whole numbers, one class for each image"):
             fit("digits", examples, *asked, "condition=vector", levels=17, out=tmp_path / "run")
+    with pytest.raises(UserError, match="names ink: leave out one"):
+        fit("digits-ink", (x, ink), *asked, levels=17, out=tmp_path / "run")
     run = fit("digits", (x, ink), *asked, "condition=vector", levels=17, out=tmp_path / "run")
     assert run.spec.conditions is not None and run.nll(plan="raster/equal:4").n_images == 2
     for label in (3, [1, 2], torch.tensor([1, 2])):  # an ink of 3 is condition=3
