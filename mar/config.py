@@ -215,7 +215,7 @@ class Recipe(Section):
         if isinstance(chosen, dict) and "kind" in chosen:
             content = {**content, "class_conditional": chosen["kind"] == "class"}
         elif isinstance(content, dict) and content.get("class_conditional") is False:
-            content = {**content, "condition": {"kind": "none"}}
+            content = {**content, "condition": {**(chosen if isinstance(chosen, dict) else {}), "kind": "none"}}
         return content
 
     @model_serializer(mode="wrap")
@@ -320,7 +320,9 @@ def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(train, dict):  # overrides use the new key
         content = {**content, "train": _renamed(train, "mask_ratio", "objective")}
     old, new = "train.mask_ratio", "train.objective"
-    texts = [_SHORT.get(text, text.replace(old, new, 1) if text.startswith(old) else text) for text in overrides]
+    texts = [
+        _SHORT.get(text.lower(), text.replace(old, new, 1) if text.startswith(old) else text) for text in overrides
+    ]
     content = overridden(content, texts, _COMPONENTS)
     try:
         return Recipe.model_validate(content)

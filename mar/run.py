@@ -40,7 +40,7 @@ from mar.likelihood.chain import FindOrders, TokenScores, adaptive_log_prob, con
 from mar.likelihood.control import Control
 from mar.likelihood.estimate import EVERY_STEP, SINGLE, Repeats, check_draws, score_several
 from mar.likelihood.summary import Conditionals, Likelihood, summarise
-from mar.model.inputs import examples_of, given_labels, tokens_of
+from mar.model.inputs import are_whole, examples_of, given_labels, tokens_of
 from mar.model.model import Model, sampling_options, scoring_options
 from mar.model.plans import PlanLike, Plans
 from mar.networks import NETWORKS
@@ -277,9 +277,10 @@ class Run:
         Raises:
             UserError, Unsupported: this run has no such likelihood along this plan; the message says which it has.
         """
+        labels = self._label(labels, condition)
         if images is None:
-            images, labels = self.subset(split, limit)
-        labels = labels if condition is None else condition
+            images, own = self.subset(split, limit)
+            labels = own if condition is None else labels
         plans, (images, labels) = self.plans(plan), self._examples(images, labels)
         variates = Control(self.spec, self.data.train, images, self.subset(control, None)[0]) if control else None
 
@@ -302,6 +303,16 @@ class Run:
             raise UserError(f"at least 1 example is wanted, not {limit}")
         source = self.data.split(split)
         return source.batch(evenly_spaced(len(source), limit))
+
+    def _label(self, labels: Any, condition: Any) -> Any:
+        """The one of ``labels`` and ``condition`` that is given. Raises UserError: both, or this run has no such."""
+        if condition is not None and self.model.given is None:
+            raise UserError("condition is for runs of condition.kind=vector or tokens: this run was trained without")
+        if labels is not None and condition is not None:
+            raise UserError("labels and condition are both given: this run is conditioned on vectors, condition, alone")
+        if self.model.given is not None and are_whole(labels):
+            raise UserError("labels are whole numbers, classes, and this run is conditioned on vectors: give condition")
+        return labels if condition is None else condition
 
     def _examples(self, images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images and labels as tensors; labels are of no account to an unconditional model."""
@@ -354,8 +365,7 @@ class Run:
 
         Arguments and errors: as ``nll``. A learned order gives the terms of its bound.
         """
-        labels = labels if condition is None else condition
-        plans, (images, labels) = self.plans(plan), self._examples(images, labels)
+        plans, (images, labels) = self.plans(plan), self._examples(images, self._label(labels, condition))
         with scoring_options(self.model, likelihood or {}):
             found = self._conditionals(plans, images, labels, seed, options.pop("given", None), **options)
         return TokenScores(plans.text, found.kind, -found.nats_NL, found.step_NL, self.grid.coordinates())
@@ -415,7 +425,7 @@ class Run:
         ahead = self.speculation(speculate) if speculate else None
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, prompt, plans.learned, again, ahead)
         with sampling_options(self.model, options), self._autocast(precision):
-            label_N = labels_of(self.model, labels if condition is None else condition, first + n)
+            label_N = labels_of(self.model, self._label(labels, condition), first + n)
             return sample_many(self.model, label_N, plans.sample, settings, batch_size, on_step, progress, first)
 
     def walk(
@@ -445,7 +455,7 @@ class Run:
         settings = Settings(guidance, temperature, seed, adaptive, given, mask, learned=plans.learned)
         noise = stream(seed, "sample", n, self.device)
         given_BL, token = given_tokens(self.model, settings, torch.arange(n))
-        label_B = labels_of(self.model, labels if condition is None else condition, n).to(self.device)
+        label_B = labels_of(self.model, self._label(labels, condition), n).to(self.device)
         drawn = plans.sample(noise.at("order"), given_BL)
         return draw_steps(*begin(
             self.model, drawn, label_B, noise.at("tokens"), guidance, temperature, token, adaptive, plans.learned
@@ -540,6 +550,9 @@ def fit(
     content["data"] = {"kind": Memory.name}
     path = Path(out or tempfile.mkdtemp(prefix="mar-fit-"))
     recipe = build.resolve(config.parse(content, overrides))
+    given = data is not dataset and data.spec.conditions is not None
+    if given and (named := recipe.condition.column or recipe.condition.path):
+        raise UserError(f"the examples have conditions beside them, and the recipe names {named}: leave out one")
     data = build.conditioned(data, recipe)
     train(recipe, path, examples=data, fid=fid)
     run = load(path)

@@ -117,7 +117,7 @@ class EntropyBound(Adaptive):
         progress: float = 0.0,
         generator: Source | None = None,
     ) -> torch.Tensor:
-        sorted_BL = torch.where(unknown_BL, score_BL.double().clamp(min=0.0), math.inf).sort(dim=1, stable=True).values
+        sorted_BL = torch.where(unknown_BL, score_BL.clamp(min=0.0), math.inf).sort(dim=1, stable=True).values
         before_BL = torch.cat([torch.zeros_like(sorted_BL[:, :1]), sorted_BL.cumsum(1)[:, :-1]], dim=1)
         fits_B = ((before_BL <= self.nats) & sorted_BL.isfinite()).sum(1)
         return smallest(score_BL, unknown_BL, torch.where(size_B > 0, fits_B.clamp(min=1), 0))

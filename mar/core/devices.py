@@ -20,11 +20,13 @@ def choose(name: str = "") -> str:
     Raises UserError: the machine, or this installation of torch, has no such device.
     """
     name = name or os.environ.get(VARIABLE, "")
-    kind = name.partition(":")[0]
+    kind, colon, number = name.partition(":")
     if not kind:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if kind not in NAMES:
         raise unknown("device", kind, NAMES)
+    if colon and not (number.isascii() and number.isdecimal()):
+        raise UserError(f"a device is written cuda or cuda:1, not {name}")
     backend = torch.backends.mps if kind == "mps" else getattr(torch, kind)
     if not backend.is_available():
         raise UserError(f"torch {torch.__version__} sees no {kind} device here: use --device cpu")

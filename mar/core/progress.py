@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from mar.core.log import logger
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +19,8 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 @contextmanager
 def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several, on standard error."""
+    """Yields ``progress(done, total, text="")``; the bar is ``shown`` by one process of several, on standard error,
+    unless ``-q`` silences it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -24,7 +28,7 @@ def bar(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
     console = Console(stderr=True)
     track = BarColumn(max(4, min(40, console.width - 66)))  # beside 66 columns of figures
     columns = (head, track, MofNCompleteColumn(), text, TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, disable=not shown, console=console) as display:
+    with Progress(*columns, disable=not (shown and logger.isEnabledFor(logging.INFO)), console=console) as display:
         task = display.add_task("", total=None, what=what)
         yield lambda done, total, text="": display.update(task, completed=done, total=total, description=text)
         if display.tasks[0].total is None:  # work that reports no progress has ended all the same

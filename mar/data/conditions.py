@@ -35,10 +35,19 @@ class Conditioned(Split):
         return len(self.split)
 
     def batch(self, index_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.split.batch(index_B)[0], self.condition_N[index_B]
+        return self._own(self.split.batch(index_B)[0]), self.condition_N[index_B]
 
     def training_batch(self, index_B: torch.Tensor, epoch_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.split.training_batch(index_B, epoch_B)[0], self.condition_N[index_B]
+        return self._own(self.split.training_batch(index_B, epoch_B)[0]), self.condition_N[index_B]
+
+    def _own(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x``. Raises UserError: an example stands in for a damaged one, whose condition is not its own."""
+        if len(damaged := getattr(self.split, "damaged", ())):
+            raise UserError(
+                f"damaged examples ({len(damaged)}): the next ones would stand in for them, under conditions that are "
+                "not theirs: mend them, or remove them and their rows of the conditions"
+            )
+        return x
 
 
 def with_condition(data: Data, kind: str, column: str = "", mask: str = "", path: str = "") -> Data:
@@ -115,6 +124,7 @@ def packed(rows: Any, what: str, mask: Any = None) -> torch.Tensor:
     try:
         value = _table(rows)
         if mask is not None:
+            mask = plain(mask)
             if value.ndim != 3 or np.shape(mask) != value.shape[:2]:
                 raise UserError(f"{what}: a mask of shape {np.shape(mask)} for conditions of shape {value.shape}")
             value[~np.asarray(mask).astype(bool)] = np.nan
@@ -128,17 +138,24 @@ def packed(rows: Any, what: str, mask: Any = None) -> torch.Tensor:
     return torch.from_numpy(value)
 
 
+def plain(rows: Any) -> Any:
+    """Return a tensor as one that numpy reads, on the CPU, floats as float32; anything else as it is."""
+    if not isinstance(rows, torch.Tensor):
+        return rows
+    return (rows.float() if rows.is_floating_point() else rows).detach().cpu()
+
+
 def _table(rows: Any) -> np.ndarray:
     """Return a new float32 array (N, E) or (N, T, E). Raises ValueError, TypeError: it is none."""
     if isinstance(rows, list) or (isinstance(rows, np.ndarray) and rows.dtype.kind == "O"):
-        parts = [np.asarray(row) for row in rows]
+        parts = [np.asarray(plain(row)) for row in rows]
         rows = parts
         if len({part.shape for part in parts}) > 1:  # sequences of several lengths
             width = max(part.shape[-1] for part in parts if part.ndim == 2)
             rows = np.full((len(parts), max(map(len, parts)), width), np.nan, np.float32)
             for row, part in zip(rows, parts, strict=True):
                 row[: len(part)] = part.reshape(len(part), width)
-    array = np.atleast_1d(np.asarray(rows))
+    array = np.atleast_1d(np.asarray(plain(rows)))
     if array.dtype.kind not in "biuf" or array.ndim > 3 or not array.size:
         raise ValueError
     return np.array(array if array.ndim > 1 else array[:, None], dtype=np.float32)

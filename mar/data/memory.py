@@ -20,6 +20,10 @@ from mar.data.base import SPLITS, Data, DataOptions, DataSource, TensorSplit, fi
 from mar.data.conditions import with_rows
 from mar.data.pictures import as_shown
 
+_LABELS = (
+    "labels are whole numbers, one class for each image; conditions are floats (N, E) or (N, T, E), in a pair of "
+    "tensors: (images, vectors)"
+)
 _IMAGE_KEYS = ("image", "img", "x", "pixel_values", "images")
 _LABEL_KEYS = ("label", "labels", "y", "class", "fine_label", "target")
 _HELD_OUT = 0.1  # of the examples, for validation and for test each, where these are not given
@@ -126,6 +130,8 @@ def _examples(source: Any, image: str, label: str) -> TensorSplit:
         x, y = source
         y = None if y is None else torch.as_tensor(y)
         rows = y is not None and y.ndim > 1 and y.is_floating_point()  # conditions
+        if y is not None and not rows and (y.ndim > 1 or not bool((y == y.long()).all())):
+            raise UserError(_LABELS)
         return TensorSplit(_levels(torch.as_tensor(x)), y if y is None or rows else y.long())
     images, labels = [], []
     for k in range(len(source)):
@@ -139,11 +145,21 @@ def _examples(source: Any, image: str, label: str) -> TensorSplit:
         elif not isinstance(item, (tuple, list)):
             item = (item,)
         images.append(_pixels(item[0]))
-        labels.append(int(item[1]) if len(item) > 1 and item[1] is not None else None)
+        labels.append(_class(item[1]) if len(item) > 1 and item[1] is not None else None)
     if not images:
         raise UserError("the data set has no examples")
     _one_shape(images)
     return TensorSplit(_levels(torch.stack(images)), None if None in labels else torch.tensor(labels))
+
+
+def _class(label: Any) -> int:
+    """Return the number of a class. Raises UserError: it is none."""
+    try:
+        if (found := int(label)) == label:
+            return found
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise UserError(_LABELS)
 
 
 def _pixels(image: Any) -> torch.Tensor:

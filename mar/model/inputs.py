@@ -19,7 +19,7 @@ from mar.core.errors import UserError
 from mar.core.readers import read_npz, reading
 from mar.core.spec import Conditions, DataSpec
 from mar.core.tokens import Categories
-from mar.data.conditions import packed, padded
+from mar.data.conditions import packed, padded, plain
 from mar.model.model import Model
 
 _CONDITIONS = "conditions, one row for each example (.npy; .npz: condition, and mask of sequences)"
@@ -88,11 +88,13 @@ def conditions_of(spec: Conditions, rows: Any, n: int | None = None) -> torch.Te
     Raises:
         UserError: another width, a longer sequence, values that are not finite, or another number of rows.
     """
+    if isinstance(rows, tuple) and len(rows) != 2:
+        raise UserError("condition: a tuple is a pair of sequences and their mask: give vectors as an array or a list")
     rows, mask = rows if isinstance(rows, tuple) else (rows, None)
-    rows, axes = rows.cpu() if isinstance(rows, torch.Tensor) else rows, 3 if spec.length else 2
+    rows, axes = [plain(row) for row in rows] if isinstance(rows, list) else plain(rows), 3 if spec.length else 2
     with suppress(ValueError):  # of sequences of several lengths
         if len(np.shape(rows)) == axes - 1 and np.shape(rows)[-1] == spec.width:  # one
-            rows, mask = np.asarray(rows)[None], None if mask is None else np.asarray(mask)[None]
+            rows, mask = np.asarray(rows)[None], None if mask is None else np.asarray(plain(mask))[None]
     found = packed(rows, "condition", mask)
     given = f"sequences of up to {spec.length} vectors" if spec.length else "vectors"
     if found.ndim != axes or found.shape[-1] != spec.width or (axes == 3 and found.shape[1] > spec.length):
@@ -101,6 +103,15 @@ def conditions_of(spec: Conditions, rows: Any, n: int | None = None) -> torch.Te
     if len(found) not in (1, n):
         raise UserError(f"{len(found)} conditions for {n} examples: give one, or one for each")
     return padded(found, spec.length).expand(n, *[-1] * (axes - 1))
+
+
+def are_whole(labels: Any) -> bool:
+    """True of whole numbers, as classes are."""
+    if isinstance(labels, torch.Tensor):
+        return not labels.is_floating_point()
+    with suppress(TypeError, ValueError, RuntimeError):
+        return labels is not None and np.asarray(labels).dtype.kind in "biu"
+    return False
 
 
 def classes_of(n_classes: int, labels: Any, n: int, lowest: int = 0) -> torch.Tensor:

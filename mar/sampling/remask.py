@@ -125,18 +125,17 @@ def generate_posterior(
     A masked token gets a place drawn uniformly over the rest of the order. One pass a step.
 
     Raises:
-        Unsupported: as ``generate_remasked``.
+        Unsupported: as ``generate_remasked``; or guidance by the rank of tokens, which masking changes.
     """
     _check(model)
+    if guidance.ranked:
+        raise Unsupported(f"linear-rank needs an order that stays: use linear or linear-before with remasking {remask}")
     draw = Draw(noise, guidance, Temperature.of(temperature), plan)
     absent_BL, given_BL = plan.step_BL == ABSENT, plan.step_BL == GIVEN
-    known_BL, key_BL, nats_BL = (
-        given_BL.clone(),
-        plan.rank_BL.float(),
-        torch.zeros_like(plan.rank_BL, dtype=torch.float32),
-    )
+    known_BL, key_BL = given_BL.clone(), plan.rank_BL.float()
+    nats_BL = torch.zeros_like(key_BL)  # of each token when it was drawn
     token, size_BK, length = given, plan.sizes().to(label_B.device), plan.rank_BL.shape[1]
-    for number in range(int(plan.n_steps_B.max())):
+    for number in range(n_steps := int(plan.n_steps_B.max())):
         fresh, made_BL = noise.at("posterior", draw=number), known_BL & ~given_BL
         unknown_BL, made_B = ~known_BL & ~absent_BL, made_BL.sum(1)
         left_B = unknown_BL.sum(1) - size_BK[:, number]
@@ -145,8 +144,9 @@ def generate_posterior(
         later_BL = torch.where(target_BL, number, number + 1)
         step_BL = torch.where(absent_BL, ABSENT, torch.where(known_BL, GIVEN, later_BL))
         walk = Walk(model, Plan(plan.rank_BL, step_BL), label_B, token, along(plan), guidance.active)
+        walk.n_steps = n_steps  # schedules run over the steps of the whole plan
         step = walk.query(number, target_BL)
-        x_M = draw(walk, step, target_BL.sum(1), purpose=f"step-{number}")
+        x_M = draw(walk, step, size_BK[:, number], purpose=f"step-{number}")
         if remask.rule == "confidence":
             weight_BL = -nats_BL.exp()
             nats_BL[target_BL] = confidence(model, step, x_M, noise)

@@ -155,7 +155,7 @@ def begin(
         model.tokenizer.check(torch.arange(plan.step_BL.shape[1]).flip(0)[None])  # any order may be found
         choose = by_score(found, size_BK)
         if found.uses_sampled_values:
-            choose, draw = _byconfidence(found, size_BK, draw)
+            choose, draw = _by_confidence(found, size_BK, draw)
     elif learned:
         choose = _by_policy(size_BK, noise)
     elif not model.network.shares_plan:  # for training alone: here each row may have its own
@@ -169,7 +169,7 @@ def confidence(model: Model, step: Step, x_M: torch.Tensor, noise: Noise) -> tor
     return model.head.log_prob(step.z_MD, x_M, model.head.check_kind("exact"), streams).nats_M.float()
 
 
-def _byconfidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[Chooser, DrawTokens]:
+def _by_confidence(rule: Adaptive, size_BK: torch.Tensor, draw: Draw) -> tuple[Chooser, DrawTokens]:
     """Choose sets by the log-probability of a draw of every unknown token; the chosen draws are the tokens."""
     kept: list[torch.Tensor] = []  # of the set chosen last
 

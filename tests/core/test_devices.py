@@ -14,6 +14,7 @@ from mar.likelihood.chain import conditionals
 from mar.model.model import sampling_options
 from mar.model.plans import Plans
 from mar.sampling.many import Settings, labels_of, sample_many
+from mar.sampling.remask import parse_remask
 from orderings import Grid
 
 
@@ -41,6 +42,8 @@ def test_the_device_asked_for_comes_before_that_of_the_environment(machine, monk
             devices.choose(name)
         with pytest.raises(UserError, match=words):
             Processes(device=name)
+    with pytest.raises(UserError, match="written cuda or cuda:1, not cpu:x"):
+        devices.choose("cpu:x")
     machine("cuda", "xpu")
     with pytest.raises(UserError, match="CUDA GPUs, which come first"):
         Processes(device="xpu")
@@ -53,24 +56,29 @@ def test_the_device_is_said_once(machine, capsys):
     assert capsys.readouterr().err.count("computing on cpu") == 1
 
 
-def run(device: str, recipe: str, *overrides: str, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
+def run(
+    device: str, recipe: str, *overrides: str, remask: str = "", rule: str = "", **options: object
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Score and sample with the model of a recipe, not trained."""
     torch.manual_seed(0)
     small = [f"network.{part}_{size}" for part in ("encoder", "decoder") for size in ("width=16", "depth=1", "heads=2")]
     parts = build.assemble(config.read(recipe, [*small, *overrides]))
     parts.model.to(device).eval().requires_grad_(False)
-    plans = Plans("random/equal:4", Grid(parts.model.tokenizer.shape), None, torch.device(device))
+    plans = Plans("random" if rule else "random/equal:4", Grid(parts.model.tokenizer.shape), None, torch.device(device))
     nats_NL = torch.zeros(1)
     if "head.kind=flow" not in overrides:  # its divergence wants gradients, which no pretended device has
         nats_NL = conditionals(parts.model, *parts.data.test.batch(torch.arange(3)), plans.scored, 0).nats_NL
+    settings = Settings(seed=1, adaptive=rule or None, remask=parse_remask(remask) if remask else None)
     with sampling_options(parts.model, options):
-        return nats_NL, sample_many(parts.model, labels_of(parts.model, None, 2), plans.sample, Settings(seed=1), 2)
+        return nats_NL, sample_many(parts.model, labels_of(parts.model, None, 2), plans.sample, settings, 2)
 
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "options"),
     [
         ("digits", [], {}),
+        ("digits", [], {"remask": "confidence"}),
+        ("digits", [], {"rule": "entropy-bound:20"}),
         ("digits-diffusion", ["head.width=16", "head.timesteps=20"], {"solver": "unipc", "steps": 4}),
         ("digits-diffusion", ["head.kind=flow", "head.width=16"], {"solver": "heun", "steps": 3}),
     ],

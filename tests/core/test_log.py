@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mar.core.log import aside, logger, set_up
+from mar.core.progress import bar
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,14 @@ def test_a_level_of_logging_silences_a_notebook(capsys):
     logger.info("a line")
     aside.info("another")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("verbosity", "said"), [(0, True), (-1, False)])
+def test_quiet_shows_no_bar(capsys, verbosity, said):
+    set_up(verbosity)
+    with bar("scoring") as progress:
+        progress(1, 2)
+    assert ("scoring" in capsys.readouterr().err) == said
 
 
 def test_every_command_takes_verbose_and_quiet():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from mar import build, config
@@ -14,6 +16,8 @@ from mar.core.errors import UserError
 from mar.core.noise import stream
 from mar.core.spec import Conditions
 from mar.core.tokens import Categories
+from mar.data.conditions import with_rows
+from mar.data.folder import Folder, FolderOptions
 from mar.heads.categorical import CategoricalHead
 from mar.likelihood.chain import read_walks, token_log_prob
 from mar.model.inputs import conditions_of
@@ -203,13 +207,31 @@ def test_bad_columns_are_refused_in_a_line(tmp_path, arrays, change, asked, mess
     assert "\n" not in str(error.value)
 
 
+def test_an_example_that_stands_in_for_a_damaged_one_is_refused(tmp_path):
+    for k in range(30):
+        Image.new("L", (8, 8), k).save(tmp_path / f"{k:02d}.png")
+    options = FolderOptions(str(tmp_path), size=8, colour="grey", validation=0.2, test=0.2)
+    data = Folder.load(options)
+    rows = {split: torch.arange(float(len(data.split(split)))) for split in ("train", "validation", "test")}
+    train = with_rows(data, rows, {}, "age").train
+    assert len(train.batch(torch.arange(4))[0]) == 4
+    Path(tmp_path, data.train.files[2]).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"damaged examples \(1\): the next ones"):
+        train.batch(torch.arange(4))
+
+
 def test_conditions_from_python_are_checked():
     assert conditions_of(ONE, [1, 2, 3.0], 2).tolist() == [[1, 2, 3]] * 2
     assert conditions_of(SEQUENCE, np.ones((2, 2)), 2).shape == (2, 3, 2)  # one sequence of two vectors
     for spec, bad in ((ONE, [1.0, 2.0]), (ONE, [[1.0, 2.0, NAN]]), (SEQUENCE, np.ones((3, 2, 2))), (ONE, "ink"),
-                      (SEQUENCE, (np.ones((2, 2, 2)), np.ones((2, 3), bool)))):  # fmt: skip
+                      (SEQUENCE, (np.ones((2, 2, 2)), np.ones((2, 3), bool))), (ONE, (1.0, 2.0, 3.0))):  # fmt: skip
         with pytest.raises(UserError, match="condition"):
             conditions_of(spec, bad, 2)
+    own = torch.ones(2, 3, requires_grad=True)  # of a text encoder, perhaps
+    for rows in (own, own.bfloat16(), own[0].bfloat16(), list(own.bfloat16())):
+        assert conditions_of(ONE, rows, 2).tolist() == [[1, 1, 1]] * 2
+    mask = torch.tensor([1, 0], dtype=torch.bfloat16)
+    assert conditions_of(SEQUENCE, (own[:, :2].bfloat16(), mask), 1).isnan()[0, :, 0].tolist() == [False, True, True]
 
 
 def test_recipes_of_classes_keep_their_spelling():
@@ -220,6 +242,11 @@ def test_recipes_of_classes_keep_their_spelling():
     vector = config.read("digits", ["condition=vector", "condition.column=ink"])
     assert not vector.class_conditional and config.parse(vector.as_dict()) == vector
     assert config.parse(vector.as_dict(), ["class_conditional=true"]) == read
+    assert config.parse(vector.as_dict(), ["class_conditional=True"]) == read
+    with pytest.raises(UserError, match="vector or tokens, not of none"):
+        config.read("digits", ["class_conditional=false", "condition.column=ink"])
+    with pytest.raises(UserError, match="vector or tokens, not of none"):
+        config.parse(none.as_dict(), ["condition.column=ink"])
 
 
 def test_digits_under_their_ink_in_memory(tmp_path):
@@ -230,5 +257,20 @@ def test_digits_under_their_ink_in_memory(tmp_path):
     asked = [text for text in TINY if not text.startswith(("data", "tokenizer"))]
     with pytest.raises(UserError, match="have vectors"):
         fit("digits", (x, ink), *asked, levels=17, out=tmp_path / "run")
+    for examples in ((x, ink[:, 0]), (x, ink.long()), list(zip(x, ink, strict=True)), [(x[0], ink[0].expand(2))]):
+        with pytest.raises(UserError, match="labels are whole numbers, one class for each image"):
+            fit("digits", examples, *asked, "condition=vector", levels=17, out=tmp_path / "run")
+    with pytest.raises(UserError, match="names ink: leave out one"):
+        fit("digits-ink", (x, ink), *asked, levels=17, out=tmp_path / "run")
     run = fit("digits", (x, ink), *asked, "condition=vector", levels=17, out=tmp_path / "run")
     assert run.spec.conditions is not None and run.nll(plan="raster/equal:4").n_images == 2
+    for label in (3, [1, 2], torch.tensor([1, 2])):  # an ink of 3 is condition=3
+        for call in (lambda y: run.nll(x[:2], "raster/equal:4", labels=y), lambda y: run.sample(2, labels=y)):
+            with pytest.raises(UserError, match="labels are whole numbers, classes"):
+                call(label)
+    assert run.sample(2, "raster/equal:4", condition=3).shape == (2, 1, 8, 8)
+    with pytest.raises(UserError, match="both given"):
+        run.nll(x[:2], "raster/equal:4", labels=ink[:2], condition=ink[:2])
+    run.model.given = None  # one without
+    with pytest.raises(UserError, match="this run was trained without"):
+        run.nll(x[:2], "raster/equal:4", condition=ink[:2])

@@ -17,7 +17,7 @@ from mar.core.tokens import Categories
 from mar.heads.categorical import CategoricalHead, CategoricalOptions
 from mar.model.model import Model
 from mar.networks.base import Network
-from mar.sampling.guidance import Guidance
+from mar.sampling.guidance import Guidance, Temperature
 from mar.sampling.many import Settings
 from mar.sampling.remask import Posterior, Remask, generate_posterior, generate_remasked, parse_remask
 from mar.sampling.samplers import generate
@@ -69,10 +69,10 @@ def agreement(token_NL: torch.Tensor) -> float:
 
 def draw(model: Model, plan: Plan, remask: Remask | Posterior, **options) -> torch.Tensor:
     n = len(plan.step_BL)
-    given = options.pop("given", None)
+    given, guidance = options.pop("given", None), options.pop("guidance", Guidance())
     nobody, noise = torch.full((n,), -1), stream(0, "sample", n)
     take = generate_posterior if isinstance(remask, Posterior) else generate_remasked
-    return take(model, plan, nobody, noise, Guidance(), 1.0, given, remask=remask, **options)
+    return take(model, plan, nobody, noise, guidance, 1.0, given, remask=remask, **options)
 
 
 def test_gibbs_rounds_mend_what_was_drawn_at_once(model):
@@ -117,6 +117,17 @@ def test_masking_inside_a_generation_keeps_the_plans_number_of_known_tokens(mode
         assert (drawn[k] <= known[k + 1]).all() and (known[k + 1] <= known[k] | drawn[k]).all()
     assert (known[-1] | drawn[-1]).all() and sum(at_BL.sum() for at_BL in drawn) > n * N_TOKENS
     assert set(map(tuple, token.tolist())) == set(map(tuple, EVERY.tolist()))
+
+
+def test_schedules_inside_a_generation_are_those_of_the_plan(model, monkeypatch):
+    steps, after = [], []
+    monkeypatch.setattr(Temperature, "at", lambda self, step, n_steps: steps.append((step, n_steps)) or 1.0)
+    monkeypatch.setattr(Guidance, "at", lambda self, place: after.append(place.after.unique().tolist()) or 1.0)
+    plan = Plan.sample(*PlanSpec.parse("random"), Grid((N_TOKENS,)), 64, stream(0, "order", 64))
+    draw(model, plan, Posterior("rescale"), guidance=Guidance(2.0))
+    assert steps == [(0, 3), (1, 3), (2, 3)] and after == [[1], [2], [3]]  # though two are drawn and one is masked
+    with pytest.raises(Unsupported, match="linear-rank needs an order that stays"):
+        draw(model, plan, Posterior("cap"), guidance=Guidance(2.0, "linear-rank"))
 
 
 def test_the_expected_number_is_that_of_remdm():
