@@ -55,9 +55,11 @@ class Video(DataSource):
             raise UserError(f"data.path={options.path} is not a file or folder: it should be {_EXPECTED}")
         splits, classes = _gifs(path, options) if path.is_dir() else (_arrays(path, options), ())
         shape, *others = {tuple(split.x.shape[1:]) for split in splits.values()}
-        if others or shape[0] < max(2, options.frames) or shape[1] not in (1, 3):
+        if others or shape[0] < max(2, options.frames) or shape[1] not in (1, 3) or 0 in shape:
             wanted = f"one shape: {max(2, options.frames)} or more frames, 1 or 3 channels, rows, columns"
             raise UserError(f"{path}: videos have {wanted}; not {', '.join(map(str, [shape, *others]))}")
+        if empty := [name for name, split in splits.items() if not len(split)]:
+            raise UserError(f"{path} has no videos for {', '.join(empty)}")
         flat = {name: (split.x.reshape(len(split), 1, -1, shape[3]), split.label) for name, split in splits.items()}
         levels = options.levels or (256 if path.is_dir() else None)
         found = in_memory(flat, levels=levels)  # as pictures: the frames and channels one below the other
@@ -86,7 +88,7 @@ def _gifs(path: Path, options: VideoOptions) -> tuple[dict[str, TensorSplit], tu
     listing = walk(path, (".gif",))
     if not listing.files:
         raise UserError(f"{path} has no .gif files: it should be {_EXPECTED}")
-    files, classes, _ = find_splits(listing, FolderOptions(validation=0.1, test=0.1))
+    files, classes, _ = find_splits(listing, FolderOptions(validation=0.1, test=0.1), "add .gif files, or its folder")
     read = {name: _read(path / name, "RGB" if options.colour == "rgb" else "L") for name in listing.files}
     shortest = min((ms for _, times in read.values() for ms in times if ms), default=1)
     videos = {}
