@@ -219,7 +219,8 @@ def _numbers(axis: Axes, canvas: Canvas, value_L: np.ndarray) -> None:
 
 def _name_axes(axis: Axes, grid: Grid) -> None:
     line = f"position in a line of {min(len(grid), LINE)}"
-    across = {1: line, 2: "column", 3: "column, channels side by side"}[grid.ndim]
+    aside = f"column, {'frames' if grid.time else 'channels'} side by side"
+    across = {1: line, 2: "column", 3: aside}[grid.ndim]
     axis.set_xlabel(across, fontsize=8, color=INK)
     axis.set_ylabel("line" if grid.ndim == 1 else "row", fontsize=8, color=INK)
 
@@ -237,7 +238,7 @@ def _path(axis: Axes, grid: Grid, rank_L: np.ndarray) -> None:
         return
     plane = Canvas.of(grid if grid.time else Grid(grid.shape[:2]))
     axis.set(xlim=(-0.5, plane.width - 0.5), ylim=(plane.height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
-    _name_axes(axis, Grid(grid.shape[:2]))
+    _name_axes(axis, grid if grid.time else Grid(grid.shape[:2]))
     _line(axis, _walk(plane, rank_L), colour=None, width=max(0.8, min(3.0, 45 / max(plane.height, plane.width))))
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from orderings.base import ABSENT, GIVEN, Ordering, Partition, Source
-from orderings.grid import Grid, Unsupported, torch
+from orderings.base import ABSENT, GIVEN, Ordering, Partition, Seeded, Source
+from orderings.grid import Grid, InvalidRequest, Unsupported, torch
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,12 @@ class Plan:
     ) -> Plan:
         """Sample a plan for ``batch`` rows. Tokens to generate keep their relative order around given and absent ones.
 
-        Raise Unsupported if the ordering or partition does not support ``grid``.
+        Raise Unsupported if the ordering or partition does not support ``grid``, InvalidRequest if the order is random
+        and ``generator`` a ``Seeded`` of another number of rows.
         """
         ordering.check(grid)
+        if ordering.random and isinstance(generator, Seeded) and generator.batch != batch:
+            raise InvalidRequest(f"Seeded({generator.batch}) draws for {generator.batch} rows, not for batch={batch}")
         rank_BL = ordering.among(partition, grid).ranks(grid, batch, generator)
         if given_BL is not None or absent_BL is not None:
             rank_BL = _rerank(rank_BL, given_BL, absent_BL)

@@ -87,8 +87,9 @@ def reproduce(
 ) -> None:
     """Make a table of a paper, beside the published numbers.
 
-    A table is a grid (`mar ablate NAME/SCALE`) at up to four scales: digits (minutes on two CPU cores), fashion (about an
-    hour), gpu (half an hour of an H100), paper (the full recipe). Run the same command again to resume.
+    A table is a grid (`mar ablate NAME/SCALE`) at up to four scales: digits (minutes to an hour and a half on two CPU
+    cores), fashion (about an hour), gpu (half an hour of an H100), paper (the full recipe). Run the same command again
+    to resume.
 
     Examples:
 

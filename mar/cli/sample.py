@@ -153,5 +153,6 @@ def generate(
             image_grid(store.read(0)[0][:100], store.spec.levels).save(out / "grid.png")
         if npz is not None:
             write_npz(images_in(store, n), npz)
-        print(f"{n} examples of {setting.plan} in {out}; score them: mar fid {out} --against DATA")
+        scored = f"; score them: mar fid {out} --against DATA" if store.spec.modality == "image" else ""
+        print(f"{n} examples of {setting.plan} in {out}{scored}")
     processes.end()

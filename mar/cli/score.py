@@ -150,7 +150,7 @@ def print_paired(runs: list[Run], requests: list[NllRequest], as_json: bool = Fa
 def sets(
     run: TrainedRun,
     plans: Annotated[str, opt("Comma-separated orderings; default the training one.")] = "",
-    ks: Annotated[str, opt("Numbers of sets that are scored on test images.")] = "4,8,16",
+    ks: Annotated[str, opt("Numbers of sets scored on test images; default 4, 8 and 16, those below the tokens.")] = "",
     measuring: Measuring = Measuring(),
 ) -> None:
     """Cost of generating in sets, and the best sizes of sets.

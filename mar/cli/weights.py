@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +76,8 @@ def import_(
     """Read released weights: a MAR, a RAR, a RandAR, an ARPG, a Halton-MaskGIT, an LPD, or an autoencoder.
 
     A network's weights become a run folder. A KL autoencoder in latent-diffusion's layout and a VQ in LlamaGen's become
-    folders that diffusers and `tokenizer.kind=kl|vq` read. Nothing in the file is executed. Sizes come from the shapes of the weights; the numbers
-    of attention heads do not show there and are options.
+    folders that diffusers and `tokenizer.kind=kl|vq` read. Nothing in the file is executed. Sizes come from the shapes
+    of the weights; the numbers of attention heads do not show there and are options.
 
     Examples:
 
@@ -93,7 +94,12 @@ def import_(
 
     content = weights_file.read(file)
     state = latent_diffusion.state_dict(content)
+    asked = {
+        "heads": heads, "decoder_heads": decoder_heads, "patch": patch, "vae": vae, "scale": scale, "data": data,
+        "side": side,
+    }  # fmt: skip
     if state is not None:
+        _leave_out(asked, ("scale",), f"{file} is an autoencoder")
         _import_autoencoder(state, out, scale)
         return
     from mar.compat.halton_maskgit import HALTON
@@ -103,15 +109,9 @@ def import_(
     from mar.compat.released import import_run
     from mar.networks import NETWORKS
 
-    asked = {
-        "heads": heads, "decoder_heads": decoder_heads, "patch": patch, "vae": vae, "scale": scale, "data": data,
-        "side": side,
-    }  # fmt: skip
     for kind in (RAR, RANDAR, ARPG, HALTON, LPD):
         if kind.recognises(content):
-            if others := [name for name in asked if asked[name] and name not in kind.OPTIONS]:
-                left_out = " and ".join(f"--{name.replace('_', '-')}" for name in others)
-                raise UserError(f"{file} is of {kind.NAME}: leave out {left_out}")
+            _leave_out(asked, kind.OPTIONS, f"{file} is of {kind.NAME}")
             size, levels = kind.import_run(content, out, **{name: asked[name] for name in kind.OPTIONS})
             print(f"done: {out}, {kind.NAME} of {size.depth} x {size.width} over {levels} categories")
             grid = f" and {side or 16} rows of tokens (--heads and --side" if kind in (RANDAR, ARPG) else " (--heads"
@@ -121,8 +121,7 @@ def import_(
                 + ("" if vae or data else "   (indices of a codebook; import with --vae VQ for images)")
             )
             return
-    if side:
-        raise UserError(f"{file} is none of RandAR and ARPG: leave out --side")
+    _leave_out(asked, asked.keys() - {"side"}, f"{file} is none of RandAR and ARPG")
     recipe, latents = import_run(content, out, (heads, decoder_heads or heads), patch, vae, scale, data)
     size = NETWORKS.options(recipe.network.kind, recipe.network.model_extra or {}).sizes
     parts = (f"{getattr(size, f'{part}_depth')} x {getattr(size, f'{part}_width')}" for part in ("encoder", "decoder"))
@@ -133,6 +132,13 @@ def import_(
         f"latents {shape} in patches of {side}x{side} (--heads, --decoder-heads and --patch set others)"
     )
     print(f"next: mar sample {out}" + ("" if vae or data else " --vae AUTOENCODER   (without: latents)"))
+
+
+def _leave_out(asked: Mapping[str, object], options: Collection[str], why: str) -> None:
+    """Raise UserError for an option that was given and is none of a file's."""
+    given = [name for name, value in asked.items() if value not in (None, "")]
+    if others := [f"--{name.replace('_', '-')}" for name in given if name not in options]:
+        raise UserError(f"{why}: leave out {' and '.join(others)}")
 
 
 def _import_autoencoder(state: dict[str, torch.Tensor], out: Path, scale: float | None) -> None:

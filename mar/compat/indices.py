@@ -1,4 +1,4 @@
-"""Import released models of codebook indices as run folders: what RAR, Halton-MaskGIT and LPD have in common.
+"""Import released models of codebook indices as run folders: what all of them have in common.
 
 L tokens · V categories · D width
 """
@@ -114,6 +114,8 @@ def _source(data: str, vae: str, levels: int) -> dict[str, Any]:
     path = str(Path(data).expanduser().resolve()) if data else ""
     if path and not Path(path).exists():
         raise UserError(f"--data {data} is not there: give a file of tokens, or a folder of mar cache")
+    if vae and Path(path or "-").is_file():
+        raise UserError(f"--data {data} is a file of tokens, which no --vae reads: leave one out, or use mar cache")
     if not vae and not Path(path or "-").is_dir():
         return {"data": {"kind": "rar-tokens", "path": path, "levels": levels}}
     folder = AutoencoderFolder.find(vae or f"{path}/tokenizer")

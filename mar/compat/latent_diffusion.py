@@ -84,7 +84,7 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
     those of LlamaGen's; sizes come from shapes.
 
     ``scale`` gives latents unit variance and is stored in the configuration; None: the published factor of KL-16, 1 for
-    other autoencoders. Raise UserError for missing or unknown weights, or an invalid scale.
+    other autoencoders. Raise UserError for missing or unknown weights, an invalid scale, or one of a VQ's latents.
     """
     from mar.core import torchvision  # noqa: F401, I001 - before diffusers
     from diffusers import AutoencoderKL, VQModel
@@ -98,6 +98,8 @@ def convert(state: Mapping[str, torch.Tensor], scale: float | None = None) -> An
         raise UserError(f"weights of other dimensions than those of {_LAYOUTS}") from None
     published = all(config[key] == value for key, value in KL16.items())
     if _CODEBOOK in state:
+        if scale is not None:
+            raise UserError("--scale multiplies the latents of a KL autoencoder: a VQ's have none, leave it out")
         model = VQModel(**config)
     else:
         model = AutoencoderKL(**config, scaling_factor=chosen_scale(scale, KL16_SCALE if published else 1.0))

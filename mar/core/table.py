@@ -98,7 +98,7 @@ class Column(Generic[R]):
         groups: dict[Hashable, dict[int, float]] = {}
         for k, row in enumerate(rows if self.better else ()):
             value = self.value(row)
-            if isinstance(value, float | int):
+            if isinstance(value, float | int) and not math.isnan(value):
                 groups.setdefault(self.alike(row) if self.alike else None, {})[k] = value
         found = set()
         for group in groups.values():

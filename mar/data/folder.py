@@ -155,8 +155,11 @@ def every_image(path: Path, size: int = 0, colour: Literal["rgb", "grey"] = "rgb
 Pairs = list[tuple[str, str]]  # of each image: its path inside the root, its path inside the split's folder
 
 
-def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pairs], tuple[str, ...], dict[str, str]]:
-    """Return the images of each split in a fixed order, the classes, and notes.
+def find_splits(
+    listing: Listing, options: FolderOptions, mend: str = ""
+) -> tuple[dict[str, Pairs], tuple[str, ...], dict[str, str]]:
+    """Return the images of each split in a fixed order, the classes, and notes. ``mend`` says what an empty split
+    wants, where files are no pictures.
 
     Raises:
         UserError: split folders or class folders are ambiguous, or a split or class has no images.
@@ -191,8 +194,9 @@ def find_splits(listing: Listing, options: FolderOptions) -> tuple[dict[str, Pai
         files["train" if first else split_of(pair[1])].append(pair)
     for split, pairs in files.items():
         if not pairs:
-            what = f"no images for {split}" if everything else "no images"
-            raise UserError(f"{root} has {what} ({', '.join(SUFFIXES)}): add some, or raise data.{split}'s share")
+            what = f"no {'files' if mend else 'images'}{f' for {split}' if everything else ''}"
+            add = f" ({', '.join(SUFFIXES)}): add some, or raise data.{split}'s share"
+            raise UserError(f"{root} has {what}{f': {mend}' if mend else add}")
     return files, classes, notes
 
 

@@ -6,6 +6,7 @@ B batch · D digits of a video · T frames · P pixels of a digit
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -79,6 +80,8 @@ class MovingDigits(DataSource):
     @classmethod
     def load(cls, options: MovingDigitsOptions) -> Data:
         path = in_data_folder(options.mnist, "")
+        if path and not Path(path).expanduser().is_dir():
+            raise UserError(f"data.mnist={options.mnist} is not a folder: it should hold the files of MNIST")
         still = Mnist.load(IdxOptions(path)) if path else Digits.load(DigitsOptions())
         side, levels = still.spec.shape[-1], still.spec.levels
         if options.size < side:

@@ -5,6 +5,7 @@ N examples · T frames · C channels · H, W rows, columns
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -26,6 +27,9 @@ _EXPECTED = (
     "a folder of .gif files, or an .npz file of levels (videos, frames, rows, columns[, 1 or 3 channels]): one array "
     "or train, validation and test"
 )
+
+
+CLOCK = "{} ms a frame"  # a comment of a GIF, in which equal frames are merged
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,11 @@ class Video(DataSource):
             raise UserError(f"data.path={options.path} is not a file or folder: it should be {_EXPECTED}")
         splits, classes = _gifs(path, options) if path.is_dir() else (_arrays(path, options), ())
         shape, *others = {tuple(split.x.shape[1:]) for split in splits.values()}
-        if others or shape[0] < max(2, options.frames) or shape[1] not in (1, 3):
+        if others or shape[0] < max(2, options.frames) or shape[1] not in (1, 3) or 0 in shape:
             wanted = f"one shape: {max(2, options.frames)} or more frames, 1 or 3 channels, rows, columns"
             raise UserError(f"{path}: videos have {wanted}; not {', '.join(map(str, [shape, *others]))}")
+        if empty := [name for name, split in splits.items() if not len(split)]:
+            raise UserError(f"{path} has no videos for {', '.join(empty)}")
         flat = {name: (split.x.reshape(len(split), 1, -1, shape[3]), split.label) for name, split in splits.items()}
         levels = options.levels or (256 if path.is_dir() else None)
         found = in_memory(flat, levels=levels)  # as pictures: the frames and channels one below the other
@@ -86,11 +92,11 @@ def _gifs(path: Path, options: VideoOptions) -> tuple[dict[str, TensorSplit], tu
     listing = walk(path, (".gif",))
     if not listing.files:
         raise UserError(f"{path} has no .gif files: it should be {_EXPECTED}")
-    files, classes, _ = find_splits(listing, FolderOptions(validation=0.1, test=0.1))
+    files, classes, _ = find_splits(listing, FolderOptions(validation=0.1, test=0.1), "add .gif files, or its folder")
     read = {name: _read(path / name, "RGB" if options.colour == "rgb" else "L") for name in listing.files}
-    shortest = min((ms for _, times in read.values() for ms in times if ms), default=1)
+    shortest = min((ms for _, times, clock in read.values() for ms in (*times, clock) if ms), default=1)
     videos = {}
-    for name, (x, times) in read.items():  # writers of GIFs merge equal frames into one that lasts longer
+    for name, (x, times, _) in read.items():  # writers of GIFs merge equal frames into one that lasts longer
         repeats = torch.tensor([max(1, round(ms / shortest)) for ms in times])
         x = x.repeat_interleave(repeats, 0)[: options.frames or None]
         videos[name] = (x.float() * (((options.levels or 256) - 1) / 255)).round().to(torch.uint8)
@@ -106,8 +112,11 @@ def _gifs(path: Path, options: VideoOptions) -> tuple[dict[str, TensorSplit], tu
     return splits, classes
 
 
-def _read(file: Path, mode: str) -> tuple[torch.Tensor, list[int]]:
-    """Return the frames (T, C, H, W), white where they are transparent, and their milliseconds."""
+def _read(file: Path, mode: str) -> tuple[torch.Tensor, list[int], int]:
+    """Return the frames (T, C, H, W), white where they are transparent, their milliseconds, and those of the shortest
+    frame by the file's comment; 0: it does not say."""
     with reading(file, "an animated GIF"), Image.open(file) as image:
+        said = re.fullmatch(CLOCK.format(r"(\d{1,6})").encode(), image.info.get("comment", b""))
         frames = [(as_shown(frame, file), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(image)]
-    return torch.stack([pixels_of(frame.convert(mode)) for frame, _ in frames]), [int(ms) for _, ms in frames]
+    x = torch.stack([pixels_of(frame.convert(mode)) for frame, _ in frames])
+    return x, [int(ms) for _, ms in frames], int(said[1]) if said else 0

@@ -248,7 +248,8 @@ def token_log_prob(
     kind = model.head.check_kind(kind)
     if not model.network.sampling.exact:
         if drawn_BK is not None or kind != "exact":
-            raise Unsupported(f"reused features ({model.network.sampling}) need an exact likelihood of every step")
+            how = model.network.sampling
+            raise Unsupported(f"contexts that a generation changes ({how}) need an exact likelihood of every step")
         found, _ = read_walks(model, token, plan, label_B, noise, kind, along, budget, on_rows)
         return replace(found, settings=asdict(model.network.sampling))
     nothing = {"done": 0, "evaluations": 0, "estimate": False, "settings": {}}

@@ -260,7 +260,8 @@ def images_of(data: Data, split: str) -> Images:
 
 
 def images_in(store: Store, n: int | None = None) -> Images:
-    """Return the first ``n`` images of a store; None: all."""
+    """Return the first ``n`` images of a store; None: all. Raise UserError: it holds other examples."""
+    check_images(store.spec, store.path.name)
     split = store.images(n)
     return Images(store.path.name, split, store.spec, f"store-{store.identity(len(split))}")
 

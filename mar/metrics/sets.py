@@ -30,7 +30,7 @@ from orderings.optimal import SetCosts, read_set_costs
 from orderings.partitions import Singles
 
 IMAGES = 256  # of each split, unless asked for more: a pass for every token of every image
-KS = (4, 8, 16)
+KS = (4, 8, 16)  # numbers of sets that are tested unless others are asked for, those that the grid allows
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,12 @@ def orderings_of(plans: Sequence[str], run: Run) -> list[Ordering]:
 
 
 def check_ks(ks: Sequence[int], run: Run) -> tuple[int, ...]:
-    """Return the numbers of sets in ascending order, each once. Raise UserError: a number that leaves no choice."""
-    if outside := [k for k in ks if not 1 < k < len(run.grid)]:
-        raise UserError(f"--ks takes numbers of sets between 1 and {len(run.grid)}, not {outside[0]}")
-    return tuple(sorted(set(ks)))
+    """Return the numbers of sets in ascending order, each once; of none, ``KS``. Raise UserError: a number that leaves
+    no choice."""
+    n = len(run.grid)
+    if outside := [k for k in ks if not 1 < k < n]:
+        raise UserError(f"--ks takes numbers of sets above 1 and below the {n} tokens, not {outside[0]}")
+    return tuple(sorted(set(ks))) or tuple(k for k in KS if k < n)
 
 
 def score_sets(

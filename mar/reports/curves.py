@@ -67,7 +67,7 @@ def crossings(entries: dict[str, list[TrainedModel]], reference: Any) -> dict[st
     asked = reference if isinstance(reference, dict) else {}
     base = [
         label for label, models in entries.items()
-        if all(models[0].settings.get(axis, value) == str(value) for axis, value in asked.items())
+        if all(models[0].settings.get(axis, str(value)) == str(value) for axis, value in asked.items())
     ]  # fmt: skip
     if len(base) != 1 or len(entries) == 1:
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from mar.core.noise import stream
 from mar.core.spec import DataSpec
 from mar.data import audio, subwords
 from mar.data.pictures import open_image
+from mar.data.video import CLOCK
 from mar.model.model import Model
 from mar.sampling.samplers import generate
 from mar.tokenizers.base import Tokenizer
@@ -50,9 +52,9 @@ def save_animation(frames: Sequence[torch.Tensor], path: Path, seconds: float = 
     _save_gif(pictures, path, [duration] * (len(pictures) - 1) + [1500])
 
 
-def _save_gif(pictures: Sequence[Image.Image], path: Path, milliseconds: list[int]) -> None:
+def _save_gif(pictures: Sequence[Image.Image], path: Path, milliseconds: list[int], **more: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, **more)
 
 
 def save_videos(x_NTCHW: torch.Tensor, levels: int, path: Path, columns: int | None = None) -> None:
@@ -62,10 +64,14 @@ def save_videos(x_NTCHW: torch.Tensor, levels: int, path: Path, columns: int | N
 
 
 def save_video(x_TCHW: torch.Tensor, levels: int, path: Path) -> None:
-    """Write one video pixel by pixel as an animated GIF, from which ``data.kind=video`` reads the same grey levels."""
+    """Write one video pixel by pixel as an animated GIF, from which ``data.kind=video`` reads the same grey levels.
+
+    Equal frames are merged, so a comment holds the length of a frame.
+    """
     frames = to_bytes(x_TCHW.cpu(), levels).numpy()
     grey = x_TCHW.shape[1] == 1
-    _save_gif([Image.fromarray(frame[..., 0] if grey else frame) for frame in frames], path, [FRAME] * len(frames))
+    pictures = [Image.fromarray(frame[..., 0] if grey else frame) for frame in frames]
+    _save_gif(pictures, path, [FRAME] * len(frames), comment=CLOCK.format(FRAME).encode())
 
 
 def quick_samples(

@@ -188,7 +188,7 @@ def _check(model: Model) -> None:
     if not model.network.order_invariant:
         raise Unsupported(
             "remasking draws a token given any others, which masked networks are trained for: use "
-            "network=masked-transformer or nade"
+            "network=masked-transformer, halton-maskgit or nade"
         )
 
 

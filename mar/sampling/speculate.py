@@ -247,7 +247,9 @@ def generate_speculated(
             "speculation keeps the distribution of one token at a time: use partition=singles, e.g. random"
         )
     if not model.network.sampling.exact:
-        raise Unsupported("refresh changes the contexts from step to step: leave it out, or leave out speculation")
+        raise Unsupported(
+            "refresh and chained change the contexts of a generation: leave them out, or leave out speculation"
+        )
     temperature, prompt_B = Temperature.of(temperature).value, (plan.step_BL == GIVEN).sum(1)
     plan = after_prompt(plan) if prompt else plan
     known_B = prompt_B if prompt else torch.zeros_like(prompt_B)

@@ -68,6 +68,11 @@ def test_the_best_is_marked_within_comparable_rows_and_never_where_all_are_equal
     assert Column[Line]("NLL", lambda row: 1.0, "lower").best(ROWS) == set()
 
 
+def test_a_value_that_is_no_number_hides_no_best_one() -> None:
+    nan: list[Line] = [("rar", "raster", math.nan)]
+    assert COLUMNS[2].best([*nan, *ROWS]) == {3} and COLUMNS[2].best([*ROWS, *nan]) == {2}
+
+
 def test_a_pivot_has_a_column_for_each_value_and_refuses_two_rows_in_one_cell() -> None:
     table = TABLE.pivot("network", "order", "NLL")
     assert [column.title for column in table.columns] == ["network", "raster", "random"]

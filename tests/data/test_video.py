@@ -40,6 +40,11 @@ def test_written_gifs_and_arrays_read_back_as_the_same_frames_equal_neighbours_i
     save_samples(x, data.spec, tmp_path)
     gifs = load(tmp_path / "videos", levels=17)
     assert gifs.spec.shape == (5, 1, 12, 12) and as_set(every(gifs)) == as_set(x)
+    slow = x[:, :1].expand(-1, 4, -1, -1, -1).clone()
+    slow[:, 2:] = 16 - slow[:, 2:]
+    slow[0] = 0  # every frame of every video is seen twice, and all of one
+    save_samples(slow, data.spec, tmp_path / "slow")
+    assert as_set(every(load(tmp_path / "slow" / "videos", levels=17))) == as_set(slow)
     arrays = load(tmp_path / "videos.npz", frames=3, levels=17)
     assert arrays.spec.shape == (3, 1, 12, 12) and as_set(every(arrays)) == as_set(x[:, :3])
     assert [len(arrays.split(name)) for name in SPLITS] == [10, 1, 1]
@@ -88,11 +93,15 @@ def test_what_is_no_set_of_videos_is_refused_in_one_line(tmp_path):
     np.savez(tmp_path / "real.npz", x=np.random.default_rng(0).normal(size=(9, 2, 3, 3)))
     np.savez(tmp_path / "flat.npz", x=np.zeros((9, 3)))
     np.savez(tmp_path / "few.npz", x=np.zeros((2, 2, 3, 3), np.uint8))
+    np.savez(tmp_path / "empty.npz", x=np.zeros((0, 2, 3, 3), np.uint8))
+    np.savez(tmp_path / "thin.npz", x=np.zeros((9, 2, 0, 3), np.uint8))
+    write_gif(tmp_path / "one" / "0.gif", two, duration=100)
     for name, words in {
         "uneven": r"00\.gif has 2 frames of 4x4, 07\.gif 3 frames of 4x4: .* data\.frames=N",
         "still": "2 or more frames, .*; not \\(1, 1, 4, 4\\)", "none": "no .gif files", "wide.npz": "1 or 3 channels",
         "ragged.npz": "one shape: .* not .*3", "real.npz": "real values", "flat.npz": r"arrays of videos \(none\)",
-        "few.npz": "too few to hold some out", "missing": "is not a file or folder",
+        "few.npz": "too few to hold some out", "missing": "is not a file or folder", "empty.npz": "no videos for train",
+        "thin.npz": r"not \(2, 1, 0, 3\)", "one": "no files for .*: add .gif files",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=words) as error:
             load(tmp_path / name)
@@ -119,5 +128,6 @@ def test_digits_move_straight_and_bounce_inside_the_frame():
     )
     two = MovingDigits.load(MovingDigitsOptions(digits=2))
     assert two.test.batch(index_B)[1] is None and two.spec.n_classes == 0
-    with pytest.raises(UserError, match="size=7 is smaller than the 8x8 digits"):
-        MovingDigits.load(MovingDigitsOptions(size=7))
+    for options, words in (({"size": 7}, "size=7 is smaller than the 8x8 digits"), ({"mnist": "no"}, "data.mnist=no")):
+        with pytest.raises(UserError, match=words):
+            MovingDigits.load(MovingDigitsOptions(**options))

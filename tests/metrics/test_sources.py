@@ -30,6 +30,13 @@ from mar.metrics.store import Store
 from mar.sampling.output import save_samples
 
 
+def test_a_store_of_videos_holds_no_images(tmp_path):
+    store = Store.create(tmp_path / "videos", {"plan": "raster"}, DataSpec((2, 1, 4, 4), 2, modality="video"))
+    store.write(store.missing(2)[0], torch.zeros(2, 2, 1, 4, 4, dtype=torch.uint8), torch.tensor([-1, -1]))
+    with pytest.raises(UserError, match="videos has examples of kind video"):
+        score_source(str(store.path), None, str(store.path), "test", FeatureSettings(), None)
+
+
 @pytest.fixture
 def folder(tmp_path, digits):
     """The first test digits as PNG files of 8 bits."""

@@ -54,6 +54,14 @@ def test_channels_lie_side_by_side_and_text_in_lines():
     assert (Canvas.of(Grid((130,))).height, Canvas.of(Grid((130,))).width) == (3, 64)
 
 
+def test_the_axis_says_whether_frames_or_channels_lie_side_by_side():
+    for text, said, path in (("t2x3x3", "frames", ", frames side by side"), ("2x3x3", "channels", "")):
+        grid = Grid.parse(text)
+        panels = draw.figure(plan("raster", grid), grid).axes
+        heads = [axis.get_xlabel() for axis in panels[:3]]
+        assert heads == [f"column, {said} side by side"] * 2 + [f"column{path}"]
+
+
 def test_png_bytes_for_a_page():
     grid = Grid((6, 6))
     two = draw.gallery({"hilbert": plan("hilbert", grid), "random": plan("random", grid)}, grid)

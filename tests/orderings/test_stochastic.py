@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from orderings import Grid, InvalidRequest, Plan, Unsupported, parse_ordering, parse_partition
+from orderings import Grid, InvalidRequest, Plan, Seeded, Unsupported, parse_ordering, parse_partition
 from tests.orderings import cases
 
 
@@ -55,6 +55,13 @@ def test_halton_spreads_evenly_from_the_first_tokens_on():
     path = torch.tensor(cases.ranks("halton:fixed", 64, 81)).flatten().argsort()[: 6 * 20]
     boxes = torch.stack([path // 81 // 32, path % 81 // 27], dim=1).reshape(20, 6, 2)
     assert all(len(box.unique(dim=0)) == 6 for box in boxes)
+
+
+def test_a_source_of_other_rows_is_refused_where_the_order_is_random():
+    for text in ("random", "frames:random"):  # rows of one frame would be taken for those of another
+        with pytest.raises(InvalidRequest, match=r"Seeded\(1\) draws for 1 rows, not for batch=2"):
+            Plan.sample(parse_ordering(text), parse_partition("singles"), Grid.parse("t2x2x2"), 2, Seeded(1))
+    Plan.sample(parse_ordering("raster"), parse_partition("singles"), Grid((4,)), 2, Seeded(1))
 
 
 def test_a_mixture_draws_its_components_with_its_weights():

@@ -102,6 +102,7 @@ def test_with_their_vq_models_make_images(tmp_path):
     for options, said in (
         ({"vae": str(tmp_path / "other")}, "has 9 codes, the model 8"),
         ({"vae": str(tmp_path / "vq"), "heads": 3}, "multiple of heads"),
+        ({"vae": str(tmp_path / "vq"), "data": str(tmp_path / "vq" / "config.json")}, "a file of tokens"),
     ):
         with pytest.raises(UserError, match=said):
             import_run(tmp_path / "refused", **options)

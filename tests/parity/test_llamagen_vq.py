@@ -48,3 +48,13 @@ def test_other_weights_are_refused_in_one_line():
         with pytest.raises(UserError, match=said) as error:
             convert(wrong)
         assert "\n" not in str(error.value)
+
+
+def test_options_of_networks_and_a_scale_are_not_for_it(released, tmp_path):
+    for options, said in (
+        (("--heads", "2", "--data", "x"), "is an autoencoder: leave out --heads and --data"),
+        (("--scale", "2"), "--scale multiplies the latents of a KL autoencoder"),
+    ):
+        done = CliRunner().invoke(app, ["import", str(released[0]), "--out", str(tmp_path / "vq"), *options])
+        assert isinstance(done.exception, UserError) and said in str(done.exception)
+    assert not (tmp_path / "vq").exists()

@@ -165,6 +165,7 @@ def test_a_crossing_is_where_the_mean_curve_stays_below_the_references(several: 
     for name, alike in curves.items():
         curves[name] = [replace(model, settings={"loss": "CE", "model": name}) for model in alike]
     assert crossings(curves, {"model": "raster"}) == {"random": 80}
+    assert crossings(curves, {"model": "raster", "k": 4}) == {"random": 80}  # k is no setting of models
     assert crossings(curves, {"model": "elsewhere"}) == crossings({"random": curves["random"]}, None) == {}
     assert moment(80, curves["random"]) == "80 images"  # a result that does not hold the size of an epoch
     known = [replace(m, training=replace(m.training, examples=16)) for m in curves["random"] if m.training]

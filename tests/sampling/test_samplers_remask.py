@@ -162,7 +162,7 @@ def test_given_tokens_stay_and_rows_do_not_depend_on_their_batch(model, rule):
 
 def test_networks_that_see_an_order_are_refused(model):
     model.network.order_invariant = False  # type: ignore[misc]
-    with pytest.raises(Unsupported, match="use network=masked-transformer or nade"):
+    with pytest.raises(Unsupported, match="use network=masked-transformer, halton-maskgit or nade"):
         draw(model, at_once(1), Remask())
 
 
