@@ -204,6 +204,7 @@ class Published(Section):
     of: Of = Field(description="our column whose order of rows is compared with it")
     source: str = Field(min_length=1, description="the paper and its table")
     recalled: bool = Field(default=False, description="written down from memory, not re-read")
+    same: bool = Field(default=False, description="of the same data and measure as ours; else only orders are compared")
     better: Better | None = Field(default=None, description="which way is better; None: as in our column")
     rows: tuple[PublishedRow, ...] = Field(min_length=1)
 

@@ -114,7 +114,7 @@ class NLL(Metric):
 
     @classmethod
     def notes(cls, answers: Sequence[Likelihood], grid: Mapping[str, Any]) -> list[str]:
-        kinds = ", ".join(sorted({kind_text(answer) for answer in answers}))
+        kinds = ", ".join(sorted({kind_text(replace(answer, orders=0)) for answer in answers}))  # orders: a column
         warnings = {warning for answer in answers for warning in answer.warnings}
         return [
             f"NLL: {kinds}, on {answers[0].n_images} {grid['nll']['split']} images. "

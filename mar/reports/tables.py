@@ -236,10 +236,9 @@ def _published_note(column: Published, found: dict[str, Agreement], rows: str) -
     ranks = " ".join(
         _ranks(OURS[column.of][0] + (f", {name}" if name else ""), each, rows) for name, each in found.items()
     )
-    return (
-        f"Published: {column.title}, from {column.source}{recalled}: other data and another scale than ours, so only "
-        f"the order of rows is compared. {ranks}"
-    )
+    other = "other data and another scale than ours, so only the order of rows is compared"
+    whose = "of the same data and measure as ours" if column.same else other
+    return f"Published: {column.title}, from {column.source}{recalled}: {whose}. {ranks}"
 
 
 def _ranks(ours: str, found: Agreement, rows: str) -> str:
