@@ -79,7 +79,7 @@ def sentences() -> list[tuple[str, str]]:
             f"for {price['subsample']:.3f} (subsample) to {price['checkerboard']:.3f} bits/dim (checkerboard)",
         ),
         ("README.md", f"lose {others[least]:.2f} (diagonal) to {others[most]:.2f} (Hilbert curve)"),
-        ("README.md", "32 orders gain .06 bits/dim"),
+        ("results/README.md", ".06 bits/dim for 32 orders"),
         ("README.md", f"a quarter of the steps, in the best sets, costs {without_zero(best, 3)} bits/dim"),
         ("results/README.md", f"A quarter of the steps costs {without_zero(best, 3)} bits/dim"),
         ("results/audio/README.md", f"The difference is {without_zero(difference, 2)} bits a sample here"),
@@ -163,6 +163,22 @@ def test_table_1_quotes_its_results(model, loss):
     for text, variant in zip(fid[2].split(" / "), ("best", "last"), strict=True):
         own_distance = over_seeds("mar-table1", distance, 6, partition="singles", variant=variant, **own)
         assert without_zero(float(own_distance.partition(" ")[0]) / unseen, 2) == text
+
+
+def test_eonades_table_quotes_its_results_and_the_published_ones():
+    quoted, name = lines("results/eonade-ensemble/mnist/README.md"), "eonade-ensemble/mnist"
+    (published,) = result(name)["grid"]["published"]
+    for network in ("one layer", "two layers"):
+        for cell, theirs, count in zip(
+            *(quoted[f"{network}, {whose}",][0] for whose in ("here", "published")), (1, 2, 4, 8, 16), strict=True
+        ):
+            own = {"network": network, "orders": str(count)}
+            (found,) = (row["answers"]["nll"] for row in result(name)["rows"] if own.items() <= row["settings"].items())
+            assert cell == f"{found['nats_per_image']:.2f} ± {found['standard_error_nats']:.2f}"
+            (value,) = (
+                row["value"] for row in published["rows"] if {k: str(v) for k, v in row["where"].items()} == own
+            )
+            assert theirs == f"{value:.2f}"
 
 
 def test_table_1_quotes_its_crossings():
