@@ -181,6 +181,20 @@ def test_eonades_table_quotes_its_results_and_the_published_ones():
             assert theirs == f"{value:.2f}"
 
 
+def test_pages_quote_how_far_eonade_is_from_the_published_curve():
+    quoted, off = lines("results/eonade-ensemble/mnist/README.md"), []
+    for network in ("one layer", "two layers"):
+        ours, theirs = (quoted[f"{network}, {whose}",][0] for whose in ("here", "published"))
+        off.append(max(abs(float(a.split()[0]) - float(b)) for a, b in zip(ours, theirs, strict=True)))
+    one, two = (without_zero(value, 2) for value in off)
+    assert f"within {one} of the published curves" in (ROOT / "README.md").read_text() and one > two
+    text = (ROOT / "results/README.md").read_text()
+    assert f"within {one} (one layer" in text and f"and {two} (two:" in text
+    assert f"within {one} nats of the published numbers, two layers within {two}" in " ".join(
+        (ROOT / "results/eonade-ensemble/mnist/README.md").read_text().split()
+    )
+
+
 def test_table_1_quotes_its_crossings():
     page = " ".join((ROOT / "results/mar-table1/README.md").read_text().split())
     epochs = []

@@ -86,7 +86,8 @@ def sample(
         "temperature": sampling.temperature, "temperature_schedule": sampling.temperature_schedule,
         "adaptive": sampling.adaptive, "remask": sampling.remask, "speculate": sampling.speculate,
         "seed": sampling.seed, "prompt": prompt,
-        "length": length, "classes": label, "condition": str(sampling.condition or ""), "head": head, "weights": run.weights, "environment": environment(),
+        "length": length, "classes": label, "condition": str(sampling.condition or ""), "head": head,
+        "weights": run.weights, "environment": environment(),
     }  # fmt: skip
     changed = {  # what differs from the defaults names the default folder
         "adaptive": sampling.adaptive, "remask": sampling.remask,

@@ -1,7 +1,7 @@
 """What the library says: the logger "mar". ``logging.getLogger("mar").setLevel("WARNING")`` silences it.
 
-Lines go to the standard output, warnings and what is said beside a result (``aside``) to the standard error. The first
-process of a launch speaks; an error is said by the process that meets it.
+Information goes to standard output. Warnings, and remarks beside a result (``aside``), go to standard error. Of several
+processes the first one prints; every process prints its own errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ aside = logging.getLogger("mar.aside")
 
 
 class _Printer(logging.Handler):
-    """Prints the message alone, to the streams as they are when it is said: notebooks and tests replace them."""
+    """Print the message alone, to the current streams: notebooks and tests replace them."""
 
     beside = False  # the standard output holds a result for programs
 

@@ -354,8 +354,8 @@ class Table(Generic[R]):
 
 
 def plus_minus(mean: float, error: float, digits: int, sign: str = "") -> str:
-    """Return "4.12 ± 0.03"."""
-    return f"{mean:{sign}.{digits}f} ± {error:.{digits}f}"
+    """Return "4.12 ± 0.03"; "4.12" where the error is nan, as that of one image."""
+    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
 
 
 def with_interval(mean: float, interval: tuple[float, float], digits: int) -> str:

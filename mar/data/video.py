@@ -67,6 +67,8 @@ class Video(DataSource):
         flat = {name: (split.x.reshape(len(split), 1, -1, shape[3]), split.label) for name, split in splits.items()}
         levels = options.levels or (256 if path.is_dir() else None)
         found = in_memory(flat, levels=levels)  # as pictures: the frames and channels one below the other
+        if found.spec.levels > 256:
+            raise UserError(f"{path}: videos have levels 0 to 255; its largest needs {found.spec.levels} levels")
         parts = {name: found.split(name).batch(torch.arange(len(found.split(name)))) for name in SPLITS}
         spec = DataSpec(shape, found.spec.levels, len(classes), classes, modality="video")
         videos = {name: TensorSplit(x.reshape(-1, *shape), label) for name, (x, label) in parts.items()}

@@ -188,4 +188,5 @@ def test_the_terminal_prints_names_as_they_are(capsys: pytest.CaptureFixture[str
 
 def test_texts_of_figures() -> None:
     assert plus_minus(1.0, 0.25, 1) == "1.0 ± 0.2" and with_interval(0.5, (-0.25, 1.0), 2) == "+0.50 [-0.25, +1.00]"
+    assert plus_minus(1.0, math.nan, 1) == "1.0"  # of one image there is no error
     assert [p_text(p) for p in (None, 0.0, 0.25)] == ["–", "< 0.001", "0.250"]

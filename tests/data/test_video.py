@@ -96,12 +96,14 @@ def test_what_is_no_set_of_videos_is_refused_in_one_line(tmp_path):
     np.savez(tmp_path / "empty.npz", x=np.zeros((0, 2, 3, 3), np.uint8))
     np.savez(tmp_path / "thin.npz", x=np.zeros((9, 2, 0, 3), np.uint8))
     write_gif(tmp_path / "one" / "0.gif", two, duration=100)
+    np.savez(tmp_path / "bright.npz", np.arange(3 * 2 * 4 * 4).reshape(3, 2, 4, 4) * 700)
     for name, words in {
         "uneven": r"00\.gif has 2 frames of 4x4, 07\.gif 3 frames of 4x4: .* data\.frames=N",
         "still": "2 or more frames, .*; not \\(1, 1, 4, 4\\)", "none": "no .gif files", "wide.npz": "1 or 3 channels",
         "ragged.npz": "one shape: .* not .*3", "real.npz": "real values", "flat.npz": r"arrays of videos \(none\)",
         "few.npz": "too few to hold some out", "missing": "is not a file or folder", "empty.npz": "no videos for train",
-        "thin.npz": r"not \(2, 1, 0, 3\)", "one": "no files for .*: add .gif files",
+        "thin.npz": r"not \(2, 1, 0, 3\)", "bright.npz": "levels 0 to 255; its largest needs 131072",
+        "one": "no files for .*: add .gif files",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=words) as error:
             load(tmp_path / name)
